@@ -1,0 +1,188 @@
+//! What was abandoned and won back, day by day.
+//!
+//! The ledger (see `migrations/`) is exact in every snapshot; reading it costs
+//! the number of days, never the number of carts.
+
+use chrono::{Days, NaiveDate};
+use rust_decimal::Decimal;
+use serde::{Serialize, Serializer};
+use sqlx::PgConnection;
+
+use crate::money::{Amount, Currency};
+
+/// One UTC day.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DayStats {
+    /// Which day.
+    pub date: NaiveDate,
+    /// Carts left on this day, whatever became of them.
+    pub abandoned: i64,
+    /// Carts paid on this day.
+    pub recovered: i64,
+    /// What the abandoned were worth.
+    pub abandoned_value: Amount,
+    /// What the recovered were worth.
+    pub recovered_value: Amount,
+}
+
+/// All days together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// Carts left.
+    pub total_abandoned: i64,
+    /// Carts paid.
+    pub total_recovered: i64,
+    /// 100 × recovered ÷ abandoned; 0 where nothing was abandoned.
+    pub recovery_rate: Rate,
+    /// What the abandoned were worth.
+    pub total_abandoned_value: Amount,
+    /// What the recovered were worth.
+    pub total_recovered_value: Amount,
+}
+
+/// Percent with one decimal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate(Decimal);
+
+impl Rate {
+    /// 100 × `part` ÷ `whole`, halves rounded up.
+    pub fn percent(part: i64, whole: i64) -> Self {
+        use rust_decimal::RoundingStrategy::MidpointAwayFromZero;
+        let percent = if whole == 0 { Decimal::ZERO } else { Decimal::from(part) * Decimal::ONE_HUNDRED / Decimal::from(whole) };
+        let mut rate = percent.round_dp_with_strategy(1, MidpointAwayFromZero);
+        rate.rescale(1);
+        Self(rate)
+    }
+}
+
+impl Serialize for Rate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let number: serde_json::Number = self.0.to_string().parse().map_err(serde::ser::Error::custom)?;
+        number.serialize(serializer)
+    }
+}
+
+/// Every day from `first` to `last`, both included, oldest first, and their sum.
+/// Values are of carts in `currency`, and so are the counts.
+pub async fn between(
+    conn: &mut PgConnection,
+    first: NaiveDate,
+    last: NaiveDate,
+    currency: Currency,
+) -> sqlx::Result<(Summary, Vec<DayStats>)> {
+    let rows = sqlx::query!(
+        r#"
+        select day, sum(abandoned)::bigint as "abandoned!", sum(recovered)::bigint as "recovered!",
+               sum(abandoned_minor) as "abandoned_minor!", sum(recovered_minor) as "recovered_minor!"
+        from cart_day_counts
+        where day between $1 and $2 and currency = $3
+        group by day
+        order by day
+        "#,
+        first,
+        last,
+        currency.code(),
+    )
+    .fetch_all(conn)
+    .await?;
+
+    let (mut abandoned, mut recovered) = (0, 0);
+    let (mut abandoned_minor, mut recovered_minor) = (Decimal::ZERO, Decimal::ZERO);
+    let mut rows = rows.into_iter().peekable();
+    let days = days(first, last)
+        .map(|date| match rows.next_if(|row| row.day == date) {
+            Some(row) => {
+                abandoned += row.abandoned;
+                recovered += row.recovered;
+                abandoned_minor += row.abandoned_minor;
+                recovered_minor += row.recovered_minor;
+                DayStats {
+                    date,
+                    abandoned: row.abandoned,
+                    recovered: row.recovered,
+                    abandoned_value: currency.sum(row.abandoned_minor),
+                    recovered_value: currency.sum(row.recovered_minor),
+                }
+            }
+            None => DayStats {
+                date,
+                abandoned: 0,
+                recovered: 0,
+                abandoned_value: currency.amount(0),
+                recovered_value: currency.amount(0),
+            },
+        })
+        .collect();
+    let summary = Summary {
+        total_abandoned: abandoned,
+        total_recovered: recovered,
+        recovery_rate: Rate::percent(recovered, abandoned),
+        total_abandoned_value: currency.sum(abandoned_minor),
+        total_recovered_value: currency.sum(recovered_minor),
+    };
+    Ok((summary, days))
+}
+
+fn days(first: NaiveDate, last: NaiveDate) -> impl Iterator<Item = NaiveDate> {
+    std::iter::successors(Some(first), |day| day.checked_add_days(Days::new(1))).take_while(move |day| *day <= last)
+}
+
+/// Folds what the backends added into one row a day. Sums do not change, they
+/// only get cheaper to read. Answers how many rows were folded.
+pub async fn fold(conn: &mut PgConnection) -> sqlx::Result<i64> {
+    // One at a time: only the folder touches slot 0 and the status counts.
+    // Rows that a transaction is adding to are left for the next time.
+    let folded = sqlx::query_scalar!(
+        r#"
+        with turn as materialized (
+            select pg_try_advisory_xact_lock(hashtext('cart_day_counts')) as mine
+        ), taken as (
+            delete from cart_day_counts
+            where (day, currency, slot) in (
+                select day, currency, slot from cart_day_counts
+                where slot <> 0 and (select mine from turn)
+                for update skip locked)
+            returning *
+        ), days as (
+            insert into cart_day_counts as ledger (day, currency, slot, abandoned, abandoned_minor, recovered, recovered_minor)
+            select day, currency, 0, sum(abandoned), sum(abandoned_minor), sum(recovered), sum(recovered_minor)
+            from taken group by day, currency
+            on conflict (day, currency, slot) do update set
+                abandoned = ledger.abandoned + excluded.abandoned,
+                abandoned_minor = ledger.abandoned_minor + excluded.abandoned_minor,
+                recovered = ledger.recovered + excluded.recovered,
+                recovered_minor = ledger.recovered_minor + excluded.recovered_minor
+        ), statuses as (
+            update cart_status_counts set
+                abandoned = cart_status_counts.abandoned + sums.abandoned,
+                recovered = cart_status_counts.recovered + sums.recovered,
+                expired = cart_status_counts.expired + sums.expired
+            from (select coalesce(sum(now_abandoned), 0) abandoned, coalesce(sum(now_recovered), 0) recovered,
+                         coalesce(sum(now_expired), 0) expired from taken) sums
+            where (sums.abandoned, sums.recovered, sums.expired) <> (0, 0, 0)
+        )
+        select count(*) as "folded!" from taken
+        "#
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(folded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_have_one_decimal() {
+        let written = |part, whole| serde_json::to_string(&Rate::percent(part, whole)).unwrap();
+        assert_eq!(written(45, 150), "30.0");
+        assert_eq!(written(1, 3), "33.3");
+        assert_eq!(written(2, 3), "66.7");
+        assert_eq!(written(1, 2000), "0.1"); // 0.05 rounds up
+        assert_eq!(written(5, 0), "0.0");
+        assert_eq!(written(3, 1), "300.0");
+    }
+}

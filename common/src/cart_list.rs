@@ -1,0 +1,189 @@
+//! The list of carts: newest first, by page or by cursor, with an exact total.
+
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
+use sqlx::{PgConnection, types::Json};
+
+use crate::carts::{Cart, CartRow, CartStatus};
+
+/// The last cart of a page, from which the next one goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    created_at: DateTime<Utc>,
+    id: String,
+}
+
+/// Not a cursor that was handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a cursor of this list")]
+pub struct MalformedCursor;
+
+impl Cursor {
+    fn after(cart: &Cart) -> Self {
+        Self { created_at: cart.created_at, id: cart.id.clone() }
+    }
+}
+
+impl std::fmt::Display for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.created_at.timestamp_micros(), self.id)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = MalformedCursor;
+
+    fn from_str(text: &str) -> Result<Self, MalformedCursor> {
+        // A time before 1970 starts with the separator itself.
+        let at = text.char_indices().skip(1).find(|(_, c)| *c == '-').ok_or(MalformedCursor)?.0;
+        let (time, id) = (&text[..at], &text[at + 1..]);
+        let created_at = time.parse().ok().and_then(DateTime::from_timestamp_micros).ok_or(MalformedCursor)?;
+        if id.is_empty() || id.len() > 200 || id.contains('\0') {
+            return Err(MalformedCursor);
+        }
+        Ok(Self { created_at, id: id.to_owned() })
+    }
+}
+
+/// Where a page starts.
+#[derive(Debug, Clone)]
+pub enum Start {
+    /// After so many carts.
+    Offset(i64),
+    /// After this one: as fast on the last page as on the first.
+    After(Cursor),
+}
+
+/// One page.
+#[derive(Debug)]
+pub struct CartPage {
+    /// Newest first.
+    pub carts: Vec<Cart>,
+    /// Where the next page starts; `None` on the last one.
+    pub next: Option<Cursor>,
+}
+
+/// A page of at most `limit` carts, with the links that work at `now`.
+pub async fn page(
+    conn: &mut PgConnection,
+    status: Option<CartStatus>,
+    start: Start,
+    limit: i64,
+    now: DateTime<Utc>,
+) -> sqlx::Result<CartPage> {
+    let (offset, after) = match start {
+        Start::Offset(offset) => (offset, None),
+        Start::After(cursor) => (0, Some(cursor)),
+    };
+    let (after_created_at, after_id) = after.map(|cursor| (cursor.created_at, cursor.id)).unzip();
+    // One more than asked for tells whether there is a next page.
+    let mut rows = match status {
+        Some(status) => with_status(conn, status, after_created_at, after_id, offset, limit + 1, now).await?,
+        None => with_any_status(conn, after_created_at, after_id, offset, limit + 1, now).await?,
+    };
+    let asked_for = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = rows.len() > asked_for;
+    rows.truncate(asked_for);
+    let carts = rows.into_iter().map(Cart::try_from).collect::<sqlx::Result<Vec<Cart>>>()?;
+    let next = if more { carts.last().map(Cursor::after) } else { None };
+    Ok(CartPage { carts, next })
+}
+
+// Two statements, because a plan that serves "any status" can't use the index
+// that has the status first.
+
+async fn with_any_status(
+    conn: &mut PgConnection,
+    after_created_at: Option<DateTime<Utc>>,
+    after_id: Option<String>,
+    offset: i64,
+    limit: i64,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Vec<CartRow>> {
+    sqlx::query_as!(
+        CartRow,
+        r#"
+        select page.id, customer_email, customer_name, items as "items: Json<Box<RawValue>>", total_minor, currency,
+               page.status, abandoned_at, recovered_at, expired_at,
+               link.url as "payment_link?", link.session_expires_at as "payment_link_expires_at?",
+               page.created_at, page.updated_at
+        from (
+            select * from carts
+            where (created_at, id) < (coalesce($1::timestamptz, 'infinity'), coalesce($2::text, ''))
+            order by created_at desc, id desc
+            offset $3 limit $4
+        ) page
+        left join payment_links link on link.cart_id = page.id and link.status = 'open'
+            and link.session_expires_at > $5 and page.status = 'abandoned'
+        order by page.created_at desc, page.id desc
+        "#,
+        after_created_at,
+        after_id,
+        offset,
+        limit,
+        now,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+async fn with_status(
+    conn: &mut PgConnection,
+    status: CartStatus,
+    after_created_at: Option<DateTime<Utc>>,
+    after_id: Option<String>,
+    offset: i64,
+    limit: i64,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Vec<CartRow>> {
+    sqlx::query_as!(
+        CartRow,
+        r#"
+        select page.id, customer_email, customer_name, items as "items: Json<Box<RawValue>>", total_minor, currency,
+               page.status, abandoned_at, recovered_at, expired_at,
+               link.url as "payment_link?", link.session_expires_at as "payment_link_expires_at?",
+               page.created_at, page.updated_at
+        from (
+            select * from carts
+            where status = $6 and (created_at, id) < (coalesce($1::timestamptz, 'infinity'), coalesce($2::text, ''))
+            order by created_at desc, id desc
+            offset $3 limit $4
+        ) page
+        left join payment_links link on link.cart_id = page.id and link.status = 'open'
+            and link.session_expires_at > $5 and page.status = 'abandoned'
+        order by page.created_at desc, page.id desc
+        "#,
+        after_created_at,
+        after_id,
+        offset,
+        limit,
+        now,
+        status.as_str(),
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// How many carts there are, exactly; see the ledger in `migrations/`.
+pub async fn total(conn: &mut PgConnection, status: Option<CartStatus>) -> sqlx::Result<i64> {
+    let counts = sqlx::query!(
+        r#"
+        select (folded.abandoned + coalesce(sum(ledger.now_abandoned), 0))::bigint as "abandoned!",
+               (folded.recovered + coalesce(sum(ledger.now_recovered), 0))::bigint as "recovered!",
+               (folded.expired + coalesce(sum(ledger.now_expired), 0))::bigint as "expired!"
+        from cart_status_counts folded
+        left join cart_day_counts ledger on ledger.slot <> 0
+        group by folded.abandoned, folded.recovered, folded.expired
+        "#
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(match status {
+        Some(CartStatus::Abandoned) => counts.abandoned,
+        Some(CartStatus::Recovered) => counts.recovered,
+        Some(CartStatus::Expired) => counts.expired,
+        None => counts.abandoned + counts.recovered + counts.expired,
+    })
+}

@@ -1,0 +1,400 @@
+//! Carts, and every statement on them.
+
+use std::{fmt, str::FromStr};
+
+use chrono::{DateTime, Utc};
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+use sqlx::{PgConnection, types::Json};
+use type_safe_id::{StaticType, TypeSafeId};
+
+use crate::{
+    money::{Amount, Currency},
+    new_cart::NewCart,
+    payment_links, recovery_links,
+};
+
+#[derive(Default)]
+struct CartType;
+
+impl StaticType for CartType {
+    const TYPE: &'static str = "cart";
+}
+
+/// `cart_` and a time-ordered suffix: the TypeID form of a UUIDv7.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct CartId(String);
+
+impl CartId {
+    /// A new one.
+    pub fn generate() -> Self {
+        Self(TypeSafeId::<CartType>::new().to_string())
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Not the form of a cart's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a cart's id")]
+pub struct MalformedCartId;
+
+impl FromStr for CartId {
+    type Err = MalformedCartId;
+
+    /// Takes any `cart_…`: rows that were imported in SQL may have ids of their own making.
+    fn from_str(text: &str) -> Result<Self, MalformedCartId> {
+        let suffix = text.strip_prefix("cart_").ok_or(MalformedCartId)?;
+        let well_formed = (1..=100).contains(&suffix.len())
+            && suffix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+        well_formed.then(|| Self(text.to_owned())).ok_or(MalformedCartId)
+    }
+}
+
+impl fmt::Display for CartId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What became of a cart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CartStatus {
+    /// The shopper left it and may come back.
+    Abandoned,
+    /// It was paid. Final.
+    Recovered,
+    /// It is too old. Late money still recovers it.
+    Expired,
+}
+
+impl CartStatus {
+    /// As it is written in JSON and in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Abandoned => "abandoned",
+            Self::Recovered => "recovered",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// Not one of the three.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be abandoned, recovered or expired")]
+pub struct UnknownStatus;
+
+impl FromStr for CartStatus {
+    type Err = UnknownStatus;
+
+    fn from_str(text: &str) -> Result<Self, UnknownStatus> {
+        match text {
+            "abandoned" => Ok(Self::Abandoned),
+            "recovered" => Ok(Self::Recovered),
+            "expired" => Ok(Self::Expired),
+            _ => Err(UnknownStatus),
+        }
+    }
+}
+
+impl Serialize for CartStatus {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// A cart as clients see it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cart {
+    /// Its name.
+    pub id: String,
+    /// Where the shopper can be reached.
+    pub customer_email: String,
+    /// The shopper.
+    pub customer_name: String,
+    /// What is in it, as it was stored.
+    pub items: Box<RawValue>,
+    /// The server's own sum.
+    pub total_value: Amount,
+    /// Of `total_value` and every price.
+    pub currency: Currency,
+    /// What became of it.
+    pub status: CartStatus,
+    /// When the shopper left it.
+    pub abandoned_at: DateTime<Utc>,
+    /// When it was paid.
+    pub recovered_at: Option<DateTime<Utc>>,
+    /// When it grew too old.
+    pub expired_at: Option<DateTime<Utc>>,
+    /// The session's address, while it works.
+    pub payment_link: Option<String>,
+    /// When that address stops working.
+    pub payment_link_expires_at: Option<DateTime<Utc>>,
+    /// When it was posted.
+    pub created_at: DateTime<Utc>,
+    /// When it last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// A row as it is read; `Cart` is what it means.
+pub(crate) struct CartRow {
+    pub(crate) id: String,
+    pub(crate) customer_email: String,
+    pub(crate) customer_name: String,
+    pub(crate) items: Json<Box<RawValue>>,
+    pub(crate) total_minor: i64,
+    pub(crate) currency: String,
+    pub(crate) status: String,
+    pub(crate) abandoned_at: DateTime<Utc>,
+    pub(crate) recovered_at: Option<DateTime<Utc>>,
+    pub(crate) expired_at: Option<DateTime<Utc>>,
+    pub(crate) payment_link: Option<String>,
+    pub(crate) payment_link_expires_at: Option<DateTime<Utc>>,
+    pub(crate) created_at: DateTime<Utc>,
+    pub(crate) updated_at: DateTime<Utc>,
+}
+
+impl TryFrom<CartRow> for Cart {
+    type Error = sqlx::Error;
+
+    fn try_from(row: CartRow) -> sqlx::Result<Self> {
+        let currency: Currency = row.currency.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+        Ok(Self {
+            id: row.id,
+            customer_email: row.customer_email,
+            customer_name: row.customer_name,
+            items: row.items.0,
+            total_value: currency.amount(row.total_minor),
+            currency,
+            status: row.status.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
+            abandoned_at: row.abandoned_at,
+            recovered_at: row.recovered_at,
+            expired_at: row.expired_at,
+            payment_link: row.payment_link,
+            payment_link_expires_at: row.payment_link_expires_at,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        })
+    }
+}
+
+/// Stores a cart.
+pub async fn insert(conn: &mut PgConnection, id: &CartId, cart: NewCart, now: DateTime<Utc>) -> sqlx::Result<Cart> {
+    sqlx::query!(
+        r#"
+        insert into carts (id, customer_email, customer_name, items, total_minor, currency, abandoned_at, created_at, updated_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $8)
+        "#,
+        id.as_str(),
+        cart.customer_email,
+        cart.customer_name,
+        Json(&cart.items) as Json<&Box<RawValue>>,
+        cart.total_minor,
+        cart.currency.code(),
+        cart.abandoned_at,
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(Cart {
+        id: id.to_string(),
+        customer_email: cart.customer_email,
+        customer_name: cart.customer_name,
+        items: cart.items,
+        total_value: cart.currency.amount(cart.total_minor),
+        currency: cart.currency,
+        status: CartStatus::Abandoned,
+        abandoned_at: cart.abandoned_at,
+        recovered_at: None,
+        expired_at: None,
+        payment_link: None,
+        payment_link_expires_at: None,
+        created_at: now,
+        updated_at: now,
+    })
+}
+
+/// The cart, with its link if that works at `now`.
+pub async fn find(conn: &mut PgConnection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<Option<Cart>> {
+    sqlx::query_as!(
+        CartRow,
+        r#"
+        select carts.id, customer_email, customer_name, items as "items: Json<Box<RawValue>>", total_minor, currency,
+               carts.status, abandoned_at, recovered_at, expired_at,
+               link.url as "payment_link?", link.session_expires_at as "payment_link_expires_at?",
+               carts.created_at, carts.updated_at
+        from carts
+        left join payment_links link on link.cart_id = carts.id and link.status = 'open'
+            and link.session_expires_at > $2 and carts.status = 'abandoned'
+        where carts.id = $1
+        "#,
+        id.as_str(),
+        now,
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(Cart::try_from)
+    .transpose()
+}
+
+/// What a change of status needs to know, read under a lock that keeps every
+/// other change of this cart waiting until the transaction ends.
+#[derive(Debug, Clone)]
+pub struct LockedCart {
+    /// Where it stands.
+    pub status: CartStatus,
+    /// When it was left.
+    pub abandoned_at: DateTime<Utc>,
+    /// The sum, in minor units of `currency`.
+    pub total_minor: i64,
+    /// Its currency.
+    pub currency: Currency,
+}
+
+/// Locks the cart for the rest of the transaction.
+pub async fn lock(conn: &mut PgConnection, id: &CartId) -> sqlx::Result<Option<LockedCart>> {
+    let row = sqlx::query!(
+        "select status, abandoned_at, total_minor, currency from carts where id = $1 for no key update",
+        id.as_str(),
+    )
+    .fetch_optional(conn)
+    .await?;
+    row.map(|row| {
+        Ok(LockedCart {
+            status: row.status.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
+            abandoned_at: row.abandoned_at,
+            total_minor: row.total_minor,
+            currency: row.currency.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
+        })
+    })
+    .transpose()
+}
+
+/// abandoned or expired → recovered. `false`: it was neither, nothing changed.
+///
+/// Its other sessions are closed, so that nobody pays twice.
+pub async fn recover(
+    conn: &mut PgConnection,
+    id: &CartId,
+    recovered_at: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let changed = sqlx::query!(
+        r#"
+        update carts set status = 'recovered', recovered_at = greatest($2, abandoned_at), expired_at = null, updated_at = $3
+        where id = $1 and status in ('abandoned', 'expired')
+        "#,
+        id.as_str(),
+        recovered_at,
+        now,
+    )
+    .execute(&mut *conn)
+    .await?
+    .rows_affected()
+        == 1;
+    if changed {
+        payment_links::close_all(conn, &[id.to_string()], now).await?;
+    }
+    Ok(changed)
+}
+
+/// abandoned → expired. `false`: it was not abandoned, nothing changed.
+pub async fn expire(conn: &mut PgConnection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<bool> {
+    let changed = sqlx::query!(
+        "update carts set status = 'expired', expired_at = $2, updated_at = $2 where id = $1 and status = 'abandoned'",
+        id.as_str(),
+        now,
+    )
+    .execute(&mut *conn)
+    .await?
+    .rows_affected()
+        == 1;
+    if changed {
+        payment_links::close_all(conn, &[id.to_string()], now).await?;
+    }
+    Ok(changed)
+}
+
+/// expired → abandoned. `false`: it was not expired, nothing changed.
+pub async fn reopen(conn: &mut PgConnection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<bool> {
+    let result = sqlx::query!(
+        "update carts set status = 'abandoned', expired_at = null, updated_at = $2 where id = $1 and status = 'expired'",
+        id.as_str(),
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(result.rows_affected() == 1)
+}
+
+/// Deletes the cart and everything of the shopper. `false`: there was none.
+pub async fn delete(conn: &mut PgConnection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<bool> {
+    if lock(conn, id).await?.is_none() {
+        return Ok(false);
+    }
+    payment_links::close_all(conn, &[id.to_string()], now).await?;
+    recovery_links::retire(conn, id, now).await?;
+    let result = sqlx::query!("delete from carts where id = $1", id.as_str()).execute(conn).await?;
+    Ok(result.rows_affected() == 1)
+}
+
+/// Expires up to `limit` carts that were abandoned before `cutoff`, oldest
+/// first, and closes their sessions. Several workers share the work.
+///
+/// Spared: carts whose recovery link is still good, and those whose payment is under way.
+/// Answers how many were looked at and how many expired.
+pub async fn expire_older_than(
+    conn: &mut PgConnection,
+    cutoff: DateTime<Utc>,
+    limit: i64,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Expired> {
+    let locked = sqlx::query_scalar!(
+        r#"
+        select id from carts
+        where status = 'abandoned' and abandoned_at < $1
+          and not exists (select from recovery_links where cart_id = carts.id and expires_at > $3)
+          and not exists (select from payment_links where cart_id = carts.id and status = 'processing')
+        order by abandoned_at
+        limit $2
+        for no key update skip locked
+        "#,
+        cutoff,
+        limit,
+        now,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    // Asked again under the lock, by a statement with a snapshot of its own: a
+    // link may have been asked for between the first look and the lock.
+    let expired = sqlx::query_scalar!(
+        r#"
+        update carts set status = 'expired', expired_at = $3, updated_at = $3
+        where id = any ($1) and status = 'abandoned' and abandoned_at < $2
+          and not exists (select from recovery_links where cart_id = carts.id and expires_at > $3)
+          and not exists (select from payment_links where cart_id = carts.id and status = 'processing')
+        returning id
+        "#,
+        &locked,
+        cutoff,
+        now,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    payment_links::close_all(conn, &expired, now).await?;
+    Ok(Expired { looked_at: locked.len(), expired: expired.len() })
+}
+
+/// What one batch of expiry did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expired {
+    /// Carts that seemed due.
+    pub looked_at: usize,
+    /// Carts that were.
+    pub expired: usize,
+}

@@ -1,0 +1,67 @@
+//! `Idempotency-Key`: the same request twice makes one cart.
+
+use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
+
+use crate::{carts::CartId, maintenance::IDEMPOTENCY_KEY_LIFE};
+
+/// Hashes of a key and of the body that came with it; nothing else is kept.
+#[derive(Debug, Clone)]
+pub struct Fingerprint {
+    key_hash: Vec<u8>,
+    body_hash: Vec<u8>,
+}
+
+impl Fingerprint {
+    /// `body` in a form in which white space and the order of fields don't matter.
+    pub fn of(key: &str, body: &serde_json::Value) -> Self {
+        let hash = |bytes: &[u8]| Sha256::digest(bytes).to_vec();
+        Self { key_hash: hash(key.as_bytes()), body_hash: hash(body.to_string().as_bytes()) }
+    }
+}
+
+/// What a key stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// It is new, and stands for the given cart from now on.
+    New,
+    /// It stands for this cart.
+    Same(String),
+    /// It came with another body.
+    Different,
+}
+
+/// Claims the key for `cart_id`. Two claims at once: the second waits for the
+/// first one's transaction.
+pub async fn claim(
+    conn: &mut PgConnection,
+    fingerprint: &Fingerprint,
+    cart_id: &CartId,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Claim> {
+    let claimed = sqlx::query!(
+        r#"
+        insert into idempotency_keys as known (key_hash, body_hash, cart_id, created_at) values ($1, $2, $3, $4)
+        on conflict (key_hash) do update
+            set body_hash = excluded.body_hash, cart_id = excluded.cart_id, created_at = excluded.created_at
+            where known.created_at <= $5
+        "#,
+        fingerprint.key_hash,
+        fingerprint.body_hash,
+        cart_id.as_str(),
+        now,
+        now - IDEMPOTENCY_KEY_LIFE,
+    )
+    .execute(&mut *conn)
+    .await?
+    .rows_affected()
+        == 1;
+    if claimed {
+        return Ok(Claim::New);
+    }
+    let known = sqlx::query!("select body_hash, cart_id from idempotency_keys where key_hash = $1", fingerprint.key_hash)
+        .fetch_one(conn)
+        .await?;
+    Ok(if known.body_hash == fingerprint.body_hash { Claim::Same(known.cart_id) } else { Claim::Different })
+}

@@ -1,0 +1,20 @@
+//! What the api and the worker share: the carts, their payment links, the
+//! analytics, the jobs, and every SQL statement on them. It knows no axum and
+//! makes no call to Stripe.
+
+pub mod analytics;
+pub mod cart_list;
+pub mod carts;
+pub mod clock;
+pub mod config;
+pub mod db;
+pub mod idempotency;
+pub mod jobs;
+pub mod maintenance;
+pub mod money;
+pub mod new_cart;
+pub mod payment_links;
+pub mod recovery_links;
+pub mod shutdown;
+pub mod stripe_events;
+pub mod telemetry;

@@ -1,0 +1,57 @@
+//! Deleting what has been kept for long enough, in small batches.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::PgConnection;
+
+const BATCH: i64 = 1_000;
+
+/// How long an `Idempotency-Key` is remembered.
+pub const IDEMPOTENCY_KEY_LIFE: TimeDelta = TimeDelta::hours(24);
+/// How long a deleted cart's recovery link answers "gone" instead of "unknown".
+const RETIRED_LINK_LIFE: TimeDelta = TimeDelta::days(30);
+/// Stripe repeats an event for three days at most.
+const EVENT_LIFE: TimeDelta = TimeDelta::days(30);
+/// Final links, unless their cart still shows them.
+const FINAL_LINK_LIFE: TimeDelta = TimeDelta::days(30);
+
+/// Deletes one batch of each kind; `false`: there was nothing left to delete.
+pub async fn delete_batch(conn: &mut PgConnection, now: DateTime<Utc>) -> sqlx::Result<bool> {
+    let keys = sqlx::query!(
+        "delete from idempotency_keys where key_hash in (select key_hash from idempotency_keys where created_at < $1 limit $2)",
+        now - IDEMPOTENCY_KEY_LIFE,
+        BATCH,
+    )
+    .execute(&mut *conn)
+    .await?;
+    let recovery_links = sqlx::query!(
+        "delete from recovery_links where token_hash in (select token_hash from recovery_links where retired_at < $1 limit $2)",
+        now - RETIRED_LINK_LIFE,
+        BATCH,
+    )
+    .execute(&mut *conn)
+    .await?;
+    let events = sqlx::query!(
+        "delete from stripe_events where id in (select id from stripe_events where received_at < $1 limit $2)",
+        now - EVENT_LIFE,
+        BATCH,
+    )
+    .execute(&mut *conn)
+    .await?;
+    // The newest link of a living cart stays: the next version counts from it.
+    let payment_links = sqlx::query!(
+        r#"
+        delete from payment_links where (cart_id, version) in (
+            select cart_id, version from payment_links old
+            where status in ('paid', 'payment_failed', 'closed', 'failed') and updated_at < $1
+              and (not exists (select from carts where carts.id = old.cart_id)
+                   or exists (select from payment_links newer where newer.cart_id = old.cart_id and newer.version > old.version))
+            limit $2)
+        "#,
+        now - FINAL_LINK_LIFE,
+        BATCH,
+    )
+    .execute(&mut *conn)
+    .await?;
+    let deleted = [keys, recovery_links, events, payment_links].map(|result| result.rows_affected());
+    Ok(deleted.iter().any(|rows| *rows > 0))
+}

@@ -1,0 +1,223 @@
+//! Money is exact: whole minor units and a currency, never binary floats.
+
+use std::{fmt, str::FromStr};
+
+use rust_decimal::{Decimal, prelude::ToPrimitive};
+use serde::{Serialize, Serializer};
+
+/// The most Stripe charges at once, in its smallest unit (<https://docs.stripe.com/currencies#minimum-and-maximum-charge-amounts>).
+const STRIPE_MAXIMUM: i64 = 99_999_999;
+
+/// An ISO 4217 currency, written in lower case as Stripe does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Currency([u8; 3]);
+
+/// A code that ISO 4217 does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an ISO 4217 currency code")]
+pub struct UnknownCurrency;
+
+/// Why Stripe would refuse an amount.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unchargeable {
+    /// Below the least Stripe charges.
+    #[error("is below the minimum of {0} that Stripe charges")]
+    TooLittle(Amount),
+    /// Above the most Stripe charges.
+    #[error("is above the maximum of {0} that Stripe charges")]
+    TooMuch(Amount),
+    /// A third decimal that is not 0.
+    #[error("must end in 0: Stripe takes two decimals of this currency")]
+    TooFine,
+}
+
+impl Currency {
+    /// The US dollar.
+    pub const USD: Self = Self(*b"usd");
+
+    /// The code, in lower case.
+    pub fn code(&self) -> &str {
+        // Made from ASCII letters only.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// Decimals of its minor unit: 0, 2 or 3.
+    ///
+    /// Stripe's list (<https://docs.stripe.com/currencies#zero-decimal>), which is ISO's but for
+    /// MGA (Stripe charges whole ariary). ISK and UGX have no minor unit; that
+    /// Stripe wants them with two zeros is [`Currency::stripe_amount`]'s matter.
+    pub fn decimals(&self) -> u32 {
+        match self.code() {
+            "bif" | "clp" | "djf" | "gnf" | "jpy" | "kmf" | "krw" | "mga" | "pyg" | "rwf" | "vnd" | "vuv" | "xaf"
+            | "xof" | "xpf" | "isk" | "ugx" => 0,
+            "bhd" | "jod" | "kwd" | "omr" | "tnd" => 3,
+            _ => 2,
+        }
+    }
+
+    /// Minor units of `value`, or `None` if it has more decimals than the currency or is out of range.
+    pub fn to_minor(self, value: Decimal) -> Option<i64> {
+        let minor = value.checked_mul(Decimal::from(10_i64.pow(self.decimals())))?;
+        minor.is_integer().then(|| minor.to_i64()).flatten()
+    }
+
+    /// `minor` units as an amount.
+    pub fn amount(self, minor: i64) -> Amount {
+        Amount(Decimal::new(minor, self.decimals()))
+    }
+
+    /// A sum of minor units, which may be larger than any single amount.
+    pub fn sum(self, minor: Decimal) -> Amount {
+        let mut sum = minor.trunc();
+        sum.rescale(0);
+        // Setting the scale moves the point; it fails beyond 28 decimals only.
+        let _ = sum.set_scale(self.decimals());
+        Amount(sum)
+    }
+
+    /// `minor` units as Stripe counts them: ISK and UGX in hundredths, of which
+    /// it takes whole hundreds; three-decimal currencies in tenths of the last decimal it takes.
+    ///
+    /// # Errors
+    /// If the currency has three decimals and the last is not 0.
+    pub fn stripe_amount(self, minor: i64) -> Result<i64, Unchargeable> {
+        match self.code() {
+            "isk" | "ugx" => minor.checked_mul(100).ok_or(Unchargeable::TooMuch(self.amount(STRIPE_MAXIMUM / 100))),
+            _ if self.decimals() == 3 && minor % 10 != 0 => Err(Unchargeable::TooFine),
+            _ => Ok(minor),
+        }
+    }
+
+    /// Whether Stripe would take a payment of `minor` units.
+    ///
+    /// # Errors
+    /// Why it would not.
+    pub fn check_chargeable(self, minor: i64) -> Result<(), Unchargeable> {
+        if minor < self.stripe_minimum() {
+            return Err(Unchargeable::TooLittle(self.amount(self.stripe_minimum())));
+        }
+        let stripe_units = self.stripe_amount(minor)?;
+        if stripe_units > STRIPE_MAXIMUM {
+            let hundredths = if matches!(self.code(), "isk" | "ugx") { 100 } else { 1 };
+            return Err(Unchargeable::TooMuch(self.amount(STRIPE_MAXIMUM / hundredths)));
+        }
+        Ok(())
+    }
+
+    /// The least Stripe charges, in minor units (<https://docs.stripe.com/currencies#minimum-and-maximum-charge-amounts>).
+    /// Where Stripe publishes none the least is one unit, and Stripe itself has the last word.
+    fn stripe_minimum(self) -> i64 {
+        match self.code() {
+            "usd" | "aud" | "brl" | "cad" | "chf" | "eur" | "inr" | "nzd" | "sgd" | "jpy" => 50,
+            "gbp" => 30,
+            "bgn" => 100,
+            "aed" | "myr" | "pln" | "ron" => 200,
+            "dkk" => 250,
+            "nok" | "sek" => 300,
+            "hkd" => 400,
+            "mxn" | "thb" => 1_000,
+            "czk" => 1_500,
+            "huf" => 17_500,
+            _ => 1,
+        }
+    }
+}
+
+impl FromStr for Currency {
+    type Err = UnknownCurrency;
+
+    fn from_str(text: &str) -> Result<Self, UnknownCurrency> {
+        let known = iso_currency::Currency::from_code(&text.to_ascii_uppercase()).ok_or(UnknownCurrency)?;
+        let code = known.code().to_ascii_lowercase();
+        code.as_bytes().try_into().map(Self).map_err(|_| UnknownCurrency)
+    }
+}
+
+impl fmt::Display for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+impl Serialize for Currency {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
+    }
+}
+
+/// An amount in major units with exactly the currency's decimals; a JSON number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Amount(Decimal);
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for Amount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // serde_json keeps the digits as they are (feature `arbitrary_precision`).
+        let number: serde_json::Number = self.0.to_string().parse().map_err(serde::ser::Error::custom)?;
+        number.serialize(serializer)
+    }
+}
+
+/// Reads a JSON number exactly; `None` if it is beyond what money needs.
+pub fn decimal(number: &serde_json::Number) -> Option<Decimal> {
+    let text = number.as_str();
+    Decimal::from_str_exact(text).or_else(|_| Decimal::from_scientific(text)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn minor(currency: &str, json: &str) -> Option<i64> {
+        let number: serde_json::Number = serde_json::from_str(json).unwrap();
+        currency.parse::<Currency>().unwrap().to_minor(decimal(&number)?)
+    }
+
+    #[test]
+    fn json_numbers_are_read_exactly() {
+        assert_eq!(minor("usd", "0.1"), Some(10));
+        assert_eq!(minor("usd", "1e2"), Some(10_000));
+        assert_eq!(minor("usd", "19.990"), Some(1_999));
+        assert_eq!(minor("usd", "0.001"), None);
+        // Through a binary float this would read as 0.1.
+        assert_eq!(minor("usd", "0.1000000000000000055"), None);
+        assert_eq!(minor("usd", "0.10000000000000000000000000000000000000000001"), None);
+        assert_eq!(minor("jpy", "500"), Some(500));
+        assert_eq!(minor("jpy", "500.5"), None);
+        assert_eq!(minor("kwd", "1.234"), Some(1_234));
+        assert_eq!(minor("usd", "1e400"), None);
+    }
+
+    #[test]
+    fn amounts_are_written_with_the_currencys_decimals() {
+        let written = |currency: &str, minor| {
+            serde_json::to_string(&currency.parse::<Currency>().unwrap().amount(minor)).unwrap()
+        };
+        assert_eq!(written("usd", 30), "0.30");
+        assert_eq!(written("usd", 100_000_000_000_001), "1000000000000.01");
+        assert_eq!(written("jpy", 500), "500");
+        assert_eq!(written("kwd", 1_230), "1.230");
+        assert_eq!(Currency::USD.sum("123456789012345678901".parse().unwrap()).to_string(), "1234567890123456789.01");
+    }
+
+    #[test]
+    fn stripes_bounds() {
+        let check = |currency: &str, minor| currency.parse::<Currency>().unwrap().check_chargeable(minor);
+        assert_eq!(check("usd", 49).unwrap_err().to_string(), "is below the minimum of 0.50 that Stripe charges");
+        assert_eq!(check("usd", 50), Ok(()));
+        assert_eq!(check("usd", 99_999_999), Ok(()));
+        assert!(matches!(check("usd", 100_000_000), Err(Unchargeable::TooMuch(_))));
+        assert_eq!(check("jpy", 50), Ok(()));
+        assert_eq!(check("kwd", 1_005), Err(Unchargeable::TooFine));
+        assert_eq!(check("isk", 999_999), Ok(()));
+        assert!(matches!(check("isk", 1_000_000), Err(Unchargeable::TooMuch(_))));
+        let isk: Currency = "ISK".parse().unwrap();
+        assert_eq!((isk.decimals(), isk.stripe_amount(700)), (0, Ok(70_000)));
+        assert_eq!("xyz".parse::<Currency>(), Err(UnknownCurrency));
+    }
+}

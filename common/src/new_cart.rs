@@ -1,0 +1,245 @@
+//! From a JSON body to a cart that can't be wrong.
+
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use email_address::{EmailAddress, Options};
+use rust_decimal::Decimal;
+use serde::Serialize;
+use serde_json::{Map, Value, value::RawValue};
+
+use crate::money::{self, Amount, Currency};
+
+const NAME_CHARACTERS: usize = 200;
+const MOST_ITEMS: usize = 100; // also Stripe's limit of line items in payment mode
+const MOST_QUANTITY: u32 = 10_000;
+/// A client's clock may run ahead of ours by this much.
+const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(5);
+
+/// What is wrong with one field of a body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FieldError {
+    /// Where: `items[0].price`; empty for the body itself.
+    pub field: String,
+    /// What it should be.
+    pub message: String,
+}
+
+impl FieldError {
+    /// `field` is wrong: `message` says what it should be.
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into() }
+    }
+}
+
+/// A cart that was checked and can be stored.
+#[derive(Debug)]
+pub struct NewCart {
+    /// An address that a library accepts.
+    pub customer_email: String,
+    /// 1 to 200 characters.
+    pub customer_name: String,
+    /// The items as they are stored and answered.
+    pub items: Box<RawValue>,
+    /// The sum of quantity × price, in minor units.
+    pub total_minor: i64,
+    /// The store's currency when the cart was made.
+    pub currency: Currency,
+    /// When the shopper left it; never in the future.
+    pub abandoned_at: DateTime<Utc>,
+}
+
+#[derive(Serialize)]
+struct Item {
+    name: String,
+    quantity: u32,
+    price: Amount,
+}
+
+impl NewCart {
+    /// Reads the body of `POST /api/carts`. Fields it does not know are ignored.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, not just the first thing.
+    pub fn parse(body: &Value, currency: Currency, now: DateTime<Utc>) -> Result<Self, Vec<FieldError>> {
+        let Some(fields) = body.as_object() else {
+            return Err(vec![FieldError::new("", "must be an object")]);
+        };
+        let mut errors = Vec::new();
+        let customer_email = email(fields, &mut errors);
+        let customer_name = text(fields.get("customerName"), "customerName", &mut errors);
+        let items = items(fields.get("items"), currency, &mut errors);
+        let abandoned_at = past_instant(fields, "abandonedAt", now, &mut errors).unwrap_or(now);
+        let (Some(customer_email), Some(customer_name), Some((items, total_minor))) =
+            (customer_email, customer_name, items)
+        else {
+            return Err(errors);
+        };
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        Ok(Self { customer_email, customer_name, items, total_minor, currency, abandoned_at })
+    }
+}
+
+/// Reads an optional instant that is not in the future; absent and null are the same.
+pub fn past_instant(
+    fields: &Map<String, Value>,
+    field: &str,
+    now: DateTime<Utc>,
+    errors: &mut Vec<FieldError>,
+) -> Option<DateTime<Utc>> {
+    let value = fields.get(field).filter(|value| !value.is_null())?;
+    let Some(instant) = value.as_str().and_then(|text| DateTime::parse_from_rfc3339(text).ok()) else {
+        errors.push(FieldError::new(field, "must be an ISO 8601 instant such as 2024-01-15T10:30:00Z"));
+        return None;
+    };
+    let instant = instant.with_timezone(&Utc).trunc_subsecs(6); // Postgres keeps microseconds
+    if instant > now + CLOCK_SKEW {
+        errors.push(FieldError::new(field, "must not be in the future"));
+        return None;
+    }
+    Some(instant.min(now))
+}
+
+fn email(fields: &Map<String, Value>, errors: &mut Vec<FieldError>) -> Option<String> {
+    const FIELD: &str = "customerEmail";
+    let address = fields.get(FIELD).and_then(Value::as_str).map(str::trim).filter(|address| {
+        let options = Options::default().with_required_tld().without_display_text().without_domain_literal();
+        EmailAddress::parse_with_options(address, options).is_ok() && !address.contains('\0')
+    });
+    if address.is_none() {
+        let missing = fields.get(FIELD).is_none_or(Value::is_null);
+        let message = if missing { "is required" } else { "must be an e-mail address" };
+        errors.push(FieldError::new(FIELD, message));
+    }
+    address.map(str::to_owned)
+}
+
+fn text(value: Option<&Value>, field: &str, errors: &mut Vec<FieldError>) -> Option<String> {
+    let message = match value {
+        None | Some(Value::Null) => "is required".to_owned(),
+        Some(Value::String(text)) => {
+            let text = text.trim();
+            let characters = text.chars().count();
+            if (1..=NAME_CHARACTERS).contains(&characters) && !text.contains('\0') {
+                return Some(text.to_owned());
+            }
+            if text.contains('\0') {
+                "must not contain NUL".to_owned()
+            } else {
+                format!("must have 1 to {NAME_CHARACTERS} characters")
+            }
+        }
+        Some(_) => "must be a string".to_owned(),
+    };
+    errors.push(FieldError::new(field, message));
+    None
+}
+
+fn items(value: Option<&Value>, currency: Currency, errors: &mut Vec<FieldError>) -> Option<(Box<RawValue>, i64)> {
+    let list = match value {
+        None | Some(Value::Null) => {
+            errors.push(FieldError::new("items", "is required"));
+            return None;
+        }
+        Some(Value::Array(list)) if (1..=MOST_ITEMS).contains(&list.len()) => list,
+        Some(_) => {
+            errors.push(FieldError::new("items", format!("must be a list of 1 to {MOST_ITEMS} items")));
+            return None;
+        }
+    };
+    let mut items = Vec::with_capacity(list.len());
+    let mut total_minor = 0_i64;
+    for (index, value) in list.iter().enumerate() {
+        if let Some((item, minor)) = item(value, index, currency, errors) {
+            // At most 100 × 10,000 × 999,999.990: far from overflow.
+            total_minor += i64::from(item.quantity) * minor;
+            items.push(item);
+        }
+    }
+    let complete = items.len() == list.len();
+    complete.then(|| serde_json::value::to_raw_value(&items).ok()).flatten().map(|items| (items, total_minor))
+}
+
+fn item(value: &Value, index: usize, currency: Currency, errors: &mut Vec<FieldError>) -> Option<(Item, i64)> {
+    let at = format!("items[{index}]");
+    let Some(fields) = value.as_object() else {
+        errors.push(FieldError::new(at, "must be an object"));
+        return None;
+    };
+    let name = text(fields.get("name"), &format!("{at}.name"), errors);
+    let quantity = number(fields.get("quantity"))
+        .filter(|quantity| quantity.is_integer())
+        .and_then(|quantity| u32::try_from(quantity).ok())
+        .filter(|quantity| (1..=MOST_QUANTITY).contains(quantity));
+    if quantity.is_none() {
+        errors.push(FieldError::new(
+            format!("{at}.quantity"),
+            format!("must be a whole number from 1 to {MOST_QUANTITY}"),
+        ));
+    }
+    let price = price(fields.get("price"), &at, currency, errors);
+    let (name, quantity, minor) = (name?, quantity?, price?);
+    Some((Item { name, quantity, price: currency.amount(minor) }, minor))
+}
+
+fn price(value: Option<&Value>, at: &str, currency: Currency, errors: &mut Vec<FieldError>) -> Option<i64> {
+    let highest = Decimal::new(99_999_999, 2);
+    let price = number(value).filter(|price| !price.is_sign_negative() || price.is_zero()).filter(|price| *price <= highest);
+    let minor = price.and_then(|price| currency.to_minor(price));
+    if minor.is_none() {
+        let message = match (price, currency.decimals()) {
+            (None, _) => format!("must be a number from 0 to {highest}"),
+            (Some(_), 0) => format!("must have no decimals in {currency}"),
+            (Some(_), decimals) => format!("must have at most {decimals} decimals in {currency}"),
+        };
+        errors.push(FieldError::new(format!("{at}.price"), message));
+    }
+    minor
+}
+
+fn number(value: Option<&Value>) -> Option<Decimal> {
+    match value {
+        Some(Value::Number(number)) => money::decimal(number),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn parse(body: &Value) -> Result<NewCart, Vec<FieldError>> {
+        NewCart::parse(body, Currency::USD, "2026-03-01T12:00:00Z".parse().unwrap())
+    }
+
+    fn body(text: &str) -> Value {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_price_of_a_tenth_times_three_is_three_tenths() {
+        let cart = parse(&body(
+            r#"{"customerEmail":" a@example.com ","customerName":" Ada ","items":[{"name":"x","quantity":3,"price":0.1}]}"#,
+        ))
+        .unwrap();
+        assert_eq!(cart.total_minor, 30);
+        assert_eq!(cart.items.get(), r#"[{"name":"x","quantity":3,"price":0.10}]"#);
+        assert_eq!((cart.customer_email.as_str(), cart.customer_name.as_str()), ("a@example.com", "Ada"));
+    }
+
+    #[test]
+    fn every_wrong_field_is_named() {
+        let errors = parse(&json!({
+            "customerEmail": "nobody", "customerName": "", "abandonedAt": "2027-01-01T00:00:00Z",
+            "items": [{"name": "a\u{0}", "quantity": "2", "price": -1}, 7, {"name": "b", "quantity": 1.5, "price": 0.001}],
+        }))
+        .unwrap_err();
+        let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
+        assert_eq!(
+            fields,
+            ["customerEmail", "customerName", "items[0].name", "items[0].quantity", "items[0].price", "items[1]",
+             "items[2].quantity", "items[2].price", "abandonedAt"]
+        );
+    }
+}

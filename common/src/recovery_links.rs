@@ -1,0 +1,87 @@
+//! The link that goes into mails: one token a cart, for its life.
+
+use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
+
+use crate::carts::CartId;
+
+/// A cart's recovery link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveryLink {
+    /// 128 random bits in hexadecimal; who has it may pay for the cart.
+    pub token: String,
+    /// Until when it works.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// What a token leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenHolder {
+    /// This cart, until then.
+    Cart {
+        /// Whose link it is.
+        id: String,
+        /// Until when it works.
+        expires_at: DateTime<Utc>,
+    },
+    /// A cart that was deleted.
+    Deleted,
+}
+
+fn hash(token: &str) -> Vec<u8> {
+    Sha256::digest(token.as_bytes()).to_vec()
+}
+
+/// The cart's link, made if it has none, good until `expires_at`.
+pub async fn extend(conn: &mut PgConnection, cart_id: &CartId, expires_at: DateTime<Utc>) -> sqlx::Result<RecoveryLink> {
+    let token = format!("{:032x}", rand::random::<u128>());
+    sqlx::query_as!(
+        RecoveryLink,
+        r#"
+        insert into recovery_links (token_hash, token, cart_id, expires_at) values ($1, $2, $3, $4)
+        on conflict (cart_id) do update set expires_at = excluded.expires_at
+        returning token as "token!", expires_at
+        "#,
+        hash(&token),
+        token,
+        cart_id.as_str(),
+        expires_at,
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// The cart's link, if it ever had one.
+pub async fn find(conn: &mut PgConnection, cart_id: &CartId) -> sqlx::Result<Option<RecoveryLink>> {
+    sqlx::query_as!(
+        RecoveryLink,
+        r#"select token as "token!", expires_at from recovery_links where cart_id = $1 and token is not null"#,
+        cart_id.as_str(),
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// Whom `token` was given to; `None`: it was never issued.
+pub async fn holder(conn: &mut PgConnection, token: &str) -> sqlx::Result<Option<TokenHolder>> {
+    let row = sqlx::query!("select cart_id, expires_at from recovery_links where token_hash = $1", hash(token))
+        .fetch_optional(conn)
+        .await?;
+    Ok(row.map(|row| match row.cart_id {
+        Some(id) => TokenHolder::Cart { id, expires_at: row.expires_at },
+        None => TokenHolder::Deleted,
+    }))
+}
+
+/// The cart is about to be deleted: keeps the hash alone.
+pub(crate) async fn retire(conn: &mut PgConnection, cart_id: &CartId, now: DateTime<Utc>) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update recovery_links set token = null, cart_id = null, retired_at = $2 where cart_id = $1",
+        cart_id.as_str(),
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

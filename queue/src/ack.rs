@@ -1,0 +1,191 @@
+//! Writing down how jobs ended, in batches.
+
+use std::{sync::Arc, time::Duration};
+
+use apalis_core::error::{AbortError, BoxDynError, RetryAfterError};
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::{
+    job::{Backoff, JobId},
+    runtime::Shared,
+    wake::Reconnect,
+};
+
+/// The most outcomes one statement writes.
+const BATCH: usize = 500;
+/// Errors are for people: longer ones are cut.
+const ERROR_CHARACTERS: usize = 2_000;
+
+/// A run that ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) id: JobId,
+    pub(crate) token: Uuid,
+    pub(crate) outcome: Outcome,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Done,
+    /// Runs again after the delay, or is dead if this was its last attempt.
+    Retry { error: String, delay: Duration },
+    /// Can't heal.
+    Dead { error: String },
+    /// Was taken and given back before it began: the attempt does not count.
+    NotBegun,
+    /// The worker stopped under it.
+    Interrupted,
+}
+
+impl Outcome {
+    /// Sorts an error: [`AbortError`] can't heal, [`RetryAfterError`] names its
+    /// delay, anything else backs off.
+    pub(crate) fn of_error(error: &BoxDynError, attempt: i16, backoff: Backoff) -> Self {
+        let message = |error: &(dyn std::error::Error + 'static)| {
+            // The two wrappers say "AbortError: …"; the source is what went wrong.
+            error.source().map_or_else(|| error.to_string(), ToString::to_string)
+        };
+        if let Some(abort) = error.downcast_ref::<AbortError>() {
+            Self::Dead { error: message(abort) }
+        } else if let Some(retry) = error.downcast_ref::<RetryAfterError>() {
+            Self::Retry { error: message(retry), delay: retry.get_duration() }
+        } else {
+            Self::Retry { error: error.to_string(), delay: backoff.after(attempt) }
+        }
+    }
+}
+
+/// Writes outcomes as they come, until the runtime closes and none are left.
+pub(crate) async fn run(shared: Arc<Shared>, mut ended: mpsc::UnboundedReceiver<Ended>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        // Takes what is there without waiting for more: while one batch
+        // commits, the next one gathers.
+        tokio::select! {
+            biased;
+            _ = ended.recv_many(&mut batch, BATCH) => {}
+            () = shared.closing.cancelled() => return,
+        }
+        write_until_done(&shared, &batch).await;
+        let rescheduled = batch.iter().any(|ended| !matches!(ended.outcome, Outcome::Done | Outcome::Dead { .. }));
+        shared.acknowledged(&batch);
+        if rescheduled {
+            shared.wake.notify_one(); // it may be due before the next poll
+        }
+        batch.clear();
+    }
+}
+
+/// Retries until Postgres takes it. When the runtime closes meanwhile, one last
+/// failure ends it: the leases run out and the jobs run again.
+async fn write_until_done(shared: &Shared, batch: &[Ended]) {
+    let mut reconnect = Reconnect::new("writing outcomes of jobs");
+    while let Err(error) = write(&shared.pool, batch).await {
+        if shared.closing.is_cancelled() {
+            tracing::error!(%error, jobs = batch.len(), "could not write outcomes before the end; these jobs run again");
+            return;
+        }
+        reconnect.failed(&error, &shared.closing).await;
+    }
+}
+
+async fn write(pool: &PgPool, batch: &[Ended]) -> sqlx::Result<()> {
+    let mut conn = pool.acquire().await?;
+    let (done, other): (Vec<&Ended>, Vec<&Ended>) =
+        batch.iter().partition(|ended| matches!(ended.outcome, Outcome::Done));
+    if !done.is_empty() {
+        write_done(&mut conn, &done).await?;
+    }
+    if !other.is_empty() {
+        write_other(&mut conn, &other).await?;
+    }
+    Ok(())
+}
+
+/// Fenced by the token, found by primary key. (A condition on `state` here made
+/// Postgres walk the index of running jobs for every batch.)
+async fn write_done(conn: &mut PgConnection, batch: &[&Ended]) -> sqlx::Result<()> {
+    let ids: Vec<Uuid> = batch.iter().map(|ended| ended.id).collect();
+    let tokens: Vec<Uuid> = batch.iter().map(|ended| ended.token).collect();
+    sqlx::query!(
+        r#"
+        update jobs
+        set state = 'done', finished_at = now(), lease_token = null, lease_until = null
+        from unnest($1::uuid[], $2::uuid[]) as ended (id, token)
+        where jobs.id = ended.id and jobs.lease_token = ended.token
+        "#,
+        &ids,
+        &tokens,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+async fn write_other(conn: &mut PgConnection, batch: &[&Ended]) -> sqlx::Result<()> {
+    let mut columns = Columns::default();
+    for ended in batch {
+        columns.push(ended);
+    }
+    sqlx::query!(
+        r#"
+        update jobs
+        set state = case when ended.dead or (ended.error is not null and jobs.attempts >= jobs.max_attempts)
+                         then 'dead' else 'pending' end,
+            finished_at = case when ended.dead or (ended.error is not null and jobs.attempts >= jobs.max_attempts)
+                         then now() end,
+            attempts = jobs.attempts - ended.refund,
+            run_at = now() + ended.delay_ms * interval '1 millisecond',
+            lease_token = null, lease_until = null,
+            last_error = coalesce(ended.error, jobs.last_error),
+            attempt_log = case when ended.error is null then jobs.attempt_log
+                else jobs.attempt_log || jsonb_build_object(
+                    'attempt', jobs.attempts, 'startedAt', jobs.started_at, 'endedAt', now(),
+                    'worker', jobs.worker, 'error', ended.error) end
+        from unnest($1::uuid[], $2::uuid[], $3::bool[], $4::smallint[], $5::bigint[], $6::text[])
+            as ended (id, token, dead, refund, delay_ms, error)
+        where jobs.id = ended.id and jobs.lease_token = ended.token
+        "#,
+        &columns.ids,
+        &columns.tokens,
+        &columns.dead,
+        &columns.refunds,
+        &columns.delays,
+        &columns.errors as &[Option<String>],
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+#[derive(Default)]
+struct Columns {
+    ids: Vec<Uuid>,
+    tokens: Vec<Uuid>,
+    dead: Vec<bool>,
+    refunds: Vec<i16>,
+    delays: Vec<i64>,
+    errors: Vec<Option<String>>,
+}
+
+impl Columns {
+    fn push(&mut self, ended: &Ended) {
+        let (dead, refund, delay, error) = match &ended.outcome {
+            Outcome::Retry { error, delay } => (false, 0, *delay, Some(error.as_str())),
+            Outcome::Dead { error } => (true, 0, Duration::ZERO, Some(error.as_str())),
+            Outcome::Interrupted => (false, 0, Duration::ZERO, Some("the worker stopped before it ended")),
+            Outcome::NotBegun => (false, 1, Duration::ZERO, None),
+            Outcome::Done => return,
+        };
+        self.ids.push(ended.id);
+        self.tokens.push(ended.token);
+        self.dead.push(dead);
+        self.refunds.push(refund);
+        self.delays.push(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
+        // Postgres refuses NUL in text.
+        self.errors.push(error.map(|error| error.replace('\0', "").chars().take(ERROR_CHARACTERS).collect()));
+    }
+}

@@ -1,0 +1,146 @@
+//! The side that apalis sees. It only hands over: what is fetched, renewed and
+//! written happens in the runtime's own tasks, whatever a worker is doing.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    fmt,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+};
+
+use apalis_core::{
+    backend::{Backend, BackendConfig, finalize::Ephemeral},
+    task::{
+        Task,
+        builder::TaskBuilder,
+        task_id::TaskId,
+    },
+    worker::context::WorkerContext,
+};
+use futures_util::task::AtomicWaker;
+
+use crate::{
+    fetch::Fetched,
+    job::{Job, JobId},
+    run::JobLayer,
+    runtime::{Config, Lane, Lease, Shared, lock},
+};
+
+/// Where a worker of `J` gets its jobs; made by [`Runtime::backend`](crate::Runtime::backend).
+pub struct PgBackend<J> {
+    shared: Arc<Shared>,
+    inbox: Arc<Inbox<J>>,
+    announced: bool,
+}
+
+impl<J> PgBackend<J> {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let inbox = Arc::new(Inbox { tasks: Mutex::default(), waker: AtomicWaker::new() });
+        Self { shared, inbox, announced: false }
+    }
+}
+
+impl<J: Job> fmt::Debug for PgBackend<J> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PgBackend").field("kind", &J::KIND).finish_non_exhaustive()
+    }
+}
+
+impl<J: Job> Backend for PgBackend<J> {
+    type Task = Task<J>;
+    /// An error here would end the worker, so there is none.
+    type Error = Infallible;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>, _: &WorkerContext) -> Poll<Option<Result<Task<J>, Infallible>>> {
+        self.inbox.waker.register(cx.waker());
+        if let Some((task, _)) = lock(&self.inbox.tasks).pop_front() {
+            return Poll::Ready(Some(Ok(task)));
+        }
+        if !std::mem::replace(&mut self.announced, true) {
+            self.shared.wake.notify_one(); // from now on this worker takes jobs
+        }
+        Poll::Pending
+    }
+
+    fn poll_close(&mut self, _: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Infallible>> {
+        self.shared.give_back(self.inbox.take_all());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<J: Job> BackendConfig for PgBackend<J> {
+    type Args = J;
+    type Id = JobId;
+    /// `Durable` would turn an unreadable payload into an error that ends the worker.
+    type Kind = Ephemeral;
+    type Config = Config;
+    type Layer = JobLayer<J>;
+
+    fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    fn middleware(&mut self, worker: &mut WorkerContext) -> JobLayer<J> {
+        self.shared.register(self.inbox.clone(), worker.clone());
+        JobLayer::new(self.shared.clone())
+    }
+}
+
+/// Jobs that were fetched for a worker and not begun.
+pub(crate) struct Inbox<J> {
+    tasks: Mutex<VecDeque<(Task<J>, Lease)>>,
+    waker: AtomicWaker,
+}
+
+impl<J> Inbox<J> {
+    fn take_all(&self) -> Vec<Lease> {
+        lock(&self.tasks).drain(..).map(|(_, lease)| lease).collect()
+    }
+}
+
+/// The way from the fetcher to one worker.
+pub(crate) struct JobLane<J> {
+    pub(crate) inbox: Arc<Inbox<J>>,
+    pub(crate) worker: WorkerContext,
+}
+
+impl<J: Job> fmt::Debug for JobLane<J> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobLane").field("kind", &J::KIND).finish_non_exhaustive()
+    }
+}
+
+impl<J: Job> Lane for JobLane<J> {
+    fn queue(&self) -> &'static str {
+        J::QUEUE
+    }
+
+    fn kind(&self) -> &'static str {
+        J::KIND
+    }
+
+    fn accepts(&self) -> bool {
+        self.worker.is_running() && !self.worker.is_shutting_down()
+    }
+
+    fn deliver(&self, job: Fetched, lease: Lease) -> Result<(), String> {
+        let payload: J = serde_json::from_value(job.payload).map_err(|error| error.to_string())?;
+        let task = TaskBuilder::new(payload)
+            .task_id(TaskId::from_string(job.id))
+            .data(job.attempt)
+            .data(lease.clone())
+            .build();
+        lock(&self.inbox.tasks).push_back((task, lease));
+        self.inbox.waker.wake();
+        Ok(())
+    }
+
+    fn recall(&self) -> Vec<Lease> {
+        self.inbox.take_all()
+    }
+}

@@ -1,0 +1,187 @@
+//! Taking jobs into free slots: one statement takes a batch, counts the
+//! attempt and sets the lease.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use sqlx::{PgConnection, postgres::types::PgInterval};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::{
+    ack::Outcome,
+    job::{Attempt, JobId},
+    runtime::{Lane, Shared},
+    wake::Reconnect,
+};
+
+/// After work was found, idle looks come closer together than `poll_every`:
+/// an enqueuer sends no NOTIFY where it saw a ready job, and that job may have
+/// been taken just before the enqueuer committed.
+const SOON: Duration = Duration::from_millis(20);
+
+/// A job as it was taken.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    pub(crate) id: JobId,
+    pub(crate) kind: String,
+    pub(crate) payload: serde_json::Value,
+    pub(crate) attempt: Attempt,
+}
+
+/// Fetches whenever there is a free slot, until the runtime stops.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut reconnect = Reconnect::new("fetching jobs");
+    let mut pause = shared.config.poll_every;
+    while !shared.stopping.is_cancelled() {
+        match fetch_once(&shared).await {
+            Ok(Looked::Took) => {
+                reconnect.worked();
+                pause = SOON;
+            }
+            Ok(Looked::NoSlot) => wait(&shared, shared.config.poll_every).await,
+            Ok(Looked::Nothing { next_due }) => {
+                reconnect.worked();
+                wait(&shared, next_due.map_or(pause, |due| due.min(pause))).await;
+                pause = (pause * 4).min(shared.config.poll_every);
+            }
+            Err(error) => reconnect.failed(&error, &shared.stopping).await,
+        }
+    }
+}
+
+async fn wait(shared: &Shared, at_most: Duration) {
+    tokio::select! {
+        () = shared.wake.notified() => {}
+        () = tokio::time::sleep(at_most) => {}
+        () = shared.stopping.cancelled() => {}
+    }
+}
+
+enum Looked {
+    Took,
+    NoSlot,
+    Nothing { next_due: Option<Duration> },
+}
+
+async fn fetch_once(shared: &Arc<Shared>) -> sqlx::Result<Looked> {
+    let lanes = shared.accepting_lanes();
+    let free = shared.free_slots();
+    if free == 0 || lanes.is_empty() {
+        return Ok(Looked::NoSlot);
+    }
+    let mut queues: Vec<String> = lanes.iter().map(|lane| lane.queue().to_owned()).collect();
+    queues.sort_unstable();
+    queues.dedup();
+    let kinds: Vec<String> = lanes.iter().map(|lane| lane.kind().to_owned()).collect();
+
+    let token = Uuid::new_v4();
+    let until = Instant::now() + shared.config.lease;
+    let mut conn = shared.pool.acquire().await?;
+    let jobs = take(&mut conn, &queues, &kinds, free, token, shared).await?;
+    if jobs.is_empty() {
+        let next_due = next_due_in(&mut conn, &queues).await?;
+        return Ok(Looked::Nothing { next_due });
+    }
+    drop(conn);
+    deliver(shared, &lanes, jobs, token, until);
+    Ok(Looked::Took)
+}
+
+fn deliver(shared: &Arc<Shared>, lanes: &[Arc<dyn Lane>], jobs: Vec<Fetched>, token: Uuid, until: Instant) {
+    let by_kind: HashMap<&str, &Arc<dyn Lane>> = lanes.iter().map(|lane| (lane.kind(), lane)).collect();
+    for job in jobs {
+        let lease = shared.hold(job.id, token, until);
+        let Some(lane) = by_kind.get(job.kind.as_str()) else {
+            shared.end(&lease, Outcome::NotBegun); // not reached: the statement asks for these kinds only
+            continue;
+        };
+        if let Err(why) = lane.deliver(job, lease.clone()) {
+            shared.end(&lease, Outcome::Dead { error: format!("unreadable payload: {why}") });
+        }
+    }
+    if shared.stopping.is_cancelled() {
+        for lane in lanes {
+            shared.give_back(lane.recall());
+        }
+    }
+}
+
+/// Takes up to `limit` due jobs, a fair share from each queue first.
+async fn take(
+    conn: &mut PgConnection,
+    queues: &[String],
+    kinds: &[String],
+    limit: usize,
+    token: Uuid,
+    shared: &Shared,
+) -> sqlx::Result<Vec<Fetched>> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = sqlx::query!(
+        r#"
+        with due as materialized (
+            select ready.id
+            from unnest($1::text[]) as served (queue)
+            cross join lateral (
+                select locked.id, row_number() over () as place
+                from (
+                    select id from jobs
+                    where queue = served.queue and kind = any ($2) and state = 'pending' and run_at <= now()
+                      and not exists (select from queues where name = served.queue and paused_at is not null)
+                    order by run_at, id
+                    limit $3
+                    for update skip locked
+                ) locked
+            ) ready
+            order by ready.place
+            limit $3
+        )
+        update jobs
+        set state = 'running', attempts = attempts + 1, started_at = now(),
+            lease_token = $4, lease_until = now() + $5, worker = $6
+        where id = any (array(select id from due))
+        returning id, kind, payload, attempts, max_attempts
+        "#,
+        queues,
+        kinds,
+        limit,
+        token,
+        interval(shared.config.lease),
+        shared.config.worker,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Fetched {
+            id: row.id,
+            kind: row.kind,
+            payload: row.payload,
+            attempt: Attempt { number: row.attempts, max: row.max_attempts },
+        })
+        .collect())
+}
+
+/// How long until the next scheduled job of these queues is due.
+async fn next_due_in(conn: &mut PgConnection, queues: &[String]) -> sqlx::Result<Option<Duration>> {
+    let milliseconds = sqlx::query_scalar!(
+        r#"
+        select (extract(epoch from min(next.run_at) - clock_timestamp()) * 1000)::float8
+        from unnest($1::text[]) as served (queue)
+        cross join lateral (
+            select run_at from jobs
+            where queue = served.queue and state = 'pending' and run_at > now()
+            order by run_at
+            limit 1
+        ) next
+        "#,
+        queues,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(milliseconds.map(|milliseconds| Duration::from_secs_f64((milliseconds.max(0.0) + 1.0) / 1000.0)))
+}
+
+pub(crate) fn interval(duration: Duration) -> PgInterval {
+    let microseconds = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    PgInterval { months: 0, days: 0, microseconds }
+}

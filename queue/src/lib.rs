@@ -1,0 +1,64 @@
+//! A durable job queue in Postgres, behind apalis' own [`Backend`] trait.
+//!
+//! Workers, monitors, layers, handlers and shutdown are apalis'. This crate is
+//! the storage, because the one that comes with apalis is not safe enough for
+//! unattended work with money. It knows nothing of what the jobs do. Its promises:
+//!
+//! 1. **Enqueue in the caller's transaction** ([`enqueue`]): one statement, one
+//!    job or many. A unique key that is taken means "already queued", never an error.
+//! 2. **A lease a job** (`lease.rs`): the holder renews it on a timer of its own,
+//!    whatever the handlers do. A lease found lost drops the job's future. A job is
+//!    never fetched before there is a free slot to run it.
+//! 3. **Attempts are counted when a job is taken**, so a job that kills its
+//!    process ends as `dead` too.
+//! 4. **Retries are rows** (`ack.rs`): `run_at` moves, by backoff or to what the error
+//!    asks for; the slot is free meanwhile. A panic or a timeout is an error like
+//!    any other; an [`AbortError`] can't heal and ends the job at once.
+//! 5. **Outcomes are written in batches.** One that gets lost means a second run,
+//!    never a lost job: handlers must bear running twice.
+//! 6. **Pickup at once** (`wake.rs`): LISTEN wakes a process once a commit, and a poll
+//!    makes LISTEN optional. Scheduled jobs start when due, not at the next poll.
+//! 7. **History is free** (`retention.rs`): partial indexes keep finished jobs out of
+//!    every hot statement, and they are deleted after a while in small batches.
+//! 8. **Schedules are a ledger** (`schedules.rs`): a slot is let in once.
+//! 9. **A lost database connection ends nothing**: every task here retries with
+//!    backoff and says so.
+//!
+//! Postgres' clock is the only clock: times in the tables come from `now()`.
+//!
+//! One [`Runtime`] a process does the fetching for all of its workers:
+//!
+//! ```ignore
+//! let runtime = queue::Runtime::start(pool, queue::Config::default());
+//! let monitor = Monitor::new().register({
+//!     let runtime = runtime.clone();
+//!     move |_| WorkerBuilder::new("greet").backend(runtime.backend::<Greet>()).build(greet)
+//! });
+//! monitor.run_with_signal(runtime.stop_after(signal)).await?;
+//! runtime.close().await; // writes down what ended last
+//! ```
+//!
+//! [`Backend`]: apalis_core::backend::Backend
+//! [`AbortError`]: apalis_core::error::AbortError
+
+mod ack;
+mod backend;
+mod enqueue;
+mod fetch;
+mod inspect;
+mod job;
+mod lease;
+mod retention;
+mod run;
+mod runtime;
+mod schedules;
+mod wake;
+
+pub use backend::PgBackend;
+pub use enqueue::{enqueue, enqueue_many, enqueue_with, EnqueueOptions};
+pub use inspect::{find, is_unfinished, JobSummary};
+pub use job::{Attempt, Backoff, Job, JobId};
+pub use run::{JobLayer, JobService};
+pub use retention::Retention;
+pub use runtime::{Config, Runtime};
+pub use schedules::{latest_slot, next_slot, propose, Schedule};

@@ -1,0 +1,303 @@
+//! The one thing a process has of the queue: it fetches for all workers in it,
+//! holds their leases and writes down how their jobs ended.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use apalis_core::worker::context::WorkerContext;
+use sqlx::PgPool;
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
+
+use crate::{
+    ack::{self, Ended, Outcome},
+    backend::{Inbox, PgBackend},
+    fetch::{self, Fetched},
+    job::{Job, JobId},
+    lease, retention,
+    retention::Retention,
+    wake,
+};
+
+/// How a process takes part in the queue.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Who this is, in `jobs.worker`.
+    pub worker: String,
+    /// Jobs in flight in this process, all kinds together.
+    pub concurrency: usize,
+    /// How long a job stays ours without a renewal. A killed worker's jobs run
+    /// again after this at the latest (and a reaper's tick of one second).
+    pub lease: Duration,
+    /// How often leases are renewed; a third of the lease bears two failures.
+    pub renew_every: Duration,
+    /// How often to look without having been woken.
+    pub poll_every: Duration,
+    /// Whether to LISTEN. Without it everything works by polling, also through
+    /// PgBouncer in transaction mode.
+    pub listen: bool,
+    /// How long finished jobs are kept.
+    pub retention: Retention,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            worker: format!("{}-{}", std::process::id(), Uuid::new_v4().simple()),
+            concurrency: 16,
+            lease: Duration::from_secs(25),
+            renew_every: Duration::from_secs(8),
+            poll_every: Duration::from_secs(1),
+            listen: true,
+            retention: Retention::default(),
+        }
+    }
+}
+
+/// A cheap handle; all clones are the same runtime.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
+}
+
+impl Runtime {
+    /// Starts the background tasks on the current tokio runtime.
+    ///
+    /// `pool` should be the queue's own (four connections do), so that handlers
+    /// that hold every connection of theirs can't keep leases from being renewed.
+    pub fn start(pool: PgPool, config: Config) -> Self {
+        let (acks, ended) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            pool,
+            config,
+            lanes: Mutex::default(),
+            held: Mutex::default(),
+            running: AtomicUsize::new(0),
+            unacknowledged: AtomicUsize::new(0),
+            wake: Notify::new(),
+            acks,
+            stopping: CancellationToken::new(),
+            closing: CancellationToken::new(),
+        });
+        let tasks = TaskTracker::new();
+        tasks.spawn(fetch::run(shared.clone()));
+        tasks.spawn(ack::run(shared.clone(), ended));
+        tasks.spawn(lease::renew(shared.clone()));
+        tasks.spawn(lease::reap(shared.clone()));
+        tasks.spawn(retention::run(shared.clone()));
+        if shared.config.listen {
+            tasks.spawn(wake::listen(shared.clone()));
+        }
+        Self { shared, tasks }
+    }
+
+    /// A backend for a worker of `J`, to be given to `WorkerBuilder::backend`.
+    pub fn backend<J: Job>(&self) -> PgBackend<J> {
+        PgBackend::new(self.shared.clone())
+    }
+
+    /// Waits for `signal`, then stops fetching: what is running goes on, what
+    /// was fetched and not begun goes back. Give it to `Monitor::run_with_signal`.
+    pub async fn stop_after<T>(&self, signal: impl Future<Output = T>) -> T {
+        let result = signal.await;
+        self.shared.stop();
+        result
+    }
+
+    /// Stops fetching now.
+    pub fn stop(&self) {
+        self.shared.stop();
+    }
+
+    /// Ends the background tasks after every outcome known so far is written.
+    /// Jobs that still run are given back, to run again elsewhere.
+    pub async fn close(&self) {
+        self.shared.stop();
+        self.shared.give_back_running();
+        self.shared.closing.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Jobs this process is running right now.
+    pub fn running(&self) -> usize {
+        self.shared.running.load(Ordering::Acquire)
+    }
+}
+
+/// What the background tasks and the workers of a process share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) pool: PgPool,
+    pub(crate) config: Config,
+    lanes: Mutex<Vec<Arc<dyn Lane>>>,
+    held: Mutex<HashMap<JobId, Held>>,
+    running: AtomicUsize,
+    unacknowledged: AtomicUsize,
+    pub(crate) wake: Notify,
+    acks: mpsc::UnboundedSender<Ended>,
+    /// No more fetching.
+    pub(crate) stopping: CancellationToken,
+    /// No more anything.
+    pub(crate) closing: CancellationToken,
+}
+
+/// A lease this process holds, from the fetch until its outcome is written.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    pub(crate) token: Uuid,
+    pub(crate) until: Instant,
+    cancel: CancellationToken,
+    ended: bool,
+}
+
+/// What travels with a job through apalis.
+#[derive(Debug, Clone)]
+pub(crate) struct Lease {
+    pub(crate) id: JobId,
+    pub(crate) token: Uuid,
+    /// Cancelled when the lease is found lost.
+    pub(crate) lost: CancellationToken,
+}
+
+/// The workers of one kind of job in this process.
+pub(crate) trait Lane: std::fmt::Debug + Send + Sync {
+    fn queue(&self) -> &'static str;
+    fn kind(&self) -> &'static str;
+    /// Whether its worker takes jobs now: running, not paused, not shutting down.
+    fn accepts(&self) -> bool;
+    /// Hands a job over; the error says why its payload can't be read.
+    fn deliver(&self, job: Fetched, lease: Lease) -> Result<(), String>;
+    /// Takes back what was handed over and not begun.
+    fn recall(&self) -> Vec<Lease>;
+}
+
+impl Shared {
+    pub(crate) fn register<J: Job>(&self, inbox: Arc<Inbox<J>>, worker: WorkerContext) {
+        let mut lanes = lock(&self.lanes);
+        // A monitor that restarts a worker asks for its backend again.
+        lanes.retain(|lane| lane.kind() != J::KIND);
+        lanes.push(Arc::new(crate::backend::JobLane { inbox, worker }));
+    }
+
+    pub(crate) fn accepting_lanes(&self) -> Vec<Arc<dyn Lane>> {
+        lock(&self.lanes).iter().filter(|lane| lane.accepts()).cloned().collect()
+    }
+
+    pub(crate) fn serves(&self, queue: &str) -> bool {
+        lock(&self.lanes).iter().any(|lane| lane.queue() == queue)
+    }
+
+    /// How many jobs may be fetched now. Outcomes that pile up because Postgres
+    /// is slow hold fetching back, or leases would grow without bound.
+    pub(crate) fn free_slots(&self) -> usize {
+        let backlog_limit = (2 * self.config.concurrency).max(1000);
+        if self.unacknowledged.load(Ordering::Acquire) >= backlog_limit {
+            return 0;
+        }
+        self.config.concurrency.saturating_sub(self.running.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn hold(&self, id: JobId, token: Uuid, until: Instant) -> Lease {
+        let lost = CancellationToken::new();
+        let held = Held { token, until, cancel: lost.clone(), ended: false };
+        lock(&self.held).insert(id, held);
+        self.running.fetch_add(1, Ordering::AcqRel);
+        Lease { id, token, lost }
+    }
+
+    /// Frees the slot at once; the lease is kept until the outcome is written.
+    pub(crate) fn end(&self, lease: &Lease, outcome: Outcome) {
+        let still_running = lock(&self.held).get_mut(&lease.id).is_some_and(|held| {
+            held.token == lease.token && !std::mem::replace(&mut held.ended, true)
+        });
+        if !still_running {
+            return;
+        }
+        self.running.fetch_sub(1, Ordering::AcqRel);
+        self.unacknowledged.fetch_add(1, Ordering::AcqRel);
+        // The acker lives as long as the runtime; without it the lease runs out and the job runs again.
+        let _ = self.acks.send(Ended { id: lease.id, token: lease.token, outcome });
+        self.wake.notify_one();
+    }
+
+    /// The lease is somebody else's, or may be: nothing of this run counts any more.
+    pub(crate) fn lose(&self, id: JobId, token: Uuid) {
+        let mut held = lock(&self.held);
+        if held.get(&id).is_none_or(|held| held.token != token) {
+            return;
+        }
+        if let Some(lost) = held.remove(&id) {
+            if !lost.ended {
+                tracing::warn!(job = %id, "lost the lease of a running job; it is dropped here and runs elsewhere");
+                lost.cancel.cancel();
+                self.running.fetch_sub(1, Ordering::AcqRel);
+                self.wake.notify_one();
+            }
+        }
+    }
+
+    pub(crate) fn acknowledged(&self, written: &[Ended]) {
+        let mut held = lock(&self.held);
+        for ended in written {
+            if held.get(&ended.id).is_some_and(|held| held.token == ended.token) {
+                held.remove(&ended.id);
+            }
+        }
+        drop(held);
+        self.unacknowledged.fetch_sub(written.len(), Ordering::AcqRel);
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn held(&self) -> Vec<(JobId, Held)> {
+        lock(&self.held).iter().map(|(id, held)| (*id, held.clone())).collect()
+    }
+
+    pub(crate) fn renewed(&self, ids: &[JobId], until: Instant) {
+        let mut held = lock(&self.held);
+        for id in ids {
+            if let Some(held) = held.get_mut(id) {
+                held.until = until;
+            }
+        }
+    }
+
+    pub(crate) fn give_back(&self, leases: Vec<Lease>) {
+        for lease in leases {
+            self.end(&lease, Outcome::NotBegun);
+        }
+    }
+
+    fn stop(&self) {
+        self.stopping.cancel();
+        let lanes = lock(&self.lanes).clone();
+        for lane in lanes {
+            self.give_back(lane.recall());
+        }
+    }
+
+    fn give_back_running(&self) {
+        for (id, held) in self.held() {
+            if !held.ended {
+                held.cancel.cancel();
+                self.end(&Lease { id, token: held.token, lost: held.cancel }, Outcome::Interrupted);
+            }
+        }
+    }
+}
+
+/// A panic while one of these locks is held leaves nothing half done.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
