@@ -1,1 +1,110 @@
-//! stub
+//! The HTTP side: stores carts, asks for payment links, takes Stripe's
+//! webhooks, answers analytics. It holds no key to money and never calls Stripe.
+
+mod analytics;
+mod auth;
+mod body;
+mod carts;
+pub mod config;
+mod error;
+mod health;
+mod link_wait;
+mod pay_page;
+mod payment_links;
+mod query;
+mod rate_limit;
+mod request_log;
+mod webhooks;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, extract::DefaultBodyLimit, middleware, serve::ListenerExt};
+use common::clock::Clock;
+use sqlx::PgPool;
+use tokio::net::TcpListener;
+use tower_http::catch_panic::CatchPanicLayer;
+
+pub use config::ApiConfig;
+pub use link_wait::LinkNews;
+
+use crate::{auth::ApiKeys, error::ApiError, rate_limit::RateLimiter};
+
+/// The most a body may hold.
+const BODY_BYTES: usize = 1024 * 1024;
+
+/// What every handler can reach.
+#[derive(Debug, Clone)]
+pub struct AppState {
+    pool: PgPool,
+    clock: Clock,
+    config: Arc<ApiConfig>,
+    keys: Arc<ApiKeys>,
+    news: LinkNews,
+}
+
+impl AppState {
+    /// `news` tells waiting requests about their links; see [`LinkNews::start`].
+    pub fn new(pool: PgPool, clock: Clock, config: ApiConfig, news: LinkNews) -> Self {
+        let keys = Arc::new(ApiKeys::new(&config.api_keys));
+        Self { pool, clock, config: Arc::new(config), keys, news }
+    }
+}
+
+/// Every route, with all that stands before it.
+pub fn router(state: AppState) -> Router {
+    let limiter = RateLimiter::new(&state.config);
+    let behind_key = Router::new()
+        .merge(carts::router())
+        .merge(payment_links::router())
+        .merge(analytics::router())
+        .fallback(|| async { ApiError::not_found("No such route") })
+        .layer(middleware::from_fn_with_state(state.clone(), auth::require_key));
+    let limited = Router::new()
+        .nest("/api", behind_key)
+        .merge(pay_page::router())
+        .layer(middleware::from_fn_with_state(limiter, rate_limit::limit));
+    Router::new()
+        .merge(limited)
+        .merge(webhooks::router())
+        .merge(health::router())
+        .fallback(|| async { ApiError::not_found("No such route") })
+        .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(CatchPanicLayer::custom(error::answer_panic))
+        .layer(middleware::from_fn(request_log::log))
+        .with_state(state)
+}
+
+/// Serves until `stop` resolves, then finishes what is in flight for at most `timeout`.
+///
+/// # Errors
+/// If the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: impl Future<Output = ()> + Send + 'static,
+    timeout: Duration,
+) -> std::io::Result<()> {
+    let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
+    let listener = listener.tap_io(|connection| {
+        // Answers are small and complete: waiting to fill a packet only delays them.
+        let _ = connection.set_nodelay(true);
+    });
+    let server = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+        .with_graceful_shutdown(async move {
+            stop.await;
+            let _ = stopping.send(());
+        });
+    tokio::select! {
+        result = server => result,
+        () = async {
+            if stopped.await.is_err() {
+                std::future::pending::<()>().await; // the server ended by itself
+            }
+            tokio::time::sleep(timeout).await;
+        } => {
+            tracing::warn!("some requests did not finish within SHUTDOWN_TIMEOUT");
+            Ok(())
+        }
+    }
+}

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod db;
 pub mod idempotency;
+pub mod job_status;
 pub mod jobs;
 pub mod maintenance;
 pub mod money;

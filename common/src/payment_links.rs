@@ -205,7 +205,7 @@ pub async fn request(
     let latest = latest(conn, cart_id.as_str()).await?;
     if let Some(pending) = latest.as_ref().filter(|link| link.status == LinkStatus::Pending) {
         match queue::find(conn, pending.job_id).await? {
-            Some(job) if job.state != "dead" && job.state != "done" => return Ok(pending.clone()),
+            Some(job) if job.is_unfinished() => return Ok(pending.clone()),
             job => give_up(conn, pending, job.as_ref(), now).await?,
         }
     }

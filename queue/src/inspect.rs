@@ -17,6 +17,13 @@ pub struct JobSummary {
     pub last_error: Option<String>,
 }
 
+impl JobSummary {
+    /// Whether it is still to run, or running.
+    pub fn is_unfinished(&self) -> bool {
+        self.state != "done" && self.state != "dead"
+    }
+}
+
 /// The job, or `None` if there is none or it was deleted after its retention.
 pub async fn find(conn: &mut PgConnection, id: JobId) -> sqlx::Result<Option<JobSummary>> {
     sqlx::query_as!(
@@ -32,15 +39,5 @@ pub async fn find(conn: &mut PgConnection, id: JobId) -> sqlx::Result<Option<Job
         id,
     )
     .fetch_optional(conn)
-    .await
-}
-
-/// Whether the job is still to run or running.
-pub async fn is_unfinished(conn: &mut PgConnection, id: JobId) -> sqlx::Result<bool> {
-    sqlx::query_scalar!(
-        r#"select exists (select from jobs where id = $1 and state in ('pending', 'running')) as "unfinished!""#,
-        id,
-    )
-    .fetch_one(conn)
     .await
 }

@@ -56,7 +56,7 @@ mod wake;
 
 pub use backend::PgBackend;
 pub use enqueue::{enqueue, enqueue_many, enqueue_with, EnqueueOptions};
-pub use inspect::{find, is_unfinished, JobSummary};
+pub use inspect::{find, JobSummary};
 pub use job::{Attempt, Backoff, Job, JobId};
 pub use run::{JobLayer, JobService};
 pub use retention::Retention;

@@ -1,0 +1,72 @@
+//! `/api/analytics`
+
+use axum::{Router, extract::State, routing::get};
+use chrono::{DateTime, Days, NaiveDate, Utc};
+use common::{
+    analytics::{self, DayStats, Summary},
+    money::Currency,
+};
+use serde::Serialize;
+
+use crate::{AppState, body::Data, error::ApiError, query::Parameters};
+
+const MOST_DAYS: i64 = 3_660;
+const DEFAULT_DAYS: u64 = 30;
+
+pub(crate) fn router() -> Router<AppState> {
+    Router::new().route("/analytics", get(show))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Analytics {
+    currency: Currency,
+    summary: Summary,
+    daily_stats: Vec<DayStats>,
+}
+
+async fn show(State(state): State<AppState>, parameters: Parameters) -> Result<Data<Analytics>, ApiError> {
+    let (first, last) = range(&parameters, state.clock.now().date_naive())?;
+    let currency = state.config.currency;
+    let mut conn = state.pool.acquire().await?;
+    let (summary, daily_stats) = analytics::between(&mut conn, first, last, currency).await?;
+    Ok(Data(Analytics { currency, summary, daily_stats }))
+}
+
+/// The days asked for, both included.
+fn range(parameters: &Parameters, today: NaiveDate) -> Result<(NaiveDate, NaiveDate), ApiError> {
+    let takes = "a date such as 2024-01-15 or an instant such as 2024-01-15T10:30:00Z";
+    let start = parameters.parse("startDate", takes, parse_day)?;
+    let end = parameters.parse("endDate", takes, parse_day)?;
+    let period = parameters.parse("period", "7d, 30d or 90d", |text| match text {
+        "7d" => Some(7),
+        "30d" => Some(30),
+        "90d" => Some(90),
+        _ => None,
+    })?;
+    if period.is_some() && (start.is_some() || end.is_some()) {
+        return Err(ApiError::bad_request("period can't be combined with startDate or endDate"));
+    }
+    let last = end.unwrap_or(today);
+    let first = match start {
+        Some(first) => first,
+        None => last
+            .checked_sub_days(Days::new(period.unwrap_or(DEFAULT_DAYS) - 1))
+            .ok_or_else(|| ApiError::bad_request("endDate is too far back"))?,
+    };
+    if first > last {
+        return Err(ApiError::bad_request("startDate must not be after endDate"));
+    }
+    if (last - first).num_days() + 1 > MOST_DAYS {
+        return Err(ApiError::bad_request(format!("The range must not have more than {MOST_DAYS} days")));
+    }
+    Ok((first, last))
+}
+
+/// A date, or the UTC date of an instant. A `+` that a client forgot to escape reads as a space.
+fn parse_day(text: &str) -> Option<NaiveDate> {
+    let instant = || DateTime::parse_from_rfc3339(&text.replace(' ', "+")).ok().map(|at| at.with_timezone(&Utc).date_naive());
+    let day = text.parse::<NaiveDate>().ok().or_else(instant)?;
+    // What Postgres and everybody else can hold.
+    (NaiveDate::from_ymd_opt(1, 1, 1)?..=NaiveDate::from_ymd_opt(9999, 12, 31)?).contains(&day).then_some(day)
+}

@@ -1,0 +1,71 @@
+//! Bodies, in and out.
+
+use axum::{
+    body::{Bytes, HttpBody},
+    extract::{FromRequest, Request, rejection::BytesRejection},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use crate::{BODY_BYTES, error::ApiError};
+
+/// A body of well-formed JSON, of any shape.
+#[derive(Debug)]
+pub(crate) struct JsonBody(pub(crate) serde_json::Value);
+
+impl<S: Send + Sync> FromRequest<S> for JsonBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        if !is_json(request.headers()) {
+            return Err(ApiError::unsupported_media_type());
+        }
+        let bytes = read(request, state).await?;
+        if bytes.is_empty() {
+            return Err(ApiError::bad_request("The body is empty; it must be JSON"));
+        }
+        serde_json::from_slice(&bytes)
+            .map(Self)
+            .map_err(|error| ApiError::bad_request(format!("The body is not well-formed JSON: {error}")))
+    }
+}
+
+/// The body as it came, at most 1 MiB.
+pub(crate) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+    // What the client announces need not be read first.
+    if request.body().size_hint().lower() > BODY_BYTES as u64 {
+        return Err(ApiError::too_large());
+    }
+    Bytes::from_request(request, state).await.map_err(|rejection: BytesRejection| {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            ApiError::too_large()
+        } else {
+            ApiError::bad_request("The body could not be read to its end")
+        }
+    })
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let essence = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .map(|essence| essence.trim().to_ascii_lowercase());
+    essence.is_some_and(|essence| essence == "application/json" || essence.ends_with("+json"))
+}
+
+/// `{"success":true,"data":…}`
+#[derive(Debug)]
+pub(crate) struct Data<T>(pub(crate) T);
+
+impl<T: Serialize> IntoResponse for Data<T> {
+    fn into_response(self) -> Response {
+        #[derive(Serialize)]
+        struct Envelope<T> {
+            success: bool,
+            data: T,
+        }
+        axum::Json(Envelope { success: true, data: self.0 }).into_response()
+    }
+}

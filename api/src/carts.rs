@@ -1,0 +1,196 @@
+//! `/api/carts`
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use common::{
+    cart_list::{self, Start},
+    carts::{self, Cart, CartId, CartStatus, LockedCart},
+    idempotency::{self, Claim, Fingerprint},
+    new_cart::{NewCart, past_instant},
+};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    AppState,
+    body::{Data, JsonBody},
+    error::ApiError,
+    query::Parameters,
+};
+
+pub(crate) fn router() -> Router<AppState> {
+    Router::new()
+        .route("/carts", get(list).post(create))
+        .route("/carts/{id}", get(show).patch(change).delete(delete))
+}
+
+pub(crate) fn parse_id(id: &str) -> Result<CartId, ApiError> {
+    id.parse().map_err(|_| ApiError::cart_not_found())
+}
+
+async fn create(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody,
+) -> Result<(StatusCode, Data<Cart>), ApiError> {
+    let now = state.clock.now();
+    let fingerprint = idempotency_key(&headers)?.map(|key| Fingerprint::of(key, &body));
+    let cart = NewCart::parse(&body, state.config.currency, now).map_err(ApiError::validation)?;
+    let id = CartId::generate();
+    let cart = match fingerprint {
+        None => carts::insert(&mut *state.pool.acquire().await?, &id, cart, now).await?,
+        Some(fingerprint) => {
+            let mut tx = state.pool.begin().await?;
+            let cart = match idempotency::claim(&mut tx, &fingerprint, &id, now).await? {
+                Claim::New => carts::insert(&mut tx, &id, cart, now).await?,
+                Claim::Same(id) => {
+                    carts::find(&mut tx, &parse_id(&id)?, now).await?.ok_or_else(ApiError::cart_not_found)?
+                }
+                Claim::Different => {
+                    return Err(ApiError::invalid(
+                        "Idempotency-Key",
+                        "was used with another body within the last 24 hours",
+                    ));
+                }
+            };
+            tx.commit().await?;
+            cart
+        }
+    };
+    Ok((StatusCode::CREATED, Data(cart)))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    let printable = |key: &&str| (1..=255).contains(&key.len()) && key.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    key.to_str()
+        .ok()
+        .filter(printable)
+        .map(Some)
+        .ok_or_else(|| ApiError::bad_request("Idempotency-Key must be 1 to 255 printable ASCII characters"))
+}
+
+async fn show(State(state): State<AppState>, Path(id): Path<String>) -> Result<Data<Cart>, ApiError> {
+    let mut conn = state.pool.acquire().await?;
+    let cart = carts::find(&mut conn, &parse_id(&id)?, state.clock.now()).await?;
+    cart.map(Data).ok_or_else(ApiError::cart_not_found)
+}
+
+#[derive(Serialize)]
+struct CartList {
+    carts: Vec<Cart>,
+    pagination: Pagination,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Pagination {
+    page: i64,
+    limit: i64,
+    total: i64,
+    total_pages: i64,
+    next_cursor: Option<String>,
+}
+
+async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<Data<CartList>, ApiError> {
+    let status: Option<CartStatus> =
+        parameters.parse("status", "abandoned, recovered or expired", |text| text.parse().ok())?;
+    let (page, limit) = (parameters.page()?, parameters.limit()?);
+    let cursor = parameters.parse("cursor", "a pagination.nextCursor of this list", |text| text.parse().ok())?;
+
+    let mut conn = state.pool.acquire().await?;
+    let total = cart_list::total(&mut conn, status).await?;
+    let offset = (page - 1).saturating_mul(limit);
+    let start = cursor.map_or(Start::Offset(offset), Start::After);
+    let (carts, next) = if matches!(start, Start::Offset(offset) if offset >= total) {
+        (Vec::new(), None) // past the end: nothing to look for
+    } else {
+        let found = cart_list::page(&mut conn, status, start, limit, state.clock.now()).await?;
+        (found.carts, found.next)
+    };
+    let pagination = Pagination {
+        page,
+        limit,
+        total,
+        total_pages: total.max(0).unsigned_abs().div_ceil(limit.unsigned_abs()).cast_signed(),
+        next_cursor: next.map(|cursor| cursor.to_string()),
+    };
+    Ok(Data(CartList { carts, pagination }))
+}
+
+async fn change(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    JsonBody(body): JsonBody,
+) -> Result<Data<Cart>, ApiError> {
+    let id = parse_id(&id)?;
+    let now = state.clock.now();
+    let Some(fields) = body.as_object() else { return Err(ApiError::invalid("", "must be an object")) };
+    let wanted: CartStatus = match fields.get("status") {
+        Some(Value::String(text)) => text.parse().ok(),
+        _ => None,
+    }
+    .ok_or_else(|| ApiError::invalid("status", "must be abandoned, recovered or expired"))?;
+    let mut errors = Vec::new();
+    let recovered_at = past_instant(fields, "recoveredAt", now, &mut errors);
+    if !errors.is_empty() {
+        return Err(ApiError::validation(errors));
+    }
+    if recovered_at.is_some() && wanted != CartStatus::Recovered {
+        return Err(ApiError::invalid("recoveredAt", "can only be given with the status recovered"));
+    }
+
+    let mut tx = state.pool.begin().await?;
+    let cart = carts::lock(&mut tx, &id).await?.ok_or_else(ApiError::cart_not_found)?;
+    match (cart.status, wanted) {
+        (from, to) if from == to => {}
+        (CartStatus::Recovered, _) => return Err(ApiError::conflict("The cart is recovered, which is final")),
+        (_, CartStatus::Recovered) => {
+            let recovered_at = recovery_time(recovered_at, &cart, now)?;
+            carts::recover(&mut tx, &id, recovered_at, now).await?;
+        }
+        (_, CartStatus::Expired) => {
+            carts::expire(&mut tx, &id, now).await?;
+        }
+        (_, CartStatus::Abandoned) => {
+            carts::reopen(&mut tx, &id, now).await?;
+        }
+    }
+    let cart = carts::find(&mut tx, &id, now).await?.ok_or_else(ApiError::cart_not_found)?;
+    tx.commit().await?;
+    Ok(Data(cart))
+}
+
+fn recovery_time(
+    given: Option<chrono::DateTime<chrono::Utc>>,
+    cart: &LockedCart,
+    now: chrono::DateTime<chrono::Utc>,
+) -> Result<chrono::DateTime<chrono::Utc>, ApiError> {
+    match given {
+        Some(given) if given < cart.abandoned_at => {
+            Err(ApiError::invalid("recoveredAt", "must not be before the cart's abandonedAt"))
+        }
+        given => Ok(given.unwrap_or(now)),
+    }
+}
+
+#[derive(Serialize)]
+struct Deleted {
+    id: String,
+    deleted: bool,
+}
+
+async fn delete(State(state): State<AppState>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let id = parse_id(&id)?;
+    let mut tx = state.pool.begin().await?;
+    if !carts::delete(&mut tx, &id, state.clock.now()).await? {
+        return Err(ApiError::cart_not_found());
+    }
+    tx.commit().await?;
+    Ok(Data(Deleted { id: id.to_string(), deleted: true }).into_response())
+}

@@ -1,0 +1,76 @@
+//! What the api reads from its environment.
+
+use std::{net::SocketAddr, time::Duration};
+
+use common::{
+    config::{ConfigError, Env},
+    money::Currency,
+};
+use ipnet::IpNet;
+use secrecy::SecretString;
+
+/// The api's settings; `docs/running.md` describes each variable.
+#[derive(Debug, Clone)]
+pub struct ApiConfig {
+    /// `API_KEY`
+    pub api_keys: Vec<SecretString>,
+    /// `BIND_ADDR`
+    pub bind_addr: SocketAddr,
+    /// `PUBLIC_URL`, without a slash at its end.
+    pub public_url: String,
+    /// `STRIPE_WEBHOOK_SECRET`
+    pub webhook_secrets: Vec<SecretString>,
+    /// `CURRENCY`
+    pub currency: Currency,
+    /// `RATE_LIMIT_PER_MINUTE`; 0 is none.
+    pub rate_limit_per_minute: u32,
+    /// `TRUSTED_PROXIES`
+    pub trusted_proxies: Vec<IpNet>,
+    /// `PAYMENT_LINK_TTL`
+    pub payment_link_ttl: Duration,
+    /// `PAYMENT_LINK_WAIT`
+    pub payment_link_wait: Duration,
+    /// `QUEUE_LISTEN`
+    pub listen: bool,
+    /// `SHUTDOWN_TIMEOUT`
+    pub shutdown_timeout: Duration,
+}
+
+impl ApiConfig {
+    /// Reads and checks everything.
+    ///
+    /// # Errors
+    /// The first variable that is missing or malformed.
+    pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
+        Ok(Self {
+            api_keys: env.secrets("API_KEY", "one key, or several separated by commas")?,
+            bind_addr: env.parse_or(
+                "BIND_ADDR",
+                SocketAddr::from(([0, 0, 0, 0], 3000)),
+                "an address and a port such as 0.0.0.0:3000",
+                |text| text.parse().ok(),
+            )?,
+            public_url: env.public_url()?,
+            webhook_secrets: env.secrets(
+                "STRIPE_WEBHOOK_SECRET",
+                "the signing secret of Stripe's webhook endpoint (whsec_…), or several separated by commas",
+            )?,
+            currency: env.currency()?,
+            rate_limit_per_minute: env.parse_or(
+                "RATE_LIMIT_PER_MINUTE",
+                100,
+                "a whole number; 0 switches the limit off",
+                |text| text.parse().ok(),
+            )?,
+            trusted_proxies: env.list(
+                "TRUSTED_PROXIES",
+                "networks such as 10.0.0.0/8, separated by commas",
+                |text| text.parse().ok().or_else(|| text.parse().ok().map(|host: std::net::IpAddr| IpNet::from(host))),
+            )?,
+            payment_link_ttl: env.payment_link_ttl()?,
+            payment_link_wait: env.duration("PAYMENT_LINK_WAIT", Duration::from_secs(10))?,
+            listen: env.queue_listen()?,
+            shutdown_timeout: env.shutdown_timeout()?,
+        })
+    }
+}

@@ -1,0 +1,171 @@
+//! Every answer that is not a success, in one envelope.
+
+use std::any::Any;
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use common::{db, new_cart::FieldError};
+use serde::Serialize;
+
+/// How long a client should wait before it tries again when Postgres is away.
+const RETRY_AFTER_SECONDS: u64 = 2;
+
+/// Why a request was refused.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    details: Vec<FieldError>,
+    retry_after_seconds: Option<u64>,
+    /// For the log, never for the client.
+    cause: Option<String>,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), details: Vec::new(), retry_after_seconds: None, cause: None }
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "BAD_REQUEST", message)
+    }
+
+    pub(crate) fn unauthorized() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "Missing or invalid API key: send it as x-api-key")
+    }
+
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "NOT_FOUND", message)
+    }
+
+    pub(crate) fn cart_not_found() -> Self {
+        Self::not_found("Cart not found")
+    }
+
+    pub(crate) fn method_not_allowed() -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "METHOD_NOT_ALLOWED",
+            "This route does not take this method; see the Allow header",
+        )
+    }
+
+    pub(crate) fn conflict(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "CONFLICT", message)
+    }
+
+    pub(crate) fn too_large() -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "The body is larger than 1 MiB")
+    }
+
+    pub(crate) fn unsupported_media_type() -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "UNSUPPORTED_MEDIA_TYPE",
+            "The body must be JSON: send content-type: application/json",
+        )
+    }
+
+    pub(crate) fn validation(details: Vec<FieldError>) -> Self {
+        let message = match details.first() {
+            Some(first) if first.field.is_empty() => format!("The body {}", first.message),
+            Some(first) => format!("{} {}", first.field, first.message),
+            None => "The request is invalid".to_owned(),
+        };
+        Self { details, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "VALIDATION_ERROR", message) }
+    }
+
+    pub(crate) fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::validation(vec![FieldError::new(field, message)])
+    }
+
+    pub(crate) fn rate_limited(retry_after_seconds: u64) -> Self {
+        Self {
+            retry_after_seconds: Some(retry_after_seconds),
+            ..Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "RATE_LIMITED",
+                format!("Too many requests: try again in {retry_after_seconds} s"),
+            )
+        }
+    }
+
+    pub(crate) fn payment_provider(reason: &str) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, "PAYMENT_PROVIDER_ERROR", format!("The payment link can't be made: {reason}"))
+    }
+
+    pub(crate) fn unavailable(cause: impl ToString) -> Self {
+        Self {
+            retry_after_seconds: Some(RETRY_AFTER_SECONDS),
+            cause: Some(cause.to_string()),
+            ..Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "UNAVAILABLE",
+                format!("The database can't be reached: try again in {RETRY_AFTER_SECONDS} s"),
+            )
+        }
+    }
+
+    pub(crate) fn internal(cause: impl ToString) -> Self {
+        Self {
+            cause: Some(cause.to_string()),
+            ..Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "INTERNAL_ERROR",
+                "Something went wrong here; the log says more under this answer's x-request-id",
+            )
+        }
+    }
+}
+
+impl From<sqlx::Error> for ApiError {
+    fn from(error: sqlx::Error) -> Self {
+        if db::is_unavailable(&error) { Self::unavailable(error) } else { Self::internal(error) }
+    }
+}
+
+/// What went wrong inside; the request's log line takes it from the response.
+#[derive(Debug, Clone)]
+pub(crate) struct Cause(pub(crate) String);
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    success: bool,
+    error: Body<'a>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    code: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    details: &'a [FieldError],
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let error = Body { code: self.code, message: &self.message, details: &self.details };
+        let mut response = (self.status, Json(Envelope { success: false, error })).into_response();
+        if let Some(seconds) = self.retry_after_seconds {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(cause) = self.cause {
+            response.extensions_mut().insert(Cause(cause));
+        }
+        response
+    }
+}
+
+/// A handler panicked: the client gets the envelope, the log gets the message.
+pub(crate) fn answer_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let message = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
+    ApiError::internal(format!("a handler panicked: {message}")).into_response()
+}

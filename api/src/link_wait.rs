@@ -1,0 +1,110 @@
+//! Waiting for the worker to make a link: told by NOTIFY, with a slow look now
+//! and then in case one got lost.
+
+use std::time::Duration;
+
+use common::{
+    carts::CartId,
+    payment_links::{self, CHANNEL, LinkStatus, PaymentLink},
+};
+use sqlx::{PgPool, postgres::PgListener};
+use tokio::{sync::broadcast, time::Instant};
+
+/// How often to look without being told, where NOTIFY tells …
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// … and where there is no LISTEN.
+const POLL_EVERY: Duration = Duration::from_millis(200);
+/// News that nobody has read yet; who falls behind simply looks.
+const BACKLOG: usize = 1_024;
+
+/// Tells which carts' links changed.
+#[derive(Debug, Clone)]
+pub struct LinkNews {
+    sender: broadcast::Sender<String>,
+    listening: bool,
+}
+
+impl LinkNews {
+    /// Listens on a connection of its own, for as long as the tokio runtime
+    /// lives; without `listen` waiting requests poll.
+    pub fn start(pool: PgPool, listen: bool) -> Self {
+        let (sender, _) = broadcast::channel(BACKLOG);
+        if listen {
+            let sender = sender.clone();
+            tokio::spawn(async move {
+                let mut said = false;
+                loop {
+                    let Err(error) = forward(&pool, &sender, &mut said).await;
+                    if pool.is_closed() {
+                        return;
+                    }
+                    if !std::mem::replace(&mut said, true) {
+                        tracing::warn!(%error, "can't listen for payment links, trying again; requests poll meanwhile");
+                    }
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            });
+        }
+        Self { sender, listening: listen }
+    }
+}
+
+async fn forward(
+    pool: &PgPool,
+    sender: &broadcast::Sender<String>,
+    said: &mut bool,
+) -> Result<std::convert::Infallible, sqlx::Error> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.listen(CHANNEL).await?;
+    if std::mem::take(said) {
+        tracing::info!("listening for payment links again");
+    }
+    loop {
+        let news = listener.recv().await?;
+        let _ = sender.send(news.payload().to_owned()); // nobody waits: fine
+    }
+}
+
+/// A subscription; begin it before the request is committed, or the news may come first.
+pub(crate) struct LinkWait {
+    news: broadcast::Receiver<String>,
+    look_every: Duration,
+}
+
+impl LinkWait {
+    pub(crate) fn begin(news: &LinkNews) -> Self {
+        let look_every = if news.listening { LOOK_EVERY } else { POLL_EVERY };
+        Self { news: news.sender.subscribe(), look_every }
+    }
+
+    /// The newest request for the cart's link, once it is not pending any more
+    /// or `at_most` has passed. `None`: there is none (any more).
+    pub(crate) async fn settled(
+        mut self,
+        pool: &PgPool,
+        cart_id: &CartId,
+        at_most: Duration,
+    ) -> sqlx::Result<Option<PaymentLink>> {
+        let deadline = Instant::now() + at_most;
+        loop {
+            let link = payment_links::latest(&mut *pool.acquire().await?, cart_id.as_str()).await?;
+            let pending = link.as_ref().is_some_and(|link| link.status == LinkStatus::Pending);
+            if !pending || Instant::now() >= deadline {
+                return Ok(link);
+            }
+            let look_at = deadline.min(Instant::now() + self.look_every);
+            let _ = tokio::time::timeout_at(look_at, self.told_of(cart_id)).await;
+        }
+    }
+
+    async fn told_of(&mut self, cart_id: &CartId) {
+        loop {
+            match self.news.recv().await {
+                Ok(changed) if changed == cart_id.as_str() => return,
+                Ok(_) => {}
+                Err(broadcast::error::RecvError::Lagged(_)) => return,
+                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! `/pay/{token}`: what a shopper opens.
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use chrono::TimeDelta;
+use common::{
+    carts::{self, CartId, CartStatus},
+    payment_links::{self, LinkStatus},
+    recovery_links::{self, TokenHolder},
+};
+use maud::{DOCTYPE, html};
+
+use crate::{
+    AppState,
+    error::ApiError,
+    link_wait::LinkWait,
+    payment_links::{RecoveryTime, request},
+};
+
+/// How soon the waiting page looks again.
+const RELOAD_SECONDS: u32 = 3;
+/// After Stripe refused a session, so long nobody's reload asks again.
+const PAUSE_AFTER_REFUSAL: TimeDelta = TimeDelta::seconds(30);
+
+pub(crate) fn router() -> Router<AppState> {
+    Router::new().route("/pay/{token}", get(open)).route("/pay/{token}/thanks", get(thanks))
+}
+
+async fn open(State(state): State<AppState>, Path(token): Path<String>) -> Response {
+    lead(&state, &token).await.unwrap_or_else(|error| {
+        // A shopper gets a page, not an envelope; the log gets the cause.
+        let mut response = Page::Wait.into_response();
+        response.extensions_mut().extend(error.into_response().extensions().clone());
+        response
+    })
+}
+
+async fn lead(state: &AppState, token: &str) -> Result<Response, ApiError> {
+    let now = state.clock.now();
+    let mut conn = state.pool.acquire().await?;
+    let (id, expires_at) = match recovery_links::holder(&mut conn, token).await? {
+        None => return Ok(Page::Unknown.into_response()),
+        Some(TokenHolder::Deleted) => return Ok(Page::Gone("This cart no longer exists.").into_response()),
+        Some(TokenHolder::Cart { id, expires_at }) => (id, expires_at),
+    };
+    let Ok(id) = id.parse::<CartId>() else { return Ok(Page::Unknown.into_response()) };
+    let Some(cart) = carts::find(&mut conn, &id, now).await? else {
+        return Ok(Page::Gone("This cart no longer exists.").into_response());
+    };
+    match cart.status {
+        CartStatus::Recovered => return Ok(Page::Gone("This cart has been paid. Thank you!").into_response()),
+        CartStatus::Expired => return Ok(Page::Gone("This cart has expired.").into_response()),
+        CartStatus::Abandoned => {}
+    }
+    if payment_links::is_processing(&mut conn, id.as_str()).await? {
+        return Ok(Page::Processing.into_response());
+    }
+    if expires_at <= now {
+        return Ok(Page::Gone("This link has expired.").into_response());
+    }
+    if let Some(url) = cart.payment_link {
+        return Ok(redirect(&url));
+    }
+    let latest = payment_links::latest(&mut conn, id.as_str()).await?;
+    drop(conn);
+    let refused_lately =
+        latest.is_some_and(|link| link.status == LinkStatus::Failed && link.updated_at > now - PAUSE_AFTER_REFUSAL);
+    if refused_lately {
+        return Ok(Page::Wait.into_response());
+    }
+    let news = LinkWait::begin(&state.news);
+    request(state, &id, RecoveryTime::Keep(expires_at)).await?;
+    let link = news.settled(&state.pool, &id, state.config.payment_link_wait).await?;
+    Ok(match link.filter(|link| link.is_live(state.clock.now())).and_then(|link| link.url) {
+        Some(url) => redirect(&url),
+        None => Page::Wait.into_response(),
+    })
+}
+
+fn redirect(url: &str) -> Response {
+    match HeaderValue::from_str(url) {
+        Ok(location) => {
+            let headers = [(header::LOCATION, location), (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+            (StatusCode::SEE_OTHER, headers).into_response()
+        }
+        Err(_) => Page::Wait.into_response(),
+    }
+}
+
+/// Where Stripe sends a shopper who has paid.
+async fn thanks() -> Response {
+    Page::Thanks.into_response()
+}
+
+enum Page {
+    /// The session can't be had right now.
+    Wait,
+    /// There is nothing to pay any more: why.
+    Gone(&'static str),
+    /// Paid, and the money is under way.
+    Processing,
+    /// Just paid.
+    Thanks,
+    /// Never issued.
+    Unknown,
+}
+
+impl IntoResponse for Page {
+    fn into_response(self) -> Response {
+        let (status, title, text) = match self {
+            Self::Wait => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "One moment, please",
+                "Your checkout is being prepared. This page goes on by itself.",
+            ),
+            Self::Gone(why) => (StatusCode::GONE, "Nothing to pay here", why),
+            Self::Processing => {
+                (StatusCode::OK, "Your payment is being processed", "There is nothing more to do. This can take some days.")
+            }
+            Self::Thanks => (StatusCode::OK, "Thank you!", "Your payment was received. You can close this page."),
+            Self::Unknown => (StatusCode::NOT_FOUND, "Unknown link", "This is not a link of this shop. Was it copied whole?"),
+        };
+        let reload = status == StatusCode::SERVICE_UNAVAILABLE;
+        let page = html! {
+            (DOCTYPE)
+            html lang="en" {
+                head {
+                    meta charset="utf-8";
+                    meta name="viewport" content="width=device-width, initial-scale=1";
+                    @if reload { meta http-equiv="refresh" content=(RELOAD_SECONDS); }
+                    title { (title) }
+                    style { (STYLE) }
+                }
+                body { main { h1 { (title) } p { (text) } } }
+            }
+        };
+        let mut response = (status, axum::response::Html(page.into_string())).into_response();
+        let headers = response.headers_mut();
+        for (name, value) in SAFE_HEADERS {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        if reload {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(RELOAD_SECONDS));
+        }
+        response
+    }
+}
+
+/// The address is a secret: it is not cached, not indexed, and not told to other sites.
+const SAFE_HEADERS: [(header::HeaderName, &str); 5] = [
+    (header::CACHE_CONTROL, "no-store"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::HeaderName::from_static("x-robots-tag"), "noindex"),
+];
+
+const STYLE: &str = ":root{color-scheme:light dark;font-family:system-ui,sans-serif}\
+body{margin:0;min-height:100vh;display:grid;place-items:center}main{max-width:30rem;padding:2rem;text-align:center}";

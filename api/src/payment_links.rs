@@ -1,0 +1,207 @@
+//! `/api/carts/{id}/payment-link`: asks the worker for a link and waits for it.
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use common::{
+    carts::{self, CartId, CartStatus, LockedCart},
+    job_status,
+    payment_links::{self, LinkStatus, PaymentLink},
+    recovery_links::{self, RecoveryLink},
+};
+use serde::Serialize;
+
+use crate::{AppState, body::Data, carts::parse_id, error::ApiError, link_wait::LinkWait};
+
+/// Stripe ends a session after 24 hours at the latest
+/// (<https://docs.stripe.com/api/checkout/sessions/create#create_checkout_session-expires_at>).
+/// Five minutes less, so that neither clocks nor a slow first attempt break the bound.
+const LONGEST_SESSION: TimeDelta = TimeDelta::minutes(24 * 60 - 5);
+/// … and takes none shorter than 30 minutes; five more for retries.
+const SHORTEST_SESSION: TimeDelta = TimeDelta::minutes(35);
+/// What a client that got 202 should wait.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
+
+pub(crate) fn router() -> Router<AppState> {
+    Router::new().route("/carts/{id}/payment-link", get(show).post(ask))
+}
+
+/// A link that works.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Ready {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'static str>,
+    payment_link: String,
+    expires_at: DateTime<Utc>,
+    recovery_url: Option<String>,
+    recovery_expires_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Pending {
+    status: &'static str,
+    job_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<i16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Failed {
+    status: &'static str,
+    reason: String,
+}
+
+async fn ask(State(state): State<AppState>, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+    let id = parse_id(&id)?;
+    let wait = wait_wanted(&headers, state.config.payment_link_wait);
+    let news = LinkWait::begin(&state.news);
+    let asked = request(&state, &id, RecoveryTime::Extend).await?;
+    if asked.link.status == LinkStatus::Open {
+        return ready(&state, &asked.link, asked.recovery, None).map(|ready| Data(ready).into_response());
+    }
+    let settled = news.settled(&state.pool, &id, wait).await?;
+    match settled {
+        Some(link) if link.is_live(state.clock.now()) => {
+            ready(&state, &link, asked.recovery, None).map(|ready| Data(ready).into_response())
+        }
+        Some(link) if link.status == LinkStatus::Pending => Ok(accepted(&id, &link)),
+        Some(link) if link.status == LinkStatus::Failed => {
+            Err(ApiError::payment_provider(link.failure.as_deref().unwrap_or("Stripe refused it")))
+        }
+        // Paid, expired or deleted while we waited.
+        _ => Err(ApiError::conflict("The cart can't be paid any more")),
+    }
+}
+
+fn accepted(id: &CartId, link: &PaymentLink) -> Response {
+    let body = Data(Pending { status: "pending", job_id: link.job_id.to_string(), attempts: None, last_error: None });
+    let mut response = (StatusCode::ACCEPTED, body).into_response();
+    response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+    // An id is made of letters, digits and underscores.
+    if let Ok(location) = HeaderValue::from_str(&format!("/api/carts/{id}/payment-link")) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// `Prefer: respond-async` and `Prefer: wait=N` (RFC 7240).
+fn wait_wanted(headers: &HeaderMap, longest: Duration) -> Duration {
+    let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    let mut wait = longest;
+    for preference in preferences.flat_map(|value| value.split(',')).map(str::trim) {
+        if preference.eq_ignore_ascii_case("respond-async") {
+            return Duration::ZERO;
+        }
+        let seconds = preference.split_once('=').filter(|(name, _)| name.trim().eq_ignore_ascii_case("wait"));
+        if let Some(seconds) = seconds.and_then(|(_, value)| value.trim().trim_matches('"').parse().ok()) {
+            wait = Duration::from_secs(seconds).min(longest);
+        }
+    }
+    wait
+}
+
+async fn show(State(state): State<AppState>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let id = parse_id(&id)?;
+    let mut conn = state.pool.acquire().await?;
+    let now = state.clock.now();
+    carts::find(&mut conn, &id, now).await?.ok_or_else(ApiError::cart_not_found)?;
+    let link = payment_links::latest(&mut conn, id.as_str()).await?;
+    let link = link.ok_or_else(|| ApiError::not_found("No payment link was asked for"))?;
+    let failed = |reason: &str| Data(Failed { status: "failed", reason: reason.to_owned() }).into_response();
+    Ok(match link.status {
+        LinkStatus::Open if link.is_live(now) => {
+            let recovery = recovery_links::find(&mut conn, &id).await?;
+            Data(ready(&state, &link, recovery, Some("ready"))?).into_response()
+        }
+        LinkStatus::Pending => match job_status::find(&mut conn, link.job_id).await? {
+            Some(job) if job.is_unfinished() => Data(Pending {
+                status: "pending",
+                job_id: link.job_id.to_string(),
+                attempts: Some(job.attempts),
+                last_error: job.last_error,
+            })
+            .into_response(),
+            job => failed(job.and_then(|job| job.last_error).as_deref().unwrap_or("its job was lost")),
+        },
+        LinkStatus::Failed | LinkStatus::Settling => failed(link.failure.as_deref().unwrap_or("it was withdrawn")),
+        LinkStatus::PaymentFailed => failed("the payment failed; ask for a new link"),
+        LinkStatus::Processing => failed("a payment is under way"),
+        LinkStatus::Paid => failed("it was paid"),
+        LinkStatus::Open | LinkStatus::Closing | LinkStatus::Closed => failed("it has expired; ask for a new link"),
+    })
+}
+
+fn ready(
+    state: &AppState,
+    link: &PaymentLink,
+    recovery: Option<RecoveryLink>,
+    status: Option<&'static str>,
+) -> Result<Ready, ApiError> {
+    let url = link.url.clone().ok_or_else(|| ApiError::internal("an open link has no address"))?;
+    let (recovery_url, recovery_expires_at) = recovery
+        .map(|recovery| (format!("{}/pay/{}", state.config.public_url, recovery.token), recovery.expires_at))
+        .unzip();
+    Ok(Ready { status, payment_link: url, expires_at: link.session_expires_at, recovery_url, recovery_expires_at })
+}
+
+/// What was asked for, or was there.
+pub(crate) struct Asked {
+    pub(crate) link: PaymentLink,
+    recovery: Option<RecoveryLink>,
+}
+
+/// Whether asking makes the recovery link good for longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RecoveryTime {
+    /// The shop asked.
+    Extend,
+    /// A shopper opened the link, which is good until then.
+    Keep(DateTime<Utc>),
+}
+
+/// The cart's live link, or a request for one. Nothing has to be undone if the
+/// caller goes away.
+pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTime) -> Result<Asked, ApiError> {
+    let now = state.clock.now();
+    let mut tx = state.pool.begin().await?;
+    // Twenty at once stand in line here, and nineteen find the first one's request.
+    let cart = carts::lock(&mut tx, id).await?.ok_or_else(ApiError::cart_not_found)?;
+    check_payable(&cart)?;
+    if payment_links::is_processing(&mut tx, id.as_str()).await? {
+        return Err(ApiError::conflict("A payment for this cart is under way"));
+    }
+    let latest = payment_links::latest(&mut tx, id.as_str()).await?;
+    if let Some(link) = latest.filter(|link| link.is_live(now)) {
+        let recovery = recovery_links::find(&mut tx, id).await?;
+        tx.commit().await?;
+        return Ok(Asked { link, recovery });
+    }
+    let recovery_expires_at = match recovery {
+        RecoveryTime::Extend => now + TimeDelta::from_std(state.config.payment_link_ttl).unwrap_or(TimeDelta::MAX),
+        RecoveryTime::Keep(until) => until,
+    };
+    let recovery = recovery_links::extend(&mut tx, id, recovery_expires_at).await?;
+    // A session should not outlive the link that leads to it, as far as Stripe's bounds allow.
+    let session_expires_at = recovery_expires_at.clamp(now + SHORTEST_SESSION, now + LONGEST_SESSION);
+    let link = payment_links::request(&mut tx, id, session_expires_at, now).await?;
+    tx.commit().await?;
+    Ok(Asked { link, recovery: Some(recovery) })
+}
+
+fn check_payable(cart: &LockedCart) -> Result<(), ApiError> {
+    if cart.status != CartStatus::Abandoned {
+        return Err(ApiError::conflict(format!("The cart is {}, not abandoned", cart.status.as_str())));
+    }
+    cart.currency.check_chargeable(cart.total_minor).map_err(|why| ApiError::invalid("totalValue", why.to_string()))
+}

@@ -1,0 +1,46 @@
+//! Query strings: what is not understood is said, what is not known is ignored.
+
+use axum::{
+    extract::{FromRequestParts, Query},
+    http::request::Parts,
+};
+
+use crate::error::ApiError;
+
+/// The parameters of a request; of a repeated one the last counts, an empty one is as good as none.
+#[derive(Debug)]
+pub(crate) struct Parameters(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Parameters {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Query(pairs) = Query::from_request_parts(parts, state)
+            .await
+            .map_err(|_| ApiError::bad_request("The query string can't be read"))?;
+        Ok(Self(pairs))
+    }
+}
+
+impl Parameters {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        let value = self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        value.filter(|value| !value.is_empty())
+    }
+
+    pub(crate) fn parse<T>(&self, name: &str, takes: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, ApiError> {
+        let refuse = || ApiError::bad_request(format!("{name} must be {takes}"));
+        self.get(name).map(|text| parse(text).ok_or_else(refuse)).transpose()
+    }
+
+    pub(crate) fn page(&self) -> Result<i64, ApiError> {
+        let page = self.parse("page", "a whole number from 1", |text| text.parse().ok().filter(|page| *page >= 1))?;
+        Ok(page.unwrap_or(1))
+    }
+
+    pub(crate) fn limit(&self) -> Result<i64, ApiError> {
+        let limit =
+            self.parse("limit", "a whole number from 1 to 100", |text| text.parse().ok().filter(|n| (1..=100).contains(n)))?;
+        Ok(limit.unwrap_or(10))
+    }
+}
