@@ -1,1 +1,120 @@
-//! stub
+//! The job side: makes and closes payment links, expires carts, rolls up days.
+//! Every registration and every schedule is in this file.
+
+mod close_payment_link;
+pub mod config;
+mod create_payment_link;
+mod delete_old_records;
+mod error;
+mod expire_carts;
+mod health;
+mod roll_up_days;
+mod schedules;
+mod settle;
+mod stripe;
+
+use std::{sync::Arc, time::Duration};
+
+use apalis::prelude::{Data, Monitor, WorkerBuilder};
+use common::{
+    clock::Clock,
+    jobs::{ClosePaymentLink, CreatePaymentLink, DeleteOldRecords, ExpireCarts, RollUpDays},
+};
+use queue::{Job, Runtime};
+use sqlx::PgPool;
+
+pub use config::WorkerConfig;
+pub use error::JobError;
+pub use health::serve as serve_health;
+
+use crate::stripe::Stripe;
+
+/// What every handler can reach, as `Data<State>`.
+#[derive(Debug, Clone)]
+pub struct State {
+    pool: PgPool,
+    clock: Clock,
+    config: Arc<WorkerConfig>,
+    stripe: Stripe,
+}
+
+/// Works until `stop` resolves, then finishes what is in flight for at most `SHUTDOWN_TIMEOUT`.
+///
+/// `queue_pool` is the queue's own (five connections do): handlers that hold
+/// every connection of `pool` can't keep leases from being renewed.
+pub async fn run(
+    pool: PgPool,
+    queue_pool: PgPool,
+    clock: Clock,
+    config: WorkerConfig,
+    stop: impl Future<Output = ()> + Send,
+) {
+    let settings = queue::Config {
+        concurrency: config.concurrency,
+        listen: config.listen,
+        lease: config.lease,
+        renew_every: config.lease / 3,
+        ..queue::Config::default()
+    };
+    let runtime = Runtime::start(queue_pool, settings);
+    let timeout = config.shutdown_timeout;
+    let stripe = Stripe::new(&config.stripe_api_url, config.stripe_secret_key.clone());
+    let state = State { pool, clock, config: Arc::new(config), stripe };
+
+    let schedules = schedules::start(&state);
+    let monitor = register_all(&runtime, &state);
+    let worked = monitor.shutdown_timeout(timeout).run_with_signal(async {
+        runtime.stop_after(stop).await;
+        Ok(())
+    });
+    if let Err(error) = worked.await {
+        tracing::error!(%error, "workers ended");
+    }
+    for schedule in schedules {
+        schedule.abort();
+    }
+    // What ended last is written down, what did not end is given back.
+    if tokio::time::timeout(Duration::from_secs(5), runtime.close()).await.is_err() {
+        tracing::warn!("Postgres did not take the last outcomes in time; those jobs run again");
+    }
+}
+
+/// One line a job: its handler, and why there is one.
+fn register_all(runtime: &Runtime, state: &State) -> Monitor {
+    let mut workers = Workers { monitor: Monitor::new(), runtime, state };
+    // The api holds no key to money: it asks, this makes the session.
+    workers.register::<CreatePaymentLink, _, _>(create_payment_link::run);
+    // Nobody is to pay for a cart that is recovered, expired or deleted.
+    workers.register::<ClosePaymentLink, _, _>(close_payment_link::run);
+    // Carts older than CART_TTL are given up.
+    workers.register::<ExpireCarts, _, _>(expire_carts::run);
+    // Sums stay exact without it; it keeps reading them cheap.
+    workers.register::<RollUpDays, _, _>(roll_up_days::run);
+    // What nobody needs any more should not be kept.
+    workers.register::<DeleteOldRecords, _, _>(delete_old_records::run);
+    workers.monitor
+}
+
+struct Workers<'a> {
+    monitor: Monitor,
+    runtime: &'a Runtime,
+    state: &'a State,
+}
+
+impl Workers<'_> {
+    /// Adds an apalis worker for `J`, if this process serves its queue.
+    fn register<J, H, F>(&mut self, handler: H)
+    where
+        J: Job,
+        H: Fn(J, Data<State>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<(), JobError>> + Send + 'static,
+    {
+        if !self.state.config.serves(J::QUEUE) {
+            return;
+        }
+        let (runtime, state) = (self.runtime.clone(), self.state.clone());
+        self.monitor = std::mem::take(&mut self.monitor).register(move |_| {
+            WorkerBuilder::new(J::KIND).backend(runtime.backend::<J>()).data(state.clone()).build(handler.clone())
+        });
+    }
+}

@@ -1,2 +1,58 @@
-//! stub
-fn main() {}
+//! The production worker.
+
+use std::process::ExitCode;
+
+use common::{
+    clock::Clock,
+    config::{ConfigError, Env},
+    db, shutdown,
+    telemetry::{self, LogConfig},
+};
+use tokio::net::TcpListener;
+use worker::WorkerConfig;
+
+/// Connections of the handlers: they wait for Stripe without one.
+const CONNECTIONS: u32 = 8;
+/// Connections of the queue: fetch, outcomes, leases, retention, LISTEN.
+const QUEUE_CONNECTIONS: u32 = 5;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line that says what to set.
+            eprintln!("worker: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    let env = Env::of_process();
+    telemetry::init(&LogConfig::from_env(&env)?);
+    let config = WorkerConfig::from_env(&env)?;
+    let options = db::options_from_env(&env)?;
+    let pool = db::pool(options.clone(), CONNECTIONS);
+
+    if let Some(address) = config.health_addr {
+        let listener = TcpListener::bind(address).await.map_err(|error| ConfigError::Malformed {
+            name: "HEALTH_ADDR",
+            value: format!("{address} ({error})"),
+            takes: "an address and a free port such as 0.0.0.0:9090",
+        })?;
+        tokio::spawn(worker::serve_health(listener, pool.clone()));
+    }
+    let mut stop = tokio::spawn(shutdown::requested());
+    tokio::select! {
+        prepared = db::prepare(&pool) => prepared?,
+        _ = &mut stop => return Ok(()),
+    }
+    tracing::info!(jobs = config.concurrency, "worker is working");
+    let queue_pool = db::pool(options, QUEUE_CONNECTIONS);
+    worker::run(pool, queue_pool, Clock::system(), config, async {
+        let _ = stop.await;
+    })
+    .await;
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! What the worker reads from its environment.
+
+use std::{net::SocketAddr, time::Duration};
+
+use common::{
+    config::{ConfigError, Env},
+    jobs::QUEUES,
+};
+use queue::Schedule;
+use secrecy::SecretString;
+
+const CRON: &str = "a cron expression with seconds, in UTC, such as `0 */5 * * * *`";
+
+/// The worker's settings; `docs/running.md` describes each variable.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// `PUBLIC_URL`, without a slash at its end.
+    pub public_url: String,
+    /// `STRIPE_SECRET_KEY`
+    pub stripe_secret_key: SecretString,
+    /// `STRIPE_API_URL`, without a slash at its end.
+    pub stripe_api_url: String,
+    /// `CART_TTL`
+    pub cart_ttl: Duration,
+    /// `WORKER_CONCURRENCY`
+    pub concurrency: usize,
+    /// `WORKER_QUEUES`; empty means all.
+    pub queues: Vec<&'static str>,
+    /// `EXPIRY_SCHEDULE`
+    pub expiry_schedule: Schedule,
+    /// `ROLLUP_SCHEDULE`
+    pub rollup_schedule: Schedule,
+    /// `HEALTH_ADDR`
+    pub health_addr: Option<SocketAddr>,
+    /// `QUEUE_LISTEN`
+    pub listen: bool,
+    /// How long a job stays with a worker that does not renew it. A killed
+    /// worker's jobs run again within this and a second.
+    pub lease: Duration,
+    /// `SHUTDOWN_TIMEOUT`
+    pub shutdown_timeout: Duration,
+}
+
+impl WorkerConfig {
+    /// Reads and checks everything.
+    ///
+    /// # Errors
+    /// The first variable that is missing or malformed.
+    pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
+        Ok(Self {
+            public_url: env.public_url()?,
+            stripe_secret_key: env.secret("STRIPE_SECRET_KEY", "Stripe's secret or restricted key (sk_… or rk_…)")?,
+            stripe_api_url: env.web_address("STRIPE_API_URL", "https://api.stripe.com")?,
+            cart_ttl: env.duration("CART_TTL", Duration::from_secs(30 * 24 * 60 * 60))?,
+            concurrency: env.parse_or("WORKER_CONCURRENCY", 16, "a whole number from 1 to 1000", |text| {
+                text.parse().ok().filter(|jobs| (1..=1000).contains(jobs))
+            })?,
+            queues: env.list(
+                "WORKER_QUEUES",
+                "queues separated by commas: payment-links, expiry, analytics, maintenance",
+                |text| QUEUES.into_iter().find(|queue| *queue == text),
+            )?,
+            expiry_schedule: schedule(env, "EXPIRY_SCHEDULE", "0 */5 * * * *")?,
+            rollup_schedule: schedule(env, "ROLLUP_SCHEDULE", "0 10 0 * * *")?,
+            health_addr: env.parse_or("HEALTH_ADDR", None, "an address and a port such as 0.0.0.0:9090", |text| {
+                text.parse().ok().map(Some)
+            })?,
+            listen: env.queue_listen()?,
+            lease: queue::Config::default().lease,
+            shutdown_timeout: env.shutdown_timeout()?,
+        })
+    }
+
+    /// Whether this process works on `queue`.
+    pub fn serves(&self, queue: &str) -> bool {
+        self.queues.is_empty() || self.queues.contains(&queue)
+    }
+}
+
+fn schedule(env: &Env, name: &'static str, default: &str) -> Result<Schedule, ConfigError> {
+    let expression = env.get(name).unwrap_or(default);
+    expression.parse().map_err(|error| ConfigError::Malformed {
+        name,
+        value: format!("{expression:?} ({})", error_line(&error)),
+        takes: CRON,
+    })
+}
+
+/// What the parser says, on one line.
+fn error_line(error: &impl ToString) -> String {
+    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,82 @@
+//! Makes the session that a row of `payment_links` asks for.
+
+use apalis::prelude::Data;
+use common::{
+    carts::{self, CartStatus},
+    jobs::CreatePaymentLink,
+    payment_links::{self, LinkStatus, PaymentLink},
+};
+
+use crate::{
+    JobError, State,
+    settle::{self, Settled, new_session},
+    stripe::{Session, StripeError},
+};
+
+pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<(), JobError> {
+    let state = &*state;
+    let mut conn = state.pool.acquire().await?;
+    let link = payment_links::find(&mut conn, &job.cart_id, job.version).await?;
+    let Some(link) = link.filter(|link| link.status == LinkStatus::Pending) else { return Ok(()) };
+    let cart = carts::for_checkout(&mut conn, &link.cart_id).await?;
+    let Some(cart) = cart.filter(|cart| cart.status == CartStatus::Abandoned) else {
+        // Whoever ended the cart withdrew the request; this is for hand-made SQL.
+        payment_links::fail(&mut conn, &link, "the cart can't be paid any more", state.clock.now()).await?;
+        return Ok(());
+    };
+    let older = payment_links::unsettled_before(&mut conn, &link.cart_id, link.version).await?;
+    drop(conn);
+
+    // One open session a cart: the old one is closed, for sure, before the next is made.
+    for older in older {
+        match settle::settle(state, &older).await? {
+            Settled::Closed => {}
+            Settled::Paid => return Ok(()), // the cart is recovered, and this request withdrawn
+            Settled::Processing => {
+                let mut conn = state.pool.acquire().await?;
+                payment_links::fail(&mut conn, &link, "a payment is under way", state.clock.now()).await?;
+                return Ok(());
+            }
+        }
+    }
+
+    // Written down before Stripe is asked: from here on a session may exist.
+    if !payment_links::begin_attempt(&mut *state.pool.acquire().await?, &link, state.clock.now()).await? {
+        return Ok(());
+    }
+    match state.stripe.create(&new_session(state, &link, &cart)).await {
+        Ok(session) => keep(state, &link, session).await,
+        Err(StripeError::Refused { message, .. }) => {
+            payment_links::fail(&mut *state.pool.acquire().await?, &link, &message, state.clock.now()).await?;
+            Err(JobError::GiveUp { why: format!("Stripe refused it: {message}") })
+        }
+        Err(StripeError::KeySpent { message }) => {
+            let mut tx = state.pool.begin().await?;
+            payment_links::replace(&mut tx, &link, &message, state.clock.now()).await?;
+            tx.commit().await?;
+            tracing::warn!(message, "a payment link goes on under a new idempotency key");
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(), JobError> {
+    let Some(url) = &session.url else {
+        return Err(JobError::retry("Stripe's session has no address"));
+    };
+    let expires_at = session.expires_at(link.session_expires_at);
+    let mut tx = state.pool.begin().await?;
+    let kept = payment_links::open(&mut tx, link, &session.id, url, expires_at, state.clock.now()).await?;
+    tx.commit().await?;
+    if !kept {
+        // Withdrawn while Stripe was working (or kept by another run of this
+        // very job, which then has this session): close what nobody will use.
+        let now_known = payment_links::find(&mut *state.pool.acquire().await?, &link.cart_id, link.version).await?;
+        if let Some(withdrawn) = now_known.filter(|known| known.status != LinkStatus::Open) {
+            let withdrawn = PaymentLink { session_id: Some(session.id), ..withdrawn };
+            settle::settle(state, &withdrawn).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! How a job fails: it is tried again, or it is given up.
+
+use std::time::Duration;
+
+use apalis::prelude::{AbortError, BoxDynError, RetryAfterError};
+use common::db;
+
+/// Why a job did not succeed.
+#[derive(Debug)]
+pub enum JobError {
+    /// It may succeed later.
+    Retry {
+        /// What went wrong.
+        why: String,
+        /// When to try again; `None` backs off.
+        after: Option<Duration>,
+    },
+    /// It never will.
+    GiveUp {
+        /// What went wrong.
+        why: String,
+    },
+}
+
+impl JobError {
+    /// Try again, backing off.
+    pub fn retry(why: impl ToString) -> Self {
+        Self::Retry { why: why.to_string(), after: None }
+    }
+}
+
+impl From<sqlx::Error> for JobError {
+    fn from(error: sqlx::Error) -> Self {
+        let after = db::is_unavailable(&error).then_some(Duration::from_secs(2));
+        Self::Retry { why: format!("Postgres: {error}"), after }
+    }
+}
+
+/// As the queue understands it. `JobError` is no `std::error::Error` itself, or
+/// it would be boxed as it is and the queue could not tell the two apart.
+impl From<JobError> for BoxDynError {
+    fn from(error: JobError) -> Self {
+        match error {
+            JobError::Retry { why, after: None } => why.into(),
+            JobError::Retry { why, after: Some(after) } => Box::new(RetryAfterError::new(why, after)),
+            JobError::GiveUp { why } => Box::new(AbortError::new(why)),
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! The only file that calls Stripe.
+//!
+//! Requests are async-stripe's generated types. The transport is ours, because
+//! async-stripe's client drops `Retry-After`, the status of an HTML error page
+//! and `Idempotent-Replayed`, and with them what a retry needs to know. Answers
+//! are read leniently: only the fields that matter, of any API version.
+
+use std::{collections::HashMap, time::Duration};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use common::carts::CheckoutCart;
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use stripe_checkout::{
+    CheckoutSessionMode,
+    checkout_session::{
+        CreateCheckoutSession, CreateCheckoutSessionLineItems, CreateCheckoutSessionLineItemsPriceData,
+        CreateCheckoutSessionPaymentIntentData, ExpireCheckoutSession, ListCheckoutSession, ProductData,
+        RetrieveCheckoutSession,
+    },
+};
+use stripe_client_core::{RequestBuilder, StripeMethod, StripeRequest, VERSION};
+
+/// Longer than Stripe takes on a bad day, shorter than a job may.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// No answer that matters here is larger.
+const ANSWER_BYTES: usize = 4 * 1024 * 1024;
+/// Where Stripe says "slow down" without saying for how long.
+const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(2);
+/// How long a `Retry-After` is believed.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(10 * 60);
+
+/// A client of Stripe's API; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Stripe {
+    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    base: String,
+    key: SecretString,
+}
+
+/// A Checkout Session, as far as it matters.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Session {
+    pub(crate) id: String,
+    pub(crate) url: Option<String>,
+    status: Option<String>,
+    payment_status: Option<String>,
+    #[serde(default, with = "chrono::serde::ts_seconds_option")]
+    expires_at: Option<DateTime<Utc>>,
+    client_reference_id: Option<String>,
+    #[serde(default)]
+    metadata: Option<HashMap<String, String>>,
+}
+
+/// What became of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SessionState {
+    Open,
+    Expired,
+    Paid,
+    /// Completed, the money is under way.
+    Processing,
+}
+
+impl Session {
+    pub(crate) fn state(&self) -> SessionState {
+        let paid = matches!(self.payment_status.as_deref(), Some("paid" | "no_payment_required"));
+        match self.status.as_deref() {
+            Some("complete") if paid => SessionState::Paid,
+            Some("complete") => SessionState::Processing,
+            Some("expired") => SessionState::Expired,
+            _ => SessionState::Open,
+        }
+    }
+
+    pub(crate) fn expires_at(&self, asked: DateTime<Utc>) -> DateTime<Utc> {
+        self.expires_at.unwrap_or(asked)
+    }
+}
+
+/// Why a call gave nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StripeError {
+    /// The request itself is wrong; asking again would not help.
+    #[error("Stripe refused it: {message}")]
+    Refused { status: StatusCode, message: String },
+    /// This idempotency key leads nowhere: it was used with other parameters,
+    /// or Stripe stored an error under it and replays that. Another key may do.
+    #[error("Stripe can't answer under this idempotency key: {message}")]
+    KeySpent { message: String },
+    /// Slow down.
+    #[error("Stripe asks to slow down (429)")]
+    RateLimited { retry_after: Duration },
+    /// Stripe is ill, or the same request is still running.
+    #[error("Stripe answered {status}")]
+    Unavailable { status: StatusCode, retry_after: Option<Duration> },
+    /// No answer: whether Stripe did it is unknown.
+    #[error("no answer from Stripe: {0}")]
+    NoAnswer(String),
+    /// An answer that makes no sense.
+    #[error("Stripe's answer can't be read: {0}")]
+    Unreadable(String),
+}
+
+impl From<StripeError> for crate::JobError {
+    fn from(error: StripeError) -> Self {
+        let after = match &error {
+            StripeError::RateLimited { retry_after } => Some(*retry_after),
+            StripeError::Unavailable { retry_after, .. } => *retry_after,
+            _ => None,
+        };
+        Self::Retry { why: error.to_string(), after }
+    }
+}
+
+/// What is frozen about a request for a session.
+#[derive(Debug)]
+pub(crate) struct NewSession<'a> {
+    pub(crate) cart_id: &'a str,
+    pub(crate) version: i32,
+    pub(crate) cart: &'a CheckoutCart,
+    pub(crate) expires_at: DateTime<Utc>,
+    pub(crate) success_url: String,
+    pub(crate) idempotency_key: String,
+}
+
+impl Stripe {
+    pub(crate) fn new(base: &str, key: SecretString) -> Self {
+        let connector =
+            HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
+        let http = Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(30)).build(connector);
+        Self { http, base: base.trim_end_matches('/').to_owned(), key }
+    }
+
+    /// Makes a session, or gets the one that was made under the same key.
+    pub(crate) async fn create(&self, new: &NewSession<'_>) -> Result<Session, StripeError> {
+        let metadata = HashMap::from([
+            ("cart_id".to_owned(), new.cart_id.to_owned()),
+            ("link_version".to_owned(), new.version.to_string()),
+        ]);
+        let mut payment_intent = CreateCheckoutSessionPaymentIntentData::new();
+        payment_intent.metadata = Some(metadata.clone()); // a session's own metadata does not reach it
+        let line_items = line_items(new.cart)
+            .map_err(|message| StripeError::Refused { status: StatusCode::BAD_REQUEST, message })?;
+        let request = CreateCheckoutSession::new()
+            .mode(CheckoutSessionMode::Payment)
+            .line_items(line_items)
+            .client_reference_id(new.cart_id)
+            .customer_email(&new.cart.customer_email)
+            .expires_at(new.expires_at.timestamp())
+            .metadata(metadata)
+            .payment_intent_data(payment_intent)
+            .success_url(&new.success_url);
+        self.call(request.build(), Some(&new.idempotency_key)).await
+    }
+
+    /// Closes a session, so that nobody can pay with it.
+    pub(crate) async fn expire(&self, session_id: &str) -> Result<Session, StripeError> {
+        self.call(ExpireCheckoutSession::new(session_id).build(), None).await
+    }
+
+    pub(crate) async fn retrieve(&self, session_id: &str) -> Result<Session, StripeError> {
+        self.call(RetrieveCheckoutSession::new(session_id).build(), None).await
+    }
+
+    /// Looks for the session of a request among those made between two moments.
+    pub(crate) async fn search(
+        &self,
+        cart_id: &str,
+        version: i32,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<Option<Session>, StripeError> {
+        #[derive(Deserialize)]
+        struct Page {
+            data: Vec<Session>,
+            #[serde(default)]
+            has_more: bool,
+        }
+
+        let version = version.to_string();
+        let mut after: Option<String> = None;
+        loop {
+            let made = stripe_types::RangeBoundsTs {
+                gte: Some(from.timestamp()),
+                lte: Some(to.timestamp()),
+                ..stripe_types::RangeBoundsTs::default()
+            };
+            let mut request = ListCheckoutSession::new().created(stripe_types::RangeQueryTs::Bounds(made)).limit(100);
+            if let Some(after) = after.take() {
+                request = request.starting_after(after);
+            }
+            let page: Page = self.call(request.build(), None).await?;
+            after = page.data.last().map(|session| session.id.clone());
+            let found = page.data.into_iter().find(|session| {
+                let named = session.metadata.as_ref().and_then(|metadata| metadata.get("link_version"));
+                session.client_reference_id.as_deref() == Some(cart_id) && named == Some(&version)
+            });
+            if found.is_some() || !page.has_more || after.is_none() {
+                return Ok(found);
+            }
+        }
+    }
+
+    async fn call<T: for<'de> Deserialize<'de>>(
+        &self,
+        request: RequestBuilder,
+        idempotency_key: Option<&str>,
+    ) -> Result<T, StripeError> {
+        let request = self.http_request(request, idempotency_key)?;
+        let answer = tokio::time::timeout(TIMEOUT, async {
+            let response = self.http.request(request).await.map_err(|error| StripeError::NoAnswer(whole(&error)))?;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, ANSWER_BYTES)
+                .collect()
+                .await
+                .map_err(|error| StripeError::NoAnswer(error.to_string()))?;
+            Ok((head.status, head.headers, body.to_bytes()))
+        });
+        let (status, headers, body) =
+            answer.await.unwrap_or_else(|_| Err(StripeError::NoAnswer(format!("nothing for {TIMEOUT:?}"))))?;
+        if !status.is_success() {
+            return Err(sort_error(status, &headers, &body));
+        }
+        serde_json::from_slice(&body).map_err(|error| StripeError::Unreadable(error.to_string()))
+    }
+
+    fn http_request(
+        &self,
+        request: RequestBuilder,
+        idempotency_key: Option<&str>,
+    ) -> Result<Request<Full<Bytes>>, StripeError> {
+        let method = match request.method {
+            StripeMethod::Get => Method::GET,
+            StripeMethod::Post => Method::POST,
+            StripeMethod::Delete => Method::DELETE,
+        };
+        let query = request.query.map(|query| format!("?{query}")).unwrap_or_default();
+        let mut http = Request::builder()
+            .method(method)
+            .uri(format!("{}/v1{}{query}", self.base, request.path))
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.key.expose_secret()))
+            .header(header::USER_AGENT, concat!("quick-checkout-tracker/", env!("CARGO_PKG_VERSION")))
+            .header("stripe-version", VERSION.as_str());
+        if let Some(key) = idempotency_key {
+            http = http.header("idempotency-key", key);
+        }
+        if request.body.is_some() {
+            http = http.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        }
+        let body = Full::from(request.body.map(in_order).unwrap_or_default());
+        http.body(body).map_err(|error| StripeError::Refused {
+            status: StatusCode::BAD_REQUEST,
+            message: format!("the request can't be written: {error}; is STRIPE_SECRET_KEY a key?"),
+        })
+    }
+}
+
+/// The same parameters in the same order each time: maps come out in any, and a
+/// retry under an idempotency key must ask for exactly the same.
+fn in_order(form: String) -> String {
+    let mut parameters: Vec<&str> = form.split('&').collect();
+    parameters.sort_unstable();
+    parameters.join("&")
+}
+
+fn line_items(cart: &CheckoutCart) -> Result<Vec<CreateCheckoutSessionLineItems>, String> {
+    cart.items
+        .iter()
+        .map(|item| {
+            let currency: Result<stripe_types::Currency, _> = cart.currency.code().parse();
+            let mut price = CreateCheckoutSessionLineItemsPriceData::new(currency.unwrap_or_default());
+            let amount = cart.currency.stripe_amount(item.price_minor);
+            price.unit_amount = Some(amount.map_err(|why| format!("the price of {:?} {why}", item.name))?);
+            price.product_data = Some(ProductData::new(&item.name));
+            let mut line = CreateCheckoutSessionLineItems::new();
+            line.price_data = Some(price);
+            line.quantity = Some(item.quantity.into());
+            Ok(line)
+        })
+        .collect()
+}
+
+/// Tells what heals from what does not (<https://docs.stripe.com/error-low-level>).
+fn sort_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> StripeError {
+    #[derive(Deserialize)]
+    struct Answer {
+        error: Error,
+    }
+    #[derive(Deserialize)]
+    struct Error {
+        #[serde(rename = "type")]
+        kind: Option<String>,
+        message: Option<String>,
+    }
+
+    let error = serde_json::from_slice::<Answer>(body).ok().map(|answer| answer.error);
+    let kind = error.as_ref().and_then(|error| error.kind.clone()).unwrap_or_default();
+    let message = error.and_then(|error| error.message).unwrap_or_else(|| format!("it answered {status}"));
+    let retry_after = retry_after(headers);
+    let replayed = headers.get("idempotent-replayed").is_some_and(|value| value == "true");
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => {
+            StripeError::RateLimited { retry_after: retry_after.unwrap_or(DEFAULT_RETRY_AFTER) }
+        }
+        _ if status.is_server_error() && replayed => StripeError::KeySpent { message },
+        _ if status.is_server_error() => StripeError::Unavailable { status, retry_after },
+        // The same key is in use right now: the first request is still running.
+        StatusCode::CONFLICT | StatusCode::REQUEST_TIMEOUT | StatusCode::FAILED_DEPENDENCY => {
+            StripeError::Unavailable { status, retry_after }
+        }
+        _ if kind == "idempotency_error" => StripeError::KeySpent { message },
+        StatusCode::UNAUTHORIZED => StripeError::Refused {
+            status,
+            message: "Stripe does not accept STRIPE_SECRET_KEY".to_owned(), // its own message repeats a part of the key
+        },
+        _ => StripeError::Refused { status, message },
+    }
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER))
+}
+
+/// An error with its causes: hyper's own message says only "client error".
+fn whole(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_in_order() {
+        assert_eq!(in_order("b[x]=2&a=1&b[a]=3".to_owned()), "a=1&b[a]=3&b[x]=2");
+    }
+
+    #[test]
+    fn errors_are_sorted() {
+        let sort = |status: u16, headers: &[(&'static str, &'static str)], body: &str| {
+            let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+            sort_error(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes())
+        };
+        let json = r#"{"error":{"type":"invalid_request_error","message":"No."}}"#;
+        assert!(matches!(sort(400, &[], json), StripeError::Refused { message, .. } if message == "No."));
+        assert!(matches!(
+            sort(429, &[("retry-after", "7")], ""),
+            StripeError::RateLimited { retry_after } if retry_after == Duration::from_secs(7)
+        ));
+        assert!(matches!(sort(502, &[], "<html>"), StripeError::Unavailable { .. }));
+        assert!(matches!(sort(500, &[("idempotent-replayed", "true")], "{}"), StripeError::KeySpent { .. }));
+        assert!(matches!(sort(409, &[], json), StripeError::Unavailable { .. }));
+        let mismatch = r#"{"error":{"type":"idempotency_error","message":"Keys …"}}"#;
+        assert!(matches!(sort(400, &[], mismatch), StripeError::KeySpent { .. }));
+    }
+}
