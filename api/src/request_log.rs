@@ -26,9 +26,13 @@ pub(crate) async fn log(mut request: Request, next: Next) -> Response {
 
     let (status, id) = (response.status().as_u16(), id.to_str().unwrap_or_default());
     let route = route.as_deref().unwrap_or("none");
-    let milliseconds = started.elapsed().as_secs_f64() * 1000.0;
+    let milliseconds = (started.elapsed().as_secs_f64() * 1e6).round() / 1e3;
     match response.extensions().get::<Cause>() {
         Some(Cause(cause)) => tracing::error!(request_id = id, %method, route, status, milliseconds, cause, "request"),
+        // Probes come every few seconds and say nothing while all is well.
+        None if matches!(route, "/healthz" | "/readyz") => {
+            tracing::debug!(request_id = id, %method, route, status, milliseconds, "request");
+        }
         None => tracing::info!(request_id = id, %method, route, status, milliseconds, "request"),
     }
     response

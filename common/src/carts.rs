@@ -188,12 +188,12 @@ pub async fn insert(conn: &mut PgConnection, id: &CartId, cart: NewCart, now: Da
     sqlx::query!(
         r#"
         insert into carts (id, customer_email, customer_name, items, total_minor, currency, abandoned_at, created_at, updated_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $8)
+        values ($1, $2, $3, $4::text::json, $5, $6, $7, $8, $8)
         "#,
         id.as_str(),
         cart.customer_email,
         cart.customer_name,
-        Json(&cart.items) as Json<&Box<RawValue>>,
+        cart.items.get(),
         cart.total_minor,
         cart.currency.code(),
         cart.abandoned_at,

@@ -1,5 +1,7 @@
 //! Logs.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::config::{ConfigError, Env};
@@ -43,11 +45,11 @@ impl LogConfig {
 
 /// Starts logging to standard error; later calls in the same process change nothing.
 pub fn init(config: &LogConfig) {
-    // async-stripe warns about every event of an API version other than its own;
-    // this product reads events of any version.
-    let filter = EnvFilter::new(format!("{},stripe_webhook=error", config.filter));
+    // async-stripe complains about every event of an API version other than its
+    // own; this product reads events of any version.
+    let filter = EnvFilter::new(format!("{},stripe_webhook=off", config.filter));
     let registry = tracing_subscriber::registry().with(filter);
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let _ = match config.format {
         LogFormat::Pretty => registry.with(lines.with_target(false)).try_init(),
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),

@@ -1,1 +1,11 @@
-//! stub
+//! Everything on one machine, for trying it out and for tests; never part of a
+//! production image.
+
+pub mod postgres;
+pub mod stripe;
+
+/// Chooses the cryptography for HTTPS clients in this process; without a choice
+/// they can't be built. Choosing twice changes nothing.
+pub fn choose_cryptography() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

@@ -1,2 +1,165 @@
-//! stub
-fn main() {}
+//! `cargo run`: a private Postgres, a stand-in for Stripe with a payable page,
+//! the api and a worker, in one process, with no set-up.
+
+use std::{net::SocketAddr, path::Path, process::ExitCode};
+
+use anyhow::{Context, Result};
+use api::{ApiConfig, AppState, LinkNews};
+use common::{
+    clock::Clock,
+    config::Env,
+    db, shutdown,
+    telemetry::{self, LogConfig},
+};
+use sandbox::{
+    postgres::{Durability, PrivatePostgres, become_ordinary_user, random_word, remember},
+    stripe::{StandIn, StandInConfig},
+};
+use tokio::{net::TcpListener, sync::watch};
+use worker::WorkerConfig;
+
+/// Everything that outlives a restart.
+const FOLDER: &str = ".local";
+const DATABASE: &str = "checkout";
+const STRIPE_ADDR: &str = "127.0.0.1:12111";
+
+fn main() -> ExitCode {
+    let env = Env::of_process();
+    let outcome = prepare(&env).and_then(|folder| {
+        let runtime = tokio::runtime::Runtime::new().context("can't start tokio")?;
+        runtime.block_on(run(env, &folder))
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sandbox: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What must happen while this process has one thread.
+fn prepare(env: &Env) -> Result<std::path::PathBuf> {
+    if env.get("DATABASE_URL").is_some() {
+        std::fs::create_dir_all(FOLDER)?;
+        return Ok(FOLDER.into());
+    }
+    become_ordinary_user(Path::new(FOLDER))
+}
+
+async fn run(mut env: Env, folder: &Path) -> Result<()> {
+    env.or_set("RUST_LOG", "info,sqlx=warn,postgresql_embedded=warn");
+    telemetry::init(&LogConfig::from_env(&env)?);
+    let mut stop = tokio::spawn(shutdown::requested());
+
+    let postgres = private_postgres(&mut env, folder).await?;
+    env.or_set("API_KEY", remember(&folder.join("api_key"), random_word)?);
+    env.or_set("BIND_ADDR", "127.0.0.1:3000");
+    let stand_in = stand_in(&mut env, folder).await?;
+    let api = ApiConfig::from_env(&env)?;
+    let worker = WorkerConfig::from_env(&env)?;
+
+    let options = db::options_from_env(&env)?;
+    let pool = db::pool(options.clone(), 20);
+    tokio::select! {
+        prepared = db::prepare(&pool) => prepared?,
+        _ = &mut stop => return Ok(()),
+    }
+    let listener = TcpListener::bind(api.bind_addr)
+        .await
+        .with_context(|| format!("can't listen on {}; set BIND_ADDR to a free address", api.bind_addr))?;
+    say_where_everything_is(&env, &api, stand_in.as_ref());
+
+    let (stopping, stopped) = watch::channel(false);
+    let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    };
+    let clock = Clock::system();
+    let news = LinkNews::start(pool.clone(), api.listen);
+    let timeout = api.shutdown_timeout;
+    let router = api::router(AppState::new(pool.clone(), clock.clone(), api, news));
+    let working = worker::run(pool.clone(), db::pool(options, 5), clock, worker, until_stopped(stopped.clone()));
+    let serving = api::serve(listener, router, until_stopped(stopped), timeout);
+    let (served, (), ()) = tokio::join!(serving, working, async {
+        let _ = stop.await;
+        let _ = stopping.send(true);
+    });
+    served?;
+    pool.close().await;
+    if let Some(postgres) = postgres {
+        postgres.stop().await?;
+    }
+    eprintln!("stopped");
+    Ok(())
+}
+
+/// `DATABASE_URL` if it is set, else a Postgres of our own.
+async fn private_postgres(env: &mut Env, folder: &Path) -> Result<Option<PrivatePostgres>> {
+    if env.get("DATABASE_URL").is_some() {
+        return Ok(None);
+    }
+    eprintln!("starting a private Postgres in {} …", folder.join("postgres").display());
+    let postgres = PrivatePostgres::start(&folder.join("postgres"), Durability::Full).await?;
+    postgres.ensure_database(DATABASE).await?;
+    env.or_set("DATABASE_URL", postgres.url(DATABASE));
+    Ok(Some(postgres))
+}
+
+/// Real Stripe where a key is set, else the stand-in.
+async fn stand_in(env: &mut Env, folder: &Path) -> Result<Option<StandIn>> {
+    if env.get("STRIPE_SECRET_KEY").is_some() {
+        return Ok(None);
+    }
+    let bind_addr = env.parse_or("SANDBOX_STRIPE_ADDR", STRIPE_ADDR.parse()?, "an address and a port", |text| text.parse().ok())?;
+    let api_addr: SocketAddr = env.get("BIND_ADDR").unwrap_or_default().parse().unwrap_or(SocketAddr::from(([127, 0, 0, 1], 3000)));
+    let webhook_secret = match env.get("STRIPE_WEBHOOK_SECRET") {
+        Some(secrets) => secrets.split(',').next().unwrap_or_default().to_owned(),
+        None => remember(&folder.join("webhook_secret"), || format!("whsec_{}", random_word()))?,
+    };
+    let stand_in = StandIn::start(StandInConfig {
+        bind_addr,
+        webhook_url: Some(format!("http://127.0.0.1:{}/api/webhooks/stripe", api_addr.port())),
+        webhook_secret: webhook_secret.clone(),
+        file: Some(folder.join("stripe.json")),
+        clock: Clock::system(),
+    })
+    .await
+    .context("set SANDBOX_STRIPE_ADDR to a free address, or STRIPE_SECRET_KEY to use the real Stripe")?;
+    env.or_set("STRIPE_SECRET_KEY", "sk_test_stand_in");
+    env.or_set("STRIPE_API_URL", stand_in.url());
+    env.or_set("STRIPE_WEBHOOK_SECRET", webhook_secret);
+    Ok(Some(stand_in))
+}
+
+fn say_where_everything_is(env: &Env, api: &ApiConfig, stand_in: Option<&StandIn>) {
+    let key = env.get("API_KEY").and_then(|keys| keys.split(',').next()).unwrap_or_default();
+    let url = &api.public_url;
+    let stripe = stand_in.map_or_else(
+        || "the real one: have it send webhooks to /api/webhooks/stripe".to_owned(),
+        |stand_in| format!("{} (a stand-in; no money moves)", stand_in.url()),
+    );
+    println!(
+        r#"
+Quick Checkout Tracker is running.
+
+  API        {url}/api
+  API key    {key}
+  Postgres   {database}
+  Stripe     {stripe}
+
+Try it, in another terminal:
+
+  KEY={key}
+  curl -s {url}/api/carts -H "x-api-key: $KEY" -H 'content-type: application/json' -d '{{
+    "customerEmail": "ada@example.com", "customerName": "Ada Lovelace",
+    "items": [{{"name": "Teapot", "quantity": 2, "price": 49.99}}]}}' | tee /tmp/cart.json
+  ID=$(sed 's/.*"id":"\(cart_[^"]*\)".*/\1/' /tmp/cart.json)
+  curl -s -X POST {url}/api/carts/$ID/payment-link -H "x-api-key: $KEY"
+      # open the paymentLink (or the recoveryUrl) in a browser and press Pay, then:
+  curl -s "{url}/api/analytics?period=7d" -H "x-api-key: $KEY"
+
+Ctrl-C stops everything; the data stays in {FOLDER}/ for the next time.
+"#,
+        database = env.get("DATABASE_URL").unwrap_or_default(),
+    );
+}

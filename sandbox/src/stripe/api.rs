@@ -1,0 +1,360 @@
+//! `/v1/checkout/sessions`
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::{Path, Query, RawForm, State},
+    http::{HeaderMap, StatusCode},
+    response::{Html, IntoResponse, Response},
+    routing::{get, post},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
+
+use super::{
+    Shared,
+    faults::{Fault, Operation},
+    lock,
+    sessions::{Line, PaymentStatus, Session, SessionStatus, Stored},
+};
+use crate::postgres::random_word;
+
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/v1/checkout/sessions", post(create).get(list))
+        .route("/v1/checkout/sessions/{id}", get(retrieve))
+        .route("/v1/checkout/sessions/{id}/expire", post(expire))
+        .route("/v1/checkout/sessions/{id}/line_items", get(line_items))
+        .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "Unrecognized request URL") })
+        .with_state(shared)
+}
+
+/// An error as Stripe writes it.
+struct Refusal {
+    status: StatusCode,
+    kind: &'static str,
+    message: String,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, kind: "invalid_request_error", message: message.into() }
+    }
+
+    fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status, Json(json!({"error": {"type": self.kind, "message": self.message}}))).into_response()
+    }
+}
+
+type Parameters = BTreeMap<String, String>;
+
+fn authorize(headers: &HeaderMap) -> Result<(), Refusal> {
+    let key = headers.get("authorization").and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    if key.is_some_and(|key| key.starts_with("sk_") || key.starts_with("rk_")) {
+        Ok(())
+    } else {
+        Err(Refusal::new(StatusCode::UNAUTHORIZED, "Invalid API Key provided"))
+    }
+}
+
+/// Faults that come before anything is done; `Ok` says which one comes after.
+async fn meet(shared: &Shared, operation: Operation) -> Result<Option<Fault>, Response> {
+    let fault = shared.faults.next(operation);
+    match fault {
+        Some(Fault::RateLimited { retry_after }) => {
+            let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "Too many requests hit the API too quickly.");
+            Err(([("retry-after", retry_after.to_string())], refusal).into_response())
+        }
+        Some(Fault::ResetBefore) => reset(),
+        Some(Fault::Slow(duration)) => {
+            tokio::time::sleep(duration).await;
+            Ok(None)
+        }
+        Some(Fault::Garbage) => Err("\u{1f4a5} not JSON".into_response()),
+        Some(Fault::HtmlBadGateway) => {
+            Err((StatusCode::BAD_GATEWAY, Html("<html><h1>502 Bad Gateway</h1></html>")).into_response())
+        }
+        Some(Fault::Refused) => Err(Refusal::invalid("Your account cannot currently make charges.").into_response()),
+        Some(Fault::Unauthorized) => {
+            Err(Refusal::new(StatusCode::UNAUTHORIZED, "Invalid API Key provided: sk_test_****1234").into_response())
+        }
+        other => Ok(other),
+    }
+}
+
+/// Ends the connection without an answer: the task that serves it unwinds, without a word in the log.
+fn reset() -> ! {
+    std::panic::resume_unwind(Box::new("a reset on demand"))
+}
+
+async fn create(State(shared): State<Arc<Shared>>, headers: HeaderMap, RawForm(form): RawForm) -> Response {
+    if let Err(refusal) = authorize(&headers) {
+        return refusal.into_response();
+    }
+    let fault = match meet(&shared, Operation::Create).await {
+        Ok(fault) => fault,
+        Err(response) => return response,
+    };
+    let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let parameters = match parse_form(&form) {
+        Ok(parameters) => parameters,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let response = create_once(&shared, &key, parameters, fault);
+    shared.save();
+    if fault == Some(Fault::ResetAfter) {
+        reset();
+    }
+    response
+}
+
+/// One session a key, whatever happens around it.
+fn create_once(shared: &Shared, key: &str, parameters: Parameters, fault: Option<Fault>) -> Response {
+    let mut sessions = lock(&shared.sessions);
+    if let Some(stored) = sessions.stored(key).filter(|_| !key.is_empty()) {
+        if stored.parameters != parameters {
+            let message = "Keys for idempotent requests can only be used with the same parameters they were first used with.";
+            return Refusal { status: StatusCode::BAD_REQUEST, kind: "idempotency_error", message: message.to_owned() }
+                .into_response();
+        }
+        let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        return (status, [("idempotent-replayed", "true")], Json(stored.body.clone())).into_response();
+    }
+    let (status, body) = if fault == Some(Fault::ServerError) {
+        (StatusCode::INTERNAL_SERVER_ERROR, json!({"error": {"type": "api_error", "message": "An unknown error occurred"}}))
+    } else {
+        let session = match new_session(&parameters, shared.config.clock.now()) {
+            Ok(session) => session,
+            Err(refusal) => return refusal.into_response(), // refusals are not stored
+        };
+        let mut body = session.to_json(&shared.url());
+        if fault == Some(Fault::NoUrl) {
+            body["url"] = Value::Null;
+        }
+        sessions.add(session);
+        (StatusCode::OK, body)
+    };
+    sessions.store(key, Stored { parameters, status: status.as_u16(), body: body.clone() });
+    (status, Json(body)).into_response()
+}
+
+fn parse_form(form: &[u8]) -> Result<Parameters, Refusal> {
+    let query = format!("http://form/?{}", String::from_utf8_lossy(form));
+    let uri = query.parse().map_err(|_| Refusal::invalid("The body is not a form"))?;
+    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&uri)
+        .map_err(|_| Refusal::invalid("The body is not a form"))?;
+    Ok(pairs.into_iter().collect())
+}
+
+/// Reads and checks everything that Stripe would.
+fn new_session(parameters: &Parameters, now: DateTime<Utc>) -> Result<Session, Refusal> {
+    let mut unread = parameters.clone();
+    let mut take = |name: &str| unread.remove(name);
+    if take("mode").as_deref() != Some("payment") {
+        return Err(Refusal::invalid("You must specify `mode`; this stand-in knows `payment`."));
+    }
+    let success_url = take("success_url").ok_or_else(|| Refusal::invalid("Missing required param: success_url."))?;
+    let client_reference_id = take("client_reference_id");
+    if client_reference_id.as_ref().is_some_and(|id| id.len() > 200) {
+        return Err(Refusal::invalid("Invalid string: client_reference_id; must be at most 200 characters"));
+    }
+    let customer_email = take("customer_email");
+    if customer_email.as_ref().is_some_and(|email| !email.contains('@')) {
+        return Err(Refusal::invalid("Invalid email address"));
+    }
+    let expires_at = expiry(take("expires_at"), now)?;
+    let metadata = metadata(&mut unread, "metadata")?;
+    let payment_intent_metadata = self::metadata(&mut unread, "payment_intent_data[metadata]")?;
+    let (lines, currency) = lines(&mut unread)?;
+    if let Some(unknown) = unread.keys().next() {
+        return Err(Refusal::invalid(format!("Received unknown parameter: {unknown}")));
+    }
+    let amount_total = lines.iter().map(|line| line.unit_amount * line.quantity).sum();
+    if currency == "usd" && amount_total < 50 {
+        return Err(Refusal::invalid("The Checkout Session's total amount due must add up to at least $0.50 usd"));
+    }
+    if amount_total > 99_999_999 {
+        return Err(Refusal::invalid("The Checkout Session's total amount must be at most 99999999"));
+    }
+    Ok(Session {
+        id: format!("cs_test_{}", random_word()),
+        status: SessionStatus::Open,
+        payment_status: PaymentStatus::Unpaid,
+        amount_total,
+        currency,
+        lines,
+        client_reference_id,
+        customer_email,
+        metadata,
+        payment_intent_metadata,
+        payment_intent: None,
+        success_url,
+        created: now,
+        expires_at,
+    })
+}
+
+fn expiry(given: Option<String>, now: DateTime<Utc>) -> Result<DateTime<Utc>, Refusal> {
+    let Some(given) = given else { return Ok(now + TimeDelta::hours(24)) };
+    let at = given.parse().ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
+    let at = at.ok_or_else(|| Refusal::invalid(format!("Invalid integer: {given}")))?;
+    if at < now + TimeDelta::minutes(30) - TimeDelta::seconds(1) {
+        return Err(Refusal::invalid("The `expires_at` timestamp must be at least 30 minutes from Checkout Session creation."));
+    }
+    if at > now + TimeDelta::hours(24) {
+        return Err(Refusal::invalid("The `expires_at` timestamp must be less than 24 hours from Checkout Session creation."));
+    }
+    Ok(at)
+}
+
+fn metadata(unread: &mut Parameters, prefix: &str) -> Result<BTreeMap<String, String>, Refusal> {
+    let start = format!("{prefix}[");
+    let names: Vec<String> = unread.keys().filter(|name| name.starts_with(&start)).cloned().collect();
+    let mut metadata = BTreeMap::new();
+    for name in names {
+        let value = unread.remove(&name).unwrap_or_default();
+        let key = name[start.len()..].trim_end_matches(']').to_owned();
+        if key.len() > 40 || value.len() > 500 {
+            return Err(Refusal::invalid("Metadata keys have up to 40 characters, values up to 500"));
+        }
+        metadata.insert(key, value);
+    }
+    if metadata.len() > 50 {
+        return Err(Refusal::invalid("You can have up to 50 keys of metadata"));
+    }
+    Ok(metadata)
+}
+
+fn lines(unread: &mut Parameters) -> Result<(Vec<Line>, String), Refusal> {
+    let mut lines = Vec::new();
+    let mut currency: Option<String> = None;
+    loop {
+        let at = format!("line_items[{}]", lines.len());
+        let mut take = |field: &str| unread.remove(&format!("{at}{field}"));
+        let Some(quantity) = take("[quantity]") else { break };
+        let missing = |name: &str| Refusal::invalid(format!("Missing required param: {at}[price_data]{name}."));
+        let this = take("[price_data][currency]").ok_or_else(|| missing("[currency]"))?;
+        if this.len() != 3 || currency.as_ref().is_some_and(|currency| *currency != this) {
+            return Err(Refusal::invalid(format!("Invalid currency: {this}")));
+        }
+        let unit_amount = take("[price_data][unit_amount]").ok_or_else(|| missing("[unit_amount]"))?;
+        let name = take("[price_data][product_data][name]").ok_or_else(|| missing("[product_data][name]"))?;
+        let whole = |text: &str, least: i64, most: i64| {
+            let number = text.parse::<i64>().ok().filter(|number| (least..=most).contains(number));
+            number.ok_or_else(|| Refusal::invalid(format!("Invalid integer: {text}")))
+        };
+        if name.is_empty() {
+            return Err(Refusal::invalid("You passed an empty string for 'name'."));
+        }
+        lines.push(Line { name, quantity: whole(&quantity, 1, 999_999)?, unit_amount: whole(&unit_amount, 0, 99_999_999)? });
+        currency = Some(this);
+    }
+    match currency {
+        Some(currency) if lines.len() <= 100 => Ok((lines, currency)),
+        Some(_) => Err(Refusal::invalid("Checkout in `payment` mode takes at most 100 line items")),
+        None => Err(Refusal::invalid("Missing required param: line_items.")),
+    }
+}
+
+async fn retrieve(State(shared): State<Arc<Shared>>, headers: HeaderMap, Path(id): Path<String>) -> Response {
+    if let Err(refusal) = authorize(&headers) {
+        return refusal.into_response();
+    }
+    if let Err(response) = meet(&shared, Operation::Retrieve).await {
+        return response;
+    }
+    match lock(&shared.sessions).find(&id) {
+        Some(session) => Json(session.to_json(&shared.url())).into_response(),
+        None => no_such(&id).into_response(),
+    }
+}
+
+fn no_such(id: &str) -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, format!("No such checkout.session: '{id}'"))
+}
+
+async fn expire(State(shared): State<Arc<Shared>>, headers: HeaderMap, Path(id): Path<String>) -> Response {
+    if let Err(refusal) = authorize(&headers) {
+        return refusal.into_response();
+    }
+    let fault = match meet(&shared, Operation::Expire).await {
+        Ok(fault) => fault,
+        Err(response) => return response,
+    };
+    if lock(&shared.sessions).find(&id).is_none() {
+        return no_such(&id).into_response();
+    }
+    let is_open = |session: &Session| session.status == SessionStatus::Open;
+    let expired = lock(&shared.sessions).change(&id, is_open, |session| session.status = SessionStatus::Expired);
+    shared.save();
+    if fault == Some(Fault::ResetAfter) {
+        reset();
+    }
+    match expired {
+        Ok(session) => {
+            let answer = session.to_json(&shared.url());
+            tokio::spawn(async move {
+                shared.send(&session, "checkout.session.expired").await;
+            });
+            Json(answer).into_response()
+        }
+        Err(_) => {
+            Refusal::invalid("Only Checkout Sessions with a status in [\"open\"] can be expired.").into_response()
+        }
+    }
+}
+
+async fn list(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    Query(parameters): Query<BTreeMap<String, String>>,
+) -> Response {
+    if let Err(refusal) = authorize(&headers) {
+        return refusal.into_response();
+    }
+    if let Err(response) = meet(&shared, Operation::List).await {
+        return response;
+    }
+    let seconds = |name: &str, otherwise| parameters.get(name).and_then(|text| text.parse().ok()).unwrap_or(otherwise);
+    let (from, to) = (seconds("created[gte]", i64::MIN), seconds("created[lte]", i64::MAX));
+    let limit = usize::try_from(seconds("limit", 10)).unwrap_or(10).clamp(1, 100);
+    let mut sessions = lock(&shared.sessions).all();
+    sessions.reverse(); // newest first
+    sessions.retain(|session| (from..=to).contains(&session.created.timestamp()));
+    if let Some(after) = parameters.get("starting_after") {
+        sessions = sessions.into_iter().skip_while(|session| session.id != *after).skip(1).collect();
+    }
+    let has_more = sessions.len() > limit;
+    let data: Vec<Value> = sessions.iter().take(limit).map(|session| session.to_json(&shared.url())).collect();
+    Json(json!({"object": "list", "url": "/v1/checkout/sessions", "has_more": has_more, "data": data})).into_response()
+}
+
+async fn line_items(State(shared): State<Arc<Shared>>, headers: HeaderMap, Path(id): Path<String>) -> Response {
+    if let Err(refusal) = authorize(&headers) {
+        return refusal.into_response();
+    }
+    match lock(&shared.sessions).find(&id) {
+        Some(session) => Json(json!({
+            "object": "list", "has_more": false, "url": format!("/v1/checkout/sessions/{id}/line_items"),
+            "data": session.lines.iter().map(|line| json!({
+                "object": "item", "description": line.name, "quantity": line.quantity, "currency": session.currency,
+                "amount_total": line.unit_amount * line.quantity, "price": {"unit_amount": line.unit_amount},
+            })).collect::<Vec<_>>(),
+        }))
+        .into_response(),
+        None => no_such(&id).into_response(),
+    }
+}
+
+impl Shared {
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}

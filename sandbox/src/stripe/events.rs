@@ -1,0 +1,121 @@
+//! What happens to a session, and the signed events that tell of it.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+use super::{
+    Shared, lock,
+    sessions::{PaymentStatus, Session, SessionStatus},
+};
+use crate::postgres::random_word;
+
+/// How one event was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Its type.
+    pub kind: String,
+    /// What the endpoint answered; `None`: nothing.
+    pub status: Option<u16>,
+}
+
+/// `Stripe-Signature` for a body (<https://docs.stripe.com/webhooks#verify-manually>).
+///
+/// # Panics
+/// Never: HMAC takes keys of any length.
+pub fn sign(body: &str, secret: &str, timestamp: i64) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
+    mac.update(format!("{timestamp}.{body}").as_bytes());
+    let signature: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("t={timestamp},v1={signature}")
+}
+
+impl Shared {
+    /// A shopper pays by card: both events of one payment, the intent's first.
+    pub(super) async fn pay(&self, id: &str) -> Result<Vec<Delivery>> {
+        let session = self.complete(id, PaymentStatus::Paid)?;
+        let intent = self.send(&session, "payment_intent.succeeded").await;
+        Ok(vec![intent, self.send(&session, "checkout.session.completed").await])
+    }
+
+    pub(super) async fn pay_later(&self, id: &str) -> Result<Vec<Delivery>> {
+        let session = self.complete(id, PaymentStatus::Unpaid)?;
+        Ok(vec![self.send(&session, "checkout.session.completed").await])
+    }
+
+    pub(super) async fn money_arrives(&self, id: &str, arrives: bool) -> Result<Vec<Delivery>> {
+        let under_way = |session: &Session| {
+            session.status == SessionStatus::Complete && session.payment_status == PaymentStatus::Unpaid
+        };
+        let session = lock(&self.sessions).change(id, under_way, |session| {
+            if arrives {
+                session.payment_status = PaymentStatus::Paid;
+            }
+        })?;
+        self.save();
+        if !arrives {
+            return Ok(vec![self.send(&session, "checkout.session.async_payment_failed").await]);
+        }
+        let intent = self.send(&session, "payment_intent.succeeded").await;
+        Ok(vec![intent, self.send(&session, "checkout.session.async_payment_succeeded").await])
+    }
+
+    fn complete(&self, id: &str, payment_status: PaymentStatus) -> Result<Session> {
+        let now = self.config.clock.now();
+        let takes_money = |session: &Session| session.status == SessionStatus::Open && session.expires_at > now;
+        let session = lock(&self.sessions).change(id, takes_money, |session| {
+            session.status = SessionStatus::Complete;
+            session.payment_status = payment_status;
+            session.payment_intent = Some(format!("pi_{}", random_word()));
+        })?;
+        self.save();
+        Ok(session)
+    }
+
+    /// Sends an event, and again a few times if it is not taken.
+    pub(super) async fn send(&self, session: &Session, kind: &str) -> Delivery {
+        let Some(url) = lock(&self.webhook_url).clone() else {
+            return Delivery { kind: kind.to_owned(), status: None };
+        };
+        let now = self.config.clock.now().timestamp();
+        let object = if kind == "payment_intent.succeeded" {
+            payment_intent(session)
+        } else {
+            session.to_json(&self.url())
+        };
+        let body = json!({
+            "id": format!("evt_{}", random_word()), "object": "event", "api_version": "2026-09-30.endive", "created": now,
+            "livemode": false, "pending_webhooks": 1, "request": {"id": null, "idempotency_key": null}, "type": kind,
+            "data": {"object": object},
+        })
+        .to_string();
+        let mut status = None;
+        for pause in [0, 100, 500, 2_000, 5_000] {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            let sent = self
+                .http
+                .post(&url)
+                .header("content-type", "application/json")
+                .header("stripe-signature", sign(&body, &self.config.webhook_secret, now))
+                .body(body.clone())
+                .send()
+                .await;
+            status = sent.ok().map(|response| response.status().as_u16());
+            if status.is_some_and(|status| (200..300).contains(&status)) {
+                break;
+            }
+        }
+        Delivery { kind: kind.to_owned(), status }
+    }
+}
+
+fn payment_intent(session: &Session) -> Value {
+    json!({
+        "id": session.payment_intent, "object": "payment_intent", "amount": session.amount_total,
+        "amount_received": session.amount_total, "currency": session.currency, "status": "succeeded",
+        "metadata": session.payment_intent_metadata, "created": session.created.timestamp(), "livemode": false,
+    })
+}

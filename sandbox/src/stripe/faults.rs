@@ -1,0 +1,72 @@
+//! Faults on demand.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Mutex,
+    time::Duration,
+};
+
+use super::lock;
+
+/// What can be asked of Stripe here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// `POST /v1/checkout/sessions`
+    Create,
+    /// `POST /v1/checkout/sessions/:id/expire`
+    Expire,
+    /// `GET /v1/checkout/sessions/:id`
+    Retrieve,
+    /// `GET /v1/checkout/sessions`
+    List,
+}
+
+/// How a call goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// 429 with `Retry-After: 1` … or another number of seconds.
+    RateLimited {
+        /// Seconds to wait.
+        retry_after: u64,
+    },
+    /// 500; under an idempotency key it is stored and replayed.
+    ServerError,
+    /// The connection ends before anything was done.
+    ResetBefore,
+    /// The connection ends after it was done.
+    ResetAfter,
+    /// It takes this long.
+    Slow(Duration),
+    /// 200 with a body that is no JSON.
+    Garbage,
+    /// 502 with a page of HTML, nothing done.
+    HtmlBadGateway,
+    /// 400 of a kind that no retry heals.
+    Refused,
+    /// 401
+    Unauthorized,
+    /// A session without an address.
+    NoUrl,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    waiting: Mutex<HashMap<Operation, VecDeque<Fault>>>,
+    calls: Mutex<HashMap<Operation, usize>>,
+}
+
+impl Faults {
+    pub(super) fn push(&self, operation: Operation, fault: Fault) {
+        lock(&self.waiting).entry(operation).or_default().push_back(fault);
+    }
+
+    /// Counts the call, and says what goes wrong with it.
+    pub(super) fn next(&self, operation: Operation) -> Option<Fault> {
+        *lock(&self.calls).entry(operation).or_default() += 1;
+        lock(&self.waiting).get_mut(&operation)?.pop_front()
+    }
+
+    pub(super) fn calls(&self, operation: Operation) -> usize {
+        lock(&self.calls).get(&operation).copied().unwrap_or(0)
+    }
+}

@@ -1,0 +1,95 @@
+//! The page on which a shopper pays, or does not.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{Html, IntoResponse, Redirect, Response},
+    routing::{get, post},
+};
+use maud::{DOCTYPE, Markup, html};
+
+use super::{
+    Shared, lock,
+    sessions::{PaymentStatus, Session, SessionStatus},
+};
+
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/c/pay/{id}", get(show))
+        .route("/c/pay/{id}/{action}", post(act))
+        .with_state(shared)
+}
+
+async fn show(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
+    match lock(&shared.sessions).find(&id) {
+        Some(session) => Html(page(session, None).into_string()).into_response(),
+        None => (StatusCode::NOT_FOUND, "No such session").into_response(),
+    }
+}
+
+async fn act(State(shared): State<Arc<Shared>>, Path((id, action)): Path<(String, String)>) -> Response {
+    let done = match action.as_str() {
+        "pay" => shared.pay(&id).await,
+        "pay-later" => shared.pay_later(&id).await,
+        "money-arrives" => shared.money_arrives(&id, true).await,
+        "money-fails" => shared.money_arrives(&id, false).await,
+        "decline" => Ok(Vec::new()),
+        _ => return (StatusCode::NOT_FOUND, "No such action").into_response(),
+    };
+    let session = lock(&shared.sessions).find(&id).cloned();
+    let Some(session) = session else { return (StatusCode::NOT_FOUND, "No such session").into_response() };
+    match (action.as_str(), done) {
+        ("pay", Ok(_)) => Redirect::to(&session.success_url).into_response(),
+        ("decline", _) => Html(page(&session, Some("The card was declined.")).into_string()).into_response(),
+        (_, Ok(_)) => Redirect::to(&format!("/c/pay/{id}")).into_response(),
+        (_, Err(error)) => {
+            (StatusCode::CONFLICT, Html(page(&session, Some(&error.to_string())).into_string())).into_response()
+        }
+    }
+}
+
+fn page(session: &Session, notice: Option<&str>) -> Markup {
+    let button = |action: &str, text: &str| {
+        html! { form method="post" action={ "/c/pay/" (session.id) "/" (action) } { button { (text) } } }
+    };
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { "Checkout (stand-in for Stripe)" }
+                style { (STYLE) }
+            }
+            body { main {
+                h1 { "Checkout" }
+                p { small { "This is a stand-in for Stripe. No money moves." } }
+                @if let Some(notice) = notice { p role="alert" { strong { (notice) } } }
+                table {
+                    @for line in &session.lines {
+                        tr { td { (line.quantity) " × " (line.name) } td { (line.unit_amount * line.quantity) } }
+                    }
+                    tr { th { "Total in the smallest unit of " (session.currency) } th { (session.amount_total) } }
+                }
+                @match (session.status, session.payment_status) {
+                    (SessionStatus::Open, _) => {
+                        (button("pay", "Pay")) (button("decline", "Decline")) (button("pay-later", "Pay by bank debit"))
+                    }
+                    (SessionStatus::Complete, PaymentStatus::Paid) => { p { "Paid. Thank you!" } }
+                    (SessionStatus::Complete, PaymentStatus::Unpaid) => {
+                        p { "The bank debit is under way." }
+                        (button("money-arrives", "The money arrives")) (button("money-fails", "The money fails"))
+                    }
+                    (SessionStatus::Expired, _) => { p { "This checkout has expired." } }
+                }
+            } }
+        }
+    }
+}
+
+const STYLE: &str = ":root{color-scheme:light dark;font-family:system-ui,sans-serif}main{max-width:30rem;margin:2rem auto;padding:0 1rem}\
+table{width:100%}td:last-child,th:last-child{text-align:right}th{text-align:left}form{display:inline-block;margin:.5rem .5rem 0 0}\
+button{font:inherit;padding:.6rem 1.2rem}";

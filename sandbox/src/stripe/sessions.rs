@@ -1,0 +1,180 @@
+//! What the stand-in knows: sessions, and what was answered under each key.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::Path,
+};
+
+use anyhow::{Context, Result, bail};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// Whether a session takes money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionStatus {
+    /// A shopper can pay.
+    Open,
+    /// A shopper did.
+    Complete,
+    /// Nobody can any more.
+    Expired,
+}
+
+/// Where the money is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PaymentStatus {
+    /// Not here.
+    Unpaid,
+    /// Here.
+    Paid,
+}
+
+/// A line of the order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// What.
+    pub name: String,
+    /// How many.
+    pub quantity: i64,
+    /// Of one, in Stripe's smallest unit.
+    pub unit_amount: i64,
+}
+
+/// A Checkout Session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// `cs_test_…`
+    pub id: String,
+    /// Whether it takes money.
+    pub status: SessionStatus,
+    /// Where the money is.
+    pub payment_status: PaymentStatus,
+    /// In Stripe's smallest unit.
+    pub amount_total: i64,
+    /// In lower case.
+    pub currency: String,
+    /// What is paid for.
+    pub lines: Vec<Line>,
+    /// The cart.
+    pub client_reference_id: Option<String>,
+    /// The shopper.
+    pub customer_email: Option<String>,
+    /// Of the session.
+    pub metadata: BTreeMap<String, String>,
+    /// Of its PaymentIntent.
+    pub payment_intent_metadata: BTreeMap<String, String>,
+    /// Once somebody paid.
+    pub payment_intent: Option<String>,
+    /// Where the shopper goes then.
+    pub success_url: String,
+    /// When it was made.
+    pub created: DateTime<Utc>,
+    /// When it ends.
+    pub expires_at: DateTime<Utc>,
+}
+
+impl Session {
+    /// As Stripe's API writes it. The address is there while the session is open.
+    pub(super) fn to_json(&self, base: &str) -> Value {
+        let open = self.status == SessionStatus::Open;
+        json!({
+            "id": self.id, "object": "checkout.session", "livemode": false, "mode": "payment",
+            "status": self.status, "payment_status": self.payment_status,
+            "amount_subtotal": self.amount_total, "amount_total": self.amount_total, "currency": self.currency,
+            "client_reference_id": self.client_reference_id, "customer": null, "customer_email": self.customer_email,
+            "metadata": self.metadata, "payment_intent": self.payment_intent, "success_url": self.success_url,
+            "cancel_url": null, "created": self.created.timestamp(), "expires_at": self.expires_at.timestamp(),
+            "url": open.then(|| format!("{base}/c/pay/{}", self.id)),
+            "automatic_tax": {"enabled": false, "liability": null, "provider": null, "status": null},
+            "custom_fields": [], "custom_text": {"after_submit": null, "shipping_address": null, "submit": null,
+            "terms_of_service_acceptance": null}, "payment_method_types": ["card", "us_bank_account"],
+            "shipping_options": [], "ui_mode": "hosted_page",
+        })
+    }
+}
+
+/// What was answered under an idempotency key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Stored {
+    pub(super) parameters: BTreeMap<String, String>,
+    pub(super) status: u16,
+    pub(super) body: Value,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Sessions {
+    sessions: Vec<Session>,
+    keys: HashMap<String, Stored>,
+}
+
+impl Sessions {
+    pub(super) fn load(file: Option<&Path>) -> Result<Self> {
+        match file {
+            Some(file) if file.exists() => {
+                let text = fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))?;
+                serde_json::from_str(&text).with_context(|| format!("{} is damaged; delete it", file.display()))
+            }
+            _ => Ok(Self::default()),
+        }
+    }
+
+    pub(super) fn save(&self, file: Option<&Path>) -> Result<()> {
+        let Some(file) = file else { return Ok(()) };
+        let beside = file.with_extension("new");
+        fs::write(&beside, serde_json::to_vec(self)?)?;
+        Ok(fs::rename(beside, file)?)
+    }
+
+    pub(super) fn all(&self) -> Vec<Session> {
+        self.sessions.clone()
+    }
+
+    pub(super) fn add(&mut self, session: Session) {
+        self.sessions.push(session);
+    }
+
+    pub(super) fn find(&self, id: &str) -> Option<&Session> {
+        self.sessions.iter().find(|session| session.id == id)
+    }
+
+    /// Changes a session that `may` be changed.
+    pub(super) fn change(
+        &mut self,
+        id: &str,
+        may: impl Fn(&Session) -> bool,
+        change: impl Fn(&mut Session),
+    ) -> Result<Session> {
+        let Some(session) = self.sessions.iter_mut().find(|session| session.id == id) else {
+            bail!("No such checkout.session: '{id}'")
+        };
+        if !may(session) {
+            bail!("the session is {:?}, its payment {:?}", session.status, session.payment_status)
+        }
+        change(session);
+        Ok(session.clone())
+    }
+
+    pub(super) fn expire_due(&mut self, now: DateTime<Utc>) -> Vec<Session> {
+        let due = self
+            .sessions
+            .iter_mut()
+            .filter(|session| session.status == SessionStatus::Open && session.expires_at <= now);
+        due.map(|session| {
+            session.status = SessionStatus::Expired;
+            session.clone()
+        })
+        .collect()
+    }
+
+    pub(super) fn stored(&self, key: &str) -> Option<&Stored> {
+        self.keys.get(key)
+    }
+
+    pub(super) fn store(&mut self, key: &str, stored: Stored) {
+        self.keys.insert(key.to_owned(), stored);
+    }
+}
