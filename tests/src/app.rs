@@ -1,0 +1,352 @@
+//! The product, running in a test.
+
+use std::{net::SocketAddr, time::Duration};
+
+use api::{ApiConfig, AppState, LinkNews};
+use chrono::{DateTime, Utc};
+use common::{clock::Clock, config::Env};
+use reqwest::{Method, header::HeaderMap};
+use sandbox::stripe::{StandIn, StandInConfig, sign};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use worker::WorkerConfig;
+
+use crate::TestDatabase;
+
+const KEY: &str = "test-key";
+const WEBHOOK_SECRET: &str = "whsec_test";
+
+/// What a test wants to be different.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    variables: Vec<(String, String)>,
+    clock: Clock,
+    worker: bool,
+    lease: Duration,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let variables = [
+            ("API_KEY", "old-key, test-key"),
+            ("STRIPE_WEBHOOK_SECRET", "whsec_other,whsec_test"),
+            ("STRIPE_SECRET_KEY", "sk_test_1"),
+            ("RATE_LIMIT_PER_MINUTE", "0"),
+        ];
+        Self {
+            variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+            clock: Clock::system(),
+            worker: true,
+            lease: Duration::from_secs(25),
+        }
+    }
+}
+
+impl Setup {
+    /// Sets a variable of the environment.
+    #[must_use]
+    pub fn set(mut self, name: &str, value: &str) -> Self {
+        self.variables.retain(|(known, _)| known != name);
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A clock that stands still.
+    #[must_use]
+    pub fn at(mut self, now: &str) -> Self {
+        self.clock = Clock::stopped_at(now.parse().expect("an instant"));
+        self
+    }
+
+    /// No worker, until the test starts one.
+    #[must_use]
+    pub fn without_worker(mut self) -> Self {
+        self.worker = false;
+        self
+    }
+
+    /// Starts it all.
+    ///
+    /// # Panics
+    /// If anything does not start.
+    pub async fn start(self) -> App {
+        App::start(self).await
+    }
+}
+
+/// A running product.
+#[derive(Debug)]
+pub struct App {
+    /// Its database.
+    pub database: TestDatabase,
+    /// Connections to it, for the test itself.
+    pub pool: PgPool,
+    /// Its time.
+    pub clock: Clock,
+    /// Its Stripe.
+    pub stripe: StandIn,
+    /// Where the api is.
+    pub address: SocketAddr,
+    http: reqwest::Client,
+    env: Env,
+    lease: Duration,
+    worker: Option<RunningWorker>,
+}
+
+/// A worker in this process.
+#[derive(Debug)]
+pub struct RunningWorker {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl RunningWorker {
+    /// Asks it to stop and waits until it has.
+    ///
+    /// # Panics
+    /// If it panicked.
+    pub async fn stop(self) {
+        let _ = self.stop.send(());
+        self.task.await.expect("a worker does not panic");
+    }
+}
+
+/// An answer of the api.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body as it came.
+    pub text: String,
+    /// The body, if it is JSON.
+    pub body: Value,
+}
+
+impl Answer {
+    /// `data` of a success.
+    ///
+    /// # Panics
+    /// If it is none, or has another status.
+    pub fn data(self, status: u16) -> Value {
+        assert_eq!((self.status, &self.body["success"]), (status, &json!(true)), "{}", self.text);
+        self.body["data"].clone()
+    }
+
+    /// Holds an error against its envelope.
+    ///
+    /// # Panics
+    /// If it is not this error.
+    pub fn is_error(&self, status: u16, code: &str) -> &Value {
+        assert_eq!((self.status, &self.body["error"]["code"]), (status, &json!(code)), "{}", self.text);
+        assert_eq!(self.body["success"], json!(false));
+        assert!(self.body["error"]["message"].as_str().is_some_and(|message| !message.is_empty()));
+        assert!(self.headers.contains_key("x-request-id"));
+        &self.body["error"]
+    }
+
+    /// A header's text, or nothing.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}
+
+/// A body for `POST /api/carts`.
+pub fn a_cart() -> Value {
+    json!({
+        "customerEmail": "ada@example.com", "customerName": "Ada Lovelace",
+        "items": [{"name": "Teapot", "quantity": 2, "price": 49.99}],
+    })
+}
+
+impl App {
+    /// Starts everything as it is by default.
+    pub async fn new() -> Self {
+        Setup::default().start().await
+    }
+
+    async fn start(setup: Setup) -> Self {
+        let database = TestDatabase::create().await;
+        let stripe = StandIn::start(StandInConfig {
+            bind_addr: SocketAddr::from(([127, 0, 0, 1], 0)),
+            webhook_url: None,
+            webhook_secret: WEBHOOK_SECRET.to_owned(),
+            file: None,
+            clock: setup.clock.clone(),
+        })
+        .await
+        .expect("the stand-in starts");
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        stripe.send_webhooks_to(Some(format!("http://{address}/api/webhooks/stripe")));
+
+        let mut env = Env::of(setup.variables);
+        env.or_set("DATABASE_URL", &database.url);
+        env.or_set("STRIPE_API_URL", stripe.url());
+        env.or_set("PUBLIC_URL", format!("http://{address}"));
+        let config = ApiConfig::from_env(&env).expect("a good configuration");
+        let pool = common::db::pool(database.options(), 10);
+        let news = LinkNews::start(pool.clone(), config.listen);
+        let router = api::router(AppState::new(pool.clone(), setup.clock.clone(), config, news));
+        tokio::spawn(api::serve(listener, router, std::future::pending(), Duration::from_secs(1)));
+
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(Duration::from_secs(30))
+            .build()
+            .expect("a client");
+        let mut app = Self {
+            database,
+            pool,
+            clock: setup.clock,
+            stripe,
+            address,
+            http,
+            env,
+            lease: setup.lease,
+            worker: None,
+        };
+        if setup.worker {
+            app.worker = Some(app.start_worker());
+        }
+        app
+    }
+
+    /// Starts a worker.
+    ///
+    /// # Panics
+    /// If its configuration is bad.
+    pub fn start_worker(&self) -> RunningWorker {
+        let mut config = WorkerConfig::from_env(&self.env).expect("a good configuration");
+        config.lease = self.lease;
+        config.shutdown_timeout = Duration::from_secs(5);
+        let (stop, stopped) = oneshot::channel();
+        let (pool, queue_pool) = (self.database.pool(5), self.database.pool(5));
+        let clock = self.clock.clone();
+        let task = tokio::spawn(async move {
+            worker::run(pool, queue_pool, clock, config, async {
+                let _ = stopped.await;
+            })
+            .await;
+        });
+        RunningWorker { stop, task }
+    }
+
+    /// Now, by the product's clock.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
+
+    /// An address of the api.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// A request with the key, to be changed and sent.
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, self.url(path)).header("x-api-key", KEY)
+    }
+
+    /// A request without anything.
+    pub fn bare_request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, self.url(path))
+    }
+
+    /// Sends a request.
+    ///
+    /// # Panics
+    /// If there is no answer.
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+        let response = request.send().await.expect("an answer");
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.expect("a whole answer");
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Answer { status, headers, text, body }
+    }
+
+    /// `GET`
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    /// `POST` with a body of JSON.
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// `PATCH` with a body of JSON.
+    pub async fn patch(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.request(Method::PATCH, path).json(body)).await
+    }
+
+    /// `DELETE`
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.send(self.request(Method::DELETE, path)).await
+    }
+
+    /// A new cart's id.
+    pub async fn cart(&self) -> String {
+        self.cart_of(&a_cart()).await
+    }
+
+    /// The id of a new cart with this body.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub async fn cart_of(&self, body: &Value) -> String {
+        let cart = self.post("/api/carts", body).await.data(201);
+        cart["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// The cart as it is now.
+    pub async fn show(&self, id: &str) -> Value {
+        self.get(&format!("/api/carts/{id}")).await.data(200)
+    }
+
+    /// Asks for a link.
+    pub async fn ask(&self, id: &str) -> Answer {
+        self.send(self.request(Method::POST, &format!("/api/carts/{id}/payment-link"))).await
+    }
+
+    /// Asks for a link and gets the session it leads to.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub async fn session(&self, id: &str) -> String {
+        let link = self.ask(id).await.data(200);
+        let url = link["paymentLink"].as_str().expect("a link");
+        url.rsplit('/').next().expect("a path").to_owned()
+    }
+
+    /// Sends an event as Stripe would.
+    pub async fn webhook(&self, event: &Value) -> Answer {
+        let body = event.to_string();
+        let signature = sign(&body, WEBHOOK_SECRET, self.now().timestamp());
+        self.signed_webhook(&body, &signature).await
+    }
+
+    /// Sends an event with any signature.
+    pub async fn signed_webhook(&self, body: &str, signature: &str) -> Answer {
+        let request = self.bare_request(Method::POST, "/api/webhooks/stripe");
+        self.send(request.header("stripe-signature", signature).body(body.to_owned())).await
+    }
+
+    /// Jobs that are neither done nor dead, but for those of schedules.
+    ///
+    /// # Panics
+    /// If Postgres is away.
+    pub async fn unfinished_jobs(&self) -> i64 {
+        sqlx::query_scalar("select count(*) from jobs where state in ('pending', 'running') and slot is null")
+            .fetch_one(&self.pool)
+            .await
+            .expect("Postgres is there")
+    }
+
+    /// Waits until no job is left to run.
+    pub async fn idle(&self) {
+        crate::eventually("no job is left", async || self.unfinished_jobs().await == 0).await;
+    }
+}

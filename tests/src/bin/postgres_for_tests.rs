@@ -1,0 +1,34 @@
+//! Starts a Postgres for a test run, migrates a template database in it, says
+//! where it is, and ends with its standard input: whoever started it may even
+//! be killed.
+
+use std::{io::Read, path::Path};
+
+use anyhow::{Context, Result};
+use common::{config::Env, db};
+use sandbox::postgres::{Durability, PrivatePostgres, become_ordinary_user, random_word};
+
+fn main() -> Result<()> {
+    let folder = std::env::temp_dir().join(format!("quick-checkout-tests-{}", random_word()));
+    let outcome = become_ordinary_user(&folder).and_then(|folder| serve(&folder));
+    let _ = std::fs::remove_dir_all(&folder);
+    outcome
+}
+
+fn serve(folder: &Path) -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        let durability = if std::env::args().any(|word| word == "--durable") { Durability::Full } else { Durability::None };
+        let postgres = PrivatePostgres::start(&folder.join("postgres"), durability).await?;
+        postgres.ensure_database("template").await?;
+        let options = db::options_from_env(&Env::of([("DATABASE_URL", postgres.url("template"))]))?;
+        let pool = db::pool(options, 1);
+        db::prepare(&pool).await?;
+        pool.close().await;
+        println!("{}", postgres.url("postgres"));
+        tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()))
+            .await?
+            .context("can't wait for the end of standard input")?;
+        postgres.stop().await
+    })
+}

@@ -1,0 +1,83 @@
+//! One Postgres for all tests of the process, one database a test.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+};
+
+use sqlx::{
+    AssertSqlSafe, Connection, PgConnection, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use uuid::Uuid;
+
+/// Ends when this process does: its standard input closes then.
+struct Server {
+    _process: Child,
+    url: String,
+}
+
+static SERVER: OnceLock<Server> = OnceLock::new();
+
+/// The folder of the binaries that were built beside this test.
+pub(crate) fn binaries() -> PathBuf {
+    let test = std::env::current_exe().expect("a process knows its binary");
+    test.ancestors().nth(2).expect("target/<profile>/deps/test").to_owned()
+}
+
+fn server() -> &'static Server {
+    SERVER.get_or_init(|| {
+        let mut process = Command::new(binaries().join("postgres_for_tests"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("cargo builds the binaries of this package before its tests");
+        let mut url = String::new();
+        let stdout = process.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut url).expect("postgres_for_tests says where it is");
+        assert!(url.starts_with("postgres"), "postgres_for_tests did not start; its message is above");
+        Server { _process: process, url: url.trim().to_owned() }
+    })
+}
+
+/// A database of one test, as migrated as a new one.
+#[derive(Debug, Clone)]
+pub struct TestDatabase {
+    /// For `DATABASE_URL`.
+    pub url: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl TestDatabase {
+    /// Clones the template.
+    ///
+    /// # Panics
+    /// If Postgres refuses.
+    pub async fn create() -> Self {
+        let name = format!("test_{}", Uuid::new_v4().simple());
+        let admin_url = tokio::task::spawn_blocking(|| server().url.clone()).await.expect("it does not panic");
+        let mut admin = PgConnection::connect(&admin_url).await.expect("Postgres is there");
+        sqlx::query(AssertSqlSafe(format!("create database {name} template template")))
+            .execute(&mut admin)
+            .await
+            .expect("the template can be cloned");
+        let url = admin_url.rsplit_once('/').map(|(server, _)| format!("{server}/{name}")).expect("a URL with a path");
+        Self { url, name }
+    }
+
+    /// How to connect.
+    ///
+    /// # Panics
+    /// Never: the URL is well-formed.
+    pub fn options(&self) -> PgConnectOptions {
+        self.url.parse().expect("a well-formed URL")
+    }
+
+    /// A pool of its own.
+    pub fn pool(&self, connections: u32) -> PgPool {
+        PgPoolOptions::new().max_connections(connections).connect_lazy_with(self.options())
+    }
+}

@@ -1,0 +1,113 @@
+//! The real binaries, as processes.
+
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    sync::mpsc,
+};
+
+use crate::database::binaries;
+
+static BUILT: OnceLock<()> = OnceLock::new();
+
+/// A binary of this workspace, built as this test was.
+fn binary(name: &str) -> PathBuf {
+    BUILT.get_or_init(|| {
+        // Tests of this package build its own binaries only. With the whole
+        // workspace selected the features are those of `cargo test --workspace`,
+        // so this compiles nothing that is not there already.
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        if binaries().ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().expect("cargo is there").success(), "the binaries should build");
+    });
+    binaries().join(name)
+}
+
+/// A process that is killed when the test ends.
+#[derive(Debug)]
+pub struct Process {
+    child: tokio::process::Child,
+    /// Its lines on standard error; read all the time, or it would block on a full pipe.
+    log: mpsc::UnboundedReceiver<String>,
+}
+
+impl Process {
+    /// Starts a binary with exactly these variables.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start<'a>(name: &str, variables: impl IntoIterator<Item = (&'a str, String)>) -> Self {
+        let name = name.to_owned();
+        let path = tokio::task::spawn_blocking(move || binary(&name)).await.expect("it builds");
+        let mut child = tokio::process::Command::new(path)
+            .env_clear()
+            .env("PATH", std::env::var("PATH").unwrap_or_default())
+            .envs(variables)
+            .current_dir(std::env::temp_dir()) // where there is no .env
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("it starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        let (sender, log) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                let _ = sender.send(line);
+            }
+        });
+        Self { child, log }
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// If it has ended.
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.child.id().expect("it runs");
+        kill(Pid::from_raw(pid.cast_signed()), signal).expect("it runs");
+    }
+
+    /// Reads its log until a line holds `text`, and answers that line.
+    ///
+    /// # Panics
+    /// If it ends before, or stays silent.
+    pub async fn says(&mut self, text: &str) -> String {
+        let found = tokio::time::timeout(std::time::Duration::from_secs(30), async {
+            while let Some(line) = self.log.recv().await {
+                if line.contains(text) {
+                    return line;
+                }
+            }
+            panic!("it ended without saying {text:?}");
+        });
+        found.await.unwrap_or_else(|_| panic!("it did not say {text:?} in time"))
+    }
+
+    /// The next line of its log; `None` once it has ended.
+    pub async fn next_line(&mut self) -> Option<String> {
+        self.log.recv().await
+    }
+
+    /// Waits until it has ended, and answers its exit code (none: a signal ended it).
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub async fn ends(&mut self) -> Option<i32> {
+        let status = tokio::time::timeout(std::time::Duration::from_secs(30), self.child.wait());
+        status.await.expect("it should end").expect("it can be waited for").code()
+    }
+}

@@ -1,0 +1,127 @@
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+use tests::{App, Setup, a_cart, eventually};
+use common::{carts, jobs::ExpireCarts};
+
+async fn run_expiry(app: &App) {
+    queue::enqueue(&mut *app.pool.acquire().await.unwrap(), &ExpireCarts {}).await.unwrap();
+    app.idle().await;
+}
+
+fn left(at: chrono::DateTime<chrono::Utc>) -> Value {
+    let mut cart = a_cart();
+    cart["abandonedAt"] = json!(at);
+    cart
+}
+
+#[tokio::test]
+async fn carts_expire_exactly_when_they_are_too_old() {
+    let app = Setup::default().at("2026-03-10T12:00:00Z").set("CART_TTL", "30d").start().await;
+    let ttl = TimeDelta::days(30);
+    let old = app.cart_of(&left(app.now() - ttl - TimeDelta::milliseconds(1))).await;
+    let not_yet = app.cart_of(&left(app.now() - ttl)).await;
+    let recovered = app.cart_of(&left(app.now() - ttl * 2)).await;
+    app.patch(&format!("/api/carts/{recovered}"), &json!({"status": "recovered"})).await.data(200);
+    run_expiry(&app).await;
+    let cart = app.show(&old).await;
+    assert_eq!((&cart["status"], &cart["expiredAt"]), (&json!("expired"), &json!(app.now())));
+    assert_eq!(app.show(&not_yet).await["status"], "abandoned");
+    assert_eq!(app.show(&recovered).await["status"], "recovered");
+}
+
+#[tokio::test]
+async fn a_good_recovery_link_and_a_payment_under_way_spare_a_cart() {
+    let app = Setup::default().at("2026-03-10T12:00:00Z").set("CART_TTL", "1d").set("PAYMENT_LINK_TTL", "7d").start().await;
+    let (linked, paying) = (app.cart().await, app.cart().await);
+    app.session(&linked).await;
+    let session = app.session(&paying).await;
+    app.stripe.pay_later(&session).await.unwrap();
+
+    app.clock.advance(TimeDelta::days(7) - TimeDelta::seconds(1));
+    run_expiry(&app).await;
+    assert_eq!(app.show(&linked).await["status"], "abandoned");
+    app.clock.advance(TimeDelta::seconds(1));
+    run_expiry(&app).await;
+    assert_eq!(app.show(&linked).await["status"], "expired");
+    assert_eq!(app.show(&paying).await["status"], "abandoned", "its money is under way");
+
+    app.stripe.money_arrives(&session, false).await.unwrap();
+    run_expiry(&app).await;
+    assert_eq!(app.show(&paying).await["status"], "expired");
+}
+
+#[tokio::test]
+async fn the_session_of_an_expired_cart_is_closed() {
+    // The recovery link ends before the session that Stripe takes at least.
+    let app = Setup::default().at("2026-03-10T12:00:00Z").set("CART_TTL", "1m").set("PAYMENT_LINK_TTL", "2m").start().await;
+    let id = app.cart().await;
+    app.session(&id).await;
+    app.clock.advance(TimeDelta::minutes(3));
+    run_expiry(&app).await;
+    assert_eq!(app.show(&id).await["status"], "expired");
+    assert_eq!(app.stripe.sessions()[0].status, sandbox::stripe::SessionStatus::Expired);
+}
+
+#[tokio::test]
+async fn several_workers_share_one_expiry() {
+    let app = Setup::default().without_worker().start().await;
+    sqlx::query(
+        "insert into carts (id, customer_email, customer_name, items, total_minor, currency, abandoned_at)
+         select 'cart_' || n, 'e', 'n', '[]', 100, 'usd', now() - interval '40 days' from generate_series(1, 20000) n",
+    )
+    .execute(&app.pool)
+    .await
+    .unwrap();
+    let now = app.now();
+    let workers: Vec<_> = (0..4)
+        .map(|_| {
+            let pool = app.pool.clone();
+            tokio::spawn(async move {
+                let mut expired = 0;
+                loop {
+                    let mut tx = pool.begin().await.unwrap();
+                    let batch = carts::expire_older_than(&mut tx, now - TimeDelta::days(30), 500, now).await.unwrap();
+                    tx.commit().await.unwrap();
+                    expired += batch.expired;
+                    if batch.looked_at == 0 {
+                        return expired;
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut expired = 0;
+    for worker in workers {
+        expired += worker.await.unwrap();
+    }
+    assert_eq!(expired, 20_000);
+    assert_eq!(app.get("/api/carts?status=expired").await.data(200)["pagination"]["total"], json!(20_000));
+}
+
+#[tokio::test]
+async fn the_schedules_run_by_themselves_and_a_slot_once() {
+    let app = Setup::default()
+        .set("EXPIRY_SCHEDULE", "* * * * * *")
+        .set("ROLLUP_SCHEDULE", "* * * * * *")
+        .without_worker()
+        .start()
+        .await;
+    let (one, two) = (app.start_worker(), app.start_worker());
+    let slots = async |kind: &str| -> (i64, i64) {
+        sqlx::query_as("select count(*), count(distinct slot) from jobs where kind = $1 and state = 'done'")
+            .bind(kind)
+            .fetch_one(&app.pool)
+            .await
+            .unwrap()
+    };
+    eventually("three slots of each ran", async || {
+        slots("expire_carts").await.1 >= 3 && slots("roll_up_days").await.1 >= 3
+    })
+    .await;
+    one.stop().await;
+    two.stop().await;
+    for kind in ["expire_carts", "roll_up_days"] {
+        let (jobs, different) = slots(kind).await;
+        assert_eq!(jobs, different, "{kind} ran twice for a slot");
+    }
+}

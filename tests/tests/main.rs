@@ -1,0 +1,12 @@
+//! All tests against the running product. One binary, one Postgres.
+
+mod analytics;
+mod carts;
+mod errors;
+mod expiry;
+mod payment_links;
+mod pay_page;
+mod processes;
+mod queue_promises;
+mod stripe_faults;
+mod webhooks;

@@ -1,0 +1,221 @@
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use chrono::TimeDelta;
+use reqwest::Method;
+use sandbox::stripe::{Fault, Operation, SessionStatus};
+use serde_json::{Value, json};
+use tests::{App, Setup, a_cart, eventually};
+
+fn open_sessions(app: &App) -> usize {
+    app.stripe.sessions().iter().filter(|session| session.status == SessionStatus::Open).count()
+}
+
+#[tokio::test]
+async fn a_link_is_made_and_answered_again() {
+    let app = App::new().await;
+    let id = app.cart().await;
+    let before = app.now();
+    let link = app.ask(&id).await.data(200);
+    let instant = |value: &Value| value.as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap();
+    let (expires_at, recovery) = (instant(&link["expiresAt"]), instant(&link["recoveryExpiresAt"]));
+    assert!(expires_at > before + TimeDelta::hours(23) && expires_at <= before + TimeDelta::hours(24));
+    assert!(recovery >= before + TimeDelta::days(7) && recovery < before + TimeDelta::days(7) + TimeDelta::minutes(1));
+    assert!(link["recoveryUrl"].as_str().unwrap().starts_with(&app.url("/pay/")));
+    assert_eq!(app.ask(&id).await.data(200), link, "a live link is answered at once");
+    let cart = app.show(&id).await;
+    assert_eq!((&cart["paymentLink"], &cart["paymentLinkExpiresAt"]), (&link["paymentLink"], &link["expiresAt"]));
+    let mut shown = app.get(&format!("/api/carts/{id}/payment-link")).await.data(200);
+    assert_eq!(shown["status"].take(), "ready");
+    assert_eq!(shown["paymentLink"], link["paymentLink"]);
+
+    let session = &app.stripe.sessions()[0];
+    assert_eq!((session.amount_total, session.currency.as_str()), (9_998, "usd"));
+    assert_eq!(session.client_reference_id.as_deref(), Some(id.as_str()));
+    assert_eq!(session.metadata["cart_id"], id);
+    assert_eq!(session.payment_intent_metadata["cart_id"], id);
+    assert_eq!(session.customer_email.as_deref(), Some("ada@example.com"));
+}
+
+#[tokio::test]
+async fn twenty_at_once_make_one_session() {
+    let app = Arc::new(App::new().await);
+    let id = app.cart().await;
+    let asks: Vec<_> = (0..20)
+        .map(|_| {
+            let (app, id) = (app.clone(), id.clone());
+            tokio::spawn(async move { app.ask(&id).await.data(200)["paymentLink"].as_str().unwrap().to_owned() })
+        })
+        .collect();
+    let mut links = HashSet::new();
+    for ask in asks {
+        links.insert(ask.await.unwrap());
+    }
+    assert_eq!(links.len(), 1);
+    assert_eq!(app.stripe.sessions().len(), 1);
+    assert_eq!(app.stripe.calls(Operation::Create), 1);
+}
+
+#[tokio::test]
+async fn without_a_worker_it_is_accepted_and_made_later() {
+    let app = Setup::default().without_worker().set("PAYMENT_LINK_WAIT", "200ms").start().await;
+    let id = app.cart().await;
+    let path = format!("/api/carts/{id}/payment-link");
+    let accepted = app.ask(&id).await;
+    assert_eq!((accepted.header("location"), accepted.header("retry-after")), (path.as_str(), "2"));
+    let pending = accepted.data(202);
+    assert_eq!(pending["status"], "pending");
+    let again = app.ask(&id).await.data(202);
+    assert_eq!(again["jobId"], pending["jobId"], "asking twice queues one job");
+    let shown = app.get(&path).await.data(200);
+    assert_eq!((&shown["status"], &shown["attempts"]), (&json!("pending"), &json!(0)));
+    let worker = app.start_worker();
+    eventually("the link is ready", async || app.get(&path).await.data(200)["status"] == "ready").await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn prefer_says_how_long_to_wait() {
+    let app = Setup::default().without_worker().start().await; // waits ten seconds by default
+    let id = app.cart().await;
+    for prefer in ["respond-async", "wait=0", "handling=lenient, Respond-Async"] {
+        let request = app.request(Method::POST, &format!("/api/carts/{id}/payment-link")).header("prefer", prefer);
+        let answer = tokio::time::timeout(Duration::from_secs(5), app.send(request)).await.expect("it does not wait");
+        answer.data(202);
+    }
+}
+
+#[tokio::test]
+async fn polling_alone_works_too() {
+    let app = Setup::default().set("QUEUE_LISTEN", "off").start().await;
+    let id = app.cart().await;
+    app.ask(&id).await.data(200);
+}
+
+#[tokio::test]
+async fn carts_that_cannot_be_paid_are_refused_before_stripe_is_asked() {
+    let app = App::new().await;
+    for status in ["recovered", "expired"] {
+        let id = app.cart().await;
+        app.patch(&format!("/api/carts/{id}"), &json!({"status": status})).await.data(200);
+        app.ask(&id).await.is_error(409, "CONFLICT");
+    }
+    for (price, quantity) in [(json!(0.49), 1), (json!(0), 1), (json!(999_999.99), 2)] {
+        let mut cart = a_cart();
+        cart["items"] = json!([{"name": "x", "quantity": quantity, "price": price}]);
+        let id = app.cart_of(&cart).await;
+        assert_eq!(app.ask(&id).await.is_error(422, "VALIDATION_ERROR")["details"][0]["field"], "totalValue");
+    }
+    let mut cart = a_cart();
+    cart["items"] = json!([{"name": "x", "quantity": 1, "price": 0.5}]);
+    app.session(&app.cart_of(&cart).await).await;
+    assert_eq!(app.stripe.calls(Operation::Create), 1);
+}
+
+#[tokio::test]
+async fn an_old_session_is_closed_before_the_next_is_made() {
+    let app = Setup::default().at("2026-03-10T12:00:00Z").start().await;
+    let id = app.cart().await;
+    let first = app.ask(&id).await.data(200);
+    app.clock.advance(TimeDelta::hours(24));
+    let cart = app.show(&id).await;
+    assert_eq!((&cart["paymentLink"], &cart["paymentLinkExpiresAt"]), (&Value::Null, &Value::Null));
+    let second = app.ask(&id).await.data(200);
+    assert_ne!(first["paymentLink"], second["paymentLink"]);
+    assert_eq!(first["recoveryUrl"], second["recoveryUrl"], "one token a cart, for its life");
+    assert_ne!(first["recoveryExpiresAt"], second["recoveryExpiresAt"]);
+    assert_eq!((app.stripe.sessions().len(), open_sessions(&app)), (2, 1));
+}
+
+#[tokio::test]
+async fn the_old_session_turns_out_to_be_paid() {
+    let app = Setup::default().at("2026-03-10T12:00:00Z").start().await;
+    let id = app.cart().await;
+    let session = app.session(&id).await;
+    app.stripe.send_webhooks_to(None); // Stripe's events get lost
+    app.stripe.pay(&session).await.unwrap();
+    app.clock.advance(TimeDelta::hours(24));
+    app.ask(&id).await.is_error(409, "CONFLICT");
+    assert_eq!(app.show(&id).await["status"], "recovered");
+    assert_eq!(app.stripe.sessions().len(), 1);
+}
+
+#[tokio::test]
+async fn sessions_are_closed_when_the_cart_is_done_with() {
+    let app = App::new().await;
+    let (recovered, expired, deleted) = (app.cart().await, app.cart().await, app.cart().await);
+    for id in [&recovered, &expired, &deleted] {
+        app.session(id).await;
+    }
+    app.patch(&format!("/api/carts/{recovered}"), &json!({"status": "recovered"})).await.data(200);
+    app.patch(&format!("/api/carts/{expired}"), &json!({"status": "expired"})).await.data(200);
+    app.delete(&format!("/api/carts/{deleted}")).await.data(200);
+    assert_eq!(app.show(&recovered).await["paymentLink"], Value::Null);
+    eventually("all sessions are closed", async || open_sessions(&app) == 0).await;
+    app.idle().await;
+    // A cart that comes back has to ask anew.
+    app.patch(&format!("/api/carts/{expired}"), &json!({"status": "abandoned"})).await.data(200);
+    assert_eq!(app.show(&expired).await["paymentLink"], Value::Null);
+    app.session(&expired).await;
+    assert_eq!(open_sessions(&app), 1);
+}
+
+#[tokio::test]
+async fn a_request_withdrawn_while_stripe_works_leaves_no_open_session() {
+    let app = Arc::new(App::new().await);
+    for end in ["recovered", "expired", "deleted"] {
+        let id = app.cart().await;
+        let calls = app.stripe.calls(Operation::Create);
+        app.stripe.fail_next(Operation::Create, Fault::Slow(Duration::from_millis(700)));
+        let ask = tokio::spawn({
+            let (app, id) = (app.clone(), id.clone());
+            async move { app.ask(&id).await }
+        });
+        eventually("Stripe is being asked", async || app.stripe.calls(Operation::Create) > calls).await;
+        let path = format!("/api/carts/{id}");
+        match end {
+            "deleted" => app.delete(&path).await.data(200),
+            status => app.patch(&path, &json!({"status": status})).await.data(200),
+        };
+        ask.await.unwrap().is_error(409, "CONFLICT");
+        app.idle().await;
+        assert_eq!(open_sessions(&app), 0, "{end}");
+    }
+    assert_eq!(app.stripe.sessions().len(), 3);
+}
+
+#[tokio::test]
+async fn a_payment_under_way_allows_no_second_link() {
+    let app = App::new().await;
+    let id = app.cart().await;
+    let session = app.session(&id).await;
+    app.stripe.pay_later(&session).await.unwrap();
+    app.ask(&id).await.is_error(409, "CONFLICT");
+    assert_eq!(app.show(&id).await["paymentLink"], Value::Null);
+    app.stripe.money_arrives(&session, false).await.unwrap();
+    assert_ne!(app.session(&id).await, session, "a failed payment frees the cart");
+}
+
+#[tokio::test]
+async fn the_database_allows_one_pending_and_one_open_link_a_cart() {
+    let app = Setup::default().without_worker().start().await;
+    let insert = async |version: i32, status: &str| {
+        sqlx::query(
+            "insert into payment_links (cart_id, version, status, job_id, session_id, url, session_expires_at, created_at, updated_at)
+             values ('cart_x', $1, $2, gen_random_uuid(), 'cs_' || $1, 'https://x', now(), now(), now())",
+        )
+        .bind(version)
+        .bind(status)
+        .execute(&app.pool)
+        .await
+    };
+    let constraint = |result: sqlx::Result<_>| match result {
+        Err(sqlx::Error::Database(error)) => error.constraint().map(str::to_owned),
+        _ => None,
+    };
+    insert(1, "open").await.unwrap();
+    for (version, status) in [(2, "open"), (3, "closing"), (4, "processing")] {
+        assert_eq!(constraint(insert(version, status).await).as_deref(), Some("payment_links_one_open"));
+    }
+    insert(5, "pending").await.unwrap();
+    assert_eq!(constraint(insert(6, "pending").await).as_deref(), Some("payment_links_one_pending"));
+}

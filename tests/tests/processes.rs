@@ -1,0 +1,253 @@
+//! The real binaries, configured by the environment alone.
+
+use std::{net::SocketAddr, time::Duration};
+
+use common::clock::Clock;
+use nix::sys::signal::Signal;
+use sandbox::stripe::{Fault, Operation, SessionStatus, StandIn, StandInConfig};
+use serde_json::{Value, json};
+use tests::{TestDatabase, a_cart, eventually, processes::Process, within};
+use tokio::net::TcpListener;
+
+const SECRET: &str = "whsec_processes";
+
+struct Shop {
+    database: TestDatabase,
+    stripe: StandIn,
+    http: reqwest::Client,
+    address: SocketAddr,
+}
+
+impl Shop {
+    async fn open() -> Self {
+        let database = TestDatabase::create().await;
+        // A port that was free a moment ago.
+        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let stripe = StandIn::start(StandInConfig {
+            bind_addr: "127.0.0.1:0".parse().unwrap(),
+            webhook_url: Some(format!("http://{address}/api/webhooks/stripe")),
+            webhook_secret: SECRET.to_owned(),
+            file: None,
+            clock: Clock::system(),
+        })
+        .await
+        .unwrap();
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { database, stripe, http, address }
+    }
+
+    fn api_variables(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("DATABASE_URL", self.database.url.clone()),
+            ("API_KEY", "key".to_owned()),
+            ("BIND_ADDR", self.address.to_string()),
+            ("PUBLIC_URL", format!("http://{}", self.address)),
+            ("STRIPE_WEBHOOK_SECRET", SECRET.to_owned()),
+            ("LOG_FORMAT", "json".to_owned()),
+        ]
+    }
+
+    fn worker_variables(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("DATABASE_URL", self.database.url.clone()),
+            ("PUBLIC_URL", format!("http://{}", self.address)),
+            ("STRIPE_SECRET_KEY", "sk_test_processes".to_owned()),
+            ("STRIPE_API_URL", self.stripe.url()),
+        ]
+    }
+
+    async fn api(&self) -> Process {
+        let mut api = Process::start("api", self.api_variables()).await;
+        api.says("api is listening").await;
+        api
+    }
+
+    async fn worker(&self) -> Process {
+        let mut worker = Process::start("worker", self.worker_variables()).await;
+        worker.says("worker is working").await;
+        worker
+    }
+
+    async fn call(&self, request: reqwest::RequestBuilder) -> (u16, Value) {
+        let response = request.header("x-api-key", "key").send().await.unwrap();
+        (response.status().as_u16(), response.json().await.unwrap())
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    async fn cart(&self) -> String {
+        let (status, body) = self.call(self.http.post(self.url("/api/carts")).json(&a_cart())).await;
+        assert_eq!(status, 201, "{body}");
+        body["data"]["id"].as_str().unwrap().to_owned()
+    }
+
+    async fn link(&self, id: &str) -> (u16, Value) {
+        self.call(self.http.post(self.url(&format!("/api/carts/{id}/payment-link")))).await
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        self.call(self.http.get(self.url(path))).await.1["data"].clone()
+    }
+}
+
+#[tokio::test]
+async fn one_api_and_two_workers_go_from_a_cart_to_its_recovery() {
+    let shop = Shop::open().await;
+    // All three migrate the empty schema side by side … this one is a copy of the
+    // template, so they find it migrated; `an_empty_database` starts from nothing.
+    let (mut api, mut one, mut two) = tokio::join!(shop.api(), shop.worker(), shop.worker());
+    let id = shop.cart().await;
+    let (status, link) = shop.link(&id).await;
+    assert_eq!(status, 200, "{link}");
+    // A shopper presses Pay on the page.
+    let page = link["data"]["paymentLink"].as_str().unwrap();
+    let paid = shop.http.post(format!("{page}/pay")).send().await.unwrap();
+    assert_eq!(paid.status(), 200, "and is led to the page that says thanks");
+    assert!(paid.text().await.unwrap().contains("Thank you"));
+    assert_eq!(shop.get(&format!("/api/carts/{id}")).await["status"], "recovered");
+    assert_eq!(shop.get("/api/analytics?period=7d").await["summary"]["totalRecovered"], json!(1));
+    for process in [&mut api, &mut one, &mut two] {
+        process.signal(Signal::SIGTERM);
+        assert_eq!(process.ends().await, Some(0));
+    }
+}
+
+#[tokio::test]
+async fn an_empty_database_is_migrated_by_whoever_comes_first() {
+    let mut shop = Shop::open().await;
+    let pool = shop.database.pool(1);
+    sqlx::query("drop schema public cascade").execute(&pool).await.unwrap();
+    sqlx::query("create schema public").execute(&pool).await.unwrap();
+    shop.database = shop.database.clone();
+    let (_api, _one, _two) = tokio::join!(shop.api(), shop.worker(), shop.worker());
+    let id = shop.cart().await;
+    assert_eq!(shop.link(&id).await.0, 200);
+}
+
+/// The worker is killed after it asked Stripe and before it heard the answer.
+#[tokio::test]
+async fn a_worker_killed_in_the_middle_of_a_link_costs_half_a_minute_and_no_second_session() {
+    let shop = Shop::open().await;
+    let (_api, mut doomed) = tokio::join!(shop.api(), shop.worker());
+    shop.stripe.fail_next(Operation::Create, Fault::Slow(Duration::from_secs(3)));
+    let id = shop.cart().await;
+    let request = shop.http.post(shop.url(&format!("/api/carts/{id}/payment-link"))).header("prefer", "respond-async");
+    assert_eq!(shop.call(request).await.0, 202);
+    eventually("Stripe was asked", async || shop.stripe.calls(Operation::Create) == 1).await;
+    doomed.signal(Signal::SIGKILL);
+    assert_eq!(doomed.ends().await, None);
+    let _other = shop.worker().await;
+    within(Duration::from_secs(30), "another worker made the link", async || {
+        shop.get(&format!("/api/carts/{id}/payment-link")).await["status"] == "ready"
+    })
+    .await;
+    let open = shop.stripe.sessions().iter().filter(|session| session.status == SessionStatus::Open).count();
+    assert_eq!((open, shop.stripe.sessions().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn postgres_away_at_the_start_is_waited_for() {
+    let shop = Shop::open().await;
+    let postgres: SocketAddr = shop.database.options().get_host().parse().map(|ip: std::net::IpAddr| (ip, shop.database.options().get_port()).into()).unwrap();
+    // A door that opens later: nothing listens there yet.
+    let door = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let mut variables = shop.api_variables();
+    variables[0].1 = shop.database.url.replace(&postgres.to_string(), &door.to_string());
+    let mut api = Process::start("api", variables).await;
+    api.says("Postgres is not there yet, waiting for it").await;
+    let listener = TcpListener::bind(door).await.unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut server = tokio::net::TcpStream::connect(postgres).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    api.says("Postgres is there, going on").await;
+    eventually("it is ready", async || shop.http.get(shop.url("/readyz")).send().await.is_ok_and(|answer| answer.status() == 200)).await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_at_the_start_is_said_in_one_line() {
+    let shop = Shop::open().await;
+    let other_database = shop.database.url.replace(&shop.database.name, "no_such_database");
+    let wrong_password = {
+        let (before, after) = shop.database.url.split_once("postgres:").map(|_| shop.database.url.rsplit_once('@').unwrap()).unwrap();
+        let (user, _) = before.rsplit_once(':').unwrap();
+        format!("{user}:wrong@{after}")
+    };
+    let without = |variables: Vec<(&'static str, String)>, name: &str| {
+        variables.into_iter().filter(|(known, _)| *known != name).collect::<Vec<_>>()
+    };
+    let with = |variables: Vec<(&'static str, String)>, name: &'static str, value: &str| {
+        let mut variables = without(variables, name);
+        variables.push((name, value.to_owned()));
+        variables
+    };
+    let (api, worker) = (shop.api_variables(), shop.worker_variables());
+    let cases = [
+        ("api", without(api.clone(), "API_KEY"), "api: API_KEY is not set; it takes one key, or several separated by commas"),
+        ("api", without(api.clone(), "DATABASE_URL"), "api: DATABASE_URL is not set; it takes postgres://"),
+        ("api", without(api.clone(), "STRIPE_WEBHOOK_SECRET"), "api: STRIPE_WEBHOOK_SECRET is not set"),
+        ("api", with(api.clone(), "DATABASE_URL", "mysql://x"), "api: DATABASE_URL is malformed; it takes postgres://"),
+        ("api", with(api.clone(), "DATABASE_URL", &other_database), "api: DATABASE_URL: Postgres refuses it"),
+        ("api", with(api.clone(), "DATABASE_URL", &wrong_password), "api: DATABASE_URL: Postgres refuses it"),
+        ("api", with(api.clone(), "BIND_ADDR", "3000"), r#"api: BIND_ADDR is "3000"; it takes an address and a port"#),
+        ("api", with(api.clone(), "CURRENCY", "dollars"), r#"api: CURRENCY is "dollars"; it takes an ISO 4217 code"#),
+        ("api", with(api.clone(), "TRUSTED_PROXIES", "10.0.0.0/33"), r#"api: TRUSTED_PROXIES is "10.0.0.0/33"; it takes networks"#),
+        ("api", with(api.clone(), "PAYMENT_LINK_WAIT", "10"), r#"api: PAYMENT_LINK_WAIT is "10"; it takes a duration"#),
+        ("worker", without(worker.clone(), "STRIPE_SECRET_KEY"), "worker: STRIPE_SECRET_KEY is not set"),
+        ("worker", with(worker.clone(), "WORKER_QUEUES", "expiry,mail"), r#"worker: WORKER_QUEUES is "mail"; it takes queues"#),
+        ("worker", with(worker.clone(), "EXPIRY_SCHEDULE", "every day"), r#"worker: EXPIRY_SCHEDULE is "every day" ("#),
+        ("worker", with(worker.clone(), "WORKER_CONCURRENCY", "0"), r#"worker: WORKER_CONCURRENCY is "0"; it takes a whole number"#),
+        ("worker", with(worker.clone(), "CART_TTL", "forever"), r#"worker: CART_TTL is "forever"; it takes a duration"#),
+    ];
+    for (binary, variables, line) in cases {
+        let mut process = Process::start(binary, variables).await;
+        let said = process.says(line).await;
+        assert!(said.starts_with(line) && !said.contains("wrong@"), "{said}");
+        assert_eq!(process.ends().await, Some(1), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn logs_hold_no_personal_data_and_one_line_a_request() {
+    let shop = Shop::open().await;
+    let mut api = shop.api().await;
+    let id = shop.cart().await;
+    let (_, body) = shop.call(shop.http.get(shop.url(&format!("/api/carts/{id}?who=ada@example.com")))).await;
+    assert_eq!(body["data"]["customerName"], "Ada Lovelace");
+    let _ = shop.http.get(shop.url("/pay/secret-token")).send().await.unwrap();
+    api.signal(Signal::SIGTERM);
+    let mut lines = Vec::new();
+    while let Some(line) = api.next_line().await {
+        lines.push(line);
+    }
+    let requests: Vec<Value> = lines
+        .iter()
+        .map(|line| serde_json::from_str::<Value>(line).expect("every line is JSON"))
+        .filter(|line| line["message"] == "request")
+        .collect();
+    assert_eq!(requests.len(), 3, "{lines:?}");
+    assert_eq!((&requests[1]["route"], &requests[1]["status"]), (&json!("/api/carts/{id}"), &json!(200)));
+    for word in ["ada", "Ada", "Teapot", "secret-token", "127.0.0.1:5"] {
+        assert!(!lines.iter().any(|line| line.contains(word)), "{word}: {lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_worker_tells_its_health_where_it_is_asked_to() {
+    let shop = Shop::open().await;
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let mut variables = shop.worker_variables();
+    variables.push(("HEALTH_ADDR", address.to_string()));
+    let mut worker = Process::start("worker", variables).await;
+    worker.says("worker is working").await;
+    for path in ["healthz", "readyz"] {
+        assert_eq!(shop.http.get(format!("http://{address}/{path}")).send().await.unwrap().status(), 200);
+    }
+}

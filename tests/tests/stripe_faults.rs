@@ -1,0 +1,131 @@
+use std::time::Duration;
+
+use sandbox::stripe::{Fault, Operation, SessionStatus};
+use serde_json::json;
+use tests::{App, Setup, eventually};
+
+fn open_sessions(app: &App) -> usize {
+    app.stripe.sessions().iter().filter(|session| session.status == SessionStatus::Open).count()
+}
+
+/// Whatever happens on the way, the link comes within the wait and there is one session.
+#[tokio::test]
+async fn what_heals_is_tried_again_and_makes_one_session() {
+    for fault in [
+        Fault::RateLimited { retry_after: 1 },
+        Fault::ResetBefore,
+        Fault::ResetAfter,
+        Fault::HtmlBadGateway,
+        Fault::Garbage,
+        Fault::Slow(Duration::from_millis(300)),
+    ] {
+        let app = Setup::default().set("PAYMENT_LINK_WAIT", "25s").start().await;
+        app.stripe.fail_next(Operation::Create, fault);
+        let id = app.cart().await;
+        let link = app.ask(&id).await.data(200);
+        assert_eq!(app.stripe.sessions().len(), 1, "{fault:?}");
+        assert_eq!(open_sessions(&app), 1, "{fault:?}");
+        assert!(link["paymentLink"].as_str().unwrap().ends_with(&app.stripe.sessions()[0].id));
+    }
+}
+
+#[tokio::test]
+async fn several_faults_in_a_row() {
+    let app = Setup::default().set("PAYMENT_LINK_WAIT", "25s").start().await;
+    for fault in [Fault::ResetAfter, Fault::HtmlBadGateway, Fault::ResetBefore] {
+        app.stripe.fail_next(Operation::Create, fault);
+    }
+    let id = app.cart().await;
+    app.ask(&id).await.data(200);
+    assert_eq!((app.stripe.sessions().len(), app.stripe.calls(Operation::Create)), (1, 4));
+}
+
+#[tokio::test]
+async fn a_retry_after_is_kept() {
+    let app = Setup::default().set("PAYMENT_LINK_WAIT", "300ms").start().await;
+    app.stripe.fail_next(Operation::Create, Fault::RateLimited { retry_after: 90 });
+    let id = app.cart().await;
+    app.ask(&id).await.data(202);
+    let shown = app.get(&format!("/api/carts/{id}/payment-link")).await.data(200);
+    assert_eq!((&shown["status"], &shown["attempts"]), (&json!("pending"), &json!(1)));
+    assert_eq!(shown["lastError"], "Stripe asks to slow down (429)");
+    let wait: f64 = sqlx::query_scalar(
+        "select extract(epoch from run_at - now())::float8 from jobs where kind = 'create_payment_link'",
+    )
+    .fetch_one(&app.pool)
+    .await
+    .unwrap();
+    assert!((85.0..=90.0).contains(&wait), "it waits {wait} s");
+}
+
+#[tokio::test]
+async fn what_does_not_heal_is_told_at_once_and_can_be_asked_for_again() {
+    for (fault, reason) in [
+        (Fault::Refused, "Your account cannot currently make charges."),
+        (Fault::Unauthorized, "Stripe does not accept STRIPE_SECRET_KEY"),
+    ] {
+        let app = App::new().await;
+        app.stripe.fail_next(Operation::Create, fault);
+        let id = app.cart().await;
+        let refused = app.ask(&id).await;
+        let message = refused.is_error(502, "PAYMENT_PROVIDER_ERROR")["message"].as_str().unwrap();
+        assert!(message.contains(reason), "{message}");
+        let shown = app.get(&format!("/api/carts/{id}/payment-link")).await.data(200);
+        assert_eq!(shown, json!({"status": "failed", "reason": reason}));
+        app.ask(&id).await.data(200);
+        assert_eq!(app.stripe.sessions()[0].metadata["link_version"], "2");
+    }
+}
+
+/// Stripe stores a 500 under its idempotency key and replays it: only another key helps.
+#[tokio::test]
+async fn a_stored_server_error_is_left_behind() {
+    let app = Setup::default().set("PAYMENT_LINK_WAIT", "25s").start().await;
+    app.stripe.fail_next(Operation::Create, Fault::ServerError);
+    let id = app.cart().await;
+    app.ask(&id).await.data(200);
+    app.idle().await;
+    assert_eq!((app.stripe.sessions().len(), open_sessions(&app)), (1, 1));
+    assert_eq!(app.stripe.sessions()[0].metadata["link_version"], "2");
+}
+
+#[tokio::test]
+async fn a_session_without_an_address_is_not_taken() {
+    let app = Setup::default().set("PAYMENT_LINK_WAIT", "300ms").start().await;
+    app.stripe.fail_next(Operation::Create, Fault::NoUrl);
+    let id = app.cart().await;
+    app.ask(&id).await.data(202);
+    let shown = app.get(&format!("/api/carts/{id}/payment-link")).await.data(200);
+    assert_eq!(shown["lastError"], "Stripe's session has no address");
+}
+
+#[tokio::test]
+async fn closing_is_tried_until_it_is_done() {
+    let app = App::new().await;
+    let id = app.cart().await;
+    app.session(&id).await;
+    for fault in [Fault::HtmlBadGateway, Fault::ResetBefore, Fault::ResetAfter] {
+        app.stripe.fail_next(Operation::Expire, fault);
+    }
+    app.delete(&format!("/api/carts/{id}")).await.data(200);
+    eventually("the session is closed", async || open_sessions(&app) == 0).await;
+    app.idle().await;
+    let status: String = sqlx::query_scalar("select status from payment_links").fetch_one(&app.pool).await.unwrap();
+    assert_eq!(status, "closed");
+}
+
+/// Stripe made the session, the answer got lost, and the cart is deleted before
+/// the retry: what the retry would ask is gone. It is looked for, and closed.
+#[tokio::test]
+async fn a_session_that_nobody_heard_of_is_found_and_closed() {
+    let app = Setup::default().set("PAYMENT_LINK_WAIT", "100ms").start().await;
+    let id = app.cart().await;
+    app.stripe.fail_next(Operation::Create, Fault::ResetAfter);
+    app.stripe.fail_next(Operation::Create, Fault::RateLimited { retry_after: 1 });
+    app.ask(&id).await.data(202);
+    eventually("Stripe made it and nobody knows", async || app.stripe.calls(Operation::Create) == 2).await;
+    app.delete(&format!("/api/carts/{id}")).await.data(200);
+    eventually("it is closed all the same", async || open_sessions(&app) == 0).await;
+    app.idle().await;
+    assert_eq!((app.stripe.sessions().len(), app.stripe.calls(Operation::List)), (1, 1));
+}

@@ -1,0 +1,173 @@
+use chrono::TimeDelta;
+use sandbox::stripe::sign;
+use serde_json::{Value, json};
+use tests::{App, Setup};
+
+fn event(id: &str, kind: &str, object: &Value) -> Value {
+    json!({"id": id, "type": kind, "created": 1_772_000_000, "data": {"object": object}})
+}
+
+fn session(cart: &str, payment_status: &str) -> Value {
+    json!({
+        "id": "cs_test_1", "object": "checkout.session", "client_reference_id": cart, "payment_status": payment_status,
+        "metadata": {"cart_id": cart, "link_version": "1"},
+    })
+}
+
+async fn effect(app: &App, event: &str) -> String {
+    sqlx::query_scalar("select effect from stripe_events where id = $1").bind(event).fetch_one(&app.pool).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_payment_recovers_the_cart_once_however_often_it_is_told() {
+    let app = App::new().await;
+    let id = app.cart().await;
+    let link = app.session(&id).await;
+    let deliveries = app.stripe.pay(&link).await.unwrap();
+    assert!(deliveries.iter().all(|delivery| delivery.status == Some(200)), "{deliveries:?}");
+    let recovered = app.show(&id).await;
+    assert_eq!((&recovered["status"], &recovered["paymentLink"]), (&json!("recovered"), &Value::Null));
+    app.clock.now();
+    for (n, kind) in ["checkout.session.completed", "payment_intent.succeeded", "checkout.session.completed"].iter().enumerate() {
+        let event = event(&format!("evt_{n}"), kind, &session(&id, "paid"));
+        for _ in 0..3 {
+            app.webhook(&event).await.data(200);
+        }
+    }
+    assert_eq!(app.show(&id).await, recovered);
+    assert_eq!(effect(&app, "evt_0").await, "already_recovered");
+    assert_eq!(app.get("/api/analytics?period=7d").await.data(200)["summary"]["totalRecovered"], json!(1));
+}
+
+#[tokio::test]
+async fn twenty_deliveries_of_one_event_at_once_take_effect_once() {
+    let app = std::sync::Arc::new(Setup::default().without_worker().start().await);
+    let id = app.cart().await;
+    let event = event("evt_same", "payment_intent.succeeded", &json!({"id": "pi_1", "metadata": {"cart_id": id}}));
+    let sent: Vec<_> = (0..20)
+        .map(|_| {
+            let (app, event) = (app.clone(), event.clone());
+            tokio::spawn(async move { app.webhook(&event).await.data(200) })
+        })
+        .collect();
+    for sent in sent {
+        sent.await.unwrap();
+    }
+    assert_eq!(app.show(&id).await["status"], "recovered");
+    assert_eq!(effect(&app, "evt_same").await, "recovered");
+    let events: i64 = sqlx::query_scalar("select count(*) from stripe_events").fetch_one(&app.pool).await.unwrap();
+    assert_eq!(events, 1);
+}
+
+#[tokio::test]
+async fn delayed_money_counts_when_it_is_there() {
+    let app = App::new().await;
+    let id = app.cart().await;
+    let link = app.session(&id).await;
+    app.stripe.pay_later(&link).await.unwrap();
+    assert_eq!(app.show(&id).await["status"], "abandoned");
+    app.patch(&format!("/api/carts/{id}"), &json!({"status": "expired"})).await.data(200);
+    app.stripe.money_arrives(&link, true).await.unwrap();
+    let cart = app.show(&id).await;
+    assert_eq!((&cart["status"], &cart["expiredAt"]), (&json!("recovered"), &Value::Null), "late money recovers an expired cart");
+}
+
+#[tokio::test]
+async fn events_in_any_order() {
+    let app = App::new().await;
+    // The end of a delayed payment is told before its beginning.
+    let id = app.cart().await;
+    app.session(&id).await;
+    app.webhook(&event("evt_1", "checkout.session.async_payment_failed", &session(&id, "unpaid"))).await.data(200);
+    app.webhook(&event("evt_2", "checkout.session.completed", &session(&id, "unpaid"))).await.data(200);
+    assert_eq!((effect(&app, "evt_1").await, effect(&app, "evt_2").await), ("payment_failed".to_owned(), "none".to_owned()));
+    app.session(&id).await; // it is free for a new link
+
+    let id = app.cart().await;
+    app.session(&id).await;
+    app.webhook(&event("evt_3", "checkout.session.async_payment_succeeded", &session(&id, "paid"))).await.data(200);
+    app.webhook(&event("evt_4", "checkout.session.completed", &session(&id, "unpaid"))).await.data(200);
+    app.webhook(&event("evt_5", "checkout.session.expired", &session(&id, "unpaid"))).await.data(200);
+    assert_eq!(app.show(&id).await["status"], "recovered");
+    assert_eq!(effect(&app, "evt_4").await, "none");
+}
+
+#[tokio::test]
+async fn an_expired_session_reads_as_no_link() {
+    let app = App::new().await;
+    let id = app.cart().await;
+    app.session(&id).await;
+    app.webhook(&event("evt_1", "checkout.session.expired", &session(&id, "unpaid"))).await.data(200);
+    assert_eq!(app.show(&id).await["paymentLink"], Value::Null);
+    let first = app.stripe.sessions()[0].id.clone();
+    assert_ne!(app.session(&id).await, first);
+}
+
+#[tokio::test]
+async fn what_is_unknown_is_answered_and_kept_without_personal_data() {
+    let app = Setup::default().without_worker().start().await;
+    let customer = json!({"id": "cus_1", "email": "ada@example.com", "name": "Ada"});
+    app.webhook(&event("evt_kind", "customer.created", &customer)).await.data(200);
+    app.webhook(&event("evt_cart", "checkout.session.completed", &session("cart_gone", "paid"))).await.data(200);
+    app.webhook(&event("evt_none", "payment_intent.succeeded", &json!({"id": "pi_1"}))).await.data(200);
+    assert_eq!(effect(&app, "evt_kind").await, "none");
+    assert_eq!(effect(&app, "evt_cart").await, "unknown_cart");
+    assert_eq!(effect(&app, "evt_none").await, "unknown_cart");
+    let personal: i64 = sqlx::query_scalar("select count(*) from stripe_events e where e::text ~* 'ada'")
+        .fetch_one(&app.pool)
+        .await
+        .unwrap();
+    assert_eq!(personal, 0);
+}
+
+#[tokio::test]
+async fn the_time_of_recovery_is_when_stripe_says_within_reason() {
+    let app = Setup::default().at("2026-03-10T12:00:00Z").without_worker().start().await;
+    for (created, expected) in [
+        ("2026-03-10T12:30:00Z", "2026-03-10T12:30:00Z"),
+        ("2020-01-01T00:00:00Z", "2026-03-10T12:00:00Z"), // before it was abandoned
+        ("2030-01-01T00:00:00Z", "2026-03-10T13:00:00Z"), // in the future
+    ] {
+        let app_time = app.now();
+        let id = app.cart().await;
+        app.clock.advance(TimeDelta::hours(1));
+        let mut event = event(created, "checkout.session.completed", &session(&id, "paid"));
+        event["created"] = json!(created.parse::<chrono::DateTime<chrono::Utc>>().unwrap().timestamp());
+        app.webhook(&event).await.data(200);
+        assert_eq!(app.show(&id).await["recoveredAt"], json!(expected), "told {created}");
+        app.clock.advance(app_time - app.now());
+    }
+}
+
+#[tokio::test]
+async fn forged_old_and_broken_deliveries_are_refused() {
+    let app = Setup::default().at("2026-03-10T12:00:00Z").without_worker().start().await;
+    let id = app.cart().await;
+    let body = event("evt_1", "checkout.session.completed", &session(&id, "paid")).to_string();
+    let now = app.now().timestamp();
+    let good = sign(&body, "whsec_test", now);
+    let refused = [
+        sign(&body, "whsec_wrong", now),
+        sign(&body, "whsec_test", now - 301),
+        sign(&body, "whsec_test", now + 301),
+        sign(&format!("{body} "), "whsec_test", now),
+        good.replace(&format!("t={now}"), &format!("t={}", now - 1)),
+        format!("t={now}"),
+        "v1=00".to_owned(),
+        String::new(),
+    ];
+    for signature in refused {
+        app.signed_webhook(&body, &signature).await.is_error(400, "BAD_REQUEST");
+    }
+    for broken in ["{}", "[]", "not json", r#"{"id":"evt_1"}"#, r#"{"id":"evt_1","type":"x"}"#] {
+        app.signed_webhook(broken, &sign(broken, "whsec_test", now)).await.is_error(400, "BAD_REQUEST");
+    }
+    let large = " ".repeat(1024 * 1024 + 1);
+    app.signed_webhook(&large, &sign(&large, "whsec_test", now)).await.is_error(413, "PAYLOAD_TOO_LARGE");
+    assert_eq!(app.show(&id).await["status"], "abandoned");
+
+    // Several signatures, and the other secret while it is rotated.
+    let other = sign(&body, "whsec_other", now - 299);
+    app.signed_webhook(&body, &format!("{other},v1=00ff,v0=1")).await.data(200);
+    assert_eq!(app.show(&id).await["status"], "recovered");
+}
