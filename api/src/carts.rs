@@ -2,11 +2,12 @@
 
 use axum::{
     Router,
-    extract::{Path, State},
-    http::{HeaderMap, StatusCode},
+    extract::{FromRequestParts, Path, State},
+    http::{HeaderMap, StatusCode, request::Parts},
     response::{IntoResponse, Response},
     routing::get,
 };
+use chrono::{DateTime, Utc};
 use common::{
     cart_list::{self, Start},
     carts::{self, Cart, CartId, CartStatus, LockedCart},
@@ -29,8 +30,20 @@ pub(crate) fn router() -> Router<AppState> {
         .route("/carts/{id}", get(show).patch(change).delete(delete))
 }
 
-pub(crate) fn parse_id(id: &str) -> Result<CartId, ApiError> {
+fn parse_id(id: &str) -> Result<CartId, ApiError> {
     id.parse().map_err(|_| ApiError::cart_not_found())
+}
+
+/// The cart that a path names. What can't be one is not found.
+pub(crate) struct CartPath(pub(crate) CartId);
+
+impl<S: Send + Sync> FromRequestParts<S> for CartPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(id) = Path::<String>::from_request_parts(parts, state).await.map_err(|_| ApiError::cart_not_found())?;
+        parse_id(&id).map(Self)
+    }
 }
 
 async fn create(
@@ -75,9 +88,9 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
         .ok_or_else(|| ApiError::bad_request("Idempotency-Key must be 1 to 255 printable ASCII characters"))
 }
 
-async fn show(State(state): State<AppState>, Path(id): Path<String>) -> Result<Data<Cart>, ApiError> {
+async fn show(State(state): State<AppState>, CartPath(id): CartPath) -> Result<Data<Cart>, ApiError> {
     let mut conn = state.pool.acquire().await?;
-    let cart = carts::find(&mut conn, &parse_id(&id)?, state.clock.now()).await?;
+    let cart = carts::find(&mut conn, &id, state.clock.now()).await?;
     cart.map(Data).ok_or_else(ApiError::cart_not_found)
 }
 
@@ -125,10 +138,9 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<D
 
 async fn change(
     State(state): State<AppState>,
-    Path(id): Path<String>,
+    CartPath(id): CartPath,
     JsonBody(body): JsonBody,
 ) -> Result<Data<Cart>, ApiError> {
-    let id = parse_id(&id)?;
     let now = state.clock.now();
     let Some(fields) = body.as_object() else { return Err(ApiError::invalid("", "must be an object")) };
     let wanted: CartStatus = match fields.get("status") {
@@ -167,10 +179,10 @@ async fn change(
 }
 
 fn recovery_time(
-    given: Option<chrono::DateTime<chrono::Utc>>,
+    given: Option<DateTime<Utc>>,
     cart: &LockedCart,
-    now: chrono::DateTime<chrono::Utc>,
-) -> Result<chrono::DateTime<chrono::Utc>, ApiError> {
+    now: DateTime<Utc>,
+) -> Result<DateTime<Utc>, ApiError> {
     match given {
         Some(given) if given < cart.abandoned_at => {
             Err(ApiError::invalid("recoveredAt", "must not be before the cart's abandonedAt"))
@@ -185,8 +197,7 @@ struct Deleted {
     deleted: bool,
 }
 
-async fn delete(State(state): State<AppState>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let id = parse_id(&id)?;
+async fn delete(State(state): State<AppState>, CartPath(id): CartPath) -> Result<Response, ApiError> {
     let mut tx = state.pool.begin().await?;
     if !carts::delete(&mut tx, &id, state.clock.now()).await? {
         return Err(ApiError::cart_not_found());

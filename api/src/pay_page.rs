@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -31,7 +31,8 @@ pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/pay/{token}", get(open)).route("/pay/{token}/thanks", get(thanks))
 }
 
-async fn open(State(state): State<AppState>, Path(token): Path<String>) -> Response {
+async fn open(State(state): State<AppState>, token: Result<Path<String>, PathRejection>) -> Response {
+    let Ok(Path(token)) = token else { return Page::Unknown.into_response() };
     lead(&state, &token).await.unwrap_or_else(|error| {
         // A shopper gets a page, not an envelope; the log gets the cause.
         let mut response = Page::Wait.into_response();

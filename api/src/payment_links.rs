@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     Router,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -18,7 +18,7 @@ use common::{
 };
 use serde::Serialize;
 
-use crate::{AppState, body::Data, carts::parse_id, error::ApiError, link_wait::LinkWait};
+use crate::{AppState, body::Data, carts::CartPath, error::ApiError, link_wait::LinkWait};
 
 /// Stripe ends a session after 24 hours at the latest
 /// (<https://docs.stripe.com/api/checkout/sessions/create#create_checkout_session-expires_at>).
@@ -62,8 +62,7 @@ struct Failed {
     reason: String,
 }
 
-async fn ask(State(state): State<AppState>, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
-    let id = parse_id(&id)?;
+async fn ask(State(state): State<AppState>, CartPath(id): CartPath, headers: HeaderMap) -> Result<Response, ApiError> {
     let wait = wait_wanted(&headers, state.config.payment_link_wait);
     let news = LinkWait::begin(&state.news);
     let asked = request(&state, &id, RecoveryTime::Extend).await?;
@@ -111,8 +110,7 @@ fn wait_wanted(headers: &HeaderMap, longest: Duration) -> Duration {
     wait
 }
 
-async fn show(State(state): State<AppState>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let id = parse_id(&id)?;
+async fn show(State(state): State<AppState>, CartPath(id): CartPath) -> Result<Response, ApiError> {
     let mut conn = state.pool.acquire().await?;
     let now = state.clock.now();
     carts::find(&mut conn, &id, now).await?.ok_or_else(ApiError::cart_not_found)?;

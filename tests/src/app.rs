@@ -12,7 +12,7 @@ use sqlx::PgPool;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use worker::WorkerConfig;
 
-use crate::TestDatabase;
+use crate::{Door, TestDatabase};
 
 const KEY: &str = "test-key";
 const WEBHOOK_SECRET: &str = "whsec_test";
@@ -23,7 +23,7 @@ pub struct Setup {
     variables: Vec<(String, String)>,
     clock: Clock,
     worker: bool,
-    lease: Duration,
+    door: bool,
 }
 
 impl Default for Setup {
@@ -38,7 +38,7 @@ impl Default for Setup {
             variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
             clock: Clock::system(),
             worker: true,
-            lease: Duration::from_secs(25),
+            door: false,
         }
     }
 }
@@ -66,6 +66,13 @@ impl Setup {
         self
     }
 
+    /// The api reaches Postgres through [`App::door`].
+    #[must_use]
+    pub fn behind_a_door(mut self) -> Self {
+        self.door = true;
+        self
+    }
+
     /// Starts it all.
     ///
     /// # Panics
@@ -89,8 +96,9 @@ pub struct App {
     /// Where the api is.
     pub address: SocketAddr,
     http: reqwest::Client,
+    /// The api's way to Postgres, if the test wants to close it.
+    pub door: Option<Door>,
     env: Env,
-    lease: Duration,
     worker: Option<RunningWorker>,
 }
 
@@ -187,9 +195,18 @@ impl App {
         env.or_set("STRIPE_API_URL", stripe.url());
         env.or_set("PUBLIC_URL", format!("http://{address}"));
         let config = ApiConfig::from_env(&env).expect("a good configuration");
-        let pool = common::db::pool(database.options(), 10);
-        let news = LinkNews::start(pool.clone(), config.listen);
-        let router = api::router(AppState::new(pool.clone(), setup.clock.clone(), config, news));
+        let pool = database.pool(10);
+        let (door, api_database) = if setup.door {
+            let door = Door::closed(database.server_address()).await;
+            door.open().await;
+            let by_way_of = database.by_way_of(door.address);
+            (Some(door), by_way_of)
+        } else {
+            (None, database.clone())
+        };
+        let api_pool = common::db::pool(api_database.options(), 10);
+        let news = LinkNews::start(api_pool.clone(), config.listen);
+        let router = api::router(AppState::new(api_pool, setup.clock.clone(), config, news));
         tokio::spawn(api::serve(listener, router, std::future::pending(), Duration::from_secs(1)));
 
         let http = reqwest::Client::builder()
@@ -206,7 +223,7 @@ impl App {
             address,
             http,
             env,
-            lease: setup.lease,
+            door,
             worker: None,
         };
         if setup.worker {
@@ -221,7 +238,6 @@ impl App {
     /// If its configuration is bad.
     pub fn start_worker(&self) -> RunningWorker {
         let mut config = WorkerConfig::from_env(&self.env).expect("a good configuration");
-        config.lease = self.lease;
         config.shutdown_timeout = Duration::from_secs(5);
         let (stop, stopped) = oneshot::channel();
         let (pool, queue_pool) = (self.database.pool(5), self.database.pool(5));

@@ -76,6 +76,23 @@ impl TestDatabase {
         self.url.parse().expect("a well-formed URL")
     }
 
+    /// Where its server is.
+    ///
+    /// # Panics
+    /// Never: it is an address of this machine.
+    pub fn server_address(&self) -> std::net::SocketAddr {
+        let options = self.options();
+        let host: std::net::IpAddr = options.get_host().parse().expect("an address of this machine");
+        (host, options.get_port()).into()
+    }
+
+    /// The same database, reached by another way.
+    #[must_use]
+    pub fn by_way_of(&self, address: std::net::SocketAddr) -> Self {
+        let url = self.url.replace(&self.server_address().to_string(), &address.to_string());
+        Self { url, name: self.name.clone() }
+    }
+
     /// A pool of its own.
     pub fn pool(&self, connections: u32) -> PgPool {
         PgPoolOptions::new().max_connections(connections).connect_lazy_with(self.options())

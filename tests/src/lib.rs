@@ -3,12 +3,14 @@
 
 mod app;
 mod database;
+mod door;
 pub mod processes;
 
 use std::time::Duration;
 
 pub use app::{Answer, App, RunningWorker, Setup, a_cart};
 pub use database::TestDatabase;
+pub use door::Door;
 
 /// Waits until `condition` holds.
 ///

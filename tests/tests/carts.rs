@@ -195,7 +195,8 @@ async fn the_list_is_newest_first_with_exact_totals_by_page_and_by_cursor() {
         assert_eq!(by_page, by_cursor);
         let different: HashSet<&str> = by_page.iter().map(|cart| cart["id"].as_str().unwrap()).collect();
         assert_eq!(different.len(), total);
-        let created: Vec<&str> = by_page.iter().map(|cart| cart["createdAt"].as_str().unwrap()).collect();
+        let instant = |cart: &Value| cart["createdAt"].as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap();
+        let created: Vec<_> = by_page.iter().map(instant).collect();
         assert!(created.is_sorted_by(|a, b| a >= b));
     }
     for bad in ["page=0", "page=x", "limit=0", "limit=101", "status=lost", "cursor=x", "page=-1"] {

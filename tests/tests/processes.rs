@@ -6,7 +6,7 @@ use common::clock::Clock;
 use nix::sys::signal::Signal;
 use sandbox::stripe::{Fault, Operation, SessionStatus, StandIn, StandInConfig};
 use serde_json::{Value, json};
-use tests::{TestDatabase, a_cart, eventually, processes::Process, within};
+use tests::{Door, TestDatabase, a_cart, eventually, processes::Process, within};
 use tokio::net::TcpListener;
 
 const SECRET: &str = "whsec_processes";
@@ -116,11 +116,10 @@ async fn one_api_and_two_workers_go_from_a_cart_to_its_recovery() {
 
 #[tokio::test]
 async fn an_empty_database_is_migrated_by_whoever_comes_first() {
-    let mut shop = Shop::open().await;
+    let shop = Shop::open().await;
     let pool = shop.database.pool(1);
     sqlx::query("drop schema public cascade").execute(&pool).await.unwrap();
     sqlx::query("create schema public").execute(&pool).await.unwrap();
-    shop.database = shop.database.clone();
     let (_api, _one, _two) = tokio::join!(shop.api(), shop.worker(), shop.worker());
     let id = shop.cart().await;
     assert_eq!(shop.link(&id).await.0, 200);
@@ -150,23 +149,12 @@ async fn a_worker_killed_in_the_middle_of_a_link_costs_half_a_minute_and_no_seco
 #[tokio::test]
 async fn postgres_away_at_the_start_is_waited_for() {
     let shop = Shop::open().await;
-    let postgres: SocketAddr = shop.database.options().get_host().parse().map(|ip: std::net::IpAddr| (ip, shop.database.options().get_port()).into()).unwrap();
-    // A door that opens later: nothing listens there yet.
-    let door = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let door = Door::closed(shop.database.server_address()).await;
     let mut variables = shop.api_variables();
-    variables[0].1 = shop.database.url.replace(&postgres.to_string(), &door.to_string());
+    variables[0].1 = shop.database.by_way_of(door.address).url;
     let mut api = Process::start("api", variables).await;
     api.says("Postgres is not there yet, waiting for it").await;
-    let listener = TcpListener::bind(door).await.unwrap();
-    tokio::spawn(async move {
-        loop {
-            let (mut client, _) = listener.accept().await.unwrap();
-            tokio::spawn(async move {
-                let mut server = tokio::net::TcpStream::connect(postgres).await.unwrap();
-                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-            });
-        }
-    });
+    door.open().await;
     api.says("Postgres is there, going on").await;
     eventually("it is ready", async || shop.http.get(shop.url("/readyz")).send().await.is_ok_and(|answer| answer.status() == 200)).await;
 }
