@@ -65,7 +65,8 @@ fn range(parameters: &Parameters, today: NaiveDate) -> Result<(NaiveDate, NaiveD
 
 /// A date, or the UTC date of an instant. A `+` that a client forgot to escape reads as a space.
 fn parse_day(text: &str) -> Option<NaiveDate> {
-    let instant = || DateTime::parse_from_rfc3339(&text.replace(' ', "+")).ok().map(|at| at.with_timezone(&Utc).date_naive());
+    let instant =
+        || DateTime::parse_from_rfc3339(&text.replace(' ', "+")).ok().map(|at| at.with_timezone(&Utc).date_naive());
     let day = text.parse::<NaiveDate>().ok().or_else(instant)?;
     // What Postgres and everybody else can hold.
     (NaiveDate::from_ymd_opt(1, 1, 1)?..=NaiveDate::from_ymd_opt(9999, 12, 31)?).contains(&day).then_some(day)

@@ -33,6 +33,10 @@ fn hash(key: &[u8]) -> [u8; 32] {
     Sha256::digest(key).into()
 }
 
-pub(crate) async fn require_key(State(state): State<AppState>, request: Request, next: Next) -> Result<Response, ApiError> {
+pub(crate) async fn require_key(
+    State(state): State<AppState>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
     if state.keys.accept(request.headers()) { Ok(next.run(request).await) } else { Err(ApiError::unauthorized()) }
 }

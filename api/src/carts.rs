@@ -25,9 +25,7 @@ use crate::{
 };
 
 pub(crate) fn router() -> Router<AppState> {
-    Router::new()
-        .route("/carts", get(list).post(create))
-        .route("/carts/{id}", get(show).patch(change).delete(delete))
+    Router::new().route("/carts", get(list).post(create)).route("/carts/{id}", get(show).patch(change).delete(delete))
 }
 
 fn parse_id(id: &str) -> Result<CartId, ApiError> {
@@ -41,7 +39,8 @@ impl<S: Send + Sync> FromRequestParts<S> for CartPath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Path(id) = Path::<String>::from_request_parts(parts, state).await.map_err(|_| ApiError::cart_not_found())?;
+        let Path(id) =
+            Path::<String>::from_request_parts(parts, state).await.map_err(|_| ApiError::cart_not_found())?;
         parse_id(&id).map(Self)
     }
 }

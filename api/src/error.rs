@@ -95,7 +95,11 @@ impl ApiError {
     }
 
     pub(crate) fn payment_provider(reason: &str) -> Self {
-        Self::new(StatusCode::BAD_GATEWAY, "PAYMENT_PROVIDER_ERROR", format!("The payment link can't be made: {reason}"))
+        Self::new(
+            StatusCode::BAD_GATEWAY,
+            "PAYMENT_PROVIDER_ERROR",
+            format!("The payment link can't be made: {reason}"),
+        )
     }
 
     pub(crate) fn unavailable(cause: impl ToString) -> Self {

@@ -120,11 +120,15 @@ impl IntoResponse for Page {
                 "Your checkout is being prepared. This page goes on by itself.",
             ),
             Self::Gone(why) => (StatusCode::GONE, "Nothing to pay here", why),
-            Self::Processing => {
-                (StatusCode::OK, "Your payment is being processed", "There is nothing more to do. This can take some days.")
-            }
+            Self::Processing => (
+                StatusCode::OK,
+                "Your payment is being processed",
+                "There is nothing more to do. This can take some days.",
+            ),
             Self::Thanks => (StatusCode::OK, "Thank you!", "Your payment was received. You can close this page."),
-            Self::Unknown => (StatusCode::NOT_FOUND, "Unknown link", "This is not a link of this shop. Was it copied whole?"),
+            Self::Unknown => {
+                (StatusCode::NOT_FOUND, "Unknown link", "This is not a link of this shop. Was it copied whole?")
+            }
         };
         let reload = status == StatusCode::SERVICE_UNAVAILABLE;
         let page = html! {

@@ -28,7 +28,12 @@ impl Parameters {
         value.filter(|value| !value.is_empty())
     }
 
-    pub(crate) fn parse<T>(&self, name: &str, takes: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, ApiError> {
+    pub(crate) fn parse<T>(
+        &self,
+        name: &str,
+        takes: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, ApiError> {
         let refuse = || ApiError::bad_request(format!("{name} must be {takes}"));
         self.get(name).map(|text| parse(text).ok_or_else(refuse)).transpose()
     }
@@ -39,8 +44,9 @@ impl Parameters {
     }
 
     pub(crate) fn limit(&self) -> Result<i64, ApiError> {
-        let limit =
-            self.parse("limit", "a whole number from 1 to 100", |text| text.parse().ok().filter(|n| (1..=100).contains(n)))?;
+        let limit = self.parse("limit", "a whole number from 1 to 100", |text| {
+            text.parse().ok().filter(|n| (1..=100).contains(n))
+        })?;
         Ok(limit.unwrap_or(10))
     }
 }

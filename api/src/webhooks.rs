@@ -70,7 +70,8 @@ fn verified<'a>(
 fn read_event(payload: &str) -> Result<StripeEvent, ApiError> {
     let event: Value =
         serde_json::from_str(payload).map_err(|_| ApiError::bad_request("The body is not well-formed JSON"))?;
-    let text = |value: &Value| value.as_str().filter(|text| text.len() <= 255 && !text.contains('\0')).map(str::to_owned);
+    let text =
+        |value: &Value| value.as_str().filter(|text| text.len() <= 255 && !text.contains('\0')).map(str::to_owned);
     let id = text(&event["id"]).ok_or_else(|| ApiError::bad_request("The event has no id"))?;
     let kind = text(&event["type"]).ok_or_else(|| ApiError::bad_request("The event has no type"))?;
     let created_at = event["created"].as_i64().and_then(|seconds| DateTime::from_timestamp(seconds, 0));

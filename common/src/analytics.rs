@@ -50,7 +50,8 @@ impl Rate {
     /// 100 × `part` ÷ `whole`, halves rounded up.
     pub fn percent(part: i64, whole: i64) -> Self {
         use rust_decimal::RoundingStrategy::MidpointAwayFromZero;
-        let percent = if whole == 0 { Decimal::ZERO } else { Decimal::from(part) * Decimal::ONE_HUNDRED / Decimal::from(whole) };
+        let percent =
+            if whole == 0 { Decimal::ZERO } else { Decimal::from(part) * Decimal::ONE_HUNDRED / Decimal::from(whole) };
         let mut rate = percent.round_dp_with_strategy(1, MidpointAwayFromZero);
         rate.rescale(1);
         Self(rate)

@@ -38,10 +38,7 @@ pub fn options_from_env(env: &Env) -> Result<PgConnectOptions, ConfigError> {
 /// A pool of at most `connections`, not yet connected. A request that finds
 /// Postgres away is told so within seconds.
 pub fn pool(options: PgConnectOptions, connections: u32) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(Duration::from_secs(3))
-        .connect_lazy_with(options)
+    PgPoolOptions::new().max_connections(connections).acquire_timeout(Duration::from_secs(3)).connect_lazy_with(options)
 }
 
 /// Waits until Postgres is there, saying so, and brings the schema up to date.

@@ -60,8 +60,9 @@ pub async fn claim(
     if claimed {
         return Ok(Claim::New);
     }
-    let known = sqlx::query!("select body_hash, cart_id from idempotency_keys where key_hash = $1", fingerprint.key_hash)
-        .fetch_one(conn)
-        .await?;
+    let known =
+        sqlx::query!("select body_hash, cart_id from idempotency_keys where key_hash = $1", fingerprint.key_hash)
+            .fetch_one(conn)
+            .await?;
     Ok(if known.body_hash == fingerprint.body_hash { Claim::Same(known.cart_id) } else { Claim::Different })
 }

@@ -184,7 +184,8 @@ fn item(value: &Value, index: usize, currency: Currency, errors: &mut Vec<FieldE
 
 fn price(value: Option<&Value>, at: &str, currency: Currency, errors: &mut Vec<FieldError>) -> Option<i64> {
     let highest = Decimal::new(99_999_999, 2);
-    let price = number(value).filter(|price| !price.is_sign_negative() || price.is_zero()).filter(|price| *price <= highest);
+    let price =
+        number(value).filter(|price| !price.is_sign_negative() || price.is_zero()).filter(|price| *price <= highest);
     let minor = price.and_then(|price| currency.to_minor(price));
     if minor.is_none() {
         let message = match (price, currency.decimals()) {
@@ -238,8 +239,17 @@ mod tests {
         let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
         assert_eq!(
             fields,
-            ["customerEmail", "customerName", "items[0].name", "items[0].quantity", "items[0].price", "items[1]",
-             "items[2].quantity", "items[2].price", "abandonedAt"]
+            [
+                "customerEmail",
+                "customerName",
+                "items[0].name",
+                "items[0].quantity",
+                "items[0].price",
+                "items[1]",
+                "items[2].quantity",
+                "items[2].price",
+                "abandonedAt"
+            ]
         );
     }
 }

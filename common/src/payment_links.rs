@@ -215,7 +215,12 @@ pub async fn request(
 
 /// Replaces a request that can't succeed under its idempotency key by one with
 /// the next version. `None`: it is not pending any more.
-pub async fn replace(conn: &mut PgConnection, link: &PaymentLink, why: &str, now: DateTime<Utc>) -> sqlx::Result<Option<PaymentLink>> {
+pub async fn replace(
+    conn: &mut PgConnection,
+    link: &PaymentLink,
+    why: &str,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<PaymentLink>> {
     if !settle_later(conn, link, why, now).await? {
         return Ok(None);
     }
@@ -260,7 +265,12 @@ async fn insert(
 }
 
 /// The job of a pending request is dead or gone, so nothing will come of it.
-async fn give_up(conn: &mut PgConnection, link: &PaymentLink, job: Option<&JobSummary>, now: DateTime<Utc>) -> sqlx::Result<()> {
+async fn give_up(
+    conn: &mut PgConnection,
+    link: &PaymentLink,
+    job: Option<&JobSummary>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
     let why = job.and_then(|job| job.last_error.as_deref()).unwrap_or("its job was lost");
     if link.attempted_at.is_some() {
         settle_later(conn, link, why, now).await?;
@@ -271,7 +281,12 @@ async fn give_up(conn: &mut PgConnection, link: &PaymentLink, job: Option<&JobSu
 }
 
 /// pending → settling: Stripe may have made a session that we don't know of.
-async fn settle_later(conn: &mut PgConnection, link: &PaymentLink, why: &str, now: DateTime<Utc>) -> sqlx::Result<bool> {
+async fn settle_later(
+    conn: &mut PgConnection,
+    link: &PaymentLink,
+    why: &str,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
     let changed = sqlx::query!(
         r#"
         update payment_links set status = 'settling', failure = $3, updated_at = $4
@@ -394,7 +409,12 @@ pub async fn closed(conn: &mut PgConnection, cart_id: &str, version: i32, now: D
 }
 
 /// The shopper completed it; the money is under way.
-pub async fn processing(conn: &mut PgConnection, cart_id: &str, version: i32, now: DateTime<Utc>) -> sqlx::Result<bool> {
+pub async fn processing(
+    conn: &mut PgConnection,
+    cart_id: &str,
+    version: i32,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
     change(conn, cart_id, version, &["open", "closing"], "processing", now).await
 }
 
@@ -406,7 +426,12 @@ pub async fn paid(conn: &mut PgConnection, cart_id: &str, version: i32, now: Dat
 }
 
 /// The money will never come.
-pub async fn payment_failed(conn: &mut PgConnection, cart_id: &str, version: i32, now: DateTime<Utc>) -> sqlx::Result<bool> {
+pub async fn payment_failed(
+    conn: &mut PgConnection,
+    cart_id: &str,
+    version: i32,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
     change(conn, cart_id, version, &["open", "closing", "processing"], "payment_failed", now).await
 }
 

@@ -34,7 +34,11 @@ fn hash(token: &str) -> Vec<u8> {
 }
 
 /// The cart's link, made if it has none, good until `expires_at`.
-pub async fn extend(conn: &mut PgConnection, cart_id: &CartId, expires_at: DateTime<Utc>) -> sqlx::Result<RecoveryLink> {
+pub async fn extend(
+    conn: &mut PgConnection,
+    cart_id: &CartId,
+    expires_at: DateTime<Utc>,
+) -> sqlx::Result<RecoveryLink> {
     let token = format!("{:032x}", rand::random::<u128>());
     sqlx::query_as!(
         RecoveryLink,

@@ -36,9 +36,12 @@ impl LogConfig {
                 "json" => Some(LogFormat::Json),
                 _ => None,
             })?,
-            filter: env.parse_or("RUST_LOG", "info".to_owned(), "a filter such as `info` or `api=debug,info`", |text| {
-                EnvFilter::try_new(text).is_ok().then(|| text.to_owned())
-            })?,
+            filter: env.parse_or(
+                "RUST_LOG",
+                "info".to_owned(),
+                "a filter such as `info` or `api=debug,info`",
+                |text| EnvFilter::try_new(text).is_ok().then(|| text.to_owned()),
+            )?,
         })
     }
 }

@@ -31,9 +31,14 @@ pub(crate) struct Ended {
 pub(crate) enum Outcome {
     Done,
     /// Runs again after the delay, or is dead if this was its last attempt.
-    Retry { error: String, delay: Duration },
+    Retry {
+        error: String,
+        delay: Duration,
+    },
     /// Can't heal.
-    Dead { error: String },
+    Dead {
+        error: String,
+    },
     /// Was taken and given back before it began: the attempt does not count.
     NotBegun,
     /// The worker stopped under it.

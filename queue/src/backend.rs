@@ -11,11 +11,7 @@ use std::{
 
 use apalis_core::{
     backend::{Backend, BackendConfig, finalize::Ephemeral},
-    task::{
-        Task,
-        builder::TaskBuilder,
-        task_id::TaskId,
-    },
+    task::{Task, builder::TaskBuilder, task_id::TaskId},
     worker::context::WorkerContext,
 };
 use futures_util::task::AtomicWaker;

@@ -28,7 +28,11 @@ pub async fn enqueue<J: Job>(conn: &mut PgConnection, job: &J) -> sqlx::Result<O
 /// Queues `job` for later, or for a slot.
 ///
 /// `None`: a job with the same unique key is queued already.
-pub async fn enqueue_with<J: Job>(conn: &mut PgConnection, job: &J, options: EnqueueOptions) -> sqlx::Result<Option<JobId>> {
+pub async fn enqueue_with<J: Job>(
+    conn: &mut PgConnection,
+    job: &J,
+    options: EnqueueOptions,
+) -> sqlx::Result<Option<JobId>> {
     insert(conn, std::slice::from_ref(job), options).await.map(|ids| ids.first().copied())
 }
 

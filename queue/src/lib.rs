@@ -55,10 +55,10 @@ mod schedules;
 mod wake;
 
 pub use backend::PgBackend;
-pub use enqueue::{enqueue, enqueue_many, enqueue_with, EnqueueOptions};
-pub use inspect::{find, JobSummary};
+pub use enqueue::{EnqueueOptions, enqueue, enqueue_many, enqueue_with};
+pub use inspect::{JobSummary, find};
 pub use job::{Attempt, Backoff, Job, JobId};
-pub use run::{JobLayer, JobService};
 pub use retention::Retention;
+pub use run::{JobLayer, JobService};
 pub use runtime::{Config, Runtime};
-pub use schedules::{latest_slot, next_slot, propose, Schedule};
+pub use schedules::{Schedule, latest_slot, next_slot, propose};

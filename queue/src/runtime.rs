@@ -219,9 +219,9 @@ impl Shared {
 
     /// Frees the slot at once; the lease is kept until the outcome is written.
     pub(crate) fn end(&self, lease: &Lease, outcome: Outcome) {
-        let still_running = lock(&self.held).get_mut(&lease.id).is_some_and(|held| {
-            held.token == lease.token && !std::mem::replace(&mut held.ended, true)
-        });
+        let still_running = lock(&self.held)
+            .get_mut(&lease.id)
+            .is_some_and(|held| held.token == lease.token && !std::mem::replace(&mut held.ended, true));
         if !still_running {
             return;
         }

@@ -110,8 +110,10 @@ async fn stand_in(env: &mut Env, folder: &Path) -> Result<Option<StandIn>> {
     if env.get("STRIPE_SECRET_KEY").is_some() {
         return Ok(None);
     }
-    let bind_addr = env.parse_or("SANDBOX_STRIPE_ADDR", STRIPE_ADDR.parse()?, "an address and a port", |text| text.parse().ok())?;
-    let api_addr: SocketAddr = env.get("BIND_ADDR").unwrap_or_default().parse().unwrap_or(SocketAddr::from(([127, 0, 0, 1], 3000)));
+    let bind_addr =
+        env.parse_or("SANDBOX_STRIPE_ADDR", STRIPE_ADDR.parse()?, "an address and a port", |text| text.parse().ok())?;
+    let api_addr: SocketAddr =
+        env.get("BIND_ADDR").unwrap_or_default().parse().unwrap_or(SocketAddr::from(([127, 0, 0, 1], 3000)));
     let webhook_secret = match env.get("STRIPE_WEBHOOK_SECRET") {
         Some(secrets) => secrets.split(',').next().unwrap_or_default().to_owned(),
         None => remember(&folder.join("webhook_secret"), || format!("whsec_{}", random_word()))?,

@@ -68,7 +68,10 @@ impl PrivatePostgres {
             None => settings.installation_dir = folder.join("postgres"),
         }
         let mut server = PostgreSQL::new(settings);
-        server.setup().await.context("Postgres can't be set up; install it (Debian: postgresql) or set DATABASE_URL")?;
+        server
+            .setup()
+            .await
+            .context("Postgres can't be set up; install it (Debian: postgresql) or set DATABASE_URL")?;
         if folder.join("data/postmaster.pid").exists() {
             // Left running by a sandbox that was killed, or a stale file: both end with a stop.
             let _ = server.stop().await;
@@ -133,7 +136,8 @@ fn is_reachable(folder: &Path) -> bool {
 
 /// A folder of the same name under /var/tmp, named by where it stands in for.
 fn elsewhere(folder: &Path) -> Result<PathBuf> {
-    let name: String = folder.display().to_string().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let name: String =
+        folder.display().to_string().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let elsewhere = Path::new("/var/tmp").join(format!("quick-checkout-tracker{name}"));
     fs::create_dir_all(&elsewhere).with_context(|| format!("can't make the folder {}", elsewhere.display()))?;
     Ok(elsewhere)
@@ -163,7 +167,10 @@ fn system_installation() -> Option<PathBuf> {
     installations.sort();
     installations.pop().map(|(_, path)| path).or_else(|| {
         // Red Hat, Homebrew and others have one version, beside everything else.
-        ["/usr", "/usr/local", "/opt/homebrew"].map(PathBuf::from).into_iter().find(|path| is_complete(path) && is_recent(path))
+        ["/usr", "/usr/local", "/opt/homebrew"]
+            .map(PathBuf::from)
+            .into_iter()
+            .find(|path| is_complete(path) && is_recent(path))
     })
 }
 

@@ -215,17 +215,7 @@ impl App {
             .timeout(Duration::from_secs(30))
             .build()
             .expect("a client");
-        let mut app = Self {
-            database,
-            pool,
-            clock: setup.clock,
-            stripe,
-            address,
-            http,
-            env,
-            door,
-            worker: None,
-        };
+        let mut app = Self { database, pool, clock: setup.clock, stripe, address, http, env, door, worker: None };
         if setup.worker {
             app.worker = Some(app.start_worker());
         }

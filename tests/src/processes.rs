@@ -26,7 +26,9 @@ fn binary(name: &str) -> PathBuf {
         // workspace selected the features are those of `cargo test --workspace`,
         // so this compiles nothing that is not there already.
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        build
+            .args(["build", "--quiet", "--workspace", "--bins"])
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
         if binaries().ends_with("release") {
             build.arg("--release");
         }

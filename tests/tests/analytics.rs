@@ -131,7 +131,9 @@ async fn take(app: &App, step: &Step, ids: &mut Vec<String>) {
         }
         Step::HandMade(change) => {
             let sql = match change {
-                HandMade::MoveDay => "update carts set abandoned_at = abandoned_at - interval '3 days' where random() < 0.3",
+                HandMade::MoveDay => {
+                    "update carts set abandoned_at = abandoned_at - interval '3 days' where random() < 0.3"
+                }
                 HandMade::Revalue => "update carts set total_minor = total_minor + 1 where random() < 0.3",
                 HandMade::Reopen => "update carts set status = 'abandoned' where random() < 0.3",
                 HandMade::Recover => "update carts set status = 'recovered' where random() < 0.3",
@@ -162,8 +164,10 @@ async fn counted(pool: &PgPool, today: NaiveDate) -> (Value, Vec<i64>) {
                 serde_json::from_str::<Value>(&rust_decimal::Decimal::new(minor, 2).to_string()).unwrap()
             };
             let abandoned: Vec<&Row> = rows.iter().filter(|row| row.0.date_naive() == day).collect();
-            let recovered: Vec<&Row> =
-                rows.iter().filter(|row| row.2 == "recovered" && row.1.is_some_and(|at| at.date_naive() == day)).collect();
+            let recovered: Vec<&Row> = rows
+                .iter()
+                .filter(|row| row.2 == "recovered" && row.1.is_some_and(|at| at.date_naive() == day))
+                .collect();
             json!({
                 "date": day, "abandoned": abandoned.len(), "recovered": recovered.len(),
                 "abandonedValue": sum(&abandoned), "recoveredValue": sum(&recovered),
@@ -190,7 +194,9 @@ fn analytics_and_totals_equal_a_count_at_any_moment() {
                     let (days, totals) = counted(&app.pool, app.now().date_naive()).await;
                     let answer = app.get("/api/analytics?period=90d").await.data(200);
                     prop_assert_eq!(&answer["dailyStats"], &days);
-                    for (status, total) in ["?status=abandoned", "?status=recovered", "?status=expired", ""].iter().zip(totals) {
+                    for (status, total) in
+                        ["?status=abandoned", "?status=recovered", "?status=expired", ""].iter().zip(totals)
+                    {
                         let list = app.get(&format!("/api/carts{status}")).await.data(200);
                         prop_assert_eq!(&list["pagination"]["total"], &json!(total));
                     }

@@ -195,7 +195,8 @@ async fn the_list_is_newest_first_with_exact_totals_by_page_and_by_cursor() {
         assert_eq!(by_page, by_cursor);
         let different: HashSet<&str> = by_page.iter().map(|cart| cart["id"].as_str().unwrap()).collect();
         assert_eq!(different.len(), total);
-        let instant = |cart: &Value| cart["createdAt"].as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap();
+        let instant =
+            |cart: &Value| cart["createdAt"].as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap();
         let created: Vec<_> = by_page.iter().map(instant).collect();
         assert!(created.is_sorted_by(|a, b| a >= b));
     }
@@ -223,7 +224,8 @@ async fn deleting_takes_the_shopper_out() {
     .unwrap();
     assert!(tables.len() > 8);
     for table in tables {
-        let query = sqlx::AssertSqlSafe(format!("select count(*) from {table} t where t::text ~* 'ada|lovelace|teapot'"));
+        let query =
+            sqlx::AssertSqlSafe(format!("select count(*) from {table} t where t::text ~* 'ada|lovelace|teapot'"));
         let rows: i64 = sqlx::query_scalar(query).fetch_one(&app.pool).await.unwrap();
         assert_eq!(rows, 0, "{table} still knows the shopper");
     }

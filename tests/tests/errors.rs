@@ -109,8 +109,12 @@ async fn every_answer_has_a_request_id() {
 
 #[tokio::test]
 async fn the_rate_limit_counts_before_the_key_and_by_client() {
-    let app =
-        Setup::default().set("RATE_LIMIT_PER_MINUTE", "3").set("TRUSTED_PROXIES", "127.0.0.0/8").without_worker().start().await;
+    let app = Setup::default()
+        .set("RATE_LIMIT_PER_MINUTE", "3")
+        .set("TRUSTED_PROXIES", "127.0.0.0/8")
+        .without_worker()
+        .start()
+        .await;
     let ask = async |client: &str| {
         app.send(app.bare_request(Method::GET, "/api/carts").header("x-forwarded-for", client)).await
     };

@@ -1,7 +1,7 @@
 use chrono::TimeDelta;
+use common::{carts, jobs::ExpireCarts};
 use serde_json::{Value, json};
 use tests::{App, Setup, a_cart, eventually};
-use common::{carts, jobs::ExpireCarts};
 
 async fn run_expiry(app: &App) {
     queue::enqueue(&mut *app.pool.acquire().await.unwrap(), &ExpireCarts {}).await.unwrap();
@@ -31,7 +31,8 @@ async fn carts_expire_exactly_when_they_are_too_old() {
 
 #[tokio::test]
 async fn a_good_recovery_link_and_a_payment_under_way_spare_a_cart() {
-    let app = Setup::default().at("2026-03-10T12:00:00Z").set("CART_TTL", "1d").set("PAYMENT_LINK_TTL", "7d").start().await;
+    let app =
+        Setup::default().at("2026-03-10T12:00:00Z").set("CART_TTL", "1d").set("PAYMENT_LINK_TTL", "7d").start().await;
     let (linked, paying) = (app.cart().await, app.cart().await);
     app.session(&linked).await;
     let session = app.session(&paying).await;
@@ -53,7 +54,8 @@ async fn a_good_recovery_link_and_a_payment_under_way_spare_a_cart() {
 #[tokio::test]
 async fn the_session_of_an_expired_cart_is_closed() {
     // The recovery link ends before the session that Stripe takes at least.
-    let app = Setup::default().at("2026-03-10T12:00:00Z").set("CART_TTL", "1m").set("PAYMENT_LINK_TTL", "2m").start().await;
+    let app =
+        Setup::default().at("2026-03-10T12:00:00Z").set("CART_TTL", "1m").set("PAYMENT_LINK_TTL", "2m").start().await;
     let id = app.cart().await;
     app.session(&id).await;
     app.clock.advance(TimeDelta::minutes(3));

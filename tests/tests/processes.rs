@@ -156,7 +156,10 @@ async fn postgres_away_at_the_start_is_waited_for() {
     api.says("Postgres is not there yet, waiting for it").await;
     door.open().await;
     api.says("Postgres is there, going on").await;
-    eventually("it is ready", async || shop.http.get(shop.url("/readyz")).send().await.is_ok_and(|answer| answer.status() == 200)).await;
+    eventually("it is ready", async || {
+        shop.http.get(shop.url("/readyz")).send().await.is_ok_and(|answer| answer.status() == 200)
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -164,7 +167,8 @@ async fn what_is_wrong_at_the_start_is_said_in_one_line() {
     let shop = Shop::open().await;
     let other_database = shop.database.url.replace(&shop.database.name, "no_such_database");
     let wrong_password = {
-        let (before, after) = shop.database.url.split_once("postgres:").map(|_| shop.database.url.rsplit_once('@').unwrap()).unwrap();
+        let (before, after) =
+            shop.database.url.split_once("postgres:").map(|_| shop.database.url.rsplit_once('@').unwrap()).unwrap();
         let (user, _) = before.rsplit_once(':').unwrap();
         format!("{user}:wrong@{after}")
     };
@@ -178,7 +182,11 @@ async fn what_is_wrong_at_the_start_is_said_in_one_line() {
     };
     let (api, worker) = (shop.api_variables(), shop.worker_variables());
     let cases = [
-        ("api", without(api.clone(), "API_KEY"), "api: API_KEY is not set; it takes one key, or several separated by commas"),
+        (
+            "api",
+            without(api.clone(), "API_KEY"),
+            "api: API_KEY is not set; it takes one key, or several separated by commas",
+        ),
         ("api", without(api.clone(), "DATABASE_URL"), "api: DATABASE_URL is not set; it takes postgres://"),
         ("api", without(api.clone(), "STRIPE_WEBHOOK_SECRET"), "api: STRIPE_WEBHOOK_SECRET is not set"),
         ("api", with(api.clone(), "DATABASE_URL", "mysql://x"), "api: DATABASE_URL is malformed; it takes postgres://"),
@@ -186,13 +194,29 @@ async fn what_is_wrong_at_the_start_is_said_in_one_line() {
         ("api", with(api.clone(), "DATABASE_URL", &wrong_password), "api: DATABASE_URL: Postgres refuses it"),
         ("api", with(api.clone(), "BIND_ADDR", "3000"), r#"api: BIND_ADDR is "3000"; it takes an address and a port"#),
         ("api", with(api.clone(), "CURRENCY", "dollars"), r#"api: CURRENCY is "dollars"; it takes an ISO 4217 code"#),
-        ("api", with(api.clone(), "TRUSTED_PROXIES", "10.0.0.0/33"), r#"api: TRUSTED_PROXIES is "10.0.0.0/33"; it takes networks"#),
+        (
+            "api",
+            with(api.clone(), "TRUSTED_PROXIES", "10.0.0.0/33"),
+            r#"api: TRUSTED_PROXIES is "10.0.0.0/33"; it takes networks"#,
+        ),
         ("api", with(api.clone(), "PAYMENT_LINK_WAIT", "10"), r#"api: PAYMENT_LINK_WAIT is "10"; it takes a duration"#),
         ("worker", without(worker.clone(), "STRIPE_SECRET_KEY"), "worker: STRIPE_SECRET_KEY is not set"),
-        ("worker", with(worker.clone(), "WORKER_QUEUES", "expiry,mail"), r#"worker: WORKER_QUEUES is "mail"; it takes queues"#),
+        (
+            "worker",
+            with(worker.clone(), "WORKER_QUEUES", "expiry,mail"),
+            r#"worker: WORKER_QUEUES is "mail"; it takes queues"#,
+        ),
         ("worker", with(worker.clone(), "EXPIRY_SCHEDULE", "every day"), r#"worker: EXPIRY_SCHEDULE is "every day" ("#),
-        ("worker", with(worker.clone(), "WORKER_CONCURRENCY", "0"), r#"worker: WORKER_CONCURRENCY is "0"; it takes a whole number"#),
-        ("worker", with(worker.clone(), "CART_TTL", "forever"), r#"worker: CART_TTL is "forever"; it takes a duration"#),
+        (
+            "worker",
+            with(worker.clone(), "WORKER_CONCURRENCY", "0"),
+            r#"worker: WORKER_CONCURRENCY is "0"; it takes a whole number"#,
+        ),
+        (
+            "worker",
+            with(worker.clone(), "CART_TTL", "forever"),
+            r#"worker: CART_TTL is "forever"; it takes a duration"#,
+        ),
     ];
     for (binary, variables, line) in cases {
         let mut process = Process::start(binary, variables).await;

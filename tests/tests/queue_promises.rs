@@ -204,12 +204,14 @@ async fn a_lost_lease_ends_the_run_and_writes_nothing() {
     let id = enqueue(&pool, &probe(Act::Sleep)).await;
     eventually("it runs", async || seen.starts.load(Ordering::SeqCst) == 1).await;
     let thief = Uuid::new_v4();
-    sqlx::query("update jobs set lease_token = $2, worker = 'thief', lease_until = now() + interval '1 hour' where id = $1")
-        .bind(id)
-        .bind(thief)
-        .execute(&pool)
-        .await
-        .unwrap();
+    sqlx::query(
+        "update jobs set lease_token = $2, worker = 'thief', lease_until = now() + interval '1 hour' where id = $1",
+    )
+    .bind(id)
+    .bind(thief)
+    .execute(&pool)
+    .await
+    .unwrap();
     within(Duration::from_secs(2), "the run is dropped", async || seen.dropped.load(Ordering::SeqCst) == 1).await;
     eventually("its slot is free", async || running.runtime.running() == 0).await;
     running.stop().await;
@@ -257,11 +259,13 @@ async fn a_job_that_kills_its_process_every_time_is_dead_in_the_end() {
     let database = TestDatabase::create().await;
     let pool = database.pool(2);
     let id = Uuid::now_v7();
-    sqlx::query("insert into jobs (id, queue, kind, payload, max_attempts) values ($1, 'tests', 'in_process', '{\"n\": 1}', 3)")
-        .bind(id)
-        .execute(&pool)
-        .await
-        .unwrap();
+    sqlx::query(
+        "insert into jobs (id, queue, kind, payload, max_attempts) values ($1, 'tests', 'in_process', '{\"n\": 1}', 3)",
+    )
+    .bind(id)
+    .execute(&pool)
+    .await
+    .unwrap();
     let variables = || [("DATABASE_URL", database.url.clone()), ("MODE", "abort".to_owned())];
     for _ in 0..3 {
         let mut process = Process::start("queue_process", variables()).await;
@@ -308,7 +312,8 @@ async fn a_panic_and_a_timeout_are_tried_again() {
     let hangs = enqueue(&pool, &probe(Act::Hang)).await;
     eventually("the panic is dead", async || state(&pool, panics).await == ("dead".to_owned(), 3)).await;
     eventually("the one that never ends was stopped and runs again", async || state(&pool, hangs).await.1 == 2).await;
-    let error = async |id: Uuid| queue::find(&mut *pool.acquire().await.unwrap(), id).await.unwrap().unwrap().last_error;
+    let error =
+        async |id: Uuid| queue::find(&mut *pool.acquire().await.unwrap(), id).await.unwrap().unwrap().last_error;
     assert_eq!(error(panics).await.as_deref(), Some("panicked: on purpose"));
     assert_eq!(error(hangs).await.as_deref(), Some("took longer than its limit of 4s"));
     running.stop.send(()).unwrap();
@@ -340,11 +345,13 @@ async fn an_asked_for_delay_is_kept_and_what_cannot_heal_is_dead() {
 async fn an_unreadable_payload_is_dead_and_ends_no_worker() {
     let (_database, pool, _seen, running) = with_workers(Config::default()).await;
     let bad = Uuid::now_v7();
-    sqlx::query("insert into jobs (id, queue, kind, payload, max_attempts) values ($1, 'tests', 'probe', '{\"n\": \"x\"}', 3)")
-        .bind(bad)
-        .execute(&pool)
-        .await
-        .unwrap();
+    sqlx::query(
+        "insert into jobs (id, queue, kind, payload, max_attempts) values ($1, 'tests', 'probe', '{\"n\": \"x\"}', 3)",
+    )
+    .bind(bad)
+    .execute(&pool)
+    .await
+    .unwrap();
     eventually("it is dead", async || state(&pool, bad).await.0 == "dead").await;
     let good = enqueue(&pool, &probe(Act::Succeed)).await;
     eventually("the next is done", async || state(&pool, good).await.0 == "done").await;
@@ -362,10 +369,15 @@ async fn pickup_does_not_wait_for_the_poll() {
     }
     let due: chrono::DateTime<chrono::Utc> = sqlx::query_scalar("select now()").fetch_one(&pool).await.unwrap();
     let options = EnqueueOptions { run_at: Some(due + TimeDelta::milliseconds(700)), slot: None };
-    let later = queue::enqueue_with(&mut *pool.acquire().await.unwrap(), &probe(Act::Succeed), options).await.unwrap().unwrap();
+    let later =
+        queue::enqueue_with(&mut *pool.acquire().await.unwrap(), &probe(Act::Succeed), options).await.unwrap().unwrap();
     assert_eq!(state(&pool, later).await.0, "scheduled");
     eventually("it ran when due", async || state(&pool, later).await.0 == "done").await;
-    let early: bool = sqlx::query_scalar("select started_at < run_at from jobs where id = $1").bind(later).fetch_one(&pool).await.unwrap();
+    let early: bool = sqlx::query_scalar("select started_at < run_at from jobs where id = $1")
+        .bind(later)
+        .fetch_one(&pool)
+        .await
+        .unwrap();
     assert!(!early);
     running.stop().await;
 }
@@ -481,7 +493,8 @@ async fn stopping_finishes_what_runs_and_gives_back_the_rest() {
 // A paused queue is left alone; others are not.
 #[tokio::test]
 async fn a_paused_queue_waits() {
-    let (_database, pool, seen, running) = with_workers(Config { poll_every: Duration::from_millis(50), ..Config::default() }).await;
+    let (_database, pool, seen, running) =
+        with_workers(Config { poll_every: Duration::from_millis(50), ..Config::default() }).await;
     sqlx::query("insert into queues (name, paused_at) values ('tests', now())").execute(&pool).await.unwrap();
     let id = enqueue(&pool, &probe(Act::Succeed)).await;
     // It polls every 50 ms: in half a second it looks ten times and finds nothing.

@@ -28,7 +28,9 @@ async fn a_payment_recovers_the_cart_once_however_often_it_is_told() {
     let recovered = app.show(&id).await;
     assert_eq!((&recovered["status"], &recovered["paymentLink"]), (&json!("recovered"), &Value::Null));
     app.clock.now();
-    for (n, kind) in ["checkout.session.completed", "payment_intent.succeeded", "checkout.session.completed"].iter().enumerate() {
+    for (n, kind) in
+        ["checkout.session.completed", "payment_intent.succeeded", "checkout.session.completed"].iter().enumerate()
+    {
         let event = event(&format!("evt_{n}"), kind, &session(&id, "paid"));
         for _ in 0..3 {
             app.webhook(&event).await.data(200);
@@ -69,7 +71,11 @@ async fn delayed_money_counts_when_it_is_there() {
     app.patch(&format!("/api/carts/{id}"), &json!({"status": "expired"})).await.data(200);
     app.stripe.money_arrives(&link, true).await.unwrap();
     let cart = app.show(&id).await;
-    assert_eq!((&cart["status"], &cart["expiredAt"]), (&json!("recovered"), &Value::Null), "late money recovers an expired cart");
+    assert_eq!(
+        (&cart["status"], &cart["expiredAt"]),
+        (&json!("recovered"), &Value::Null),
+        "late money recovers an expired cart"
+    );
 }
 
 #[tokio::test]
@@ -80,7 +86,10 @@ async fn events_in_any_order() {
     app.session(&id).await;
     app.webhook(&event("evt_1", "checkout.session.async_payment_failed", &session(&id, "unpaid"))).await.data(200);
     app.webhook(&event("evt_2", "checkout.session.completed", &session(&id, "unpaid"))).await.data(200);
-    assert_eq!((effect(&app, "evt_1").await, effect(&app, "evt_2").await), ("payment_failed".to_owned(), "none".to_owned()));
+    assert_eq!(
+        (effect(&app, "evt_1").await, effect(&app, "evt_2").await),
+        ("payment_failed".to_owned(), "none".to_owned())
+    );
     app.session(&id).await; // it is free for a new link
 
     let id = app.cart().await;

@@ -11,10 +11,8 @@ use tokio::net::TcpListener;
 /// # Errors
 /// If the listener fails.
 pub async fn serve(listener: TcpListener, pool: PgPool) -> std::io::Result<()> {
-    let router = Router::new()
-        .route("/healthz", get(|| async { "alive\n" }))
-        .route("/readyz", get(ready))
-        .with_state(pool);
+    let router =
+        Router::new().route("/healthz", get(|| async { "alive\n" })).route("/readyz", get(ready)).with_state(pool);
     axum::serve(listener, router).await
 }
 

@@ -65,7 +65,12 @@ async fn close(state: &State, session_id: &str) -> Result<Settled, JobError> {
     }
 }
 
-async fn write_down(state: &State, link: &PaymentLink, session_id: Option<&str>, settled: Settled) -> Result<(), JobError> {
+async fn write_down(
+    state: &State,
+    link: &PaymentLink,
+    session_id: Option<&str>,
+    settled: Settled,
+) -> Result<(), JobError> {
     let now = state.clock.now();
     let mut tx = state.pool.begin().await?;
     if let Some(session_id) = session_id {

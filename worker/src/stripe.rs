@@ -134,8 +134,7 @@ pub(crate) struct NewSession<'a> {
 
 impl Stripe {
     pub(crate) fn new(base: &str, key: SecretString) -> Self {
-        let connector =
-            HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
+        let connector = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
         let http = Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(30)).build(connector);
         Self { http, base: base.trim_end_matches('/').to_owned(), key }
     }

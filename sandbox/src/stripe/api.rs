@@ -120,7 +120,8 @@ fn create_once(shared: &Shared, key: &str, parameters: Parameters, fault: Option
     let mut sessions = lock(&shared.sessions);
     if let Some(stored) = sessions.stored(key).filter(|_| !key.is_empty()) {
         if stored.parameters != parameters {
-            let message = "Keys for idempotent requests can only be used with the same parameters they were first used with.";
+            let message =
+                "Keys for idempotent requests can only be used with the same parameters they were first used with.";
             return Refusal { status: StatusCode::BAD_REQUEST, kind: "idempotency_error", message: message.to_owned() }
                 .into_response();
         }
@@ -128,7 +129,10 @@ fn create_once(shared: &Shared, key: &str, parameters: Parameters, fault: Option
         return (status, [("idempotent-replayed", "true")], Json(stored.body.clone())).into_response();
     }
     let (status, body) = if fault == Some(Fault::ServerError) {
-        (StatusCode::INTERNAL_SERVER_ERROR, json!({"error": {"type": "api_error", "message": "An unknown error occurred"}}))
+        (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            json!({"error": {"type": "api_error", "message": "An unknown error occurred"}}),
+        )
     } else {
         let session = match new_session(&parameters, shared.config.clock.now()) {
             Ok(session) => session,
@@ -148,8 +152,8 @@ fn create_once(shared: &Shared, key: &str, parameters: Parameters, fault: Option
 fn parse_form(form: &[u8]) -> Result<Parameters, Refusal> {
     let query = format!("http://form/?{}", String::from_utf8_lossy(form));
     let uri = query.parse().map_err(|_| Refusal::invalid("The body is not a form"))?;
-    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&uri)
-        .map_err(|_| Refusal::invalid("The body is not a form"))?;
+    let Query(pairs) =
+        Query::<Vec<(String, String)>>::try_from_uri(&uri).map_err(|_| Refusal::invalid("The body is not a form"))?;
     Ok(pairs.into_iter().collect())
 }
 
@@ -206,10 +210,14 @@ fn expiry(given: Option<String>, now: DateTime<Utc>) -> Result<DateTime<Utc>, Re
     let at = given.parse().ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
     let at = at.ok_or_else(|| Refusal::invalid(format!("Invalid integer: {given}")))?;
     if at < now + TimeDelta::minutes(30) - TimeDelta::seconds(1) {
-        return Err(Refusal::invalid("The `expires_at` timestamp must be at least 30 minutes from Checkout Session creation."));
+        return Err(Refusal::invalid(
+            "The `expires_at` timestamp must be at least 30 minutes from Checkout Session creation.",
+        ));
     }
     if at > now + TimeDelta::hours(24) {
-        return Err(Refusal::invalid("The `expires_at` timestamp must be less than 24 hours from Checkout Session creation."));
+        return Err(Refusal::invalid(
+            "The `expires_at` timestamp must be less than 24 hours from Checkout Session creation.",
+        ));
     }
     Ok(at)
 }
@@ -253,7 +261,11 @@ fn lines(unread: &mut Parameters) -> Result<(Vec<Line>, String), Refusal> {
         if name.is_empty() {
             return Err(Refusal::invalid("You passed an empty string for 'name'."));
         }
-        lines.push(Line { name, quantity: whole(&quantity, 1, 999_999)?, unit_amount: whole(&unit_amount, 0, 99_999_999)? });
+        lines.push(Line {
+            name,
+            quantity: whole(&quantity, 1, 999_999)?,
+            unit_amount: whole(&unit_amount, 0, 99_999_999)?,
+        });
         currency = Some(this);
     }
     match currency {

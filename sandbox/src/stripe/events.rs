@@ -81,11 +81,8 @@ impl Shared {
             return Delivery { kind: kind.to_owned(), status: None };
         };
         let now = self.config.clock.now().timestamp();
-        let object = if kind == "payment_intent.succeeded" {
-            payment_intent(session)
-        } else {
-            session.to_json(&self.url())
-        };
+        let object =
+            if kind == "payment_intent.succeeded" { payment_intent(session) } else { session.to_json(&self.url()) };
         let body = json!({
             "id": format!("evt_{}", random_word()), "object": "event", "api_version": "2026-09-30.endive", "created": now,
             "livemode": false, "pending_webhooks": 1, "request": {"id": null, "idempotency_key": null}, "type": kind,

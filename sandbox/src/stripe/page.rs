@@ -17,10 +17,7 @@ use super::{
 };
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .route("/c/pay/{id}", get(show))
-        .route("/c/pay/{id}/{action}", post(act))
-        .with_state(shared)
+    Router::new().route("/c/pay/{id}", get(show)).route("/c/pay/{id}/{action}", post(act)).with_state(shared)
 }
 
 async fn show(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {

@@ -18,7 +18,8 @@ fn main() -> Result<()> {
 fn serve(folder: &Path) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
-        let durability = if std::env::args().any(|word| word == "--durable") { Durability::Full } else { Durability::None };
+        let durability =
+            if std::env::args().any(|word| word == "--durable") { Durability::Full } else { Durability::None };
         let postgres = PrivatePostgres::start(&folder.join("postgres"), durability).await?;
         postgres.ensure_database("template").await?;
         let options = db::options_from_env(&Env::of([("DATABASE_URL", postgres.url("template"))]))?;

@@ -38,7 +38,9 @@ async fn main() -> anyhow::Result<()> {
     let runtime = Runtime::start(pool, config);
     let backend = runtime.clone();
     Monitor::new()
-        .register(move |_| WorkerBuilder::new("in_process").backend(backend.backend::<InProcess>()).data(abort).build(run))
+        .register(move |_| {
+            WorkerBuilder::new("in_process").backend(backend.backend::<InProcess>()).data(abort).build(run)
+        })
         .run_with_signal(runtime.stop_after(common::shutdown::requested()))
         .await?;
     runtime.close().await;

@@ -1,0 +1,15 @@
+# One image, the two production binaries; the sandbox is not in it.
+FROM rust:1.95-slim-bookworm AS build
+WORKDIR /src
+COPY . .
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
+    cargo build --release --locked --package api --package worker \
+    && install -D target/release/api target/release/worker --target-directory /out
+
+FROM debian:bookworm-slim
+# Roots for TLS to Stripe are in the binary; these are for a Postgres with a public certificate.
+RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates curl && rm -rf /var/lib/apt/lists/*
+COPY --from=build /out/ /usr/local/bin/
+USER nobody
+EXPOSE 3000
+CMD ["api"]

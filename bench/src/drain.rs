@@ -1,0 +1,174 @@
+//! How fast jobs that do nothing are fetched, run and acknowledged.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use apalis::prelude::{BoxDynError, Monitor, TaskSink, WorkerBuilder, WorkerBuilderExt};
+use apalis_postgres::PostgresStorage;
+use futures_util::stream;
+use queue::{Config, Job, Runtime};
+use sandbox::postgres::PrivatePostgres;
+use serde::{Deserialize, Serialize};
+use sqlx::{PgPool, postgres::PgPoolOptions};
+use tokio::sync::oneshot;
+
+/// Longer than any drain here takes.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct NoOp {
+    pub(crate) n: i64,
+}
+
+impl Job for NoOp {
+    const QUEUE: &'static str = "bench";
+    const KIND: &'static str = "no_op";
+}
+
+async fn no_op(_: NoOp) {}
+
+/// The queue of this repository.
+pub(crate) struct Queue {
+    pub(crate) pool: PgPool,
+}
+
+impl Queue {
+    pub(crate) async fn prepare(postgres: &PrivatePostgres) -> Result<Self> {
+        postgres.ensure_database("queue").await?;
+        let pool = PgPoolOptions::new().max_connections(6).connect(&postgres.url("queue")).await?;
+        common::db::prepare(&pool).await?;
+        Ok(Self { pool })
+    }
+
+    /// Jobs a second, until the last one is acknowledged durably. Leases are on.
+    pub(crate) async fn drain(&self, jobs: i64, concurrency: usize) -> Result<f64> {
+        sqlx::query("truncate jobs").execute(&self.pool).await?;
+        let batch: Vec<NoOp> = (0..jobs).map(|n| NoOp { n }).collect();
+        for batch in batch.chunks(1_000) {
+            queue::enqueue_many(&mut *self.pool.acquire().await?, batch).await?;
+        }
+        sqlx::query("vacuum analyze jobs").execute(&self.pool).await?;
+        let started = Instant::now();
+        let runtime = Runtime::start(self.pool.clone(), Config { concurrency, ..Config::default() });
+        let (stop, stopped) = oneshot::channel::<()>();
+        let backend = runtime.clone();
+        let monitor = Monitor::new()
+            .register(move |_| WorkerBuilder::new("bench").backend(backend.backend::<NoOp>()).build(no_op));
+        let stopping = runtime.clone();
+        let monitor = tokio::spawn(monitor.run_with_signal(async move {
+            stopping.stop_after(stopped).await.ok();
+            Ok(())
+        }));
+        let seconds =
+            until_none(&self.pool, "select count(*) from jobs where state in ('pending', 'running')", started).await?;
+        let _ = stop.send(());
+        monitor.await??;
+        runtime.close().await;
+        let done: i64 =
+            sqlx::query_scalar("select count(*) from jobs where state = 'done'").fetch_one(&self.pool).await?;
+        ensure!(done == jobs, "{done} of {jobs} jobs are done");
+        Ok(f64::from(u32::try_from(jobs)?) / seconds)
+    }
+}
+
+/// A way to run apalis-postgres.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer {
+    batch: usize,
+    at_once: Option<usize>,
+    locks: bool,
+}
+
+pub(crate) const PEERS: [Peer; 5] = [
+    Peer { batch: 100, at_once: Some(64), locks: true },
+    Peer { batch: 100, at_once: None, locks: true },
+    Peer { batch: 1_000, at_once: None, locks: true },
+    Peer { batch: 1_000, at_once: None, locks: false },
+    Peer { batch: 5_000, at_once: None, locks: false },
+];
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at_once = self.at_once.map_or("no limit".to_owned(), |at_once| format!("{at_once} at once"));
+        let locks = if self.locks { "" } else { ", locks off" };
+        write!(f, "apalis-postgres, batches of {}, {at_once}{locks}", self.batch)
+    }
+}
+
+/// The storage that comes with apalis.
+pub(crate) struct ApalisPostgres {
+    pool: PgPool,
+}
+
+impl ApalisPostgres {
+    pub(crate) async fn prepare(postgres: &PrivatePostgres) -> Result<Self> {
+        postgres.ensure_database("apalis").await?;
+        let pool = PgPoolOptions::new().max_connections(10).connect(&postgres.url("apalis")).await?;
+        PostgresStorage::<()>::setup(&pool).await?;
+        Ok(Self { pool })
+    }
+
+    pub(crate) async fn drain(&self, jobs: i64, peer: Peer) -> Result<f64> {
+        sqlx::query("truncate apalis.jobs").execute(&self.pool).await?;
+        let config = apalis_postgres::Config::default().queue("bench").batch_size(peer.batch).lock_tasks(peer.locks);
+        let storage = PostgresStorage::<NoOp>::new(&self.pool).with_config(config);
+        let mut sink = storage.clone();
+        sink.push_stream(&mut stream::iter((0..jobs).map(|n| NoOp { n })))
+            .await
+            .map_err(|error| anyhow::anyhow!("{error}"))?;
+        sqlx::query("vacuum analyze apalis.jobs").execute(&self.pool).await?;
+        let started = Instant::now();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let signal = async move {
+            let _ = stopped.await;
+            Ok(())
+        };
+        let worker = match peer.at_once {
+            None => tokio::spawn(
+                Monitor::new()
+                    .register(move |_| WorkerBuilder::new(worker_name()).backend(storage.clone()).build(peer_no_op))
+                    .run_with_signal(signal),
+            ),
+            Some(at_once) => tokio::spawn(
+                Monitor::new()
+                    .register(move |_| {
+                        WorkerBuilder::new(worker_name())
+                            .backend(storage.clone())
+                            .concurrency(at_once)
+                            .build(peer_no_op)
+                    })
+                    .run_with_signal(signal),
+            ),
+        };
+        let seconds =
+            until_none(&self.pool, "select count(*) from apalis.jobs where status <> 'Done'", started).await?;
+        let _ = stop.send(());
+        worker.await??;
+        Ok(f64::from(u32::try_from(jobs)?) / seconds)
+    }
+}
+
+async fn peer_no_op(_: NoOp) -> Result<(), BoxDynError> {
+    Ok(())
+}
+
+/// It remembers workers by name, and takes a second one of the same name for the first.
+fn worker_name() -> String {
+    format!("bench-{}", sandbox::postgres::random_word())
+}
+
+/// Seconds from `started` until the count is 0, looked at every 5 ms.
+async fn until_none(pool: &PgPool, count: &'static str, started: Instant) -> Result<f64> {
+    loop {
+        let left: i64 = sqlx::query_scalar(count).fetch_one(pool).await?;
+        if left == 0 {
+            return Ok(started.elapsed().as_secs_f64());
+        }
+        ensure!(started.elapsed() < PATIENCE, "{left} jobs are left after {PATIENCE:?}");
+        // A count costs more while much is left, and disturbs what it measures.
+        tokio::time::sleep(Duration::from_millis(if left > 2_000 { 50 } else { 5 })).await;
+    }
+}

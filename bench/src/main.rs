@@ -1,0 +1,87 @@
+//! `cargo run --release -p bench`: the queue beside apalis-postgres, in one run
+//! on one Postgres with default durability. Storage swings; only ratios count.
+
+mod drain;
+mod pickup;
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::{Context, Result};
+use sandbox::postgres::{Durability, PrivatePostgres, become_ordinary_user, random_word};
+
+const JOBS: i64 = 20_000;
+const ROUNDS: usize = 3;
+
+fn main() -> ExitCode {
+    let folder = std::env::temp_dir().join(format!("quick-checkout-bench-{}", random_word()));
+    let outcome = become_ordinary_user(&folder).and_then(|folder| {
+        let runtime = tokio::runtime::Runtime::new()?;
+        runtime.block_on(async {
+            let postgres = PrivatePostgres::start(&folder, Durability::Full).await?;
+            let measured = measure(&postgres).await;
+            postgres.stop().await?;
+            measured
+        })
+    });
+    let _ = std::fs::remove_dir_all(&folder);
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn measure(postgres: &PrivatePostgres) -> Result<()> {
+    let queue = drain::Queue::prepare(postgres).await?;
+    let peer = drain::ApalisPostgres::prepare(postgres).await?;
+    println!("Drain of {JOBS} no-op jobs, jobs a second, {ROUNDS} interleaved rounds\n");
+    let mut ours: Vec<(usize, Vec<f64>)> = [16, 64, 256].map(|concurrency| (concurrency, Vec::new())).to_vec();
+    let mut peers: Vec<(drain::Peer, Vec<f64>)> = drain::PEERS.map(|peer| (peer, Vec::new())).to_vec();
+    for round in 1..=ROUNDS {
+        for (concurrency, rates) in &mut ours {
+            rates.push(queue.drain(JOBS, *concurrency).await.context("queue")?);
+        }
+        for (settings, rates) in &mut peers {
+            rates.push(peer.drain(JOBS, *settings).await.context("apalis-postgres")?);
+        }
+        eprintln!("round {round} of {ROUNDS} is done");
+    }
+    println!("| what | rounds | median |\n|---|---|---|");
+    for (concurrency, rates) in &ours {
+        print_row(&format!("queue, {concurrency} at once"), rates);
+    }
+    for (settings, rates) in &peers {
+        print_row(&settings.to_string(), rates);
+    }
+    let best_peer = peers.iter().map(|(_, rates)| median(rates)).fold(0.0, f64::max);
+    let at_64 = ours.iter().find(|(concurrency, _)| *concurrency == 64).map_or(0.0, |(_, rates)| median(rates));
+    println!("\nqueue at 64 ÷ the best of apalis-postgres: {:.2} (should be at least 2)\n", at_64 / best_peer);
+
+    let mut waits = pickup::measure(&queue.pool, 500).await?;
+    waits.sort_unstable();
+    let at = |part: usize| milliseconds(waits[(waits.len() - 1) * part / 100]);
+    println!(
+        "Idle pickup, commit to start, {} jobs: median {:.2} ms, p99 {:.2} ms (the median should be under 2 ms)",
+        waits.len(),
+        at(50),
+        at(99)
+    );
+    Ok(())
+}
+
+fn print_row(what: &str, rates: &[f64]) {
+    let rounds: Vec<String> = rates.iter().map(|rate| format!("{rate:.0}")).collect();
+    println!("| {what} | {} | {:.0} |", rounds.join(", "), median(rates));
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}

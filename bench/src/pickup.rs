@@ -1,0 +1,47 @@
+//! How long an idle worker takes from a commit to the start of the job.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use apalis::prelude::{Data, Monitor, WorkerBuilder};
+use queue::{Config, Runtime};
+use sqlx::PgPool;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::drain::NoOp;
+
+async fn tell(_: NoOp, started: Data<mpsc::UnboundedSender<Instant>>) {
+    let _ = started.send(Instant::now());
+}
+
+/// One wait a job; each comes when all is quiet.
+pub(crate) async fn measure(pool: &PgPool, jobs: i64) -> Result<Vec<Duration>> {
+    sqlx::query("truncate jobs").execute(pool).await?;
+    let (sender, mut starts) = mpsc::unbounded_channel();
+    let runtime = Runtime::start(pool.clone(), Config::default());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let backend = runtime.clone();
+    let monitor = Monitor::new().register(move |_| {
+        WorkerBuilder::new("bench").backend(backend.backend::<NoOp>()).data(sender.clone()).build(tell)
+    });
+    let stopping = runtime.clone();
+    let monitor = tokio::spawn(monitor.run_with_signal(async move {
+        stopping.stop_after(stopped).await.ok();
+        Ok(())
+    }));
+    let mut waits: Vec<Duration> = Vec::new();
+    for n in 0..jobs {
+        // Quiet, and at another point of the poll each time.
+        tokio::time::sleep(Duration::from_millis(40 + n.unsigned_abs() * 7 % 60)).await;
+        let mut conn = pool.acquire().await?;
+        queue::enqueue(&mut conn, &NoOp { n }).await?;
+        let committed = Instant::now();
+        let started: Instant =
+            tokio::time::timeout(Duration::from_secs(10), starts.recv()).await?.context("the worker ended")?;
+        waits.push(started.saturating_duration_since(committed));
+    }
+    let _ = stop.send(());
+    monitor.await??;
+    runtime.close().await;
+    Ok(waits)
+}
