@@ -41,12 +41,13 @@ async fn measure(postgres: &PrivatePostgres) -> Result<()> {
     let mut peers: Vec<(drain::Peer, Vec<f64>)> = drain::PEERS.map(|peer| (peer, Vec::new())).to_vec();
     for round in 1..=ROUNDS {
         for (concurrency, rates) in &mut ours {
+            eprintln!("round {round}: queue, {concurrency} at once");
             rates.push(queue.drain(JOBS, *concurrency).await.context("queue")?);
         }
         for (settings, rates) in &mut peers {
+            eprintln!("round {round}: {settings}");
             rates.push(peer.drain(JOBS, *settings).await.context("apalis-postgres")?);
         }
-        eprintln!("round {round} of {ROUNDS} is done");
     }
     println!("| what | rounds | median |\n|---|---|---|");
     for (concurrency, rates) in &ours {

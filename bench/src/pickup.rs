@@ -18,7 +18,7 @@ async fn tell(_: NoOp, started: Data<mpsc::UnboundedSender<Instant>>) {
 pub(crate) async fn measure(pool: &PgPool, jobs: i64) -> Result<Vec<Duration>> {
     sqlx::query("truncate jobs").execute(pool).await?;
     let (sender, mut starts) = mpsc::unbounded_channel();
-    let runtime = Runtime::start(pool.clone(), Config::default());
+    let runtime = Runtime::start(pool.connect_options().as_ref().clone(), Config::default());
     let (stop, stopped) = oneshot::channel::<()>();
     let backend = runtime.clone();
     let monitor = Monitor::new().register(move |_| {

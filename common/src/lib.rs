@@ -5,9 +5,11 @@
 pub mod analytics;
 pub mod cart_list;
 pub mod carts;
+pub mod checkout;
 pub mod clock;
 pub mod config;
 pub mod db;
+pub mod expiry;
 pub mod idempotency;
 pub mod job_status;
 pub mod jobs;

@@ -15,6 +15,10 @@ use crate::{
 
 /// The most outcomes one statement writes.
 const BATCH: usize = 500;
+/// A batch of this size says that many jobs end at once …
+const BUSY: usize = 16;
+/// … and how long the next one waits for more.
+const GATHER: Duration = Duration::from_millis(4);
 /// Errors are for people: longer ones are cut.
 const ERROR_CHARACTERS: usize = 2_000;
 
@@ -66,14 +70,17 @@ impl Outcome {
 /// Writes outcomes as they come, until the runtime closes and none are left.
 pub(crate) async fn run(shared: Arc<Shared>, mut ended: mpsc::UnboundedReceiver<Ended>) {
     let mut batch = Vec::with_capacity(BATCH);
+    let mut busy = false;
     loop {
-        // Takes what is there without waiting for more: while one batch
-        // commits, the next one gathers.
         tokio::select! {
             biased;
             _ = ended.recv_many(&mut batch, BATCH) => {}
             () = shared.closing.cancelled() => return,
         }
+        if busy {
+            gather(&mut ended, &mut batch).await;
+        }
+        busy = batch.len() >= BUSY;
         write_until_done(&shared, &batch).await;
         let rescheduled = batch.iter().any(|ended| !matches!(ended.outcome, Outcome::Done | Outcome::Dead { .. }));
         shared.acknowledged(&batch);
@@ -81,6 +88,19 @@ pub(crate) async fn run(shared: Arc<Shared>, mut ended: mpsc::UnboundedReceiver<
             shared.wake.notify_one(); // it may be due before the next poll
         }
         batch.clear();
+    }
+}
+
+/// Many jobs end at once, so a moment later there are more: one statement and
+/// one commit for them all. Their slots are free already, nobody waits for this.
+async fn gather(ended: &mut mpsc::UnboundedReceiver<Ended>, batch: &mut Vec<Ended>) {
+    let until = tokio::time::Instant::now() + GATHER;
+    while batch.len() < BATCH {
+        let room = BATCH - batch.len();
+        match tokio::time::timeout_at(until, ended.recv_many(batch, room)).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
     }
 }
 

@@ -132,8 +132,11 @@ impl<J: Job> Lane for JobLane<J> {
             .data(lease.clone())
             .build();
         lock(&self.inbox.tasks).push_back((task, lease));
-        self.inbox.waker.wake();
         Ok(())
+    }
+
+    fn wake(&self) {
+        self.inbox.waker.wake();
     }
 
     fn recall(&self) -> Vec<Lease> {

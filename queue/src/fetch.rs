@@ -19,6 +19,9 @@ use crate::{
 /// been taken just before the enqueuer committed.
 const SOON: Duration = Duration::from_millis(20);
 
+/// How long quick jobs are given to free more slots before the next fetch.
+const GATHER: Duration = Duration::from_millis(1);
+
 /// A job as it was taken.
 #[derive(Debug)]
 pub(crate) struct Fetched {
@@ -34,9 +37,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut pause = shared.config.poll_every;
     while !shared.stopping.is_cancelled() {
         match fetch_once(&shared).await {
-            Ok(Looked::Took) => {
+            Ok(Looked::Took { full }) => {
                 reconnect.worked();
                 pause = SOON;
+                if full {
+                    gather(&shared).await;
+                }
             }
             Ok(Looked::NoSlot) => wait(&shared, shared.config.poll_every).await,
             Ok(Looked::Nothing { next_due }) => {
@@ -49,6 +55,17 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
+/// More jobs are ready than there were slots. Quick jobs end while this waits,
+/// and one statement then fills all slots instead of few.
+async fn gather(shared: &Shared) {
+    let gathered = tokio::time::timeout(GATHER, async {
+        while shared.free_slots() < shared.config.concurrency {
+            shared.wake.notified().await;
+        }
+    });
+    let _ = gathered.await; // slow jobs: take what is free
+}
+
 async fn wait(shared: &Shared, at_most: Duration) {
     tokio::select! {
         () = shared.wake.notified() => {}
@@ -58,7 +75,7 @@ async fn wait(shared: &Shared, at_most: Duration) {
 }
 
 enum Looked {
-    Took,
+    Took { full: bool },
     NoSlot,
     Nothing { next_due: Option<Duration> },
 }
@@ -83,8 +100,9 @@ async fn fetch_once(shared: &Arc<Shared>) -> sqlx::Result<Looked> {
         return Ok(Looked::Nothing { next_due });
     }
     drop(conn);
+    let full = jobs.len() == free;
     deliver(shared, &lanes, jobs, token, until);
-    Ok(Looked::Took)
+    Ok(Looked::Took { full })
 }
 
 fn deliver(shared: &Arc<Shared>, lanes: &[Arc<dyn Lane>], jobs: Vec<Fetched>, token: Uuid, until: Instant) {
@@ -99,14 +117,20 @@ fn deliver(shared: &Arc<Shared>, lanes: &[Arc<dyn Lane>], jobs: Vec<Fetched>, to
             shared.end(&lease, Outcome::Dead { error: format!("unreadable payload: {why}") });
         }
     }
-    if shared.stopping.is_cancelled() {
-        for lane in lanes {
+    for lane in lanes {
+        lane.wake(); // once a batch
+        if shared.stopping.is_cancelled() {
             shared.give_back(lane.recall());
         }
     }
 }
 
 /// Takes up to `limit` due jobs, a fair share from each queue first.
+///
+/// The commit does not wait for the disk. A lease that a crash of Postgres
+/// forgets is a lease nobody has: the job is ready again and runs a second time,
+/// which it must bear anyway, and the first run's outcome is fenced off. Outcomes
+/// and enqueued jobs do wait, and flush this with them.
 async fn take(
     conn: &mut PgConnection,
     queues: &[String],
@@ -118,14 +142,17 @@ async fn take(
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = sqlx::query!(
         r#"
-        with due as materialized (
-            select ready.id
+        with lightly as materialized (
+            select set_config('synchronous_commit', 'off', true)
+        ), due as materialized (
+            select ready.place, ready.at
             from unnest($1::text[]) as served (queue)
             cross join lateral (
-                select locked.id, row_number() over () as place
+                select locked.at, row_number() over () as place
                 from (
-                    select id from jobs
-                    where queue = served.queue and kind = any ($2) and state = 'pending' and run_at <= now()
+                    select ctid as at from jobs
+                    where (select true from lightly)
+                      and queue = served.queue and kind = any ($2) and state = 'pending' and run_at <= now()
                       and not exists (select from queues where name = served.queue and paused_at is not null)
                     order by run_at, id
                     limit $3
@@ -138,7 +165,7 @@ async fn take(
         update jobs
         set state = 'running', attempts = attempts + 1, started_at = now(),
             lease_token = $4, lease_until = now() + $5, worker = $6
-        where id = any (array(select id from due))
+        where ctid = any (array(select at from due))
         returning id, kind, payload, attempts, max_attempts
         "#,
         queues,

@@ -29,7 +29,7 @@
 //! One [`Runtime`] a process does the fetching for all of its workers:
 //!
 //! ```ignore
-//! let runtime = queue::Runtime::start(pool, queue::Config::default());
+//! let runtime = queue::Runtime::start(database, queue::Config::default());
 //! let monitor = Monitor::new().register({
 //!     let runtime = runtime.clone();
 //!     move |_| WorkerBuilder::new("greet").backend(runtime.backend::<Greet>()).build(greet)
@@ -60,5 +60,5 @@ pub use inspect::{JobSummary, find};
 pub use job::{Attempt, Backoff, Job, JobId};
 pub use retention::Retention;
 pub use run::{JobLayer, JobService};
-pub use runtime::{Config, Runtime};
+pub use runtime::{CONNECTIONS, Config, Runtime};
 pub use schedules::{Schedule, latest_slot, next_slot, propose};

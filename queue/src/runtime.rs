@@ -11,7 +11,10 @@ use std::{
 };
 
 use apalis_core::worker::context::WorkerContext;
-use sqlx::PgPool;
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
@@ -53,7 +56,8 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            worker: format!("{}-{}", std::process::id(), Uuid::new_v4().simple()),
+            // Short, because it is written with every job; for people, not a key.
+            worker: format!("{}-{:08x}", std::process::id(), Uuid::new_v4().as_fields().0),
             concurrency: 16,
             lease: Duration::from_secs(25),
             renew_every: Duration::from_secs(8),
@@ -64,6 +68,28 @@ impl Default for Config {
     }
 }
 
+/// Connections to Postgres that a [`Runtime`] holds at most: fetch, outcomes,
+/// leases, retention, LISTEN.
+pub const CONNECTIONS: u32 = 5;
+
+fn own_pool(database: PgConnectOptions, own_sessions: bool) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .acquire_timeout(Duration::from_secs(3))
+        .after_connect(move |conn, _| {
+            Box::pin(async move {
+                // A plan for the statement at hand looks cheaper than the one
+                // that serves all, so Postgres would plan every fetch anew: a
+                // quarter of its time. Behind PgBouncer sessions are not ours to set.
+                if own_sessions {
+                    sqlx::query("set plan_cache_mode = force_generic_plan").execute(conn).await?;
+                }
+                Ok(())
+            })
+        })
+        .connect_lazy_with(database)
+}
+
 /// A cheap handle; all clones are the same runtime.
 #[derive(Debug, Clone)]
 pub struct Runtime {
@@ -72,11 +98,11 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Starts the background tasks on the current tokio runtime.
-    ///
-    /// `pool` should be the queue's own (four connections do), so that handlers
-    /// that hold every connection of theirs can't keep leases from being renewed.
-    pub fn start(pool: PgPool, config: Config) -> Self {
+    /// Starts the background tasks on the current tokio runtime, on a pool of
+    /// [`CONNECTIONS`] of their own: handlers that hold every connection of
+    /// theirs can't keep leases from being renewed.
+    pub fn start(database: PgConnectOptions, config: Config) -> Self {
+        let pool = own_pool(database, config.listen);
         let (acks, ended) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             pool,
@@ -128,6 +154,7 @@ impl Runtime {
         self.shared.closing.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        self.shared.pool.close().await;
     }
 
     /// Jobs this process is running right now.
@@ -177,8 +204,10 @@ pub(crate) trait Lane: std::fmt::Debug + Send + Sync {
     fn kind(&self) -> &'static str;
     /// Whether its worker takes jobs now: running, not paused, not shutting down.
     fn accepts(&self) -> bool;
-    /// Hands a job over; the error says why its payload can't be read.
+    /// Hands a job over, for the next [`Lane::wake`]; the error says why its payload can't be read.
     fn deliver(&self, job: Fetched, lease: Lease) -> Result<(), String>;
+    /// Tells the worker that there are jobs.
+    fn wake(&self);
     /// Takes back what was handed over and not begun.
     fn recall(&self) -> Vec<Lease>;
 }
@@ -202,11 +231,19 @@ impl Shared {
     /// How many jobs may be fetched now. Outcomes that pile up because Postgres
     /// is slow hold fetching back, or leases would grow without bound.
     pub(crate) fn free_slots(&self) -> usize {
-        let backlog_limit = (2 * self.config.concurrency).max(1000);
-        if self.unacknowledged.load(Ordering::Acquire) >= backlog_limit {
+        if self.unacknowledged.load(Ordering::Acquire) >= self.backlog_limit() {
             return 0;
         }
         self.config.concurrency.saturating_sub(self.running.load(Ordering::Acquire))
+    }
+
+    fn backlog_limit(&self) -> usize {
+        (2 * self.config.concurrency).max(1000)
+    }
+
+    /// Half of the slots, at least one.
+    pub(crate) fn half(&self) -> usize {
+        self.config.concurrency.div_ceil(2)
     }
 
     pub(crate) fn hold(&self, id: JobId, token: Uuid, until: Instant) -> Lease {
@@ -225,11 +262,15 @@ impl Shared {
         if !still_running {
             return;
         }
-        self.running.fetch_sub(1, Ordering::AcqRel);
+        let running = self.running.fetch_sub(1, Ordering::AcqRel) - 1;
         self.unacknowledged.fetch_add(1, Ordering::AcqRel);
         // The acker lives as long as the runtime; without it the lease runs out and the job runs again.
         let _ = self.acks.send(Ended { id: lease.id, token: lease.token, outcome });
-        self.wake.notify_one();
+        // The fetcher waits for the first free slot, or for half of them.
+        let free = self.config.concurrency.saturating_sub(running);
+        if free == 1 || free == self.half() || running == 0 {
+            self.wake.notify_one();
+        }
     }
 
     /// The lease is somebody else's, or may be: nothing of this run counts any more.
@@ -238,13 +279,12 @@ impl Shared {
         if held.get(&id).is_none_or(|held| held.token != token) {
             return;
         }
-        if let Some(lost) = held.remove(&id) {
-            if !lost.ended {
-                tracing::warn!(job = %id, "lost the lease of a running job; it is dropped here and runs elsewhere");
-                lost.cancel.cancel();
-                self.running.fetch_sub(1, Ordering::AcqRel);
-                self.wake.notify_one();
-            }
+        let Some(lost) = held.remove(&id) else { return };
+        if !lost.ended {
+            tracing::warn!(job = %id, "lost the lease of a running job; it is dropped here and runs elsewhere");
+            lost.cancel.cancel();
+            self.running.fetch_sub(1, Ordering::AcqRel);
+            self.wake.notify_one();
         }
     }
 
@@ -256,8 +296,10 @@ impl Shared {
             }
         }
         drop(held);
-        self.unacknowledged.fetch_sub(written.len(), Ordering::AcqRel);
-        self.wake.notify_one();
+        let before = self.unacknowledged.fetch_sub(written.len(), Ordering::AcqRel);
+        if before >= self.backlog_limit() {
+            self.wake.notify_one();
+        }
     }
 
     pub(crate) fn held(&self) -> Vec<(JobId, Held)> {

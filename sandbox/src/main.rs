@@ -59,8 +59,7 @@ async fn run(mut env: Env, folder: &Path) -> Result<()> {
     let api = ApiConfig::from_env(&env)?;
     let worker = WorkerConfig::from_env(&env)?;
 
-    let options = db::options_from_env(&env)?;
-    let pool = db::pool(options.clone(), 20);
+    let pool = db::pool(db::options_from_env(&env)?, 20);
     tokio::select! {
         prepared = db::prepare(&pool) => prepared?,
         _ = &mut stop => return Ok(()),
@@ -78,7 +77,7 @@ async fn run(mut env: Env, folder: &Path) -> Result<()> {
     let news = LinkNews::start(pool.clone(), api.listen);
     let timeout = api.shutdown_timeout;
     let router = api::router(AppState::new(pool.clone(), clock.clone(), api, news));
-    let working = worker::run(pool.clone(), db::pool(options, 5), clock, worker, until_stopped(stopped.clone()));
+    let working = worker::run(pool.clone(), clock, worker, until_stopped(stopped.clone()));
     let serving = api::serve(listener, router, until_stopped(stopped), timeout);
     let (served, (), ()) = tokio::join!(serving, working, async {
         let _ = stop.await;

@@ -230,10 +230,10 @@ impl App {
         let mut config = WorkerConfig::from_env(&self.env).expect("a good configuration");
         config.shutdown_timeout = Duration::from_secs(5);
         let (stop, stopped) = oneshot::channel();
-        let (pool, queue_pool) = (self.database.pool(5), self.database.pool(5));
+        let pool = self.database.pool(5);
         let clock = self.clock.clone();
         let task = tokio::spawn(async move {
-            worker::run(pool, queue_pool, clock, config, async {
+            worker::run(pool, clock, config, async {
                 let _ = stopped.await;
             })
             .await;

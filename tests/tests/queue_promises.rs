@@ -102,8 +102,8 @@ impl Running {
     }
 }
 
-fn start(pool: PgPool, config: Config, seen: &Arc<Seen>) -> Running {
-    let runtime = Runtime::start(pool, config);
+fn start(database: &TestDatabase, config: Config, seen: &Arc<Seen>) -> Running {
+    let runtime = Runtime::start(database.options(), config);
     let (stop, stopped) = oneshot::channel::<()>();
     let (backend, seen) = (runtime.clone(), seen.clone());
     let monitor = Monitor::new().register(move |_| {
@@ -124,16 +124,16 @@ fn start(pool: PgPool, config: Config, seen: &Arc<Seen>) -> Running {
 async fn with_workers(config: Config) -> (TestDatabase, PgPool, Arc<Seen>, Running) {
     let database = TestDatabase::create().await;
     let seen = Arc::new(Seen::default());
-    let running = start(database.pool(5), config, &seen);
+    let running = start(&database, config, &seen);
     (database.clone(), database.pool(3), seen, running)
 }
 
 async fn enqueue(pool: &PgPool, job: &Probe) -> Uuid {
-    queue::enqueue(&mut *pool.acquire().await.unwrap(), job).await.unwrap().expect("it was not queued yet")
+    queue::enqueue(&mut pool.acquire().await.unwrap(), job).await.unwrap().expect("it was not queued yet")
 }
 
 async fn state(pool: &PgPool, id: Uuid) -> (String, i16) {
-    let job = queue::find(&mut *pool.acquire().await.unwrap(), id).await.unwrap().expect("it is kept");
+    let job = queue::find(&mut pool.acquire().await.unwrap(), id).await.unwrap().expect("it is kept");
     (job.state, job.attempts)
 }
 
@@ -164,9 +164,9 @@ async fn a_key_taken_twice_in_one_transaction_is_already_queued() {
 
     // Finished, the key is free again.
     let seen = Arc::new(Seen::default());
-    let running = start(database.pool(5), Config::default(), &seen);
+    let running = start(&database, Config::default(), &seen);
     eventually("all are done", async || count(&pool, "state = 'done'").await == 3).await;
-    assert!(queue::enqueue(&mut *pool.acquire().await.unwrap(), &keyed).await.unwrap().is_some());
+    assert!(queue::enqueue(&mut pool.acquire().await.unwrap(), &keyed).await.unwrap().is_some());
     running.stop().await;
 }
 
@@ -175,7 +175,7 @@ async fn a_key_taken_twice_in_one_transaction_is_already_queued() {
 async fn no_more_is_taken_than_can_run() {
     let (_database, pool, seen, running) = with_workers(Config { concurrency: 3, ..Config::default() }).await;
     let jobs: Vec<Probe> = (0..10).map(|_| probe(Act::Hang)).collect();
-    queue::enqueue_many(&mut *pool.acquire().await.unwrap(), &jobs).await.unwrap();
+    queue::enqueue_many(&mut pool.acquire().await.unwrap(), &jobs).await.unwrap();
     eventually("three run", async || seen.starts.load(Ordering::SeqCst) == 3).await;
     assert_eq!((count(&pool, "state = 'running'").await, count(&pool, "attempts > 0").await), (3, 3));
     assert_eq!(running.runtime.running(), 3);
@@ -312,8 +312,7 @@ async fn a_panic_and_a_timeout_are_tried_again() {
     let hangs = enqueue(&pool, &probe(Act::Hang)).await;
     eventually("the panic is dead", async || state(&pool, panics).await == ("dead".to_owned(), 3)).await;
     eventually("the one that never ends was stopped and runs again", async || state(&pool, hangs).await.1 == 2).await;
-    let error =
-        async |id: Uuid| queue::find(&mut *pool.acquire().await.unwrap(), id).await.unwrap().unwrap().last_error;
+    let error = async |id: Uuid| queue::find(&mut pool.acquire().await.unwrap(), id).await.unwrap().unwrap().last_error;
     assert_eq!(error(panics).await.as_deref(), Some("panicked: on purpose"));
     assert_eq!(error(hangs).await.as_deref(), Some("took longer than its limit of 4s"));
     running.stop.send(()).unwrap();
@@ -370,7 +369,7 @@ async fn pickup_does_not_wait_for_the_poll() {
     let due: chrono::DateTime<chrono::Utc> = sqlx::query_scalar("select now()").fetch_one(&pool).await.unwrap();
     let options = EnqueueOptions { run_at: Some(due + TimeDelta::milliseconds(700)), slot: None };
     let later =
-        queue::enqueue_with(&mut *pool.acquire().await.unwrap(), &probe(Act::Succeed), options).await.unwrap().unwrap();
+        queue::enqueue_with(&mut pool.acquire().await.unwrap(), &probe(Act::Succeed), options).await.unwrap().unwrap();
     assert_eq!(state(&pool, later).await.0, "scheduled");
     eventually("it ran when due", async || state(&pool, later).await.0 == "done").await;
     let early: bool = sqlx::query_scalar("select started_at < run_at from jobs where id = $1")
@@ -389,7 +388,7 @@ async fn polling_alone_finds_everything() {
     let (_database, pool, seen, running) = with_workers(config).await;
     eventually("the workers have looked", async || running.runtime.running() == 0).await;
     let jobs: Vec<Probe> = (0..100).map(|_| probe(Act::Succeed)).collect();
-    queue::enqueue_many(&mut *pool.acquire().await.unwrap(), &jobs).await.unwrap();
+    queue::enqueue_many(&mut pool.acquire().await.unwrap(), &jobs).await.unwrap();
     eventually("all ran", async || seen.starts.load(Ordering::SeqCst) == 100).await;
     running.stop().await;
 }
@@ -420,18 +419,16 @@ async fn a_million_finished_jobs_cost_nothing() {
     let pool = database.pool(2);
     let before = touched().await;
     let seen = Arc::new(Seen::default());
-    let workers = database.pool(5);
     let config =
         Config { renew_every: Duration::from_millis(50), poll_every: Duration::from_millis(50), ..Config::default() };
-    let running = start(workers.clone(), config, &seen);
+    let running = start(&database, config, &seen);
     for batch in 1..=10 {
         let jobs: Vec<Probe> = (0..50).map(|_| probe(Act::Succeed)).collect();
-        queue::enqueue_many(&mut *pool.acquire().await.unwrap(), &jobs).await.unwrap();
+        queue::enqueue_many(&mut pool.acquire().await.unwrap(), &jobs).await.unwrap();
         eventually("they ran", async || seen.starts.load(Ordering::SeqCst) == batch * 50).await;
     }
     eventually("all are acknowledged", async || running.runtime.running() == 0).await;
     running.stop().await;
-    workers.close().await;
     pool.close().await;
     let cost = touched().await - before;
     assert!(cost < 50_000, "500 jobs touched {cost} rows");
@@ -451,7 +448,7 @@ async fn finished_jobs_are_deleted_after_their_time() {
     .await
     .unwrap();
     let retention = Retention { done: Duration::from_secs(60 * 1_000), dead: Duration::from_secs(60 * 3_000) };
-    let running = start(database.pool(5), Config { retention, ..Config::default() }, &Arc::new(Seen::default()));
+    let running = start(&database, Config { retention, ..Config::default() }, &Arc::new(Seen::default()));
     eventually("old ones are gone", async || count(&pool, "true").await <= 1_400).await;
     assert!(count(&pool, "state = 'done'").await >= 799);
     assert!(count(&pool, "state = 'dead'").await >= 599);
@@ -466,7 +463,7 @@ async fn lost_connections_end_no_worker_and_lose_no_job() {
     let long = enqueue(&pool, &probe(Act::Sleep)).await;
     eventually("it runs", async || seen.starts.load(Ordering::SeqCst) == 1).await;
     for batch in jobs.chunks(50) {
-        queue::enqueue_many(&mut *pool.acquire().await.unwrap(), batch).await.unwrap();
+        queue::enqueue_many(&mut pool.acquire().await.unwrap(), batch).await.unwrap();
         sqlx::query("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()")
             .execute(&pool)
             .await
@@ -483,7 +480,7 @@ async fn lost_connections_end_no_worker_and_lose_no_job() {
 async fn stopping_finishes_what_runs_and_gives_back_the_rest() {
     let (_database, pool, seen, running) = with_workers(Config { concurrency: 4, ..Config::default() }).await;
     let jobs: Vec<Probe> = (0..20).map(|_| probe(Act::Sleep)).collect();
-    queue::enqueue_many(&mut *pool.acquire().await.unwrap(), &jobs).await.unwrap();
+    queue::enqueue_many(&mut pool.acquire().await.unwrap(), &jobs).await.unwrap();
     eventually("four run", async || seen.starts.load(Ordering::SeqCst) == 4).await;
     running.stop().await;
     assert_eq!(count(&pool, "state = 'done' and attempts = 1").await, 4);

@@ -2,7 +2,8 @@
 
 use apalis::prelude::Data;
 use common::{
-    carts::{self, CartStatus},
+    carts::CartStatus,
+    checkout,
     jobs::CreatePaymentLink,
     payment_links::{self, LinkStatus, PaymentLink},
 };
@@ -18,7 +19,7 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
     let mut conn = state.pool.acquire().await?;
     let link = payment_links::find(&mut conn, &job.cart_id, job.version).await?;
     let Some(link) = link.filter(|link| link.status == LinkStatus::Pending) else { return Ok(()) };
-    let cart = carts::for_checkout(&mut conn, &link.cart_id).await?;
+    let cart = checkout::for_checkout(&mut conn, &link.cart_id).await?;
     let Some(cart) = cart.filter(|cart| cart.status == CartStatus::Abandoned) else {
         // Whoever ended the cart withdrew the request; this is for hand-made SQL.
         payment_links::fail(&mut conn, &link, "the cart can't be paid any more", state.clock.now()).await?;

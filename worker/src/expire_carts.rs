@@ -2,7 +2,7 @@
 
 use apalis::prelude::Data;
 use chrono::TimeDelta;
-use common::{carts, jobs::ExpireCarts};
+use common::{expiry, jobs::ExpireCarts};
 
 use crate::{JobError, State};
 
@@ -15,7 +15,7 @@ pub(crate) async fn run(_: ExpireCarts, state: Data<State>) -> Result<(), JobErr
     let mut expired = 0;
     loop {
         let mut tx = state.pool.begin().await?;
-        let batch = carts::expire_older_than(&mut tx, cutoff, BATCH, now).await?;
+        let batch = expiry::expire_older_than(&mut tx, cutoff, BATCH, now).await?;
         tx.commit().await?;
         expired += batch.expired;
         // A batch of which nothing was due is tried again by the next slot.

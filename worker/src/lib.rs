@@ -40,15 +40,8 @@ pub struct State {
 
 /// Works until `stop` resolves, then finishes what is in flight for at most `SHUTDOWN_TIMEOUT`.
 ///
-/// `queue_pool` is the queue's own (five connections do): handlers that hold
-/// every connection of `pool` can't keep leases from being renewed.
-pub async fn run(
-    pool: PgPool,
-    queue_pool: PgPool,
-    clock: Clock,
-    config: WorkerConfig,
-    stop: impl Future<Output = ()> + Send,
-) {
+/// The handlers share `pool`; the queue connects by itself.
+pub async fn run(pool: PgPool, clock: Clock, config: WorkerConfig, stop: impl Future<Output = ()> + Send) {
     let settings = queue::Config {
         concurrency: config.concurrency,
         listen: config.listen,
@@ -56,7 +49,7 @@ pub async fn run(
         renew_every: config.lease / 3,
         ..queue::Config::default()
     };
-    let runtime = Runtime::start(queue_pool, settings);
+    let runtime = Runtime::start(pool.connect_options().as_ref().clone(), settings);
     let timeout = config.shutdown_timeout;
     let stripe = Stripe::new(&config.stripe_api_url, config.stripe_secret_key.clone());
     let state = State { pool, clock, config: Arc::new(config), stripe };

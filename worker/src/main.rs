@@ -11,10 +11,8 @@ use common::{
 use tokio::net::TcpListener;
 use worker::WorkerConfig;
 
-/// Connections of the handlers: they wait for Stripe without one.
+/// Connections of the handlers, who wait for Stripe without one; the queue has its own.
 const CONNECTIONS: u32 = 8;
-/// Connections of the queue: fetch, outcomes, leases, retention, LISTEN.
-const QUEUE_CONNECTIONS: u32 = 5;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -32,8 +30,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let env = Env::of_process();
     telemetry::init(&LogConfig::from_env(&env)?);
     let config = WorkerConfig::from_env(&env)?;
-    let options = db::options_from_env(&env)?;
-    let pool = db::pool(options.clone(), CONNECTIONS);
+    let pool = db::pool(db::options_from_env(&env)?, CONNECTIONS);
 
     if let Some(address) = config.health_addr {
         let listener = TcpListener::bind(address).await.map_err(|error| ConfigError::Malformed {
@@ -49,8 +46,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         _ = &mut stop => return Ok(()),
     }
     tracing::info!(jobs = config.concurrency, "worker is working");
-    let queue_pool = db::pool(options, QUEUE_CONNECTIONS);
-    worker::run(pool, queue_pool, Clock::system(), config, async {
+    worker::run(pool, Clock::system(), config, async {
         let _ = stop.await;
     })
     .await;

@@ -3,7 +3,8 @@
 
 use chrono::TimeDelta;
 use common::{
-    carts::{self, CartId, CheckoutCart},
+    carts::CartId,
+    checkout::{self, CheckoutCart},
     payment_links::{self, LinkStatus, PaymentLink},
     stripe_events,
 };
@@ -97,7 +98,7 @@ async fn find_out(state: &State, link: &PaymentLink) -> Result<Option<Session>, 
     if link.session_expires_at <= state.clock.now() {
         return Ok(None); // whatever was made has ended by itself
     }
-    let cart = carts::for_checkout(&mut *state.pool.acquire().await?, &link.cart_id).await?;
+    let cart = checkout::for_checkout(&mut *state.pool.acquire().await?, &link.cart_id).await?;
     if let Some(cart) = cart {
         match state.stripe.create(&new_session(state, link, &cart)).await {
             Ok(session) => return Ok(Some(session)),

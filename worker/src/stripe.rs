@@ -9,7 +9,7 @@ use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use common::carts::CheckoutCart;
+use common::checkout::CheckoutCart;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};

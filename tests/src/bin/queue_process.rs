@@ -28,14 +28,14 @@ async fn run(job: InProcess, abort: Data<bool>) {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let abort = std::env::var("MODE")? == "abort";
-    let pool = common::db::pool(std::env::var("DATABASE_URL")?.parse()?, 5);
+    let database = std::env::var("DATABASE_URL")?.parse()?;
     let config = Config {
         concurrency: 8,
         lease: Duration::from_secs(2),
         renew_every: Duration::from_millis(600),
         ..Config::default()
     };
-    let runtime = Runtime::start(pool, config);
+    let runtime = Runtime::start(database, config);
     let backend = runtime.clone();
     Monitor::new()
         .register(move |_| {

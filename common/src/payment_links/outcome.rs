@@ -1,0 +1,178 @@
+//! What became of a request: each change is one guarded update, whose row count
+//! says whether it happened.
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+use super::{PaymentLink, notify};
+use crate::jobs::ClosePaymentLink;
+
+/// Notes that Stripe is about to be asked. `false`: it must not be asked any more.
+pub async fn begin_attempt(conn: &mut PgConnection, link: &PaymentLink, now: DateTime<Utc>) -> sqlx::Result<bool> {
+    let result = sqlx::query!(
+        r#"
+        update payment_links set attempted_at = coalesce(attempted_at, $3), updated_at = $3
+        where cart_id = $1 and version = $2 and status = 'pending'
+        "#,
+        link.cart_id,
+        link.version,
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(result.rows_affected() == 1)
+}
+
+/// pending → open. `false`: the request was withdrawn meanwhile; the session must be closed.
+pub async fn open(
+    conn: &mut PgConnection,
+    link: &PaymentLink,
+    session_id: &str,
+    url: &str,
+    session_expires_at: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let opened = sqlx::query!(
+        r#"
+        update payment_links set status = 'open', session_id = $3, url = $4, session_expires_at = $5, updated_at = $6
+        where cart_id = $1 and version = $2 and status = 'pending'
+        "#,
+        link.cart_id,
+        link.version,
+        session_id,
+        url,
+        session_expires_at,
+        now,
+    )
+    .execute(&mut *conn)
+    .await?
+    .rows_affected()
+        == 1;
+    notify(conn, &link.cart_id).await?;
+    Ok(opened)
+}
+
+/// pending → failed: Stripe made no session and will make none.
+pub async fn fail(conn: &mut PgConnection, link: &PaymentLink, why: &str, now: DateTime<Utc>) -> sqlx::Result<bool> {
+    let failed = sqlx::query!(
+        r#"
+        update payment_links set status = 'failed', failure = $3, updated_at = $4
+        where cart_id = $1 and version = $2 and status = 'pending'
+        "#,
+        link.cart_id,
+        link.version,
+        why,
+        now,
+    )
+    .execute(&mut *conn)
+    .await?
+    .rows_affected()
+        == 1;
+    notify(conn, &link.cart_id).await?;
+    Ok(failed)
+}
+
+/// Nobody is to pay for these carts any more: what is open is closed by a job,
+/// what is pending is withdrawn.
+pub(crate) async fn close_all(conn: &mut PgConnection, cart_ids: &[String], now: DateTime<Utc>) -> sqlx::Result<()> {
+    let touched = sqlx::query!(
+        r#"
+        update payment_links set updated_at = $2, status = case
+            when status = 'open' then 'closing'
+            when attempted_at is not null then 'settling'
+            else 'closed' end
+        where cart_id = any ($1) and status in ('open', 'pending')
+        returning cart_id, version, status
+        "#,
+        cart_ids,
+        now,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let jobs: Vec<ClosePaymentLink> = touched
+        .iter()
+        .filter(|link| link.status != "closed")
+        .map(|link| ClosePaymentLink { cart_id: link.cart_id.clone(), version: link.version })
+        .collect();
+    if !jobs.is_empty() {
+        queue::enqueue_many(conn, &jobs).await?;
+    }
+    for link in &touched {
+        notify(conn, &link.cart_id).await?;
+    }
+    Ok(())
+}
+
+/// Nobody can pay with it any more: Stripe says so.
+pub async fn closed(conn: &mut PgConnection, cart_id: &str, version: i32, now: DateTime<Utc>) -> sqlx::Result<bool> {
+    change(conn, cart_id, version, &["pending", "open", "closing", "settling"], "closed", now).await
+}
+
+/// The shopper completed it; the money is under way.
+pub async fn processing(
+    conn: &mut PgConnection,
+    cart_id: &str,
+    version: i32,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    change(conn, cart_id, version, &["open", "closing"], "processing", now).await
+}
+
+/// The money is there.
+pub async fn paid(conn: &mut PgConnection, cart_id: &str, version: i32, now: DateTime<Utc>) -> sqlx::Result<bool> {
+    const ANY_OTHER: [&str; 8] =
+        ["pending", "open", "closing", "settling", "processing", "payment_failed", "closed", "failed"];
+    change(conn, cart_id, version, &ANY_OTHER, "paid", now).await
+}
+
+/// The money will never come.
+pub async fn payment_failed(
+    conn: &mut PgConnection,
+    cart_id: &str,
+    version: i32,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    change(conn, cart_id, version, &["open", "closing", "processing"], "payment_failed", now).await
+}
+
+async fn change(
+    conn: &mut PgConnection,
+    cart_id: &str,
+    version: i32,
+    from: &[&str],
+    to: &str,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let changed = sqlx::query!(
+        r#"
+        update payment_links set status = $4, updated_at = $5
+        where cart_id = $1 and version = $2 and status = any ($3)
+        "#,
+        cart_id,
+        version,
+        from as &[&str],
+        to,
+        now,
+    )
+    .execute(&mut *conn)
+    .await?
+    .rows_affected()
+        == 1;
+    if changed {
+        notify(conn, cart_id).await?;
+    }
+    Ok(changed)
+}
+
+/// Stripe named the session: kept, so that it can be closed.
+pub async fn learn_session(conn: &mut PgConnection, link: &PaymentLink, session_id: &str) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update payment_links set session_id = $3 where cart_id = $1 and version = $2 and session_id is null",
+        link.cart_id,
+        link.version,
+        session_id,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
