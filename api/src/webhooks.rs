@@ -34,7 +34,7 @@ async fn receive(State(state): State<AppState>, request: Request) -> Result<Data
     let body = body::read(request, &state).await?;
     let now = state.clock.now();
     let payload = verified(&body, &headers, &state.config.webhook_secrets, now)?;
-    let event = read_event(payload)?;
+    let event = read_event(payload, now)?;
     let mut tx = state.pool.begin().await?;
     let effect = stripe_events::apply(&mut tx, &event, now).await?;
     tx.commit().await?;
@@ -67,7 +67,7 @@ fn verified<'a>(
 }
 
 /// Reads the few fields that matter, so that events of any API version are understood.
-fn read_event(payload: &str) -> Result<StripeEvent, ApiError> {
+fn read_event(payload: &str, now: DateTime<Utc>) -> Result<StripeEvent, ApiError> {
     let event: Value =
         serde_json::from_str(payload).map_err(|_| ApiError::bad_request("The body is not well-formed JSON"))?;
     let text =
@@ -77,14 +77,14 @@ fn read_event(payload: &str) -> Result<StripeEvent, ApiError> {
     let created_at = event["created"].as_i64().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
     let object = &event["data"]["object"];
     let metadata = &object["metadata"];
-    let payment_status = object["payment_status"].as_str();
     Ok(StripeEvent {
         id,
         kind,
-        created_at: created_at.ok_or_else(|| ApiError::bad_request("The event does not say when it was created"))?,
+        created_at: created_at.unwrap_or(now),
         object_id: text(&object["id"]),
         cart_id: text(&object["client_reference_id"]).or_else(|| text(&metadata["cart_id"])),
         link_version: metadata["link_version"].as_str().and_then(|version| version.parse().ok()),
-        paid: matches!(payment_status, Some("paid" | "no_payment_required")),
+        // Versions before 2020 had no payment_status, and completed meant paid.
+        paid: object["payment_status"].as_str() != Some("unpaid"),
     })
 }

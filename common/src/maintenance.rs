@@ -14,6 +14,9 @@ const EVENT_LIFE: TimeDelta = TimeDelta::days(30);
 /// Final links, unless their cart still shows them.
 const FINAL_LINK_LIFE: TimeDelta = TimeDelta::days(30);
 
+/// Slots of schedules that ran.
+const SLOT_LIFE: TimeDelta = TimeDelta::days(30);
+
 /// Deletes one batch of each kind; `false`: there was nothing left to delete.
 pub async fn delete_batch(conn: &mut PgConnection, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let keys = sqlx::query!(
@@ -52,6 +55,20 @@ pub async fn delete_batch(conn: &mut PgConnection, now: DateTime<Utc>) -> sqlx::
     )
     .execute(&mut *conn)
     .await?;
-    let deleted = [keys, recovery_links, events, payment_links].map(|result| result.rows_affected());
+    // The newest slot of a schedule stays: it says that the schedule ran.
+    let slots = sqlx::query!(
+        r#"
+        delete from schedule_slots where (schedule, slot) in (
+            select schedule, slot from schedule_slots old
+            where slot < $1
+              and exists (select from schedule_slots newer where newer.schedule = old.schedule and newer.slot > old.slot)
+            limit $2)
+        "#,
+        now - SLOT_LIFE,
+        BATCH,
+    )
+    .execute(&mut *conn)
+    .await?;
+    let deleted = [keys, recovery_links, events, payment_links, slots].map(|result| result.rows_affected());
     Ok(deleted.iter().any(|rows| *rows > 0))
 }

@@ -214,10 +214,15 @@ pub(crate) trait Lane: std::fmt::Debug + Send + Sync {
 
 impl Shared {
     pub(crate) fn register<J: Job>(&self, inbox: Arc<Inbox<J>>, worker: WorkerContext) {
+        // A monitor that restarts a worker asks for its backend again; what the
+        // old one had not begun goes back.
         let mut lanes = lock(&self.lanes);
-        // A monitor that restarts a worker asks for its backend again.
-        lanes.retain(|lane| lane.kind() != J::KIND);
+        let replaced: Vec<_> = lanes.extract_if(.., |lane| lane.kind() == J::KIND).collect();
         lanes.push(Arc::new(crate::backend::JobLane { inbox, worker }));
+        drop(lanes);
+        for lane in replaced {
+            self.give_back(lane.recall());
+        }
     }
 
     pub(crate) fn accepting_lanes(&self) -> Vec<Arc<dyn Lane>> {
@@ -249,8 +254,13 @@ impl Shared {
     pub(crate) fn hold(&self, id: JobId, token: Uuid, until: Instant) -> Lease {
         let lost = CancellationToken::new();
         let held = Held { token, until, cancel: lost.clone(), ended: false };
-        lock(&self.held).insert(id, held);
         self.running.fetch_add(1, Ordering::AcqRel);
+        // Ours once, lost without our knowing, and ours again: the old run ends here.
+        let before = lock(&self.held).insert(id, held);
+        if let Some(before) = before.filter(|before| !before.ended) {
+            before.cancel.cancel();
+            self.running.fetch_sub(1, Ordering::AcqRel);
+        }
         Lease { id, token, lost }
     }
 

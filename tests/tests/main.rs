@@ -4,6 +4,7 @@ mod analytics;
 mod carts;
 mod errors;
 mod expiry;
+mod maintenance;
 mod pay_page;
 mod payment_links;
 mod processes;

@@ -62,6 +62,16 @@ async fn twenty_deliveries_of_one_event_at_once_take_effect_once() {
 }
 
 #[tokio::test]
+async fn an_event_of_an_old_api_version_is_understood() {
+    let app = Setup::default().without_worker().start().await;
+    let id = app.cart().await;
+    let old = json!({"id": "evt_old", "type": "checkout.session.completed", "api_version": "2019-03-14",
+        "data": {"object": {"id": "cs_old", "client_reference_id": id, "display_items": []}}});
+    app.webhook(&old).await.data(200);
+    assert_eq!(app.show(&id).await["status"], "recovered");
+}
+
+#[tokio::test]
 async fn delayed_money_counts_when_it_is_there() {
     let app = App::new().await;
     let id = app.cart().await;
@@ -168,7 +178,7 @@ async fn forged_old_and_broken_deliveries_are_refused() {
     for signature in refused {
         app.signed_webhook(&body, &signature).await.is_error(400, "BAD_REQUEST");
     }
-    for broken in ["{}", "[]", "not json", r#"{"id":"evt_1"}"#, r#"{"id":"evt_1","type":"x"}"#] {
+    for broken in ["{}", "[]", "not json", r#"{"id":"evt_1"}"#, r#"{"type":"x"}"#] {
         app.signed_webhook(broken, &sign(broken, "whsec_test", now)).await.is_error(400, "BAD_REQUEST");
     }
     let large = " ".repeat(1024 * 1024 + 1);

@@ -12,7 +12,9 @@ use tokio::net::TcpListener;
 use worker::WorkerConfig;
 
 /// Connections of the handlers, who wait for Stripe without one; the queue has its own.
-const CONNECTIONS: u32 = 8;
+fn connections(concurrency: usize) -> u32 {
+    u32::try_from(concurrency / 2).unwrap_or(u32::MAX).clamp(4, 20)
+}
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -30,7 +32,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let env = Env::of_process();
     telemetry::init(&LogConfig::from_env(&env)?);
     let config = WorkerConfig::from_env(&env)?;
-    let pool = db::pool(db::options_from_env(&env)?, CONNECTIONS);
+    let pool = db::pool(db::options_from_env(&env)?, connections(config.concurrency));
 
     if let Some(address) = config.health_addr {
         let listener = TcpListener::bind(address).await.map_err(|error| ConfigError::Malformed {
