@@ -55,6 +55,7 @@ async fn run(mut env: Env, folder: &Path) -> Result<()> {
     let postgres = private_postgres(&mut env, folder).await?;
     env.or_set("API_KEY", remember(&folder.join("api_key"), random_word)?);
     env.or_set("BIND_ADDR", "127.0.0.1:3000");
+    env.or_set("PUBLIC_URL", format!("http://localhost:{}", api_port(&env)));
     let stand_in = stand_in(&mut env, folder).await?;
     let api = ApiConfig::from_env(&env)?;
     let worker = WorkerConfig::from_env(&env)?;
@@ -111,15 +112,13 @@ async fn stand_in(env: &mut Env, folder: &Path) -> Result<Option<StandIn>> {
     }
     let bind_addr =
         env.parse_or("SANDBOX_STRIPE_ADDR", STRIPE_ADDR.parse()?, "an address and a port", |text| text.parse().ok())?;
-    let api_addr: SocketAddr =
-        env.get("BIND_ADDR").unwrap_or_default().parse().unwrap_or(SocketAddr::from(([127, 0, 0, 1], 3000)));
     let webhook_secret = match env.get("STRIPE_WEBHOOK_SECRET") {
         Some(secrets) => secrets.split(',').next().unwrap_or_default().to_owned(),
         None => remember(&folder.join("webhook_secret"), || format!("whsec_{}", random_word()))?,
     };
     let stand_in = StandIn::start(StandInConfig {
         bind_addr,
-        webhook_url: Some(format!("http://127.0.0.1:{}/api/webhooks/stripe", api_addr.port())),
+        webhook_url: Some(format!("http://127.0.0.1:{}/api/webhooks/stripe", api_port(env))),
         webhook_secret: webhook_secret.clone(),
         file: Some(folder.join("stripe.json")),
         clock: Clock::system(),
@@ -130,6 +129,11 @@ async fn stand_in(env: &mut Env, folder: &Path) -> Result<Option<StandIn>> {
     env.or_set("STRIPE_API_URL", stand_in.url());
     env.or_set("STRIPE_WEBHOOK_SECRET", webhook_secret);
     Ok(Some(stand_in))
+}
+
+/// The port of `BIND_ADDR`, which the api's own configuration checks later.
+fn api_port(env: &Env) -> u16 {
+    env.get("BIND_ADDR").and_then(|address| address.parse::<SocketAddr>().ok()).map_or(3000, |address| address.port())
 }
 
 fn say_where_everything_is(env: &Env, api: &ApiConfig, stand_in: Option<&StandIn>) {
