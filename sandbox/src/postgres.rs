@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     fs::{self, File, TryLockError},
-    os::unix::fs::{PermissionsExt, chown},
+    os::unix::fs::{PermissionsExt, chown, symlink},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -140,6 +140,10 @@ fn elsewhere(folder: &Path) -> Result<PathBuf> {
         folder.display().to_string().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let elsewhere = Path::new("/var/tmp").join(format!("quick-checkout-tracker{name}"));
     fs::create_dir_all(&elsewhere).with_context(|| format!("can't make the folder {}", elsewhere.display()))?;
+    // Leads there from now on, unless something is in it already.
+    if fs::remove_dir(folder).is_ok() {
+        symlink(&elsewhere, folder).with_context(|| format!("can't make the link {}", folder.display()))?;
+    }
     Ok(elsewhere)
 }
 
