@@ -10,7 +10,7 @@ use axum::{
 use chrono::TimeDelta;
 use common::{
     carts::{self, CartId, CartStatus},
-    payment_links::{self, LinkStatus},
+    payment_links,
     recovery_links::{self, TokenHolder},
 };
 use maud::{DOCTYPE, html};
@@ -70,7 +70,7 @@ async fn lead(state: &AppState, token: &str) -> Result<Response, ApiError> {
     let latest = payment_links::latest(&mut conn, id.as_str()).await?;
     drop(conn);
     let refused_lately =
-        latest.is_some_and(|link| link.status == LinkStatus::Failed && link.updated_at > now - PAUSE_AFTER_REFUSAL);
+        latest.is_some_and(|link| link.refusal().is_some() && link.updated_at > now - PAUSE_AFTER_REFUSAL);
     if refused_lately {
         return Ok(Page::Wait.into_response());
     }

@@ -17,6 +17,7 @@ use common::{
     recovery_links::{self, RecoveryLink},
 };
 use serde::Serialize;
+use sqlx::PgConnection;
 
 use crate::{AppState, body::Data, carts::CartPath, error::ApiError, link_wait::LinkWait};
 
@@ -75,9 +76,7 @@ async fn ask(State(state): State<AppState>, CartPath(id): CartPath, headers: Hea
             ready(&state, &link, asked.recovery, None).map(|ready| Data(ready).into_response())
         }
         Some(link) if link.status == LinkStatus::Pending => Ok(accepted(&id, &link)),
-        Some(link) if link.status == LinkStatus::Failed => {
-            Err(ApiError::payment_provider(link.failure.as_deref().unwrap_or("Stripe refused it")))
-        }
+        Some(link) if link.refusal().is_some() => Err(ApiError::payment_provider(link.refusal().unwrap_or_default())),
         // Paid, expired or deleted while we waited.
         _ => Err(ApiError::conflict("The cart can't be paid any more")),
     }
@@ -114,15 +113,25 @@ async fn show(State(state): State<AppState>, CartPath(id): CartPath) -> Result<R
     let mut conn = state.pool.acquire().await?;
     let now = state.clock.now();
     carts::find(&mut conn, &id, now).await?.ok_or_else(ApiError::cart_not_found)?;
-    let link = payment_links::latest(&mut conn, id.as_str()).await?;
-    let link = link.ok_or_else(|| ApiError::not_found("No payment link was asked for"))?;
+    let newest = async |conn: &mut PgConnection| -> Result<PaymentLink, ApiError> {
+        let link = payment_links::latest(conn, id.as_str()).await?;
+        link.ok_or_else(|| ApiError::not_found("No payment link was asked for"))
+    };
+    let mut link = newest(&mut conn).await?;
+    let mut job = None;
+    if link.status == LinkStatus::Pending {
+        job = job_status::find(&mut conn, link.job_id).await?;
+        if !job.as_ref().is_some_and(|job| job.is_unfinished()) {
+            link = newest(&mut conn).await?; // it may have ended between the two looks
+        }
+    }
     let failed = |reason: &str| Data(Failed { status: "failed", reason: reason.to_owned() }).into_response();
     Ok(match link.status {
         LinkStatus::Open if link.is_live(now) => {
             let recovery = recovery_links::find(&mut conn, &id).await?;
             Data(ready(&state, &link, recovery, Some("ready"))?).into_response()
         }
-        LinkStatus::Pending => match job_status::find(&mut conn, link.job_id).await? {
+        LinkStatus::Pending => match job {
             Some(job) if job.is_unfinished() => Data(Pending {
                 status: "pending",
                 job_id: link.job_id.to_string(),

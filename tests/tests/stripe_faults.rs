@@ -77,6 +77,20 @@ async fn what_does_not_heal_is_told_at_once_and_can_be_asked_for_again() {
     }
 }
 
+/// The first answer was lost, the second is a refusal: Stripe made a session all
+/// the same, which is closed before the next one is made.
+#[tokio::test]
+async fn a_refusal_after_a_lost_answer_leaves_no_second_session() {
+    let app = Setup::default().set("PAYMENT_LINK_WAIT", "25s").start().await;
+    app.stripe.fail_next(Operation::Create, Fault::ResetAfter);
+    app.stripe.fail_next(Operation::Create, Fault::Unauthorized);
+    let id = app.cart().await;
+    app.ask(&id).await.is_error(502, "PAYMENT_PROVIDER_ERROR");
+    app.ask(&id).await.data(200);
+    app.idle().await;
+    assert_eq!((app.stripe.sessions().len(), open_sessions(&app)), (2, 1));
+}
+
 /// Stripe stores a 500 under its idempotency key and replays it: only another key helps.
 #[tokio::test]
 async fn a_stored_server_error_is_left_behind() {

@@ -48,7 +48,10 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
     match state.stripe.create(&new_session(state, &link, &cart)).await {
         Ok(session) => keep(state, &link, session).await,
         Err(StripeError::Refused { message, .. }) => {
-            payment_links::fail(&mut *state.pool.acquire().await?, &link, &message, state.clock.now()).await?;
+            // `link` was read before this attempt: it knows of earlier ones only.
+            let mut tx = state.pool.begin().await?;
+            payment_links::give_up(&mut tx, &link, &message, state.clock.now()).await?;
+            tx.commit().await?;
             Err(JobError::GiveUp { why: format!("Stripe refused it: {message}") })
         }
         Err(StripeError::KeySpent { message }) => {

@@ -74,9 +74,6 @@ async fn write_down(
 ) -> Result<(), JobError> {
     let now = state.clock.now();
     let mut tx = state.pool.begin().await?;
-    if let Some(session_id) = session_id {
-        payment_links::learn_session(&mut tx, link, session_id).await?;
-    }
     match (settled, link.cart_id.parse::<CartId>()) {
         (Settled::Paid, Ok(cart)) => {
             stripe_events::money_came(&mut tx, &cart, link.version, now, now).await?;
@@ -87,6 +84,10 @@ async fn write_down(
         _ => {
             payment_links::closed(&mut tx, &link.cart_id, link.version, now).await?;
         }
+    }
+    // After the above, which locks the cart before its links, as everybody does.
+    if let Some(session_id) = session_id {
+        payment_links::learn_session(&mut tx, link, session_id).await?;
     }
     tx.commit().await?;
     Ok(())
@@ -102,7 +103,8 @@ async fn find_out(state: &State, link: &PaymentLink) -> Result<Option<Session>, 
     if let Some(cart) = cart {
         match state.stripe.create(&new_session(state, link, &cart)).await {
             Ok(session) => return Ok(Some(session)),
-            Err(StripeError::Refused { .. }) => return Ok(None), // then as now
+            // What it refuses now it refused then. (Not so where the key is to blame.)
+            Err(StripeError::Refused { status, .. }) if status == StatusCode::BAD_REQUEST => return Ok(None),
             Err(StripeError::KeySpent { .. }) => {}
             Err(error) => return Err(error.into()),
         }

@@ -23,7 +23,7 @@ use sqlx::PgConnection;
 
 pub(crate) use outcome::close_all;
 pub use outcome::{begin_attempt, closed, fail, learn_session, open, paid, payment_failed, processing};
-pub use request::{replace, request};
+pub use request::{give_up, replace, request};
 
 /// The channel that tells waiting requests about a link; the payload is the cart's id.
 pub const CHANNEL: &str = "payment_links";
@@ -91,6 +91,11 @@ impl PaymentLink {
     /// Whether a shopper can pay with it at `now`.
     pub fn is_live(&self, now: DateTime<Utc>) -> bool {
         self.status == LinkStatus::Open && self.session_expires_at > now
+    }
+
+    /// Why Stripe made none, where that is known.
+    pub fn refusal(&self) -> Option<&str> {
+        matches!(self.status, LinkStatus::Failed | LinkStatus::Settling).then_some(self.failure.as_deref()).flatten()
     }
 
     /// The key under which Stripe is asked for it, each time the same.

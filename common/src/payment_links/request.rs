@@ -1,17 +1,16 @@
 //! Asking for a session: written down, and queued.
 
 use chrono::{DateTime, Utc};
-use queue::JobSummary;
 use sqlx::PgConnection;
 
-use super::{LinkStatus, PaymentLink, fail, latest};
+use super::{LinkStatus, PaymentLink, fail, latest, notify};
 use crate::{
     carts::CartId,
     jobs::{ClosePaymentLink, CreatePaymentLink},
 };
 
 /// Asks for a session that lives until `session_expires_at`: writes the request
-/// down and queues its job. The cart must be locked, and have no live link.
+/// down and queues its job. The cart must be locked. A live link is answered instead.
 ///
 /// A request that is pending already is joined, unless its job is dead.
 pub async fn request(
@@ -20,14 +19,23 @@ pub async fn request(
     session_expires_at: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<PaymentLink> {
-    let latest = latest(conn, cart_id.as_str()).await?;
-    if let Some(pending) = latest.as_ref().filter(|link| link.status == LinkStatus::Pending) {
-        match queue::find(conn, pending.job_id).await? {
-            Some(job) if job.is_unfinished() => return Ok(pending.clone()),
-            job => give_up(conn, pending, job.as_ref(), now).await?,
+    let mut newest = latest(conn, cart_id.as_str()).await?;
+    if let Some(pending) = newest.clone().filter(|link| link.status == LinkStatus::Pending) {
+        let job = queue::find(conn, pending.job_id).await?;
+        if job.as_ref().is_some_and(|job| job.is_unfinished()) {
+            return Ok(pending);
+        }
+        let why = job.and_then(|job| job.last_error).unwrap_or_else(|| "its job was lost".to_owned());
+        if !give_up(conn, &pending, &why, now).await? {
+            // The job, which needs no lock on the cart, ended between the two
+            // looks, and the request with it: look again at what came of it.
+            newest = latest(conn, cart_id.as_str()).await?;
         }
     }
-    let version = latest.map_or(1, |link| link.version + 1);
+    if let Some(live) = newest.clone().filter(|link| link.is_live(now)) {
+        return Ok(live); // opened since the caller looked
+    }
+    let version = newest.map_or(1, |link| link.version + 1);
     insert(conn, cart_id.as_str(), version, session_expires_at, now).await
 }
 
@@ -82,20 +90,16 @@ async fn insert(
     })
 }
 
-/// The job of a pending request is dead or gone, so nothing will come of it.
-async fn give_up(
-    conn: &mut PgConnection,
-    link: &PaymentLink,
-    job: Option<&JobSummary>,
-    now: DateTime<Utc>,
-) -> sqlx::Result<()> {
-    let why = job.and_then(|job| job.last_error.as_deref()).unwrap_or("its job was lost");
+/// Nothing will come of a pending request. If Stripe was asked before, and did
+/// not answer, it may have made a session all the same: that is found out first.
+///
+/// `false`: it is not pending any more.
+pub async fn give_up(conn: &mut PgConnection, link: &PaymentLink, why: &str, now: DateTime<Utc>) -> sqlx::Result<bool> {
     if link.attempted_at.is_some() {
-        settle_later(conn, link, why, now).await?;
+        settle_later(conn, link, why, now).await
     } else {
-        fail(conn, link, why, now).await?;
+        fail(conn, link, why, now).await
     }
-    Ok(())
 }
 
 /// pending → settling: Stripe may have made a session that we don't know of.
@@ -120,7 +124,8 @@ async fn settle_later(
     .rows_affected()
         == 1;
     if changed {
-        queue::enqueue(conn, &ClosePaymentLink { cart_id: link.cart_id.clone(), version: link.version }).await?;
+        queue::enqueue(&mut *conn, &ClosePaymentLink { cart_id: link.cart_id.clone(), version: link.version }).await?;
+        notify(conn, &link.cart_id).await?;
     }
     Ok(changed)
 }
