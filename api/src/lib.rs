@@ -58,21 +58,25 @@ pub fn router(state: AppState) -> Router {
         .merge(payment_links::router())
         .merge(analytics::router())
         .fallback(|| async { ApiError::not_found("No such route") })
+        .method_not_allowed_fallback(method_not_allowed) // here, so that the layers stand before it
         .layer(middleware::from_fn_with_state(state.clone(), auth::require_key));
     let limited = Router::new()
         .nest("/api", behind_key)
-        .merge(pay_page::router())
+        .merge(pay_page::router().method_not_allowed_fallback(method_not_allowed))
         .layer(middleware::from_fn_with_state(limiter, rate_limit::limit));
+    let open = webhooks::router().merge(health::router()).method_not_allowed_fallback(method_not_allowed);
     Router::new()
         .merge(limited)
-        .merge(webhooks::router())
-        .merge(health::router())
+        .merge(open)
         .fallback(|| async { ApiError::not_found("No such route") })
-        .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(CatchPanicLayer::custom(error::answer_panic))
         .layer(middleware::from_fn(request_log::log))
         .with_state(state)
+}
+
+async fn method_not_allowed() -> ApiError {
+    ApiError::method_not_allowed()
 }
 
 /// Serves until `stop` resolves, then finishes what is in flight for at most `timeout`.

@@ -63,6 +63,6 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
     api::serve(listener, router, stop, timeout).await?;
-    pool.close().await;
+    db::close(&pool).await;
     Ok(())
 }

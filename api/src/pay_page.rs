@@ -75,7 +75,7 @@ async fn lead(state: &AppState, token: &str) -> Result<Response, ApiError> {
         return Ok(Page::Wait.into_response());
     }
     let news = LinkWait::begin(&state.news);
-    request(state, &id, RecoveryTime::Keep(expires_at)).await?;
+    request(state, &id, RecoveryTime::Keep).await?;
     let link = news.settled(&state.pool, &id, state.config.payment_link_wait).await?;
     Ok(match link.filter(|link| link.is_live(state.clock.now())).and_then(|link| link.url) {
         Some(url) => redirect(&url),

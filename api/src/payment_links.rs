@@ -12,7 +12,7 @@ use axum::{
 use chrono::{DateTime, TimeDelta, Utc};
 use common::{
     carts::{self, CartId, CartStatus, LockedCart},
-    job_status,
+    job_status::{self, JobSummary},
     payment_links::{self, LinkStatus, PaymentLink},
     recovery_links::{self, RecoveryLink},
 };
@@ -76,10 +76,19 @@ async fn ask(State(state): State<AppState>, CartPath(id): CartPath, headers: Hea
             ready(&state, &link, asked.recovery, None).map(|ready| Data(ready).into_response())
         }
         Some(link) if link.status == LinkStatus::Pending => Ok(accepted(&id, &link)),
-        Some(link) if link.refusal().is_some() => Err(ApiError::payment_provider(link.refusal().unwrap_or_default())),
+        Some(link) if link.refusal().is_some() => {
+            if payment_links::is_processing(&mut *state.pool.acquire().await?, id.as_str()).await? {
+                return Err(under_way());
+            }
+            Err(ApiError::payment_provider(link.refusal().unwrap_or_default()))
+        }
         // Paid, expired or deleted while we waited.
         _ => Err(ApiError::conflict("The cart can't be paid any more")),
     }
+}
+
+fn under_way() -> ApiError {
+    ApiError::conflict("A payment for this cart is under way")
 }
 
 fn accepted(id: &CartId, link: &PaymentLink) -> Response {
@@ -113,17 +122,9 @@ async fn show(State(state): State<AppState>, CartPath(id): CartPath) -> Result<R
     let mut conn = state.pool.acquire().await?;
     let now = state.clock.now();
     carts::find(&mut conn, &id, now).await?.ok_or_else(ApiError::cart_not_found)?;
-    let newest = async |conn: &mut PgConnection| -> Result<PaymentLink, ApiError> {
-        let link = payment_links::latest(conn, id.as_str()).await?;
-        link.ok_or_else(|| ApiError::not_found("No payment link was asked for"))
-    };
-    let mut link = newest(&mut conn).await?;
-    let mut job = None;
-    if link.status == LinkStatus::Pending {
-        job = job_status::find(&mut conn, link.job_id).await?;
-        if !job.as_ref().is_some_and(|job| job.is_unfinished()) {
-            link = newest(&mut conn).await?; // it may have ended between the two looks
-        }
+    let (mut link, mut job) = newest(&mut conn, &id).await?;
+    if link.status == LinkStatus::Pending && !job.as_ref().is_some_and(|job| job.is_unfinished()) {
+        (link, job) = newest(&mut conn, &id).await?; // it may have ended between the two looks
     }
     let failed = |reason: &str| Data(Failed { status: "failed", reason: reason.to_owned() }).into_response();
     Ok(match link.status {
@@ -141,12 +142,25 @@ async fn show(State(state): State<AppState>, CartPath(id): CartPath) -> Result<R
             .into_response(),
             job => failed(job.and_then(|job| job.last_error).as_deref().unwrap_or("its job was lost")),
         },
-        LinkStatus::Failed | LinkStatus::Settling => failed(link.failure.as_deref().unwrap_or("it was withdrawn")),
+        LinkStatus::Failed | LinkStatus::Settling => failed(link.refusal().unwrap_or("it was withdrawn")),
         LinkStatus::PaymentFailed => failed("the payment failed; ask for a new link"),
         LinkStatus::Processing => failed("a payment is under way"),
         LinkStatus::Paid => failed("it was paid"),
-        LinkStatus::Open | LinkStatus::Closing | LinkStatus::Closed => failed("it has expired; ask for a new link"),
+        LinkStatus::Open | LinkStatus::Closing | LinkStatus::Closed => {
+            failed(link.refusal().unwrap_or("it has expired; ask for a new link"))
+        }
     })
+}
+
+/// The newest request, and the job that is to make it.
+async fn newest(conn: &mut PgConnection, id: &CartId) -> Result<(PaymentLink, Option<JobSummary>), ApiError> {
+    let link = payment_links::latest(conn, id.as_str()).await?;
+    let link = link.ok_or_else(|| ApiError::not_found("No payment link was asked for"))?;
+    let job = match link.status {
+        LinkStatus::Pending => job_status::find(conn, link.job_id).await?,
+        _ => None,
+    };
+    Ok((link, job))
 }
 
 fn ready(
@@ -173,8 +187,8 @@ pub(crate) struct Asked {
 pub(crate) enum RecoveryTime {
     /// The shop asked.
     Extend,
-    /// A shopper opened the link, which is good until then.
-    Keep(DateTime<Utc>),
+    /// A shopper opened the link.
+    Keep,
 }
 
 /// The cart's live link, or a request for one. Nothing has to be undone if the
@@ -186,7 +200,7 @@ pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTim
     let cart = carts::lock(&mut tx, id).await?.ok_or_else(ApiError::cart_not_found)?;
     check_payable(&cart)?;
     if payment_links::is_processing(&mut tx, id.as_str()).await? {
-        return Err(ApiError::conflict("A payment for this cart is under way"));
+        return Err(under_way());
     }
     let latest = payment_links::latest(&mut tx, id.as_str()).await?;
     if let Some(link) = latest.filter(|link| link.is_live(now)) {
@@ -194,13 +208,18 @@ pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTim
         tx.commit().await?;
         return Ok(Asked { link, recovery });
     }
-    let recovery_expires_at = match recovery {
-        RecoveryTime::Extend => now + TimeDelta::from_std(state.config.payment_link_ttl).unwrap_or(TimeDelta::MAX),
-        RecoveryTime::Keep(until) => until,
+    let recovery = match recovery {
+        RecoveryTime::Extend => {
+            let until = now + TimeDelta::from_std(state.config.payment_link_ttl).unwrap_or(TimeDelta::MAX);
+            recovery_links::extend(&mut tx, id, until).await?
+        }
+        RecoveryTime::Keep => recovery_links::find(&mut tx, id)
+            .await?
+            .filter(|recovery| recovery.expires_at > now)
+            .ok_or_else(|| ApiError::conflict("The cart's recovery link has expired"))?,
     };
-    let recovery = recovery_links::extend(&mut tx, id, recovery_expires_at).await?;
     // A session should not outlive the link that leads to it, as far as Stripe's bounds allow.
-    let session_expires_at = recovery_expires_at.clamp(now + SHORTEST_SESSION, now + LONGEST_SESSION);
+    let session_expires_at = recovery.expires_at.clamp(now + SHORTEST_SESSION, now + LONGEST_SESSION);
     let link = payment_links::request(&mut tx, id, session_expires_at, now).await?;
     tx.commit().await?;
     Ok(Asked { link, recovery: Some(recovery) })

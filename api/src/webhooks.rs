@@ -8,7 +8,10 @@ use axum::{
     routing::post,
 };
 use chrono::{DateTime, Utc};
-use common::stripe_events::{self, StripeEvent};
+use common::{
+    carts::CartId,
+    stripe_events::{self, StripeEvent},
+};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::Value;
@@ -82,9 +85,14 @@ fn read_event(payload: &str, now: DateTime<Utc>) -> Result<StripeEvent, ApiError
         kind,
         created_at: created_at.unwrap_or(now),
         object_id: text(&object["id"]),
-        cart_id: text(&object["client_reference_id"]).or_else(|| text(&metadata["cart_id"])),
+        // Other shops' tools put what they like there, an address perhaps: only a cart's id is kept.
+        cart_id: cart_id(&object["client_reference_id"]).or_else(|| cart_id(&metadata["cart_id"])),
         link_version: metadata["link_version"].as_str().and_then(|version| version.parse().ok()),
         // Versions before 2020 had no payment_status, and completed meant paid.
         paid: object["payment_status"].as_str() != Some("unpaid"),
     })
+}
+
+fn cart_id(value: &Value) -> Option<CartId> {
+    value.as_str()?.parse().ok()
 }

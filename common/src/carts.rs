@@ -338,6 +338,7 @@ pub async fn delete(conn: &mut PgConnection, id: &CartId, now: DateTime<Utc>) ->
         return Ok(false);
     }
     payment_links::close_all(conn, &[id.to_string()], now).await?;
+    payment_links::forget(conn, id.as_str()).await?;
     recovery_links::retire(conn, id, now).await?;
     let result = sqlx::query!("delete from carts where id = $1", id.as_str()).execute(conn).await?;
     Ok(result.rows_affected() == 1)

@@ -41,6 +41,11 @@ pub fn pool(options: PgConnectOptions, connections: u32) -> PgPool {
     PgPoolOptions::new().max_connections(connections).acquire_timeout(Duration::from_secs(3)).connect_lazy_with(options)
 }
 
+/// Closes the pool; a Postgres that does not answer is left after five seconds.
+pub async fn close(pool: &PgPool) {
+    let _ = tokio::time::timeout(Duration::from_secs(5), pool.close()).await;
+}
+
 /// Waits until Postgres is there, saying so, and brings the schema up to date.
 /// Processes that start side by side take turns.
 ///

@@ -20,7 +20,7 @@ pub struct StripeEvent {
     /// `cs_…` or `pi_…`
     pub object_id: Option<String>,
     /// The cart that the object names.
-    pub cart_id: Option<String>,
+    pub cart_id: Option<CartId>,
     /// The request for a link that it names.
     pub link_version: Option<i32>,
     /// Whether the session's money is there.
@@ -85,11 +85,11 @@ pub async fn apply(conn: &mut PgConnection, event: &StripeEvent, now: DateTime<U
         return Ok(Effect::Repeated);
     }
     let (cart_id, version) = subject(conn, event).await?;
-    let effect = take_effect(conn, event, cart_id.as_deref(), version, now).await?;
+    let effect = take_effect(conn, event, cart_id.as_ref(), version, now).await?;
     sqlx::query!(
         "update stripe_events set cart_id = $2, effect = $3 where id = $1",
         event.id,
-        cart_id,
+        cart_id.as_ref().map(CartId::as_str),
         effect.as_str(),
     )
     .execute(conn)
@@ -98,7 +98,7 @@ pub async fn apply(conn: &mut PgConnection, event: &StripeEvent, now: DateTime<U
 }
 
 /// What the event is about: what it names itself, or what we know of its session.
-async fn subject(conn: &mut PgConnection, event: &StripeEvent) -> sqlx::Result<(Option<String>, Option<i32>)> {
+async fn subject(conn: &mut PgConnection, event: &StripeEvent) -> sqlx::Result<(Option<CartId>, Option<i32>)> {
     if event.cart_id.is_some() && event.link_version.is_some() {
         return Ok((event.cart_id.clone(), event.link_version));
     }
@@ -107,7 +107,7 @@ async fn subject(conn: &mut PgConnection, event: &StripeEvent) -> sqlx::Result<(
         None => None,
     };
     Ok(match known {
-        Some((cart_id, version)) => (Some(cart_id), Some(version)),
+        Some((cart_id, version)) => (cart_id.parse().ok(), Some(version)),
         None => (event.cart_id.clone(), event.link_version),
     })
 }
@@ -115,12 +115,12 @@ async fn subject(conn: &mut PgConnection, event: &StripeEvent) -> sqlx::Result<(
 async fn take_effect(
     conn: &mut PgConnection,
     event: &StripeEvent,
-    cart_id: Option<&str>,
+    cart: Option<&CartId>,
     version: Option<i32>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<Effect> {
     // Without a version there is no such request, and nothing matches.
-    let (cart, version) = (cart_id.and_then(|id| id.parse::<CartId>().ok()), version.unwrap_or(0));
+    let version = version.unwrap_or(0);
     match event.kind.as_str() {
         "checkout.session.completed" if !event.paid => {
             let Some(cart) = cart else { return Ok(Effect::UnknownCart) };
@@ -129,7 +129,7 @@ async fn take_effect(
         }
         "checkout.session.completed" | "checkout.session.async_payment_succeeded" | "payment_intent.succeeded" => {
             let Some(cart) = cart else { return Ok(Effect::UnknownCart) };
-            money_came(conn, &cart, version, event.created_at, now).await
+            money_came(conn, cart, version, event.created_at, now).await
         }
         "checkout.session.async_payment_failed" => {
             let Some(cart) = cart else { return Ok(Effect::UnknownCart) };

@@ -1,10 +1,15 @@
 //! Putting jobs into the queue, in the caller's transaction.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::job::{Job, JobId};
+use crate::{
+    fetch::interval,
+    job::{Job, JobId},
+};
 
 /// The channel that wakes workers; the payload is the queue's name.
 pub(crate) const CHANNEL: &str = "jobs";
@@ -14,6 +19,8 @@ pub(crate) const CHANNEL: &str = "jobs";
 pub struct EnqueueOptions {
     /// Not before this moment; `None` means now.
     pub run_at: Option<DateTime<Utc>>,
+    /// … and so much later, by Postgres' clock.
+    pub delay: Duration,
     /// The tick of a schedule it stands for.
     pub slot: Option<DateTime<Utc>>,
 }
@@ -56,7 +63,7 @@ async fn insert<J: Job>(conn: &mut PgConnection, jobs: &[J], options: EnqueueOpt
         r#"
         with added as (
             insert into jobs (id, queue, kind, payload, max_attempts, run_at, slot, unique_key)
-            select new.id, $1, $2, new.payload, $3, coalesce($4, now()), $5, new.unique_key
+            select new.id, $1, $2, new.payload, $3, coalesce($4, now()) + $10, $5, new.unique_key
             from unnest($6::uuid[], $7::jsonb[], $8::text[]) as new (id, payload, unique_key)
             on conflict (unique_key) where unique_key is not null and state in ('pending', 'running') do nothing
             returning id
@@ -78,6 +85,7 @@ async fn insert<J: Job>(conn: &mut PgConnection, jobs: &[J], options: EnqueueOpt
         &payloads,
         &unique_keys as &[Option<String>],
         CHANNEL,
+        interval(options.delay),
     )
     .fetch_all(conn)
     .await

@@ -94,6 +94,7 @@ fn own_pool(database: PgConnectOptions, own_sessions: bool) -> PgPool {
 #[derive(Debug, Clone)]
 pub struct Runtime {
     shared: Arc<Shared>,
+    fetching: TaskTracker,
     tasks: TaskTracker,
 }
 
@@ -116,8 +117,8 @@ impl Runtime {
             stopping: CancellationToken::new(),
             closing: CancellationToken::new(),
         });
-        let tasks = TaskTracker::new();
-        tasks.spawn(fetch::run(shared.clone()));
+        let (fetching, tasks) = (TaskTracker::new(), TaskTracker::new());
+        fetching.spawn(fetch::run(shared.clone()));
         tasks.spawn(ack::run(shared.clone(), ended));
         tasks.spawn(lease::renew(shared.clone()));
         tasks.spawn(lease::reap(shared.clone()));
@@ -125,7 +126,7 @@ impl Runtime {
         if shared.config.listen {
             tasks.spawn(wake::listen(shared.clone()));
         }
-        Self { shared, tasks }
+        Self { shared, fetching, tasks }
     }
 
     /// A backend for a worker of `J`, to be given to `WorkerBuilder::backend`.
@@ -150,6 +151,9 @@ impl Runtime {
     /// Jobs that still run are given back, to run again elsewhere.
     pub async fn close(&self) {
         self.shared.stop();
+        // A fetch on its way brings jobs yet: they go back with the rest.
+        self.fetching.close();
+        self.fetching.wait().await;
         self.shared.give_back_running();
         self.shared.closing.cancel();
         self.tasks.close();

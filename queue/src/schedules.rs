@@ -37,7 +37,7 @@ pub async fn propose<J: Job>(pool: &PgPool, name: &str, schedule: &Schedule, job
         .await?
         .rows_affected();
         if admitted == 1 {
-            enqueue_with(&mut tx, job, EnqueueOptions { run_at: None, slot: Some(slot) }).await?;
+            enqueue_with(&mut tx, job, EnqueueOptions { slot: Some(slot), ..EnqueueOptions::default() }).await?;
         }
     }
     tx.commit().await?;

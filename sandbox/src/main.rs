@@ -85,7 +85,7 @@ async fn run(mut env: Env, folder: &Path) -> Result<()> {
         let _ = stopping.send(true);
     });
     served?;
-    pool.close().await;
+    db::close(&pool).await;
     if let Some(postgres) = postgres {
         postgres.stop().await?;
     }

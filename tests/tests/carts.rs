@@ -215,6 +215,9 @@ async fn deleting_takes_the_shopper_out() {
     app.delete(&path).await.is_error(404, "NOT_FOUND");
     app.get(&path).await.is_error(404, "NOT_FOUND");
     app.idle().await;
+    // The address of a session leads to a page that shows the shopper's.
+    let addresses: i64 = sqlx::query_scalar("select count(url) from payment_links").fetch_one(&app.pool).await.unwrap();
+    assert_eq!(addresses, 0);
     // Every column of every table, as text.
     let tables: Vec<String> = sqlx::query_scalar(
         "select table_name::text from information_schema.tables where table_schema = 'public' and table_type = 'BASE TABLE'",

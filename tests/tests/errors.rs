@@ -84,6 +84,7 @@ async fn the_key_is_asked_for_everywhere_but_at_the_webhook() {
         (Method::GET, "/api/analytics"),
         (Method::POST, "/api/carts/cart_x/payment-link"),
         (Method::GET, "/api/nothing"),
+        (Method::PUT, "/api/carts"),
     ] {
         app.send(app.bare_request(method.clone(), path)).await.is_error(401, "UNAUTHORIZED");
         app.send(app.bare_request(method, path).header("x-api-key", "test-key ")).await;

@@ -1,8 +1,9 @@
 use std::time::Duration;
 
+use common::{carts, payment_links};
 use sandbox::stripe::{Fault, Operation, SessionStatus};
 use serde_json::json;
-use tests::{App, Setup, eventually};
+use tests::{App, Setup, a_cart, eventually};
 
 fn open_sessions(app: &App) -> usize {
     app.stripe.sessions().iter().filter(|session| session.status == SessionStatus::Open).count()
@@ -86,9 +87,25 @@ async fn a_refusal_after_a_lost_answer_leaves_no_second_session() {
     app.stripe.fail_next(Operation::Create, Fault::Unauthorized);
     let id = app.cart().await;
     app.ask(&id).await.is_error(502, "PAYMENT_PROVIDER_ERROR");
+    app.idle().await;
+    let shown = app.get(&format!("/api/carts/{id}/payment-link")).await.data(200);
+    assert_eq!(shown["reason"], "Stripe does not accept STRIPE_SECRET_KEY", "settling keeps the reason");
     app.ask(&id).await.data(200);
     app.idle().await;
     assert_eq!((app.stripe.sessions().len(), open_sessions(&app)), (2, 1));
+}
+
+/// The job that makes the session waits for a long retry: closing does not wait for it.
+#[tokio::test]
+async fn closing_does_not_wait_for_a_retry_that_will_not_ask() {
+    let app = Setup::default().set("PAYMENT_LINK_WAIT", "100ms").start().await;
+    app.stripe.fail_next(Operation::Create, Fault::ResetAfter);
+    app.stripe.fail_next(Operation::Create, Fault::RateLimited { retry_after: 600 });
+    let id = app.cart().await;
+    app.ask(&id).await.data(202);
+    eventually("it waits for ten minutes", async || app.stripe.calls(Operation::Create) == 2).await;
+    app.delete(&format!("/api/carts/{id}")).await.data(200);
+    eventually("the session is closed meanwhile", async || open_sessions(&app) == 0).await;
 }
 
 /// Stripe stores a 500 under its idempotency key and replays it: only another key helps.
@@ -101,6 +118,103 @@ async fn a_stored_server_error_is_left_behind() {
     app.idle().await;
     assert_eq!((app.stripe.sessions().len(), open_sessions(&app)), (1, 1));
     assert_eq!(app.stripe.sessions()[0].metadata["link_version"], "2");
+}
+
+/// … but not for ever: with each key that is spent the pause grows, and the sixth is the last.
+#[tokio::test]
+async fn keys_that_are_spent_one_after_the_other_come_to_an_end() {
+    let app = Setup::default().set("PAYMENT_LINK_WAIT", "100ms").start().await;
+    for _ in 0..20 {
+        app.stripe.fail_next(Operation::Create, Fault::ServerError);
+    }
+    let id = app.cart().await;
+    app.ask(&id).await.data(202);
+    let pauses = std::sync::Mutex::new(Vec::new());
+    eventually("it is given up", async || {
+        // The pauses are looked at, not waited for.
+        let waiting: Vec<f64> = sqlx::query_scalar(
+            "select extract(epoch from run_at - created_at)::float8 from jobs
+             where state = 'pending' and kind = 'create_payment_link' and attempts = 0 and run_at > now()",
+        )
+        .fetch_all(&app.pool)
+        .await
+        .unwrap();
+        pauses.lock().unwrap().extend(waiting);
+        sqlx::query("update jobs set run_at = now() where state = 'pending'").execute(&app.pool).await.unwrap();
+        app.unfinished_jobs().await == 0
+    })
+    .await;
+    let shown = app.get(&format!("/api/carts/{id}/payment-link")).await.data(200);
+    assert_eq!(shown["status"], "failed");
+    let versions: Vec<(i32, i16)> = sqlx::query_as("select version, replacements from payment_links order by version")
+        .fetch_all(&app.pool)
+        .await
+        .unwrap();
+    assert_eq!(versions, [(1, 0), (2, 1), (3, 2), (4, 3), (5, 4), (6, 5)]);
+    assert_eq!(*pauses.lock().unwrap(), [1.0, 2.0, 4.0, 8.0, 16.0]);
+    assert_eq!(app.stripe.sessions().len(), 0);
+}
+
+/// Whoever ends the cart in the very moment in which a spent key is replaced leaves no request behind.
+#[tokio::test]
+async fn a_cart_that_ends_is_not_asked_for_under_a_new_key() {
+    let app = Setup::default().without_worker().set("PAYMENT_LINK_WAIT", "10ms").start().await;
+    let id = app.cart().await;
+    app.ask(&id).await.data(202);
+    let link = payment_links::latest(&mut app.pool.acquire().await.unwrap(), &id).await.unwrap().unwrap();
+    let mut ending = app.pool.begin().await.unwrap();
+    assert!(carts::expire(&mut ending, &id.parse().unwrap(), app.now()).await.unwrap());
+    let (pool, now) = (app.pool.clone(), app.now());
+    let replacing = tokio::spawn(async move {
+        let mut tx = pool.begin().await.unwrap();
+        let next = payment_links::replace(&mut tx, &link, "spent", now).await.unwrap();
+        tx.commit().await.unwrap();
+        next
+    });
+    let waits = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    eventually("it waits for the cart", async || {
+        sqlx::query_scalar::<_, i64>(waits).fetch_one(&app.pool).await.unwrap() > 0
+    })
+    .await;
+    ending.commit().await.unwrap();
+    assert!(replacing.await.unwrap().is_none());
+    let statuses: Vec<String> =
+        sqlx::query_scalar("select status from payment_links").fetch_all(&app.pool).await.unwrap();
+    assert_eq!(statuses, ["closed"]);
+}
+
+/// Stripe repeats an address that it refuses; it is not kept, logged or answered here.
+#[tokio::test]
+async fn a_refusal_tells_nothing_of_the_shopper() {
+    let app = App::new().await;
+    let mut cart = a_cart();
+    cart["customerEmail"] = json!("ada@münchen.example");
+    let id = app.cart_of(&cart).await;
+    let refused = app.ask(&id).await;
+    let message = refused.is_error(502, "PAYMENT_PROVIDER_ERROR")["message"].as_str().unwrap();
+    assert!(message.ends_with("Invalid email address: …"), "{message}");
+    app.idle().await;
+    let kept: Vec<String> = sqlx::query_scalar(
+        "select payment_links::text from payment_links union all select jobs::text from jobs where slot is null",
+    )
+    .fetch_all(&app.pool)
+    .await
+    .unwrap();
+    assert!(kept.len() == 2 && kept.iter().all(|row| row.contains("Invalid") && !row.contains("nchen")), "{kept:?}");
+}
+
+/// What was asked of the shop while a payment was under way that nobody had told us of.
+#[tokio::test]
+async fn a_payment_under_way_that_only_stripe_knows_of_is_a_conflict() {
+    let app = Setup::default().at("2026-03-10T12:00:00Z").start().await;
+    let id = app.cart().await;
+    let session = app.session(&id).await;
+    app.stripe.send_webhooks_to(None);
+    app.stripe.pay_later(&session).await.unwrap();
+    app.clock.advance(chrono::TimeDelta::hours(24));
+    app.ask(&id).await.is_error(409, "CONFLICT");
+    app.idle().await;
+    assert_eq!(app.stripe.sessions().len(), 1);
 }
 
 #[tokio::test]

@@ -129,6 +129,9 @@ async fn what_is_unknown_is_answered_and_kept_without_personal_data() {
     app.webhook(&event("evt_kind", "customer.created", &customer)).await.data(200);
     app.webhook(&event("evt_cart", "checkout.session.completed", &session("cart_gone", "paid"))).await.data(200);
     app.webhook(&event("evt_none", "payment_intent.succeeded", &json!({"id": "pi_1"}))).await.data(200);
+    let foreign = session("ada@example.com", "paid"); // of some other tool on the same account
+    app.webhook(&event("evt_foreign", "checkout.session.completed", &foreign)).await.data(200);
+    assert_eq!(effect(&app, "evt_foreign").await, "unknown_cart");
     assert_eq!(effect(&app, "evt_kind").await, "none");
     assert_eq!(effect(&app, "evt_cart").await, "unknown_cart");
     assert_eq!(effect(&app, "evt_none").await, "unknown_cart");
@@ -189,4 +192,35 @@ async fn forged_old_and_broken_deliveries_are_refused() {
     let other = sign(&body, "whsec_other", now - 299);
     app.signed_webhook(&body, &format!("{other},v1=00ff,v0=1")).await.data(200);
     assert_eq!(app.show(&id).await["status"], "recovered");
+}
+
+/// The event may come before the answer that made the session, or instead of it.
+#[tokio::test]
+async fn delayed_money_is_noted_before_the_session_is_known() {
+    let app = Setup::default().without_worker().set("PAYMENT_LINK_WAIT", "10ms").start().await;
+    let status = async |id: &str| -> String {
+        sqlx::query_scalar("select status from payment_links where cart_id = $1")
+            .bind(id)
+            .fetch_one(&app.pool)
+            .await
+            .unwrap()
+    };
+    let (pending, settling) = (app.cart().await, app.cart().await);
+    for id in [&pending, &settling] {
+        app.ask(id).await.data(202);
+    }
+    sqlx::query("update payment_links set status = 'settling', attempted_at = now() where cart_id = $1")
+        .bind(&settling)
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    for (n, id) in [&pending, &settling].into_iter().enumerate() {
+        let completed = event(&format!("evt_c{n}"), "checkout.session.completed", &session(id, "unpaid"));
+        app.webhook(&completed).await.data(200);
+        assert_eq!(status(id).await, "processing");
+        app.ask(id).await.is_error(409, "CONFLICT");
+        let failed = event(&format!("evt_f{n}"), "checkout.session.async_payment_failed", &session(id, "unpaid"));
+        app.webhook(&failed).await.data(200);
+        assert_eq!(status(id).await, "payment_failed");
+    }
 }

@@ -23,9 +23,10 @@ pub(crate) async fn run(job: ClosePaymentLink, state: Data<State>) -> Result<(),
     }
     if link.session_id.is_none() {
         // Its creation may be under way: that job sees it was withdrawn and
-        // closes what it made. Only if it is gone is there something to find out.
+        // closes what it made. One that only waits for a retry will never ask
+        // Stripe again, so what it may have made has to be found out here.
         let making = job_status::find(&mut conn, link.job_id).await?;
-        if making.is_some_and(|making| making.is_unfinished()) {
+        if making.is_some_and(|making| making.state == "running") {
             return Err(JobError::Retry {
                 why: "the session is just being made".to_owned(),
                 after: Some(WHILE_IT_IS_MADE),

@@ -56,10 +56,15 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
         }
         Err(StripeError::KeySpent { message }) => {
             let mut tx = state.pool.begin().await?;
-            payment_links::replace(&mut tx, &link, &message, state.clock.now()).await?;
+            let next = payment_links::replace(&mut tx, &link, &message, state.clock.now()).await?;
             tx.commit().await?;
-            tracing::warn!(message, "a payment link goes on under a new idempotency key");
-            Ok(())
+            match next {
+                Some(_) => {
+                    tracing::warn!(message, "a payment link goes on under a new idempotency key");
+                    Ok(())
+                }
+                None => Err(JobError::GiveUp { why: format!("it can't be made under any key: {message}") }),
+            }
         }
         Err(error) => Err(error.into()),
     }

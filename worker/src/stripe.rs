@@ -110,6 +110,28 @@ pub(crate) enum StripeError {
     Unreadable(String),
 }
 
+impl StripeError {
+    /// Stripe's messages may repeat what they were asked ("Invalid email address:
+    /// …"), and are kept, logged and answered: what is the shopper's is taken out.
+    fn without_personal_data(mut self, cart: &CheckoutCart) -> Self {
+        if let Self::Refused { message, .. } | Self::KeySpent { message } = &mut self {
+            *message = redact(message, cart);
+        }
+        self
+    }
+}
+
+/// Item names shorter than this would take parts of ordinary words with them, and tell nothing.
+const SHORTEST_TELLING_NAME: usize = 4;
+
+fn redact(message: &str, cart: &CheckoutCart) -> String {
+    let names = cart.items.iter().map(|item| item.name.as_str()).filter(|name| name.len() >= SHORTEST_TELLING_NAME);
+    let known = names.fold(message.replace(&cart.customer_email, "…"), |text, name| text.replace(name, "…"));
+    // In whatever form Stripe writes the address: no word with an @ passes.
+    let words = known.split(' ').map(|word| if word.contains('@') || word.contains("%40") { "…" } else { word });
+    words.collect::<Vec<_>>().join(" ")
+}
+
 impl From<StripeError> for crate::JobError {
     fn from(error: StripeError) -> Self {
         let after = match &error {
@@ -158,7 +180,8 @@ impl Stripe {
             .metadata(metadata)
             .payment_intent_data(payment_intent)
             .success_url(&new.success_url);
-        self.call(request.build(), Some(&new.idempotency_key)).await
+        let made = self.call(request.build(), Some(&new.idempotency_key)).await;
+        made.map_err(|error| error.without_personal_data(new.cart))
     }
 
     /// Closes a session, so that nobody can pay with it.
@@ -274,11 +297,12 @@ fn in_order(form: String) -> String {
 fn line_items(cart: &CheckoutCart) -> Result<Vec<CreateCheckoutSessionLineItems>, String> {
     cart.items
         .iter()
-        .map(|item| {
+        .zip(1..)
+        .map(|(item, place)| {
             let currency: Result<stripe_types::Currency, _> = cart.currency.code().parse();
             let mut price = CreateCheckoutSessionLineItemsPriceData::new(currency.unwrap_or_default());
             let amount = cart.currency.stripe_amount(item.price_minor);
-            price.unit_amount = Some(amount.map_err(|why| format!("the price of {:?} {why}", item.name))?);
+            price.unit_amount = Some(amount.map_err(|why| format!("the price of item {place} {why}"))?);
             price.product_data = Some(ProductData::new(&item.name));
             let mut line = CreateCheckoutSessionLineItems::new();
             line.price_data = Some(price);
@@ -338,11 +362,27 @@ fn whole(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use common::{carts::CartStatus, checkout::CheckoutItem, money::Currency};
+
     use super::*;
 
     #[test]
     fn parameters_are_in_order() {
         assert_eq!(in_order("b[x]=2&a=1&b[a]=3".to_owned()), "a=1&b[a]=3&b[x]=2");
+    }
+
+    #[test]
+    fn messages_tell_nothing_of_the_shopper() {
+        let item = |name: &str| CheckoutItem { name: name.to_owned(), quantity: 1, price_minor: 1 };
+        let cart = CheckoutCart {
+            customer_email: "\"ada l\"@example.com".to_owned(),
+            items: vec![item("Mug for Ada"), item("a")],
+            currency: Currency::USD,
+            status: CartStatus::Abandoned,
+            recovery_token: String::new(),
+        };
+        let text = "Invalid address: \"ada l\"@example.com (Ada@Example.com, ada%40x) for 'Mug for Ada' a day";
+        assert_eq!(redact(text, &cart), "Invalid address: … … … for '…' a day");
     }
 
     #[test]

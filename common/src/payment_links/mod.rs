@@ -21,8 +21,8 @@ use chrono::{DateTime, Utc};
 use queue::JobId;
 use sqlx::PgConnection;
 
-pub(crate) use outcome::close_all;
 pub use outcome::{begin_attempt, closed, fail, learn_session, open, paid, payment_failed, processing};
+pub(crate) use outcome::{close_all, forget};
 pub use request::{give_up, replace, request};
 
 /// The channel that tells waiting requests about a link; the payload is the cart's id.
@@ -75,6 +75,8 @@ pub struct PaymentLink {
     pub job_id: JobId,
     /// When the session ends; frozen, because Stripe must be asked the same thing again.
     pub session_expires_at: DateTime<Utc>,
+    /// How many requests in a row this one replaces, each of which failed for good under its idempotency key.
+    pub replacements: i16,
     /// When Stripe may first have seen the request.
     pub attempted_at: Option<DateTime<Utc>>,
     /// Stripe's name of the session.
@@ -93,9 +95,11 @@ impl PaymentLink {
         self.status == LinkStatus::Open && self.session_expires_at > now
     }
 
-    /// Why Stripe made none, where that is known.
+    /// Why Stripe made none, where that is known. (A request that was asked before
+    /// without an answer is settled first, and closed then.)
     pub fn refusal(&self) -> Option<&str> {
-        matches!(self.status, LinkStatus::Failed | LinkStatus::Settling).then_some(self.failure.as_deref()).flatten()
+        let ended = matches!(self.status, LinkStatus::Failed | LinkStatus::Settling | LinkStatus::Closed);
+        self.failure.as_deref().filter(|_| ended)
     }
 
     /// The key under which Stripe is asked for it, each time the same.
@@ -110,6 +114,7 @@ struct Row {
     status: String,
     job_id: JobId,
     session_expires_at: DateTime<Utc>,
+    replacements: i16,
     attempted_at: Option<DateTime<Utc>>,
     session_id: Option<String>,
     url: Option<String>,
@@ -127,6 +132,7 @@ impl TryFrom<Row> for PaymentLink {
             status: row.status.parse()?,
             job_id: row.job_id,
             session_expires_at: row.session_expires_at,
+            replacements: row.replacements,
             attempted_at: row.attempted_at,
             session_id: row.session_id,
             url: row.url,
@@ -141,7 +147,7 @@ pub async fn latest(conn: &mut PgConnection, cart_id: &str) -> sqlx::Result<Opti
     sqlx::query_as!(
         Row,
         r#"
-        select cart_id, version, status, job_id, session_expires_at, attempted_at, session_id, url, failure, updated_at
+        select cart_id, version, status, job_id, session_expires_at, replacements, attempted_at, session_id, url, failure, updated_at
         from payment_links where cart_id = $1 order by version desc limit 1
         "#,
         cart_id,
@@ -157,7 +163,7 @@ pub async fn find(conn: &mut PgConnection, cart_id: &str, version: i32) -> sqlx:
     sqlx::query_as!(
         Row,
         r#"
-        select cart_id, version, status, job_id, session_expires_at, attempted_at, session_id, url, failure, updated_at
+        select cart_id, version, status, job_id, session_expires_at, replacements, attempted_at, session_id, url, failure, updated_at
         from payment_links where cart_id = $1 and version = $2
         "#,
         cart_id,
@@ -184,7 +190,7 @@ pub async fn unsettled_before(conn: &mut PgConnection, cart_id: &str, version: i
     sqlx::query_as!(
         Row,
         r#"
-        select cart_id, version, status, job_id, session_expires_at, attempted_at, session_id, url, failure, updated_at
+        select cart_id, version, status, job_id, session_expires_at, replacements, attempted_at, session_id, url, failure, updated_at
         from payment_links
         where cart_id = $1 and version < $2 and status in ('open', 'closing', 'settling', 'processing')
         order by version

@@ -54,22 +54,22 @@ pub async fn open(
 
 /// pending → failed: Stripe made no session and will make none.
 pub async fn fail(conn: &mut PgConnection, link: &PaymentLink, why: &str, now: DateTime<Utc>) -> sqlx::Result<bool> {
-    let failed = sqlx::query!(
-        r#"
-        update payment_links set status = 'failed', failure = $3, updated_at = $4
-        where cart_id = $1 and version = $2 and status = 'pending'
-        "#,
-        link.cart_id,
-        link.version,
-        why,
-        now,
-    )
-    .execute(&mut *conn)
-    .await?
-    .rows_affected()
-        == 1;
-    notify(conn, &link.cart_id).await?;
-    Ok(failed)
+    Change { from: &["pending"], to: "failed", why: Some(why) }.make(conn, &link.cart_id, link.version, now).await
+}
+
+/// pending → settling: Stripe may have made a session that we don't know of. A job finds out, and closes it.
+pub(super) async fn settle_later(
+    conn: &mut PgConnection,
+    link: &PaymentLink,
+    why: &str,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let change = Change { from: &["pending"], to: "settling", why: Some(why) };
+    let changed = change.make(&mut *conn, &link.cart_id, link.version, now).await?;
+    if changed {
+        queue::enqueue(conn, &ClosePaymentLink { cart_id: link.cart_id.clone(), version: link.version }).await?;
+    }
+    Ok(changed)
 }
 
 /// Nobody is to pay for these carts any more: what is open is closed by a job,
@@ -103,26 +103,39 @@ pub(crate) async fn close_all(conn: &mut PgConnection, cart_ids: &[String], now:
     Ok(())
 }
 
-/// Nobody can pay with it any more: Stripe says so.
-pub async fn closed(conn: &mut PgConnection, cart_id: &str, version: i32, now: DateTime<Utc>) -> sqlx::Result<bool> {
-    change(conn, cart_id, version, &["pending", "open", "closing", "settling"], "closed", now).await
+/// The cart is deleted: what may tell of its shopper goes. Call [`close_all`] first.
+pub(crate) async fn forget(conn: &mut PgConnection, cart_id: &str) -> sqlx::Result<()> {
+    sqlx::query!("update payment_links set url = null, failure = null where cart_id = $1", cart_id)
+        .execute(conn)
+        .await?;
+    Ok(())
 }
 
-/// The shopper completed it; the money is under way.
+/// Nobody can pay with it any more: Stripe says so.
+pub async fn closed(conn: &mut PgConnection, cart_id: &str, version: i32, now: DateTime<Utc>) -> sqlx::Result<bool> {
+    Change { from: &["pending", "open", "closing", "settling"], to: "closed", why: None }
+        .make(conn, cart_id, version, now)
+        .await
+}
+
+/// The shopper completed it; the money is under way. Stripe may say so before
+/// the answer that made the session has arrived here.
 pub async fn processing(
     conn: &mut PgConnection,
     cart_id: &str,
     version: i32,
     now: DateTime<Utc>,
 ) -> sqlx::Result<bool> {
-    change(conn, cart_id, version, &["open", "closing"], "processing", now).await
+    Change { from: &["pending", "open", "closing", "settling"], to: "processing", why: None }
+        .make(conn, cart_id, version, now)
+        .await
 }
 
 /// The money is there.
 pub async fn paid(conn: &mut PgConnection, cart_id: &str, version: i32, now: DateTime<Utc>) -> sqlx::Result<bool> {
     const ANY_OTHER: [&str; 8] =
         ["pending", "open", "closing", "settling", "processing", "payment_failed", "closed", "failed"];
-    change(conn, cart_id, version, &ANY_OTHER, "paid", now).await
+    Change { from: &ANY_OTHER, to: "paid", why: None }.make(conn, cart_id, version, now).await
 }
 
 /// The money will never come.
@@ -132,36 +145,48 @@ pub async fn payment_failed(
     version: i32,
     now: DateTime<Utc>,
 ) -> sqlx::Result<bool> {
-    change(conn, cart_id, version, &["open", "closing", "processing"], "payment_failed", now).await
+    Change { from: &["pending", "open", "closing", "settling", "processing"], to: "payment_failed", why: None }
+        .make(conn, cart_id, version, now)
+        .await
 }
 
-async fn change(
-    conn: &mut PgConnection,
-    cart_id: &str,
-    version: i32,
-    from: &[&str],
-    to: &str,
-    now: DateTime<Utc>,
-) -> sqlx::Result<bool> {
-    let changed = sqlx::query!(
-        r#"
-        update payment_links set status = $4, updated_at = $5
-        where cart_id = $1 and version = $2 and status = any ($3)
-        "#,
-        cart_id,
-        version,
-        from as &[&str],
-        to,
-        now,
-    )
-    .execute(&mut *conn)
-    .await?
-    .rows_affected()
-        == 1;
-    if changed {
-        notify(conn, cart_id).await?;
+/// A guarded change of a request's status; who waits for it is told.
+struct Change<'a> {
+    from: &'a [&'a str],
+    to: &'a str,
+    /// Why there is no link, if that is what it says.
+    why: Option<&'a str>,
+}
+
+impl Change<'_> {
+    async fn make(
+        self,
+        conn: &mut PgConnection,
+        cart_id: &str,
+        version: i32,
+        now: DateTime<Utc>,
+    ) -> sqlx::Result<bool> {
+        let changed = sqlx::query!(
+            r#"
+            update payment_links set status = $4, failure = coalesce($6, failure), updated_at = $5
+            where cart_id = $1 and version = $2 and status = any ($3)
+            "#,
+            cart_id,
+            version,
+            self.from as &[&str],
+            self.to,
+            now,
+            self.why,
+        )
+        .execute(&mut *conn)
+        .await?
+        .rows_affected()
+            == 1;
+        if changed {
+            notify(conn, cart_id).await?;
+        }
+        Ok(changed)
     }
-    Ok(changed)
 }
 
 /// Stripe named the session: kept, so that it can be closed.

@@ -1,13 +1,19 @@
 //! Asking for a session: written down, and queued.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
+use queue::EnqueueOptions;
 use sqlx::PgConnection;
 
-use super::{LinkStatus, PaymentLink, fail, latest, notify};
+use super::{LinkStatus, PaymentLink, fail, latest, outcome::settle_later};
 use crate::{
-    carts::CartId,
-    jobs::{ClosePaymentLink, CreatePaymentLink},
+    carts::{self, CartId, CartStatus},
+    jobs::CreatePaymentLink,
 };
+
+/// How often in a row Stripe may fail for good under a key before nobody asks any more.
+const MOST_REPLACEMENTS: i16 = 5;
 
 /// Asks for a session that lives until `session_expires_at`: writes the request
 /// down and queues its job. The cart must be locked. A live link is answered instead.
@@ -36,52 +42,77 @@ pub async fn request(
         return Ok(live); // opened since the caller looked
     }
     let version = newest.map_or(1, |link| link.version + 1);
-    insert(conn, cart_id.as_str(), version, session_expires_at, now).await
+    let new = NewRequest { cart_id: cart_id.as_str(), version, replacements: 0, session_expires_at };
+    insert(conn, new, Duration::ZERO, now).await
 }
 
 /// Replaces a request that can't succeed under its idempotency key by one with
-/// the next version. `None`: it is not pending any more.
+/// the next version, which is asked for after a pause. `None`: that would be the
+/// sixth in a row, or nobody wants it any more.
 pub async fn replace(
     conn: &mut PgConnection,
     link: &PaymentLink,
     why: &str,
     now: DateTime<Utc>,
 ) -> sqlx::Result<Option<PaymentLink>> {
-    if !settle_later(conn, link, why, now).await? {
+    // The cart first, as everybody does: who ends it meanwhile finds this request or the next.
+    let cart = match link.cart_id.parse::<CartId>() {
+        Ok(id) => carts::lock(&mut *conn, &id).await?,
+        Err(_) => None,
+    };
+    let wanted = cart.is_some_and(|cart| cart.status == CartStatus::Abandoned);
+    if !settle_later(&mut *conn, link, why, now).await? || !wanted || link.replacements >= MOST_REPLACEMENTS {
         return Ok(None);
     }
-    insert(conn, &link.cart_id, link.version + 1, link.session_expires_at, now).await.map(Some)
+    let next = NewRequest {
+        cart_id: &link.cart_id,
+        version: link.version + 1,
+        replacements: link.replacements + 1,
+        session_expires_at: link.session_expires_at,
+    };
+    let pause = Duration::from_secs(1 << link.replacements.clamp(0, MOST_REPLACEMENTS));
+    insert(conn, next, pause, now).await.map(Some)
+}
+
+struct NewRequest<'a> {
+    cart_id: &'a str,
+    version: i32,
+    replacements: i16,
+    session_expires_at: DateTime<Utc>,
 }
 
 async fn insert(
     conn: &mut PgConnection,
-    cart_id: &str,
-    version: i32,
-    session_expires_at: DateTime<Utc>,
+    new: NewRequest<'_>,
+    delay: Duration,
     now: DateTime<Utc>,
 ) -> sqlx::Result<PaymentLink> {
-    let job = CreatePaymentLink { cart_id: cart_id.to_owned(), version };
+    let job = CreatePaymentLink { cart_id: new.cart_id.to_owned(), version: new.version };
+    let options = EnqueueOptions { delay, ..EnqueueOptions::default() };
     // The key names this version, which is new: no other job can have it.
-    let job_id = queue::enqueue(conn, &job).await?.ok_or(sqlx::Error::RowNotFound)?;
+    let job_id = queue::enqueue_with(conn, &job, options).await?.ok_or(sqlx::Error::RowNotFound)?;
     sqlx::query!(
         r#"
-        insert into payment_links (cart_id, version, status, job_id, session_expires_at, created_at, updated_at)
-        values ($1, $2, 'pending', $3, $4, $5, $5)
+        insert into payment_links
+            (cart_id, version, status, job_id, session_expires_at, replacements, created_at, updated_at)
+        values ($1, $2, 'pending', $3, $4, $5, $6, $6)
         "#,
-        cart_id,
-        version,
+        new.cart_id,
+        new.version,
         job_id,
-        session_expires_at,
+        new.session_expires_at,
+        new.replacements,
         now,
     )
     .execute(&mut *conn)
     .await?;
     Ok(PaymentLink {
-        cart_id: cart_id.to_owned(),
-        version,
+        cart_id: new.cart_id.to_owned(),
+        version: new.version,
         status: LinkStatus::Pending,
         job_id,
-        session_expires_at,
+        session_expires_at: new.session_expires_at,
+        replacements: new.replacements,
         attempted_at: None,
         session_id: None,
         url: None,
@@ -100,32 +131,4 @@ pub async fn give_up(conn: &mut PgConnection, link: &PaymentLink, why: &str, now
     } else {
         fail(conn, link, why, now).await
     }
-}
-
-/// pending → settling: Stripe may have made a session that we don't know of.
-async fn settle_later(
-    conn: &mut PgConnection,
-    link: &PaymentLink,
-    why: &str,
-    now: DateTime<Utc>,
-) -> sqlx::Result<bool> {
-    let changed = sqlx::query!(
-        r#"
-        update payment_links set status = 'settling', failure = $3, updated_at = $4
-        where cart_id = $1 and version = $2 and status = 'pending'
-        "#,
-        link.cart_id,
-        link.version,
-        why,
-        now,
-    )
-    .execute(&mut *conn)
-    .await?
-    .rows_affected()
-        == 1;
-    if changed {
-        queue::enqueue(&mut *conn, &ClosePaymentLink { cart_id: link.cart_id.clone(), version: link.version }).await?;
-        notify(conn, &link.cart_id).await?;
-    }
-    Ok(changed)
 }

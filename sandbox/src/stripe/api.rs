@@ -170,8 +170,13 @@ fn new_session(parameters: &Parameters, now: DateTime<Utc>) -> Result<Session, R
         return Err(Refusal::invalid("Invalid string: client_reference_id; must be at most 200 characters"));
     }
     let customer_email = take("customer_email");
-    if customer_email.as_ref().is_some_and(|email| !email.contains('@')) {
-        return Err(Refusal::invalid("Invalid email address"));
+    // As strict as is known of Stripe, which repeats what it refuses.
+    let well_formed = |email: &str| {
+        email.is_ascii()
+            && email.rsplit_once('@').is_some_and(|(_, domain)| domain.contains('.') && !email.contains('"'))
+    };
+    if let Some(email) = customer_email.as_deref().filter(|email| !well_formed(email)) {
+        return Err(Refusal::invalid(format!("Invalid email address: {email}")));
     }
     let expires_at = expiry(take("expires_at"), now)?;
     let metadata = metadata(&mut unread, "metadata")?;

@@ -1,0 +1,184 @@
+//! The other promises of `queue/src/lib.rs`: pickup, history, lost connections, stopping, pausing.
+
+use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
+
+use chrono::TimeDelta;
+use queue::{Config, EnqueueOptions, Retention};
+use sqlx::Connection;
+use tests::{TestDatabase, eventually, within};
+
+use crate::probe::{Act, Probe, Running, Seen, count, enqueue, probe, start, state, with_workers};
+
+// 6. Woken once a commit, and scheduled jobs start when due: nothing here waits for the poll of an hour.
+#[tokio::test]
+async fn pickup_does_not_wait_for_the_poll() {
+    let config = Config { poll_every: Duration::from_secs(3_600), ..Config::default() };
+    let (_database, pool, seen, running) = with_workers(config).await;
+    for n in 1..=5 {
+        enqueue(&pool, &probe(Act::Succeed)).await;
+        eventually("it ran", async || seen.starts.load(Ordering::SeqCst) == n).await;
+    }
+    let due: chrono::DateTime<chrono::Utc> = sqlx::query_scalar("select now()").fetch_one(&pool).await.unwrap();
+    let options = EnqueueOptions { run_at: Some(due + TimeDelta::milliseconds(700)), ..EnqueueOptions::default() };
+    let later =
+        queue::enqueue_with(&mut pool.acquire().await.unwrap(), &probe(Act::Succeed), options).await.unwrap().unwrap();
+    assert_eq!(state(&pool, later).await.0, "scheduled");
+    eventually("it ran when due", async || state(&pool, later).await.0 == "done").await;
+    let early: bool = sqlx::query_scalar("select started_at < run_at from jobs where id = $1")
+        .bind(later)
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert!(!early);
+    running.stop().await;
+}
+
+// 6. NOTIFY is optional.
+#[tokio::test]
+async fn polling_alone_finds_everything() {
+    let config = Config { listen: false, poll_every: Duration::from_millis(50), ..Config::default() };
+    let (_database, pool, seen, running) = with_workers(config).await;
+    eventually("the workers have looked", async || running.runtime.running() == 0).await;
+    let jobs: Vec<Probe> = (0..100).map(|_| probe(Act::Succeed)).collect();
+    queue::enqueue_many(&mut pool.acquire().await.unwrap(), &jobs).await.unwrap();
+    eventually("all ran", async || seen.starts.load(Ordering::SeqCst) == 100).await;
+    running.stop().await;
+}
+
+// 7. A million finished jobs cost a fetch, an outcome and a renewal nothing: rows touched, not time, is what is held.
+#[tokio::test]
+async fn a_million_finished_jobs_cost_nothing() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool(2);
+    sqlx::query(
+        "insert into jobs (id, queue, kind, payload, state, attempts, max_attempts, run_at, finished_at)
+         select gen_random_uuid(), 'tests', 'probe', '{}', case when n % 10 = 0 then 'dead' else 'done' end, 1, 3,
+                now() - interval '1 hour', now() - interval '1 hour' from generate_series(1, 1000000) n",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    sqlx::query("analyze jobs").execute(&pool).await.unwrap();
+    // Counters are exact once the sessions that counted have ended.
+    let touched = async || -> i64 {
+        let mut fresh = sqlx::PgConnection::connect(&database.url).await.unwrap();
+        sqlx::query_scalar("select coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) from pg_stat_user_tables where relname = 'jobs'")
+            .fetch_one(&mut fresh)
+            .await
+            .unwrap()
+    };
+    pool.close().await;
+    let pool = database.pool(2);
+    let before = touched().await;
+    let seen = Arc::new(Seen::default());
+    let config =
+        Config { renew_every: Duration::from_millis(50), poll_every: Duration::from_millis(50), ..Config::default() };
+    let running = start(&database, config, &seen);
+    for batch in 1..=10 {
+        let jobs: Vec<Probe> = (0..50).map(|_| probe(Act::Succeed)).collect();
+        queue::enqueue_many(&mut pool.acquire().await.unwrap(), &jobs).await.unwrap();
+        eventually("they ran", async || seen.starts.load(Ordering::SeqCst) == batch * 50).await;
+    }
+    eventually("all are acknowledged", async || running.runtime.running() == 0).await;
+    running.stop().await;
+    pool.close().await;
+    let cost = touched().await - before;
+    assert!(cost < 50_000, "500 jobs touched {cost} rows");
+}
+
+// 7. Finished jobs are deleted after their time, in small batches.
+#[tokio::test]
+async fn finished_jobs_are_deleted_after_their_time() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool(2);
+    sqlx::query(
+        "insert into jobs (id, queue, kind, payload, state, max_attempts, finished_at)
+         select gen_random_uuid(), 'tests', 'probe', '{}', case when n % 5 = 0 then 'dead' else 'done' end, 3,
+                now() - n * interval '1 minute' from generate_series(1, 5000) n",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let retention = Retention { done: Duration::from_secs(60 * 1_000), dead: Duration::from_secs(60 * 3_000) };
+    let running = start(&database, Config { retention, ..Config::default() }, &Arc::new(Seen::default()));
+    eventually("old ones are gone", async || count(&pool, "true").await <= 1_400).await;
+    assert!(count(&pool, "state = 'done'").await >= 799);
+    assert!(count(&pool, "state = 'dead'").await >= 599);
+    running.stop().await;
+}
+
+// 10. A lost connection ends nothing: what ran goes on, what comes is taken.
+#[tokio::test]
+async fn lost_connections_end_no_worker_and_lose_no_job() {
+    let (_database, pool, seen, running) = with_workers(Config { concurrency: 8, ..Config::default() }).await;
+    let jobs: Vec<Probe> = (0..400).map(|_| probe(Act::Succeed)).collect();
+    let long = enqueue(&pool, &probe(Act::Sleep)).await;
+    eventually("it runs", async || seen.starts.load(Ordering::SeqCst) == 1).await;
+    for batch in jobs.chunks(50) {
+        queue::enqueue_many(&mut pool.acquire().await.unwrap(), batch).await.unwrap();
+        sqlx::query("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()")
+            .execute(&pool)
+            .await
+            .unwrap();
+    }
+    eventually("all are done", async || count(&pool, "state = 'done'").await == 401).await;
+    assert_eq!(state(&pool, long).await, ("done".to_owned(), 1));
+    assert!(seen.starts.load(Ordering::SeqCst) >= 401, "a lost outcome means a second run, never a lost job");
+    running.stop().await;
+}
+
+// 2. What a fetch on its way brings after the runtime was told to stop goes back at once, not when its lease runs out.
+#[tokio::test]
+async fn a_fetch_on_its_way_gives_back_what_it_brings() {
+    let (_database, pool, _seen, running) = with_workers(Config::default()).await;
+    // Nobody can read jobs: the fetch waits for this lock.
+    let mut lock = pool.begin().await.unwrap();
+    sqlx::query("lock table jobs in access exclusive mode").execute(&mut *lock).await.unwrap();
+    queue::enqueue(&mut lock, &probe(Act::Succeed)).await.unwrap();
+    let waits = "select count(*) from pg_stat_activity where datname = current_database()
+                 and wait_event_type = 'Lock' and query like '%with lightly%'";
+    eventually("the fetch waits", async || sqlx::query_scalar::<_, i64>(waits).fetch_one(&pool).await.unwrap() > 0)
+        .await;
+    let Running { runtime, stop, monitor } = running;
+    stop.send(()).unwrap();
+    monitor.await.unwrap();
+    let closing = tokio::spawn(async move { runtime.close().await });
+    for _ in 0..100 {
+        tokio::task::yield_now().await; // this runtime has one thread: whatever can end before the fetch does, ends
+    }
+    lock.commit().await.unwrap();
+    closing.await.unwrap();
+    assert_eq!(count(&pool, "state = 'pending' and attempts = 0").await, 1);
+}
+
+// Shutdown: what runs finishes, what does not goes back with its attempt, nothing stays leased.
+#[tokio::test]
+async fn stopping_finishes_what_runs_and_gives_back_the_rest() {
+    let (_database, pool, seen, running) = with_workers(Config { concurrency: 4, ..Config::default() }).await;
+    let jobs: Vec<Probe> = (0..20).map(|_| probe(Act::Sleep)).collect();
+    queue::enqueue_many(&mut pool.acquire().await.unwrap(), &jobs).await.unwrap();
+    eventually("four run", async || seen.starts.load(Ordering::SeqCst) == 4).await;
+    running.stop().await;
+    assert_eq!(count(&pool, "state = 'done' and attempts = 1").await, 4);
+    assert_eq!(count(&pool, "state = 'pending' and attempts = 0").await, 16);
+}
+
+// A paused queue is left alone; others are not.
+#[tokio::test]
+async fn a_paused_queue_waits() {
+    let (_database, pool, seen, running) =
+        with_workers(Config { poll_every: Duration::from_millis(50), ..Config::default() }).await;
+    sqlx::query("insert into queues (name, paused_at) values ('tests', now())").execute(&pool).await.unwrap();
+    let id = enqueue(&pool, &probe(Act::Succeed)).await;
+    // It polls every 50 ms: in half a second it looks ten times and finds nothing.
+    let watched = seen.clone();
+    let started = tokio::spawn(within(Duration::from_millis(500), "it runs", move || {
+        let watched = watched.clone();
+        async move { watched.starts.load(Ordering::SeqCst) > 0 }
+    }));
+    assert!(started.await.is_err(), "it must not run");
+    assert_eq!(state(&pool, id).await.0, "ready");
+    sqlx::query("update queues set paused_at = null").execute(&pool).await.unwrap();
+    eventually("it runs", async || state(&pool, id).await.0 == "done").await;
+    running.stop().await;
+}
