@@ -28,7 +28,7 @@ struct Analytics {
 async fn show(State(state): State<AppState>, parameters: Parameters) -> Result<Data<Analytics>, ApiError> {
     let (first, last) = range(&parameters, state.clock.now().date_naive())?;
     let currency = state.config.currency;
-    let mut conn = state.pool.acquire().await?;
+    let mut conn = state.database.acquire().await?;
     let (summary, daily_stats) = analytics::between(&mut conn, first, last, currency).await?;
     Ok(Data(Analytics { currency, summary, daily_stats }))
 }

@@ -55,9 +55,14 @@ async fn create(
     let cart = NewCart::parse(&body, state.config.currency, now).map_err(ApiError::validation)?;
     let id = CartId::generate();
     let cart = match fingerprint {
-        None => carts::insert(&mut *state.pool.acquire().await?, &id, cart, now).await?,
+        None => {
+            let mut conn = state.database.acquire().await?;
+            let cart = carts::insert(&mut conn, &id, cart, now).await?;
+            conn.commit().await?;
+            cart
+        }
         Some(fingerprint) => {
-            let mut tx = state.pool.begin().await?;
+            let mut tx = state.database.begin().await?;
             let cart = match idempotency::claim(&mut tx, &fingerprint, &id, now).await? {
                 Claim::New => carts::insert(&mut tx, &id, cart, now).await?,
                 Claim::Same(id) => {
@@ -88,7 +93,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
 }
 
 async fn show(State(state): State<AppState>, CartPath(id): CartPath) -> Result<Data<Cart>, ApiError> {
-    let mut conn = state.pool.acquire().await?;
+    let mut conn = state.database.acquire().await?;
     let cart = carts::find(&mut conn, &id, state.clock.now()).await?;
     cart.map(Data).ok_or_else(ApiError::cart_not_found)
 }
@@ -115,7 +120,7 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<D
     let (page, limit) = (parameters.page()?, parameters.limit()?);
     let cursor = parameters.parse("cursor", "a pagination.nextCursor of this list", |text| text.parse().ok())?;
 
-    let mut conn = state.pool.acquire().await?;
+    let mut conn = state.database.acquire().await?;
     let total = cart_list::total(&mut conn, status).await?;
     let offset = (page - 1).saturating_mul(limit);
     let start = cursor.map_or(Start::Offset(offset), Start::After);
@@ -156,7 +161,7 @@ async fn change(
         return Err(ApiError::invalid("recoveredAt", "can only be given with the status recovered"));
     }
 
-    let mut tx = state.pool.begin().await?;
+    let mut tx = state.database.begin().await?;
     let cart = carts::lock(&mut tx, &id).await?.ok_or_else(ApiError::cart_not_found)?;
     match (cart.status, wanted) {
         (from, to) if from == to => {}
@@ -197,7 +202,7 @@ struct Deleted {
 }
 
 async fn delete(State(state): State<AppState>, CartPath(id): CartPath) -> Result<Response, ApiError> {
-    let mut tx = state.pool.begin().await?;
+    let mut tx = state.database.begin().await?;
     if !carts::delete(&mut tx, &id, state.clock.now()).await? {
         return Err(ApiError::cart_not_found());
     }

@@ -30,8 +30,6 @@ pub struct ApiConfig {
     pub payment_link_ttl: Duration,
     /// `PAYMENT_LINK_WAIT`
     pub payment_link_wait: Duration,
-    /// `QUEUE_LISTEN`
-    pub listen: bool,
     /// `SHUTDOWN_TIMEOUT`
     pub shutdown_timeout: Duration,
 }
@@ -69,7 +67,6 @@ impl ApiConfig {
             )?,
             payment_link_ttl: env.payment_link_ttl()?,
             payment_link_wait: env.duration("PAYMENT_LINK_WAIT", Duration::from_secs(10))?,
-            listen: env.queue_listen()?,
             shutdown_timeout: env.shutdown_timeout()?,
         })
     }

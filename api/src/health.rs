@@ -1,8 +1,8 @@
 //! Whether this process lives, and whether it can work.
 
-use std::time::Duration;
-
 use axum::{Router, extract::State, routing::get};
+
+use common::db;
 
 use crate::{AppState, body::Data, error::ApiError};
 
@@ -15,10 +15,6 @@ async fn alive() -> Data<&'static str> {
 }
 
 async fn ready(State(state): State<AppState>) -> Result<Data<&'static str>, ApiError> {
-    let answer = tokio::time::timeout(Duration::from_secs(2), sqlx::query("select 1").execute(&state.pool)).await;
-    match answer {
-        Ok(Ok(_)) => Ok(Data("ready")),
-        Ok(Err(error)) => Err(ApiError::unavailable(error)),
-        Err(_) => Err(ApiError::unavailable("Postgres did not answer within 2 s")),
-    }
+    db::answers(&state.database).await.map_err(ApiError::unavailable)?;
+    Ok(Data("ready"))
 }

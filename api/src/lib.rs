@@ -19,8 +19,7 @@ mod webhooks;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, extract::DefaultBodyLimit, middleware, serve::ListenerExt};
-use common::clock::Clock;
-use sqlx::PgPool;
+use common::{clock::Clock, db::Database};
 use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -35,7 +34,7 @@ const BODY_BYTES: usize = 1024 * 1024;
 /// What every handler can reach.
 #[derive(Debug, Clone)]
 pub struct AppState {
-    pool: PgPool,
+    database: Database,
     clock: Clock,
     config: Arc<ApiConfig>,
     keys: Arc<ApiKeys>,
@@ -44,9 +43,9 @@ pub struct AppState {
 
 impl AppState {
     /// `news` tells waiting requests about their links; see [`LinkNews::start`].
-    pub fn new(pool: PgPool, clock: Clock, config: ApiConfig, news: LinkNews) -> Self {
+    pub fn new(database: Database, clock: Clock, config: ApiConfig, news: LinkNews) -> Self {
         let keys = Arc::new(ApiKeys::new(&config.api_keys));
-        Self { pool, clock, config: Arc::new(config), keys, news }
+        Self { database, clock, config: Arc::new(config), keys, news }
     }
 }
 

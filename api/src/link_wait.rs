@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use common::{
     carts::CartId,
+    db::Database,
     payment_links::{self, CHANNEL, LinkStatus, PaymentLink},
 };
-use sqlx::{PgPool, postgres::PgListener};
 use tokio::{sync::broadcast, time::Instant};
 
 /// How often to look without being told, where NOTIFY tells …
@@ -26,16 +26,17 @@ pub struct LinkNews {
 
 impl LinkNews {
     /// Listens on a connection of its own, for as long as the tokio runtime
-    /// lives; without `listen` waiting requests poll.
-    pub fn start(pool: PgPool, listen: bool) -> Self {
+    /// lives; where there is no LISTEN waiting requests poll.
+    pub fn start(database: Database) -> Self {
         let (sender, _) = broadcast::channel(BACKLOG);
-        if listen {
+        let listening = database.listens();
+        if listening {
             let sender = sender.clone();
             tokio::spawn(async move {
                 let mut said = false;
                 loop {
-                    let Err(error) = forward(&pool, &sender, &mut said).await;
-                    if pool.is_closed() {
+                    let Err(error) = forward(&database, &sender, &mut said).await;
+                    if database.pool().is_closed() {
                         return;
                     }
                     if !std::mem::replace(&mut said, true) {
@@ -45,17 +46,16 @@ impl LinkNews {
                 }
             });
         }
-        Self { sender, listening: listen }
+        Self { sender, listening }
     }
 }
 
 async fn forward(
-    pool: &PgPool,
+    database: &Database,
     sender: &broadcast::Sender<String>,
     said: &mut bool,
 ) -> Result<std::convert::Infallible, sqlx::Error> {
-    let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen(CHANNEL).await?;
+    let Some(mut listener) = database.listener(CHANNEL).await? else { std::future::pending().await };
     if std::mem::take(said) {
         tracing::info!("listening for payment links again");
     }
@@ -81,13 +81,13 @@ impl LinkWait {
     /// or `at_most` has passed. `None`: there is none (any more).
     pub(crate) async fn settled(
         mut self,
-        pool: &PgPool,
+        database: &Database,
         cart_id: &CartId,
         at_most: Duration,
     ) -> sqlx::Result<Option<PaymentLink>> {
         let deadline = Instant::now() + at_most;
         loop {
-            let link = payment_links::latest(&mut *pool.acquire().await?, cart_id.as_str()).await?;
+            let link = payment_links::latest(&mut database.acquire().await?, cart_id.as_str()).await?;
             let pending = link.as_ref().is_some_and(|link| link.status == LinkStatus::Pending);
             if !pending || Instant::now() >= deadline {
                 return Ok(link);

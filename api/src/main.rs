@@ -30,7 +30,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let env = Env::of_process();
     telemetry::init(&LogConfig::from_env(&env)?);
     let config = ApiConfig::from_env(&env)?;
-    let pool = db::pool(db::options_from_env(&env)?, CONNECTIONS);
+    let database = db::from_env(&env, CONNECTIONS)?;
 
     let listener = TcpListener::bind(config.bind_addr).await.map_err(|error| ConfigError::Malformed {
         name: "BIND_ADDR",
@@ -50,19 +50,19 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         }
     };
     tokio::select! {
-        prepared = db::prepare(&pool) => prepared?,
+        prepared = db::prepare(&database) => prepared?,
         () = stopped_by_signal => return Ok(()),
     }
 
-    let news = LinkNews::start(pool.clone(), config.listen);
+    let news = LinkNews::start(database.clone());
     let timeout = config.shutdown_timeout;
     tracing::info!(address = %listener.local_addr()?, "api is listening");
-    let router = api::router(AppState::new(pool.clone(), Clock::system(), config, news));
+    let router = api::router(AppState::new(database.clone(), Clock::system(), config, news));
     let mut stopped = stopped;
     let stop = async move {
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
     api::serve(listener, router, stop, timeout).await?;
-    db::close(&pool).await;
+    database.close().await;
     Ok(())
 }

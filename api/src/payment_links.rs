@@ -12,12 +12,12 @@ use axum::{
 use chrono::{DateTime, TimeDelta, Utc};
 use common::{
     carts::{self, CartId, CartStatus, LockedCart},
-    job_status::{self, JobSummary},
+    db::Connection,
+    operations::{self, JobSummary},
     payment_links::{self, LinkStatus, PaymentLink},
     recovery_links::{self, RecoveryLink},
 };
 use serde::Serialize;
-use sqlx::PgConnection;
 
 use crate::{AppState, body::Data, carts::CartPath, error::ApiError, link_wait::LinkWait};
 
@@ -70,14 +70,14 @@ async fn ask(State(state): State<AppState>, CartPath(id): CartPath, headers: Hea
     if asked.link.status == LinkStatus::Open {
         return ready(&state, &asked.link, asked.recovery, None).map(|ready| Data(ready).into_response());
     }
-    let settled = news.settled(&state.pool, &id, wait).await?;
+    let settled = news.settled(&state.database, &id, wait).await?;
     match settled {
         Some(link) if link.is_live(state.clock.now()) => {
             ready(&state, &link, asked.recovery, None).map(|ready| Data(ready).into_response())
         }
         Some(link) if link.status == LinkStatus::Pending => Ok(accepted(&id, &link)),
         Some(link) if link.refusal().is_some() => {
-            if payment_links::is_processing(&mut *state.pool.acquire().await?, id.as_str()).await? {
+            if payment_links::is_processing(&mut state.database.acquire().await?, id.as_str()).await? {
                 return Err(under_way());
             }
             Err(ApiError::payment_provider(link.refusal().unwrap_or_default()))
@@ -119,7 +119,7 @@ fn wait_wanted(headers: &HeaderMap, longest: Duration) -> Duration {
 }
 
 async fn show(State(state): State<AppState>, CartPath(id): CartPath) -> Result<Response, ApiError> {
-    let mut conn = state.pool.acquire().await?;
+    let mut conn = state.database.acquire().await?;
     let now = state.clock.now();
     carts::find(&mut conn, &id, now).await?.ok_or_else(ApiError::cart_not_found)?;
     let (mut link, mut job) = newest(&mut conn, &id).await?;
@@ -153,11 +153,11 @@ async fn show(State(state): State<AppState>, CartPath(id): CartPath) -> Result<R
 }
 
 /// The newest request, and the job that is to make it.
-async fn newest(conn: &mut PgConnection, id: &CartId) -> Result<(PaymentLink, Option<JobSummary>), ApiError> {
+async fn newest(conn: &mut Connection, id: &CartId) -> Result<(PaymentLink, Option<JobSummary>), ApiError> {
     let link = payment_links::latest(conn, id.as_str()).await?;
     let link = link.ok_or_else(|| ApiError::not_found("No payment link was asked for"))?;
     let job = match link.status {
-        LinkStatus::Pending => job_status::find(conn, link.job_id).await?,
+        LinkStatus::Pending => operations::find(conn, link.job_id).await?,
         _ => None,
     };
     Ok((link, job))
@@ -195,7 +195,7 @@ pub(crate) enum RecoveryTime {
 /// caller goes away.
 pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTime) -> Result<Asked, ApiError> {
     let now = state.clock.now();
-    let mut tx = state.pool.begin().await?;
+    let mut tx = state.database.begin().await?;
     // Twenty at once stand in line here, and nineteen find the first one's request.
     let cart = carts::lock(&mut tx, id).await?.ok_or_else(ApiError::cart_not_found)?;
     check_payable(&cart)?;

@@ -38,7 +38,7 @@ async fn receive(State(state): State<AppState>, request: Request) -> Result<Data
     let now = state.clock.now();
     let payload = verified(&body, &headers, &state.config.webhook_secrets, now)?;
     let event = read_event(payload, now)?;
-    let mut tx = state.pool.begin().await?;
+    let mut tx = state.database.begin().await?;
     let effect = stripe_events::apply(&mut tx, &event, now).await?;
     tx.commit().await?;
     tracing::info!(event = event.id, kind = event.kind, effect = effect.as_str(), "stripe event");

@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use apalis::prelude::{BoxDynError, Monitor, TaskSink, WorkerBuilder, WorkerBuilderExt};
 use apalis_postgres::PostgresStorage;
 use futures_util::stream;
-use queue::{Config, Job, Runtime};
+use queue::{Config, Database, Job, Runtime};
 use sandbox::postgres::PrivatePostgres;
 use serde::{Deserialize, Serialize};
 use sqlx::{PgPool, postgres::PgPoolOptions};
@@ -46,7 +46,7 @@ impl Queue {
     pub(crate) async fn prepare(postgres: &PrivatePostgres) -> Result<Self> {
         postgres.ensure_database("queue").await?;
         let pool = PgPoolOptions::new().max_connections(6).connect(&postgres.url("queue")).await?;
-        common::db::prepare(&pool).await?;
+        common::db::prepare(&Database::from(pool.clone())).await?;
         Ok(Self { pool })
     }
 
@@ -55,12 +55,11 @@ impl Queue {
         sqlx::query("truncate jobs").execute(&self.pool).await?;
         let batch: Vec<NoOp> = (0..jobs).map(|n| NoOp { n }).collect();
         for batch in batch.chunks(1_000) {
-            queue::enqueue_many(&mut *self.pool.acquire().await?, batch).await?;
+            queue::enqueue_many(&mut Database::from(self.pool.clone()).acquire().await?, batch).await?;
         }
         sqlx::query("vacuum analyze jobs").execute(&self.pool).await?;
         RAN.store(0, Ordering::Relaxed);
-        let runtime =
-            Runtime::start(self.pool.connect_options().as_ref().clone(), Config { concurrency, ..Config::default() });
+        let runtime = Runtime::start(&Database::from(self.pool.clone()), Config { concurrency, ..Config::default() });
         // It connects by itself; the peer's pool is connected too when the clock starts.
         tokio::time::sleep(Duration::from_millis(200)).await;
         let started = Instant::now();

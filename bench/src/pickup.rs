@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use apalis::prelude::{Data, Monitor, WorkerBuilder};
-use queue::{Config, Runtime};
+use queue::{Config, Database, Runtime};
 use sqlx::PgPool;
 use tokio::sync::{mpsc, oneshot};
 
@@ -18,7 +18,7 @@ async fn tell(_: NoOp, started: Data<mpsc::UnboundedSender<Instant>>) {
 pub(crate) async fn measure(pool: &PgPool, jobs: i64) -> Result<Vec<Duration>> {
     sqlx::query("truncate jobs").execute(pool).await?;
     let (sender, mut starts) = mpsc::unbounded_channel();
-    let runtime = Runtime::start(pool.connect_options().as_ref().clone(), Config::default());
+    let runtime = Runtime::start(&Database::from(pool.clone()), Config::default());
     let (stop, stopped) = oneshot::channel::<()>();
     let backend = runtime.clone();
     let monitor = Monitor::new().register(move |_| {
@@ -33,7 +33,7 @@ pub(crate) async fn measure(pool: &PgPool, jobs: i64) -> Result<Vec<Duration>> {
     for n in 0..jobs {
         // Quiet, and at another point of the poll each time.
         tokio::time::sleep(Duration::from_millis(40 + n.unsigned_abs() * 7 % 60)).await;
-        let mut conn = pool.acquire().await?;
+        let mut conn = Database::from(pool.clone()).acquire().await?;
         queue::enqueue(&mut conn, &NoOp { n }).await?;
         let committed = Instant::now();
         let started: Instant =

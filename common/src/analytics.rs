@@ -6,8 +6,8 @@
 use chrono::{Days, NaiveDate};
 use rust_decimal::Decimal;
 use serde::{Serialize, Serializer};
-use sqlx::PgConnection;
 
+use crate::db::Connection;
 use crate::money::{Amount, Currency};
 
 /// One UTC day.
@@ -68,7 +68,7 @@ impl Serialize for Rate {
 /// Every day from `first` to `last`, both included, oldest first, and their sum.
 /// Values are of carts in `currency`, and so are the counts.
 pub async fn between(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     first: NaiveDate,
     last: NaiveDate,
     currency: Currency,
@@ -132,7 +132,7 @@ fn days(first: NaiveDate, last: NaiveDate) -> impl Iterator<Item = NaiveDate> {
 
 /// Folds what the backends added into one row a day. Sums do not change, they
 /// only get cheaper to read. Answers how many rows were folded.
-pub async fn fold(conn: &mut PgConnection) -> sqlx::Result<i64> {
+pub async fn fold(conn: &mut Connection) -> sqlx::Result<i64> {
     // One at a time: only the folder touches slot 0 and the status counts.
     // Rows that a transaction is adding to are left for the next time.
     let folded = sqlx::query_scalar!(

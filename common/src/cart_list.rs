@@ -4,9 +4,10 @@ use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
-use sqlx::{PgConnection, types::Json};
+use sqlx::types::Json;
 
 use crate::carts::{Cart, CartRow, CartStatus};
+use crate::db::Connection;
 
 /// The last cart of a page, from which the next one goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +68,7 @@ pub struct CartPage {
 
 /// A page of at most `limit` carts, with the links that work at `now`.
 pub async fn page(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     status: Option<CartStatus>,
     start: Start,
     limit: i64,
@@ -95,7 +96,7 @@ pub async fn page(
 // that has the status first.
 
 async fn with_any_status(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     after_created_at: Option<DateTime<Utc>>,
     after_id: Option<String>,
     offset: i64,
@@ -130,7 +131,7 @@ async fn with_any_status(
 }
 
 async fn with_status(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     status: CartStatus,
     after_created_at: Option<DateTime<Utc>>,
     after_id: Option<String>,
@@ -167,7 +168,7 @@ async fn with_status(
 }
 
 /// How many carts there are, exactly; see the ledger in `migrations/`.
-pub async fn total(conn: &mut PgConnection, status: Option<CartStatus>) -> sqlx::Result<i64> {
+pub async fn total(conn: &mut Connection, status: Option<CartStatus>) -> sqlx::Result<i64> {
     let counts = sqlx::query!(
         r#"
         select (folded.abandoned + coalesce(sum(ledger.now_abandoned), 0))::bigint as "abandoned!",

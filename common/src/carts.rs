@@ -5,10 +5,11 @@ use std::{fmt, str::FromStr};
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
-use sqlx::{PgConnection, types::Json};
+use sqlx::types::Json;
 use type_safe_id::{StaticType, TypeSafeId};
 
 use crate::{
+    db::Connection,
     money::{Amount, Currency},
     new_cart::NewCart,
     payment_links, recovery_links,
@@ -184,7 +185,7 @@ impl TryFrom<CartRow> for Cart {
 }
 
 /// Stores a cart.
-pub async fn insert(conn: &mut PgConnection, id: &CartId, cart: NewCart, now: DateTime<Utc>) -> sqlx::Result<Cart> {
+pub async fn insert(conn: &mut Connection, id: &CartId, cart: NewCart, now: DateTime<Utc>) -> sqlx::Result<Cart> {
     sqlx::query!(
         r#"
         insert into carts (id, customer_email, customer_name, items, total_minor, currency, abandoned_at, created_at, updated_at)
@@ -220,7 +221,7 @@ pub async fn insert(conn: &mut PgConnection, id: &CartId, cart: NewCart, now: Da
 }
 
 /// The cart, with its link if that works at `now`.
-pub async fn find(conn: &mut PgConnection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<Option<Cart>> {
+pub async fn find(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<Option<Cart>> {
     sqlx::query_as!(
         CartRow,
         r#"
@@ -257,7 +258,7 @@ pub struct LockedCart {
 }
 
 /// Locks the cart for the rest of the transaction.
-pub async fn lock(conn: &mut PgConnection, id: &CartId) -> sqlx::Result<Option<LockedCart>> {
+pub async fn lock(conn: &mut Connection, id: &CartId) -> sqlx::Result<Option<LockedCart>> {
     let row = sqlx::query!(
         "select status, abandoned_at, total_minor, currency from carts where id = $1 for no key update",
         id.as_str(),
@@ -279,7 +280,7 @@ pub async fn lock(conn: &mut PgConnection, id: &CartId) -> sqlx::Result<Option<L
 ///
 /// Its other sessions are closed, so that nobody pays twice.
 pub async fn recover(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     id: &CartId,
     recovered_at: DateTime<Utc>,
     now: DateTime<Utc>,
@@ -304,7 +305,7 @@ pub async fn recover(
 }
 
 /// abandoned → expired. `false`: it was not abandoned, nothing changed.
-pub async fn expire(conn: &mut PgConnection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<bool> {
+pub async fn expire(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let changed = sqlx::query!(
         "update carts set status = 'expired', expired_at = $2, updated_at = $2 where id = $1 and status = 'abandoned'",
         id.as_str(),
@@ -321,7 +322,7 @@ pub async fn expire(conn: &mut PgConnection, id: &CartId, now: DateTime<Utc>) ->
 }
 
 /// expired → abandoned. `false`: it was not expired, nothing changed.
-pub async fn reopen(conn: &mut PgConnection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<bool> {
+pub async fn reopen(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let result = sqlx::query!(
         "update carts set status = 'abandoned', expired_at = null, updated_at = $2 where id = $1 and status = 'expired'",
         id.as_str(),
@@ -333,7 +334,7 @@ pub async fn reopen(conn: &mut PgConnection, id: &CartId, now: DateTime<Utc>) ->
 }
 
 /// Deletes the cart and everything of the shopper. `false`: there was none.
-pub async fn delete(conn: &mut PgConnection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<bool> {
+pub async fn delete(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<bool> {
     if lock(conn, id).await?.is_none() {
         return Ok(false);
     }

@@ -1,9 +1,10 @@
 //! A cart as Stripe is to see it.
 
-use sqlx::{PgConnection, types::Json};
+use sqlx::types::Json;
 
 use crate::{
     carts::CartStatus,
+    db::Connection,
     money::{self, Currency},
 };
 
@@ -34,7 +35,7 @@ pub struct CheckoutItem {
 }
 
 /// The cart as Stripe is to see it; `None` if it is gone.
-pub async fn for_checkout(conn: &mut PgConnection, id: &str) -> sqlx::Result<Option<CheckoutCart>> {
+pub async fn for_checkout(conn: &mut Connection, id: &str) -> sqlx::Result<Option<CheckoutCart>> {
     #[derive(Debug, serde::Deserialize)]
     struct StoredItem {
         name: String,

@@ -1,8 +1,8 @@
 //! Giving up carts that are too old.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 
+use crate::db::Connection;
 use crate::payment_links;
 
 /// Expires up to `limit` carts that were abandoned before `cutoff`, oldest
@@ -11,7 +11,7 @@ use crate::payment_links;
 /// Spared: carts whose recovery link is still good, and those whose payment is under way.
 /// Answers how many were looked at and how many expired.
 pub async fn expire_older_than(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     cutoff: DateTime<Utc>,
     limit: i64,
     now: DateTime<Utc>,

@@ -2,9 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
-use sqlx::PgConnection;
 
-use crate::{carts::CartId, maintenance::IDEMPOTENCY_KEY_LIFE};
+use crate::{carts::CartId, db::Connection, maintenance::IDEMPOTENCY_KEY_LIFE};
 
 /// Hashes of a key and of the body that came with it; nothing else is kept.
 #[derive(Debug, Clone)]
@@ -35,7 +34,7 @@ pub enum Claim {
 /// Claims the key for `cart_id`. Two claims at once: the second waits for the
 /// first one's transaction.
 pub async fn claim(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     fingerprint: &Fingerprint,
     cart_id: &CartId,
     now: DateTime<Utc>,

@@ -68,10 +68,6 @@ impl Job for ExpireCarts {
     const QUEUE: &'static str = "expiry";
     const KIND: &'static str = "expire_carts";
     const TIME_LIMIT: Duration = Duration::from_secs(30 * 60);
-
-    fn unique_key(&self) -> Option<String> {
-        Some(Self::KIND.to_owned())
-    }
 }
 
 /// Folds the ledger of counts, so that reading it stays cheap.
@@ -82,10 +78,6 @@ impl Job for RollUpDays {
     const QUEUE: &'static str = "analytics";
     const KIND: &'static str = "roll_up_days";
     const TIME_LIMIT: Duration = Duration::from_secs(10 * 60);
-
-    fn unique_key(&self) -> Option<String> {
-        Some(Self::KIND.to_owned())
-    }
 }
 
 /// Deletes what has been kept for long enough: idempotency keys, events, old links, slots.
@@ -96,8 +88,4 @@ impl Job for DeleteOldRecords {
     const QUEUE: &'static str = "maintenance";
     const KIND: &'static str = "delete_old_records";
     const TIME_LIMIT: Duration = Duration::from_secs(10 * 60);
-
-    fn unique_key(&self) -> Option<String> {
-        Some(Self::KIND.to_owned())
-    }
 }

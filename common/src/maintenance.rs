@@ -1,7 +1,8 @@
 //! Deleting what has been kept for long enough, in small batches.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sqlx::PgConnection;
+
+use crate::db::Connection;
 
 const BATCH: i64 = 1_000;
 
@@ -18,7 +19,7 @@ const FINAL_LINK_LIFE: TimeDelta = TimeDelta::days(30);
 const SLOT_LIFE: TimeDelta = TimeDelta::days(30);
 
 /// Deletes one batch of each kind; `false`: there was nothing left to delete.
-pub async fn delete_batch(conn: &mut PgConnection, now: DateTime<Utc>) -> sqlx::Result<bool> {
+pub async fn delete_batch(conn: &mut Connection, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let keys = sqlx::query!(
         "delete from idempotency_keys where key_hash in (select key_hash from idempotency_keys where created_at < $1 limit $2)",
         now - IDEMPOTENCY_KEY_LIFE,

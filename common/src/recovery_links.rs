@@ -2,9 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
-use sqlx::PgConnection;
 
 use crate::carts::CartId;
+use crate::db::Connection;
 
 /// A cart's recovery link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,11 +34,7 @@ fn hash(token: &str) -> Vec<u8> {
 }
 
 /// The cart's link, made if it has none, good until `expires_at`.
-pub async fn extend(
-    conn: &mut PgConnection,
-    cart_id: &CartId,
-    expires_at: DateTime<Utc>,
-) -> sqlx::Result<RecoveryLink> {
+pub async fn extend(conn: &mut Connection, cart_id: &CartId, expires_at: DateTime<Utc>) -> sqlx::Result<RecoveryLink> {
     let token = format!("{:032x}", rand::random::<u128>());
     sqlx::query_as!(
         RecoveryLink,
@@ -57,7 +53,7 @@ pub async fn extend(
 }
 
 /// The cart's link, if it ever had one.
-pub async fn find(conn: &mut PgConnection, cart_id: &CartId) -> sqlx::Result<Option<RecoveryLink>> {
+pub async fn find(conn: &mut Connection, cart_id: &CartId) -> sqlx::Result<Option<RecoveryLink>> {
     sqlx::query_as!(
         RecoveryLink,
         r#"select token as "token!", expires_at from recovery_links where cart_id = $1 and token is not null"#,
@@ -68,7 +64,7 @@ pub async fn find(conn: &mut PgConnection, cart_id: &CartId) -> sqlx::Result<Opt
 }
 
 /// Whom `token` was given to; `None`: it was never issued.
-pub async fn holder(conn: &mut PgConnection, token: &str) -> sqlx::Result<Option<TokenHolder>> {
+pub async fn holder(conn: &mut Connection, token: &str) -> sqlx::Result<Option<TokenHolder>> {
     let row = sqlx::query!("select cart_id, expires_at from recovery_links where token_hash = $1", hash(token))
         .fetch_optional(conn)
         .await?;
@@ -79,7 +75,7 @@ pub async fn holder(conn: &mut PgConnection, token: &str) -> sqlx::Result<Option
 }
 
 /// The cart is about to be deleted: keeps the hash alone.
-pub(crate) async fn retire(conn: &mut PgConnection, cart_id: &CartId, now: DateTime<Utc>) -> sqlx::Result<()> {
+pub(crate) async fn retire(conn: &mut Connection, cart_id: &CartId, now: DateTime<Utc>) -> sqlx::Result<()> {
     sqlx::query!(
         "update recovery_links set token = null, cart_id = null, retired_at = $2 where cart_id = $1",
         cart_id.as_str(),

@@ -1,10 +1,10 @@
 //! Stripe's events: each once, whatever the order, effect and record in one transaction.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 
 use crate::{
     carts::{self, CartId},
+    db::Connection,
     payment_links,
 };
 
@@ -65,7 +65,7 @@ impl Effect {
 }
 
 /// Stores the event and does what it means; both or neither. The caller's transaction decides.
-pub async fn apply(conn: &mut PgConnection, event: &StripeEvent, now: DateTime<Utc>) -> sqlx::Result<Effect> {
+pub async fn apply(conn: &mut Connection, event: &StripeEvent, now: DateTime<Utc>) -> sqlx::Result<Effect> {
     let new = sqlx::query!(
         r#"
         insert into stripe_events (id, kind, object_id, created_at, received_at, effect) values ($1, $2, $3, $4, $5, 'none')
@@ -98,7 +98,7 @@ pub async fn apply(conn: &mut PgConnection, event: &StripeEvent, now: DateTime<U
 }
 
 /// What the event is about: what it names itself, or what we know of its session.
-async fn subject(conn: &mut PgConnection, event: &StripeEvent) -> sqlx::Result<(Option<CartId>, Option<i32>)> {
+async fn subject(conn: &mut Connection, event: &StripeEvent) -> sqlx::Result<(Option<CartId>, Option<i32>)> {
     if event.cart_id.is_some() && event.link_version.is_some() {
         return Ok((event.cart_id.clone(), event.link_version));
     }
@@ -113,7 +113,7 @@ async fn subject(conn: &mut PgConnection, event: &StripeEvent) -> sqlx::Result<(
 }
 
 async fn take_effect(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     event: &StripeEvent,
     cart: Option<&CartId>,
     version: Option<i32>,
@@ -148,7 +148,7 @@ async fn take_effect(
 /// A payment arrived: the cart is recovered, once, whatever it was before.
 /// Also what a job finds out that asks Stripe itself.
 pub async fn money_came(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     cart: &CartId,
     version: i32,
     paid_at: DateTime<Utc>,

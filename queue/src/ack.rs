@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use apalis_core::error::{AbortError, BoxDynError, RetryAfterError};
-use sqlx::{PgConnection, PgPool};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::{
+    database::{Connection, Database},
     job::{Backoff, JobId},
     runtime::Shared,
     wake::Reconnect,
@@ -39,6 +39,10 @@ pub(crate) enum Outcome {
         error: String,
         delay: Duration,
     },
+    /// Could not begin for now: runs again after the delay, and the attempt does not count.
+    Snoozed {
+        delay: Duration,
+    },
     /// Can't heal.
     Dead {
         error: String,
@@ -49,15 +53,28 @@ pub(crate) enum Outcome {
     Interrupted,
 }
 
+/// An error that is none: what the job needs is not to be had right now (a turn
+/// in a shared rate, say). It runs again after `delay`, and the attempt does not count.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{why}; again in {delay:?}")]
+pub struct Snooze {
+    /// What it waits for.
+    pub why: String,
+    /// For how long.
+    pub delay: Duration,
+}
+
 impl Outcome {
     /// Sorts an error: [`AbortError`] can't heal, [`RetryAfterError`] names its
-    /// delay, anything else backs off.
+    /// delay, [`Snooze`] does not count, anything else backs off.
     pub(crate) fn of_error(error: &BoxDynError, attempt: i16, backoff: Backoff) -> Self {
         let message = |error: &(dyn std::error::Error + 'static)| {
             // The two wrappers say "AbortError: …"; the source is what went wrong.
             error.source().map_or_else(|| error.to_string(), ToString::to_string)
         };
-        if let Some(abort) = error.downcast_ref::<AbortError>() {
+        if let Some(snooze) = error.downcast_ref::<Snooze>() {
+            Self::Snoozed { delay: snooze.delay }
+        } else if let Some(abort) = error.downcast_ref::<AbortError>() {
             Self::Dead { error: message(abort) }
         } else if let Some(retry) = error.downcast_ref::<RetryAfterError>() {
             Self::Retry { error: message(retry), delay: retry.get_duration() }
@@ -108,7 +125,7 @@ async fn gather(ended: &mut mpsc::UnboundedReceiver<Ended>, batch: &mut Vec<Ende
 /// failure ends it: the leases run out and the jobs run again.
 async fn write_until_done(shared: &Shared, batch: &[Ended]) {
     let mut reconnect = Reconnect::new("writing outcomes of jobs");
-    while let Err(error) = write(&shared.pool, batch).await {
+    while let Err(error) = write(&shared.database, batch).await {
         if shared.closing.is_cancelled() {
             tracing::error!(%error, jobs = batch.len(), "could not write outcomes before the end; these jobs run again");
             return;
@@ -117,8 +134,8 @@ async fn write_until_done(shared: &Shared, batch: &[Ended]) {
     }
 }
 
-async fn write(pool: &PgPool, batch: &[Ended]) -> sqlx::Result<()> {
-    let mut conn = pool.acquire().await?;
+async fn write(database: &Database, batch: &[Ended]) -> sqlx::Result<()> {
+    let mut conn = database.acquire().await?;
     let (done, other): (Vec<&Ended>, Vec<&Ended>) =
         batch.iter().partition(|ended| matches!(ended.outcome, Outcome::Done));
     if !done.is_empty() {
@@ -127,12 +144,12 @@ async fn write(pool: &PgPool, batch: &[Ended]) -> sqlx::Result<()> {
     if !other.is_empty() {
         write_other(&mut conn, &other).await?;
     }
-    Ok(())
+    conn.commit().await
 }
 
 /// Fenced by the token, found by primary key. (A condition on `state` here made
 /// Postgres walk the index of running jobs for every batch.)
-async fn write_done(conn: &mut PgConnection, batch: &[&Ended]) -> sqlx::Result<()> {
+async fn write_done(conn: &mut Connection, batch: &[&Ended]) -> sqlx::Result<()> {
     let ids: Vec<Uuid> = batch.iter().map(|ended| ended.id).collect();
     let tokens: Vec<Uuid> = batch.iter().map(|ended| ended.token).collect();
     sqlx::query!(
@@ -150,7 +167,7 @@ async fn write_done(conn: &mut PgConnection, batch: &[&Ended]) -> sqlx::Result<(
     Ok(())
 }
 
-async fn write_other(conn: &mut PgConnection, batch: &[&Ended]) -> sqlx::Result<()> {
+async fn write_other(conn: &mut Connection, batch: &[&Ended]) -> sqlx::Result<()> {
     let mut columns = Columns::default();
     for ended in batch {
         columns.push(ended);
@@ -203,6 +220,7 @@ impl Columns {
             Outcome::Dead { error } => (true, 0, Duration::ZERO, Some(error.as_str())),
             Outcome::Interrupted => (false, 0, Duration::ZERO, Some("the worker stopped before it ended")),
             Outcome::NotBegun => (false, 1, Duration::ZERO, None),
+            Outcome::Snoozed { delay } => (false, 1, *delay, None),
             Outcome::Done => return,
         };
         self.ids.push(ended.id);

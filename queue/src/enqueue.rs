@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
+    database::Connection,
     fetch::interval,
     job::{Job, JobId},
 };
@@ -28,7 +28,7 @@ pub struct EnqueueOptions {
 /// Queues `job`, to run as soon as the caller's transaction has committed.
 ///
 /// `None`: a job with the same unique key is queued already.
-pub async fn enqueue<J: Job>(conn: &mut PgConnection, job: &J) -> sqlx::Result<Option<JobId>> {
+pub async fn enqueue<J: Job>(conn: &mut Connection, job: &J) -> sqlx::Result<Option<JobId>> {
     enqueue_with(conn, job, EnqueueOptions::default()).await
 }
 
@@ -36,7 +36,7 @@ pub async fn enqueue<J: Job>(conn: &mut PgConnection, job: &J) -> sqlx::Result<O
 ///
 /// `None`: a job with the same unique key is queued already.
 pub async fn enqueue_with<J: Job>(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     job: &J,
     options: EnqueueOptions,
 ) -> sqlx::Result<Option<JobId>> {
@@ -44,11 +44,11 @@ pub async fn enqueue_with<J: Job>(
 }
 
 /// Queues many jobs of a kind in one statement; answers the ids of those that were not queued already.
-pub async fn enqueue_many<J: Job>(conn: &mut PgConnection, jobs: &[J]) -> sqlx::Result<Vec<JobId>> {
+pub async fn enqueue_many<J: Job>(conn: &mut Connection, jobs: &[J]) -> sqlx::Result<Vec<JobId>> {
     insert(conn, jobs, EnqueueOptions::default()).await
 }
 
-async fn insert<J: Job>(conn: &mut PgConnection, jobs: &[J], options: EnqueueOptions) -> sqlx::Result<Vec<JobId>> {
+async fn insert<J: Job>(conn: &mut Connection, jobs: &[J], options: EnqueueOptions) -> sqlx::Result<Vec<JobId>> {
     let ids: Vec<Uuid> = jobs.iter().map(|_| Uuid::now_v7()).collect();
     let payloads = jobs
         .iter()

@@ -3,12 +3,13 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use sqlx::{PgConnection, postgres::types::PgInterval};
+use sqlx::postgres::types::PgInterval;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
     ack::Outcome,
+    database::Connection,
     job::{Attempt, JobId},
     runtime::{Lane, Shared},
     wake::Reconnect,
@@ -93,13 +94,13 @@ async fn fetch_once(shared: &Arc<Shared>) -> sqlx::Result<Looked> {
 
     let token = Uuid::new_v4();
     let until = Instant::now() + shared.config.lease;
-    let mut conn = shared.pool.acquire().await?;
+    let mut conn = shared.database.acquire().await?;
     let jobs = take(&mut conn, &queues, &kinds, free, token, shared).await?;
     if jobs.is_empty() {
         let next_due = next_due_in(&mut conn, &queues).await?;
         return Ok(Looked::Nothing { next_due });
     }
-    drop(conn);
+    conn.commit().await?;
     let full = jobs.len() == free;
     deliver(shared, &lanes, jobs, token, until);
     Ok(Looked::Took { full })
@@ -132,7 +133,7 @@ fn deliver(shared: &Arc<Shared>, lanes: &[Arc<dyn Lane>], jobs: Vec<Fetched>, to
 /// which it must bear anyway, and the first run's outcome is fenced off. Outcomes
 /// and enqueued jobs do wait, and flush this with them.
 async fn take(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     queues: &[String],
     kinds: &[String],
     limit: usize,
@@ -189,7 +190,7 @@ async fn take(
 }
 
 /// How long until the next scheduled job of these queues is due.
-async fn next_due_in(conn: &mut PgConnection, queues: &[String]) -> sqlx::Result<Option<Duration>> {
+async fn next_due_in(conn: &mut Connection, queues: &[String]) -> sqlx::Result<Option<Duration>> {
     let milliseconds = sqlx::query_scalar!(
         r#"
         select (extract(epoch from min(next.run_at) - clock_timestamp()) * 1000)::float8

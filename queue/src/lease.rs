@@ -56,7 +56,8 @@ pub(crate) async fn renew(shared: Arc<Shared>) {
 async fn renew_once(shared: &Shared, held: &[(JobId, Held)]) -> sqlx::Result<Vec<JobId>> {
     let ids: Vec<Uuid> = held.iter().map(|(id, _)| *id).collect();
     let tokens: Vec<Uuid> = held.iter().map(|(_, held)| held.token).collect();
-    sqlx::query_scalar!(
+    let mut conn = shared.database.acquire().await?;
+    let ours = sqlx::query_scalar!(
         r#"
         with ours as (
             select jobs.id from unnest($1::uuid[], $2::uuid[]) as held (id, token)
@@ -72,8 +73,10 @@ async fn renew_once(shared: &Shared, held: &[(JobId, Held)]) -> sqlx::Result<Vec
         &tokens,
         fetch::interval(shared.config.lease),
     )
-    .fetch_all(&shared.pool)
-    .await
+    .fetch_all(&mut conn)
+    .await?;
+    conn.commit().await?;
+    Ok(ours)
 }
 
 /// Makes jobs whose lease ran out ready again, or dead if they had their attempts.
@@ -98,6 +101,7 @@ pub(crate) async fn reap(shared: Arc<Shared>) {
 }
 
 async fn reap_once(shared: &Shared) -> sqlx::Result<u64> {
+    let mut conn = shared.database.acquire().await?;
     let result = sqlx::query!(
         r#"
         with lost as materialized (
@@ -119,7 +123,8 @@ async fn reap_once(shared: &Shared) -> sqlx::Result<u64> {
         REAP_BATCH,
         WORKER_LOST,
     )
-    .execute(&shared.pool)
+    .execute(&mut conn)
     .await?;
+    conn.commit().await?;
     Ok(result.rows_affected())
 }

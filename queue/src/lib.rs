@@ -20,16 +20,22 @@
 //!    makes LISTEN optional. Scheduled jobs start when due, not at the next poll.
 //! 7. **History is free** (`retention.rs`): partial indexes keep finished jobs out of
 //!    every hot statement, and they are deleted after a while in small batches.
-//! 8. **Schedules are a ledger** (`schedules.rs`): a slot is let in once.
-//! 9. **A lost database connection ends nothing**: every task here retries with
-//!    backoff and says so.
+//! 8. **Schedules are a ledger** (`schedules.rs`): a slot is let in once, whoever
+//!    proposes it, and what an outage missed is made up for.
+//! 9. **Queues can be paused, jobs retried and cancelled** (`levers.rs`), seen
+//!    (`inspect.rs`), and a rate shared by all processes (`rate.rs`).
+//! 10. **A lost database connection ends nothing**: every task here retries with
+//!     backoff and says so.
+//! 11. **A pooler may stand in between** (`database.rs`): PgBouncer in transaction
+//!     mode takes LISTEN and named statements away, and neither is needed.
 //!
 //! Postgres' clock is the only clock: times in the tables come from `now()`.
 //!
 //! One [`Runtime`] a process does the fetching for all of its workers:
 //!
 //! ```ignore
-//! let runtime = queue::Runtime::start(database, queue::Config::default());
+//! let database = queue::Database::new(options, queue::Listen::Directly, 10);
+//! let runtime = queue::Runtime::start(&database, queue::Config::default());
 //! let monitor = Monitor::new().register({
 //!     let runtime = runtime.clone();
 //!     move |_| WorkerBuilder::new("greet").backend(runtime.backend::<Greet>()).build(greet)
@@ -43,22 +49,31 @@
 
 mod ack;
 mod backend;
+mod database;
 mod enqueue;
 mod fetch;
 mod inspect;
 mod job;
 mod lease;
+mod levers;
+mod rate;
 mod retention;
 mod run;
 mod runtime;
 mod schedules;
 mod wake;
 
+pub use ack::Snooze;
 pub use backend::PgBackend;
+pub use database::{Connection, Database, Listen};
 pub use enqueue::{EnqueueOptions, enqueue, enqueue_many, enqueue_with};
-pub use inspect::{JobSummary, find};
+pub use inspect::{
+    COUNT_LIMIT, JobFilter, JobState, JobSummary, QueueSummary, UnknownState, count, find, history, list, queues,
+};
 pub use job::{Attempt, Backoff, Job, JobId};
+pub use levers::{DeadFilter, Pulled, RetriedMany, cancel, pause, resume, retry, retry_dead};
+pub use rate::{NoTurn, RateLimit};
 pub use retention::Retention;
 pub use run::{JobLayer, JobService};
 pub use runtime::{CONNECTIONS, Config, Runtime};
-pub use schedules::{Schedule, latest_slot, next_slot, propose};
+pub use schedules::{CatchUp, Cron, Schedule, ScheduleStatus, latest_slot, next_slot, propose, schedules};

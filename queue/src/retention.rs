@@ -2,10 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::PgPool;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::{fetch, runtime::Shared};
+use crate::{database::Database, fetch, runtime::Shared};
 
 const EVERY: Duration = Duration::from_secs(60);
 const BATCH: i64 = 1_000;
@@ -36,7 +35,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         }
         for (state, age) in [("done", shared.config.retention.done), ("dead", shared.config.retention.dead)] {
             while !shared.stopping.is_cancelled() {
-                match delete_batch(&shared.pool, state, age).await {
+                match delete_batch(&shared.database, state, age).await {
                     Ok(deleted) if deleted == BATCH.unsigned_abs() => {}
                     Ok(_) => break,
                     Err(error) => {
@@ -49,7 +48,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-async fn delete_batch(pool: &PgPool, state: &str, age: Duration) -> sqlx::Result<u64> {
+async fn delete_batch(database: &Database, state: &str, age: Duration) -> sqlx::Result<u64> {
+    let mut conn = database.acquire().await?;
     let result = sqlx::query!(
         r#"
         delete from jobs where id = any (array(
@@ -63,7 +63,8 @@ async fn delete_batch(pool: &PgPool, state: &str, age: Duration) -> sqlx::Result
         fetch::interval(age),
         BATCH,
     )
-    .execute(pool)
+    .execute(&mut conn)
     .await?;
+    conn.commit().await?;
     Ok(result.rows_affected())
 }

@@ -11,10 +11,6 @@ use std::{
 };
 
 use apalis_core::worker::context::WorkerContext;
-use sqlx::{
-    PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
 use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
@@ -25,6 +21,7 @@ use uuid::Uuid;
 use crate::{
     ack::{self, Ended, Outcome},
     backend::{Inbox, PgBackend},
+    database::Database,
     fetch::{self, Fetched},
     job::{Job, JobId},
     lease, retention,
@@ -46,9 +43,6 @@ pub struct Config {
     pub renew_every: Duration,
     /// How often to look without having been woken.
     pub poll_every: Duration,
-    /// Whether to LISTEN. Without it everything works by polling, also through
-    /// PgBouncer in transaction mode.
-    pub listen: bool,
     /// How long finished jobs are kept.
     pub retention: Retention,
 }
@@ -62,7 +56,6 @@ impl Default for Config {
             lease: Duration::from_secs(25),
             renew_every: Duration::from_secs(8),
             poll_every: Duration::from_secs(1),
-            listen: true,
             retention: Retention::default(),
         }
     }
@@ -71,24 +64,6 @@ impl Default for Config {
 /// Connections to Postgres that a [`Runtime`] holds at most: fetch, outcomes,
 /// leases, retention, LISTEN.
 pub const CONNECTIONS: u32 = 5;
-
-fn own_pool(database: PgConnectOptions, own_sessions: bool) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(CONNECTIONS)
-        .acquire_timeout(Duration::from_secs(3))
-        .after_connect(move |conn, _| {
-            Box::pin(async move {
-                // A plan for the statement at hand looks cheaper than the one
-                // that serves all, so Postgres would plan every fetch anew: a
-                // quarter of its time. Behind PgBouncer sessions are not ours to set.
-                if own_sessions {
-                    sqlx::query("set plan_cache_mode = force_generic_plan").execute(conn).await?;
-                }
-                Ok(())
-            })
-        })
-        .connect_lazy_with(database)
-}
 
 /// A cheap handle; all clones are the same runtime.
 #[derive(Debug, Clone)]
@@ -102,11 +77,11 @@ impl Runtime {
     /// Starts the background tasks on the current tokio runtime, on a pool of
     /// [`CONNECTIONS`] of their own: handlers that hold every connection of
     /// theirs can't keep leases from being renewed.
-    pub fn start(database: PgConnectOptions, config: Config) -> Self {
-        let pool = own_pool(database, config.listen);
+    pub fn start(database: &Database, config: Config) -> Self {
+        let database = database.for_queue(CONNECTIONS);
         let (acks, ended) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
-            pool,
+            database,
             config,
             lanes: Mutex::default(),
             held: Mutex::default(),
@@ -123,7 +98,7 @@ impl Runtime {
         tasks.spawn(lease::renew(shared.clone()));
         tasks.spawn(lease::reap(shared.clone()));
         tasks.spawn(retention::run(shared.clone()));
-        if shared.config.listen {
+        if shared.database.listens() {
             tasks.spawn(wake::listen(shared.clone()));
         }
         Self { shared, fetching, tasks }
@@ -158,7 +133,7 @@ impl Runtime {
         self.shared.closing.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        self.shared.pool.close().await;
+        self.shared.database.close().await;
     }
 
     /// Jobs this process is running right now.
@@ -170,7 +145,7 @@ impl Runtime {
 /// What the background tasks and the workers of a process share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) pool: PgPool,
+    pub(crate) database: Database,
     pub(crate) config: Config,
     lanes: Mutex<Vec<Arc<dyn Lane>>>,
     held: Mutex<HashMap<JobId, Held>>,

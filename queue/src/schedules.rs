@@ -1,52 +1,254 @@
-//! Schedules: every process proposes the slot that is due, the ledger lets it in once.
+//! Schedules: every worker proposes the slots that are due, the ledger lets each in once.
+//!
+//! Only Postgres' clock counts, so workers whose clocks differ can't double a
+//! slot; the primary key of the ledger sees to the rest.
+
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sqlx::{PgPool, Postgres, Transaction};
+use serde::Serialize;
+use sqlx::types::Uuid;
 
 use crate::{
+    database::{Connection, Database},
     enqueue::{EnqueueOptions, enqueue_with},
-    job::Job,
+    job::{Job, JobId},
 };
 
-/// When a schedule fires: a cron expression with seconds, in UTC.
-pub type Schedule = cron::Schedule;
+/// A cron expression with seconds, in UTC.
+pub type Cron = cron::Schedule;
+
+/// How often a worker looks at least: an outage is known by nobody having looked.
+const LOOK_EVERY: TimeDelta = TimeDelta::minutes(1);
+/// A look that comes later than it should by more than this comes after an outage.
+const LATE: TimeDelta = TimeDelta::seconds(5);
+/// A slot that is due for longer than this, and neither runs nor ran, is overdue.
+const OVERDUE_AFTER: TimeDelta = TimeDelta::minutes(2);
+/// The most slots that one look lets in; the next look goes on.
+const SLOTS_AT_ONCE: usize = 500;
+
+/// What to do about slots that nobody was there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CatchUp {
+    /// One run makes up for all: the latest slot alone is let in.
+    Latest,
+    /// Each of them runs.
+    All,
+}
+
+impl CatchUp {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Latest => "latest",
+            Self::All => "all",
+        }
+    }
+}
+
+/// Something that runs by the clock.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    /// Names it in the ledger.
+    pub name: &'static str,
+    /// When it fires.
+    pub cron: Cron,
+    /// What became of an outage.
+    pub catch_up: CatchUp,
+}
+
+impl Schedule {
+    /// The slots to let in: those since `last`, the newest let in so far.
+    fn due(
+        &self,
+        now: DateTime<Utc>,
+        last: Option<DateTime<Utc>>,
+        looked_at: Option<DateTime<Utc>>,
+    ) -> Vec<DateTime<Utc>> {
+        let latest = latest_slot(&self.cron, now).filter(|latest| last.is_none_or(|last| *latest > last));
+        let Some((latest, last)) = latest.map(|latest| (latest, last)) else { return Vec::new() };
+        let Some(last) = last else { return vec![latest] }; // its first slot ever: nothing was missed before
+        if self.catch_up == CatchUp::Latest && looked_at.is_none_or(|looked_at| now > self.next_look(looked_at) + LATE)
+        {
+            return vec![latest];
+        }
+        self.cron.after(&last).take_while(|slot| *slot <= now).take(SLOTS_AT_ONCE).collect()
+    }
+
+    /// When a worker that looked at `looked_at` looks again.
+    fn next_look(&self, looked_at: DateTime<Utc>) -> DateTime<Utc> {
+        let longest = looked_at + LOOK_EVERY;
+        next_slot(&self.cron, looked_at).map_or(longest, |next| next.min(longest))
+    }
+}
 
 /// The last slot at or before `now`.
-pub fn latest_slot(schedule: &Schedule, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+pub fn latest_slot(cron: &Cron, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     // The iterator is exclusive, and slots are whole seconds.
-    schedule.after(&(now + TimeDelta::milliseconds(1))).next_back()
+    cron.after(&(now + TimeDelta::milliseconds(1))).next_back()
 }
 
 /// The first slot after `now`.
-pub fn next_slot(schedule: &Schedule, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    schedule.after(&now).next()
+pub fn next_slot(cron: &Cron, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    cron.after(&now).next()
 }
 
-/// Queues `job` for the latest slot that is due by Postgres' clock, unless
-/// somebody has. Answers how long to wait before it is worth asking again.
-pub async fn propose<J: Job>(pool: &PgPool, name: &str, schedule: &Schedule, job: &J) -> sqlx::Result<TimeDelta> {
-    let mut tx = pool.begin().await?;
-    let now = now(&mut tx).await?;
-    if let Some(slot) = latest_slot(schedule, now) {
-        let admitted = sqlx::query!(
-            "insert into schedule_slots (schedule, slot) values ($1, $2) on conflict do nothing",
-            name,
-            slot,
-        )
-        .execute(&mut *tx)
-        .await?
-        .rows_affected();
-        if admitted == 1 {
-            enqueue_with(&mut tx, job, EnqueueOptions { slot: Some(slot), ..EnqueueOptions::default() }).await?;
-        }
+/// Queues `job` once for each slot that is due and not let in yet. Answers how
+/// long to wait before it is worth looking again.
+pub async fn propose<J: Job>(database: &Database, schedule: &Schedule, job: &J) -> sqlx::Result<Duration> {
+    let mut tx = database.begin().await?;
+    // A process that freezes here must not hold up the others: Postgres ends its session.
+    let look = sqlx::query!(
+        r#"
+        select clock_timestamp() as "now!", (select looked_at from schedules where name = $1) as looked_at,
+               (select max(slot) from schedule_slots where schedule = $1) as last_slot,
+               set_config('idle_in_transaction_session_timeout', '5000', true) as patience
+        "#,
+        schedule.name,
+    )
+    .fetch_one(&mut tx)
+    .await?;
+    let due = schedule.due(look.now, look.last_slot, look.looked_at);
+    for slot in &due {
+        admit(&mut tx, schedule, *slot, job).await?;
     }
+    sqlx::query!(
+        r#"
+        insert into schedules (name, cron, catch_up, queue, looked_at) values ($1, $2, $3, $4, clock_timestamp())
+        on conflict (name) do update set cron = excluded.cron, catch_up = excluded.catch_up, queue = excluded.queue,
+            looked_at = excluded.looked_at
+        "#,
+        schedule.name,
+        schedule.cron.source(),
+        schedule.catch_up.as_str(),
+        J::QUEUE,
+    )
+    .execute(&mut tx)
+    .await?;
     tx.commit().await?;
-    let next = next_slot(schedule, now).map_or(TimeDelta::minutes(1), |next| next - now);
-    Ok(next.min(TimeDelta::minutes(1)))
+    if due.len() == SLOTS_AT_ONCE {
+        return Ok(Duration::ZERO); // there may be more
+    }
+    Ok((schedule.next_look(look.now) - look.now).to_std().unwrap_or_default())
 }
 
-async fn now(tx: &mut Transaction<'_, Postgres>) -> sqlx::Result<DateTime<Utc>> {
-    sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(&mut **tx).await
+/// Lets one slot in, unless somebody has.
+async fn admit<J: Job>(tx: &mut Connection, schedule: &Schedule, slot: DateTime<Utc>, job: &J) -> sqlx::Result<()> {
+    let admitted = sqlx::query!(
+        "insert into schedule_slots (schedule, slot) values ($1, $2) on conflict do nothing",
+        schedule.name,
+        slot,
+    )
+    .execute(&mut *tx)
+    .await?
+    .rows_affected();
+    if admitted == 0 {
+        return Ok(());
+    }
+    let waiting = match schedule.catch_up {
+        CatchUp::Latest => stand_in(tx, J::QUEUE, J::KIND, slot).await?,
+        CatchUp::All => None,
+    };
+    let job_id = match waiting {
+        Some(id) => Some(id),
+        None => enqueue_with(tx, job, EnqueueOptions { slot: Some(slot), ..EnqueueOptions::default() }).await?,
+    };
+    sqlx::query!(
+        "update schedule_slots set job_id = $3 where schedule = $1 and slot = $2",
+        schedule.name,
+        slot,
+        job_id,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Nobody has worked on the queue for a while (it is paused, or no worker serves
+/// it): the job that waits there stands for the new slot too, or a month's worth
+/// of them would pile up.
+async fn stand_in(tx: &mut Connection, queue: &str, kind: &str, slot: DateTime<Utc>) -> sqlx::Result<Option<JobId>> {
+    sqlx::query_scalar!(
+        r#"
+        update jobs set slot = $3
+        where id = (
+            select id from jobs
+            where queue = $1 and kind = $2 and state = 'pending' and attempts = 0 and slot is not null
+              and run_at < now() - interval '1 minute'
+            order by run_at
+            limit 1
+            for update skip locked)
+        returning id
+        "#,
+        queue,
+        kind,
+        slot,
+    )
+    .fetch_optional(tx)
+    .await
+}
+
+/// How a schedule stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScheduleStatus {
+    /// Which.
+    pub name: String,
+    /// Its expression, as the worker that looked last has it.
+    pub cron: String,
+    /// `latest` or `all`.
+    pub catch_up: String,
+    /// Where its jobs wait.
+    pub queue: String,
+    /// The newest slot that was let in.
+    pub last_slot: Option<DateTime<Utc>>,
+    /// The next one.
+    pub next_slot: Option<DateTime<Utc>>,
+    /// Whether a slot should have run by now, and did not begin to.
+    pub overdue: bool,
+    /// Which one.
+    pub overdue_slot: Option<DateTime<Utc>>,
+    /// Whether its queue is paused, which explains much.
+    #[serde(skip)]
+    pub paused: bool,
+}
+
+/// Every schedule that a worker ever had, by name.
+pub async fn schedules(conn: &mut Connection) -> sqlx::Result<Vec<ScheduleStatus>> {
+    let rows = sqlx::query!(
+        r#"
+        select schedules.name, cron, catch_up, schedules.queue, last.slot as "last_slot?", last.job_id as "job_id?: Uuid",
+               coalesce(job.state = 'pending', false) as "waits!", queues.paused_at is not null as "paused!", now() as "now!"
+        from schedules
+        left join lateral (
+            select slot, job_id from schedule_slots where schedule = schedules.name order by slot desc limit 1
+        ) last on true
+        left join jobs job on job.id = last.job_id
+        left join queues on queues.name = schedules.queue
+        order by schedules.name
+        "#
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let cron: Option<Cron> = row.cron.parse().ok();
+            let after = |at: DateTime<Utc>| cron.as_ref().and_then(|cron| next_slot(cron, at));
+            let not_begun = row.last_slot.filter(|_| row.waits).or_else(|| row.last_slot.and_then(after));
+            let overdue_slot = not_begun.filter(|slot| *slot < row.now - OVERDUE_AFTER);
+            ScheduleStatus {
+                name: row.name,
+                next_slot: after(row.now),
+                cron: row.cron,
+                catch_up: row.catch_up,
+                queue: row.queue,
+                last_slot: row.last_slot,
+                overdue: overdue_slot.is_some(),
+                overdue_slot,
+                paused: row.paused,
+            }
+        })
+        .collect())
 }
 
 #[cfg(test)]
@@ -57,11 +259,35 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn schedule(cron: &str, catch_up: CatchUp) -> Schedule {
+        Schedule { name: "test", cron: cron.parse().unwrap(), catch_up }
+    }
+
     #[test]
     fn a_slot_is_due_from_its_own_second_on() {
-        let schedule: Schedule = "0 */5 * * * *".parse().unwrap();
-        assert_eq!(latest_slot(&schedule, at("2026-03-01T10:04:59.999Z")), Some(at("2026-03-01T10:00:00Z")));
-        assert_eq!(latest_slot(&schedule, at("2026-03-01T10:05:00Z")), Some(at("2026-03-01T10:05:00Z")));
-        assert_eq!(next_slot(&schedule, at("2026-03-01T10:05:00Z")), Some(at("2026-03-01T10:10:00Z")));
+        let cron: Cron = "0 */5 * * * *".parse().unwrap();
+        assert_eq!(latest_slot(&cron, at("2026-03-01T10:04:59.999Z")), Some(at("2026-03-01T10:00:00Z")));
+        assert_eq!(latest_slot(&cron, at("2026-03-01T10:05:00Z")), Some(at("2026-03-01T10:05:00Z")));
+        assert_eq!(next_slot(&cron, at("2026-03-01T10:05:00Z")), Some(at("2026-03-01T10:10:00Z")));
+    }
+
+    #[test]
+    fn an_outage_is_made_up_for_as_the_policy_says() {
+        let (last, looked) = (Some(at("2026-03-01T10:00:00Z")), Some(at("2026-03-01T10:00:00.1Z")));
+        let now = at("2026-03-01T10:16:00Z");
+        let all = schedule("0 */5 * * * *", CatchUp::All).due(now, last, looked);
+        assert_eq!(all, ["2026-03-01T10:05:00Z", "2026-03-01T10:10:00Z", "2026-03-01T10:15:00Z"].map(at));
+        let latest = schedule("0 */5 * * * *", CatchUp::Latest);
+        assert_eq!(latest.due(now, last, looked), [at("2026-03-01T10:15:00Z")]);
+        assert!(latest.due(now, Some(at("2026-03-01T10:15:00Z")), looked).is_empty());
+        assert_eq!(latest.due(now, None, None), [at("2026-03-01T10:15:00Z")]);
+    }
+
+    #[test]
+    fn a_look_that_is_a_little_late_skips_nothing() {
+        let every_second = schedule("* * * * * *", CatchUp::Latest);
+        let (last, looked) = (Some(at("2026-03-01T10:00:00Z")), Some(at("2026-03-01T10:00:00.1Z")));
+        assert_eq!(every_second.due(at("2026-03-01T10:00:04Z"), last, looked).len(), 4);
+        assert_eq!(every_second.due(at("2026-03-01T10:00:14Z"), last, looked).len(), 1, "that was an outage");
     }
 }

@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use sqlx::postgres::PgListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{enqueue::CHANNEL, runtime::Shared};
@@ -23,9 +22,7 @@ pub(crate) async fn listen(shared: Arc<Shared>) {
 }
 
 async fn listen_once(shared: &Shared, reconnect: &mut Reconnect) -> sqlx::Result<()> {
-    let mut listener = PgListener::connect_with(&shared.pool).await?;
-    listener.ignore_pool_close_event(true);
-    listener.listen(CHANNEL).await?;
+    let Some(mut listener) = shared.database.listener(CHANNEL).await? else { return Ok(()) };
     reconnect.worked();
     loop {
         shared.wake.notify_one(); // what came before we listened, or while we were away

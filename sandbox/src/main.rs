@@ -60,9 +60,9 @@ async fn run(mut env: Env, folder: &Path) -> Result<()> {
     let api = ApiConfig::from_env(&env)?;
     let worker = WorkerConfig::from_env(&env)?;
 
-    let pool = db::pool(db::options_from_env(&env)?, 20);
+    let database = db::from_env(&env, 20)?;
     tokio::select! {
-        prepared = db::prepare(&pool) => prepared?,
+        prepared = db::prepare(&database) => prepared?,
         _ = &mut stop => return Ok(()),
     }
     let listener = TcpListener::bind(api.bind_addr)
@@ -75,17 +75,17 @@ async fn run(mut env: Env, folder: &Path) -> Result<()> {
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
     let clock = Clock::system();
-    let news = LinkNews::start(pool.clone(), api.listen);
+    let news = LinkNews::start(database.clone());
     let timeout = api.shutdown_timeout;
-    let router = api::router(AppState::new(pool.clone(), clock.clone(), api, news));
-    let working = worker::run(pool.clone(), clock, worker, until_stopped(stopped.clone()));
+    let router = api::router(AppState::new(database.clone(), clock.clone(), api, news));
+    let working = worker::run(database.clone(), clock, worker, until_stopped(stopped.clone()));
     let serving = api::serve(listener, router, until_stopped(stopped), timeout);
     let (served, (), ()) = tokio::join!(serving, working, async {
         let _ = stop.await;
         let _ = stopping.send(true);
     });
     served?;
-    db::close(&pool).await;
+    database.close().await;
     if let Some(postgres) = postgres {
         postgres.stop().await?;
     }

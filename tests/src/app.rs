@@ -204,9 +204,9 @@ impl App {
         } else {
             (None, database.clone())
         };
-        let api_pool = common::db::pool(api_database.options(), 10);
-        let news = LinkNews::start(api_pool.clone(), config.listen);
-        let router = api::router(AppState::new(api_pool, setup.clock.clone(), config, news));
+        let reached = api_database.reach(common::db::listen_from_env(&env).expect("a good configuration"), 10);
+        let news = LinkNews::start(reached.clone());
+        let router = api::router(AppState::new(reached, setup.clock.clone(), config, news));
         tokio::spawn(api::serve(listener, router, std::future::pending(), Duration::from_secs(1)));
 
         let http = reqwest::Client::builder()
@@ -230,10 +230,10 @@ impl App {
         let mut config = WorkerConfig::from_env(&self.env).expect("a good configuration");
         config.shutdown_timeout = Duration::from_secs(5);
         let (stop, stopped) = oneshot::channel();
-        let pool = self.database.pool(5);
+        let database = common::db::from_env(&self.env, 5).expect("a good configuration");
         let clock = self.clock.clone();
         let task = tokio::spawn(async move {
-            worker::run(pool, clock, config, async {
+            worker::run(database, clock, config, async {
                 let _ = stopped.await;
             })
             .await;

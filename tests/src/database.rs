@@ -7,8 +7,9 @@ use std::{
     sync::OnceLock,
 };
 
+use queue::{Connection, Database, Listen};
 use sqlx::{
-    AssertSqlSafe, Connection, PgConnection, PgPool,
+    AssertSqlSafe, Connection as _, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use uuid::Uuid;
@@ -93,8 +94,29 @@ impl TestDatabase {
         Self { url, name: self.name.clone() }
     }
 
+    /// It, as the product reaches it.
+    pub fn reach(&self, listen: Listen, connections: u32) -> Database {
+        Database::new(self.options(), listen, connections)
+    }
+
     /// A pool of its own.
     pub fn pool(&self, connections: u32) -> PgPool {
         PgPoolOptions::new().max_connections(connections).connect_lazy_with(self.options())
     }
+}
+
+/// A connection as the product's own statements take it.
+///
+/// # Panics
+/// If Postgres is away.
+pub async fn connection(pool: &PgPool) -> Connection {
+    Database::from(pool.clone()).acquire().await.expect("Postgres is there")
+}
+
+/// A transaction as the product's own statements take it.
+///
+/// # Panics
+/// If Postgres is away.
+pub async fn transaction(pool: &PgPool) -> Connection {
+    Database::from(pool.clone()).begin().await.expect("Postgres is there")
 }

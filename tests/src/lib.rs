@@ -9,7 +9,7 @@ pub mod processes;
 use std::time::Duration;
 
 pub use app::{Answer, App, RunningWorker, Setup, a_cart};
-pub use database::TestDatabase;
+pub use database::{TestDatabase, connection, transaction};
 pub use door::Door;
 
 /// Waits until `condition` holds.

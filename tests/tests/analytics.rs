@@ -5,7 +5,7 @@ use proptest::{
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use tests::{App, Setup, a_cart};
+use tests::{App, Setup, a_cart, connection};
 
 fn abandoned(at: &str, price: &str) -> Value {
     let mut cart = a_cart();
@@ -143,7 +143,7 @@ async fn take(app: &App, step: &Step, ids: &mut Vec<String>) {
             sqlx::query(sql).execute(&app.pool).await.unwrap();
         }
         Step::RollUp => {
-            common::analytics::fold(&mut app.pool.acquire().await.unwrap()).await.unwrap();
+            common::analytics::fold(&mut connection(&app.pool).await).await.unwrap();
         }
     }
 }
@@ -223,7 +223,7 @@ async fn rolling_up_beside_writers_loses_nothing() {
         .collect();
     let mut folded = 0;
     while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
-        folded += common::analytics::fold(&mut app.pool.acquire().await.unwrap()).await.unwrap();
+        folded += common::analytics::fold(&mut connection(&app.pool).await).await.unwrap();
         let answer = app.get("/api/analytics?period=7d").await.data(200);
         assert!(answer["summary"]["totalAbandoned"].as_i64() >= answer["summary"]["totalRecovered"].as_i64());
     }

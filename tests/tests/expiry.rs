@@ -1,10 +1,10 @@
 use chrono::TimeDelta;
 use common::{expiry, jobs::ExpireCarts};
 use serde_json::{Value, json};
-use tests::{App, Setup, a_cart, eventually};
+use tests::{App, Setup, a_cart, connection, eventually, transaction};
 
 async fn run_expiry(app: &App) {
-    queue::enqueue(&mut app.pool.acquire().await.unwrap(), &ExpireCarts {}).await.unwrap();
+    queue::enqueue(&mut connection(&app.pool).await, &ExpireCarts {}).await.unwrap();
     app.idle().await;
 }
 
@@ -81,7 +81,7 @@ async fn several_workers_share_one_expiry() {
             tokio::spawn(async move {
                 let mut expired = 0;
                 loop {
-                    let mut tx = pool.begin().await.unwrap();
+                    let mut tx = transaction(&pool).await;
                     let batch = expiry::expire_older_than(&mut tx, now - TimeDelta::days(30), 500, now).await.unwrap();
                     tx.commit().await.unwrap();
                     expired += batch.expired;

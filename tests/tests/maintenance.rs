@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use common::jobs::DeleteOldRecords;
 use reqwest::Method;
 use serde_json::json;
-use tests::{Setup, a_cart};
+use tests::{Setup, a_cart, connection};
 
 #[tokio::test]
 async fn old_records_are_deleted_and_newer_ones_are_not() {
@@ -19,7 +19,7 @@ async fn old_records_are_deleted_and_newer_ones_are_not() {
         sqlx::query_scalar(query).fetch_one(&app.pool).await.unwrap()
     };
     let clean = async || {
-        queue::enqueue(&mut app.pool.acquire().await.unwrap(), &DeleteOldRecords {}).await.unwrap();
+        queue::enqueue(&mut connection(&app.pool).await, &DeleteOldRecords {}).await.unwrap();
         app.idle().await;
     };
     let deleted = make("old").await;

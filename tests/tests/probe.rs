@@ -9,10 +9,10 @@ use std::{
 };
 
 use apalis::prelude::{AbortError, BoxDynError, Data, Monitor, RetryAfterError, WorkerBuilder};
-use queue::{Attempt, Backoff, Config, Job, Runtime};
+use queue::{Attempt, Backoff, Config, Database, Job, Listen, Runtime};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
-use tests::TestDatabase;
+use tests::{TestDatabase, connection};
 use tokio::{sync::oneshot, task::JoinHandle};
 use uuid::Uuid;
 
@@ -101,7 +101,11 @@ impl Running {
 }
 
 pub(crate) fn start(database: &TestDatabase, config: Config, seen: &Arc<Seen>) -> Running {
-    let runtime = Runtime::start(database.options(), config);
+    start_on(&database.reach(Listen::Directly, 1), config, seen)
+}
+
+pub(crate) fn start_on(database: &Database, config: Config, seen: &Arc<Seen>) -> Running {
+    let runtime = Runtime::start(database, config);
     let (stop, stopped) = oneshot::channel::<()>();
     let (backend, seen) = (runtime.clone(), seen.clone());
     let monitor = Monitor::new().register(move |_| {
@@ -127,12 +131,12 @@ pub(crate) async fn with_workers(config: Config) -> (TestDatabase, PgPool, Arc<S
 }
 
 pub(crate) async fn enqueue(pool: &PgPool, job: &Probe) -> Uuid {
-    queue::enqueue(&mut pool.acquire().await.unwrap(), job).await.unwrap().expect("it was not queued yet")
+    queue::enqueue(&mut connection(pool).await, job).await.unwrap().expect("it was not queued yet")
 }
 
 pub(crate) async fn state(pool: &PgPool, id: Uuid) -> (String, i16) {
-    let job = queue::find(&mut pool.acquire().await.unwrap(), id).await.unwrap().expect("it is kept");
-    (job.state, job.attempts)
+    let job = queue::find(&mut connection(pool).await, id).await.unwrap().expect("it is kept");
+    (job.state.as_str().to_owned(), job.attempts)
 }
 
 pub(crate) async fn count(pool: &PgPool, condition: &str) -> i64 {

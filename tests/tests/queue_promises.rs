@@ -4,7 +4,7 @@ use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use nix::sys::signal::Signal;
 use queue::Config;
-use tests::{TestDatabase, eventually, processes::Process, within};
+use tests::{TestDatabase, connection, eventually, processes::Process, transaction, within};
 use uuid::Uuid;
 
 use crate::probe::{Act, Probe, Seen, count, enqueue, probe, start, state, with_workers};
@@ -15,7 +15,7 @@ async fn a_key_taken_twice_in_one_transaction_is_already_queued() {
     let database = TestDatabase::create().await;
     let pool = database.pool(2);
     let keyed = Probe { n: 7, act: Act::Succeed };
-    let mut tx = pool.begin().await.unwrap();
+    let mut tx = transaction(&pool).await;
     let first = queue::enqueue(&mut tx, &keyed).await.unwrap();
     assert!(first.is_some());
     assert_eq!(queue::enqueue(&mut tx, &keyed).await.unwrap(), None);
@@ -24,16 +24,16 @@ async fn a_key_taken_twice_in_one_transaction_is_already_queued() {
     tx.commit().await.unwrap();
     assert_eq!(count(&pool, "true").await, 3);
 
-    let mut tx = pool.begin().await.unwrap();
+    let mut tx = transaction(&pool).await;
     queue::enqueue(&mut tx, &probe(Act::Succeed)).await.unwrap();
-    tx.rollback().await.unwrap();
+    drop(tx);
     assert_eq!(count(&pool, "true").await, 3, "what is rolled back was never queued");
 
     // Finished, the key is free again.
     let seen = Arc::new(Seen::default());
     let running = start(&database, Config::default(), &seen);
     eventually("all are done", async || count(&pool, "state = 'done'").await == 3).await;
-    assert!(queue::enqueue(&mut pool.acquire().await.unwrap(), &keyed).await.unwrap().is_some());
+    assert!(queue::enqueue(&mut connection(&pool).await, &keyed).await.unwrap().is_some());
     running.stop().await;
 }
 
@@ -42,7 +42,7 @@ async fn a_key_taken_twice_in_one_transaction_is_already_queued() {
 async fn no_more_is_taken_than_can_run() {
     let (_database, pool, seen, running) = with_workers(Config { concurrency: 3, ..Config::default() }).await;
     let jobs: Vec<Probe> = (0..10).map(|_| probe(Act::Hang)).collect();
-    queue::enqueue_many(&mut pool.acquire().await.unwrap(), &jobs).await.unwrap();
+    queue::enqueue_many(&mut connection(&pool).await, &jobs).await.unwrap();
     eventually("three run", async || seen.starts.load(Ordering::SeqCst) == 3).await;
     assert_eq!((count(&pool, "state = 'running'").await, count(&pool, "attempts > 0").await), (3, 3));
     assert_eq!(running.runtime.running(), 3);
@@ -179,7 +179,7 @@ async fn a_panic_and_a_timeout_are_tried_again() {
     let hangs = enqueue(&pool, &probe(Act::Hang)).await;
     eventually("the panic is dead", async || state(&pool, panics).await == ("dead".to_owned(), 3)).await;
     eventually("the one that never ends was stopped and runs again", async || state(&pool, hangs).await.1 == 2).await;
-    let error = async |id: Uuid| queue::find(&mut pool.acquire().await.unwrap(), id).await.unwrap().unwrap().last_error;
+    let error = async |id: Uuid| queue::find(&mut connection(&pool).await, id).await.unwrap().unwrap().last_error;
     assert_eq!(error(panics).await.as_deref(), Some("panicked: on purpose"));
     assert_eq!(error(hangs).await.as_deref(), Some("took longer than its limit of 4s"));
     running.stop.send(()).unwrap();

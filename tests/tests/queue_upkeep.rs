@@ -3,11 +3,11 @@
 use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use chrono::TimeDelta;
-use queue::{Config, EnqueueOptions, Retention};
+use queue::{Config, EnqueueOptions, Listen, Retention};
 use sqlx::Connection;
-use tests::{TestDatabase, eventually, within};
+use tests::{TestDatabase, connection, eventually, transaction, within};
 
-use crate::probe::{Act, Probe, Running, Seen, count, enqueue, probe, start, state, with_workers};
+use crate::probe::{Act, Probe, Running, Seen, count, enqueue, probe, start, start_on, state, with_workers};
 
 // 6. Woken once a commit, and scheduled jobs start when due: nothing here waits for the poll of an hour.
 #[tokio::test]
@@ -21,7 +21,7 @@ async fn pickup_does_not_wait_for_the_poll() {
     let due: chrono::DateTime<chrono::Utc> = sqlx::query_scalar("select now()").fetch_one(&pool).await.unwrap();
     let options = EnqueueOptions { run_at: Some(due + TimeDelta::milliseconds(700)), ..EnqueueOptions::default() };
     let later =
-        queue::enqueue_with(&mut pool.acquire().await.unwrap(), &probe(Act::Succeed), options).await.unwrap().unwrap();
+        queue::enqueue_with(&mut connection(&pool).await, &probe(Act::Succeed), options).await.unwrap().unwrap();
     assert_eq!(state(&pool, later).await.0, "scheduled");
     eventually("it ran when due", async || state(&pool, later).await.0 == "done").await;
     let early: bool = sqlx::query_scalar("select started_at < run_at from jobs where id = $1")
@@ -36,11 +36,13 @@ async fn pickup_does_not_wait_for_the_poll() {
 // 6. NOTIFY is optional.
 #[tokio::test]
 async fn polling_alone_finds_everything() {
-    let config = Config { listen: false, poll_every: Duration::from_millis(50), ..Config::default() };
-    let (_database, pool, seen, running) = with_workers(config).await;
+    let config = Config { poll_every: Duration::from_millis(50), ..Config::default() };
+    let (database, seen) = (TestDatabase::create().await, Arc::new(Seen::default()));
+    let pool = database.pool(3);
+    let running = start_on(&database.reach(Listen::Off, 1), config, &seen);
     eventually("the workers have looked", async || running.runtime.running() == 0).await;
     let jobs: Vec<Probe> = (0..100).map(|_| probe(Act::Succeed)).collect();
-    queue::enqueue_many(&mut pool.acquire().await.unwrap(), &jobs).await.unwrap();
+    queue::enqueue_many(&mut connection(&pool).await, &jobs).await.unwrap();
     eventually("all ran", async || seen.starts.load(Ordering::SeqCst) == 100).await;
     running.stop().await;
 }
@@ -76,7 +78,7 @@ async fn a_million_finished_jobs_cost_nothing() {
     let running = start(&database, config, &seen);
     for batch in 1..=10 {
         let jobs: Vec<Probe> = (0..50).map(|_| probe(Act::Succeed)).collect();
-        queue::enqueue_many(&mut pool.acquire().await.unwrap(), &jobs).await.unwrap();
+        queue::enqueue_many(&mut connection(&pool).await, &jobs).await.unwrap();
         eventually("they ran", async || seen.starts.load(Ordering::SeqCst) == batch * 50).await;
     }
     eventually("all are acknowledged", async || running.runtime.running() == 0).await;
@@ -115,7 +117,7 @@ async fn lost_connections_end_no_worker_and_lose_no_job() {
     let long = enqueue(&pool, &probe(Act::Sleep)).await;
     eventually("it runs", async || seen.starts.load(Ordering::SeqCst) == 1).await;
     for batch in jobs.chunks(50) {
-        queue::enqueue_many(&mut pool.acquire().await.unwrap(), batch).await.unwrap();
+        queue::enqueue_many(&mut connection(&pool).await, batch).await.unwrap();
         sqlx::query("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()")
             .execute(&pool)
             .await
@@ -132,8 +134,8 @@ async fn lost_connections_end_no_worker_and_lose_no_job() {
 async fn a_fetch_on_its_way_gives_back_what_it_brings() {
     let (_database, pool, _seen, running) = with_workers(Config::default()).await;
     // Nobody can read jobs: the fetch waits for this lock.
-    let mut lock = pool.begin().await.unwrap();
-    sqlx::query("lock table jobs in access exclusive mode").execute(&mut *lock).await.unwrap();
+    let mut lock = transaction(&pool).await;
+    sqlx::query("lock table jobs in access exclusive mode").execute(&mut lock).await.unwrap();
     queue::enqueue(&mut lock, &probe(Act::Succeed)).await.unwrap();
     let waits = "select count(*) from pg_stat_activity where datname = current_database()
                  and wait_event_type = 'Lock' and query like '%with lightly%'";
@@ -156,7 +158,7 @@ async fn a_fetch_on_its_way_gives_back_what_it_brings() {
 async fn stopping_finishes_what_runs_and_gives_back_the_rest() {
     let (_database, pool, seen, running) = with_workers(Config { concurrency: 4, ..Config::default() }).await;
     let jobs: Vec<Probe> = (0..20).map(|_| probe(Act::Sleep)).collect();
-    queue::enqueue_many(&mut pool.acquire().await.unwrap(), &jobs).await.unwrap();
+    queue::enqueue_many(&mut connection(&pool).await, &jobs).await.unwrap();
     eventually("four run", async || seen.starts.load(Ordering::SeqCst) == 4).await;
     running.stop().await;
     assert_eq!(count(&pool, "state = 'done' and attempts = 1").await, 4);

@@ -3,7 +3,7 @@ use std::time::Duration;
 use common::{carts, payment_links};
 use sandbox::stripe::{Fault, Operation, SessionStatus};
 use serde_json::json;
-use tests::{App, Setup, a_cart, eventually};
+use tests::{App, Setup, a_cart, connection, eventually, transaction};
 
 fn open_sessions(app: &App) -> usize {
     app.stripe.sessions().iter().filter(|session| session.status == SessionStatus::Open).count()
@@ -163,12 +163,12 @@ async fn a_cart_that_ends_is_not_asked_for_under_a_new_key() {
     let app = Setup::default().without_worker().set("PAYMENT_LINK_WAIT", "10ms").start().await;
     let id = app.cart().await;
     app.ask(&id).await.data(202);
-    let link = payment_links::latest(&mut app.pool.acquire().await.unwrap(), &id).await.unwrap().unwrap();
-    let mut ending = app.pool.begin().await.unwrap();
+    let link = payment_links::latest(&mut connection(&app.pool).await, &id).await.unwrap().unwrap();
+    let mut ending = transaction(&app.pool).await;
     assert!(carts::expire(&mut ending, &id.parse().unwrap(), app.now()).await.unwrap());
     let (pool, now) = (app.pool.clone(), app.now());
     let replacing = tokio::spawn(async move {
-        let mut tx = pool.begin().await.unwrap();
+        let mut tx = transaction(&pool).await;
         let next = payment_links::replace(&mut tx, &link, "spent", now).await.unwrap();
         tx.commit().await.unwrap();
         next

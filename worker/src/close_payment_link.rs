@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use apalis::prelude::Data;
 use common::{
-    job_status,
     jobs::ClosePaymentLink,
+    operations::{self, JobState},
     payment_links::{self, LinkStatus},
 };
 
@@ -16,7 +16,7 @@ const WHILE_IT_IS_MADE: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(job: ClosePaymentLink, state: Data<State>) -> Result<(), JobError> {
     let state = &*state;
-    let mut conn = state.pool.acquire().await?;
+    let mut conn = state.database.acquire().await?;
     let Some(link) = payment_links::find(&mut conn, &job.cart_id, job.version).await? else { return Ok(()) };
     if !matches!(link.status, LinkStatus::Closing | LinkStatus::Settling) {
         return Ok(());
@@ -25,8 +25,8 @@ pub(crate) async fn run(job: ClosePaymentLink, state: Data<State>) -> Result<(),
         // Its creation may be under way: that job sees it was withdrawn and
         // closes what it made. One that only waits for a retry will never ask
         // Stripe again, so what it may have made has to be found out here.
-        let making = job_status::find(&mut conn, link.job_id).await?;
-        if making.is_some_and(|making| making.state == "running") {
+        let making = operations::find(&mut conn, link.job_id).await?;
+        if making.is_some_and(|making| making.state == JobState::Running) {
             return Err(JobError::Retry {
                 why: "the session is just being made".to_owned(),
                 after: Some(WHILE_IT_IS_MADE),

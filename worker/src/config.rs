@@ -6,7 +6,7 @@ use common::{
     config::{ConfigError, Env},
     jobs::QUEUES,
 };
-use queue::Schedule;
+use queue::Cron;
 use secrecy::SecretString;
 
 const CRON: &str = "a cron expression with seconds, in UTC, such as `0 */5 * * * *`";
@@ -27,13 +27,11 @@ pub struct WorkerConfig {
     /// `WORKER_QUEUES`; empty means all.
     pub queues: Vec<&'static str>,
     /// `EXPIRY_SCHEDULE`
-    pub expiry_schedule: Schedule,
+    pub expiry_schedule: Cron,
     /// `ROLLUP_SCHEDULE`
-    pub rollup_schedule: Schedule,
+    pub rollup_schedule: Cron,
     /// `HEALTH_ADDR`
     pub health_addr: Option<SocketAddr>,
-    /// `QUEUE_LISTEN`
-    pub listen: bool,
     /// How long a job stays with a worker that does not renew it. A killed
     /// worker's jobs run again within this and a second.
     pub lease: Duration,
@@ -65,7 +63,6 @@ impl WorkerConfig {
             health_addr: env.parse_or("HEALTH_ADDR", None, "an address and a port such as 0.0.0.0:9090", |text| {
                 text.parse().ok().map(Some)
             })?,
-            listen: env.queue_listen()?,
             lease: queue::Config::default().lease,
             shutdown_timeout: env.shutdown_timeout()?,
         })
@@ -77,7 +74,7 @@ impl WorkerConfig {
     }
 }
 
-fn schedule(env: &Env, name: &'static str, default: &str) -> Result<Schedule, ConfigError> {
+fn schedule(env: &Env, name: &'static str, default: &str) -> Result<Cron, ConfigError> {
     let expression = env.get(name).unwrap_or(default);
     expression.parse().map_err(|error| ConfigError::Malformed {
         name,

@@ -7,6 +7,12 @@ use crate::{JobError, State};
 
 pub(crate) async fn run(_: DeleteOldRecords, state: Data<State>) -> Result<(), JobError> {
     let now = state.clock.now();
-    while maintenance::delete_batch(&mut *state.pool.acquire().await?, now).await? {}
-    Ok(())
+    loop {
+        let mut conn = state.database.acquire().await?;
+        let more = maintenance::delete_batch(&mut conn, now).await?;
+        conn.commit().await?;
+        if !more {
+            return Ok(());
+        }
+    }
 }

@@ -14,7 +14,7 @@ pub(crate) async fn run(_: ExpireCarts, state: Data<State>) -> Result<(), JobErr
     let cutoff = now - TimeDelta::from_std(state.config.cart_ttl).unwrap_or(TimeDelta::MAX);
     let mut expired = 0;
     loop {
-        let mut tx = state.pool.begin().await?;
+        let mut tx = state.database.begin().await?;
         let batch = expiry::expire_older_than(&mut tx, cutoff, BATCH, now).await?;
         tx.commit().await?;
         expired += batch.expired;

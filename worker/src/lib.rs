@@ -18,10 +18,11 @@ use std::{sync::Arc, time::Duration};
 use apalis::prelude::{Data, Monitor, WorkerBuilder};
 use common::{
     clock::Clock,
+    db::Database,
     jobs::{ClosePaymentLink, CreatePaymentLink, DeleteOldRecords, ExpireCarts, RollUpDays},
 };
-use queue::{Job, Runtime};
-use sqlx::PgPool;
+use queue::{CatchUp, Job, Runtime, Schedule};
+use tokio::task::JoinHandle;
 
 pub use config::WorkerConfig;
 pub use error::JobError;
@@ -29,10 +30,15 @@ pub use health::serve as serve_health;
 
 use crate::stripe::Stripe;
 
+/// Hourly; nothing depends on when.
+const MAINTENANCE_SCHEDULE: &str = "0 40 * * * *";
+/// Often enough that a list reads few rows more.
+const FOLD_SCHEDULE: &str = "30 */5 * * * *";
+
 /// What every handler can reach, as `Data<State>`.
 #[derive(Debug, Clone)]
 pub struct State {
-    pool: PgPool,
+    database: Database,
     clock: Clock,
     config: Arc<WorkerConfig>,
     stripe: Stripe,
@@ -40,21 +46,20 @@ pub struct State {
 
 /// Works until `stop` resolves, then finishes what is in flight for at most `SHUTDOWN_TIMEOUT`.
 ///
-/// The handlers share `pool`; the queue connects by itself.
-pub async fn run(pool: PgPool, clock: Clock, config: WorkerConfig, stop: impl Future<Output = ()> + Send) {
+/// The handlers share the connections of `database`; the queue makes its own.
+pub async fn run(database: Database, clock: Clock, config: WorkerConfig, stop: impl Future<Output = ()> + Send) {
     let settings = queue::Config {
         concurrency: config.concurrency,
-        listen: config.listen,
         lease: config.lease,
         renew_every: config.lease / 3,
         ..queue::Config::default()
     };
-    let runtime = Runtime::start(pool.connect_options().as_ref().clone(), settings);
+    let runtime = Runtime::start(&database, settings);
     let timeout = config.shutdown_timeout;
     let stripe = Stripe::new(&config.stripe_api_url, config.stripe_secret_key.clone());
-    let state = State { pool, clock, config: Arc::new(config), stripe };
+    let state = State { database, clock, config: Arc::new(config), stripe };
 
-    let schedules = schedules::start(&state);
+    let schedules = schedule_all(&state);
     let monitor = register_all(&runtime, &state);
     let worked = monitor.shutdown_timeout(timeout).run_with_signal(async {
         runtime.stop_after(stop).await;
@@ -86,6 +91,31 @@ fn register_all(runtime: &Runtime, state: &State) -> Monitor {
     // What nobody needs any more should not be kept.
     workers.register::<DeleteOldRecords, _, _>(delete_old_records::run);
     workers.monitor
+}
+
+/// One line a schedule: when, what an outage means for it, and why.
+fn schedule_all(state: &State) -> Vec<JoinHandle<()>> {
+    let config = &state.config;
+    let (latest, all) = (CatchUp::Latest, CatchUp::All);
+    // One expiry takes all that is due: after an outage one makes up for all that were missed.
+    let mut tasks = vec![schedules::propose::<ExpireCarts>(
+        state,
+        Schedule { name: "expire_carts", cron: config.expiry_schedule.clone(), catch_up: latest },
+    )];
+    // Every day has its rollup, also those that nobody was there for.
+    tasks.push(schedules::propose::<RollUpDays>(
+        state,
+        Schedule { name: "roll_up_days", cron: config.rollup_schedule.clone(), catch_up: all },
+    ));
+    // Between rollups the counts of many connections add up to rows that every list would have to read.
+    if let Ok(cron) = FOLD_SCHEDULE.parse() {
+        tasks.push(schedules::propose::<RollUpDays>(state, Schedule { name: "fold_counts", cron, catch_up: latest }));
+    }
+    if let Ok(cron) = MAINTENANCE_SCHEDULE.parse() {
+        let schedule = Schedule { name: "delete_old_records", cron, catch_up: latest };
+        tasks.push(schedules::propose::<DeleteOldRecords>(state, schedule));
+    }
+    tasks
 }
 
 struct Workers<'a> {

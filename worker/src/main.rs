@@ -32,7 +32,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let env = Env::of_process();
     telemetry::init(&LogConfig::from_env(&env)?);
     let config = WorkerConfig::from_env(&env)?;
-    let pool = db::pool(db::options_from_env(&env)?, connections(config.concurrency));
+    let database = db::from_env(&env, connections(config.concurrency))?;
 
     if let Some(address) = config.health_addr {
         let listener = TcpListener::bind(address).await.map_err(|error| ConfigError::Malformed {
@@ -40,15 +40,15 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
             value: format!("{address} ({error})"),
             takes: "an address and a free port such as 0.0.0.0:9090",
         })?;
-        tokio::spawn(worker::serve_health(listener, pool.clone()));
+        tokio::spawn(worker::serve_health(listener, database.clone()));
     }
     let mut stop = tokio::spawn(shutdown::requested());
     tokio::select! {
-        prepared = db::prepare(&pool) => prepared?,
+        prepared = db::prepare(&database) => prepared?,
         _ = &mut stop => return Ok(()),
     }
     tracing::info!(jobs = config.concurrency, "worker is working");
-    worker::run(pool, Clock::system(), config, async {
+    worker::run(database, Clock::system(), config, async {
         let _ = stop.await;
     })
     .await;

@@ -6,7 +6,9 @@ use common::{analytics, jobs::RollUpDays};
 use crate::{JobError, State};
 
 pub(crate) async fn run(_: RollUpDays, state: Data<State>) -> Result<(), JobError> {
-    let folded = analytics::fold(&mut *state.pool.acquire().await?).await?;
+    let mut conn = state.database.acquire().await?;
+    let folded = analytics::fold(&mut conn).await?;
+    conn.commit().await?;
     tracing::info!(rows = folded, "rolled up days");
     Ok(())
 }

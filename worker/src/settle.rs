@@ -73,7 +73,7 @@ async fn write_down(
     settled: Settled,
 ) -> Result<(), JobError> {
     let now = state.clock.now();
-    let mut tx = state.pool.begin().await?;
+    let mut tx = state.database.begin().await?;
     match (settled, link.cart_id.parse::<CartId>()) {
         (Settled::Paid, Ok(cart)) => {
             stripe_events::money_came(&mut tx, &cart, link.version, now, now).await?;
@@ -99,7 +99,7 @@ async fn find_out(state: &State, link: &PaymentLink) -> Result<Option<Session>, 
     if link.session_expires_at <= state.clock.now() {
         return Ok(None); // whatever was made has ended by itself
     }
-    let cart = checkout::for_checkout(&mut *state.pool.acquire().await?, &link.cart_id).await?;
+    let cart = checkout::for_checkout(&mut state.database.acquire().await?, &link.cart_id).await?;
     if let Some(cart) = cart {
         match state.stripe.create(&new_session(state, link, &cart)).await {
             Ok(session) => return Ok(Some(session)),

@@ -19,7 +19,8 @@ use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 use queue::JobId;
-use sqlx::PgConnection;
+
+use crate::db::Connection;
 
 pub use outcome::{begin_attempt, closed, fail, learn_session, open, paid, payment_failed, processing};
 pub(crate) use outcome::{close_all, forget};
@@ -143,7 +144,7 @@ impl TryFrom<Row> for PaymentLink {
 }
 
 /// The newest request for the cart's link.
-pub async fn latest(conn: &mut PgConnection, cart_id: &str) -> sqlx::Result<Option<PaymentLink>> {
+pub async fn latest(conn: &mut Connection, cart_id: &str) -> sqlx::Result<Option<PaymentLink>> {
     sqlx::query_as!(
         Row,
         r#"
@@ -159,7 +160,7 @@ pub async fn latest(conn: &mut PgConnection, cart_id: &str) -> sqlx::Result<Opti
 }
 
 /// One request.
-pub async fn find(conn: &mut PgConnection, cart_id: &str, version: i32) -> sqlx::Result<Option<PaymentLink>> {
+pub async fn find(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx::Result<Option<PaymentLink>> {
     sqlx::query_as!(
         Row,
         r#"
@@ -176,7 +177,7 @@ pub async fn find(conn: &mut PgConnection, cart_id: &str, version: i32) -> sqlx:
 }
 
 /// Whether the money of one of the cart's sessions is under way.
-pub async fn is_processing(conn: &mut PgConnection, cart_id: &str) -> sqlx::Result<bool> {
+pub async fn is_processing(conn: &mut Connection, cart_id: &str) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"select exists (select from payment_links where cart_id = $1 and status = 'processing') as "processing!""#,
         cart_id,
@@ -186,7 +187,7 @@ pub async fn is_processing(conn: &mut PgConnection, cart_id: &str) -> sqlx::Resu
 }
 
 /// Requests older than `version` that may still have a session open at Stripe, oldest first.
-pub async fn unsettled_before(conn: &mut PgConnection, cart_id: &str, version: i32) -> sqlx::Result<Vec<PaymentLink>> {
+pub async fn unsettled_before(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx::Result<Vec<PaymentLink>> {
     sqlx::query_as!(
         Row,
         r#"
@@ -206,14 +207,14 @@ pub async fn unsettled_before(conn: &mut PgConnection, cart_id: &str, version: i
 }
 
 /// Which request a session belongs to.
-pub async fn of_session(conn: &mut PgConnection, session_id: &str) -> sqlx::Result<Option<(String, i32)>> {
+pub async fn of_session(conn: &mut Connection, session_id: &str) -> sqlx::Result<Option<(String, i32)>> {
     let row = sqlx::query!("select cart_id, version from payment_links where session_id = $1", session_id)
         .fetch_optional(conn)
         .await?;
     Ok(row.map(|row| (row.cart_id, row.version)))
 }
 
-async fn notify(conn: &mut PgConnection, cart_id: &str) -> sqlx::Result<()> {
+async fn notify(conn: &mut Connection, cart_id: &str) -> sqlx::Result<()> {
     sqlx::query!("select pg_notify($1, $2)", CHANNEL, cart_id).execute(conn).await?;
     Ok(())
 }

@@ -2,13 +2,13 @@
 //! says whether it happened.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 
 use super::{PaymentLink, notify};
+use crate::db::Connection;
 use crate::jobs::ClosePaymentLink;
 
 /// Notes that Stripe is about to be asked. `false`: it must not be asked any more.
-pub async fn begin_attempt(conn: &mut PgConnection, link: &PaymentLink, now: DateTime<Utc>) -> sqlx::Result<bool> {
+pub async fn begin_attempt(conn: &mut Connection, link: &PaymentLink, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let result = sqlx::query!(
         r#"
         update payment_links set attempted_at = coalesce(attempted_at, $3), updated_at = $3
@@ -25,7 +25,7 @@ pub async fn begin_attempt(conn: &mut PgConnection, link: &PaymentLink, now: Dat
 
 /// pending → open. `false`: the request was withdrawn meanwhile; the session must be closed.
 pub async fn open(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     link: &PaymentLink,
     session_id: &str,
     url: &str,
@@ -53,13 +53,13 @@ pub async fn open(
 }
 
 /// pending → failed: Stripe made no session and will make none.
-pub async fn fail(conn: &mut PgConnection, link: &PaymentLink, why: &str, now: DateTime<Utc>) -> sqlx::Result<bool> {
+pub async fn fail(conn: &mut Connection, link: &PaymentLink, why: &str, now: DateTime<Utc>) -> sqlx::Result<bool> {
     Change { from: &["pending"], to: "failed", why: Some(why) }.make(conn, &link.cart_id, link.version, now).await
 }
 
 /// pending → settling: Stripe may have made a session that we don't know of. A job finds out, and closes it.
 pub(super) async fn settle_later(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     link: &PaymentLink,
     why: &str,
     now: DateTime<Utc>,
@@ -74,7 +74,7 @@ pub(super) async fn settle_later(
 
 /// Nobody is to pay for these carts any more: what is open is closed by a job,
 /// what is pending is withdrawn.
-pub(crate) async fn close_all(conn: &mut PgConnection, cart_ids: &[String], now: DateTime<Utc>) -> sqlx::Result<()> {
+pub(crate) async fn close_all(conn: &mut Connection, cart_ids: &[String], now: DateTime<Utc>) -> sqlx::Result<()> {
     let touched = sqlx::query!(
         r#"
         update payment_links set updated_at = $2, status = case
@@ -104,7 +104,7 @@ pub(crate) async fn close_all(conn: &mut PgConnection, cart_ids: &[String], now:
 }
 
 /// The cart is deleted: what may tell of its shopper goes. Call [`close_all`] first.
-pub(crate) async fn forget(conn: &mut PgConnection, cart_id: &str) -> sqlx::Result<()> {
+pub(crate) async fn forget(conn: &mut Connection, cart_id: &str) -> sqlx::Result<()> {
     sqlx::query!("update payment_links set url = null, failure = null where cart_id = $1", cart_id)
         .execute(conn)
         .await?;
@@ -112,7 +112,7 @@ pub(crate) async fn forget(conn: &mut PgConnection, cart_id: &str) -> sqlx::Resu
 }
 
 /// Nobody can pay with it any more: Stripe says so.
-pub async fn closed(conn: &mut PgConnection, cart_id: &str, version: i32, now: DateTime<Utc>) -> sqlx::Result<bool> {
+pub async fn closed(conn: &mut Connection, cart_id: &str, version: i32, now: DateTime<Utc>) -> sqlx::Result<bool> {
     Change { from: &["pending", "open", "closing", "settling"], to: "closed", why: None }
         .make(conn, cart_id, version, now)
         .await
@@ -120,19 +120,14 @@ pub async fn closed(conn: &mut PgConnection, cart_id: &str, version: i32, now: D
 
 /// The shopper completed it; the money is under way. Stripe may say so before
 /// the answer that made the session has arrived here.
-pub async fn processing(
-    conn: &mut PgConnection,
-    cart_id: &str,
-    version: i32,
-    now: DateTime<Utc>,
-) -> sqlx::Result<bool> {
+pub async fn processing(conn: &mut Connection, cart_id: &str, version: i32, now: DateTime<Utc>) -> sqlx::Result<bool> {
     Change { from: &["pending", "open", "closing", "settling"], to: "processing", why: None }
         .make(conn, cart_id, version, now)
         .await
 }
 
 /// The money is there.
-pub async fn paid(conn: &mut PgConnection, cart_id: &str, version: i32, now: DateTime<Utc>) -> sqlx::Result<bool> {
+pub async fn paid(conn: &mut Connection, cart_id: &str, version: i32, now: DateTime<Utc>) -> sqlx::Result<bool> {
     const ANY_OTHER: [&str; 8] =
         ["pending", "open", "closing", "settling", "processing", "payment_failed", "closed", "failed"];
     Change { from: &ANY_OTHER, to: "paid", why: None }.make(conn, cart_id, version, now).await
@@ -140,7 +135,7 @@ pub async fn paid(conn: &mut PgConnection, cart_id: &str, version: i32, now: Dat
 
 /// The money will never come.
 pub async fn payment_failed(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     cart_id: &str,
     version: i32,
     now: DateTime<Utc>,
@@ -159,13 +154,7 @@ struct Change<'a> {
 }
 
 impl Change<'_> {
-    async fn make(
-        self,
-        conn: &mut PgConnection,
-        cart_id: &str,
-        version: i32,
-        now: DateTime<Utc>,
-    ) -> sqlx::Result<bool> {
+    async fn make(self, conn: &mut Connection, cart_id: &str, version: i32, now: DateTime<Utc>) -> sqlx::Result<bool> {
         let changed = sqlx::query!(
             r#"
             update payment_links set status = $4, failure = coalesce($6, failure), updated_at = $5
@@ -190,7 +179,7 @@ impl Change<'_> {
 }
 
 /// Stripe named the session: kept, so that it can be closed.
-pub async fn learn_session(conn: &mut PgConnection, link: &PaymentLink, session_id: &str) -> sqlx::Result<()> {
+pub async fn learn_session(conn: &mut Connection, link: &PaymentLink, session_id: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "update payment_links set session_id = $3 where cart_id = $1 and version = $2 and session_id is null",
         link.cart_id,

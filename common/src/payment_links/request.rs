@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use queue::EnqueueOptions;
-use sqlx::PgConnection;
 
 use super::{LinkStatus, PaymentLink, fail, latest, outcome::settle_later};
 use crate::{
     carts::{self, CartId, CartStatus},
+    db::Connection,
     jobs::CreatePaymentLink,
 };
 
@@ -20,7 +20,7 @@ const MOST_REPLACEMENTS: i16 = 5;
 ///
 /// A request that is pending already is joined, unless its job is dead.
 pub async fn request(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     cart_id: &CartId,
     session_expires_at: DateTime<Utc>,
     now: DateTime<Utc>,
@@ -50,7 +50,7 @@ pub async fn request(
 /// the next version, which is asked for after a pause. `None`: that would be the
 /// sixth in a row, or nobody wants it any more.
 pub async fn replace(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     link: &PaymentLink,
     why: &str,
     now: DateTime<Utc>,
@@ -82,7 +82,7 @@ struct NewRequest<'a> {
 }
 
 async fn insert(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     new: NewRequest<'_>,
     delay: Duration,
     now: DateTime<Utc>,
@@ -125,7 +125,7 @@ async fn insert(
 /// not answer, it may have made a session all the same: that is found out first.
 ///
 /// `false`: it is not pending any more.
-pub async fn give_up(conn: &mut PgConnection, link: &PaymentLink, why: &str, now: DateTime<Utc>) -> sqlx::Result<bool> {
+pub async fn give_up(conn: &mut Connection, link: &PaymentLink, why: &str, now: DateTime<Utc>) -> sqlx::Result<bool> {
     if link.attempted_at.is_some() {
         settle_later(conn, link, why, now).await
     } else {

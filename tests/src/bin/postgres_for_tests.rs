@@ -22,10 +22,9 @@ fn serve(folder: &Path) -> Result<()> {
             if std::env::args().any(|word| word == "--durable") { Durability::Full } else { Durability::None };
         let postgres = PrivatePostgres::start(&folder.join("postgres"), durability).await?;
         postgres.ensure_database("template").await?;
-        let options = db::options_from_env(&Env::of([("DATABASE_URL", postgres.url("template"))]))?;
-        let pool = db::pool(options, 1);
-        db::prepare(&pool).await?;
-        pool.close().await;
+        let template = db::from_env(&Env::of([("DATABASE_URL", postgres.url("template"))]), 1)?;
+        db::prepare(&template).await?;
+        template.close().await;
         println!("{}", postgres.url("postgres"));
         tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()))
             .await?

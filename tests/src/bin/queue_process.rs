@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use apalis::prelude::{Data, Monitor, WorkerBuilder};
-use queue::{Config, Job, Runtime};
+use queue::{Config, Database, Job, Listen, Runtime};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,14 +28,14 @@ async fn run(job: InProcess, abort: Data<bool>) {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let abort = std::env::var("MODE")? == "abort";
-    let database = std::env::var("DATABASE_URL")?.parse()?;
+    let database = Database::new(std::env::var("DATABASE_URL")?.parse()?, Listen::Directly, 1);
     let config = Config {
         concurrency: 8,
         lease: Duration::from_secs(2),
         renew_every: Duration::from_millis(600),
         ..Config::default()
     };
-    let runtime = Runtime::start(database, config);
+    let runtime = Runtime::start(&database, config);
     let backend = runtime.clone();
     Monitor::new()
         .register(move |_| {

@@ -1,0 +1,234 @@
+//! How processes reach Postgres: directly, or through a pooler that gives a
+//! session to a client for one transaction only (PgBouncer in transaction mode).
+//!
+//! Behind such a pooler a prepared statement of one transaction is not there in
+//! the next, or is another client's. So every statement there is unnamed, and
+//! prepared and executed within one transaction; nothing is set on sessions; and
+//! LISTEN has a way of its own, or is left out.
+
+use std::{fmt, time::Duration};
+
+use futures_util::{future::BoxFuture, stream::BoxStream};
+use sqlx::{
+    Either, Execute, Executor, PgConnection, PgPool, Postgres, SqlStr, Transaction,
+    pool::PoolConnection,
+    postgres::{
+        PgArguments, PgConnectOptions, PgListener, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo,
+    },
+};
+
+/// How long a caller waits for a connection before it is told that Postgres is away.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Where LISTEN goes.
+#[derive(Debug, Clone, Default)]
+pub enum Listen {
+    /// To the database itself, which is reached directly.
+    #[default]
+    Directly,
+    /// Directly, while everything else goes through a pooler.
+    At(Box<PgConnectOptions>),
+    /// Nowhere: polling alone.
+    Off,
+}
+
+/// Postgres, as a process reaches it; clones share the connections.
+#[derive(Debug, Clone)]
+pub struct Database {
+    pool: PgPool,
+    listen: Listen,
+    listen_pool: Option<PgPool>,
+}
+
+impl Database {
+    /// At most `connections` (and one for LISTEN, where that goes elsewhere), none of them made yet.
+    pub fn new(options: PgConnectOptions, listen: Listen, connections: u32) -> Self {
+        // A pooler refuses start-up parameters it does not know; nothing here reads floats as text.
+        let options = options.extra_float_digits(None);
+        // Statements that are never named need no cache.
+        let pooled = !matches!(listen, Listen::Directly);
+        let options = if pooled { options.statement_cache_capacity(0) } else { options };
+        let pool = pool_options(connections).connect_lazy_with(options);
+        Self::of(pool, listen)
+    }
+
+    fn of(pool: PgPool, listen: Listen) -> Self {
+        let listen_pool = match &listen {
+            Listen::Directly => Some(pool.clone()),
+            Listen::At(options) => Some(pool_options(1).connect_lazy_with(*options.clone())),
+            Listen::Off => None,
+        };
+        Self { pool, listen, listen_pool }
+    }
+
+    /// The same Postgres, with connections of its own that plan each statement once.
+    pub(crate) fn for_queue(&self, connections: u32) -> Self {
+        let own_sessions = !self.is_pooled();
+        let pool = pool_options(connections)
+            .after_connect(move |conn, _| {
+                Box::pin(async move {
+                    // A plan for the statement at hand looks cheaper than the one
+                    // that serves all, so Postgres would plan every fetch anew: a
+                    // quarter of its time. Behind a pooler sessions are not ours to set.
+                    if own_sessions {
+                        sqlx::query("set plan_cache_mode = force_generic_plan").execute(conn).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .connect_lazy_with(self.pool.connect_options().as_ref().clone());
+        Self::of(pool, self.listen.clone())
+    }
+
+    /// Whether a pooler stands in between.
+    pub fn is_pooled(&self) -> bool {
+        !matches!(self.listen, Listen::Directly)
+    }
+
+    /// Whether NOTIFY can be heard.
+    pub fn listens(&self) -> bool {
+        self.listen_pool.is_some()
+    }
+
+    /// For reading, or for one statement followed by [`Connection::commit`].
+    pub async fn acquire(&self) -> sqlx::Result<Connection> {
+        if self.is_pooled() {
+            return self.begin().await;
+        }
+        Ok(Connection { held: Held::Bare(self.pool.acquire().await?), named: true })
+    }
+
+    /// A transaction: dropped without [`Connection::commit`] nothing of it happened.
+    pub async fn begin(&self) -> sqlx::Result<Connection> {
+        Ok(Connection { held: Held::Transaction(self.pool.begin().await?), named: !self.is_pooled() })
+    }
+
+    /// A connection that listens to `channel`; `None` where LISTEN is off.
+    pub async fn listener(&self, channel: &str) -> sqlx::Result<Option<PgListener>> {
+        let Some(pool) = &self.listen_pool else { return Ok(None) };
+        let mut listener = PgListener::connect_with(pool).await?;
+        listener.ignore_pool_close_event(true);
+        listener.listen(channel).await?;
+        Ok(Some(listener))
+    }
+
+    /// The connections themselves, for who counts them.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Closes the connections; a Postgres that does not answer is left after five seconds.
+    pub async fn close(&self) {
+        let closing = async {
+            if let Some(pool) = &self.listen_pool {
+                pool.close().await;
+            }
+            self.pool.close().await;
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(5), closing).await;
+    }
+}
+
+/// Reached directly.
+impl From<PgPool> for Database {
+    fn from(pool: PgPool) -> Self {
+        Self::of(pool, Listen::Directly)
+    }
+}
+
+fn pool_options(connections: u32) -> PgPoolOptions {
+    PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT)
+}
+
+/// A connection in use: every store function takes one.
+pub struct Connection {
+    held: Held,
+    named: bool,
+}
+
+enum Held {
+    Bare(PoolConnection<Postgres>),
+    Transaction(Transaction<'static, Postgres>),
+}
+
+impl Connection {
+    /// Makes what was done last. (On a bare connection each statement did so itself.)
+    pub async fn commit(self) -> sqlx::Result<()> {
+        match self.held {
+            Held::Bare(_) => Ok(()),
+            Held::Transaction(transaction) => transaction.commit().await,
+        }
+    }
+
+    /// The connection beneath, for what sqlx offers on its own type alone (migrations).
+    /// Statements with parameters go through `Connection`.
+    pub fn inner(&mut self) -> &mut PgConnection {
+        match &mut self.held {
+            Held::Bare(connection) => connection,
+            Held::Transaction(transaction) => transaction,
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("named", &self.named).finish_non_exhaustive()
+    }
+}
+
+impl<'c> Executor<'c> for &'c mut Connection {
+    type Database = Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, sqlx::Result<Either<PgQueryResult, PgRow>>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let named = self.named;
+        if named { self.inner().fetch_many(query) } else { self.inner().fetch_many(Unnamed(query)) }
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<PgRow>>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let named = self.named;
+        if named { self.inner().fetch_optional(query) } else { self.inner().fetch_optional(Unnamed(query)) }
+    }
+
+    fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> BoxFuture<'e, sqlx::Result<PgStatement>>
+    where
+        'c: 'e,
+    {
+        self.inner().prepare_with(sql, parameters)
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, sqlx::Result<sqlx::Describe<Postgres>>>
+    where
+        'c: 'e,
+    {
+        self.inner().describe(sql)
+    }
+}
+
+/// A statement that leaves no name behind.
+struct Unnamed<E>(E);
+
+impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Unnamed<E> {
+    fn sql(self) -> SqlStr {
+        self.0.sql()
+    }
+
+    fn statement(&self) -> Option<&PgStatement> {
+        self.0.statement()
+    }
+
+    fn take_arguments(&mut self) -> Result<Option<PgArguments>, sqlx::error::BoxDynError> {
+        self.0.take_arguments()
+    }
+
+    fn persistent(&self) -> bool {
+        false
+    }
+}
