@@ -21,6 +21,7 @@ use crate::{
     AppState,
     body::{Data, JsonBody},
     error::ApiError,
+    pagination::{Page, Pagination},
     query::Parameters,
 };
 
@@ -104,39 +105,22 @@ struct CartList {
     pagination: Pagination,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Pagination {
-    page: i64,
-    limit: i64,
-    total: i64,
-    total_pages: i64,
-    next_cursor: Option<String>,
-}
-
 async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<Data<CartList>, ApiError> {
     let status: Option<CartStatus> =
         parameters.parse("status", "abandoned, recovered or expired", |text| text.parse().ok())?;
-    let (page, limit) = (parameters.page()?, parameters.limit()?);
+    let page = Page::of(&parameters)?;
     let cursor = parameters.parse("cursor", "a pagination.nextCursor of this list", |text| text.parse().ok())?;
 
     let mut conn = state.database.acquire().await?;
     let total = cart_list::total(&mut conn, status).await?;
-    let offset = (page - 1).saturating_mul(limit);
-    let start = cursor.map_or(Start::Offset(offset), Start::After);
+    let start = cursor.map_or(Start::Offset(page.offset()), Start::After);
     let (carts, next) = if matches!(start, Start::Offset(offset) if offset >= total) {
         (Vec::new(), None) // past the end: nothing to look for
     } else {
-        let found = cart_list::page(&mut conn, status, start, limit, state.clock.now()).await?;
+        let found = cart_list::page(&mut conn, status, start, page.limit, state.clock.now()).await?;
         (found.carts, found.next)
     };
-    let pagination = Pagination {
-        page,
-        limit,
-        total,
-        total_pages: total.max(0).unsigned_abs().div_ceil(limit.unsigned_abs()).cast_signed(),
-        next_cursor: next.map(|cursor| cursor.to_string()),
-    };
+    let pagination = Pagination::new(page, total).with_cursor(next.map(|cursor| cursor.to_string()));
     Ok(Data(CartList { carts, pagination }))
 }
 

@@ -8,12 +8,16 @@ mod carts;
 pub mod config;
 mod error;
 mod health;
+mod jobs;
 mod link_wait;
+mod pagination;
 mod pay_page;
 mod payment_links;
 mod query;
+mod queues;
 mod rate_limit;
 mod request_log;
+mod schedules;
 mod webhooks;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -56,6 +60,9 @@ pub fn router(state: AppState) -> Router {
         .merge(carts::router())
         .merge(payment_links::router())
         .merge(analytics::router())
+        .merge(jobs::router())
+        .merge(queues::router())
+        .merge(schedules::router())
         .fallback(|| async { ApiError::not_found("No such route") })
         .method_not_allowed_fallback(method_not_allowed) // here, so that the layers stand before it
         .layer(middleware::from_fn_with_state(state.clone(), auth::require_key));

@@ -17,6 +17,7 @@ pub mod money;
 pub mod new_cart;
 pub mod operations;
 pub mod payment_links;
+pub mod rebuild;
 pub mod recovery_links;
 pub mod shutdown;
 pub mod stripe_events;

@@ -12,6 +12,7 @@ use sqlx::types::Uuid;
 use crate::{
     database::{Connection, Database},
     enqueue::{EnqueueOptions, enqueue_with},
+    fetch::interval,
     job::{Job, JobId},
 };
 
@@ -217,7 +218,7 @@ pub async fn schedules(conn: &mut Connection) -> sqlx::Result<Vec<ScheduleStatus
     let rows = sqlx::query!(
         r#"
         select schedules.name, cron, catch_up, schedules.queue, last.slot as "last_slot?", last.job_id as "job_id?: Uuid",
-               coalesce(job.state = 'pending', false) as "waits!", queues.paused_at is not null as "paused!", now() as "now!"
+               coalesce(job.state = 'pending' and job.created_at < now() - $1::interval, false) as "waits!", queues.paused_at is not null as "paused!", now() as "now!"
         from schedules
         left join lateral (
             select slot, job_id from schedule_slots where schedule = schedules.name order by slot desc limit 1
@@ -225,7 +226,8 @@ pub async fn schedules(conn: &mut Connection) -> sqlx::Result<Vec<ScheduleStatus
         left join jobs job on job.id = last.job_id
         left join queues on queues.name = schedules.queue
         order by schedules.name
-        "#
+        "#,
+        interval(OVERDUE_AFTER.to_std().unwrap_or_default()),
     )
     .fetch_all(conn)
     .await?;
@@ -234,8 +236,10 @@ pub async fn schedules(conn: &mut Connection) -> sqlx::Result<Vec<ScheduleStatus
         .map(|row| {
             let cron: Option<Cron> = row.cron.parse().ok();
             let after = |at: DateTime<Utc>| cron.as_ref().and_then(|cron| next_slot(cron, at));
-            let not_begun = row.last_slot.filter(|_| row.waits).or_else(|| row.last_slot.and_then(after));
-            let overdue_slot = not_begun.filter(|slot| *slot < row.now - OVERDUE_AFTER);
+            // Let in, and its job waits; or not even let in.
+            let waits = row.last_slot.filter(|_| row.waits);
+            let missed = row.last_slot.and_then(after).filter(|slot| *slot < row.now - OVERDUE_AFTER);
+            let overdue_slot = waits.or(missed);
             ScheduleStatus {
                 name: row.name,
                 next_slot: after(row.now),

@@ -69,6 +69,21 @@ impl TestDatabase {
         Self { url, name }
     }
 
+    /// A database on the same server with nothing in it.
+    ///
+    /// # Panics
+    /// If Postgres refuses.
+    pub async fn empty(&self) -> Self {
+        let name = format!("empty_{}", Uuid::new_v4().simple());
+        let mut admin = PgConnection::connect(&self.url).await.expect("Postgres is there");
+        sqlx::query(AssertSqlSafe(format!("create database {name}")))
+            .execute(&mut admin)
+            .await
+            .expect("it can be made");
+        let url = self.url.rsplit_once('/').map(|(server, _)| format!("{server}/{name}")).expect("a URL with a path");
+        Self { url, name }
+    }
+
     /// How to connect.
     ///
     /// # Panics

@@ -4,6 +4,7 @@
 mod app;
 mod database;
 mod door;
+pub mod pooler;
 pub mod processes;
 
 use std::time::Duration;

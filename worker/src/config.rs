@@ -20,6 +20,8 @@ pub struct WorkerConfig {
     pub stripe_secret_key: SecretString,
     /// `STRIPE_API_URL`, without a slash at its end.
     pub stripe_api_url: String,
+    /// `STRIPE_RATE`: calls a second, all workers together; 0 is no limit.
+    pub stripe_rate: u32,
     /// `CART_TTL`
     pub cart_ttl: Duration,
     /// `WORKER_CONCURRENCY`
@@ -49,6 +51,12 @@ impl WorkerConfig {
             public_url: env.public_url()?,
             stripe_secret_key: env.secret("STRIPE_SECRET_KEY", "Stripe's secret or restricted key (sk_… or rk_…)")?,
             stripe_api_url: env.web_address("STRIPE_API_URL", "https://api.stripe.com")?,
+            stripe_rate: env.parse_or(
+                "STRIPE_RATE",
+                80,
+                "calls a second, a whole number up to 10000; 0 switches the limit off",
+                |text| text.parse().ok().filter(|rate| *rate <= 10_000),
+            )?,
             cart_ttl: env.duration("CART_TTL", Duration::from_secs(30 * 24 * 60 * 60))?,
             concurrency: env.parse_or("WORKER_CONCURRENCY", 16, "a whole number from 1 to 1000", |text| {
                 text.parse().ok().filter(|jobs| (1..=1000).contains(jobs))

@@ -43,6 +43,7 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
         }
     }
 
+    let turn = state.stripe.turn().await?;
     // Written down before Stripe is asked: from here on a session may exist.
     let mut conn = state.database.acquire().await?;
     let may_ask = payment_links::begin_attempt(&mut conn, &link, state.clock.now()).await?;
@@ -50,7 +51,7 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
     if !may_ask {
         return Ok(());
     }
-    match state.stripe.create(&new_session(state, &link, &cart)).await {
+    match state.stripe.create(turn, &new_session(state, &link, &cart)).await {
         Ok(session) => keep(state, &link, session).await,
         Err(StripeError::Refused { message, .. }) => {
             // `link` was read before this attempt: it knows of earlier ones only.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use apalis::prelude::{AbortError, BoxDynError, RetryAfterError};
 use common::db;
+use queue::Snooze;
 
 /// Why a job did not succeed.
 #[derive(Debug)]
@@ -14,6 +15,13 @@ pub enum JobError {
         why: String,
         /// When to try again; `None` backs off.
         after: Option<Duration>,
+    },
+    /// It could not begin: what it needs is not to be had for now. This attempt does not count.
+    Snooze {
+        /// What it waits for.
+        why: String,
+        /// When to try again.
+        after: Duration,
     },
     /// It never will.
     GiveUp {
@@ -43,6 +51,7 @@ impl From<JobError> for BoxDynError {
         match error {
             JobError::Retry { why, after: None } => why.into(),
             JobError::Retry { why, after: Some(after) } => Box::new(RetryAfterError::new(why, after)),
+            JobError::Snooze { why, after } => Box::new(Snooze { why, delay: after }),
             JobError::GiveUp { why } => Box::new(AbortError::new(why)),
         }
     }

@@ -1,7 +1,10 @@
 //! Whether this worker lives, and whether it can work; only where `HEALTH_ADDR` asks for it.
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
-use common::db::{self, Database};
+use common::{
+    db::{self, Database},
+    operations,
+};
 use tokio::net::TcpListener;
 
 /// Serves `/healthz` and `/readyz` until the process ends.
@@ -14,9 +17,24 @@ pub async fn serve(listener: TcpListener, database: Database) -> std::io::Result
     axum::serve(listener, router).await
 }
 
+/// Ready is a worker that reaches Postgres, while what is to run by the clock
+/// does run. (A paused queue keeps its schedules waiting because somebody wants it to.)
 async fn ready(State(database): State<Database>) -> (StatusCode, String) {
-    match db::answers(&database).await {
-        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
-        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("Postgres does not answer: {why}\n")),
+    let not_ready = |why: String| (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"));
+    if let Err(why) = db::answers(&database).await {
+        return not_ready(format!("Postgres does not answer: {why}"));
     }
+    match overdue(&database).await {
+        Ok(overdue) if overdue.is_empty() => (StatusCode::OK, "ready\n".to_owned()),
+        Ok(overdue) => not_ready(format!("overdue: {}", overdue.join(", "))),
+        Err(error) => not_ready(format!("Postgres: {error}")),
+    }
+}
+
+async fn overdue(database: &Database) -> sqlx::Result<Vec<String>> {
+    let schedules = operations::schedules(&mut database.acquire().await?).await?;
+    let overdue = schedules.into_iter().filter(|schedule| !schedule.paused);
+    Ok(overdue
+        .filter_map(|schedule| schedule.overdue_slot.map(|slot| format!("{} of {slot}", schedule.name)))
+        .collect())
 }

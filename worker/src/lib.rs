@@ -2,6 +2,7 @@
 //! Every registration and every schedule is in this file.
 
 mod close_payment_link;
+mod command;
 pub mod config;
 mod create_payment_link;
 mod delete_old_records;
@@ -21,9 +22,10 @@ use common::{
     db::Database,
     jobs::{ClosePaymentLink, CreatePaymentLink, DeleteOldRecords, ExpireCarts, RollUpDays},
 };
-use queue::{CatchUp, Job, Runtime, Schedule};
+use queue::{CatchUp, Job, RateLimit, Runtime, Schedule};
 use tokio::task::JoinHandle;
 
+pub use command::{CommandLine, Finding, Verdict, examine};
 pub use config::WorkerConfig;
 pub use error::JobError;
 pub use health::serve as serve_health;
@@ -44,6 +46,11 @@ pub struct State {
     stripe: Stripe,
 }
 
+/// Connections of the handlers, who wait for Stripe without one; the queue has its own.
+pub fn connections(concurrency: usize) -> u32 {
+    u32::try_from(concurrency / 2).unwrap_or(u32::MAX).clamp(4, 20)
+}
+
 /// Works until `stop` resolves, then finishes what is in flight for at most `SHUTDOWN_TIMEOUT`.
 ///
 /// The handlers share the connections of `database`; the queue makes its own.
@@ -56,7 +63,7 @@ pub async fn run(database: Database, clock: Clock, config: WorkerConfig, stop: i
     };
     let runtime = Runtime::start(&database, settings);
     let timeout = config.shutdown_timeout;
-    let stripe = Stripe::new(&config.stripe_api_url, config.stripe_secret_key.clone());
+    let stripe = stripe(&config, database.clone());
     let state = State { database, clock, config: Arc::new(config), stripe };
 
     let schedules = schedule_all(&state);
@@ -75,6 +82,12 @@ pub async fn run(database: Database, clock: Clock, config: WorkerConfig, stop: i
     if tokio::time::timeout(Duration::from_secs(5), runtime.close()).await.is_err() {
         tracing::warn!("Postgres did not take the last outcomes in time; those jobs run again");
     }
+}
+
+/// All workers share one rate, as they share one account.
+fn stripe(config: &WorkerConfig, database: Database) -> Stripe {
+    let rate = RateLimit::start(database, "stripe", config.stripe_rate);
+    Stripe::new(&config.stripe_api_url, config.stripe_secret_key.clone(), rate)
 }
 
 /// One line a job: its handler, and why there is one.

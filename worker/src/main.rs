@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use clap::Parser;
 use common::{
     clock::Clock,
     config::{ConfigError, Env},
@@ -9,17 +10,14 @@ use common::{
     telemetry::{self, LogConfig},
 };
 use tokio::net::TcpListener;
-use worker::WorkerConfig;
-
-/// Connections of the handlers, who wait for Stripe without one; the queue has its own.
-fn connections(concurrency: usize) -> u32 {
-    u32::try_from(concurrency / 2).unwrap_or(u32::MAX).clamp(4, 20)
-}
+use worker::{CommandLine, WorkerConfig};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run().await {
-        Ok(()) => ExitCode::SUCCESS,
+    let command = CommandLine::parse();
+    let outcome = if command.is_command() { answer(command).await } else { run().await.map(|()| ExitCode::SUCCESS) };
+    match outcome {
+        Ok(code) => code,
         Err(error) => {
             // One line that says what to set.
             eprintln!("worker: {error}");
@@ -28,11 +26,18 @@ async fn main() -> ExitCode {
     }
 }
 
+async fn answer(command: CommandLine) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let mut env = Env::of_process();
+    env.or_set("RUST_LOG", "error"); // the answer is what counts
+    telemetry::init(&LogConfig::from_env(&env)?);
+    command.answer(&env).await
+}
+
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let env = Env::of_process();
     telemetry::init(&LogConfig::from_env(&env)?);
     let config = WorkerConfig::from_env(&env)?;
-    let database = db::from_env(&env, connections(config.concurrency))?;
+    let database = db::from_env(&env, worker::connections(config.concurrency))?;
 
     if let Some(address) = config.health_addr {
         let listener = TcpListener::bind(address).await.map_err(|error| ConfigError::Malformed {

@@ -101,7 +101,8 @@ async fn find_out(state: &State, link: &PaymentLink) -> Result<Option<Session>, 
     }
     let cart = checkout::for_checkout(&mut state.database.acquire().await?, &link.cart_id).await?;
     if let Some(cart) = cart {
-        match state.stripe.create(&new_session(state, link, &cart)).await {
+        let turn = state.stripe.turn().await?;
+        match state.stripe.create(turn, &new_session(state, link, &cart)).await {
             Ok(session) => return Ok(Some(session)),
             // What it refuses now it refused then. (Not so where the key is to blame.)
             Err(StripeError::Refused { status, .. }) if status == StatusCode::BAD_REQUEST => return Ok(None),

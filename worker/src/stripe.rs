@@ -17,6 +17,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use queue::{NoTurn, RateLimit};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use stripe_checkout::{
@@ -44,7 +45,12 @@ pub(crate) struct Stripe {
     http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     base: String,
     key: SecretString,
+    rate: RateLimit,
 }
+
+/// The right to make one call, in the rate that all workers share.
+#[derive(Debug)]
+pub(crate) struct Turn(());
 
 /// A Checkout Session, as far as it matters.
 #[derive(Debug, Clone, Deserialize)]
@@ -96,6 +102,9 @@ pub(crate) enum StripeError {
     /// or Stripe stored an error under it and replays that. Another key may do.
     #[error("Stripe can't answer under this idempotency key: {message}")]
     KeySpent { message: String },
+    /// Not asked: the rate that all workers share has no turn for now.
+    #[error("no turn: {0}")]
+    NoTurn(#[from] NoTurn),
     /// Slow down.
     #[error("Stripe asks to slow down (429)")]
     RateLimited { retry_after: Duration },
@@ -134,9 +143,11 @@ fn redact(message: &str, cart: &CheckoutCart) -> String {
 
 impl From<StripeError> for crate::JobError {
     fn from(error: StripeError) -> Self {
-        let after = match &error {
-            StripeError::RateLimited { retry_after } => Some(*retry_after),
-            StripeError::Unavailable { retry_after, .. } => *retry_after,
+        let after = match error {
+            StripeError::RateLimited { retry_after } => Some(retry_after),
+            StripeError::Unavailable { retry_after, .. } => retry_after,
+            StripeError::NoTurn(NoTurn::After(after)) => return Self::Snooze { why: error.to_string(), after },
+            StripeError::NoTurn(NoTurn::Database(error)) => return error.into(),
             _ => None,
         };
         Self::Retry { why: error.to_string(), after }
@@ -155,14 +166,21 @@ pub(crate) struct NewSession<'a> {
 }
 
 impl Stripe {
-    pub(crate) fn new(base: &str, key: SecretString) -> Self {
+    pub(crate) fn new(base: &str, key: SecretString, rate: RateLimit) -> Self {
         let connector = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
         let http = Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(30)).build(connector);
-        Self { http, base: base.trim_end_matches('/').to_owned(), key }
+        Self { http, base: base.trim_end_matches('/').to_owned(), key, rate }
     }
 
-    /// Makes a session, or gets the one that was made under the same key.
-    pub(crate) async fn create(&self, new: &NewSession<'_>) -> Result<Session, StripeError> {
+    /// Waits until this call is within the rate.
+    pub(crate) async fn turn(&self) -> Result<Turn, StripeError> {
+        self.rate.turn().await?;
+        Ok(Turn(()))
+    }
+
+    /// Makes a session, or gets the one that was made under the same key. The
+    /// turn is taken before it is written down that Stripe is being asked.
+    pub(crate) async fn create(&self, turn: Turn, new: &NewSession<'_>) -> Result<Session, StripeError> {
         let metadata = HashMap::from([
             ("cart_id".to_owned(), new.cart_id.to_owned()),
             ("link_version".to_owned(), new.version.to_string()),
@@ -180,17 +198,17 @@ impl Stripe {
             .metadata(metadata)
             .payment_intent_data(payment_intent)
             .success_url(&new.success_url);
-        let made = self.call(request.build(), Some(&new.idempotency_key)).await;
+        let made = self.call(turn, request.build(), Some(&new.idempotency_key)).await;
         made.map_err(|error| error.without_personal_data(new.cart))
     }
 
     /// Closes a session, so that nobody can pay with it.
     pub(crate) async fn expire(&self, session_id: &str) -> Result<Session, StripeError> {
-        self.call(ExpireCheckoutSession::new(session_id).build(), None).await
+        self.call(self.turn().await?, ExpireCheckoutSession::new(session_id).build(), None).await
     }
 
     pub(crate) async fn retrieve(&self, session_id: &str) -> Result<Session, StripeError> {
-        self.call(RetrieveCheckoutSession::new(session_id).build(), None).await
+        self.call(self.turn().await?, RetrieveCheckoutSession::new(session_id).build(), None).await
     }
 
     /// Looks for the session of a request among those made between two moments.
@@ -220,7 +238,7 @@ impl Stripe {
             if let Some(after) = after.take() {
                 request = request.starting_after(after);
             }
-            let page: Page = self.call(request.build(), None).await?;
+            let page: Page = self.call(self.turn().await?, request.build(), None).await?;
             after = page.data.last().map(|session| session.id.clone());
             let found = page.data.into_iter().find(|session| {
                 let named = session.metadata.as_ref().and_then(|metadata| metadata.get("link_version"));
@@ -232,8 +250,19 @@ impl Stripe {
         }
     }
 
+    /// Whether Stripe accepts the key: asks for the newest session, and wants none.
+    pub(crate) async fn check_key(&self) -> Result<(), StripeError> {
+        #[derive(Deserialize)]
+        struct Page {}
+
+        let request = ListCheckoutSession::new().limit(1).build();
+        let Page {} = self.call(self.turn().await?, request, None).await?;
+        Ok(())
+    }
+
     async fn call<T: for<'de> Deserialize<'de>>(
         &self,
+        _: Turn,
         request: RequestBuilder,
         idempotency_key: Option<&str>,
     ) -> Result<T, StripeError> {
@@ -250,9 +279,21 @@ impl Stripe {
         let (status, headers, body) =
             answer.await.unwrap_or_else(|_| Err(StripeError::NoAnswer(format!("nothing for {TIMEOUT:?}"))))?;
         if !status.is_success() {
-            return Err(sort_error(status, &headers, &body));
+            let error = sort_error(status, &headers, &body);
+            if let StripeError::RateLimited { retry_after } = error {
+                self.slow_everybody_down(retry_after).await;
+            }
+            return Err(error);
         }
         serde_json::from_slice(&body).map_err(|error| StripeError::Unreadable(error.to_string()))
+    }
+
+    /// It is the account that has asked too much, so nobody asks for a while.
+    async fn slow_everybody_down(&self, pause: Duration) {
+        tracing::warn!(?pause, "Stripe asks to slow down; all workers do");
+        if let Err(error) = self.rate.hold_back(pause).await {
+            tracing::warn!(%error, "could not tell the other workers to slow down");
+        }
     }
 
     fn http_request(
@@ -322,15 +363,19 @@ fn sort_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> StripeErr
     struct Error {
         #[serde(rename = "type")]
         kind: Option<String>,
+        code: Option<String>,
         message: Option<String>,
     }
 
     let error = serde_json::from_slice::<Answer>(body).ok().map(|answer| answer.error);
     let kind = error.as_ref().and_then(|error| error.kind.clone()).unwrap_or_default();
+    // Two requests met at one object: no reason for everybody to slow down.
+    let lock_timeout = error.as_ref().is_some_and(|error| error.code.as_deref() == Some("lock_timeout"));
     let message = error.and_then(|error| error.message).unwrap_or_else(|| format!("it answered {status}"));
     let retry_after = retry_after(headers);
     let replayed = headers.get("idempotent-replayed").is_some_and(|value| value == "true");
     match status {
+        StatusCode::TOO_MANY_REQUESTS if lock_timeout => StripeError::Unavailable { status, retry_after },
         StatusCode::TOO_MANY_REQUESTS => {
             StripeError::RateLimited { retry_after: retry_after.unwrap_or(DEFAULT_RETRY_AFTER) }
         }

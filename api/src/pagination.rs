@@ -1,0 +1,48 @@
+//! Pages of a list.
+
+use serde::Serialize;
+
+use crate::{error::ApiError, query::Parameters};
+
+/// Which page somebody asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Page {
+    pub(crate) number: i64,
+    pub(crate) limit: i64,
+}
+
+impl Page {
+    pub(crate) fn of(parameters: &Parameters) -> Result<Self, ApiError> {
+        Ok(Self { number: parameters.page()?, limit: parameters.limit()? })
+    }
+
+    /// How many come before it.
+    pub(crate) fn offset(self) -> i64 {
+        (self.number - 1).saturating_mul(self.limit)
+    }
+}
+
+/// `pagination` of a list.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Pagination {
+    page: i64,
+    limit: i64,
+    total: i64,
+    total_pages: i64,
+    /// Absent where a list has no cursors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<Option<String>>,
+}
+
+impl Pagination {
+    pub(crate) fn new(page: Page, total: i64) -> Self {
+        let total_pages = total.max(0).unsigned_abs().div_ceil(page.limit.unsigned_abs()).cast_signed();
+        Self { page: page.number, limit: page.limit, total, total_pages, next_cursor: None }
+    }
+
+    /// `nextCursor`, null on the last page.
+    pub(crate) fn with_cursor(self, next: Option<String>) -> Self {
+        Self { next_cursor: Some(next), ..self }
+    }
+}

@@ -1,0 +1,67 @@
+//! `/api/queues`: how many jobs wait, since when, and whether they are let through.
+
+use axum::{
+    Router,
+    extract::{FromRequestParts, Path, State},
+    http::request::Parts,
+    routing::{get, post},
+};
+use common::{
+    db::Connection,
+    jobs::QUEUES,
+    operations::{self, QueueSummary},
+};
+use serde::Serialize;
+
+use crate::{AppState, body::Data, error::ApiError};
+
+pub(crate) fn router() -> Router<AppState> {
+    Router::new()
+        .route("/queues", get(list))
+        .route("/queues/{name}/pause", post(pause))
+        .route("/queues/{name}/resume", post(resume))
+}
+
+/// The queue that a path names.
+struct QueuePath(&'static str);
+
+impl<S: Send + Sync> FromRequestParts<S> for QueuePath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let not_found = || ApiError::not_found(format!("No such queue; there are {}", QUEUES.join(", ")));
+        let Path(name) = Path::<String>::from_request_parts(parts, state).await.map_err(|_| not_found())?;
+        QUEUES.into_iter().find(|queue| *queue == name).map(Self).ok_or_else(not_found)
+    }
+}
+
+#[derive(Serialize)]
+struct QueueList {
+    queues: Vec<QueueSummary>,
+}
+
+async fn list(State(state): State<AppState>) -> Result<Data<QueueList>, ApiError> {
+    let queues = operations::queues(&mut state.database.acquire().await?, &QUEUES).await?;
+    Ok(Data(QueueList { queues }))
+}
+
+async fn pause(State(state): State<AppState>, QueuePath(name): QueuePath) -> Result<Data<QueueSummary>, ApiError> {
+    let mut tx = state.database.begin().await?;
+    operations::pause(&mut tx, name).await?;
+    let queue = summary(&mut tx, name).await?;
+    tx.commit().await?;
+    Ok(Data(queue))
+}
+
+async fn resume(State(state): State<AppState>, QueuePath(name): QueuePath) -> Result<Data<QueueSummary>, ApiError> {
+    let mut tx = state.database.begin().await?;
+    operations::resume(&mut tx, name).await?;
+    let queue = summary(&mut tx, name).await?;
+    tx.commit().await?;
+    Ok(Data(queue))
+}
+
+async fn summary(conn: &mut Connection, name: &str) -> Result<QueueSummary, ApiError> {
+    let queue = operations::queues(conn, &[name]).await?.pop();
+    queue.ok_or_else(|| ApiError::internal("a queue that was asked for was not answered"))
+}

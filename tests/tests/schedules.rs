@@ -1,0 +1,178 @@
+//! The ledger of slots: every slot once, whoever dies, and an outage made up for.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use sqlx::PgPool;
+use tests::{App, Setup, TestDatabase, eventually, processes::Process, within};
+
+async fn a_worker(database: &TestDatabase) -> Process {
+    let mut worker = Process::start(
+        "worker",
+        [
+            ("DATABASE_URL", database.url.clone()),
+            ("STRIPE_SECRET_KEY", "sk_test_schedules".to_owned()),
+            ("EXPIRY_SCHEDULE", "* * * * * *".to_owned()),
+            ("ROLLUP_SCHEDULE", "* * * * * *".to_owned()),
+        ],
+    )
+    .await;
+    worker.says("worker is working").await;
+    worker
+}
+
+async fn slots(pool: &PgPool, schedule: &str) -> Vec<DateTime<Utc>> {
+    sqlx::query_scalar("select slot from schedule_slots where schedule = $1 order by slot")
+        .bind(schedule)
+        .fetch_all(pool)
+        .await
+        .unwrap()
+}
+
+/// Three workers, schedules of every second, for a minute; every few seconds one is killed and another started.
+#[tokio::test]
+async fn every_slot_runs_once_whoever_is_killed() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool(2);
+    let mut workers = vec![a_worker(&database).await, a_worker(&database).await, a_worker(&database).await];
+    let wanted = async |count: usize| {
+        within(Duration::from_secs(30), "the next slots are let in", async || {
+            slots(&pool, "expire_carts").await.len() >= count
+        })
+        .await;
+    };
+    for round in 1..=12 {
+        wanted(round * 5).await;
+        workers.remove(0).signal(Signal::SIGKILL);
+        workers.push(a_worker(&database).await);
+    }
+    for schedule in ["expire_carts", "roll_up_days"] {
+        let slots = slots(&pool, schedule).await;
+        assert!(slots.len() >= 60);
+        let gaps: Vec<_> = slots.windows(2).filter(|pair| pair[1] - pair[0] != TimeDelta::seconds(1)).collect();
+        assert!(gaps.is_empty(), "{schedule} skipped after {gaps:?}");
+    }
+    // What a killed worker held runs again when its lease has run out.
+    let left =
+        "select count(*) from schedule_slots left join jobs on jobs.slot = schedule_slots.slot and jobs.id = job_id
+                where slot_is_old and jobs.state is distinct from 'done'"
+            .replace(
+                "slot_is_old",
+                "schedule_slots.slot < now() - interval '3 seconds' and schedule <> 'delete_old_records'",
+            );
+    within(Duration::from_secs(60), "every slot's job is done", async || {
+        sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(left.clone())).fetch_one(&pool).await.unwrap() == 0
+    })
+    .await;
+    let twice: i64 = sqlx::query_scalar(
+        "select count(*) from (select kind, slot from jobs where kind = 'expire_carts' group by kind, slot having count(*) > 1) twice",
+    )
+    .fetch_one(&pool)
+    .await
+    .unwrap();
+    assert_eq!(twice, 0);
+}
+
+/// As if all workers had been away since then: the ledger and the last look are moved back.
+async fn stopped_since(pool: &PgPool, since: &str) {
+    sqlx::query("delete from schedule_slots").execute(pool).await.unwrap();
+    let slots = format!(
+        "insert into schedule_slots (schedule, slot) select name, date_trunc('day', now()) - interval '{since}' from schedules"
+    );
+    sqlx::query(sqlx::AssertSqlSafe(slots)).execute(pool).await.unwrap();
+    let looked =
+        format!("update schedules set looked_at = date_trunc('day', now()) - interval '{since}' + interval '1 minute'");
+    sqlx::query(sqlx::AssertSqlSafe(looked)).execute(pool).await.unwrap();
+}
+
+async fn ran(pool: &PgPool, schedule: &str, since: DateTime<Utc>) -> i64 {
+    sqlx::query_scalar(
+        "select count(*) from schedule_slots join jobs on jobs.id = job_id
+         where schedule = $1 and jobs.state = 'done' and jobs.created_at >= $2",
+    )
+    .bind(schedule)
+    .bind(since)
+    .fetch_one(pool)
+    .await
+    .unwrap()
+}
+
+/// All workers were away for three days: each missed rollup runs, the missed expiries once.
+#[tokio::test]
+async fn an_outage_is_made_up_for() {
+    let app = Setup::default()
+        .set("ROLLUP_SCHEDULE", "0 0 0 * * *")
+        .set("EXPIRY_SCHEDULE", "0 0 * * * *")
+        .without_worker()
+        .start()
+        .await;
+    let worker = app.start_worker();
+    eventually("the schedules are known", async || overdue(&app).await.len() == 4).await;
+    worker.stop().await;
+    stopped_since(&app.pool, "3 days").await;
+    assert!(overdue(&app).await.iter().all(|overdue| *overdue), "everything is overdue by now");
+
+    let since: DateTime<Utc> = sqlx::query_scalar("select now()").fetch_one(&app.pool).await.unwrap();
+    let worker = app.start_worker();
+    // Two or three midnights, of which today's was one.
+    eventually("the rollups of all days ran", async || ran(&app.pool, "roll_up_days", since).await == 3).await;
+    eventually("one expiry ran", async || ran(&app.pool, "expire_carts", since).await == 1).await;
+    app.idle().await;
+    assert_eq!(ran(&app.pool, "expire_carts", since).await, 1);
+    assert!(overdue(&app).await.iter().all(|overdue| !overdue));
+    worker.stop().await;
+}
+
+async fn overdue(app: &App) -> Vec<bool> {
+    let data = app.get("/api/schedules").await.data(200);
+    data["schedules"].as_array().unwrap().iter().map(|schedule| schedule["overdue"].as_bool().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn schedules_are_shown_with_their_slots() {
+    let app = Setup::default().set("EXPIRY_SCHEDULE", "0 30 3 * * *").start().await;
+    eventually("the schedules are known", async || overdue(&app).await.len() == 4).await;
+    let data = app.get("/api/schedules").await.data(200);
+    let expiry = data["schedules"].as_array().unwrap().iter().find(|one| one["name"] == "expire_carts").unwrap();
+    assert_eq!((&expiry["cron"], &expiry["catchUp"]), (&json!("0 30 3 * * *"), &json!("latest")));
+    assert_eq!((&expiry["queue"], &expiry["overdue"]), (&json!("expiry"), &json!(false)));
+    let instant = |name: &str| expiry[name].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
+    assert_eq!(instant("nextSlot") - instant("lastSlot"), TimeDelta::days(1));
+    assert!(instant("lastSlot") <= now(&app).await && now(&app).await < instant("nextSlot"));
+}
+
+/// A queue that nobody works on does not pile up a job for every slot: the one that waits stands for all.
+#[tokio::test]
+async fn a_paused_queue_keeps_one_expiry_waiting() {
+    let app = Setup::default().set("EXPIRY_SCHEDULE", "* * * * * *").without_worker().start().await;
+    app.post("/api/queues/expiry/pause", &json!(null)).await.data(200);
+    let worker = app.start_worker();
+    let waiting = async || -> i64 {
+        sqlx::query_scalar("select count(*) from jobs where kind = 'expire_carts' and state = 'pending'")
+            .fetch_one(&app.pool)
+            .await
+            .unwrap()
+    };
+    eventually("one waits", async || waiting().await > 0).await;
+    // It has waited for some minutes.
+    sqlx::query(
+        "delete from jobs where id not in (select id from jobs where kind = 'expire_carts' order by id limit 1)",
+    )
+    .execute(&app.pool)
+    .await
+    .unwrap();
+    sqlx::query("update jobs set run_at = now() - interval '5 minutes' where kind = 'expire_carts'")
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    let before = slots(&app.pool, "expire_carts").await.len();
+    eventually("more slots are let in", async || slots(&app.pool, "expire_carts").await.len() >= before + 4).await;
+    assert!(waiting().await <= 2, "at most one that was on its way, and the one that waits");
+    worker.stop().await;
+}
+
+async fn now(app: &App) -> DateTime<Utc> {
+    sqlx::query_scalar("select now()").fetch_one(&app.pool).await.unwrap()
+}

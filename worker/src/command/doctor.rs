@@ -1,0 +1,284 @@
+//! `worker doctor`: everything a worker needs, looked at once.
+
+use std::{process::ExitCode, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use common::{
+    clock::Clock,
+    config::{ConfigError, Env},
+    db::{self, Connection, Database, Listen},
+    jobs::QUEUES,
+};
+use uuid::Uuid;
+
+use crate::{WorkerConfig, connections, stripe, stripe::StripeError};
+
+/// How long each look may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A notification takes milliseconds.
+const HEARD_WITHIN: Duration = Duration::from_secs(2);
+/// Carts' times go by the processes' clocks, leases and slots by Postgres'.
+const SKEW: TimeDelta = TimeDelta::seconds(5);
+/// A job that is ready for longer than this waits for workers that are not there, or too few.
+const READY_FOR: i64 = 5 * 60;
+
+/// How a look ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// As it should be.
+    Well,
+    /// Worth knowing, not wrong.
+    Notice,
+    /// Something to be done about.
+    Problem,
+}
+
+/// What one look found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What was looked at.
+    pub name: &'static str,
+    /// How it is.
+    pub verdict: Verdict,
+    /// What was seen, and what to do about it.
+    pub text: String,
+}
+
+impl Finding {
+    fn well(name: &'static str, text: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Well, text: text.into() }
+    }
+
+    fn notice(name: &'static str, text: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Notice, text: text.into() }
+    }
+
+    fn problem(name: &'static str, text: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Problem, text: text.into() }
+    }
+}
+
+/// Prints the findings, and says by the exit code whether one is a problem.
+pub(super) fn print(findings: &[Finding]) -> ExitCode {
+    for finding in findings {
+        let mark = match finding.verdict {
+            Verdict::Well => "ok     ",
+            Verdict::Notice => "note   ",
+            Verdict::Problem => "PROBLEM",
+        };
+        println!("{mark}  {:12}  {}", finding.name, finding.text);
+    }
+    if findings.iter().any(|finding| finding.verdict == Verdict::Problem) {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// Looks at everything. What can't be looked at because Postgres is away is left out.
+///
+/// # Errors
+/// A variable that is missing or malformed.
+pub async fn examine(env: &Env, config: &WorkerConfig, clock: &Clock) -> Result<Vec<Finding>, ConfigError> {
+    // As if a pooler stood in between: then what is configured wrongly can be told.
+    let careful = Database::new(db::options_from_env(env)?, Listen::Off, 2);
+    let listen = db::listen_from_env(env)?;
+    let configured = Database::new(db::options_from_env(env)?, listen.clone(), 1);
+
+    let mut findings = Vec::new();
+    match in_time(reachable(&careful)).await {
+        Ok(finding) => {
+            findings.push(finding);
+            findings.push(look("migrations", migrations(&careful)).await);
+            findings.push(look("clock", skew(&careful, clock)).await);
+            findings.push(look("connections", room(&careful, connections(config.concurrency))).await);
+            findings.push(listening(&careful, &configured, &listen).await);
+            findings.push(look("schedules", overdue(&careful)).await);
+            findings.push(look("queues", waiting(&careful)).await);
+            findings.push(look("dead jobs", dead(&careful)).await);
+        }
+        Err(why) => {
+            findings.push(Finding::problem("database", format!("Postgres can't be used: {why}; see DATABASE_URL")));
+        }
+    }
+    findings.push(stripe_key(config, &careful).await);
+    careful.close().await;
+    configured.close().await;
+    Ok(findings)
+}
+
+async fn in_time<T>(asked: impl Future<Output = sqlx::Result<T>>) -> Result<T, String> {
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+    }
+}
+
+async fn look(name: &'static str, asked: impl Future<Output = sqlx::Result<Finding>>) -> Finding {
+    in_time(asked).await.unwrap_or_else(|why| Finding::problem(name, format!("can't be looked at: {why}")))
+}
+
+async fn reachable(database: &Database) -> sqlx::Result<Finding> {
+    let number: i32 = sqlx::query_scalar("select current_setting('server_version_num')::int")
+        .fetch_one(&mut database.acquire().await?)
+        .await?;
+    let version = format!("Postgres {}.{}", number / 10_000, number % 10_000);
+    Ok(if number >= 140_000 {
+        Finding::well("database", format!("{version} answers"))
+    } else {
+        Finding::problem("database", format!("{version} is too old: 14 or newer is needed"))
+    })
+}
+
+async fn migrations(database: &Database) -> sqlx::Result<Finding> {
+    let pending = db::pending_migrations(&mut database.acquire().await?).await?;
+    Ok(if pending.is_empty() {
+        Finding::well("migrations", "the schema is current")
+    } else {
+        let pending = pending.join(", ");
+        Finding::problem(
+            "migrations",
+            format!("not applied, or changed: {pending}; a starting api or worker applies them"),
+        )
+    })
+}
+
+async fn skew(database: &Database, clock: &Clock) -> sqlx::Result<Finding> {
+    let mut conn = database.acquire().await?;
+    let before = clock.now();
+    let theirs: DateTime<Utc> = sqlx::query_scalar("select clock_timestamp()").fetch_one(&mut conn).await?;
+    let ours = before + (clock.now() - before) / 2;
+    let skew = ours - theirs;
+    let text = format!("this machine's clock is {} ms ahead of Postgres'", skew.num_milliseconds());
+    Ok(if skew.abs() > SKEW {
+        Finding::problem("clock", format!("{text}: carts get wrong times and expire wrongly; synchronise the clocks"))
+    } else {
+        Finding::well("clock", text)
+    })
+}
+
+async fn room(database: &Database, handlers: u32) -> sqlx::Result<Finding> {
+    let needed = i64::from(handlers + queue::CONNECTIONS);
+    // The least of what the server, the database and the role leave.
+    let (free, allowed): (i64, i64) = sqlx::query_as(
+        "select least(server.allowed - server.used, base.allowed - base.used, role.allowed - role.used),
+                least(server.allowed, base.allowed, role.allowed)
+         from (select current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint as allowed,
+                      (select count(*) from pg_stat_activity where backend_type = 'client backend') as used) server,
+              (select case when datconnlimit < 0 then 1000000 else datconnlimit end::bigint as allowed,
+                      (select count(*) from pg_stat_activity where datname = current_database()) as used
+               from pg_database where datname = current_database()) base,
+              (select case when rolconnlimit < 0 then 1000000 else rolconnlimit end::bigint as allowed,
+                      (select count(*) from pg_stat_activity where usename = current_user) as used
+               from pg_roles where rolname = current_user) role",
+    )
+    .fetch_one(&mut database.acquire().await?)
+    .await?;
+    let text = format!("{free} of {allowed} connections are free, a worker like this takes up to {needed}");
+    Ok(if free < needed {
+        Finding::problem(
+            "connections",
+            format!("{text}: raise max_connections (or the limit of the database or role), or use a pooler"),
+        )
+    } else {
+        Finding::well("connections", text)
+    })
+}
+
+async fn listening(careful: &Database, configured: &Database, listen: &Listen) -> Finding {
+    let name = "listen";
+    if let Listen::Off = listen {
+        return Finding::notice(name, "QUEUE_LISTEN is off: jobs are found by polling, within a second");
+    }
+    let channel = format!("doctor_{}", Uuid::new_v4().simple());
+    let heard = async {
+        let Some(mut listener) = configured.listener(&channel).await? else { return Ok(false) };
+        let mut tx = careful.begin().await?;
+        notify(&mut tx, &channel).await?;
+        tx.commit().await?;
+        Ok(tokio::time::timeout(HEARD_WITHIN, listener.recv()).await.is_ok_and(|heard| heard.is_ok()))
+    };
+    let advice = "a pooler in between? Set QUEUE_LISTEN=off, or DATABASE_LISTEN_URL to Postgres itself";
+    match in_time(heard).await {
+        Ok(true) => Finding::well(name, "a notification was delivered"),
+        Ok(false) => Finding::problem(name, format!("a notification was lost: {advice}")),
+        Err(why) => Finding::problem(name, format!("{why}: {advice}")),
+    }
+}
+
+async fn notify(conn: &mut Connection, channel: &str) -> sqlx::Result<()> {
+    sqlx::query("select pg_notify($1, '')").bind(channel).execute(conn).await?;
+    Ok(())
+}
+
+async fn overdue(database: &Database) -> sqlx::Result<Finding> {
+    let schedules = queue::schedules(&mut database.acquire().await?).await?;
+    if schedules.is_empty() {
+        return Ok(Finding::notice("schedules", "no worker has run here yet"));
+    }
+    let overdue: Vec<String> = schedules
+        .iter()
+        .filter_map(|schedule| schedule.overdue_slot.map(|slot| format!("{} of {slot}", schedule.name)))
+        .collect();
+    Ok(if overdue.is_empty() {
+        Finding::well("schedules", format!("{} schedules, none overdue", schedules.len()))
+    } else {
+        let overdue = overdue.join(", ");
+        Finding::problem(
+            "schedules",
+            format!("overdue: {overdue}; is a worker running that serves the queue, and is it paused?"),
+        )
+    })
+}
+
+async fn waiting(database: &Database) -> sqlx::Result<Finding> {
+    let queues = queue::queues(&mut database.acquire().await?, &QUEUES).await?;
+    let age = |queue: &queue::QueueSummary| queue.oldest_ready_age_seconds.unwrap_or(0);
+    let late: Vec<String> = queues
+        .iter()
+        .filter(|queue| !queue.paused && age(queue) > READY_FOR)
+        .map(|queue| format!("{} for {} s", queue.name, age(queue)))
+        .collect();
+    let paused: Vec<&str> = queues.iter().filter(|queue| queue.paused).map(|queue| queue.name.as_str()).collect();
+    Ok(if !late.is_empty() {
+        Finding::problem("queues", format!("a job is ready and not taken: {}; start more workers", late.join(", ")))
+    } else if !paused.is_empty() {
+        Finding::notice("queues", format!("paused: {}", paused.join(", ")))
+    } else {
+        Finding::well("queues", "no ready job waits for long")
+    })
+}
+
+async fn dead(database: &Database) -> sqlx::Result<Finding> {
+    let rows: Vec<(String, i64, i64)> = sqlx::query_as(
+        "select kind, count(*) filter (where finished_at > now() - interval '1 day'), count(*) from (
+             select kind, finished_at from jobs where state = 'dead' order by finished_at desc limit 1000
+         ) dead group by kind order by kind",
+    )
+    .fetch_all(&mut database.acquire().await?)
+    .await?;
+    let lately: Vec<String> =
+        rows.iter().filter(|(_, day, _)| *day > 0).map(|(kind, day, _)| format!("{day} {kind}")).collect();
+    let all: i64 = rows.iter().map(|(.., all)| all).sum();
+    let advice = "`worker jobs --state dead` says why, `worker retry` brings them back";
+    Ok(if !lately.is_empty() {
+        Finding::problem("dead jobs", format!("within a day: {}; {advice}", lately.join(", ")))
+    } else if all > 0 {
+        Finding::notice("dead jobs", format!("{all}, all older than a day; {advice}"))
+    } else {
+        Finding::well("dead jobs", "none")
+    })
+}
+
+async fn stripe_key(config: &WorkerConfig, database: &Database) -> Finding {
+    let mut unlimited = config.clone();
+    unlimited.stripe_rate = 0; // one call, also while Postgres is away
+    let checked = stripe(&unlimited, database.clone()).check_key().await;
+    match checked {
+        Ok(()) => Finding::well("stripe", "STRIPE_SECRET_KEY is accepted"),
+        Err(StripeError::RateLimited { .. }) => {
+            Finding::notice("stripe", "Stripe asks to slow down; the key was not looked at")
+        }
+        Err(error) => Finding::problem("stripe", format!("{error}; see STRIPE_SECRET_KEY and STRIPE_API_URL")),
+    }
+}
