@@ -125,6 +125,25 @@ impl Env {
         })
     }
 
+    /// A duration that must not be shorter than `shortest`.
+    ///
+    /// # Errors
+    /// If it is none, or shorter.
+    pub fn duration_of_at_least(
+        &self,
+        name: &'static str,
+        default: Duration,
+        shortest: Duration,
+        takes: &'static str,
+    ) -> Result<Duration, ConfigError> {
+        let duration = self.duration(name, default)?;
+        if duration >= shortest {
+            Ok(duration)
+        } else {
+            Err(malformed(name, self.get(name).unwrap_or_default(), takes))
+        }
+    }
+
     /// `CURRENCY`
     ///
     /// # Errors

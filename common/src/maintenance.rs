@@ -1,5 +1,7 @@
 //! Deleting what has been kept for long enough, in small batches.
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::db::Connection;
@@ -10,19 +12,40 @@ const BATCH: i64 = 1_000;
 pub const IDEMPOTENCY_KEY_LIFE: TimeDelta = TimeDelta::hours(24);
 /// How long a deleted cart's recovery link answers "gone" instead of "unknown".
 const RETIRED_LINK_LIFE: TimeDelta = TimeDelta::days(30);
-/// Stripe repeats an event for three days at most.
-const EVENT_LIFE: TimeDelta = TimeDelta::days(30);
 /// Final links, unless their cart still shows them.
 const FINAL_LINK_LIFE: TimeDelta = TimeDelta::days(30);
 
-/// Slots of schedules that ran.
-const SLOT_LIFE: TimeDelta = TimeDelta::days(30);
+/// How long records are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct RecordRetention {
+    /// Stripe's events. Stripe repeats one for three days at most.
+    pub events: Duration,
+    /// Idempotency keys, which work for [`IDEMPOTENCY_KEY_LIFE`].
+    pub idempotency_keys: Duration,
+    /// Slots of schedules that ran.
+    pub slots: Duration,
+}
+
+impl RecordRetention {
+    /// Stripe goes on repeating an event for so long: forgotten before, it would count twice in the log.
+    pub const SHORTEST_EVENTS: Duration = Duration::from_secs(3 * 24 * 60 * 60);
+    /// A key is promised to work for so long.
+    pub const SHORTEST_KEYS: Duration = Duration::from_secs(24 * 60 * 60);
+}
+
+fn before(now: DateTime<Utc>, age: Duration) -> DateTime<Utc> {
+    TimeDelta::from_std(age).ok().and_then(|age| now.checked_sub_signed(age)).unwrap_or(DateTime::UNIX_EPOCH)
+}
 
 /// Deletes one batch of each kind; `false`: there was nothing left to delete.
-pub async fn delete_batch(conn: &mut Connection, now: DateTime<Utc>) -> sqlx::Result<bool> {
+pub async fn delete_batch(
+    conn: &mut Connection,
+    retention: &RecordRetention,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
     let keys = sqlx::query!(
         "delete from idempotency_keys where key_hash in (select key_hash from idempotency_keys where created_at < $1 limit $2)",
-        now - IDEMPOTENCY_KEY_LIFE,
+        before(now, retention.idempotency_keys),
         BATCH,
     )
     .execute(&mut *conn)
@@ -36,7 +59,7 @@ pub async fn delete_batch(conn: &mut Connection, now: DateTime<Utc>) -> sqlx::Re
     .await?;
     let events = sqlx::query!(
         "delete from stripe_events where id in (select id from stripe_events where received_at < $1 limit $2)",
-        now - EVENT_LIFE,
+        before(now, retention.events),
         BATCH,
     )
     .execute(&mut *conn)
@@ -65,7 +88,7 @@ pub async fn delete_batch(conn: &mut Connection, now: DateTime<Utc>) -> sqlx::Re
               and exists (select from schedule_slots newer where newer.schedule = old.schedule and newer.slot > old.slot)
             limit $2)
         "#,
-        now - SLOT_LIFE,
+        before(now, retention.slots),
         BATCH,
     )
     .execute(&mut *conn)

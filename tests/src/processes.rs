@@ -37,6 +37,29 @@ fn binary(name: &str) -> PathBuf {
     binaries().join(name)
 }
 
+/// Runs a binary with these arguments and exactly these variables to its end.
+///
+/// # Panics
+/// If it does not start, or does not end.
+pub async fn run<'a>(
+    name: &str,
+    arguments: &[&str],
+    variables: impl IntoIterator<Item = (&'a str, String)>,
+) -> std::process::Output {
+    let name = name.to_owned();
+    let path = tokio::task::spawn_blocking(move || binary(&name)).await.expect("it builds");
+    let output = tokio::process::Command::new(path)
+        .args(arguments)
+        .env_clear()
+        .envs(variables)
+        .current_dir(std::env::temp_dir()) // where there is no .env
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(std::time::Duration::from_secs(60), output).await;
+    output.expect("it should end").expect("it starts")
+}
+
 /// A process that is killed when the test ends.
 #[derive(Debug)]
 pub struct Process {

@@ -76,6 +76,7 @@ enum Step {
     Delete { cart: usize },
     HandMade(HandMade),
     RollUp,
+    Rebuild,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +101,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => any::<usize>().prop_map(|cart| Step::Delete { cart }),
         3 => hand_made.prop_map(Step::HandMade),
         1 => Just(Step::RollUp),
+        1 => Just(Step::Rebuild),
     ];
     proptest::collection::vec(step, 1..60)
 }
@@ -141,6 +143,10 @@ async fn take(app: &App, step: &Step, ids: &mut Vec<String>) {
                 HandMade::Truncate => "truncate carts cascade",
             };
             sqlx::query(sql).execute(&app.pool).await.unwrap();
+        }
+        Step::Rebuild => {
+            let rebuilt = common::rebuild::rebuild(&app.pool.clone().into(), |_| ()).await.unwrap();
+            assert!(rebuilt.corrected == 0 && !rebuilt.totals_corrected, "it was right before: {rebuilt:?}");
         }
         Step::RollUp => {
             common::analytics::fold(&mut connection(&app.pool).await).await.unwrap();

@@ -2,9 +2,11 @@
 
 mod analytics;
 mod carts;
+mod doctor;
 mod errors;
 mod expiry;
 mod maintenance;
+mod operations;
 mod pay_page;
 mod payment_links;
 mod pooler;
@@ -12,6 +14,8 @@ mod probe;
 mod processes;
 mod queue_promises;
 mod queue_upkeep;
+mod rates;
+mod rollup;
 mod schedules;
 mod stripe_faults;
 mod webhooks;

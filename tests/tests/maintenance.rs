@@ -38,3 +38,35 @@ async fn old_records_are_deleted_and_newer_ones_are_not() {
     assert_eq!((count("idempotency_keys").await, count("stripe_events").await), (1, 1));
     assert_eq!((count("recovery_links").await, count("payment_links").await), (0, 0));
 }
+
+#[tokio::test]
+async fn the_environment_says_how_long_records_are_kept() {
+    let app = Setup::default()
+        .at("2026-03-10T12:00:00Z")
+        .set("RETAIN_EVENTS", "90d")
+        .set("RETAIN_IDEMPOTENCY_KEYS", "2d")
+        .set("RETAIN_SLOTS", "1h")
+        .start()
+        .await;
+    let request = app.request(Method::POST, "/api/carts").header("idempotency-key", "kept").json(&a_cart());
+    app.send(request).await.data(201);
+    app.webhook(&json!({"id": "evt_1", "type": "customer.created", "data": {"object": {}}})).await.data(200);
+    let slots = "insert into schedule_slots (schedule, slot) select 'test', '2026-03-10T12:00:00Z'::timestamptz - n * interval '40 minutes' from generate_series(0, 5) n";
+    sqlx::query(slots).execute(&app.pool).await.unwrap();
+    let left = async |days: i64| -> (i64, i64, i64) {
+        app.clock.advance(TimeDelta::days(days));
+        queue::enqueue(&mut connection(&app.pool).await, &DeleteOldRecords {}).await.unwrap();
+        app.idle().await;
+        sqlx::query_as(
+            "select (select count(*) from idempotency_keys), (select count(*) from stripe_events),
+                    (select count(*) from schedule_slots where schedule = 'test')",
+        )
+        .fetch_one(&app.pool)
+        .await
+        .unwrap()
+    };
+    assert_eq!(left(0).await, (1, 1, 2), "slots of the last hour stay");
+    assert_eq!(left(1).await, (1, 1, 1), "the newest slot always stays");
+    assert_eq!(left(2).await, (0, 1, 1));
+    assert_eq!(left(88).await, (0, 0, 1));
+}

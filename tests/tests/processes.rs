@@ -214,6 +214,21 @@ async fn what_is_wrong_at_the_start_is_said_in_one_line() {
         ),
         (
             "worker",
+            with(worker.clone(), "STRIPE_RATE", "fast"),
+            r#"worker: STRIPE_RATE is "fast"; it takes calls a second"#,
+        ),
+        (
+            "worker",
+            with(worker.clone(), "RETAIN_EVENTS", "1h"),
+            r#"worker: RETAIN_EVENTS is "1h"; it takes a duration of at least 3d"#,
+        ),
+        (
+            "worker",
+            with(worker.clone(), "DATABASE_LISTEN_URL", "localhost"),
+            "worker: DATABASE_LISTEN_URL is malformed; it takes postgres://",
+        ),
+        (
+            "worker",
             with(worker.clone(), "CART_TTL", "forever"),
             r#"worker: CART_TTL is "forever"; it takes a duration"#,
         ),

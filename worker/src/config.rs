@@ -5,10 +5,12 @@ use std::{net::SocketAddr, time::Duration};
 use common::{
     config::{ConfigError, Env},
     jobs::QUEUES,
+    maintenance::RecordRetention,
 };
-use queue::Cron;
+use queue::{Cron, Retention};
 use secrecy::SecretString;
 
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const CRON: &str = "a cron expression with seconds, in UTC, such as `0 */5 * * * *`";
 
 /// The worker's settings; `docs/running.md` describes each variable.
@@ -32,6 +34,10 @@ pub struct WorkerConfig {
     pub expiry_schedule: Cron,
     /// `ROLLUP_SCHEDULE`
     pub rollup_schedule: Cron,
+    /// `RETAIN_DONE_JOBS` and `RETAIN_DEAD_JOBS`
+    pub job_retention: Retention,
+    /// `RETAIN_EVENTS`, `RETAIN_IDEMPOTENCY_KEYS` and `RETAIN_SLOTS`
+    pub record_retention: RecordRetention,
     /// `HEALTH_ADDR`
     pub health_addr: Option<SocketAddr>,
     /// How long a job stays with a worker that does not renew it. A killed
@@ -57,7 +63,7 @@ impl WorkerConfig {
                 "calls a second, a whole number up to 10000; 0 switches the limit off",
                 |text| text.parse().ok().filter(|rate| *rate <= 10_000),
             )?,
-            cart_ttl: env.duration("CART_TTL", Duration::from_secs(30 * 24 * 60 * 60))?,
+            cart_ttl: env.duration("CART_TTL", 30 * DAY)?,
             concurrency: env.parse_or("WORKER_CONCURRENCY", 16, "a whole number from 1 to 1000", |text| {
                 text.parse().ok().filter(|jobs| (1..=1000).contains(jobs))
             })?,
@@ -68,6 +74,25 @@ impl WorkerConfig {
             )?,
             expiry_schedule: schedule(env, "EXPIRY_SCHEDULE", "0 */5 * * * *")?,
             rollup_schedule: schedule(env, "ROLLUP_SCHEDULE", "0 10 0 * * *")?,
+            job_retention: Retention {
+                done: env.duration("RETAIN_DONE_JOBS", DAY)?,
+                dead: env.duration("RETAIN_DEAD_JOBS", 30 * DAY)?,
+            },
+            record_retention: RecordRetention {
+                events: env.duration_of_at_least(
+                    "RETAIN_EVENTS",
+                    30 * DAY,
+                    RecordRetention::SHORTEST_EVENTS,
+                    "a duration of at least 3d, for which Stripe may repeat an event",
+                )?,
+                idempotency_keys: env.duration_of_at_least(
+                    "RETAIN_IDEMPOTENCY_KEYS",
+                    DAY,
+                    RecordRetention::SHORTEST_KEYS,
+                    "a duration of at least 24h, for which a key is promised to work",
+                )?,
+                slots: env.duration("RETAIN_SLOTS", 30 * DAY)?,
+            },
             health_addr: env.parse_or("HEALTH_ADDR", None, "an address and a port such as 0.0.0.0:9090", |text| {
                 text.parse().ok().map(Some)
             })?,

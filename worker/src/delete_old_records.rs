@@ -9,7 +9,7 @@ pub(crate) async fn run(_: DeleteOldRecords, state: Data<State>) -> Result<(), J
     let now = state.clock.now();
     loop {
         let mut conn = state.database.acquire().await?;
-        let more = maintenance::delete_batch(&mut conn, now).await?;
+        let more = maintenance::delete_batch(&mut conn, &state.config.record_retention, now).await?;
         conn.commit().await?;
         if !more {
             return Ok(());

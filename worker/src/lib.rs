@@ -58,6 +58,7 @@ pub async fn run(database: Database, clock: Clock, config: WorkerConfig, stop: i
     let settings = queue::Config {
         concurrency: config.concurrency,
         lease: config.lease,
+        retention: config.job_retention,
         renew_every: config.lease / 3,
         ..queue::Config::default()
     };

@@ -1,0 +1,112 @@
+//! `worker doctor` names what is wrong.
+
+use chrono::TimeDelta;
+use common::{clock::Clock, config::Env};
+use sandbox::stripe::{Fault, Operation};
+use tests::{App, Setup, eventually};
+use worker::{Finding, Verdict, WorkerConfig, examine};
+
+fn env(app: &App, key: &str) -> Env {
+    Env::of([
+        ("DATABASE_URL", app.database.url.clone()),
+        ("STRIPE_SECRET_KEY", key.to_owned()),
+        ("STRIPE_API_URL", app.stripe.url()),
+    ])
+}
+
+async fn findings(app: &App, clock: &Clock) -> Vec<Finding> {
+    let env = env(app, "sk_test_1");
+    examine(&env, &WorkerConfig::from_env(&env).unwrap(), clock).await.unwrap()
+}
+
+fn problems(findings: &[Finding]) -> Vec<&str> {
+    findings.iter().filter(|finding| finding.verdict == Verdict::Problem).map(|finding| finding.name).collect()
+}
+
+async fn sql(app: &App, sql: &str) {
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&app.pool).await.unwrap();
+}
+
+#[tokio::test]
+async fn each_planted_fault_is_named_and_nothing_else() {
+    let app = Setup::default().without_worker().start().await;
+    let clock = Clock::system();
+    assert_eq!(problems(&findings(&app, &clock).await), [""; 0], "nothing is wrong yet");
+
+    // 1. A migration of this binary was never applied.
+    sql(&app, "create table kept as select * from _sqlx_migrations where version = 20261123000003").await;
+    sql(&app, "delete from _sqlx_migrations where version = 20261123000003").await;
+    let found = findings(&app, &clock).await;
+    assert_eq!(problems(&found), ["migrations"]);
+    assert!(found.iter().any(|finding| finding.text.contains("cart ledger")), "{found:?}");
+    sql(&app, "insert into _sqlx_migrations select * from kept; drop table kept").await;
+
+    // 2. This machine's clock is a minute fast.
+    let fast = Clock::stopped_at(clock.now() + TimeDelta::minutes(1));
+    assert_eq!(problems(&findings(&app, &fast).await), ["clock"]);
+
+    // 3. There is no room for a worker's connections.
+    sql(&app, &format!("alter database {} connection limit 14", app.database.name)).await;
+    assert_eq!(problems(&findings(&app, &clock).await), ["connections"]);
+    sql(&app, &format!("alter database {} connection limit -1", app.database.name)).await;
+
+    // 4. A slot of a schedule was missed.
+    sql(
+        &app,
+        "insert into schedules (name, cron, catch_up, queue, looked_at) values
+            ('expire_carts', '0 */5 * * * *', 'latest', 'expiry', now() - interval '1 hour');
+         insert into schedule_slots (schedule, slot) values ('expire_carts', now() - interval '1 hour')",
+    )
+    .await;
+    assert_eq!(problems(&findings(&app, &clock).await), ["schedules"]);
+    sql(&app, "delete from schedules; delete from schedule_slots").await;
+
+    // 5. A job is ready and nobody takes it; in a paused queue that is wanted.
+    let job = "insert into jobs (id, queue, kind, payload, max_attempts, run_at)
+               values (gen_random_uuid(), 'expiry', 'expire_carts', '{}', 10, now() - interval '1 hour')";
+    sql(&app, job).await;
+    assert_eq!(problems(&findings(&app, &clock).await), ["queues"]);
+    sql(&app, "insert into queues (name, paused_at) values ('expiry', now())").await;
+    assert_eq!(problems(&findings(&app, &clock).await), [""; 0]);
+
+    // 6. A job died today; one that died last week is only told.
+    sql(&app, "update jobs set state = 'dead', finished_at = now()").await;
+    assert_eq!(problems(&findings(&app, &clock).await), ["dead jobs"]);
+    sql(&app, "update jobs set finished_at = now() - interval '7 days'").await;
+    assert_eq!(problems(&findings(&app, &clock).await), [""; 0]);
+
+    // 7. Stripe does not know the key. (LISTEN lost behind a pooler: see pooler.rs.)
+    app.stripe.fail_next(Operation::List, Fault::Unauthorized);
+    let found = findings(&app, &clock).await;
+    assert_eq!(problems(&found), ["stripe"]);
+    assert!(found.iter().any(|finding| finding.text.contains("STRIPE_SECRET_KEY")));
+}
+
+/// The binary's exit code is for machines, its lines are for people.
+#[tokio::test]
+async fn the_exit_code_says_whether_something_is_wrong() {
+    let app = Setup::default().start().await;
+    eventually("the schedules are known", async || {
+        app.get("/api/schedules").await.data(200)["schedules"].as_array().unwrap().len() == 4
+    })
+    .await;
+    let run = async |database: &str| {
+        let variables = [
+            ("DATABASE_URL", database.to_owned()),
+            ("STRIPE_SECRET_KEY", "sk_test_1".to_owned()),
+            ("STRIPE_API_URL", app.stripe.url()),
+        ];
+        let output = tests::processes::run("worker", &["doctor"], variables).await;
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, text) = run(&app.database.url).await;
+    assert_eq!(code, Some(0), "{text}");
+    for name in
+        ["database", "migrations", "listen", "clock", "connections", "schedules", "queues", "dead jobs", "stripe"]
+    {
+        assert!(text.lines().any(|line| line.starts_with("ok") && line.contains(name)), "{name} is not well in {text}");
+    }
+    let (code, text) = run("postgres://postgres:wrong@127.0.0.1:9/none").await;
+    assert_eq!(code, Some(1));
+    assert!(text.lines().any(|line| line.starts_with("PROBLEM") && line.contains("DATABASE_URL")), "{text}");
+}

@@ -1,0 +1,100 @@
+//! A rate that all processes share.
+
+use std::{sync::Arc, time::Duration};
+
+use queue::{Listen, RateLimit};
+use sandbox::stripe::{Fault, Operation};
+use tests::{App, Setup, TestDatabase, connection, eventually};
+use tokio::time::Instant;
+
+/// Ten processes' worth of limits, forty callers: in no second of it more turns than the rate.
+#[tokio::test]
+async fn ten_processes_together_stay_under_the_rate() {
+    const RATE: usize = 40;
+    let database = TestDatabase::create().await;
+    let turns = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let callers: Vec<_> = (0..10)
+        .flat_map(|_| {
+            let limit = RateLimit::start(database.reach(Listen::Directly, 1), "test", 40);
+            (0..4).map(move |_| limit.clone())
+        })
+        .map(|limit| {
+            let turns = turns.clone();
+            tokio::spawn(async move {
+                for _ in 0..3 {
+                    limit.turn().await.unwrap();
+                    turns.lock().unwrap().push(Instant::now());
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    let mut turns = turns.lock().unwrap().clone();
+    turns.sort_unstable();
+    assert_eq!(turns.len(), 120);
+    for (at, turn) in turns.iter().enumerate() {
+        let within = turns[at..].iter().take_while(|later| **later - *turn < Duration::from_secs(1)).count();
+        // A turn that a busy machine woke late may fall into a second with those after it.
+        assert!(within <= RATE + RATE / 10, "{within} turns in a second");
+    }
+    assert!(turns[119] - turns[0] >= Duration::from_millis(2_800), "{:?} for 120 turns", turns[119] - turns[0]);
+}
+
+#[tokio::test]
+async fn who_is_held_back_is_held_back_everywhere() {
+    let database = TestDatabase::create().await;
+    let reach = || database.reach(Listen::Directly, 1);
+    let (one, two) = (RateLimit::start(reach(), "test", 100), RateLimit::start(reach(), "test", 100));
+    one.turn().await.unwrap();
+    one.hold_back(Duration::from_millis(1_500)).await.unwrap();
+    let asked = Instant::now();
+    two.turn().await.unwrap();
+    assert!(asked.elapsed() >= Duration::from_millis(1_300), "{:?}", asked.elapsed());
+    // Nobody keeps a slot busy for a long pause: he is told to come back.
+    one.hold_back(Duration::from_secs(600)).await.unwrap();
+    assert!(matches!(two.turn().await, Err(queue::NoTurn::After(wait)) if wait > Duration::from_secs(590)));
+    // Other rates go on, and so does what has none.
+    RateLimit::start(reach(), "other", 100).turn().await.unwrap();
+    RateLimit::start(reach(), "test", 0).turn().await.unwrap();
+}
+
+/// A 429 to one worker keeps the others from asking, too; what waits for it loses no attempt.
+#[tokio::test]
+async fn a_429_slows_the_whole_fleet_and_costs_no_attempt() {
+    let app = Setup::default().set("PAYMENT_LINK_WAIT", "100ms").start().await;
+    let other = app.start_worker();
+    app.stripe.fail_next(Operation::Create, Fault::RateLimited { retry_after: 600 });
+    let first = app.cart().await;
+    app.ask(&first).await.data(202);
+    eventually("Stripe asked to slow down", async || held_back(&app).await > 500.0).await;
+    let carts = [app.cart().await, app.cart().await, app.cart().await, app.cart().await];
+    for cart in &carts {
+        app.ask(cart).await.data(202);
+    }
+    // They are put off until then, by whichever worker had them.
+    let put_off = "select count(*) from jobs where kind = 'create_payment_link' and state = 'pending'
+                   and run_at > now() + interval '8 minutes' and attempts = 0";
+    eventually("all four wait", async || {
+        sqlx::query_scalar::<_, i64>(put_off).fetch_one(&app.pool).await.unwrap() == 4
+    })
+    .await;
+    assert_eq!(app.stripe.calls(Operation::Create), 1);
+    // The pause is over: everybody gets a link.
+    sqlx::raw_sql("update rate_limits set next_at = now(); update jobs set run_at = now() where state = 'pending'")
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    for cart in carts.iter().chain([&first]) {
+        eventually("it has a link", async || app.ask(cart).await.status == 200).await;
+    }
+    other.stop().await;
+}
+
+async fn held_back(app: &App) -> f64 {
+    sqlx::query_scalar("select coalesce(extract(epoch from max(next_at) - now()), 0)::float8 from rate_limits")
+        .fetch_one(&mut connection(&app.pool).await)
+        .await
+        .unwrap()
+}
