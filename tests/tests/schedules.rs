@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use sqlx::PgPool;
 use tests::{App, Setup, TestDatabase, eventually, processes::Process, within};
+use tokio::net::TcpListener;
 
 async fn a_worker(database: &TestDatabase) -> Process {
     let mut worker = Process::start(
@@ -141,6 +142,33 @@ async fn schedules_are_shown_with_their_slots() {
     let instant = |name: &str| expiry[name].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
     assert_eq!(instant("nextSlot") - instant("lastSlot"), TimeDelta::days(1));
     assert!(instant("lastSlot") <= now(&app).await && now(&app).await < instant("nextSlot"));
+}
+
+/// This worker is well, and nobody serves the queue of expiries: its readiness says so, unless that is wanted.
+#[tokio::test]
+async fn readiness_tells_what_is_overdue() {
+    let app = Setup::default().without_worker().start().await;
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let variables = [
+        ("DATABASE_URL", app.database.url.clone()),
+        ("STRIPE_SECRET_KEY", "sk_test_schedules".to_owned()),
+        ("WORKER_QUEUES", "analytics".to_owned()),
+        ("HEALTH_ADDR", address.to_string()),
+    ];
+    let mut worker = Process::start("worker", variables).await;
+    worker.says("worker is working").await;
+    eventually("an expiry waits", async || !slots(&app.pool, "expire_carts").await.is_empty()).await;
+    let ready = async || {
+        let answer = reqwest::get(format!("http://{address}/readyz")).await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    assert_eq!(ready().await.0, 200, "it waits for a moment only");
+    let aged = "update jobs set created_at = now() - interval '10 minutes' where kind = 'expire_carts'";
+    sqlx::query(aged).execute(&app.pool).await.unwrap();
+    let (status, text) = ready().await;
+    assert!(status == 503 && text.starts_with("overdue: expire_carts of "), "{status} {text}");
+    app.post("/api/queues/expiry/pause", &json!(null)).await.data(200);
+    assert_eq!(ready().await.0, 200, "somebody wants it to wait");
 }
 
 /// A queue that nobody works on does not pile up a job for every slot: the one that waits stands for all.
