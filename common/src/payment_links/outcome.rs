@@ -4,7 +4,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::{PaymentLink, notify};
+use super::{PaymentLink, notify, notify_all};
 use crate::jobs::ClosePaymentLink;
 
 /// Notes that Stripe is about to be asked. `false`: it must not be asked any more.
@@ -97,10 +97,8 @@ pub(crate) async fn close_all(conn: &mut PgConnection, cart_ids: &[String], now:
     if !jobs.is_empty() {
         queue::enqueue_many(conn, &jobs).await?;
     }
-    for link in &touched {
-        notify(conn, &link.cart_id).await?;
-    }
-    Ok(())
+    let cart_ids: Vec<String> = touched.into_iter().map(|link| link.cart_id).collect();
+    notify_all(conn, &cart_ids).await
 }
 
 /// The cart is deleted: what may tell of its shopper goes. Call [`close_all`] first.
