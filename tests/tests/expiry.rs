@@ -1,5 +1,5 @@
 use chrono::TimeDelta;
-use common::{expiry, jobs::ExpireCarts};
+use common::{carts, expiry, jobs::ExpireCarts};
 use serde_json::{Value, json};
 use tests::{App, Setup, a_cart, eventually};
 
@@ -87,6 +87,21 @@ async fn several_workers_share_one_expiry() {
     }
     assert_eq!(expired, 20_000);
     assert_eq!(app.get("/api/carts?status=expired").await.data(200)["pagination"]["total"], json!(20_000));
+}
+
+#[tokio::test]
+async fn a_cart_that_somebody_holds_is_left_for_the_next_time() {
+    let app = Setup::default().at("2026-03-10T12:00:00Z").without_worker().start().await;
+    let cutoff = app.now() - TimeDelta::days(30);
+    let held = app.cart_of(&left(cutoff - TimeDelta::days(2))).await;
+    let free = app.cart_of(&left(cutoff - TimeDelta::days(1))).await;
+    let mut holder = app.pool.begin().await.unwrap();
+    carts::lock(&mut holder, &held.parse().unwrap()).await.unwrap();
+    assert_eq!(expiry::expire_older_than(&app.pool, cutoff, app.now()).await.unwrap(), 1);
+    assert_eq!(app.show(&free).await["status"], "expired");
+    holder.rollback().await.unwrap();
+    assert_eq!(expiry::expire_older_than(&app.pool, cutoff, app.now()).await.unwrap(), 1);
+    assert_eq!(app.show(&held).await["status"], "expired");
 }
 
 #[tokio::test]
