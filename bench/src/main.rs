@@ -1,24 +1,58 @@
-//! `cargo run --release -p bench`: the queue beside apalis-postgres, in one run
-//! on one Postgres with default durability. Storage swings; only ratios count.
+//! `cargo run --release -p bench [-- queue|expiry|analytics]`: measurements, each
+//! in one run on one Postgres with default durability. Storage swings; only ratios count.
 
+mod analytics;
 mod drain;
+mod expiry;
+mod figures;
+mod http;
 mod pickup;
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use figures::{median, milliseconds};
 use sandbox::postgres::{Durability, PrivatePostgres, become_ordinary_user, random_word};
 
 const JOBS: i64 = 20_000;
 const ROUNDS: usize = 3;
 
+const USAGE: &str = "cargo run --release -p bench [-- WHAT]
+  queue      the queue beside apalis-postgres; this without WHAT
+  expiry     a million due carts beside plain batched updates, and the api meanwhile (about 15 minutes, 5 GB)
+  analytics  analytics and list pages at 10,000 and at 10,000,000 carts (about 10 minutes, 15 GB)";
+
+#[derive(Clone, Copy)]
+enum What {
+    Queue,
+    Expiry,
+    Analytics,
+}
+
 fn main() -> ExitCode {
+    let what = match std::env::args().nth(1).as_deref() {
+        None | Some("queue") => What::Queue,
+        Some("expiry") => What::Expiry,
+        Some("analytics") => What::Analytics,
+        Some("--help" | "-h") => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Some(other) => {
+            eprintln!("bench: {other} is none of these\n{USAGE}");
+            return ExitCode::FAILURE;
+        }
+    };
     let folder = std::env::temp_dir().join(format!("quick-checkout-bench-{}", random_word()));
     let outcome = become_ordinary_user(&folder).and_then(|folder| {
         let runtime = tokio::runtime::Runtime::new()?;
         runtime.block_on(async {
             let postgres = PrivatePostgres::start(&folder, Durability::Full).await?;
-            let measured = measure(&postgres).await;
+            let measured = match what {
+                What::Queue => measure_queue(&postgres).await,
+                What::Expiry => expiry::measure(&postgres).await,
+                What::Analytics => analytics::measure(&postgres).await,
+            };
             postgres.stop().await?;
             measured
         })
@@ -33,7 +67,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn measure(postgres: &PrivatePostgres) -> Result<()> {
+async fn measure_queue(postgres: &PrivatePostgres) -> Result<()> {
     let queue = drain::Queue::prepare(postgres).await?;
     let peer = drain::ApalisPostgres::prepare(postgres).await?;
     println!("Drain of {JOBS} no-op jobs, jobs a second, {ROUNDS} interleaved rounds\n");
@@ -75,14 +109,4 @@ async fn measure(postgres: &PrivatePostgres) -> Result<()> {
 fn print_row(what: &str, rates: &[f64]) {
     let rounds: Vec<String> = rates.iter().map(|rate| format!("{rate:.0}")).collect();
     println!("| {what} | {} | {:.0} |", rounds.join(", "), median(rates));
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
 }

@@ -94,14 +94,28 @@ pub async fn rebuild(database: &Database, mut progress: impl FnMut(Progress)) ->
 async fn count_blocks(tx: &mut Connection, from: i64, to: i64) -> sqlx::Result<Vec<((NaiveDate, String), DayCounts)>> {
     let rows = sqlx::query!(
         r#"
-        select line.day as "day!", cart.currency, sum(line.abandoned)::bigint as "abandoned!",
-               sum(line.abandoned_minor) as "abandoned_minor!", sum(line.recovered)::bigint as "recovered!",
-               sum(line.recovered_minor) as "recovered_minor!", sum(line.now_abandoned)::bigint as "now_abandoned!",
-               sum(line.now_recovered)::bigint as "now_recovered!", sum(line.now_expired)::bigint as "now_expired!"
-        from carts cart,
-             cart_ledger_lines(cart.abandoned_at, cart.recovered_at, cart.status, cart.total_minor, 1) line
-        where cart.ctid >= format('(%s,0)', $1::bigint)::tid and cart.ctid < format('(%s,0)', $2::bigint)::tid
-        group by line.day, cart.currency
+        with part as materialized (
+            select (abandoned_at at time zone 'UTC')::date as abandoned_on, (recovered_at at time zone 'UTC')::date as recovered_on,
+                   currency, status, total_minor
+            from carts
+            where ctid >= format('(%s,0)', $1::bigint)::tid and ctid < format('(%s,0)', $2::bigint)::tid
+        )
+        select day as "day!", currency as "currency!", sum(abandoned)::bigint as "abandoned!",
+               sum(abandoned_minor) as "abandoned_minor!", sum(recovered)::bigint as "recovered!",
+               sum(recovered_minor) as "recovered_minor!", sum(now_abandoned)::bigint as "now_abandoned!",
+               sum(now_recovered)::bigint as "now_recovered!", sum(now_expired)::bigint as "now_expired!"
+        from (
+            select abandoned_on as day, currency, count(*) as abandoned, sum(total_minor) as abandoned_minor,
+                   0 as recovered, 0 as recovered_minor,
+                   count(*) filter (where status = 'abandoned') as now_abandoned,
+                   count(*) filter (where status = 'recovered') as now_recovered,
+                   count(*) filter (where status = 'expired') as now_expired
+            from part group by 1, 2
+            union all
+            select recovered_on, currency, 0, 0, count(*), sum(total_minor), 0, 0, 0
+            from part where recovered_on is not null group by 1, 2
+        ) line
+        group by day, currency
         "#,
         from,
         to,

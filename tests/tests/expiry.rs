@@ -1,5 +1,5 @@
 use chrono::TimeDelta;
-use common::{expiry, jobs::ExpireCarts};
+use common::{carts, db::Database, expiry, jobs::ExpireCarts};
 use serde_json::{Value, json};
 use tests::{App, Setup, a_cart, connection, eventually, transaction};
 
@@ -77,27 +77,32 @@ async fn several_workers_share_one_expiry() {
     let now = app.now();
     let workers: Vec<_> = (0..4)
         .map(|_| {
-            let pool = app.pool.clone();
-            tokio::spawn(async move {
-                let mut expired = 0;
-                loop {
-                    let mut tx = transaction(&pool).await;
-                    let batch = expiry::expire_older_than(&mut tx, now - TimeDelta::days(30), 500, now).await.unwrap();
-                    tx.commit().await.unwrap();
-                    expired += batch.expired;
-                    if batch.looked_at == 0 {
-                        return expired;
-                    }
-                }
-            })
+            let database = Database::from(app.pool.clone());
+            tokio::spawn(async move { expiry::expire_older_than(&database, now - TimeDelta::days(30), now).await })
         })
         .collect();
     let mut expired = 0;
     for worker in workers {
-        expired += worker.await.unwrap();
+        expired += worker.await.unwrap().unwrap();
     }
     assert_eq!(expired, 20_000);
     assert_eq!(app.get("/api/carts?status=expired").await.data(200)["pagination"]["total"], json!(20_000));
+}
+
+#[tokio::test]
+async fn a_cart_that_somebody_holds_is_left_for_the_next_time() {
+    let app = Setup::default().at("2026-03-10T12:00:00Z").without_worker().start().await;
+    let cutoff = app.now() - TimeDelta::days(30);
+    let held = app.cart_of(&left(cutoff - TimeDelta::days(2))).await;
+    let free = app.cart_of(&left(cutoff - TimeDelta::days(1))).await;
+    let database = Database::from(app.pool.clone());
+    let mut holder = transaction(&app.pool).await;
+    carts::lock(&mut holder, &held.parse().unwrap()).await.unwrap();
+    assert_eq!(expiry::expire_older_than(&database, cutoff, app.now()).await.unwrap(), 1);
+    assert_eq!(app.show(&free).await["status"], "expired");
+    drop(holder);
+    assert_eq!(expiry::expire_older_than(&database, cutoff, app.now()).await.unwrap(), 1);
+    assert_eq!(app.show(&held).await["status"], "expired");
 }
 
 #[tokio::test]

@@ -218,3 +218,12 @@ async fn notify(conn: &mut Connection, cart_id: &str) -> sqlx::Result<()> {
     sqlx::query!("select pg_notify($1, $2)", CHANNEL, cart_id).execute(conn).await?;
     Ok(())
 }
+
+async fn notify_all(conn: &mut Connection, cart_ids: &[String]) -> sqlx::Result<()> {
+    if !cart_ids.is_empty() {
+        sqlx::query!("select pg_notify($1, cart_id) from unnest($2::text[]) cart_id", CHANNEL, cart_ids)
+            .execute(conn)
+            .await?;
+    }
+    Ok(())
+}

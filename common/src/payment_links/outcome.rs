@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{PaymentLink, notify};
+use super::{PaymentLink, notify, notify_all};
 use crate::db::Connection;
 use crate::jobs::ClosePaymentLink;
 
@@ -97,10 +97,8 @@ pub(crate) async fn close_all(conn: &mut Connection, cart_ids: &[String], now: D
     if !jobs.is_empty() {
         queue::enqueue_many(conn, &jobs).await?;
     }
-    for link in &touched {
-        notify(conn, &link.cart_id).await?;
-    }
-    Ok(())
+    let cart_ids: Vec<String> = touched.into_iter().map(|link| link.cart_id).collect();
+    notify_all(conn, &cart_ids).await
 }
 
 /// The cart is deleted: what may tell of its shopper goes. Call [`close_all`] first.

@@ -1,0 +1,77 @@
+//! What analytics and a list page cost at ten thousand carts and at ten million.
+
+use anyhow::Result;
+use common::db::Database;
+use sandbox::postgres::PrivatePostgres;
+use sqlx::{PgPool, postgres::PgPoolOptions};
+
+use crate::{
+    figures::{median, milliseconds, print_row, ratios},
+    http::Api,
+};
+
+const ROUNDS: usize = 5;
+/// Of each kind and size in a round.
+const REQUESTS: usize = 200;
+const FEW: i64 = 10_000;
+const MANY: i64 = 10_000_000;
+/// Carts a statement while seeding.
+const STATEMENT: i64 = 200_000;
+const PATHS: [&str; 3] = ["/api/analytics?period=90d", "/api/carts?status=abandoned&limit=10", "/api/carts?limit=10"];
+
+pub(crate) async fn measure(postgres: &PrivatePostgres) -> Result<()> {
+    let few = start(postgres, "few", FEW).await?;
+    let many = start(postgres, "many", MANY).await?;
+    // By path: the median of each round, in milliseconds.
+    let mut of_few = PATHS.map(|_| Vec::new());
+    let mut of_many = PATHS.map(|_| Vec::new());
+    for round in 0..=ROUNDS {
+        for (path, (of_few, of_many)) in PATHS.iter().zip(of_few.iter_mut().zip(&mut of_many)) {
+            let (mut waits_few, mut waits_many) = (Vec::new(), Vec::new());
+            for _ in 0..REQUESTS {
+                waits_few.push(milliseconds(few.get(path).await?));
+                waits_many.push(milliseconds(many.get(path).await?));
+            }
+            // The first round only warms up.
+            if round > 0 {
+                of_few.push(median(&waits_few));
+                of_many.push(median(&waits_many));
+            }
+        }
+    }
+    println!("Median milliseconds of {REQUESTS} requests one after the other, {ROUNDS} interleaved rounds\n");
+    println!("| what | rounds | median | spread |\n|---|---|---|---|");
+    for (path, (few, many)) in PATHS.iter().zip(of_few.iter().zip(&of_many)) {
+        print_row(&format!("GET {path}, {FEW} carts"), few);
+        print_row(&format!("GET {path}, {MANY} carts"), many);
+        print_row(&format!("GET {path}, ratio (at most 1.5)"), &ratios(many, few));
+    }
+    Ok(())
+}
+
+/// A database with so many carts, rolled up and vacuumed as the worker and
+/// autovacuum leave it, and an api on it.
+async fn start(postgres: &PrivatePostgres, database: &str, carts: i64) -> Result<Api> {
+    postgres.ensure_database(database).await?;
+    let pool = PgPoolOptions::new().max_connections(1).connect(&postgres.url(database)).await?;
+    common::db::prepare(&pool.clone().into()).await?;
+    seed(&pool, carts).await?;
+    common::analytics::fold(&mut Database::from(pool.clone()).acquire().await?).await?;
+    for table in ["vacuum analyze carts", "vacuum analyze cart_day_counts", "vacuum analyze cart_status_counts"] {
+        sqlx::query(table).execute(&pool).await?;
+    }
+    sqlx::query("checkpoint").execute(&pool).await?;
+    pool.close().await;
+    Api::start(postgres.url(database).parse()?).await
+}
+
+async fn seed(pool: &PgPool, carts: i64) -> Result<()> {
+    let mut from = 1;
+    while from <= carts {
+        let to = carts.min(from + STATEMENT - 1);
+        sqlx::query(include_str!("../sql/many_carts.sql")).bind(from).bind(to).bind(carts).execute(pool).await?;
+        eprintln!("{to} of {carts} carts");
+        from = to + 1;
+    }
+    Ok(())
+}

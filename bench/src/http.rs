@@ -1,0 +1,79 @@
+//! The api in this process, and a client of it over loopback.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use api::{ApiConfig, AppState, LinkNews};
+use common::{
+    clock::Clock,
+    config::Env,
+    db::{Database, Listen},
+};
+use sqlx::postgres::PgConnectOptions;
+use tokio::{net::TcpListener, sync::oneshot, task::JoinSet, time::MissedTickBehavior};
+
+/// Between two requests of [`Api::at_a_steady_rate`].
+const PACE: Duration = Duration::from_millis(20);
+
+/// A running api with its own connections to Postgres.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    address: SocketAddr,
+    client: reqwest::Client,
+}
+
+impl Api {
+    /// It serves until the process ends.
+    pub(crate) async fn start(options: PgConnectOptions) -> Result<Self> {
+        let env =
+            Env::of([("API_KEY", "bench"), ("STRIPE_WEBHOOK_SECRET", "whsec_bench"), ("RATE_LIMIT_PER_MINUTE", "0")]);
+        let config = ApiConfig::from_env(&env)?;
+        let database = Database::new(options, Listen::Directly, 20);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let address = listener.local_addr()?;
+        let news = LinkNews::start(database.clone());
+        let router = api::router(AppState::new(database, Clock::system(), config, news));
+        tokio::spawn(api::serve(listener, router, std::future::pending(), Duration::from_secs(1)));
+        sandbox::choose_cryptography();
+        Ok(Self { address, client: reqwest::Client::builder().no_proxy().build()? })
+    }
+
+    /// How long a `GET` takes, until its body is there.
+    pub(crate) async fn get(&self, path: &str) -> Result<Duration> {
+        let sent = Instant::now();
+        let response =
+            self.client.get(format!("http://{}{path}", self.address)).header("x-api-key", "bench").send().await?;
+        let status = response.status();
+        response.bytes().await?;
+        ensure!(status.is_success(), "GET {path} answers {status}");
+        Ok(sent.elapsed())
+    }
+
+    /// Gets the carts one after the other, again and again, until `stop`
+    /// resolves; slow answers don't hold up the next request.
+    pub(crate) async fn at_a_steady_rate(self, ids: Arc<Vec<String>>, stop: oneshot::Receiver<()>) -> Result<Vec<f64>> {
+        let mut clock = tokio::time::interval(PACE);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let mut requests = JoinSet::new();
+        let mut paths = ids.iter().cycle().map(|id| format!("/api/carts/{id}"));
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                _ = &mut stop => break,
+                _ = clock.tick() => {
+                    let (api, path) = (self.clone(), paths.next().unwrap_or_default());
+                    requests.spawn(async move { api.get(&path).await });
+                }
+            }
+        }
+        let mut waits = Vec::new();
+        while let Some(wait) = requests.join_next().await {
+            waits.push(crate::figures::milliseconds(wait??));
+        }
+        Ok(waits)
+    }
+}
