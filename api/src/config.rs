@@ -16,6 +16,8 @@ pub struct ApiConfig {
     pub api_keys: Vec<SecretString>,
     /// `BIND_ADDR`
     pub bind_addr: SocketAddr,
+    /// `METRICS_ADDR`
+    pub metrics_addr: Option<SocketAddr>,
     /// `PUBLIC_URL`, without a slash at its end.
     pub public_url: String,
     /// `STRIPE_WEBHOOK_SECRET`
@@ -47,6 +49,12 @@ impl ApiConfig {
                 SocketAddr::from(([0, 0, 0, 0], 3000)),
                 "an address and a port such as 0.0.0.0:3000",
                 |text| text.parse().ok(),
+            )?,
+            metrics_addr: env.parse_or(
+                "METRICS_ADDR",
+                None,
+                "an address and a port such as 127.0.0.1:9091",
+                |text| text.parse().ok().map(Some),
             )?,
             public_url: env.public_url()?,
             webhook_secrets: env.secrets(

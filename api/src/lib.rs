@@ -10,6 +10,7 @@ mod error;
 mod health;
 mod jobs;
 mod link_wait;
+mod metrics;
 mod pagination;
 mod pay_page;
 mod payment_links;
@@ -29,6 +30,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 pub use config::ApiConfig;
 pub use link_wait::LinkNews;
+pub use metrics::serve as serve_metrics;
 
 use crate::{auth::ApiKeys, error::ApiError, rate_limit::RateLimiter};
 

@@ -1,6 +1,6 @@
 //! The production api.
 
-use std::process::ExitCode;
+use std::{net::SocketAddr, process::ExitCode};
 
 use api::{ApiConfig, AppState, LinkNews};
 use common::{
@@ -8,6 +8,7 @@ use common::{
     config::{ConfigError, Env},
     db, shutdown,
     telemetry::{self, LogConfig},
+    traces::TraceConfig,
 };
 use tokio::net::TcpListener;
 
@@ -28,15 +29,15 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let env = Env::of_process();
-    telemetry::init(&LogConfig::from_env(&env)?);
+    let traces =
+        telemetry::init_with_traces(&LogConfig::from_env(&env)?, &TraceConfig::from_env(&env, "quick-checkout-api")?);
     let config = ApiConfig::from_env(&env)?;
     let database = db::from_env(&env, CONNECTIONS)?;
 
-    let listener = TcpListener::bind(config.bind_addr).await.map_err(|error| ConfigError::Malformed {
-        name: "BIND_ADDR",
-        value: format!("{} ({error})", config.bind_addr),
-        takes: "an address and a free port such as 0.0.0.0:3000",
-    })?;
+    let listener = bind("BIND_ADDR", config.bind_addr).await?;
+    if let Some(address) = config.metrics_addr {
+        tokio::spawn(api::serve_metrics(bind("METRICS_ADDR", address).await?, database.clone()));
+    }
     // Signals count from here on: waiting for Postgres can be interrupted.
     let (stop, stopped) = tokio::sync::watch::channel(false);
     tokio::spawn(async move {
@@ -63,6 +64,15 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
     api::serve(listener, router, stop, timeout).await?;
+    traces.end().await;
     database.close().await;
     Ok(())
+}
+
+async fn bind(name: &'static str, address: SocketAddr) -> Result<TcpListener, ConfigError> {
+    TcpListener::bind(address).await.map_err(|error| ConfigError::Malformed {
+        name,
+        value: format!("{address} ({error})"),
+        takes: "an address and a free port such as 0.0.0.0:3000",
+    })
 }

@@ -9,11 +9,18 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use common::{
+    metrics,
+    traces::{self, SPAN_TARGET},
+};
+use tracing::{Instrument, Span, field};
 use uuid::Uuid;
 
 use crate::error::Cause;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Where no route matched.
+const NO_ROUTE: &str = "none";
 
 pub(crate) async fn log(mut request: Request, next: Next) -> Response {
     let started = Instant::now();
@@ -21,21 +28,60 @@ pub(crate) async fn log(mut request: Request, next: Next) -> Response {
     request.headers_mut().insert(REQUEST_ID, id.clone());
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map(|route| route.as_str().to_owned());
-    let mut response = next.run(request).await;
+    let span = span(&request, route.as_deref(), id.to_str().unwrap_or_default());
+    let mut response = next.run(request).instrument(span.clone()).await;
     response.headers_mut().insert(REQUEST_ID, id.clone());
 
     let (status, id) = (response.status().as_u16(), id.to_str().unwrap_or_default());
-    let route = route.as_deref().unwrap_or("none");
-    let milliseconds = (started.elapsed().as_secs_f64() * 1e6).round() / 1e3;
+    let route = route.as_deref().unwrap_or(NO_ROUTE);
+    let took = started.elapsed();
+    metrics::http_request(method.as_str(), route, status, took);
+    end(&span, status);
+    let milliseconds = (took.as_secs_f64() * 1e6).round() / 1e3;
     match response.extensions().get::<Cause>() {
         Some(Cause(cause)) => tracing::error!(request_id = id, %method, route, status, milliseconds, cause, "request"),
         // Probes come every few seconds and say nothing while all is well.
-        None if matches!(route, "/healthz" | "/readyz") => {
+        None if is_probe(route) => {
             tracing::debug!(request_id = id, %method, route, status, milliseconds, "request");
         }
         None => tracing::info!(request_id = id, %method, route, status, milliseconds, "request"),
     }
     response
+}
+
+fn is_probe(route: &str) -> bool {
+    matches!(route, "/healthz" | "/readyz")
+}
+
+/// What a trace shows of the request; it goes on with the client's trace, if there is one.
+fn span(request: &Request, route: Option<&str>, id: &str) -> Span {
+    let (method, route) = (request.method(), route.unwrap_or(NO_ROUTE));
+    if is_probe(route) {
+        return Span::none();
+    }
+    let span = tracing::info_span!(
+        target: SPAN_TARGET,
+        parent: None,
+        "request",
+        otel.name = format_args!("{method} {route}"),
+        otel.kind = "server",
+        otel.status_code = field::Empty,
+        http.request.method = %method,
+        http.route = route,
+        http.response.status_code = field::Empty,
+        request.id = id,
+    );
+    if let Some(traceparent) = request.headers().get(traces::TRACEPARENT).and_then(|value| value.to_str().ok()) {
+        traces::continue_from(&span, traceparent);
+    }
+    span
+}
+
+fn end(span: &Span, status: u16) {
+    span.record("http.response.status_code", status);
+    if status >= 500 {
+        span.record("otel.status_code", "ERROR");
+    }
 }
 
 /// The client's own id if it is a plain word, so that logs of both sides meet; else a new one.

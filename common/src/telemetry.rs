@@ -1,10 +1,15 @@
-//! Logs.
+//! Logs, and beside them traces.
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, filter::filter_fn, fmt, layer::SubscriberExt, registry, util::SubscriberInitExt,
+};
 
-use crate::config::{ConfigError, Env};
+use crate::{
+    config::{ConfigError, Env},
+    traces::{SPAN_TARGET, TraceConfig, Traces},
+};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,13 +53,38 @@ impl LogConfig {
 
 /// Starts logging to standard error; later calls in the same process change nothing.
 pub fn init(config: &LogConfig) {
-    // async-stripe complains about every event of an API version other than its
-    // own; this product reads events of any version.
-    let filter = EnvFilter::new(format!("{},stripe_webhook=off", config.filter));
-    let registry = tracing_subscriber::registry().with(filter);
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    let _ = match config.format {
-        LogFormat::Pretty => registry.with(lines.with_target(false)).try_init(),
-        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+    let _ = registry().with(lines(config)).try_init();
+}
+
+/// Starts logging, and exporting traces if there is somewhere to export them to.
+pub fn init_with_traces(config: &LogConfig, traces: &TraceConfig) -> Traces {
+    let Some((traces, tracer)) = traces.start() else {
+        init(config);
+        return Traces::default();
     };
+    // Spans of ours alone, and no events: those are for the log.
+    let ours = filter_fn(|metadata| metadata.is_span() && metadata.target() == SPAN_TARGET);
+    let spans = tracing_opentelemetry::layer()
+        .with_tracer(tracer)
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_tracked_inactivity(false)
+        .with_context_activation(false)
+        .with_filter(ours);
+    let _ = registry().with(lines(config)).with(spans).try_init();
+    traces
+}
+
+fn lines(config: &LogConfig) -> impl Layer<Registry> + use<> {
+    // async-stripe complains about every event of an API version other than its
+    // own; this product reads events of any version. Spans for traces would
+    // stand in every line.
+    let filter = EnvFilter::new(format!("{},stripe_webhook=off,{SPAN_TARGET}=off", config.filter));
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let lines = match config.format {
+        LogFormat::Pretty => lines.with_target(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    lines.with_filter(filter)
 }

@@ -129,6 +129,7 @@ impl<J: Job> Lane for JobLane<J> {
         let task = TaskBuilder::new(payload)
             .task_id(TaskId::from_string(job.id))
             .data(job.attempt)
+            .data(job.asked_by)
             .data(lease.clone())
             .build();
         lock(&self.inbox.tasks).push_back((task, lease));

@@ -9,6 +9,7 @@ use crate::{
     database::Connection,
     fetch::interval,
     job::{Job, JobId},
+    telemetry,
 };
 
 /// The channel that wakes workers; the payload is the queue's name.
@@ -62,8 +63,8 @@ async fn insert<J: Job>(conn: &mut Connection, jobs: &[J], options: EnqueueOptio
     sqlx::query_scalar!(
         r#"
         with added as (
-            insert into jobs (id, queue, kind, payload, max_attempts, run_at, slot, unique_key)
-            select new.id, $1, $2, new.payload, $3, coalesce($4, now()) + $10, $5, new.unique_key
+            insert into jobs (id, queue, kind, payload, max_attempts, run_at, slot, unique_key, trace_context)
+            select new.id, $1, $2, new.payload, $3, coalesce($4, now()) + $10, $5, new.unique_key, $11
             from unnest($6::uuid[], $7::jsonb[], $8::text[]) as new (id, payload, unique_key)
             on conflict (unique_key) where unique_key is not null and state in ('pending', 'running') do nothing
             returning id
@@ -86,6 +87,7 @@ async fn insert<J: Job>(conn: &mut Connection, jobs: &[J], options: EnqueueOptio
         &unique_keys as &[Option<String>],
         CHANNEL,
         interval(options.delay),
+        telemetry::current_context(),
     )
     .fetch_all(conn)
     .await

@@ -12,6 +12,7 @@ use crate::{
     database::Connection,
     job::{Attempt, JobId},
     runtime::{Lane, Shared},
+    telemetry::{self, TraceContext},
     wake::Reconnect,
 };
 
@@ -30,6 +31,7 @@ pub(crate) struct Fetched {
     pub(crate) kind: String,
     pub(crate) payload: serde_json::Value,
     pub(crate) attempt: Attempt,
+    pub(crate) asked_by: TraceContext,
 }
 
 /// Fetches whenever there is a free slot, until the runtime stops.
@@ -115,6 +117,7 @@ fn deliver(shared: &Arc<Shared>, lanes: &[Arc<dyn Lane>], jobs: Vec<Fetched>, to
             continue;
         };
         if let Err(why) = lane.deliver(job, lease.clone()) {
+            telemetry::finished(lane.queue(), lane.kind(), "dead");
             shared.end(&lease, Outcome::Dead { error: format!("unreadable payload: {why}") });
         }
     }
@@ -167,7 +170,7 @@ async fn take(
         set state = 'running', attempts = attempts + 1, started_at = now(),
             lease_token = $4, lease_until = now() + $5, worker = $6
         where ctid = any (array(select at from due))
-        returning id, kind, payload, attempts, max_attempts
+        returning id, kind, payload, attempts, max_attempts, trace_context
         "#,
         queues,
         kinds,
@@ -185,6 +188,7 @@ async fn take(
             kind: row.kind,
             payload: row.payload,
             attempt: Attempt { number: row.attempts, max: row.max_attempts },
+            asked_by: TraceContext(row.trace_context),
         })
         .collect())
 }

@@ -28,6 +28,9 @@
 //!     backoff and says so.
 //! 11. **A pooler may stand in between** (`database.rs`): PgBouncer in transaction
 //!     mode takes LISTEN and named statements away, and neither is needed.
+//! 12. **It can be watched** (`telemetry.rs`, `standing.rs`): outcomes and durations are counted by the
+//!     `metrics` facade, gauges are read without counting what is big, and `trace_context` carries a
+//!     trace from who asks for a job to its attempts.
 //!
 //! Postgres' clock is the only clock: times in the tables come from `now()`.
 //!
@@ -61,6 +64,8 @@ mod retention;
 mod run;
 mod runtime;
 mod schedules;
+mod standing;
+pub mod telemetry;
 mod wake;
 
 pub use ack::Snooze;
@@ -77,3 +82,4 @@ pub use retention::Retention;
 pub use run::{JobLayer, JobService};
 pub use runtime::{CONNECTIONS, Config, Runtime};
 pub use schedules::{CatchUp, Cron, Schedule, ScheduleStatus, latest_slot, next_slot, propose, schedules};
+pub use standing::{DEAD_LIMIT, Standing, standings};

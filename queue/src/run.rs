@@ -12,11 +12,13 @@ use std::{
 use apalis_core::{error::BoxDynError, task::Task};
 use futures_util::FutureExt;
 use tower::{Layer, Service};
+use tracing::Instrument;
 
 use crate::{
     ack::Outcome,
     job::{Attempt, Job},
     runtime::{Lease, Shared},
+    telemetry::{TraceContext, Watch},
 };
 
 /// Wraps a worker's whole service, outside the layers the user adds.
@@ -63,32 +65,35 @@ where
 
     fn call(&mut self, task: Task<J>) -> Self::Future {
         let lease = task.data().get::<Lease>().cloned();
-        let attempt = task.data().get::<Attempt>().map_or(1, |attempt| attempt.number);
+        let attempt = task.data().get::<Attempt>().copied().unwrap_or(Attempt { number: 1, max: J::MAX_ATTEMPTS });
+        let asked_by = task.data().get::<TraceContext>().cloned().unwrap_or_default();
         let handler = self.inner.call(task);
         let shared = self.shared.clone();
         Box::pin(async move {
             let Some(lease) = lease else {
                 return handler.await.map(drop).map_err(Into::into); // not one of ours
             };
-            let mut running = Running { shared, lease, ended: false };
+            let watch = Watch::begin::<J>(lease.id, attempt.number, &asked_by);
+            let handler = handler.instrument(watch.span());
+            let mut running = Running { shared, lease, attempt, watch, ended: false };
             let lost = running.lease.lost.clone();
             let guarded = tokio::time::timeout(J::TIME_LIMIT, AssertUnwindSafe(handler).catch_unwind());
             let outcome = tokio::select! {
                 biased;
                 () = lost.cancelled() => {
-                    running.ended = true; // there is nothing left to say about it
+                    running.lost(); // there is nothing left to write about it
                     return Ok(());
                 }
                 result = guarded => match result {
                     Ok(Ok(Ok(_))) => Outcome::Done,
-                    Ok(Ok(Err(error))) => Outcome::of_error(&error.into(), attempt, J::BACKOFF),
+                    Ok(Ok(Err(error))) => Outcome::of_error(&error.into(), attempt.number, J::BACKOFF),
                     Ok(Err(panic)) => Outcome::Retry {
                         error: format!("panicked: {}", panic_message(panic.as_ref())),
-                        delay: J::BACKOFF.after(attempt),
+                        delay: J::BACKOFF.after(attempt.number),
                     },
                     Err(_) => Outcome::Retry {
                         error: format!("took longer than its limit of {:?}", J::TIME_LIMIT),
-                        delay: J::BACKOFF.after(attempt),
+                        delay: J::BACKOFF.after(attempt.number),
                     },
                 },
             };
@@ -102,6 +107,8 @@ where
 struct Running {
     shared: Arc<Shared>,
     lease: Lease,
+    attempt: Attempt,
+    watch: Watch,
     ended: bool,
 }
 
@@ -116,13 +123,31 @@ impl Running {
             _ => {}
         }
         self.ended = true;
+        self.watch.end(self.name(&outcome));
         self.shared.end(&self.lease, outcome);
+    }
+
+    fn lost(&mut self) {
+        self.ended = true;
+        self.watch.end("interrupted");
+    }
+
+    /// As operators know it. A retry after the last attempt is none.
+    fn name(&self, outcome: &Outcome) -> &'static str {
+        match outcome {
+            Outcome::Done => "done",
+            Outcome::Retry { .. } if self.attempt.number < self.attempt.max => "retried",
+            Outcome::Retry { .. } | Outcome::Dead { .. } => "dead",
+            Outcome::Snoozed { .. } | Outcome::NotBegun => "snoozed",
+            Outcome::Interrupted => "interrupted",
+        }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         if !self.ended {
+            self.watch.end("interrupted");
             self.shared.end(&self.lease, Outcome::Interrupted);
         }
     }

@@ -8,8 +8,10 @@ use api::{ApiConfig, AppState, LinkNews};
 use common::{
     clock::Clock,
     config::Env,
-    db, shutdown,
+    db::{self, Database},
+    shutdown,
     telemetry::{self, LogConfig},
+    traces::TraceConfig,
 };
 use sandbox::{
     postgres::{Durability, PrivatePostgres, become_ordinary_user, random_word, remember},
@@ -49,7 +51,8 @@ fn prepare(env: &Env) -> Result<std::path::PathBuf> {
 
 async fn run(mut env: Env, folder: &Path) -> Result<()> {
     env.or_set("RUST_LOG", "info,sqlx=warn,postgresql_embedded=warn");
-    telemetry::init(&LogConfig::from_env(&env)?);
+    let traces =
+        telemetry::init_with_traces(&LogConfig::from_env(&env)?, &TraceConfig::from_env(&env, "quick-checkout")?);
     let mut stop = tokio::spawn(shutdown::requested());
 
     let postgres = private_postgres(&mut env, folder).await?;
@@ -65,6 +68,7 @@ async fn run(mut env: Env, folder: &Path) -> Result<()> {
         prepared = db::prepare(&database) => prepared?,
         _ = &mut stop => return Ok(()),
     }
+    serve_metrics_and_health(&api, &worker, &database).await?;
     let listener = TcpListener::bind(api.bind_addr)
         .await
         .with_context(|| format!("can't listen on {}; set BIND_ADDR to a free address", api.bind_addr))?;
@@ -85,11 +89,28 @@ async fn run(mut env: Env, folder: &Path) -> Result<()> {
         let _ = stopping.send(true);
     });
     served?;
+    traces.end().await;
     database.close().await;
     if let Some(postgres) = postgres {
         postgres.stop().await?;
     }
     eprintln!("stopped");
+    Ok(())
+}
+
+/// Where `METRICS_ADDR` and `HEALTH_ADDR` ask for it, as the production binaries do.
+async fn serve_metrics_and_health(api: &ApiConfig, worker: &WorkerConfig, database: &Database) -> Result<()> {
+    let bind = async |name, address| {
+        TcpListener::bind(address)
+            .await
+            .with_context(|| format!("can't listen on {address}; set {name} to a free address"))
+    };
+    if let Some(address) = api.metrics_addr {
+        tokio::spawn(api::serve_metrics(bind("METRICS_ADDR", address).await?, database.clone()));
+    }
+    if let Some(address) = worker.health_addr {
+        tokio::spawn(worker::serve_health(bind("HEALTH_ADDR", address).await?, database.clone()));
+    }
     Ok(())
 }
 

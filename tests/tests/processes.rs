@@ -11,18 +11,23 @@ use tokio::net::TcpListener;
 
 const SECRET: &str = "whsec_processes";
 
-struct Shop {
-    database: TestDatabase,
+/// Its port was free a moment ago.
+pub(crate) async fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+/// A product's surroundings, for real processes to be started in.
+pub(crate) struct Shop {
+    pub(crate) database: TestDatabase,
     stripe: StandIn,
-    http: reqwest::Client,
+    pub(crate) http: reqwest::Client,
     address: SocketAddr,
 }
 
 impl Shop {
-    async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         let database = TestDatabase::create().await;
-        // A port that was free a moment ago.
-        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let address = free_address().await;
         let stripe = StandIn::start(StandInConfig {
             bind_addr: "127.0.0.1:0".parse().unwrap(),
             webhook_url: Some(format!("http://{address}/api/webhooks/stripe")),
@@ -36,7 +41,7 @@ impl Shop {
         Self { database, stripe, http, address }
     }
 
-    fn api_variables(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn api_variables(&self) -> Vec<(&'static str, String)> {
         vec![
             ("DATABASE_URL", self.database.url.clone()),
             ("API_KEY", "key".to_owned()),
@@ -47,7 +52,7 @@ impl Shop {
         ]
     }
 
-    fn worker_variables(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn worker_variables(&self) -> Vec<(&'static str, String)> {
         vec![
             ("DATABASE_URL", self.database.url.clone()),
             ("PUBLIC_URL", format!("http://{}", self.address)),
@@ -56,7 +61,7 @@ impl Shop {
         ]
     }
 
-    async fn api(&self) -> Process {
+    pub(crate) async fn api(&self) -> Process {
         let mut api = Process::start("api", self.api_variables()).await;
         api.says("api is listening").await;
         api
@@ -68,22 +73,22 @@ impl Shop {
         worker
     }
 
-    async fn call(&self, request: reqwest::RequestBuilder) -> (u16, Value) {
+    pub(crate) async fn call(&self, request: reqwest::RequestBuilder) -> (u16, Value) {
         let response = request.header("x-api-key", "key").send().await.unwrap();
         (response.status().as_u16(), response.json().await.unwrap())
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    async fn cart(&self) -> String {
+    pub(crate) async fn cart(&self) -> String {
         let (status, body) = self.call(self.http.post(self.url("/api/carts")).json(&a_cart())).await;
         assert_eq!(status, 201, "{body}");
         body["data"]["id"].as_str().unwrap().to_owned()
     }
 
-    async fn link(&self, id: &str) -> (u16, Value) {
+    pub(crate) async fn link(&self, id: &str) -> (u16, Value) {
         self.call(self.http.post(self.url(&format!("/api/carts/{id}/payment-link")))).await
     }
 

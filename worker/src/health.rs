@@ -1,20 +1,32 @@
 //! Whether this worker lives, and whether it can work; only where `HEALTH_ADDR` asks for it.
 
-use axum::{Router, extract::State, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
 use common::{
     db::{self, Database},
+    metrics::{CONTENT_TYPE, Scrape},
     operations,
 };
 use tokio::net::TcpListener;
 
-/// Serves `/healthz` and `/readyz` until the process ends.
+/// Serves `/healthz`, `/readyz` and `/metrics` until the process ends. From the call on this process records.
 ///
 /// # Errors
 /// If the listener fails.
-pub async fn serve(listener: TcpListener, database: Database) -> std::io::Result<()> {
+pub fn serve(listener: TcpListener, database: Database) -> impl Future<Output = std::io::Result<()>> + Send + use<> {
+    let metrics = Router::new().route("/metrics", get(metrics)).with_state(Scrape::new(database.clone()));
     let router =
         Router::new().route("/healthz", get(|| async { "alive\n" })).route("/readyz", get(ready)).with_state(database);
-    axum::serve(listener, router).await
+    async move { axum::serve(listener, router.merge(metrics)).await }
+}
+
+async fn metrics(State(scrape): State<Scrape>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], scrape.text().await)
 }
 
 /// Ready is a worker that reaches Postgres, while what is to run by the clock

@@ -8,6 +8,7 @@ use common::{
     config::{ConfigError, Env},
     db, shutdown,
     telemetry::{self, LogConfig},
+    traces::TraceConfig,
 };
 use tokio::net::TcpListener;
 use worker::{CommandLine, WorkerConfig};
@@ -35,7 +36,10 @@ async fn answer(command: CommandLine) -> Result<ExitCode, Box<dyn std::error::Er
 
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let env = Env::of_process();
-    telemetry::init(&LogConfig::from_env(&env)?);
+    let traces = telemetry::init_with_traces(
+        &LogConfig::from_env(&env)?,
+        &TraceConfig::from_env(&env, "quick-checkout-worker")?,
+    );
     let config = WorkerConfig::from_env(&env)?;
     let database = db::from_env(&env, worker::connections(config.concurrency))?;
 
@@ -57,5 +61,6 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         let _ = stop.await;
     })
     .await;
+    traces.end().await;
     Ok(())
 }

@@ -29,6 +29,9 @@ use stripe_checkout::{
     },
 };
 use stripe_client_core::{RequestBuilder, StripeMethod, StripeRequest, VERSION};
+use tracing::Instrument;
+
+use crate::watched::Call;
 
 /// Longer than Stripe takes on a bad day, shorter than a job may.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -267,6 +270,7 @@ impl Stripe {
         idempotency_key: Option<&str>,
     ) -> Result<T, StripeError> {
         let request = self.http_request(request, idempotency_key)?;
+        let call = Call::begin(request.method(), request.uri().path());
         let answer = tokio::time::timeout(TIMEOUT, async {
             let response = self.http.request(request).await.map_err(|error| StripeError::NoAnswer(whole(&error)))?;
             let (head, body) = response.into_parts();
@@ -275,9 +279,11 @@ impl Stripe {
                 .await
                 .map_err(|error| StripeError::NoAnswer(error.to_string()))?;
             Ok((head.status, head.headers, body.to_bytes()))
-        });
+        })
+        .instrument(call.span());
         let (status, headers, body) =
             answer.await.unwrap_or_else(|_| Err(StripeError::NoAnswer(format!("nothing for {TIMEOUT:?}"))))?;
+        call.answered(status);
         if !status.is_success() {
             let error = sort_error(status, &headers, &body);
             if let StripeError::RateLimited { retry_after } = error {

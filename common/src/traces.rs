@@ -1,0 +1,242 @@
+//! Traces for OpenTelemetry, off unless `OTEL_EXPORTER_OTLP_ENDPOINT` says where they go.
+//!
+//! A request, the attempts of its job and the calls they make are spans of one
+//! trace. They are `tracing` spans of a target of their own, which logs leave out.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use opentelemetry::{
+    Context, KeyValue,
+    propagation::TextMapPropagator,
+    trace::{TraceContextExt, TracerProvider},
+};
+use opentelemetry_http::{HttpClient, HttpError};
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_sdk::{
+    Resource,
+    propagation::TraceContextPropagator,
+    trace::{SdkTracer, SdkTracerProvider},
+};
+use queue::telemetry::Carrier;
+use tokio::runtime::Handle;
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+use crate::config::{ConfigError, Env};
+
+pub use queue::telemetry::SPAN_TARGET;
+
+/// How long the collector may take for one batch.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the end of a process waits for its last spans.
+const LAST_SPANS: Duration = Duration::from_secs(5);
+/// No answer of a collector that matters is larger.
+const ANSWER_BYTES: usize = 64 * 1024;
+/// The header, and what jobs carry (<https://www.w3.org/TR/trace-context/>).
+pub const TRACEPARENT: &str = "traceparent";
+
+/// Where traces go, and whose they are.
+#[derive(Debug, Clone)]
+pub struct TraceConfig {
+    endpoint: Option<String>,
+    service: String,
+}
+
+impl TraceConfig {
+    /// Reads `OTEL_EXPORTER_OTLP_ENDPOINT` and `OTEL_SERVICE_NAME`. OpenTelemetry's
+    /// library reads more of its standard variables; those that it would silently
+    /// take for another value are checked here.
+    ///
+    /// # Errors
+    /// The first that is malformed.
+    pub fn from_env(env: &Env, service: &str) -> Result<Self, ConfigError> {
+        const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+        let service = env.get("OTEL_SERVICE_NAME").unwrap_or(service).to_owned();
+        if env.get(ENDPOINT).is_none() {
+            return Ok(Self { endpoint: None, service });
+        }
+        let base = env.web_address(ENDPOINT, "")?;
+        let endpoint = format!("{base}/v1/traces");
+        if endpoint.parse::<Uri>().is_err() {
+            let takes = "the address of a collector such as http://localhost:4318";
+            return Err(ConfigError::Malformed { name: ENDPOINT, value: format!("{base:?}"), takes });
+        }
+        let checked =
+            |name, takes, fits: fn(&str) -> bool| env.parse_or(name, (), takes, |text| fits(text).then_some(()));
+        checked("OTEL_EXPORTER_OTLP_PROTOCOL", "`http/protobuf`", |text| text == "http/protobuf")?;
+        checked("OTEL_TRACES_SAMPLER", "a sampler such as parentbased_traceidratio", is_sampler)?;
+        checked("OTEL_TRACES_SAMPLER_ARG", "a number from 0 to 1", |text| {
+            text.parse().is_ok_and(|share: f64| (0.0..=1.0).contains(&share))
+        })?;
+        Ok(Self { endpoint: Some(endpoint), service })
+    }
+
+    /// Starts exporting, if there is somewhere to export to.
+    pub(crate) fn start(&self) -> Option<(Traces, SdkTracer)> {
+        let endpoint = self.endpoint.as_deref()?;
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_http_client(Collector::new())
+            .with_endpoint(endpoint)
+            .with_protocol(Protocol::HttpBinary)
+            .with_timeout(TIMEOUT)
+            .build()
+            .inspect_err(|error| tracing::error!(%error, "no traces"))
+            .ok()?;
+        let resource = Resource::builder()
+            .with_service_name(self.service.clone())
+            .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+            .build();
+        let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
+        queue::telemetry::carry_traces(Carrier { current, continue_from });
+        let tracer = provider.tracer("quick-checkout");
+        Some((Traces(Some(provider)), tracer))
+    }
+}
+
+fn is_sampler(text: &str) -> bool {
+    let kind = text.strip_prefix("parentbased_").unwrap_or(text);
+    matches!(kind, "always_on" | "always_off" | "traceidratio")
+}
+
+/// The export of a process; without a collector it does nothing.
+#[derive(Debug, Default)]
+pub struct Traces(Option<SdkTracerProvider>);
+
+impl Traces {
+    /// Sends what is left, for at most five seconds.
+    pub async fn end(self) {
+        let Some(provider) = self.0 else { return };
+        // It waits for its own thread, which needs this runtime to reach the collector.
+        let ended = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(LAST_SPANS)).await;
+        if !matches!(ended, Ok(Ok(()))) {
+            tracing::warn!("the collector did not take the last spans in time");
+        }
+    }
+}
+
+/// Makes `span`, which has not begun, a part of the trace that a `traceparent` names.
+/// One that can't be read begins a trace of its own.
+pub fn continue_from(span: &Span, traceparent: &str) {
+    if span.is_disabled() {
+        return;
+    }
+    let carrier = HashMap::from([(TRACEPARENT.to_owned(), traceparent.to_owned())]);
+    let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &carrier);
+    if context.span().span_context().is_valid() {
+        let _ = span.set_parent(context);
+    }
+}
+
+/// The current span, as a `traceparent`.
+fn current() -> Option<String> {
+    let context = Span::current().context();
+    let mut carrier = HashMap::new();
+    TraceContextPropagator::new().inject_context(&context, &mut carrier);
+    carrier.remove(TRACEPARENT)
+}
+
+/// The way to the collector. OpenTelemetry's exporter has a thread of its own and
+/// no client that this product has anyway; the requests run on our runtime.
+#[derive(Debug)]
+struct Collector {
+    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    runtime: Handle,
+    away: Arc<AtomicBool>,
+}
+
+impl Collector {
+    fn new() -> Self {
+        let connector = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
+        let http = Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(30)).build(connector);
+        Self { http, runtime: Handle::current(), away: Arc::default() }
+    }
+}
+
+impl HttpClient for Collector {
+    // What `#[async_trait]` makes of `async fn send_bytes`.
+    fn send_bytes<'client, 'sent>(
+        &'client self,
+        request: Request<Bytes>,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'sent>>
+    where
+        'client: 'sent,
+        Self: 'sent,
+    {
+        let (http, away) = (self.http.clone(), self.away.clone());
+        let sending = self.runtime.spawn(async move {
+            let sent = tokio::time::timeout(TIMEOUT, send(&http, request)).await;
+            let sent = sent.unwrap_or_else(|_| Err(format!("no answer for {TIMEOUT:?}").into()));
+            say(&away, &sent);
+            sent
+        });
+        Box::pin(async move { sending.await? })
+    }
+}
+
+async fn send(
+    http: &Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    request: Request<Bytes>,
+) -> Result<Response<Bytes>, HttpError> {
+    let (head, body) = http.request(request.map(Full::from)).await?.into_parts();
+    let body = Limited::new(body, ANSWER_BYTES).collect().await?.to_bytes();
+    Ok(Response::from_parts(head, body))
+}
+
+/// Says once that spans are lost, and once that they are not any more.
+fn say(away: &AtomicBool, sent: &Result<Response<Bytes>, HttpError>) {
+    let why = match sent {
+        Ok(response) if response.status().is_success() => None,
+        Ok(response) => Some(format!("it answered {}", response.status())),
+        Err(error) => Some(error.to_string()),
+    };
+    let was_away = away.swap(why.is_some(), Ordering::Relaxed);
+    match why {
+        Some(why) if !was_away => tracing::warn!(why, "the trace collector does not take spans; they are lost"),
+        None if was_away => tracing::info!("the trace collector takes spans again"),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traces_are_off_until_somebody_says_where_they_go() {
+        let off = TraceConfig::from_env(&Env::of([("OTEL_TRACES_SAMPLER", "sometimes")]), "shop").unwrap();
+        assert_eq!((off.endpoint, off.service.as_str()), (None, "shop"));
+        let on = Env::of([("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318/"), ("OTEL_SERVICE_NAME", "mine")]);
+        let on = TraceConfig::from_env(&on, "shop").unwrap();
+        assert_eq!((on.endpoint.as_deref(), on.service.as_str()), (Some("http://collector:4318/v1/traces"), "mine"));
+    }
+
+    #[test]
+    fn what_is_malformed_is_named() {
+        let error = |name: &'static str, value: &str| {
+            let mut env = Env::of([(name, value)]);
+            env.or_set("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318");
+            TraceConfig::from_env(&env, "shop").unwrap_err().to_string()
+        };
+        assert!(error("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318").starts_with("OTEL_EXPORTER_OTLP_ENDPOINT is "));
+        assert!(error("OTEL_EXPORTER_OTLP_ENDPOINT", "http://:a").starts_with("OTEL_EXPORTER_OTLP_ENDPOINT is "));
+        assert!(error("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc").starts_with(r#"OTEL_EXPORTER_OTLP_PROTOCOL is "grpc""#));
+        assert!(error("OTEL_TRACES_SAMPLER", "sometimes").starts_with("OTEL_TRACES_SAMPLER is "));
+        assert!(error("OTEL_TRACES_SAMPLER_ARG", "2").starts_with("OTEL_TRACES_SAMPLER_ARG is "));
+    }
+}

@@ -1,0 +1,182 @@
+//! A trace follows a request into its job, over two processes, to a collector.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use axum::{Router, body::Bytes, extract::State, routing::post};
+use nix::sys::signal::Signal;
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::ExportTraceServiceRequest,
+    common::v1::{KeyValue, any_value::Value as AnyValue},
+    trace::v1::Span,
+};
+use prost::Message;
+use serde_json::Value;
+use tests::{eventually, processes::Process};
+use tokio::net::TcpListener;
+
+use crate::processes::{Shop, free_address};
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const CLIENT_SPAN: &str = "00f067aa0ba902b7";
+
+/// Takes OTLP over HTTP and keeps what it got: whose span, and the span.
+#[derive(Debug, Clone, Default)]
+struct Collector {
+    spans: Arc<Mutex<Vec<(String, Span)>>>,
+}
+
+impl Collector {
+    async fn open() -> (Self, SocketAddr) {
+        let collector = Self::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/v1/traces", post(take)).with_state(collector.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (collector, address)
+    }
+
+    fn all(&self) -> Vec<(String, Span)> {
+        self.spans.lock().unwrap().clone()
+    }
+
+    /// The span of this name in the client's trace.
+    fn find(&self, name: &str) -> Option<(String, Span)> {
+        self.all().into_iter().find(|(_, span)| span.name == name && hex(&span.trace_id) == TRACE)
+    }
+}
+
+async fn take(State(collector): State<Collector>, body: Bytes) {
+    let request = ExportTraceServiceRequest::decode(body).expect("OTLP");
+    for of_resource in request.resource_spans {
+        let resource = of_resource.resource.unwrap_or_default();
+        let service = text(&resource.attributes, "service.name");
+        let spans = of_resource.scope_spans.into_iter().flat_map(|of_scope| of_scope.spans);
+        collector.spans.lock().unwrap().extend(spans.map(|span| (service.clone(), span)));
+    }
+}
+
+fn text(attributes: &[KeyValue], name: &str) -> String {
+    let found = attributes.iter().find(|attribute| attribute.key == name);
+    match found.and_then(|attribute| attribute.value.clone()).and_then(|value| value.value) {
+        Some(AnyValue::StringValue(text)) => text,
+        Some(AnyValue::IntValue(number)) => number.to_string(),
+        other => panic!("{name} is {other:?} among {attributes:?}"),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Exports often, so that nobody waits, or seldom, so that only the end of the process does.
+fn exporting(mut variables: Vec<(&'static str, String)>, to: SocketAddr, every_ms: u32) -> Vec<(&'static str, String)> {
+    variables.push(("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{to}")));
+    variables.push(("OTEL_BSP_SCHEDULE_DELAY", every_ms.to_string()));
+    variables
+}
+
+#[tokio::test]
+async fn one_trace_leads_from_the_client_through_the_request_and_its_job_to_stripe() {
+    let shop = Shop::open().await;
+    let (collector, address) = Collector::open().await;
+    let mut api = Process::start("api", exporting(shop.api_variables(), address, 50)).await;
+    let mut worker = Process::start("worker", exporting(shop.worker_variables(), address, 50)).await;
+    api.says("api is listening").await;
+    worker.says("worker is working").await;
+
+    let id = shop.cart().await;
+    let request = shop.http.post(shop.url(&format!("/api/carts/{id}/payment-link")));
+    let traceparent = format!("00-{TRACE}-{CLIENT_SPAN}-01");
+    let request = request.header("traceparent", traceparent).header("x-request-id", "mine");
+    let (status, link) = shop.call(request).await;
+    assert_eq!(status, 200, "{link}");
+
+    let names = ["POST /api/carts/{id}/payment-link", "create_payment_link", "stripe create"];
+    eventually("the collector has the whole trace", async || names.iter().all(|name| collector.find(name).is_some()))
+        .await;
+    let [(serving, request), (working, job), (calling, call)] = names.map(|name| collector.find(name).unwrap());
+    assert_eq!((serving.as_str(), working.as_str()), ("quick-checkout-api", "quick-checkout-worker"));
+    assert_eq!(calling, working);
+    assert_eq!(hex(&request.parent_span_id), CLIENT_SPAN);
+    assert_eq!(job.parent_span_id, request.span_id);
+    assert_eq!(call.parent_span_id, job.span_id);
+    assert_eq!(text(&request.attributes, "http.response.status_code"), "200");
+    assert_eq!(text(&request.attributes, "request.id"), "mine");
+    assert_eq!(text(&job.attributes, "job.queue"), "payment-links");
+    assert_eq!(text(&job.attributes, "job.attempt"), "1");
+    assert_eq!(text(&job.attributes, "job.outcome"), "done");
+    assert_eq!(text(&call.attributes, "stripe.operation"), "create");
+    assert_eq!(text(&call.attributes, "http.response.status_code"), "200");
+
+    // The request that made the cart is a trace of its own.
+    let cart = collector.all().into_iter().find(|(_, span)| span.name == "POST /api/carts").unwrap().1;
+    assert!(cart.parent_span_id.is_empty() && hex(&cart.trace_id) != TRACE);
+    let token = link["data"]["recoveryUrl"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+    let everything = format!("{:?}", collector.all());
+    for word in ["ada", "Ada", "Teapot", &token, &id, "cs_test", "sk_test"] {
+        assert!(!everything.contains(word), "{word}");
+    }
+}
+
+#[tokio::test]
+async fn the_last_spans_are_sent_before_the_end_and_logs_stay_as_they_are() {
+    let shop = Shop::open().await;
+    let (collector, address) = Collector::open().await;
+    let mut api = Process::start("api", exporting(shop.api_variables(), address, 600_000)).await;
+    api.says("api is listening").await;
+    shop.cart().await;
+    assert_eq!(shop.http.get(shop.url("/healthz")).send().await.unwrap().status(), 200);
+    api.signal(Signal::SIGTERM);
+    assert_eq!(api.ends().await, Some(0));
+    let spans = collector.all();
+    let names: Vec<&str> = spans.iter().map(|(_, span)| span.name.as_str()).collect();
+    assert_eq!(names, ["POST /api/carts"], "and probes are none");
+
+    let mut requests = 0;
+    while let Some(line) = api.next_line().await {
+        let line: Value = serde_json::from_str(&line).expect("every line is JSON");
+        assert!(line.get("span").is_none() && line.get("spans").is_none(), "{line}");
+        requests += usize::from(line["message"] == "request");
+    }
+    assert_eq!(requests, 1);
+}
+
+#[tokio::test]
+async fn a_collector_that_is_away_is_told_of_and_harms_nothing() {
+    let shop = Shop::open().await;
+    let nobody = free_address().await;
+    let mut api = Process::start("api", exporting(shop.api_variables(), nobody, 50)).await;
+    api.says("api is listening").await;
+    shop.cart().await;
+    api.says("the trace collector does not take spans").await;
+    shop.cart().await;
+    api.signal(Signal::SIGTERM);
+    assert_eq!(api.ends().await, Some(0));
+}
+
+#[tokio::test]
+async fn without_a_collector_jobs_carry_no_trace() {
+    let shop = Shop::open().await;
+    let _api = shop.api().await;
+    let id = shop.cart().await;
+    let request = shop.http.post(shop.url(&format!("/api/carts/{id}/payment-link")));
+    let request = request.header("traceparent", format!("00-{TRACE}-{CLIENT_SPAN}-01"));
+    assert_eq!(shop.call(request.header("prefer", "respond-async")).await.0, 202);
+    let carried: Vec<Option<String>> =
+        sqlx::query_scalar("select trace_context from jobs").fetch_all(&shop.database.pool(1)).await.unwrap();
+    assert_eq!(carried, [None]);
+}
+
+#[tokio::test]
+async fn a_malformed_address_of_a_collector_ends_the_start() {
+    let shop = Shop::open().await;
+    for (binary, mut variables) in [("api", shop.api_variables()), ("worker", shop.worker_variables())] {
+        variables.push(("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318".to_owned()));
+        let mut process = Process::start(binary, variables).await;
+        process.says(&format!(r#"{binary}: OTEL_EXPORTER_OTLP_ENDPOINT is "collector:4318"; it takes"#)).await;
+        assert_eq!(process.ends().await, Some(1));
+    }
+}
