@@ -160,6 +160,15 @@ impl Connection {
         }
     }
 
+    /// Makes nothing of it last, and returns when Postgres has let go of its locks;
+    /// dropping the connection does so a moment later.
+    pub async fn rollback(self) -> sqlx::Result<()> {
+        match self.held {
+            Held::Bare(_) => Ok(()),
+            Held::Transaction(transaction) => transaction.rollback().await,
+        }
+    }
+
     /// The connection beneath, for what sqlx offers on its own type alone (migrations).
     /// Statements with parameters go through `Connection`.
     pub fn inner(&mut self) -> &mut PgConnection {

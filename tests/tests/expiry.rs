@@ -100,7 +100,7 @@ async fn a_cart_that_somebody_holds_is_left_for_the_next_time() {
     carts::lock(&mut holder, &held.parse().unwrap()).await.unwrap();
     assert_eq!(expiry::expire_older_than(&database, cutoff, app.now()).await.unwrap(), 1);
     assert_eq!(app.show(&free).await["status"], "expired");
-    drop(holder);
+    holder.rollback().await.unwrap();
     assert_eq!(expiry::expire_older_than(&database, cutoff, app.now()).await.unwrap(), 1);
     assert_eq!(app.show(&held).await["status"], "expired");
 }

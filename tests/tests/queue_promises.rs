@@ -26,7 +26,7 @@ async fn a_key_taken_twice_in_one_transaction_is_already_queued() {
 
     let mut tx = transaction(&pool).await;
     queue::enqueue(&mut tx, &probe(Act::Succeed)).await.unwrap();
-    drop(tx);
+    tx.rollback().await.unwrap();
     assert_eq!(count(&pool, "true").await, 3, "what is rolled back was never queued");
 
     // Finished, the key is free again.
