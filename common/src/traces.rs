@@ -72,7 +72,7 @@ impl TraceConfig {
         }
         let base = env.web_address(ENDPOINT, "")?;
         let endpoint = format!("{base}/v1/traces");
-        if endpoint.parse::<Uri>().is_err() {
+        if !can_be_reached(&endpoint) {
             let takes = "the address of a collector such as http://localhost:4318";
             return Err(ConfigError::Malformed { name: ENDPOINT, value: format!("{base:?}"), takes });
         }
@@ -107,6 +107,14 @@ impl TraceConfig {
         let tracer = provider.tracer("quick-checkout");
         Some((Traces(Some(provider)), tracer))
     }
+}
+
+/// Whether it names a host and, after a colon, a port.
+fn can_be_reached(endpoint: &str) -> bool {
+    endpoint.parse::<Uri>().is_ok_and(|uri| {
+        let authority = uri.authority().map(|authority| (authority.host(), authority.as_str(), authority.port()));
+        authority.is_some_and(|(host, whole, port)| !host.is_empty() && (host == whole || port.is_some()))
+    })
 }
 
 fn is_sampler(text: &str) -> bool {
@@ -234,7 +242,9 @@ mod tests {
             TraceConfig::from_env(&env, "shop").unwrap_err().to_string()
         };
         assert!(error("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318").starts_with("OTEL_EXPORTER_OTLP_ENDPOINT is "));
-        assert!(error("OTEL_EXPORTER_OTLP_ENDPOINT", "http://:a").starts_with("OTEL_EXPORTER_OTLP_ENDPOINT is "));
+        for no_address in ["http://:4318", "http://collector:port", "http://a b", "ftp://collector"] {
+            assert!(error("OTEL_EXPORTER_OTLP_ENDPOINT", no_address).starts_with("OTEL_EXPORTER_OTLP_ENDPOINT is "));
+        }
         assert!(error("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc").starts_with(r#"OTEL_EXPORTER_OTLP_PROTOCOL is "grpc""#));
         assert!(error("OTEL_TRACES_SAMPLER", "sometimes").starts_with("OTEL_TRACES_SAMPLER is "));
         assert!(error("OTEL_TRACES_SAMPLER_ARG", "2").starts_with("OTEL_TRACES_SAMPLER_ARG is "));

@@ -19,7 +19,7 @@ pub(crate) async fn free_address() -> SocketAddr {
 /// A product's surroundings, for real processes to be started in.
 pub(crate) struct Shop {
     pub(crate) database: TestDatabase,
-    stripe: StandIn,
+    pub(crate) stripe: StandIn,
     pub(crate) http: reqwest::Client,
     address: SocketAddr,
 }

@@ -10,9 +10,10 @@ use nix::sys::signal::Signal;
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{KeyValue, any_value::Value as AnyValue},
-    trace::v1::Span,
+    trace::v1::{Span, status::StatusCode},
 };
 use prost::Message;
+use sandbox::stripe::{Fault, Operation};
 use serde_json::Value;
 use tests::{eventually, processes::Process};
 use tokio::net::TcpListener;
@@ -118,6 +119,36 @@ async fn one_trace_leads_from_the_client_through_the_request_and_its_job_to_stri
     let everything = format!("{:?}", collector.all());
     for word in ["ada", "Ada", "Teapot", &token, &id, "cs_test", "sk_test"] {
         assert!(!everything.contains(word), "{word}");
+    }
+}
+
+#[tokio::test]
+async fn each_attempt_is_a_child_of_the_request() {
+    let shop = Shop::open().await;
+    let (collector, address) = Collector::open().await;
+    let mut api = Process::start("api", exporting(shop.api_variables(), address, 50)).await;
+    let mut worker = Process::start("worker", exporting(shop.worker_variables(), address, 50)).await;
+    api.says("api is listening").await;
+    worker.says("worker is working").await;
+    shop.stripe.fail_next(Operation::Create, Fault::HtmlBadGateway);
+    let id = shop.cart().await;
+    assert_eq!(shop.link(&id).await.0, 200);
+
+    let named = |name: &str| -> Vec<Span> {
+        collector.all().into_iter().map(|(_, span)| span).filter(|span| span.name == name).collect()
+    };
+    eventually("both attempts are there", async || named("create_payment_link").len() == 2).await;
+    let (mut attempts, calls) = (named("create_payment_link"), named("stripe create"));
+    attempts.sort_by_key(|attempt| attempt.start_time_unix_nano);
+    let outcome = |attempt: &Span| (text(&attempt.attributes, "job.attempt"), text(&attempt.attributes, "job.outcome"));
+    assert_eq!(outcome(&attempts[0]), ("1".to_owned(), "retried".to_owned()));
+    assert_eq!(outcome(&attempts[1]), ("2".to_owned(), "done".to_owned()));
+    assert_eq!(attempts[0].status.as_ref().map(|status| status.code()), Some(StatusCode::Error));
+    eventually("the request is there", async || named("POST /api/carts/{id}/payment-link").len() == 1).await;
+    let request = named("POST /api/carts/{id}/payment-link").remove(0);
+    for attempt in &attempts {
+        assert_eq!((&attempt.trace_id, &attempt.parent_span_id), (&request.trace_id, &request.span_id));
+        assert!(calls.iter().any(|call| call.parent_span_id == attempt.span_id));
     }
 }
 
