@@ -33,7 +33,7 @@ impl Job for NoOp {
 /// to the workers as data: apalis 1.0's `concurrency` drops that.)
 static RAN: AtomicI64 = AtomicI64::new(0);
 
-async fn no_op(_: NoOp) {
+pub(crate) async fn no_op(_: NoOp) {
     RAN.fetch_add(1, Ordering::Relaxed);
 }
 

@@ -1,4 +1,4 @@
-//! `cargo run --release -p bench [-- queue|expiry|analytics]`: measurements, each
+//! `cargo run --release -p bench [-- queue|expiry|analytics|retention]`: measurements, each
 //! in one run on one Postgres with default durability. Storage swings; only ratios count.
 
 mod analytics;
@@ -7,6 +7,7 @@ mod expiry;
 mod figures;
 mod http;
 mod pickup;
+mod retention;
 
 use std::process::ExitCode;
 
@@ -20,13 +21,15 @@ const ROUNDS: usize = 3;
 const USAGE: &str = "cargo run --release -p bench [-- WHAT]
   queue      the queue beside apalis-postgres; this without WHAT
   expiry     a million due carts beside plain batched updates, and the api meanwhile (about 15 minutes, 5 GB)
-  analytics  analytics and list pages at 10,000 and at 10,000,000 carts (about 10 minutes, 15 GB)";
+  analytics  analytics and list pages at 10,000 and at 10,000,000 carts (about 10 minutes, 15 GB)
+  retention  the size of the tables under a steady load (6 minutes)";
 
 #[derive(Clone, Copy)]
 enum What {
     Queue,
     Expiry,
     Analytics,
+    Retention,
 }
 
 fn main() -> ExitCode {
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         None | Some("queue") => What::Queue,
         Some("expiry") => What::Expiry,
         Some("analytics") => What::Analytics,
+        Some("retention") => What::Retention,
         Some("--help" | "-h") => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
                 What::Queue => measure_queue(&postgres).await,
                 What::Expiry => expiry::measure(&postgres).await,
                 What::Analytics => analytics::measure(&postgres).await,
+                What::Retention => retention::measure(&postgres).await,
             };
             postgres.stop().await?;
             measured

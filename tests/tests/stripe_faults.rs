@@ -100,7 +100,7 @@ async fn a_refusal_after_a_lost_answer_leaves_no_second_session() {
 async fn closing_does_not_wait_for_a_retry_that_will_not_ask() {
     let app = Setup::default().set("PAYMENT_LINK_WAIT", "100ms").start().await;
     app.stripe.fail_next(Operation::Create, Fault::ResetAfter);
-    app.stripe.fail_next(Operation::Create, Fault::RateLimited { retry_after: 600 });
+    app.stripe.fail_next(Operation::Create, Fault::Unavailable { retry_after: 600 });
     let id = app.cart().await;
     app.ask(&id).await.data(202);
     eventually("it waits for ten minutes", async || app.stripe.calls(Operation::Create) == 2).await;

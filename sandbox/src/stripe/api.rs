@@ -72,6 +72,10 @@ async fn meet(shared: &Shared, operation: Operation) -> Result<Option<Fault>, Re
             let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "Too many requests hit the API too quickly.");
             Err(([("retry-after", retry_after.to_string())], refusal).into_response())
         }
+        Some(Fault::Unavailable { retry_after }) => {
+            let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "Stripe is not available.");
+            Err(([("retry-after", retry_after.to_string())], refusal).into_response())
+        }
         Some(Fault::ResetBefore) => reset(),
         Some(Fault::Slow(duration)) => {
             tokio::time::sleep(duration).await;

@@ -29,6 +29,11 @@ pub enum Fault {
         /// Seconds to wait.
         retry_after: u64,
     },
+    /// 503 with `Retry-After`: Stripe is ill, and this one request is to wait.
+    Unavailable {
+        /// Seconds to wait.
+        retry_after: u64,
+    },
     /// 500; under an idempotency key it is stored and replayed.
     ServerError,
     /// The connection ends before anything was done.
