@@ -41,6 +41,7 @@ pub(crate) enum Outcome {
     },
     /// Could not begin for now: runs again after the delay, and the attempt does not count.
     Snoozed {
+        why: String,
         delay: Duration,
     },
     /// Can't heal.
@@ -73,7 +74,7 @@ impl Outcome {
             error.source().map_or_else(|| error.to_string(), ToString::to_string)
         };
         if let Some(snooze) = error.downcast_ref::<Snooze>() {
-            Self::Snoozed { delay: snooze.delay }
+            Self::Snoozed { why: snooze.why.clone(), delay: snooze.delay }
         } else if let Some(abort) = error.downcast_ref::<AbortError>() {
             Self::Dead { error: message(abort) }
         } else if let Some(retry) = error.downcast_ref::<RetryAfterError>() {
@@ -182,13 +183,13 @@ async fn write_other(conn: &mut Connection, batch: &[&Ended]) -> sqlx::Result<()
             attempts = jobs.attempts - ended.refund,
             run_at = now() + ended.delay_ms * interval '1 millisecond',
             lease_token = null, lease_until = null,
-            last_error = coalesce(ended.error, jobs.last_error),
+            last_error = coalesce(ended.error, ended.note, jobs.last_error),
             attempt_log = case when ended.error is null then jobs.attempt_log
                 else jobs.attempt_log || jsonb_build_object(
                     'attempt', jobs.attempts, 'startedAt', jobs.started_at, 'endedAt', now(),
                     'worker', jobs.worker, 'error', ended.error) end
-        from unnest($1::uuid[], $2::uuid[], $3::bool[], $4::smallint[], $5::bigint[], $6::text[])
-            as ended (id, token, dead, refund, delay_ms, error)
+        from unnest($1::uuid[], $2::uuid[], $3::bool[], $4::smallint[], $5::bigint[], $6::text[], $7::text[])
+            as ended (id, token, dead, refund, delay_ms, error, note)
         where jobs.id = ended.id and jobs.lease_token = ended.token
         "#,
         &columns.ids,
@@ -197,6 +198,7 @@ async fn write_other(conn: &mut Connection, batch: &[&Ended]) -> sqlx::Result<()
         &columns.refunds,
         &columns.delays,
         &columns.errors as &[Option<String>],
+        &columns.notes as &[Option<String>],
     )
     .execute(conn)
     .await?;
@@ -211,6 +213,8 @@ struct Columns {
     refunds: Vec<i16>,
     delays: Vec<i64>,
     errors: Vec<Option<String>>,
+    /// Why a run did not begin: told, but no error.
+    notes: Vec<Option<String>>,
 }
 
 impl Columns {
@@ -220,7 +224,7 @@ impl Columns {
             Outcome::Dead { error } => (true, 0, Duration::ZERO, Some(error.as_str())),
             Outcome::Interrupted => (false, 0, Duration::ZERO, Some("the worker stopped before it ended")),
             Outcome::NotBegun => (false, 1, Duration::ZERO, None),
-            Outcome::Snoozed { delay } => (false, 1, *delay, None),
+            Outcome::Snoozed { delay, .. } => (false, 1, *delay, None),
             Outcome::Done => return,
         };
         self.ids.push(ended.id);
@@ -229,6 +233,11 @@ impl Columns {
         self.refunds.push(refund);
         self.delays.push(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
         // Postgres refuses NUL in text.
-        self.errors.push(error.map(|error| error.replace('\0', "").chars().take(ERROR_CHARACTERS).collect()));
+        let text = |text: &str| text.replace('\0', "").chars().take(ERROR_CHARACTERS).collect();
+        self.errors.push(error.map(text));
+        self.notes.push(match &ended.outcome {
+            Outcome::Snoozed { why, .. } => Some(text(why)),
+            _ => None,
+        });
     }
 }

@@ -107,7 +107,6 @@ impl Database {
     pub async fn listener(&self, channel: &str) -> sqlx::Result<Option<PgListener>> {
         let Some(pool) = &self.listen_pool else { return Ok(None) };
         let mut listener = PgListener::connect_with(pool).await?;
-        listener.ignore_pool_close_event(true);
         listener.listen(channel).await?;
         Ok(Some(listener))
     }

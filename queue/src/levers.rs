@@ -58,8 +58,9 @@ pub async fn cancel(conn: &mut Connection, id: JobId) -> sqlx::Result<Pulled> {
         r#"
         update jobs
         set state = 'dead', finished_at = now(), lease_token = null, lease_until = null, last_error = $2,
-            attempt_log = attempt_log || jsonb_build_object(
+            attempt_log = case when state = 'running' then attempt_log || jsonb_build_object(
                 'attempt', attempts, 'startedAt', started_at, 'endedAt', now(), 'worker', worker, 'error', $2::text)
+                else attempt_log end
         where id = $1 and state in ('pending', 'running')
         "#,
         id,
@@ -106,7 +107,7 @@ pub struct RetriedMany {
     pub already_queued: usize,
 }
 
-/// Brings back all dead jobs that `filter` fits; in a dry run it only counts them.
+/// Brings back all dead jobs that `filter` fits; in a dry run it only counts them. Within a transaction.
 pub async fn retry_dead(conn: &mut Connection, filter: &DeadFilter, dry_run: bool) -> sqlx::Result<RetriedMany> {
     let dead = sqlx::query!(
         r#"
@@ -134,7 +135,18 @@ pub async fn retry_dead(conn: &mut Connection, filter: &DeadFilter, dry_run: boo
         .collect();
     let mut retried = 0;
     for batch in chosen.chunks(RETRY_BATCH) {
-        let rows = sqlx::query!(
+        retried += retry_batch(&mut *conn, batch).await?;
+    }
+    wake(conn, &filter.queue).await?;
+    Ok(RetriedMany { matched, retried, already_queued: matched - retried })
+}
+
+/// Answers how many came back. A job that is queued under the same key in this
+/// very moment spoils the statement; the next one sees it.
+async fn retry_batch(conn: &mut Connection, batch: &[JobId]) -> sqlx::Result<usize> {
+    loop {
+        sqlx::raw_sql("savepoint batch").execute(&mut *conn).await?;
+        let updated = sqlx::query!(
             r#"
             update jobs set state = 'pending', attempts = 0, run_at = now(), finished_at = null
             where id = any ($1) and state = 'dead'
@@ -145,12 +157,14 @@ pub async fn retry_dead(conn: &mut Connection, filter: &DeadFilter, dry_run: boo
             batch,
         )
         .execute(&mut *conn)
-        .await?
-        .rows_affected();
-        retried += usize::try_from(rows).unwrap_or(usize::MAX);
+        .await;
+        match updated {
+            Err(error) if is_taken(&error) => {
+                sqlx::raw_sql("rollback to savepoint batch").execute(&mut *conn).await?;
+            }
+            other => return Ok(usize::try_from(other?.rows_affected()).unwrap_or(usize::MAX)),
+        }
     }
-    wake(conn, &filter.queue).await?;
-    Ok(RetriedMany { matched, retried, already_queued: matched - retried })
 }
 
 /// From now on no worker takes a job of this queue; what runs goes on.

@@ -6,7 +6,7 @@
 //! fraction of a second: when somebody is told to slow down, nobody holds turns
 //! that he took before.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::postgres::types::PgInterval;
 use tokio::{
@@ -20,18 +20,20 @@ use crate::{database::Database, fetch::interval};
 const HORIZON: Duration = Duration::from_millis(100);
 /// Who would wait for longer is sent away, and should come back.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The most turns that one statement takes.
+const MOST_AT_ONCE: u32 = 1_000;
 /// Calls that left in time may arrive in a bunch: a little slower than the rate keeps the bunch below it.
 const EASE: f64 = 1.02;
 
 /// There is no turn right now.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum NoTurn {
     /// Come back after this.
     #[error("the rate is held back for {0:?}")]
     After(Duration),
-    /// Postgres could not be asked.
+    /// Postgres could not be asked; all that waited in this process are told so.
     #[error(transparent)]
-    Database(#[from] sqlx::Error),
+    Database(Arc<sqlx::Error>),
 }
 
 type Waiting = oneshot::Sender<Result<Instant, NoTurn>>;
@@ -45,21 +47,23 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// At most `per_second` calls a second, all processes together; 0 is no limit.
-    /// Its task ends with the last clone.
+    /// At most `per_second` calls a second, all processes together; 0 is no limit,
+    /// but for being held back. Its task ends with the last clone.
     pub fn start(database: Database, name: &'static str, per_second: u32) -> Self {
-        if per_second == 0 {
-            return Self { database, name, waiting: None };
-        }
         let (sender, waiting) = mpsc::unbounded_channel();
-        let bucket = Bucket {
-            database: database.clone(),
-            name,
-            spacing: Duration::from_secs_f64(EASE / f64::from(per_second)),
-            at_once: usize::try_from(per_second.div_ceil(10)).unwrap_or(1),
+        let (spacing, at_once) = match per_second {
+            0 => (Duration::ZERO, MOST_AT_ONCE),
+            _ => (Duration::from_secs_f64(EASE / f64::from(per_second)), per_second.div_ceil(10).min(MOST_AT_ONCE)),
         };
+        let at_once = usize::try_from(at_once).unwrap_or(1);
+        let bucket = Bucket { database: database.clone(), name, spacing, at_once };
         tokio::spawn(bucket.hand_out(waiting));
         Self { database, name, waiting: Some(sender) }
+    }
+
+    /// No limit and nothing shared: for a call that must not depend on Postgres.
+    pub fn none(database: Database) -> Self {
+        Self { database, name: "none", waiting: None }
     }
 
     /// Waits for the next turn.
@@ -72,7 +76,10 @@ impl RateLimit {
         if waiting.send(sender).is_err() {
             return Ok(()); // the tokio runtime is ending
         }
-        let Ok(turn) = answer.await else { return Ok(()) };
+        // Also who stands far back in this process' own line comes back later,
+        // instead of holding a slot; his place is given up with `answer`.
+        let Ok(answer) = tokio::time::timeout(PATIENCE, answer).await else { return Err(NoTurn::After(PATIENCE)) };
+        let Ok(turn) = answer else { return Ok(()) };
         tokio::time::sleep_until(turn?).await;
         Ok(())
     }
@@ -105,6 +112,10 @@ impl Bucket {
     async fn hand_out(self, mut waiting: mpsc::UnboundedReceiver<Waiting>) {
         let mut batch = Vec::with_capacity(self.at_once);
         while waiting.recv_many(&mut batch, self.at_once).await > 0 {
+            batch.retain(|turn| !turn.is_closed()); // nobody's turn is not taken
+            if batch.is_empty() {
+                continue;
+            }
             match self.turns(batch.len()).await {
                 Ok(first) => {
                     for (turn, place) in batch.drain(..).zip(0..) {
@@ -113,10 +124,7 @@ impl Bucket {
                 }
                 Err(error) => {
                     for turn in batch.drain(..) {
-                        let _ = turn.send(Err(match &error {
-                            NoTurn::After(pause) => NoTurn::After(*pause),
-                            NoTurn::Database(_) => NoTurn::Database(sqlx::Error::PoolTimedOut),
-                        }));
+                        let _ = turn.send(Err(error.clone()));
                     }
                 }
             }
@@ -127,7 +135,7 @@ impl Bucket {
     async fn turns(&self, count: usize) -> Result<Instant, NoTurn> {
         let give_up = Instant::now() + PATIENCE;
         loop {
-            match self.take(count).await? {
+            match self.take(count).await.map_err(|error| NoTurn::Database(Arc::new(error)))? {
                 Taken::From(first) => return Ok(first),
                 Taken::Wait(wait) if Instant::now() + wait > give_up => return Err(NoTurn::After(wait)),
                 Taken::Wait(wait) => tokio::time::sleep(wait.saturating_sub(HORIZON / 2)).await,

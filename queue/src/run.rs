@@ -119,7 +119,9 @@ impl Running {
             Outcome::Retry { error, delay } => {
                 tracing::warn!(job = %self.lease.id, kind = J::KIND, error, ?delay, "job failed, it is tried again");
             }
-            Outcome::Snoozed { delay } => tracing::debug!(job = %self.lease.id, kind = J::KIND, ?delay, "job waits"),
+            Outcome::Snoozed { delay, .. } => {
+                tracing::debug!(job = %self.lease.id, kind = J::KIND, ?delay, "job waits")
+            }
             _ => {}
         }
         self.ended = true;

@@ -270,7 +270,7 @@ impl Shared {
         }
         let Some(lost) = held.remove(&id) else { return };
         if !lost.ended {
-            tracing::warn!(job = %id, "lost the lease of a running job; it is dropped here and runs elsewhere");
+            tracing::warn!(job = %id, "lost the lease of a running job: it was cancelled, or runs elsewhere; it is dropped here");
             lost.cancel.cancel();
             self.running.fetch_sub(1, Ordering::AcqRel);
             self.wake.notify_one();

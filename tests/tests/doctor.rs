@@ -46,7 +46,7 @@ async fn each_planted_fault_is_named_and_nothing_else() {
     assert_eq!(problems(&findings(&app, &fast).await), ["clock"]);
 
     // 3. There is no room for a worker's connections.
-    sql(&app, &format!("alter database {} connection limit 14", app.database.name)).await;
+    sql(&app, &format!("alter database {} connection limit 3", app.database.name)).await;
     assert_eq!(problems(&findings(&app, &clock).await), ["connections"]);
     sql(&app, &format!("alter database {} connection limit -1", app.database.name)).await;
 
@@ -72,7 +72,9 @@ async fn each_planted_fault_is_named_and_nothing_else() {
     // 6. A job died today; one that died last week is only told.
     sql(&app, "update jobs set state = 'dead', finished_at = now()").await;
     assert_eq!(problems(&findings(&app, &clock).await), ["dead jobs"]);
-    sql(&app, "update jobs set finished_at = now() - interval '7 days'").await;
+    sql(&app, "update jobs set last_error = 'Stripe refused it: no'").await;
+    assert_eq!(problems(&findings(&app, &clock).await), [""; 0], "that is ordinary business");
+    sql(&app, "update jobs set last_error = null, finished_at = now() - interval '7 days'").await;
     assert_eq!(problems(&findings(&app, &clock).await), [""; 0]);
 
     // 7. Stripe does not know the key. (LISTEN lost behind a pooler: see pooler.rs.)

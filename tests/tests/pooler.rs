@@ -79,7 +79,7 @@ impl Shop {
     }
 }
 
-/// Forty shoppers at once over four server connections, an empty database that
+/// Twenty-four shoppers at once over four server connections, an empty database that
 /// is migrated through the pooler, schedules every second: nothing may depend on a session.
 #[tokio::test]
 async fn everything_works_without_listen() {
@@ -87,7 +87,7 @@ async fn everything_works_without_listen() {
     let Some(pooler) = Pooler::start(&template).await else { return };
     let database = template.empty().await;
     let shop = std::sync::Arc::new(open(&pooler.url(&database), &[("QUEUE_LISTEN", "off".to_owned())]).await);
-    let shoppers: Vec<_> = (0..40)
+    let shoppers: Vec<_> = (0..24)
         .map(|_| {
             let shop = shop.clone();
             tokio::spawn(async move { shop.sell().await })
@@ -97,9 +97,9 @@ async fn everything_works_without_listen() {
         shopper.await.unwrap();
     }
     let summary = shop.get("/api/analytics?period=7d").await["summary"].clone();
-    assert_eq!((&summary["totalAbandoned"], &summary["totalRecovered"]), (&json!(40), &json!(40)));
-    assert_eq!(shop.get("/api/carts?status=recovered").await["pagination"]["total"], json!(40));
-    assert_eq!(shop.stripe.sessions().len(), 40);
+    assert_eq!((&summary["totalAbandoned"], &summary["totalRecovered"]), (&json!(24), &json!(24)));
+    assert_eq!(shop.get("/api/carts?status=recovered").await["pagination"]["total"], json!(24));
+    assert_eq!(shop.stripe.sessions().len(), 24);
 
     let mut direct = PgConnection::connect(&database.url).await.unwrap();
     let pool = database.pool(1);

@@ -219,6 +219,11 @@ async fn what_is_wrong_at_the_start_is_said_in_one_line() {
         ),
         (
             "worker",
+            with(worker.clone(), "EXPIRY_SCHEDULE", "0 0 0 30 2 *"),
+            r#"worker: EXPIRY_SCHEDULE is "0 0 0 30 2 *" (it never comes)"#,
+        ),
+        (
+            "worker",
             with(worker.clone(), "STRIPE_RATE", "fast"),
             r#"worker: STRIPE_RATE is "fast"; it takes calls a second"#,
         ),

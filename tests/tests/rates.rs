@@ -55,9 +55,30 @@ async fn who_is_held_back_is_held_back_everywhere() {
     // Nobody keeps a slot busy for a long pause: he is told to come back.
     one.hold_back(Duration::from_secs(600)).await.unwrap();
     assert!(matches!(two.turn().await, Err(queue::NoTurn::After(wait)) if wait > Duration::from_secs(590)));
-    // Other rates go on, and so does what has none.
+    // So is who has no limit of his own; other rates go on.
+    assert!(RateLimit::start(reach(), "test", 0).turn().await.is_err());
     RateLimit::start(reach(), "other", 100).turn().await.unwrap();
-    RateLimit::start(reach(), "test", 0).turn().await.unwrap();
+    RateLimit::start(reach(), "another", 0).turn().await.unwrap();
+}
+
+/// Who would stand in line for long is sent away, and takes nobody's turn by having stood there.
+#[tokio::test]
+async fn a_long_line_is_not_waited_in() {
+    let database = TestDatabase::create().await;
+    let limit = RateLimit::start(database.reach(Listen::Directly, 1), "test", 2);
+    let callers: Vec<_> = (0..60)
+        .map(|_| {
+            let limit = limit.clone();
+            tokio::spawn(async move { limit.turn().await.is_ok() })
+        })
+        .collect();
+    let mut turns = 0;
+    for caller in callers {
+        turns += usize::from(caller.await.unwrap());
+    }
+    assert!((5..=15).contains(&turns), "{turns} of 60 had a turn within the patience of 5 s");
+    // The line is empty: the next is not behind forty-five who have gone.
+    limit.turn().await.unwrap();
 }
 
 /// A 429 to one worker keeps the others from asking, too; what waits for it loses no attempt.
@@ -81,6 +102,8 @@ async fn a_429_slows_the_whole_fleet_and_costs_no_attempt() {
     })
     .await;
     assert_eq!(app.stripe.calls(Operation::Create), 1);
+    let shown = app.get(&format!("/api/carts/{}/payment-link", carts[0])).await.data(200);
+    assert!(shown["lastError"].as_str().unwrap().contains("the rate is held back"), "{shown}");
     // The pause is over: everybody gets a link.
     sqlx::raw_sql("update rate_limits set next_at = now(); update jobs set run_at = now() where state = 'pending'")
         .execute(&app.pool)

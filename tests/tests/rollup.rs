@@ -99,6 +99,7 @@ async fn building_it_anew_beside_writers_and_folders_stays_exact() {
     for writer in writers {
         writer.await.unwrap();
     }
+    assert!(!folder.is_finished(), "folding never failed");
     folder.abort();
     assert!(times > 1);
     assert_eq!(totals(&app).await.1, before, "every cart that came is gone again");

@@ -118,7 +118,7 @@ async fn an_outage_is_made_up_for() {
     let since: DateTime<Utc> = sqlx::query_scalar("select now()").fetch_one(&app.pool).await.unwrap();
     let worker = app.start_worker();
     // Two or three midnights, of which today's was one.
-    eventually("the rollups of all days ran", async || ran(&app.pool, "roll_up_days", since).await == 3).await;
+    eventually("the rollups of all days ran", async || ran(&app.pool, "roll_up_days", since).await >= 3).await;
     eventually("one expiry ran", async || ran(&app.pool, "expire_carts", since).await == 1).await;
     app.idle().await;
     assert_eq!(ran(&app.pool, "expire_carts", since).await, 1);

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use common::{
+    clock::Clock,
     config::{ConfigError, Env},
     jobs::QUEUES,
     maintenance::RecordRetention,
@@ -109,11 +110,13 @@ impl WorkerConfig {
 
 fn schedule(env: &Env, name: &'static str, default: &str) -> Result<Cron, ConfigError> {
     let expression = env.get(name).unwrap_or(default);
-    expression.parse().map_err(|error| ConfigError::Malformed {
-        name,
-        value: format!("{expression:?} ({})", error_line(&error)),
-        takes: CRON,
-    })
+    let malformed = |why: &str| ConfigError::Malformed { name, value: format!("{expression:?} ({why})"), takes: CRON };
+    let cron: Cron = expression.parse().map_err(|error| malformed(&error_line(&error)))?;
+    // `0 0 0 30 2 *` can be read, and nothing would ever run.
+    match queue::next_slot(&cron, Clock::system().now()) {
+        Some(_) => Ok(cron),
+        None => Err(malformed("it never comes")),
+    }
 }
 
 /// What the parser says, on one line.

@@ -11,7 +11,8 @@ use common::{
 use crate::{
     JobError, State,
     settle::{self, Settled, new_session},
-    stripe::{Session, StripeError},
+    stripe::Session,
+    stripe_error::StripeError,
 };
 
 pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<(), JobError> {

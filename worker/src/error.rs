@@ -31,6 +31,12 @@ pub enum JobError {
 }
 
 impl JobError {
+    /// Postgres is away, or has a complaint.
+    pub fn postgres(error: &sqlx::Error) -> Self {
+        let after = db::is_unavailable(error).then_some(Duration::from_secs(2));
+        Self::Retry { why: format!("Postgres: {error}"), after }
+    }
+
     /// Try again, backing off.
     pub fn retry(why: impl ToString) -> Self {
         Self::Retry { why: why.to_string(), after: None }
@@ -39,8 +45,7 @@ impl JobError {
 
 impl From<sqlx::Error> for JobError {
     fn from(error: sqlx::Error) -> Self {
-        let after = db::is_unavailable(&error).then_some(Duration::from_secs(2));
-        Self::Retry { why: format!("Postgres: {error}"), after }
+        Self::postgres(&error)
     }
 }
 

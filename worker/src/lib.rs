@@ -13,6 +13,7 @@ mod roll_up_days;
 mod schedules;
 mod settle;
 mod stripe;
+mod stripe_error;
 mod watched;
 
 use std::{sync::Arc, time::Duration};

@@ -31,7 +31,10 @@ async fn answer(command: CommandLine) -> Result<ExitCode, Box<dyn std::error::Er
     let mut env = Env::of_process();
     env.or_set("RUST_LOG", "error"); // the answer is what counts
     telemetry::init(&LogConfig::from_env(&env)?);
-    command.answer(&env).await
+    command.answer(&env).await.map_err(|error| match error.downcast::<sqlx::Error>() {
+        Ok(error) => format!("Postgres can't be used: {error}; see DATABASE_URL, and `worker doctor`").into(),
+        Err(other) => other,
+    })
 }
 
 async fn run() -> Result<(), Box<dyn std::error::Error>> {

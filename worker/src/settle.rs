@@ -12,7 +12,8 @@ use http::StatusCode;
 
 use crate::{
     JobError, State,
-    stripe::{NewSession, Session, SessionState, StripeError},
+    stripe::{NewSession, Session, SessionState},
+    stripe_error::StripeError,
 };
 
 /// Clocks of ours and Stripe's may differ by this much, and a request may have been on its way.

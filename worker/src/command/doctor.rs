@@ -9,9 +9,10 @@ use common::{
     db::{self, Connection, Database, Listen},
     jobs::QUEUES,
 };
+use queue::RateLimit;
 use uuid::Uuid;
 
-use crate::{WorkerConfig, connections, stripe, stripe::StripeError};
+use crate::{WorkerConfig, connections, stripe::Stripe, stripe_error::StripeError};
 
 /// How long each look may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -19,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const HEARD_WITHIN: Duration = Duration::from_secs(2);
 /// Carts' times go by the processes' clocks, leases and slots by Postgres'.
 const SKEW: TimeDelta = TimeDelta::seconds(5);
+/// With fewer connections than this left, processes that run wait for each other.
+const ALMOST_NONE: i64 = 3;
 /// A job that is ready for longer than this waits for workers that are not there, or too few.
 const READY_FOR: i64 = 5 * 60;
 
@@ -164,7 +167,9 @@ async fn room(database: &Database, handlers: u32) -> sqlx::Result<Finding> {
         "select least(server.allowed - server.used, base.allowed - base.used, role.allowed - role.used),
                 least(server.allowed, base.allowed, role.allowed)
          from (select current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint as allowed,
-                      (select count(*) from pg_stat_activity where backend_type = 'client backend') as used) server,
+                      -- Of other roles' sessions an ordinary role sees that they are there, not what they are.
+                      (select count(*) from pg_stat_activity
+                       where backend_type = 'client backend' or (backend_type is null and datid is not null)) as used) server,
               (select case when datconnlimit < 0 then 1000000 else datconnlimit end::bigint as allowed,
                       (select count(*) from pg_stat_activity where datname = current_database()) as used
                from pg_database where datname = current_database()) base,
@@ -175,11 +180,11 @@ async fn room(database: &Database, handlers: u32) -> sqlx::Result<Finding> {
     .fetch_one(&mut database.acquire().await?)
     .await?;
     let text = format!("{free} of {allowed} connections are free, a worker like this takes up to {needed}");
-    Ok(if free < needed {
-        Finding::problem(
-            "connections",
-            format!("{text}: raise max_connections (or the limit of the database or role), or use a pooler"),
-        )
+    let advice = "raise max_connections (or the limit of the database or role), or use a pooler";
+    Ok(if free < ALMOST_NONE {
+        Finding::problem("connections", format!("{text}: {advice}"))
+    } else if free < needed {
+        Finding::notice("connections", format!("{text}: there is no room for another; {advice}"))
     } else {
         Finding::well("connections", text)
     })
@@ -250,9 +255,12 @@ async fn waiting(database: &Database) -> sqlx::Result<Finding> {
 }
 
 async fn dead(database: &Database) -> sqlx::Result<Finding> {
+    // What Stripe refused and what an operator cancelled is ordinary business.
     let rows: Vec<(String, i64, i64)> = sqlx::query_as(
-        "select kind, count(*) filter (where finished_at > now() - interval '1 day'), count(*) from (
-             select kind, finished_at from jobs where state = 'dead' order by finished_at desc limit 1000
+        "select kind, count(*) filter (where finished_at > now() - interval '1 day' and not ordinary), count(*) from (
+             select kind, finished_at,
+                    coalesce(last_error like 'Stripe refused it:%' or last_error like 'cancelled %', false) as ordinary
+             from jobs where state = 'dead' order by finished_at desc limit 1000
          ) dead group by kind order by kind",
     )
     .fetch_all(&mut database.acquire().await?)
@@ -264,16 +272,17 @@ async fn dead(database: &Database) -> sqlx::Result<Finding> {
     Ok(if !lately.is_empty() {
         Finding::problem("dead jobs", format!("within a day: {}; {advice}", lately.join(", ")))
     } else if all > 0 {
-        Finding::notice("dead jobs", format!("{all}, all older than a day; {advice}"))
+        Finding::notice("dead jobs", format!("{all}: older than a day, cancelled, or refused by Stripe; {advice}"))
     } else {
         Finding::well("dead jobs", "none")
     })
 }
 
 async fn stripe_key(config: &WorkerConfig, database: &Database) -> Finding {
-    let mut unlimited = config.clone();
-    unlimited.stripe_rate = 0; // one call, also while Postgres is away
-    let checked = stripe(&unlimited, database.clone()).check_key().await;
+    // One call, also while Postgres is away.
+    let stripe =
+        Stripe::new(&config.stripe_api_url, config.stripe_secret_key.clone(), RateLimit::none(database.clone()));
+    let checked = stripe.check_key().await;
     match checked {
         Ok(()) => Finding::well("stripe", "STRIPE_SECRET_KEY is accepted"),
         Err(StripeError::RateLimited { .. }) => {
