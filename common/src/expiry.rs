@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Carts a transaction: long enough to be fast, short enough to keep nobody waiting.
-const BATCH: i64 = 2_000;
+const BATCH: i64 = 1_500;
 
 /// Expires every cart that was abandoned before `cutoff`, oldest first, and
 /// closes their sessions. Answers how many expired. Several workers that do
