@@ -3,7 +3,7 @@
 use axum::{
     body::{Bytes, HttpBody},
     extract::{FromRequest, Request, rejection::BytesRejection},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -61,11 +61,34 @@ pub(crate) struct Data<T>(pub(crate) T);
 
 impl<T: Serialize> IntoResponse for Data<T> {
     fn into_response(self) -> Response {
-        #[derive(Serialize)]
-        struct Envelope<T> {
-            success: bool,
-            data: T,
-        }
-        axum::Json(Envelope { success: true, data: self.0 }).into_response()
+        Rendered(render(&self.0)).into_response()
+    }
+}
+
+/// A success that is written out already.
+#[derive(Debug)]
+pub(crate) struct Rendered(pub(crate) Bytes);
+
+impl IntoResponse for Rendered {
+    fn into_response(self) -> Response {
+        ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], self.0).into_response()
+    }
+}
+
+/// Most answers are of one cart and fit.
+const ANSWER_BYTES: usize = 1024;
+
+/// Writes the envelope of a success.
+pub(crate) fn render<T: Serialize>(data: &T) -> Bytes {
+    #[derive(Serialize)]
+    struct Envelope<'a, T> {
+        success: bool,
+        data: &'a T,
+    }
+    let mut text = Vec::with_capacity(ANSWER_BYTES);
+    match serde_json::to_writer(&mut text, &Envelope { success: true, data }) {
+        Ok(()) => text.into(),
+        // Nothing that is answered here can fail to be written; the panic is answered in the envelope.
+        Err(error) => panic!("an answer can't be written: {error}"),
     }
 }

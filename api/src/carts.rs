@@ -1,5 +1,7 @@
 //! `/api/carts`
 
+use std::sync::Arc;
+
 use axum::{
     Router,
     extract::{FromRequestParts, Path, State},
@@ -9,7 +11,6 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use common::{
-    cart_list::{self, Start},
     carts::{self, Cart, CartId, CartStatus, LockedCart},
     idempotency::{self, Claim, Fingerprint},
     new_cart::{NewCart, past_instant},
@@ -19,9 +20,10 @@ use serde_json::Value;
 
 use crate::{
     AppState,
-    body::{Data, JsonBody},
+    body::{self, Data, JsonBody, Rendered},
+    cart_batches::ListQuestion,
     error::ApiError,
-    pagination::{Page, Pagination},
+    pagination::Page,
     query::Parameters,
 };
 
@@ -50,37 +52,39 @@ async fn create(
     State(state): State<AppState>,
     headers: HeaderMap,
     JsonBody(body): JsonBody,
-) -> Result<(StatusCode, Data<Cart>), ApiError> {
+) -> Result<(StatusCode, Rendered), ApiError> {
     let now = state.clock.now();
     let fingerprint = idempotency_key(&headers)?.map(|key| Fingerprint::of(key, &body));
     let cart = NewCart::parse(&body, state.config.currency, now).map_err(ApiError::validation)?;
     let id = CartId::generate();
-    let cart = match fingerprint {
+    let cart = Cart::new(&id, cart, now);
+    let answer = match fingerprint {
         None => {
-            let mut conn = state.database.acquire().await?;
-            let cart = carts::insert(&mut conn, &id, cart, now).await?;
-            conn.commit().await?;
+            let cart = Arc::new(cart);
+            state.carts.store.ask(cart.clone()).await?;
+            body::render(&*cart)
+        }
+        Some(fingerprint) => body::render(&create_once(&state, &id, cart, &fingerprint).await?),
+    };
+    Ok((StatusCode::CREATED, Rendered(answer)))
+}
+
+/// Stores the cart, unless its key stands for one already.
+async fn create_once(state: &AppState, id: &CartId, cart: Cart, fingerprint: &Fingerprint) -> Result<Cart, ApiError> {
+    let now = cart.created_at;
+    let mut tx = state.database.begin().await?;
+    let cart = match idempotency::claim(&mut tx, fingerprint, id, now).await? {
+        Claim::New => {
+            carts::insert(&mut tx, &[&cart]).await?;
             cart
         }
-        Some(fingerprint) => {
-            let mut tx = state.database.begin().await?;
-            let cart = match idempotency::claim(&mut tx, &fingerprint, &id, now).await? {
-                Claim::New => carts::insert(&mut tx, &id, cart, now).await?,
-                Claim::Same(id) => {
-                    carts::find(&mut tx, &parse_id(&id)?, now).await?.ok_or_else(ApiError::cart_not_found)?
-                }
-                Claim::Different => {
-                    return Err(ApiError::invalid(
-                        "Idempotency-Key",
-                        "was used with another body within the last 24 hours",
-                    ));
-                }
-            };
-            tx.commit().await?;
-            cart
+        Claim::Same(id) => carts::find(&mut tx, &parse_id(&id)?, now).await?.ok_or_else(ApiError::cart_not_found)?,
+        Claim::Different => {
+            return Err(ApiError::invalid("Idempotency-Key", "was used with another body within the last 24 hours"));
         }
     };
-    Ok((StatusCode::CREATED, Data(cart)))
+    tx.commit().await?;
+    Ok(cart)
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
@@ -93,35 +97,16 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
         .ok_or_else(|| ApiError::bad_request("Idempotency-Key must be 1 to 255 printable ASCII characters"))
 }
 
-async fn show(State(state): State<AppState>, CartPath(id): CartPath) -> Result<Data<Cart>, ApiError> {
-    let mut conn = state.database.acquire().await?;
-    let cart = carts::find(&mut conn, &id, state.clock.now()).await?;
-    cart.map(Data).ok_or_else(ApiError::cart_not_found)
+async fn show(State(state): State<AppState>, CartPath(id): CartPath) -> Result<Rendered, ApiError> {
+    let cart = state.carts.find.ask(id).await?.ok_or_else(ApiError::cart_not_found)?;
+    Ok(Rendered(body::render(&*cart)))
 }
 
-#[derive(Serialize)]
-struct CartList {
-    carts: Vec<Cart>,
-    pagination: Pagination,
-}
-
-async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<Data<CartList>, ApiError> {
-    let status: Option<CartStatus> =
-        parameters.parse("status", "abandoned, recovered or expired", |text| text.parse().ok())?;
+async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<Rendered, ApiError> {
+    let status = parameters.parse("status", "abandoned, recovered or expired", |text| text.parse().ok())?;
     let page = Page::of(&parameters)?;
     let cursor = parameters.parse("cursor", "a pagination.nextCursor of this list", |text| text.parse().ok())?;
-
-    let mut conn = state.database.acquire().await?;
-    let total = cart_list::total(&mut conn, status).await?;
-    let start = cursor.map_or(Start::Offset(page.offset()), Start::After);
-    let (carts, next) = if matches!(start, Start::Offset(offset) if offset >= total) {
-        (Vec::new(), None) // past the end: nothing to look for
-    } else {
-        let found = cart_list::page(&mut conn, status, start, page.limit, state.clock.now()).await?;
-        (found.carts, found.next)
-    };
-    let pagination = Pagination::new(page, total).with_cursor(next.map(|cursor| cursor.to_string()));
-    Ok(Data(CartList { carts, pagination }))
+    state.carts.list.ask(ListQuestion { status, page, cursor }).await.map(Rendered)
 }
 
 async fn change(

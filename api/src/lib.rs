@@ -3,7 +3,9 @@
 
 mod analytics;
 mod auth;
+mod batches;
 mod body;
+mod cart_batches;
 mod carts;
 pub mod config;
 mod error;
@@ -32,7 +34,7 @@ pub use config::ApiConfig;
 pub use link_wait::LinkNews;
 pub use metrics::serve as serve_metrics;
 
-use crate::{auth::ApiKeys, error::ApiError, rate_limit::RateLimiter};
+use crate::{auth::ApiKeys, cart_batches::CartBatches, error::ApiError, rate_limit::RateLimiter};
 
 /// The most a body may hold.
 const BODY_BYTES: usize = 1024 * 1024;
@@ -45,13 +47,15 @@ pub struct AppState {
     config: Arc<ApiConfig>,
     keys: Arc<ApiKeys>,
     news: LinkNews,
+    carts: Arc<CartBatches>,
 }
 
 impl AppState {
-    /// `news` tells waiting requests about their links; see [`LinkNews::start`].
+    /// Within a tokio runtime. `news` tells waiting requests about their links; see [`LinkNews::start`].
     pub fn new(database: Database, clock: Clock, config: ApiConfig, news: LinkNews) -> Self {
         let keys = Arc::new(ApiKeys::new(&config.api_keys));
-        Self { database, clock, config: Arc::new(config), keys, news }
+        let carts = Arc::new(CartBatches::start(&database, &clock));
+        Self { database, clock, config: Arc::new(config), keys, news, carts }
     }
 }
 

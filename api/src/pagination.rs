@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::{error::ApiError, query::Parameters};
 
 /// Which page somebody asks for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Page {
     pub(crate) number: i64,
     pub(crate) limit: i64,

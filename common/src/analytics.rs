@@ -130,8 +130,8 @@ fn days(first: NaiveDate, last: NaiveDate) -> impl Iterator<Item = NaiveDate> {
     std::iter::successors(Some(first), |day| day.checked_add_days(Days::new(1))).take_while(move |day| *day <= last)
 }
 
-/// Folds what the backends added into one row a day. Sums do not change, they
-/// only get cheaper to read. Answers how many rows were folded.
+/// Folds what the backends added into one row a day, and of the list into one row
+/// an hour, a day and a month. Sums do not change, they only get cheaper to read. Answers how many rows were folded.
 pub async fn fold(conn: &mut Connection) -> sqlx::Result<i64> {
     // One at a time: only the folder touches slot 0 and the status counts.
     // Rows that a transaction is adding to are left for the next time.
@@ -163,8 +163,24 @@ pub async fn fold(conn: &mut Connection) -> sqlx::Result<i64> {
             from (select coalesce(sum(now_abandoned), 0) abandoned, coalesce(sum(now_recovered), 0) recovered,
                          coalesce(sum(now_expired), 0) expired from taken) sums
             where (sums.abandoned, sums.recovered, sums.expired) <> (0, 0, 0)
+        ), taken_hours as (
+            delete from cart_list_counts
+            where (level, period, slot) in (
+                select level, period, slot from cart_list_counts
+                where slot <> 0 and (select mine from turn)
+                for update skip locked)
+            returning period, abandoned, recovered, expired
+        ), periods as (
+            insert into cart_list_counts as ledger (level, period, slot, abandoned, recovered, expired)
+            select level, date_trunc(unit, period, 'UTC'), 0, sum(abandoned), sum(recovered), sum(expired)
+            from taken_hours, (values (0, 'hour'), (1, 'day'), (2, 'month')) levels (level, unit)
+            group by 1, 2
+            on conflict (level, period, slot) do update set
+                abandoned = ledger.abandoned + excluded.abandoned,
+                recovered = ledger.recovered + excluded.recovered,
+                expired = ledger.expired + excluded.expired
         )
-        select count(*) as "folded!" from taken
+        select (select count(*) from taken) + (select count(*) from taken_hours) as "folded!"
         "#
     )
     .fetch_one(conn)

@@ -10,7 +10,7 @@ use crate::carts::{Cart, CartRow, CartStatus};
 use crate::db::Connection;
 
 /// The last cart of a page, from which the next one goes on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Cursor {
     created_at: DateTime<Utc>,
     id: String,
@@ -66,6 +66,28 @@ pub struct CartPage {
     pub next: Option<Cursor>,
 }
 
+/// Carts that are passed over one by one; beyond that the ledger tells where a page begins.
+const NEAR: i64 = 200;
+
+/// Passes over whole months, days and hours of carts (see the ledger in
+/// `migrations/`). `None`: there are not that many carts.
+async fn begin_at(
+    conn: &mut Connection,
+    status: Option<CartStatus>,
+    offset: i64,
+) -> sqlx::Result<Option<(i64, Cursor)>> {
+    let position = sqlx::query!(
+        "select before, remaining from cart_list_position($1, $2)",
+        status.map(CartStatus::as_str),
+        offset,
+    )
+    .fetch_one(conn)
+    .await?;
+    // No id is smaller than the empty one: everything created before that moment follows.
+    let cursor = |created_at| Cursor { created_at, id: String::new() };
+    Ok(position.before.map(cursor).and_then(|cursor| Some((position.remaining?, cursor))))
+}
+
 /// A page of at most `limit` carts, with the links that work at `now`.
 pub async fn page(
     conn: &mut Connection,
@@ -75,7 +97,11 @@ pub async fn page(
     now: DateTime<Utc>,
 ) -> sqlx::Result<CartPage> {
     let (offset, after) = match start {
-        Start::Offset(offset) => (offset, None),
+        Start::Offset(offset) if offset <= NEAR => (offset, None),
+        Start::Offset(offset) => match begin_at(conn, status, offset).await? {
+            Some((offset, cursor)) => (offset, Some(cursor)),
+            None => return Ok(CartPage { carts: Vec::new(), next: None }),
+        },
         Start::After(cursor) => (0, Some(cursor)),
     };
     let (after_created_at, after_id) = after.map(|cursor| (cursor.created_at, cursor.id)).unzip();
@@ -167,9 +193,30 @@ async fn with_status(
     .await
 }
 
+/// How many carts there are, by status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Totals {
+    abandoned: i64,
+    recovered: i64,
+    expired: i64,
+}
+
+impl Totals {
+    /// Those with the status, or all of them.
+    pub fn of(&self, status: Option<CartStatus>) -> i64 {
+        match status {
+            Some(CartStatus::Abandoned) => self.abandoned,
+            Some(CartStatus::Recovered) => self.recovered,
+            Some(CartStatus::Expired) => self.expired,
+            None => self.abandoned + self.recovered + self.expired,
+        }
+    }
+}
+
 /// How many carts there are, exactly; see the ledger in `migrations/`.
-pub async fn total(conn: &mut Connection, status: Option<CartStatus>) -> sqlx::Result<i64> {
-    let counts = sqlx::query!(
+pub async fn totals(conn: &mut Connection) -> sqlx::Result<Totals> {
+    sqlx::query_as!(
+        Totals,
         r#"
         select (folded.abandoned + coalesce(sum(ledger.now_abandoned), 0))::bigint as "abandoned!",
                (folded.recovered + coalesce(sum(ledger.now_recovered), 0))::bigint as "recovered!",
@@ -180,11 +227,5 @@ pub async fn total(conn: &mut Connection, status: Option<CartStatus>) -> sqlx::R
         "#
     )
     .fetch_one(conn)
-    .await?;
-    Ok(match status {
-        Some(CartStatus::Abandoned) => counts.abandoned,
-        Some(CartStatus::Recovered) => counts.recovered,
-        Some(CartStatus::Expired) => counts.expired,
-        None => counts.abandoned + counts.recovered + counts.expired,
-    })
+    .await
 }

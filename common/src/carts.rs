@@ -1,6 +1,6 @@
 //! Carts, and every statement on them.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Borrow, fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
@@ -184,45 +184,64 @@ impl TryFrom<CartRow> for Cart {
     }
 }
 
-/// Stores a cart.
-pub async fn insert(conn: &mut Connection, id: &CartId, cart: NewCart, now: DateTime<Utc>) -> sqlx::Result<Cart> {
+impl Cart {
+    /// A cart that was just posted.
+    pub fn new(id: &CartId, cart: NewCart, now: DateTime<Utc>) -> Self {
+        Self {
+            id: id.to_string(),
+            customer_email: cart.customer_email,
+            customer_name: cart.customer_name,
+            items: cart.items,
+            total_value: cart.currency.amount(cart.total_minor),
+            currency: cart.currency,
+            status: CartStatus::Abandoned,
+            abandoned_at: cart.abandoned_at,
+            recovered_at: None,
+            expired_at: None,
+            payment_link: None,
+            payment_link_expires_at: None,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+}
+
+/// Stores carts that were just posted, in one statement. One that is stored already stays as it is.
+pub async fn insert(conn: &mut Connection, carts: &[impl Borrow<Cart>]) -> sqlx::Result<()> {
+    let column = |of: fn(&Cart) -> &str| -> Vec<&str> { carts.iter().map(|cart| of(cart.borrow())).collect() };
+    let times =
+        |of: fn(&Cart) -> DateTime<Utc>| -> Vec<DateTime<Utc>> { carts.iter().map(|cart| of(cart.borrow())).collect() };
+    let totals: Vec<i64> = carts.iter().map(|cart| cart.borrow().total_value.minor()).collect();
     sqlx::query!(
         r#"
         insert into carts (id, customer_email, customer_name, items, total_minor, currency, abandoned_at, created_at, updated_at)
-        values ($1, $2, $3, $4::text::json, $5, $6, $7, $8, $8)
+        select id, customer_email, customer_name, items::json, total_minor, currency, abandoned_at, created_at, created_at
+        from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::timestamptz[], $8::timestamptz[])
+            as new (id, customer_email, customer_name, items, total_minor, currency, abandoned_at, created_at)
+        on conflict (id) do nothing
         "#,
-        id.as_str(),
-        cart.customer_email,
-        cart.customer_name,
-        cart.items.get(),
-        cart.total_minor,
-        cart.currency.code(),
-        cart.abandoned_at,
-        now,
+        &column(|cart| &cart.id) as &[&str],
+        &column(|cart| &cart.customer_email) as &[&str],
+        &column(|cart| &cart.customer_name) as &[&str],
+        &column(|cart| cart.items.get()) as &[&str],
+        &totals,
+        &column(|cart| cart.currency.code()) as &[&str],
+        &times(|cart| cart.abandoned_at),
+        &times(|cart| cart.created_at),
     )
     .execute(conn)
     .await?;
-    Ok(Cart {
-        id: id.to_string(),
-        customer_email: cart.customer_email,
-        customer_name: cart.customer_name,
-        items: cart.items,
-        total_value: cart.currency.amount(cart.total_minor),
-        currency: cart.currency,
-        status: CartStatus::Abandoned,
-        abandoned_at: cart.abandoned_at,
-        recovered_at: None,
-        expired_at: None,
-        payment_link: None,
-        payment_link_expires_at: None,
-        created_at: now,
-        updated_at: now,
-    })
+    Ok(())
 }
 
 /// The cart, with its link if that works at `now`.
 pub async fn find(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<Option<Cart>> {
-    sqlx::query_as!(
+    Ok(find_many(conn, &[id.as_str()], now).await?.pop())
+}
+
+/// Those of the carts that there are, in no order, with their links if those work at `now`.
+pub async fn find_many(conn: &mut Connection, ids: &[&str], now: DateTime<Utc>) -> sqlx::Result<Vec<Cart>> {
+    let rows = sqlx::query_as!(
         CartRow,
         r#"
         select carts.id, customer_email, customer_name, items as "items: Json<Box<RawValue>>", total_minor, currency,
@@ -232,15 +251,14 @@ pub async fn find(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sql
         from carts
         left join payment_links link on link.cart_id = carts.id and link.status = 'open'
             and link.session_expires_at > $2 and carts.status = 'abandoned'
-        where carts.id = $1
+        where carts.id = any ($1)
         "#,
-        id.as_str(),
+        ids as &[&str],
         now,
     )
-    .fetch_optional(conn)
-    .await?
-    .map(Cart::try_from)
-    .transpose()
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter().map(Cart::try_from).collect()
 }
 
 /// What a change of status needs to know, read under a lock that keeps every

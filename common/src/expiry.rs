@@ -28,6 +28,21 @@ pub async fn expire_older_than(database: &Database, cutoff: DateTime<Utc>, now: 
     }
 }
 
+/// Whether more carts are due than one batch takes: worth another worker's while.
+pub async fn is_backlog(conn: &mut Connection, cutoff: DateTime<Utc>) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"
+        select exists (
+            select from carts where status = 'abandoned' and abandoned_at < $1 order by abandoned_at offset $2 limit 1
+        ) as "more!"
+        "#,
+        cutoff,
+        BATCH,
+    )
+    .fetch_one(conn)
+    .await
+}
+
 /// From the oldest cart to `cutoff` once.
 async fn pass(database: &Database, cutoff: DateTime<Utc>, now: DateTime<Utc>) -> sqlx::Result<usize> {
     let mut expired = 0;
@@ -102,10 +117,11 @@ async fn expire_locked(
     if locked.is_empty() {
         return Ok(0);
     }
-    // Found by their place in the table, where a row that we hold stays. Asked again under the lock, by a statement with a snapshot of its own: a
-    // link may have been asked for between the first look and the lock. Under
-    // the lock nobody asks for one, so the same snapshot has every link there
-    // is to close; few carts have any.
+    // Found by their place in the table, where a row that we hold stays. Asked
+    // again under the lock, by a statement with a snapshot of its own: a link may
+    // have been asked for between the first look and the lock. Under the lock
+    // nobody asks for one, so the same snapshot has every link there is to close;
+    // few carts have any.
     let outcome = sqlx::query!(
         r#"
         with expired as (

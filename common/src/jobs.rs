@@ -62,12 +62,32 @@ impl Job for ClosePaymentLink {
 
 /// Expires carts that were left for longer than `CART_TTL`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct ExpireCarts {}
+pub struct ExpireCarts {
+    /// 0 for the job of a slot; a helper is called where there is much to do, so
+    /// that another worker shares the work.
+    #[serde(default)]
+    pub helper: u8,
+}
+
+impl ExpireCarts {
+    /// The most helpers there are at a time.
+    const HELPERS: u8 = 2;
+
+    /// The one who may be called for help by this one.
+    pub fn next_helper(&self) -> Option<Self> {
+        (self.helper < Self::HELPERS).then_some(Self { helper: self.helper + 1 })
+    }
+}
 
 impl Job for ExpireCarts {
     const QUEUE: &'static str = "expiry";
     const KIND: &'static str = "expire_carts";
     const TIME_LIMIT: Duration = Duration::from_secs(30 * 60);
+
+    /// Each slot has its own job; a helper is one, whoever calls for it.
+    fn unique_key(&self) -> Option<String> {
+        (self.helper > 0).then(|| format!("{}:helper:{}", Self::KIND, self.helper))
+    }
 }
 
 /// Folds the ledger of counts, so that reading it stays cheap.

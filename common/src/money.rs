@@ -149,6 +149,13 @@ impl Serialize for Currency {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Amount(Decimal);
 
+impl Amount {
+    /// In minor units. (A sum may be larger than any single amount; what one cart is worth never is.)
+    pub fn minor(self) -> i64 {
+        i64::try_from(self.0.mantissa()).unwrap_or(i64::MAX)
+    }
+}
+
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

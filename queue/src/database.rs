@@ -10,7 +10,7 @@ use std::{fmt, time::Duration};
 
 use futures_util::{future::BoxFuture, stream::BoxStream};
 use sqlx::{
-    Either, Execute, Executor, PgConnection, PgPool, Postgres, SqlStr, Transaction,
+    Connection as _, Either, Execute, Executor, PgConnection, PgPool, Postgres, SqlStr, Transaction,
     pool::PoolConnection,
     postgres::{
         PgArguments, PgConnectOptions, PgListener, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo,
@@ -19,6 +19,9 @@ use sqlx::{
 
 /// How long a caller waits for a connection before it is told that Postgres is away.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A connection that was seen to live this short a time ago is not looked at before it is used.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// Where LISTEN goes.
 #[derive(Debug, Clone, Default)]
@@ -136,7 +139,20 @@ impl From<PgPool> for Database {
 }
 
 fn pool_options(connections: u32) -> PgPoolOptions {
-    PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT)
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        // A look at each connection before each use is a round trip for every
+        // request; the pool looks again when it takes the connection back anyway.
+        .test_before_acquire(false)
+        .before_acquire(|conn, meta| {
+            Box::pin(async move {
+                if meta.idle_for > FRESH {
+                    conn.ping().await?;
+                }
+                Ok(true)
+            })
+        })
 }
 
 /// A connection in use: every store function takes one.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tests::{App, Setup, a_cart, connection, eventually, transaction};
 
 async fn run_expiry(app: &App) {
-    queue::enqueue(&mut connection(&app.pool).await, &ExpireCarts {}).await.unwrap();
+    queue::enqueue(&mut connection(&app.pool).await, &ExpireCarts::default()).await.unwrap();
     app.idle().await;
 }
 
@@ -87,6 +87,31 @@ async fn several_workers_share_one_expiry() {
     }
     assert_eq!(expired, 20_000);
     assert_eq!(app.get("/api/carts?status=expired").await.data(200)["pagination"]["total"], json!(20_000));
+}
+
+#[tokio::test]
+async fn a_backlog_calls_other_workers_for_help() {
+    let app = Setup::default().without_worker().start().await;
+    sqlx::query(
+        "insert into carts (id, customer_email, customer_name, items, total_minor, currency, abandoned_at)
+         select 'cart_' || n, 'e', 'n', '[]', 100, 'usd', now() - interval '40 days' from generate_series(1, 30000) n",
+    )
+    .execute(&app.pool)
+    .await
+    .unwrap();
+    let (one, two) = (app.start_worker(), app.start_worker());
+    queue::enqueue(&mut connection(&app.pool).await, &ExpireCarts::default()).await.unwrap();
+    app.idle().await;
+    let jobs: Vec<(serde_json::Value, String)> =
+        sqlx::query_as("select payload, state from jobs where kind = 'expire_carts' order by id")
+            .fetch_all(&app.pool)
+            .await
+            .unwrap();
+    assert!(jobs.len() >= 2, "nobody was called for help: {jobs:?}");
+    assert!(jobs.iter().all(|(_, state)| state == "done"), "{jobs:?}");
+    assert_eq!(app.get("/api/carts?status=expired").await.data(200)["pagination"]["total"], json!(30_000));
+    one.stop().await;
+    two.stop().await;
 }
 
 #[tokio::test]

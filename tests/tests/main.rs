@@ -8,6 +8,7 @@ mod expiry;
 mod maintenance;
 mod metrics;
 mod operations;
+mod pages;
 mod pay_page;
 mod payment_links;
 mod pooler;

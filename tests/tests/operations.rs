@@ -39,7 +39,7 @@ async fn jobs_are_listed_newest_first_by_queue_and_state() {
     for n in 0..12 {
         ids.push(enqueue(&app, &link_of(&format!("cart_{n}"))).await);
     }
-    enqueue(&app, &ExpireCarts {}).await;
+    enqueue(&app, &ExpireCarts::default()).await;
     kill(&app, ids[3], "no luck").await;
     let options = EnqueueOptions { delay: Duration::from_secs(3_600), ..EnqueueOptions::default() };
     queue::enqueue_with(&mut connection(&app.pool).await, &link_of("cart_later"), options).await.unwrap();
@@ -98,7 +98,7 @@ async fn a_dead_job_has_its_history_and_can_be_retried() {
 #[tokio::test]
 async fn a_job_can_be_cancelled_before_it_runs_and_while_it_does() {
     let app = Setup::default().set("PAYMENT_LINK_WAIT", "100ms").without_worker().start().await;
-    let waiting = enqueue(&app, &ExpireCarts {}).await;
+    let waiting = enqueue(&app, &ExpireCarts::default()).await;
     let cancelled = app.post(&format!("/api/jobs/{waiting}/cancel"), &json!(null)).await.data(200);
     assert_eq!((&cancelled["state"], &cancelled["lastError"]), (&json!("dead"), &json!("cancelled by an operator")));
 
@@ -173,7 +173,7 @@ async fn queues_are_counted_paused_and_resumed() {
     assert_eq!((&paused["name"], &paused["paused"]), (&json!("expiry"), &json!(true)));
     let again = app.post("/api/queues/expiry/pause", &json!(null)).await.data(200);
     assert_eq!(again["pausedAt"], paused["pausedAt"], "it is paused since the first time");
-    let id = enqueue(&app, &ExpireCarts {}).await;
+    let id = enqueue(&app, &ExpireCarts::default()).await;
     let dead = enqueue(&app, &link_of("cart_1")).await;
     kill(&app, dead, "no luck").await;
     sqlx::query("update jobs set run_at = now() - interval '90 seconds' where id = $1")

@@ -46,6 +46,7 @@ pub struct State {
     clock: Clock,
     config: Arc<WorkerConfig>,
     stripe: Stripe,
+    expiring: expire_carts::Expiring,
 }
 
 /// Connections of the handlers, who wait for Stripe without one; the queue has its own.
@@ -67,7 +68,8 @@ pub async fn run(database: Database, clock: Clock, config: WorkerConfig, stop: i
     let runtime = Runtime::start(&database, settings);
     let timeout = config.shutdown_timeout;
     let stripe = stripe(&config, database.clone());
-    let state = State { database, clock, config: Arc::new(config), stripe };
+    let state =
+        State { database, clock, config: Arc::new(config), stripe, expiring: expire_carts::Expiring::default() };
 
     let schedules = schedule_all(&state);
     let monitor = register_all(&runtime, &state);

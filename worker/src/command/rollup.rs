@@ -19,6 +19,7 @@ pub(super) async fn run(database: &Database, all: bool) -> Result<(), Box<dyn Er
     let rebuilt = rebuild::rebuild(database, show).await?;
     println!("counted {} carts: {} days, {} of them corrected", rebuilt.carts, rebuilt.days, rebuilt.corrected);
     println!("totals by status were {}", if rebuilt.totals_corrected { "wrong and are corrected" } else { "right" });
+    println!("periods of the list's pages: {} corrected", rebuilt.periods_corrected);
     Ok(())
 }
 

@@ -4,6 +4,8 @@
 //! All of it is one snapshot, so it is exact while others go on writing; ended
 //! half way it has changed nothing and can be started again.
 
+mod list;
+
 use std::{collections::HashMap, ops::AddAssign};
 
 use chrono::NaiveDate;
@@ -36,6 +38,8 @@ pub struct Rebuilt {
     pub corrected: usize,
     /// Whether the totals by status were wrong before.
     pub totals_corrected: bool,
+    /// Hours, days and months of the list's pages that were wrong before.
+    pub periods_corrected: usize,
 }
 
 /// What the ledger holds of one day and currency.
@@ -77,18 +81,20 @@ pub async fn rebuild(database: &Database, mut progress: impl FnMut(Progress)) ->
         sqlx::query_scalar!(r#"select pg_relation_size('carts') / current_setting('block_size')::bigint as "blocks!""#)
             .fetch_one(&mut tx)
             .await?;
-    let (mut counted, mut carts) = (Ledger::new(), 0);
+    let (mut counted, mut hours, mut carts) = (Ledger::new(), list::Hours::new(), 0);
     for from in (0..of).step_by(usize::try_from(BLOCKS).unwrap_or(usize::MAX)) {
         let to = (from + BLOCKS).min(of);
         for (day, counts) in count_blocks(&mut tx, from, to).await? {
             carts += counts.by_status.iter().sum::<i64>();
             *counted.entry(day).or_default() += counts;
         }
+        list::count_blocks(&mut tx, from, to, &mut hours).await?;
         progress(Progress { blocks: to, of, carts });
     }
     let written = write(&mut tx, &counted).await?;
+    let periods_corrected = list::write(&mut tx, &hours).await?;
     tx.commit().await?;
-    Ok(Rebuilt { carts, days: counted.len(), ..written })
+    Ok(Rebuilt { carts, days: counted.len(), periods_corrected, ..written })
 }
 
 async fn count_blocks(tx: &mut Connection, from: i64, to: i64) -> sqlx::Result<Vec<((NaiveDate, String), DayCounts)>> {
@@ -199,7 +205,7 @@ async fn write(tx: &mut Connection, counted: &Ledger) -> sqlx::Result<Rebuilt> {
     .await?;
     let totals_corrected = write_totals(tx, totals).await?;
     let corrected = usize::try_from(corrected.days).unwrap_or(usize::MAX);
-    Ok(Rebuilt { carts: 0, days: 0, corrected, totals_corrected })
+    Ok(Rebuilt { carts: 0, days: 0, corrected, totals_corrected, periods_corrected: 0 })
 }
 
 async fn write_totals(tx: &mut Connection, [abandoned, recovered, expired]: [i64; 3]) -> sqlx::Result<bool> {

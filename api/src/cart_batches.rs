@@ -1,0 +1,129 @@
+//! What is asked of carts by many requests at once; see `batches`.
+
+use std::{collections::HashMap, sync::Arc};
+
+use axum::body::Bytes;
+use common::{
+    cart_list::{self, Cursor, Start, Totals},
+    carts::{self, Cart, CartId, CartStatus},
+    clock::Clock,
+    db::{Connection, Database},
+};
+use serde::Serialize;
+
+use crate::{
+    batches::{Batch, Batches},
+    body,
+    pagination::{Page, Pagination},
+};
+
+/// The batches of the carts' routes.
+#[derive(Debug)]
+pub(crate) struct CartBatches {
+    pub(crate) store: Batches<StoreCarts>,
+    pub(crate) find: Batches<FindCarts>,
+    pub(crate) list: Batches<ListCarts>,
+}
+
+impl CartBatches {
+    pub(crate) fn start(database: &Database, clock: &Clock) -> Self {
+        Self {
+            store: Batches::start(StoreCarts, database.clone()),
+            find: Batches::start(FindCarts { clock: clock.clone() }, database.clone()),
+            list: Batches::start(ListCarts { clock: clock.clone() }, database.clone()),
+        }
+    }
+}
+
+/// Stores new carts: one commit for all of them.
+#[derive(Debug)]
+pub(crate) struct StoreCarts;
+
+impl Batch for StoreCarts {
+    type Question = Arc<Cart>;
+    type Answer = ();
+    /// More than one, so that a batch is made ready while another waits for the disk.
+    const LANES: usize = 4;
+    const MOST: usize = 100;
+
+    async fn answer(&self, conn: &mut Connection, new: &[Arc<Cart>]) -> sqlx::Result<Vec<()>> {
+        carts::insert(conn, new).await?;
+        Ok(vec![(); new.len()])
+    }
+}
+
+/// Finds carts by their ids.
+#[derive(Debug)]
+pub(crate) struct FindCarts {
+    clock: Clock,
+}
+
+impl Batch for FindCarts {
+    type Question = CartId;
+    type Answer = Option<Arc<Cart>>;
+    const LANES: usize = 2;
+    const MOST: usize = 100;
+
+    async fn answer(&self, conn: &mut Connection, ids: &[CartId]) -> sqlx::Result<Vec<Option<Arc<Cart>>>> {
+        let texts: Vec<&str> = ids.iter().map(CartId::as_str).collect();
+        let found = carts::find_many(conn, &texts, self.clock.now()).await?;
+        let found: HashMap<String, Arc<Cart>> =
+            found.into_iter().map(|cart| (cart.id.clone(), Arc::new(cart))).collect();
+        Ok(texts.into_iter().map(|id| found.get(id).cloned()).collect())
+    }
+}
+
+/// A page of the list that somebody asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct ListQuestion {
+    pub(crate) status: Option<CartStatus>,
+    pub(crate) page: Page,
+    pub(crate) cursor: Option<Cursor>,
+}
+
+/// Lists carts: the totals are read once for all, and the same page once for all who ask for it.
+#[derive(Debug)]
+pub(crate) struct ListCarts {
+    clock: Clock,
+}
+
+impl Batch for ListCarts {
+    type Question = ListQuestion;
+    /// The whole body.
+    type Answer = Bytes;
+    const LANES: usize = 4;
+    const MOST: usize = 16;
+
+    async fn answer(&self, conn: &mut Connection, questions: &[ListQuestion]) -> sqlx::Result<Vec<Bytes>> {
+        let totals = cart_list::totals(conn).await?;
+        let mut bodies: HashMap<&ListQuestion, Bytes> = HashMap::new();
+        for question in questions {
+            if !bodies.contains_key(question) {
+                bodies.insert(question, self.page(conn, question, &totals).await?);
+            }
+        }
+        Ok(questions.iter().map(|question| bodies[question].clone()).collect())
+    }
+}
+
+#[derive(Serialize)]
+struct CartList {
+    carts: Vec<Cart>,
+    pagination: Pagination,
+}
+
+impl ListCarts {
+    async fn page(&self, conn: &mut Connection, question: &ListQuestion, totals: &Totals) -> sqlx::Result<Bytes> {
+        let ListQuestion { status, page, cursor } = question;
+        let total = totals.of(*status);
+        let start = cursor.clone().map_or(Start::Offset(page.offset()), Start::After);
+        let (carts, next) = if matches!(start, Start::Offset(offset) if offset >= total) {
+            (Vec::new(), None) // past the end: nothing to look for
+        } else {
+            let found = cart_list::page(conn, *status, start, page.limit, self.clock.now()).await?;
+            (found.carts, found.next)
+        };
+        let pagination = Pagination::new(*page, total).with_cursor(next.map(|cursor| cursor.to_string()));
+        Ok(body::render(&CartList { carts, pagination }))
+    }
+}
