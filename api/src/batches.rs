@@ -19,6 +19,19 @@ use crate::error::ApiError;
 /// A lane that had nothing to do for so long gives its connection back.
 const IDLE: Duration = Duration::from_secs(2);
 
+/// What the lanes of one process may hold, all kinds of batches together.
+const CONNECTIONS: u32 = 12;
+
+/// Each of their statements finds what it looks for by an index, however few
+/// rows there were when it was planned.
+const SETTINGS: &str = "set enable_seqscan = off; set enable_bitmapscan = off; set enable_hashjoin = off; \
+                        set enable_mergejoin = off; set enable_sort = off";
+
+/// The connections for lanes.
+pub(crate) fn connections(database: &Database) -> Database {
+    database.planned_once(CONNECTIONS, SETTINGS)
+}
+
 /// Something that can be done for many at once.
 pub(crate) trait Batch: Send + Sync + 'static {
     /// What one request asks.
@@ -29,6 +42,8 @@ pub(crate) trait Batch: Send + Sync + 'static {
     const LANES: usize;
     /// The most that one takes.
     const MOST: usize;
+    /// Whether answering takes more than one statement that must happen all or not at all.
+    const TRANSACTION: bool = false;
 
     /// Answers all questions, in their order. It may be done again after an
     /// error, and must bear that.
@@ -143,11 +158,12 @@ impl<B: Batch> Lane<B> {
     async fn try_answers(&mut self, questions: &[B::Question]) -> sqlx::Result<Vec<B::Answer>> {
         let mut conn = match self.held.take() {
             Some(conn) => conn,
+            None if B::TRANSACTION => self.database.begin().await?,
             None => self.database.acquire().await?,
         };
         let answers = AssertUnwindSafe(self.batch.answer(&mut conn, questions)).catch_unwind().await;
         let answers = answers.map_err(|_| sqlx::Error::WorkerCrashed)??;
-        if self.database.is_pooled() {
+        if B::TRANSACTION || self.database.is_pooled() {
             conn.commit().await?;
         } else {
             self.held = Some(conn);

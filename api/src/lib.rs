@@ -34,7 +34,10 @@ pub use config::ApiConfig;
 pub use link_wait::LinkNews;
 pub use metrics::serve as serve_metrics;
 
-use crate::{auth::ApiKeys, cart_batches::CartBatches, error::ApiError, rate_limit::RateLimiter};
+use crate::{
+    auth::ApiKeys, batches::Batches, cart_batches::CartBatches, error::ApiError, rate_limit::RateLimiter,
+    webhooks::ApplyEvents,
+};
 
 /// The most a body may hold.
 const BODY_BYTES: usize = 1024 * 1024;
@@ -48,14 +51,17 @@ pub struct AppState {
     keys: Arc<ApiKeys>,
     news: LinkNews,
     carts: Arc<CartBatches>,
+    events: Arc<Batches<ApplyEvents>>,
 }
 
 impl AppState {
     /// Within a tokio runtime. `news` tells waiting requests about their links; see [`LinkNews::start`].
     pub fn new(database: Database, clock: Clock, config: ApiConfig, news: LinkNews) -> Self {
         let keys = Arc::new(ApiKeys::new(&config.api_keys));
-        let carts = Arc::new(CartBatches::start(&database, &clock));
-        Self { database, clock, config: Arc::new(config), keys, news, carts }
+        let lanes = batches::connections(&database);
+        let carts = Arc::new(CartBatches::start(&lanes, &clock));
+        let events = Arc::new(Batches::start(ApplyEvents { clock: clock.clone() }, lanes));
+        Self { database, clock, config: Arc::new(config), keys, news, carts, events }
     }
 }
 

@@ -12,8 +12,9 @@ use common::{
 };
 use tokio::net::TcpListener;
 
-/// Connections to Postgres: enough to keep two cores busy while some wait for their commit.
-const CONNECTIONS: u32 = 20;
+/// Connections to Postgres, besides the twelve of the lanes that answer what
+/// comes at the same time together.
+const CONNECTIONS: u32 = 12;
 
 #[tokio::main]
 async fn main() -> ExitCode {

@@ -10,7 +10,9 @@ use axum::{
 use chrono::{DateTime, Utc};
 use common::{
     carts::CartId,
-    stripe_events::{self, StripeEvent},
+    clock::Clock,
+    db::Connection,
+    stripe_events::{self, Effect, StripeEvent},
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
@@ -19,12 +21,31 @@ use stripe_webhook::{Webhook, WebhookError};
 
 use crate::{
     AppState,
+    batches::Batch,
     body::{self, Data},
     error::ApiError,
 };
 
 pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/api/webhooks/stripe", post(receive))
+}
+
+/// Events that come at the same time, in one transaction.
+#[derive(Debug)]
+pub(crate) struct ApplyEvents {
+    pub(crate) clock: Clock,
+}
+
+impl Batch for ApplyEvents {
+    type Question = StripeEvent;
+    type Answer = Effect;
+    const LANES: usize = 2;
+    const MOST: usize = 100;
+    const TRANSACTION: bool = true;
+
+    async fn answer(&self, conn: &mut Connection, events: &[StripeEvent]) -> sqlx::Result<Vec<Effect>> {
+        stripe_events::apply(conn, events, self.clock.now()).await
+    }
 }
 
 #[derive(Serialize)]
@@ -38,10 +59,9 @@ async fn receive(State(state): State<AppState>, request: Request) -> Result<Data
     let now = state.clock.now();
     let payload = verified(&body, &headers, &state.config.webhook_secrets, now)?;
     let event = read_event(payload, now)?;
-    let mut tx = state.database.begin().await?;
-    let effect = stripe_events::apply(&mut tx, &event, now).await?;
-    tx.commit().await?;
-    tracing::info!(event = event.id, kind = event.kind, effect = effect.as_str(), "stripe event");
+    let (id, kind) = (event.id.clone(), event.kind.clone());
+    let effect = state.events.ask(event).await?;
+    tracing::info!(event = id, kind, effect = effect.as_str(), "stripe event");
     Ok(Data(Received { received: true }))
 }
 

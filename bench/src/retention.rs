@@ -96,7 +96,7 @@ async fn load(database: Database) -> Result<()> {
             let name = format!("{second}_{n}");
             let fingerprint = Fingerprint::of(&name, &serde_json::Value::Null);
             idempotency::claim(&mut tx, &fingerprint, &CartId::generate(), now).await?;
-            stripe_events::apply(&mut tx, &event(&name, now), now).await?;
+            stripe_events::apply(&mut tx, &[event(&name, now)], now).await?;
         }
         sqlx::query(
             "insert into schedule_slots (schedule, slot) select 'bench ' || n, $2 from generate_series(1, $1) n",

@@ -106,10 +106,7 @@ pub async fn page(
     };
     let (after_created_at, after_id) = after.map(|cursor| (cursor.created_at, cursor.id)).unzip();
     // One more than asked for tells whether there is a next page.
-    let mut rows = match status {
-        Some(status) => with_status(conn, status, after_created_at, after_id, offset, limit + 1, now).await?,
-        None => with_any_status(conn, after_created_at, after_id, offset, limit + 1, now).await?,
-    };
+    let mut rows = rows(conn, status, &Part { after_created_at, after_id, offset, limit: limit + 1, now }).await?;
     let asked_for = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = rows.len() > asked_for;
     rows.truncate(asked_for);
@@ -118,79 +115,58 @@ pub async fn page(
     Ok(CartPage { carts, next })
 }
 
-// Two statements, because a plan that serves "any status" can't use the index
-// that has the status first.
-
-async fn with_any_status(
-    conn: &mut Connection,
+/// Which part of the list, from where.
+struct Part {
     after_created_at: Option<DateTime<Utc>>,
     after_id: Option<String>,
     offset: i64,
     limit: i64,
     now: DateTime<Utc>,
-) -> sqlx::Result<Vec<CartRow>> {
-    sqlx::query_as!(
-        CartRow,
-        r#"
-        select page.id, customer_email, customer_name, items as "items: Json<Box<RawValue>>", total_minor, currency,
-               page.status, abandoned_at, recovered_at, expired_at,
-               link.url as "payment_link?", link.session_expires_at as "payment_link_expires_at?",
-               page.created_at, page.updated_at
-        from (
-            select * from carts
-            where (created_at, id) < (coalesce($1::timestamptz, 'infinity'), coalesce($2::text, ''))
-            order by created_at desc, id desc
-            offset $3 limit $4
-        ) page
-        left join payment_links link on link.cart_id = page.id and link.status = 'open'
-            and link.session_expires_at > $5 and page.status = 'abandoned'
-        order by page.created_at desc, page.id desc
-        "#,
-        after_created_at,
-        after_id,
-        offset,
-        limit,
-        now,
-    )
-    .fetch_all(conn)
-    .await
 }
 
-async fn with_status(
-    conn: &mut Connection,
-    status: CartStatus,
-    after_created_at: Option<DateTime<Utc>>,
-    after_id: Option<String>,
-    offset: i64,
-    limit: i64,
-    now: DateTime<Utc>,
-) -> sqlx::Result<Vec<CartRow>> {
-    sqlx::query_as!(
-        CartRow,
-        r#"
-        select page.id, customer_email, customer_name, items as "items: Json<Box<RawValue>>", total_minor, currency,
-               page.status, abandoned_at, recovered_at, expired_at,
-               link.url as "payment_link?", link.session_expires_at as "payment_link_expires_at?",
-               page.created_at, page.updated_at
-        from (
-            select * from carts
-            where status = $6 and (created_at, id) < (coalesce($1::timestamptz, 'infinity'), coalesce($2::text, ''))
-            order by created_at desc, id desc
-            offset $3 limit $4
-        ) page
-        left join payment_links link on link.cart_id = page.id and link.status = 'open'
-            and link.session_expires_at > $5 and page.status = 'abandoned'
-        order by page.created_at desc, page.id desc
-        "#,
-        after_created_at,
-        after_id,
-        offset,
-        limit,
-        now,
-        status.as_str(),
-    )
-    .fetch_all(conn)
-    .await
+/// One statement for each status, each with an index of its own.
+macro_rules! part_of_the_list {
+    ($conn:expr, $part:expr, $condition:tt) => {
+        sqlx::query_as!(
+            CartRow,
+            r#"
+            select page.id, customer_email, customer_name, items as "items: Json<Box<RawValue>>", total_minor, currency,
+                   page.status, abandoned_at, recovered_at, expired_at,
+                   link.url as "payment_link?", link.session_expires_at as "payment_link_expires_at?",
+                   page.created_at, page.updated_at
+            from (
+                select * from carts
+                where "#
+                + $condition
+                + r#" (created_at, id) < (coalesce($1::timestamptz, 'infinity'), coalesce($2::text, ''))
+                order by created_at desc, id desc
+                offset $3 limit $4
+            ) page
+            left join lateral (
+                select url, session_expires_at from payment_links
+                where cart_id = page.id and status = 'open' and session_expires_at > $5 and page.status = 'abandoned'
+                limit 1
+            ) link on true
+            order by page.created_at desc, page.id desc
+            "#,
+            $part.after_created_at,
+            $part.after_id,
+            $part.offset,
+            $part.limit,
+            $part.now,
+        )
+        .fetch_all($conn)
+        .await
+    };
+}
+
+async fn rows(conn: &mut Connection, status: Option<CartStatus>, part: &Part) -> sqlx::Result<Vec<CartRow>> {
+    match status {
+        None => part_of_the_list!(conn, part, ""),
+        Some(CartStatus::Abandoned) => part_of_the_list!(conn, part, "status = 'abandoned' and"),
+        Some(CartStatus::Recovered) => part_of_the_list!(conn, part, "status = 'recovered' and"),
+        Some(CartStatus::Expired) => part_of_the_list!(conn, part, "status = 'expired' and"),
+    }
 }
 
 /// How many carts there are, by status.

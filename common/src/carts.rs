@@ -1,6 +1,6 @@
 //! Carts, and every statement on them.
 
-use std::{borrow::Borrow, fmt, str::FromStr};
+use std::{borrow::Borrow, collections::HashSet, fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
@@ -249,8 +249,11 @@ pub async fn find_many(conn: &mut Connection, ids: &[&str], now: DateTime<Utc>) 
                link.url as "payment_link?", link.session_expires_at as "payment_link_expires_at?",
                carts.created_at, carts.updated_at
         from carts
-        left join payment_links link on link.cart_id = carts.id and link.status = 'open'
-            and link.session_expires_at > $2 and carts.status = 'abandoned'
+        left join lateral (
+            select url, session_expires_at from payment_links
+            where cart_id = carts.id and status = 'open' and session_expires_at > $2 and carts.status = 'abandoned'
+            limit 1
+        ) link on true
         where carts.id = any ($1)
         "#,
         ids as &[&str],
@@ -294,6 +297,16 @@ pub async fn lock(conn: &mut Connection, id: &CartId) -> sqlx::Result<Option<Loc
     .transpose()
 }
 
+/// Locks those of the carts that there are for the rest of the transaction,
+/// always in the same order, so that two who lock many can't wait for each other.
+pub async fn lock_all(conn: &mut Connection, ids: &[&str]) -> sqlx::Result<HashSet<String>> {
+    let there =
+        sqlx::query_scalar!("select id from carts where id = any ($1) order by id for no key update", ids as &[&str],)
+            .fetch_all(conn)
+            .await?;
+    Ok(there.into_iter().collect())
+}
+
 /// abandoned or expired → recovered. `false`: it was neither, nothing changed.
 ///
 /// Its other sessions are closed, so that nobody pays twice.
@@ -303,23 +316,33 @@ pub async fn recover(
     recovered_at: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<bool> {
-    let changed = sqlx::query!(
+    Ok(!recover_all(conn, &[id.as_str()], &[recovered_at], now).await?.is_empty())
+}
+
+/// The same for several different carts, each with its time; answers which were recovered.
+pub async fn recover_all(
+    conn: &mut Connection,
+    ids: &[&str],
+    recovered_at: &[DateTime<Utc>],
+    now: DateTime<Utc>,
+) -> sqlx::Result<HashSet<String>> {
+    let recovered = sqlx::query_scalar!(
         r#"
-        update carts set status = 'recovered', recovered_at = greatest($2, abandoned_at), expired_at = null, updated_at = $3
-        where id = $1 and status in ('abandoned', 'expired')
+        update carts set status = 'recovered', recovered_at = greatest(payment.at, abandoned_at), expired_at = null, updated_at = $3
+        from unnest($1::text[], $2::timestamptz[]) as payment (cart_id, at)
+        where id = payment.cart_id and status in ('abandoned', 'expired')
+        returning id
         "#,
-        id.as_str(),
+        ids as &[&str],
         recovered_at,
         now,
     )
-    .execute(&mut *conn)
-    .await?
-    .rows_affected()
-        == 1;
-    if changed {
-        payment_links::close_all(conn, &[id.to_string()], now).await?;
+    .fetch_all(&mut *conn)
+    .await?;
+    if !recovered.is_empty() {
+        payment_links::close_all(conn, &recovered, now).await?;
     }
-    Ok(changed)
+    Ok(recovered.into_iter().collect())
 }
 
 /// abandoned → expired. `false`: it was not abandoned, nothing changed.

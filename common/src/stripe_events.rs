@@ -1,5 +1,7 @@
 //! Stripe's events: each once, whatever the order, effect and record in one transaction.
 
+use std::collections::{HashMap, HashSet};
+
 use chrono::{DateTime, Utc};
 
 use crate::{
@@ -25,6 +27,17 @@ pub struct StripeEvent {
     pub link_version: Option<i32>,
     /// Whether the session's money is there.
     pub paid: bool,
+}
+
+impl StripeEvent {
+    /// Whether it says that money has arrived.
+    fn is_payment(&self) -> bool {
+        match self.kind.as_str() {
+            "checkout.session.completed" => self.paid,
+            "checkout.session.async_payment_succeeded" | "payment_intent.succeeded" => true,
+            _ => false,
+        }
+    }
 }
 
 /// What an event did.
@@ -64,37 +77,88 @@ impl Effect {
     }
 }
 
-/// Stores the event and does what it means; both or neither. The caller's transaction decides.
-pub async fn apply(conn: &mut Connection, event: &StripeEvent, now: DateTime<Utc>) -> sqlx::Result<Effect> {
-    let new = sqlx::query!(
+/// Stores the events and does what they mean, all or nothing; answers what each
+/// did. The caller's transaction decides.
+pub async fn apply(conn: &mut Connection, events: &[StripeEvent], now: DateTime<Utc>) -> sqlx::Result<Vec<Effect>> {
+    let mut new = store(conn, events, now).await?;
+    let mut effects = vec![Effect::Repeated; events.len()];
+    let (mut payments, mut others) = (Vec::new(), Vec::new());
+    for (place, event) in events.iter().enumerate() {
+        if !new.remove(&event.id) {
+            continue; // it came before, or earlier in this batch
+        }
+        let (cart, version) = subject(conn, event).await?;
+        // Without a version there is no such request, and nothing matches.
+        let about = About { place, event, cart, version: version.unwrap_or(0) };
+        if event.is_payment() { payments.push(about) } else { others.push(about) }
+    }
+    let about = payments.iter().chain(&others);
+    let carts: Vec<&str> = about.filter_map(|about| about.cart.as_ref()).map(CartId::as_str).collect();
+    // The carts first, as everybody does: locks taken in one order can't deadlock.
+    let there = carts::lock_all(conn, &carts).await?;
+    take_payments(conn, &payments, &there, now, &mut effects).await?;
+    for about in &others {
+        effects[about.place] = take_effect(conn, about, now).await?;
+    }
+    payments.append(&mut others);
+    note_effects(conn, &payments, &effects).await?;
+    Ok(effects)
+}
+
+/// A new event and what it is about.
+struct About<'a> {
+    place: usize,
+    event: &'a StripeEvent,
+    cart: Option<CartId>,
+    version: i32,
+}
+
+/// Answers the ids of those that are new.
+async fn store(conn: &mut Connection, events: &[StripeEvent], now: DateTime<Utc>) -> sqlx::Result<HashSet<String>> {
+    let column = |of: fn(&StripeEvent) -> &str| -> Vec<&str> { events.iter().map(of).collect() };
+    let objects: Vec<Option<&str>> = events.iter().map(|event| event.object_id.as_deref()).collect();
+    let created: Vec<DateTime<Utc>> = events.iter().map(|event| event.created_at).collect();
+    // In one order, so that two who store the same events can't wait for each other.
+    let new = sqlx::query_scalar!(
         r#"
-        insert into stripe_events (id, kind, object_id, created_at, received_at, effect) values ($1, $2, $3, $4, $5, 'none')
+        insert into stripe_events (id, kind, object_id, created_at, received_at, effect)
+        select id, kind, object_id, created_at, $5, 'none'
+        from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) as event (id, kind, object_id, created_at)
+        order by id
         on conflict (id) do nothing
+        returning id
         "#,
-        event.id,
-        event.kind,
-        event.object_id,
-        event.created_at,
+        &column(|event| &event.id) as &[&str],
+        &column(|event| &event.kind) as &[&str],
+        &objects as &[Option<&str>],
+        &created,
         now,
     )
-    .execute(&mut *conn)
-    .await?
-    .rows_affected()
-        == 1;
-    if !new {
-        return Ok(Effect::Repeated);
+    .fetch_all(conn)
+    .await?;
+    Ok(new.into_iter().collect())
+}
+
+async fn note_effects(conn: &mut Connection, new: &[About<'_>], effects: &[Effect]) -> sqlx::Result<()> {
+    if new.is_empty() {
+        return Ok(());
     }
-    let (cart_id, version) = subject(conn, event).await?;
-    let effect = take_effect(conn, event, cart_id.as_ref(), version, now).await?;
+    let ids: Vec<&str> = new.iter().map(|about| about.event.id.as_str()).collect();
+    let carts: Vec<Option<&str>> = new.iter().map(|about| about.cart.as_ref().map(CartId::as_str)).collect();
+    let effects: Vec<&str> = new.iter().map(|about| effects[about.place].as_str()).collect();
     sqlx::query!(
-        "update stripe_events set cart_id = $2, effect = $3 where id = $1",
-        event.id,
-        cart_id.as_ref().map(CartId::as_str),
-        effect.as_str(),
+        r#"
+        update stripe_events set cart_id = noted.cart_id, effect = noted.effect
+        from unnest($1::text[], $2::text[], $3::text[]) as noted (id, cart_id, effect)
+        where stripe_events.id = noted.id
+        "#,
+        &ids as &[&str],
+        &carts as &[Option<&str>],
+        &effects as &[&str],
     )
     .execute(conn)
     .await?;
-    Ok(effect)
+    Ok(())
 }
 
 /// What the event is about: what it names itself, or what we know of its session.
@@ -112,41 +176,63 @@ async fn subject(conn: &mut Connection, event: &StripeEvent) -> sqlx::Result<(Op
     })
 }
 
-async fn take_effect(
-    conn: &mut Connection,
-    event: &StripeEvent,
-    cart: Option<&CartId>,
-    version: Option<i32>,
-    now: DateTime<Utc>,
-) -> sqlx::Result<Effect> {
-    // Without a version there is no such request, and nothing matches.
-    let version = version.unwrap_or(0);
-    match event.kind.as_str() {
-        "checkout.session.completed" if !event.paid => {
-            let Some(cart) = cart else { return Ok(Effect::UnknownCart) };
-            let changed = payment_links::processing(conn, cart.as_str(), version, now).await?;
-            Ok(if changed { Effect::Processing } else { Effect::None })
-        }
-        "checkout.session.completed" | "checkout.session.async_payment_succeeded" | "payment_intent.succeeded" => {
-            let Some(cart) = cart else { return Ok(Effect::UnknownCart) };
-            money_came(conn, cart, version, event.created_at, now).await
+/// What an event that tells of no payment does.
+async fn take_effect(conn: &mut Connection, about: &About<'_>, now: DateTime<Utc>) -> sqlx::Result<Effect> {
+    let happened = |changed, effect| if changed { effect } else { Effect::None };
+    let kind = about.event.kind.as_str();
+    let matters = matches!(
+        kind,
+        "checkout.session.completed" | "checkout.session.async_payment_failed" | "checkout.session.expired"
+    );
+    if !matters {
+        return Ok(Effect::None);
+    }
+    let Some(cart) = about.cart.as_ref().map(CartId::as_str) else { return Ok(Effect::UnknownCart) };
+    Ok(match kind {
+        "checkout.session.completed" => {
+            happened(payment_links::processing(conn, cart, about.version, now).await?, Effect::Processing)
         }
         "checkout.session.async_payment_failed" => {
-            let Some(cart) = cart else { return Ok(Effect::UnknownCart) };
-            let changed = payment_links::payment_failed(conn, cart.as_str(), version, now).await?;
-            Ok(if changed { Effect::PaymentFailed } else { Effect::None })
+            happened(payment_links::payment_failed(conn, cart, about.version, now).await?, Effect::PaymentFailed)
         }
-        "checkout.session.expired" => {
-            let Some(cart) = cart else { return Ok(Effect::UnknownCart) };
-            let changed = payment_links::closed(conn, cart.as_str(), version, now).await?;
-            Ok(if changed { Effect::Closed } else { Effect::None })
-        }
-        _ => Ok(Effect::None),
-    }
+        _ => happened(payment_links::closed(conn, cart, about.version, now).await?, Effect::Closed),
+    })
 }
 
-/// A payment arrived: the cart is recovered, once, whatever it was before.
-/// Also what a job finds out that asks Stripe itself.
+/// Payments arrived: their carts are recovered, each once, whatever they were
+/// before. The carts that are `there` are locked.
+async fn take_payments(
+    conn: &mut Connection,
+    payments: &[About<'_>],
+    there: &HashSet<String>,
+    now: DateTime<Utc>,
+    effects: &mut [Effect],
+) -> sqlx::Result<()> {
+    let known: Vec<(&About<'_>, &str)> =
+        payments.iter().filter_map(|about| about.cart.as_ref().map(|cart| (about, cart.as_str()))).collect();
+    for about in payments {
+        effects[about.place] = Effect::UnknownCart;
+    }
+    if known.is_empty() {
+        return Ok(());
+    }
+    let (carts, versions): (Vec<&str>, Vec<i32>) = known.iter().map(|(about, cart)| (*cart, about.version)).unzip();
+    payment_links::paid(conn, &carts, &versions, now).await?;
+    // Of two events of one payment the first one counts.
+    let mut firsts: HashMap<&str, DateTime<Utc>> = HashMap::new();
+    for (about, cart) in known.iter().filter(|(_, cart)| there.contains(*cart)) {
+        firsts.entry(cart).or_insert_with(|| about.event.created_at.min(now));
+    }
+    let (first_carts, times): (Vec<&str>, Vec<DateTime<Utc>>) = firsts.into_iter().unzip();
+    let mut recovered = carts::recover_all(conn, &first_carts, &times, now).await?;
+    for (about, cart) in known.iter().filter(|(_, cart)| there.contains(*cart)) {
+        effects[about.place] = if recovered.remove(*cart) { Effect::Recovered } else { Effect::AlreadyRecovered };
+    }
+    Ok(())
+}
+
+/// A job found out, by asking Stripe, that a payment arrived: the cart is
+/// recovered, once, whatever it was before.
 pub async fn money_came(
     conn: &mut Connection,
     cart: &CartId,
@@ -154,9 +240,8 @@ pub async fn money_came(
     paid_at: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<Effect> {
-    // The cart first, as everybody does: locks taken in one order can't deadlock.
     let exists = carts::lock(conn, cart).await?.is_some();
-    payment_links::paid(conn, cart.as_str(), version, now).await?;
+    payment_links::paid(conn, &[cart.as_str()], &[version], now).await?;
     if !exists {
         return Ok(Effect::UnknownCart);
     }

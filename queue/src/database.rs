@@ -64,17 +64,20 @@ impl Database {
         Self { pool, listen, listen_pool }
     }
 
-    /// The same Postgres, with connections of its own that plan each statement once.
-    pub(crate) fn for_queue(&self, connections: u32) -> Self {
+    /// The same Postgres, with connections of its own that plan each statement
+    /// once, and with `settings` besides: `set … = …`, separated by semicolons.
+    ///
+    /// A plan for the values at hand looks cheaper than the one that serves all,
+    /// so Postgres would plan a statement anew each time, which takes longer than
+    /// a short one runs. Behind a pooler sessions are not ours to set.
+    pub fn planned_once(&self, connections: u32, settings: &'static str) -> Self {
         let own_sessions = !self.is_pooled();
         let pool = pool_options(connections)
             .after_connect(move |conn, _| {
                 Box::pin(async move {
-                    // A plan for the statement at hand looks cheaper than the one
-                    // that serves all, so Postgres would plan every fetch anew: a
-                    // quarter of its time. Behind a pooler sessions are not ours to set.
                     if own_sessions {
-                        sqlx::query("set plan_cache_mode = force_generic_plan").execute(conn).await?;
+                        sqlx::raw_sql("set plan_cache_mode = force_generic_plan").execute(&mut *conn).await?;
+                        sqlx::raw_sql(settings).execute(conn).await?;
                     }
                     Ok(())
                 })

@@ -78,7 +78,7 @@ impl Runtime {
     /// [`CONNECTIONS`] of their own: handlers that hold every connection of
     /// theirs can't keep leases from being renewed.
     pub fn start(database: &Database, config: Config) -> Self {
-        let database = database.for_queue(CONNECTIONS);
+        let database = database.planned_once(CONNECTIONS, "");
         let (acks, ended) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             database,

@@ -124,11 +124,22 @@ pub async fn processing(conn: &mut Connection, cart_id: &str, version: i32, now:
         .await
 }
 
-/// The money is there.
-pub async fn paid(conn: &mut Connection, cart_id: &str, version: i32, now: DateTime<Utc>) -> sqlx::Result<bool> {
-    const ANY_OTHER: [&str; 8] =
-        ["pending", "open", "closing", "settling", "processing", "payment_failed", "closed", "failed"];
-    Change { from: &ANY_OTHER, to: "paid", why: None }.make(conn, cart_id, version, now).await
+/// The money of these requests is there: cart and version of each.
+pub async fn paid(conn: &mut Connection, cart_ids: &[&str], versions: &[i32], now: DateTime<Utc>) -> sqlx::Result<()> {
+    let changed = sqlx::query_scalar!(
+        r#"
+        update payment_links link set status = 'paid', updated_at = $3
+        from unnest($1::text[], $2::integer[]) as payment (cart_id, version)
+        where link.cart_id = payment.cart_id and link.version = payment.version and link.status <> 'paid'
+        returning link.cart_id
+        "#,
+        cart_ids as &[&str],
+        versions,
+        now,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    notify_all(conn, &changed).await
 }
 
 /// The money will never come.
