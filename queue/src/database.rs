@@ -76,7 +76,10 @@ impl Database {
             .after_connect(move |conn, _| {
                 Box::pin(async move {
                     if own_sessions {
-                        sqlx::raw_sql("set plan_cache_mode = force_generic_plan").execute(&mut *conn).await?;
+                        // Nor is it worth compiling for each time, whatever it might cost.
+                        sqlx::raw_sql("set plan_cache_mode = force_generic_plan; set jit = off")
+                            .execute(&mut *conn)
+                            .await?;
                         sqlx::raw_sql(settings).execute(conn).await?;
                     }
                     Ok(())
