@@ -14,7 +14,7 @@ use crate::{
     http::Api,
 };
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 const CARTS: usize = 200_000;
 /// Bytes of COPY a message.
 const MESSAGE: usize = 1024 * 1024;

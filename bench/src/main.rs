@@ -24,7 +24,7 @@ const USAGE: &str = "cargo run --release -p bench [-- WHAT]
   expiry     a million due carts beside plain batched updates, and the api meanwhile (about 15 minutes, 5 GB)
   analytics  analytics and list pages at 10,000 and at 10,000,000 carts (about 10 minutes, 15 GB)
   retention  the size of the tables under a steady load (6 minutes)
-  import     imports of 200,000 carts beside COPY of the same rows, and their export (about 5 minutes)";
+  import     imports of 200,000 carts beside COPY of the same rows, and their export (about 3 minutes)";
 
 #[derive(Clone, Copy)]
 enum What {

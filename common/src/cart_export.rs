@@ -116,7 +116,8 @@ pub async fn batch(conn: &mut Connection, position: &Position, limit: i64) -> sq
 }
 
 // Two statements, because a plan that serves "any status" can't use the index
-// that has the status first. Both read their index backwards.
+// that has the status first. Either index is read backwards from where the last
+// batch ended, so that a batch costs the same wherever it is.
 
 async fn with_any_status(conn: &mut Connection, position: &Position, limit: i64) -> sqlx::Result<Vec<Row>> {
     sqlx::query_as!(

@@ -196,6 +196,5 @@ async fn an_import_takes_as_little_memory_as_its_file_is_large() {
     }
     assert_eq!(*exported, LINES);
     let after = peak();
-    eprintln!("the peak was {before} MiB before and is {after} MiB");
     assert!(after < before + 40, "the peak was {before} MiB before and is {after} MiB");
 }
