@@ -19,7 +19,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         if !is_json(request.headers()) {
-            return Err(ApiError::unsupported_media_type());
+            return Err(ApiError::unsupported_media_type("The body must be JSON: send content-type: application/json"));
         }
         let bytes = read(request, state).await?;
         if bytes.is_empty() {
@@ -47,12 +47,13 @@ pub(crate) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let essence = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split(';').next())
-        .map(|essence| essence.trim().to_ascii_lowercase());
-    essence.is_some_and(|essence| essence == "application/json" || essence.ends_with("+json"))
+    media_type(headers).is_some_and(|essence| essence == "application/json" || essence.ends_with("+json"))
+}
+
+/// `content-type` without its parameters, in lower case.
+pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    value.split(';').next().map(|essence| essence.trim().to_ascii_lowercase())
 }
 
 /// `{"success":true,"data":…}`

@@ -62,12 +62,14 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "The body is larger than 1 MiB")
     }
 
-    pub(crate) fn unsupported_media_type() -> Self {
-        Self::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "UNSUPPORTED_MEDIA_TYPE",
-            "The body must be JSON: send content-type: application/json",
-        )
+    /// One line of an import.
+    pub(crate) fn line_too_long() -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "The line is longer than 1 MiB")
+    }
+
+    /// `message` says what to send.
+    pub(crate) fn unsupported_media_type(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", message)
     }
 
     pub(crate) fn validation(details: Vec<FieldError>) -> Self {
@@ -126,6 +128,18 @@ impl ApiError {
     }
 }
 
+impl ApiError {
+    /// What clients see of it.
+    pub(crate) fn body(&self) -> Body<'_> {
+        Body { code: self.code, message: &self.message, details: &self.details }
+    }
+
+    /// What only the log sees of it.
+    pub(crate) fn cause(&self) -> Option<&str> {
+        self.cause.as_deref()
+    }
+}
+
 impl From<sqlx::Error> for ApiError {
     fn from(error: sqlx::Error) -> Self {
         if db::is_unavailable(&error) { Self::unavailable(error) } else { Self::internal(error) }
@@ -142,18 +156,18 @@ struct Envelope<'a> {
     error: Body<'a>,
 }
 
+/// `error` of the envelope, and of a line of an import.
 #[derive(Serialize)]
-struct Body<'a> {
-    code: &'a str,
-    message: &'a str,
+pub(crate) struct Body<'a> {
+    pub(crate) code: &'a str,
+    pub(crate) message: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    details: &'a [FieldError],
+    pub(crate) details: &'a [FieldError],
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let error = Body { code: self.code, message: &self.message, details: &self.details };
-        let mut response = (self.status, Json(Envelope { success: false, error })).into_response();
+        let mut response = (self.status, Json(Envelope { success: false, error: self.body() })).into_response();
         if let Some(seconds) = self.retry_after_seconds {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

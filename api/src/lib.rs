@@ -6,6 +6,11 @@ mod auth;
 mod batches;
 mod body;
 mod cart_batches;
+mod cart_csv;
+mod cart_export;
+mod cart_import;
+mod cart_import_reader;
+mod cart_lines;
 mod carts;
 pub mod config;
 mod error;
@@ -70,6 +75,8 @@ pub fn router(state: AppState) -> Router {
     let limiter = RateLimiter::new(&state.config);
     let behind_key = Router::new()
         .merge(carts::router())
+        .merge(cart_import::router())
+        .merge(cart_export::router())
         .merge(payment_links::router())
         .merge(analytics::router())
         .merge(jobs::router())

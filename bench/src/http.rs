@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use api::{ApiConfig, AppState, LinkNews};
+use axum::body::Bytes;
 use common::{
     clock::Clock,
     config::Env,
@@ -51,6 +52,21 @@ impl Api {
         response.bytes().await?;
         ensure!(status.is_success(), "GET {path} answers {status}");
         Ok(sent.elapsed())
+    }
+
+    /// Imports a file, whose every line has to be stored, and reads all answers.
+    pub(crate) async fn import(&self, kind: &str, file: Bytes) -> Result<()> {
+        let request =
+            self.client.post(format!("http://{}/api/carts/import", self.address)).header("x-api-key", "bench");
+        let mut response = request.header("content-type", kind).body(file).send().await?.error_for_status()?;
+        let mut end = Vec::new();
+        while let Some(piece) = response.chunk().await? {
+            end.extend_from_slice(&piece);
+            end.drain(..end.len().saturating_sub(200));
+        }
+        let end = String::from_utf8_lossy(&end);
+        ensure!(end.ends_with("\"exists\":0,\"errors\":0}}\n"), "the import ended with {end}");
+        Ok(())
     }
 
     /// Gets the carts one after the other, again and again, until `stop`

@@ -1,4 +1,4 @@
-//! `cargo run --release -p bench [-- queue|expiry|analytics|retention]`: measurements, each
+//! `cargo run --release -p bench [-- queue|expiry|analytics|retention|import]`: measurements, each
 //! in one run on one Postgres with default durability. Storage swings; only ratios count.
 
 mod analytics;
@@ -6,6 +6,7 @@ mod drain;
 mod expiry;
 mod figures;
 mod http;
+mod import;
 mod pickup;
 mod retention;
 
@@ -22,7 +23,8 @@ const USAGE: &str = "cargo run --release -p bench [-- WHAT]
   queue      the queue beside apalis-postgres; this without WHAT
   expiry     a million due carts beside plain batched updates, and the api meanwhile (about 15 minutes, 5 GB)
   analytics  analytics and list pages at 10,000 and at 10,000,000 carts (about 10 minutes, 15 GB)
-  retention  the size of the tables under a steady load (6 minutes)";
+  retention  the size of the tables under a steady load (6 minutes)
+  import     imports of 200,000 carts beside COPY of the same rows, and their export (about 3 minutes)";
 
 #[derive(Clone, Copy)]
 enum What {
@@ -30,6 +32,7 @@ enum What {
     Expiry,
     Analytics,
     Retention,
+    Import,
 }
 
 fn main() -> ExitCode {
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Some("expiry") => What::Expiry,
         Some("analytics") => What::Analytics,
         Some("retention") => What::Retention,
+        Some("import") => What::Import,
         Some("--help" | "-h") => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
                 What::Expiry => expiry::measure(&postgres).await,
                 What::Analytics => analytics::measure(&postgres).await,
                 What::Retention => retention::measure(&postgres).await,
+                What::Import => import::measure(&postgres).await,
             };
             postgres.stop().await?;
             measured

@@ -3,6 +3,8 @@
 //! makes no call to Stripe.
 
 pub mod analytics;
+pub mod cart_export;
+pub mod cart_import;
 pub mod cart_list;
 pub mod carts;
 pub mod checkout;

@@ -97,6 +97,14 @@ impl Process {
         Self { child, log }
     }
 
+    /// Its process id.
+    ///
+    /// # Panics
+    /// If it has ended.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// Sends it a signal.
     ///
     /// # Panics

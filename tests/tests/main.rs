@@ -1,6 +1,9 @@
 //! All tests against the running product. One binary, one Postgres.
 
 mod analytics;
+mod cart_export;
+mod cart_import;
+mod cart_uploads;
 mod carts;
 mod doctor;
 mod errors;

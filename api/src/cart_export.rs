@@ -1,0 +1,123 @@
+//! `/api/carts/export`: all carts, oldest first, as an import takes them.
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::State,
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use common::{
+    cart_export::{self, ExportedCart, Position},
+    db::Database,
+};
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::{AppState, cart_csv, cart_lines::Format, error::ApiError, query::Parameters};
+
+/// Carts a statement.
+const BATCH: i64 = 1_000;
+
+pub(crate) fn router() -> Router<AppState> {
+    Router::new().route("/carts/export", get(export))
+}
+
+async fn export(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    let format = parameters.parse("format", "ndjson or csv", |text| match text {
+        "ndjson" => Some(Format::Ndjson),
+        "csv" => Some(Format::Csv),
+        _ => None,
+    })?;
+    let format = format.unwrap_or_else(|| accepted(&headers));
+    let takes = "a date such as 2024-01-15 or an instant such as 2024-01-15T10:30:00Z";
+    let status = parameters.parse("status", "abandoned, recovered or expired", |text| text.parse().ok())?;
+    let from = parameters.parse("from", takes, parse_instant)?;
+    let position = Position::start(status, from, parameters.parse("to", takes, parse_instant)?);
+    let day = state.clock.now().date_naive();
+    let mut export = Export { database: state.database, format, position, ended: false };
+    // What keeps the first batch from being read is answered as it is everywhere.
+    let mut first = match format {
+        Format::Ndjson => Vec::new(),
+        Format::Csv => cart_csv::HEADER.into(),
+    };
+    first.extend(export.next().await?.unwrap_or_default());
+    // An error that comes later breaks the connection off: the file must not look whole.
+    let rest = stream::try_unfold(export, async |mut export| Ok(export.next().await?.map(|carts| (carts, export))))
+        .inspect_err(|error: &sqlx::Error| tracing::error!(%error, "an export was broken off"));
+    let carts = stream::iter([Ok(first)]).chain(rest).map_ok(Bytes::from);
+    let (media_type, extension) = match format {
+        Format::Ndjson => ("application/x-ndjson", "ndjson"),
+        Format::Csv => ("text/csv; charset=utf-8", "csv"),
+    };
+    let headers = [
+        (header::CONTENT_TYPE, media_type.to_owned()),
+        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"carts-{day}.{extension}\"")),
+    ];
+    Ok((headers, Body::from_stream(carts)).into_response())
+}
+
+/// The first media type of `Accept` that we have.
+fn accepted(headers: &HeaderMap) -> Format {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let media_types = values.flat_map(|value| value.split(',')).filter_map(|range| range.split(';').next());
+    let mut formats = media_types.filter_map(|media_type| Format::named(&media_type.trim().to_ascii_lowercase()));
+    formats.next().unwrap_or(Format::Ndjson)
+}
+
+/// An instant, or the beginning of a day in UTC. A `+` that a client forgot to escape reads as a space.
+fn parse_instant(text: &str) -> Option<DateTime<Utc>> {
+    let day = text.parse::<NaiveDate>().ok().map(|day| day.and_time(NaiveTime::MIN).and_utc());
+    let instant = || DateTime::parse_from_rfc3339(&text.replace(' ', "+")).ok().map(|at| at.with_timezone(&Utc));
+    let instant = day.or_else(instant)?;
+    // What Postgres and everybody else can hold.
+    let year = NaiveDate::from_ymd_opt(1, 1, 1)?..=NaiveDate::from_ymd_opt(9999, 12, 31)?;
+    year.contains(&instant.date_naive()).then_some(instant)
+}
+
+/// An export under way. It holds a connection to Postgres only while it reads.
+struct Export {
+    database: Database,
+    format: Format,
+    position: Position,
+    ended: bool,
+}
+
+impl Export {
+    async fn next(&mut self) -> sqlx::Result<Option<Vec<u8>>> {
+        if self.ended {
+            return Ok(None);
+        }
+        let mut conn = self.database.acquire().await?;
+        let carts = cart_export::batch(&mut conn, &self.position, BATCH).await?;
+        drop(conn);
+        if let Some(last) = carts.last() {
+            self.position.advance(last);
+        }
+        self.ended = i64::try_from(carts.len()).is_ok_and(|carts| carts < BATCH);
+        let mut out = Vec::with_capacity(carts.len() * 512);
+        for cart in &carts {
+            match self.format {
+                Format::Ndjson => write_json(&mut out, cart),
+                Format::Csv => cart_csv::write(&mut out, cart),
+            }
+        }
+        Ok(Some(out))
+    }
+}
+
+fn write_json(out: &mut Vec<u8>, cart: &ExportedCart) {
+    let begin = out.len();
+    // Writing to memory does not fail, and nothing here has keys that are no strings.
+    serde_json::to_writer(&mut *out, cart).unwrap_or_default();
+    // Items that were stored in SQL may have line breaks between their parts.
+    for byte in out[begin..].iter_mut().filter(|byte| matches!(**byte, b'\n' | b'\r')) {
+        *byte = b' ';
+    }
+    out.push(b'\n');
+}

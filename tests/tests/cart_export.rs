@@ -1,0 +1,156 @@
+use reqwest::Method;
+use serde_json::{Value, json};
+use tests::{App, Setup, a_cart};
+
+use crate::cart_import::{NDJSON, a_line, import, ndjson};
+
+async fn export(app: &App, query: &str) -> String {
+    let answer = app.get(&format!("/api/carts/export{query}")).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    answer.text
+}
+
+/// What is exported, without what belongs to the store alone.
+async fn carts(app: &App) -> Vec<Value> {
+    let text = export(app, "").await;
+    let mut carts: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for cart in &mut carts {
+        for field in ["id", "createdAt", "updatedAt"] {
+            assert!(cart.as_object_mut().unwrap().remove(field).is_some(), "{field}");
+        }
+    }
+    carts
+}
+
+fn a_history() -> Vec<Value> {
+    let mut lines: Vec<Value> = (1..=1_200)
+        .map(|n| {
+            let left = format!("2026-02-{:02}T{:02}:00:00.123456Z", n % 28 + 1, n % 24);
+            let status = ["abandoned", "recovered", "expired"][n % 3];
+            a_line(json!({"status": status, "abandonedAt": left, "externalId": format!("order {n}")}))
+        })
+        .collect();
+    let price: Value = serde_json::from_str("999999.90").unwrap();
+    lines.push(a_line(json!({
+        "customerName": "=cmd|' /C calc'!A0", "customerEmail": "+tag@example.com", "externalId": "'-1",
+        "items": [{"name": "say \"hi\", 你好\nthere", "quantity": 10_000, "price": price}, {"name": "=1", "quantity": 1, "price": 0}],
+    })));
+    lines.push(a_line(
+        json!({"customerName": "'t Hooft", "currency": "jpy", "items": [{"name": "x", "quantity": 1, "price": 500}]}),
+    ));
+    lines.push(a_line(json!({"customerName": "two\r\nlines"})));
+    lines
+}
+
+#[tokio::test]
+async fn what_was_exported_can_be_imported_elsewhere() {
+    let start = || Setup::default().at("2026-03-01T10:00:00Z").without_worker().start();
+    let (from, by_ndjson, by_csv) = tokio::join!(start(), start(), start());
+    let (_, summary) = import(&from, NDJSON, ndjson(a_history())).await;
+    assert_eq!((&summary["created"], &summary["errors"]), (&json!(1_203), &json!(0)));
+    let expected = carts(&from).await;
+    assert_eq!(expected.len(), 1_203);
+    assert_eq!(expected[0]["externalId"], "order 1", "in the order of the file");
+    for (to, query, kind) in [(&by_ndjson, "?format=ndjson", NDJSON), (&by_csv, "?format=csv", "text/csv")] {
+        let (_, summary) = import(to, kind, export(&from, query).await).await;
+        assert_eq!(summary, json!({"lines": 1203, "created": 1203, "exists": 0, "errors": 0}));
+        assert_eq!(carts(to).await, expected);
+        for path in
+            ["/api/analytics?period=30d", "/api/carts?status=recovered&limit=1", "/api/carts?status=expired&limit=1"]
+        {
+            let (mut there, mut here) = (to.get(path).await.data(200), from.get(path).await.data(200));
+            for data in [&mut there, &mut here] {
+                data.as_object_mut().unwrap().remove("carts");
+                data["pagination"].as_object_mut().map(|pagination| pagination.remove("nextCursor"));
+            }
+            assert_eq!(there, here, "{path}");
+        }
+        // Twice is once, but for the carts without an external id.
+        let (_, again) = import(to, kind, export(&from, query).await).await;
+        assert_eq!((&again["exists"], &again["created"]), (&json!(1_201), &json!(2)));
+    }
+    let csv = export(&from, "?format=csv").await;
+    let formula = csv.lines().find(|line| line.contains("calc")).unwrap();
+    assert!(formula.contains(r#","''-1","'+tag@example.com","'=cmd|' /C calc'!A0","[{""name"":"#), "{formula}");
+}
+
+#[tokio::test]
+async fn an_export_is_what_was_asked_for() {
+    let app = Setup::default().at("2026-03-01T10:00:00Z").without_worker().start().await;
+    let cart = app.cart().await;
+    app.clock.advance(chrono::TimeDelta::days(1));
+    import(&app, NDJSON, a_line(json!({"status": "expired", "externalId": "E"})).to_string()).await;
+    let as_json = app.get("/api/carts/export").await;
+    assert_eq!(as_json.header("content-type"), NDJSON);
+    assert_eq!(as_json.header("content-disposition"), "attachment; filename=\"carts-2026-03-02.ndjson\"");
+    let first: Value = serde_json::from_str(as_json.text.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        first,
+        json!({
+            "id": cart, "externalId": null, "customerEmail": "ada@example.com", "customerName": "Ada Lovelace",
+            "items": [{"name": "Teapot", "quantity": 2, "price": 49.99}], "totalValue": 99.98, "currency": "usd",
+            "status": "abandoned", "abandonedAt": "2026-03-01T10:00:00Z", "recoveredAt": null, "expiredAt": null,
+            "createdAt": "2026-03-01T10:00:00Z", "updatedAt": "2026-03-01T10:00:00Z",
+        })
+    );
+    let accepting =
+        app.request(Method::GET, "/api/carts/export?status=abandoned").header("accept", "text/csv;q=0.9, */*");
+    let as_csv = app.send(accepting).await;
+    assert_eq!(as_csv.header("content-type"), "text/csv; charset=utf-8");
+    assert_eq!(
+        as_csv.text,
+        format!(
+            "id,externalId,customerEmail,customerName,items,totalValue,currency,status,abandonedAt,recoveredAt,expiredAt,createdAt,updatedAt\n\
+             {cart},,\"ada@example.com\",\"Ada Lovelace\",\"[{{\"\"name\"\":\"\"Teapot\"\",\"\"quantity\"\":2,\"\"price\"\":49.99}}]\",99.98,usd,abandoned,2026-03-01T10:00:00Z,,,2026-03-01T10:00:00Z,2026-03-01T10:00:00Z\n"
+        )
+    );
+    for (query, lines) in [
+        ("?status=expired", 1),
+        ("?status=recovered", 0),
+        ("?from=2026-03-02", 1),
+        ("?to=2026-03-02", 1),
+        ("?from=2026-03-01T10:00:00Z&to=2026-03-02T10:00:00Z", 1),
+        ("?from=2026-03-03", 0),
+        ("?status=expired&to=2026-03-02", 0),
+    ] {
+        assert_eq!(export(&app, query).await.lines().count(), lines, "{query}");
+    }
+    for query in ["?format=xml", "?status=lost", "?from=yesterday"] {
+        app.get(&format!("/api/carts/export{query}")).await.is_error(400, "BAD_REQUEST");
+    }
+    // Items that somebody stored by hand may have line breaks in them; a line has none.
+    sqlx::query("update carts set items = E'[\\n{\"name\":\"x\",\"quantity\":1,\"price\":1}\\n]' where id = $1")
+        .bind(&cart)
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    assert_eq!(export(&app, "").await.lines().count(), 2);
+}
+
+#[tokio::test]
+async fn an_export_that_breaks_off_does_not_look_whole() {
+    let app = Setup::default().without_worker().behind_a_door().start().await;
+    let door = app.door.as_ref().unwrap();
+    let cart = a_cart();
+    sqlx::query(
+        "insert into carts (id, customer_email, customer_name, items, total_minor, currency)
+         select 'cart_' || i, 'a@example.com', repeat('n', 5000), $1, 1, 'usd' from generate_series(1, 20000) i",
+    )
+    .bind(&cart["items"])
+    .execute(&app.pool)
+    .await
+    .unwrap();
+    // Some carts come, and then no more: more than is on its way at any time.
+    let mut response = app.request(Method::GET, "/api/carts/export").send().await.unwrap();
+    assert!(response.chunk().await.unwrap().is_some());
+    door.close().await;
+    let broken_off = loop {
+        match response.chunk().await {
+            Ok(Some(_)) => {}
+            Ok(None) => break false,
+            Err(_) => break true,
+        }
+    };
+    assert!(broken_off);
+    app.get("/api/carts/export").await.is_error(503, "UNAVAILABLE");
+}

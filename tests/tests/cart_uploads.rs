@@ -1,0 +1,200 @@
+//! Imports as streams: large bodies, slow clients, and what breaks in the middle.
+
+use std::collections::VecDeque;
+
+use axum::body::Bytes;
+use futures_util::stream;
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+use tests::{App, Setup, a_cart, eventually};
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use crate::cart_import::{NDJSON, a_line, count, import, ndjson, send};
+
+/// An import whose body is sent piece by piece while its answers are read.
+struct Upload {
+    body: mpsc::Sender<std::io::Result<String>>,
+    answer: Answering,
+    answers: VecDeque<Value>,
+    /// The beginning of the next one.
+    text: String,
+}
+
+enum Answering {
+    Awaited(JoinHandle<Response>),
+    Begun(Response),
+}
+
+impl Upload {
+    fn begin(request: reqwest::RequestBuilder) -> Self {
+        let (body, pieces) = mpsc::channel(1);
+        let pieces = stream::unfold(pieces, async |mut pieces: mpsc::Receiver<_>| Some((pieces.recv().await?, pieces)));
+        let request = request.header("content-type", NDJSON).body(reqwest::Body::wrap_stream(pieces));
+        let answer = tokio::spawn(async { request.send().await.unwrap() });
+        Self { body, answer: Answering::Awaited(answer), answers: VecDeque::new(), text: String::new() }
+    }
+
+    fn to(app: &App) -> Self {
+        Self::begin(app.request(Method::POST, "/api/carts/import"))
+    }
+
+    async fn send(&self, text: impl Into<String>) {
+        self.body.send(Ok(text.into())).await.unwrap();
+    }
+
+    /// The next answer; `None` at the end.
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(answer) = self.answers.pop_front() {
+                return Some(answer);
+            }
+            if let Answering::Awaited(answer) = &mut self.answer {
+                self.answer = Answering::Begun(answer.await.unwrap());
+            }
+            let Answering::Begun(response) = &mut self.answer else { return None };
+            let piece: Bytes = response.chunk().await.unwrap()?;
+            self.text.push_str(std::str::from_utf8(&piece).unwrap());
+            if let Some((lines, rest)) = self.text.rsplit_once('\n') {
+                self.answers.extend(lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+                self.text = rest.to_owned();
+            }
+        }
+    }
+
+    /// Sends no more; the summary comes next, and last.
+    async fn answer_summary(mut self) -> Value {
+        let (closed, _) = mpsc::channel(1);
+        self.body = closed;
+        let summary = self.next().await.unwrap()["summary"].take();
+        assert_eq!(self.next().await, None);
+        summary
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_any_size_is_taken_and_a_line_of_a_mebibyte_is_not() {
+    let app = Setup::default().without_worker().start().await;
+    let line = |name: &str| a_line(json!({"customerName": name}));
+    let long = a_line(json!({"note": "x".repeat(1024 * 1024)})).to_string();
+    let almost = a_line(json!({"note": "x".repeat(1024 * 1024 - 200)})).to_string();
+    let body = format!("{}\n{long}\n{almost}\n{}", ndjson((0..6_000).map(|_| line("n"))).trim_end(), line("last"));
+    assert!(body.len() > 2 * 1024 * 1024);
+    let (lines, summary) = import(&app, NDJSON, body).await;
+    assert_eq!(summary, json!({"lines": 6003, "created": 6002, "exists": 0, "errors": 1}));
+    assert_eq!(
+        lines[6000],
+        json!({"line": 6001, "status": "error", "error": {"code": "PAYLOAD_TOO_LARGE", "message": "The line is longer than 1 MiB"}})
+    );
+    assert_eq!(app.show(lines[6002]["id"].as_str().unwrap()).await["customerName"], "last");
+    // In the order of the file, oldest first.
+    let newest = app.get("/api/carts?limit=1").await.data(200);
+    assert_eq!(newest["carts"][0]["id"], lines[6002]["id"]);
+}
+
+#[tokio::test]
+async fn answers_come_while_the_body_is_being_sent_and_nobody_idle_holds_a_connection() {
+    let app = Setup::default().without_worker().start().await;
+    // More than the api has connections.
+    let mut uploads: Vec<Upload> = (0..15).map(|_| Upload::to(&app)).collect();
+    for upload in &mut uploads {
+        upload.send(ndjson([a_cart(), a_cart()])).await;
+        upload.send(a_cart().to_string()).await; // not a whole line yet
+        assert_eq!(upload.next().await.unwrap()["line"], 1);
+        assert_eq!(upload.next().await.unwrap()["status"], "created");
+    }
+    app.cart().await;
+    assert_eq!(count(&app).await, 31);
+    for mut upload in uploads {
+        upload.send("\n").await;
+        assert_eq!(upload.next().await.unwrap()["line"], 3);
+        assert_eq!(upload.answer_summary().await, json!({"lines": 3, "created": 3, "exists": 0, "errors": 0}));
+    }
+}
+
+#[tokio::test]
+async fn of_a_client_that_goes_away_what_was_answered_is_stored() {
+    let app = Setup::default().without_worker().start().await;
+    let mut upload = Upload::to(&app);
+    upload.send(ndjson((0..5).map(|_| a_cart()))).await;
+    for _ in 0..5 {
+        let answer = upload.next().await.unwrap();
+        app.show(answer["id"].as_str().unwrap()).await;
+    }
+    // Half a line, and gone.
+    let line = a_cart().to_string();
+    upload.send(&line[..line.len() / 2]).await;
+    upload.body.send(Err(std::io::Error::other("gone"))).await.unwrap();
+    drop(upload);
+    app.cart().await;
+    eventually("nothing is stored any more", async || count(&app).await == 6).await;
+}
+
+#[tokio::test]
+async fn an_import_ends_where_postgres_goes_away_and_goes_on_from_there() {
+    let app = Setup::default().without_worker().behind_a_door().start().await;
+    let door = app.door.as_ref().unwrap();
+    let line = |n: usize| a_line(json!({"externalId": n.to_string()}));
+    let mut upload = Upload::to(&app);
+    upload.send(ndjson((1..=3).map(line))).await;
+    for number in 1..=3 {
+        assert_eq!(upload.next().await.unwrap()["line"], number);
+    }
+    door.close().await;
+    upload.send(format!("null\n{}", ndjson((5..=6).map(line)))).await;
+    let told: Vec<Value> =
+        [upload.next().await, upload.next().await, upload.next().await].into_iter().flatten().collect();
+    let codes: Vec<&str> = told.iter().map(|answer| answer["error"]["code"].as_str().unwrap()).collect();
+    assert_eq!(codes, ["VALIDATION_ERROR", "UNAVAILABLE", "UNAVAILABLE"]);
+    let summary = upload.answer_summary().await;
+    assert_eq!((&summary["incomplete"], &summary["nextLine"]), (&json!(true), &json!(5)));
+    assert_eq!((&summary["created"], &summary["errors"]), (&json!(3), &json!(3)));
+    // From the first line on it is unavailable as it is everywhere.
+    let refused = send(&app, NDJSON, ndjson((5..=6).map(line))).await;
+    refused.is_error(503, "UNAVAILABLE");
+    assert!(!refused.header("retry-after").is_empty());
+    door.open().await;
+    eventually("it goes on", async || send(&app, NDJSON, ndjson((1..=6).map(line))).await.status == 200).await;
+    assert_eq!(count(&app).await, 6);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_import_takes_as_little_memory_as_its_file_is_large() {
+    use std::time::Duration;
+
+    const LINES: usize = 40_000;
+    let shop = crate::processes::Shop::open().await;
+    let mut variables = shop.api_variables();
+    variables.push(("RATE_LIMIT_PER_MINUTE", "0".to_owned()));
+    let mut api = tests::processes::Process::start("api", variables).await;
+    api.says("api is listening").await;
+    let peak = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", api.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() / 1024
+    };
+    let before = peak();
+    let request =
+        shop.http.post(shop.url("/api/carts/import")).header("x-api-key", "key").timeout(Duration::from_secs(300));
+    let mut upload = Upload::begin(request);
+    let body = upload.body.clone();
+    let sending = tokio::spawn(async move {
+        let piece = ndjson((0..500).map(|_| a_line(json!({"note": "x".repeat(300)}))));
+        for _ in 0..LINES / 500 {
+            body.send(Ok(piece.clone())).await.unwrap();
+        }
+    });
+    for number in 1..=LINES {
+        assert_eq!(upload.next().await.unwrap()["line"], number);
+    }
+    sending.await.unwrap();
+    assert_eq!(upload.answer_summary().await["created"], LINES);
+    let (http, exported) = (shop.http.get(shop.url("/api/carts/export")).header("x-api-key", "key"), &mut 0);
+    let mut response = http.send().await.unwrap();
+    while let Some(piece) = response.chunk().await.unwrap() {
+        *exported += piece.iter().filter(|byte| **byte == b'\n').count();
+    }
+    assert_eq!(*exported, LINES);
+    let after = peak();
+    assert!(after < before + 40, "the peak was {before} MiB before and is {after} MiB");
+}
