@@ -19,19 +19,6 @@ use crate::error::ApiError;
 /// A lane that had nothing to do for so long gives its connection back.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// What the lanes of one process may hold, all kinds of batches together.
-const CONNECTIONS: u32 = 12;
-
-/// Each of their statements finds what it looks for by an index, however few
-/// rows there were when it was planned.
-const SETTINGS: &str = "set enable_seqscan = off; set enable_bitmapscan = off; set enable_hashjoin = off; \
-                        set enable_mergejoin = off; set enable_sort = off";
-
-/// The connections for lanes.
-pub(crate) fn connections(database: &Database) -> Database {
-    database.planned_once(CONNECTIONS, SETTINGS)
-}
-
 /// Something that can be done for many at once.
 pub(crate) trait Batch: Send + Sync + 'static {
     /// What one request asks.

@@ -72,7 +72,7 @@ async fn create(
 /// Stores the cart, unless its key stands for one already.
 async fn create_once(state: &AppState, id: &CartId, cart: Cart, fingerprint: &Fingerprint) -> Result<Cart, ApiError> {
     let now = cart.created_at;
-    let mut tx = state.database.begin().await?;
+    let mut tx = state.by_key.begin().await?;
     let cart = match idempotency::claim(&mut tx, fingerprint, id, now).await? {
         Claim::New => {
             carts::insert(&mut tx, &[&cart]).await?;
@@ -130,7 +130,7 @@ async fn change(
         return Err(ApiError::invalid("recoveredAt", "can only be given with the status recovered"));
     }
 
-    let mut tx = state.database.begin().await?;
+    let mut tx = state.by_key.begin().await?;
     let cart = carts::lock(&mut tx, &id).await?.ok_or_else(ApiError::cart_not_found)?;
     match (cart.status, wanted) {
         (from, to) if from == to => {}
@@ -171,7 +171,7 @@ struct Deleted {
 }
 
 async fn delete(State(state): State<AppState>, CartPath(id): CartPath) -> Result<Response, ApiError> {
-    let mut tx = state.database.begin().await?;
+    let mut tx = state.by_key.begin().await?;
     if !carts::delete(&mut tx, &id, state.clock.now()).await? {
         return Err(ApiError::cart_not_found());
     }

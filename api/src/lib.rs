@@ -31,7 +31,10 @@ mod webhooks;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, extract::DefaultBodyLimit, middleware, serve::ListenerExt};
-use common::{clock::Clock, db::Database};
+use common::{
+    clock::Clock,
+    db::{self, Database},
+};
 use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -47,10 +50,17 @@ use crate::{
 /// The most a body may hold.
 const BODY_BYTES: usize = 1024 * 1024;
 
+/// Connections to Postgres of requests that change one cart or its link …
+const CONNECTIONS_BY_KEY: u32 = 10;
+/// … and of the lanes that answer many at once (see `batches`).
+const CONNECTIONS_OF_LANES: u32 = 12;
+
 /// What every handler can reach.
 #[derive(Debug, Clone)]
 pub struct AppState {
     database: Database,
+    /// The same, for short statements that find what they look for by a key.
+    by_key: Database,
     clock: Clock,
     config: Arc<ApiConfig>,
     keys: Arc<ApiKeys>,
@@ -63,10 +73,11 @@ impl AppState {
     /// Within a tokio runtime. `news` tells waiting requests about their links; see [`LinkNews::start`].
     pub fn new(database: Database, clock: Clock, config: ApiConfig, news: LinkNews) -> Self {
         let keys = Arc::new(ApiKeys::new(&config.api_keys));
-        let lanes = batches::connections(&database);
+        let by_key = db::by_key(&database, CONNECTIONS_BY_KEY);
+        let lanes = db::by_key(&database, CONNECTIONS_OF_LANES);
         let carts = Arc::new(CartBatches::start(&lanes, &clock));
         let events = Arc::new(Batches::start(ApplyEvents { clock: clock.clone() }, lanes));
-        Self { database, clock, config: Arc::new(config), keys, news, carts, events }
+        Self { database, by_key, clock, config: Arc::new(config), keys, news, carts, events }
     }
 }
 

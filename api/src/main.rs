@@ -12,9 +12,9 @@ use common::{
 };
 use tokio::net::TcpListener;
 
-/// Connections to Postgres, besides the twelve of the lanes that answer what
-/// comes at the same time together.
-const CONNECTIONS: u32 = 12;
+/// Connections to Postgres for what takes longer; `AppState` makes its own for
+/// the carts and their links.
+const CONNECTIONS: u32 = 6;
 
 #[tokio::main]
 async fn main() -> ExitCode {

@@ -43,7 +43,7 @@ async fn open(State(state): State<AppState>, token: Result<Path<String>, PathRej
 
 async fn lead(state: &AppState, token: &str) -> Result<Response, ApiError> {
     let now = state.clock.now();
-    let mut conn = state.database.acquire().await?;
+    let mut conn = state.by_key.acquire().await?;
     let (id, expires_at) = match recovery_links::holder(&mut conn, token).await? {
         None => return Ok(Page::Unknown.into_response()),
         Some(TokenHolder::Deleted) => return Ok(Page::Gone("This cart no longer exists.").into_response()),
@@ -76,7 +76,7 @@ async fn lead(state: &AppState, token: &str) -> Result<Response, ApiError> {
     }
     let news = LinkWait::begin(&state.news);
     request(state, &id, RecoveryTime::Keep).await?;
-    let link = news.settled(&state.database, &id, state.config.payment_link_wait).await?;
+    let link = news.settled(&state.by_key, &id, state.config.payment_link_wait).await?;
     Ok(match link.filter(|link| link.is_live(state.clock.now())).and_then(|link| link.url) {
         Some(url) => redirect(&url),
         None => Page::Wait.into_response(),

@@ -70,14 +70,14 @@ async fn ask(State(state): State<AppState>, CartPath(id): CartPath, headers: Hea
     if asked.link.status == LinkStatus::Open {
         return ready(&state, &asked.link, asked.recovery, None).map(|ready| Data(ready).into_response());
     }
-    let settled = news.settled(&state.database, &id, wait).await?;
+    let settled = news.settled(&state.by_key, &id, wait).await?;
     match settled {
         Some(link) if link.is_live(state.clock.now()) => {
             ready(&state, &link, asked.recovery, None).map(|ready| Data(ready).into_response())
         }
         Some(link) if link.status == LinkStatus::Pending => Ok(accepted(&id, &link)),
         Some(link) if link.refusal().is_some() => {
-            if payment_links::is_processing(&mut state.database.acquire().await?, id.as_str()).await? {
+            if payment_links::is_processing(&mut state.by_key.acquire().await?, id.as_str()).await? {
                 return Err(under_way());
             }
             Err(ApiError::payment_provider(link.refusal().unwrap_or_default()))
@@ -119,7 +119,7 @@ fn wait_wanted(headers: &HeaderMap, longest: Duration) -> Duration {
 }
 
 async fn show(State(state): State<AppState>, CartPath(id): CartPath) -> Result<Response, ApiError> {
-    let mut conn = state.database.acquire().await?;
+    let mut conn = state.by_key.acquire().await?;
     let now = state.clock.now();
     carts::find(&mut conn, &id, now).await?.ok_or_else(ApiError::cart_not_found)?;
     let (mut link, mut job) = newest(&mut conn, &id).await?;
@@ -195,7 +195,7 @@ pub(crate) enum RecoveryTime {
 /// caller goes away.
 pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTime) -> Result<Asked, ApiError> {
     let now = state.clock.now();
-    let mut tx = state.database.begin().await?;
+    let mut tx = state.by_key.begin().await?;
     // Twenty at once stand in line here, and nineteen find the first one's request.
     let cart = carts::lock(&mut tx, id).await?.ok_or_else(ApiError::cart_not_found)?;
     check_payable(&cart)?;

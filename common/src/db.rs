@@ -49,6 +49,14 @@ pub fn from_env(env: &Env, connections: u32) -> Result<Database, ConfigError> {
     Ok(Database::new(options_from_env(env)?, listen_from_env(env)?, connections))
 }
 
+/// Connections of their own for short statements that find what they look for by
+/// a key: they are planned once, and by an index, however few rows there were then.
+pub fn by_key(database: &Database, connections: u32) -> Database {
+    const BY_INDEX: &str = "set enable_seqscan = off; set enable_bitmapscan = off; set enable_hashjoin = off; \
+                            set enable_mergejoin = off; set enable_sort = off";
+    database.planned_once(connections, BY_INDEX)
+}
+
 /// Where LISTEN goes: along with everything else, to a Postgres that only
 /// `DATABASE_LISTEN_URL` reaches directly, or nowhere.
 ///

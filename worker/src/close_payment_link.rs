@@ -16,7 +16,7 @@ const WHILE_IT_IS_MADE: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(job: ClosePaymentLink, state: Data<State>) -> Result<(), JobError> {
     let state = &*state;
-    let mut conn = state.database.acquire().await?;
+    let mut conn = state.by_key.acquire().await?;
     let Some(link) = payment_links::find(&mut conn, &job.cart_id, job.version).await? else { return Ok(()) };
     if !matches!(link.status, LinkStatus::Closing | LinkStatus::Settling) {
         return Ok(());

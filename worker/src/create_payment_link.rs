@@ -17,7 +17,7 @@ use crate::{
 
 pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<(), JobError> {
     let state = &*state;
-    let mut conn = state.database.acquire().await?;
+    let mut conn = state.by_key.acquire().await?;
     let link = payment_links::find(&mut conn, &job.cart_id, job.version).await?;
     let Some(link) = link.filter(|link| link.status == LinkStatus::Pending) else { return Ok(()) };
     let cart = checkout::for_checkout(&mut conn, &link.cart_id).await?;
@@ -36,7 +36,7 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
             Settled::Closed => {}
             Settled::Paid => return Ok(()), // the cart is recovered, and this request withdrawn
             Settled::Processing => {
-                let mut conn = state.database.acquire().await?;
+                let mut conn = state.by_key.acquire().await?;
                 payment_links::fail(&mut conn, &link, "a payment is under way", state.clock.now()).await?;
                 conn.commit().await?;
                 return Ok(());
@@ -46,7 +46,7 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
 
     let turn = state.stripe.turn().await?;
     // Written down before Stripe is asked: from here on a session may exist.
-    let mut conn = state.database.acquire().await?;
+    let mut conn = state.by_key.acquire().await?;
     let may_ask = payment_links::begin_attempt(&mut conn, &link, state.clock.now()).await?;
     conn.commit().await?;
     if !may_ask {
@@ -56,13 +56,13 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
         Ok(session) => keep(state, &link, session).await,
         Err(StripeError::Refused { message, .. }) => {
             // `link` was read before this attempt: it knows of earlier ones only.
-            let mut tx = state.database.begin().await?;
+            let mut tx = state.by_key.begin().await?;
             payment_links::give_up(&mut tx, &link, &message, state.clock.now()).await?;
             tx.commit().await?;
             Err(JobError::GiveUp { why: format!("Stripe refused it: {message}") })
         }
         Err(StripeError::KeySpent { message }) => {
-            let mut tx = state.database.begin().await?;
+            let mut tx = state.by_key.begin().await?;
             let next = payment_links::replace(&mut tx, &link, &message, state.clock.now()).await?;
             tx.commit().await?;
             match next {
@@ -82,13 +82,13 @@ async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(),
         return Err(JobError::retry("Stripe's session has no address"));
     };
     let expires_at = session.expires_at(link.session_expires_at);
-    let mut tx = state.database.begin().await?;
+    let mut tx = state.by_key.begin().await?;
     let kept = payment_links::open(&mut tx, link, &session.id, url, expires_at, state.clock.now()).await?;
     tx.commit().await?;
     if !kept {
         // Withdrawn while Stripe was working (or kept by another run of this
         // very job, which then has this session): close what nobody will use.
-        let now_known = payment_links::find(&mut state.database.acquire().await?, &link.cart_id, link.version).await?;
+        let now_known = payment_links::find(&mut state.by_key.acquire().await?, &link.cart_id, link.version).await?;
         if let Some(withdrawn) = now_known.filter(|known| known.status != LinkStatus::Open) {
             let withdrawn = PaymentLink { session_id: Some(session.id), ..withdrawn };
             settle::settle(state, &withdrawn).await?;

@@ -21,7 +21,7 @@ use std::{sync::Arc, time::Duration};
 use apalis::prelude::{Data, Monitor, WorkerBuilder};
 use common::{
     clock::Clock,
-    db::Database,
+    db::{self, Database},
     jobs::{ClosePaymentLink, CreatePaymentLink, DeleteOldRecords, ExpireCarts, RollUpDays},
 };
 use queue::{CatchUp, Job, RateLimit, Runtime, Schedule};
@@ -43,20 +43,26 @@ const FOLD_SCHEDULE: &str = "30 */5 * * * *";
 #[derive(Debug, Clone)]
 pub struct State {
     database: Database,
+    /// The same, for short statements that find what they look for by a key.
+    by_key: Database,
     clock: Clock,
     config: Arc<WorkerConfig>,
     stripe: Stripe,
     expiring: expire_carts::Expiring,
 }
 
-/// Connections of the handlers, who wait for Stripe without one; the queue has its own.
+/// Connections for what takes longer: expiry, rollups, schedules.
+pub const CONNECTIONS: u32 = 4;
+
+/// Connections of the handlers that make and close links, who wait for Stripe
+/// without one; the queue has its own.
 pub fn connections(concurrency: usize) -> u32 {
     u32::try_from(concurrency / 2).unwrap_or(u32::MAX).clamp(4, 20)
 }
 
 /// Works until `stop` resolves, then finishes what is in flight for at most `SHUTDOWN_TIMEOUT`.
 ///
-/// The handlers share the connections of `database`; the queue makes its own.
+/// Handlers that take longer share the connections of `database`; the others and the queue make their own.
 pub async fn run(database: Database, clock: Clock, config: WorkerConfig, stop: impl Future<Output = ()> + Send) {
     let settings = queue::Config {
         concurrency: config.concurrency,
@@ -67,9 +73,16 @@ pub async fn run(database: Database, clock: Clock, config: WorkerConfig, stop: i
     };
     let runtime = Runtime::start(&database, settings);
     let timeout = config.shutdown_timeout;
-    let stripe = stripe(&config, database.clone());
-    let state =
-        State { database, clock, config: Arc::new(config), stripe, expiring: expire_carts::Expiring::default() };
+    let by_key = db::by_key(&database, connections(config.concurrency));
+    let stripe = stripe(&config, by_key.clone());
+    let state = State {
+        database,
+        by_key,
+        clock,
+        config: Arc::new(config),
+        stripe,
+        expiring: expire_carts::Expiring::default(),
+    };
 
     let schedules = schedule_all(&state);
     let monitor = register_all(&runtime, &state);

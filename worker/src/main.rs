@@ -44,7 +44,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         &TraceConfig::from_env(&env, "quick-checkout-worker")?,
     );
     let config = WorkerConfig::from_env(&env)?;
-    let database = db::from_env(&env, worker::connections(config.concurrency))?;
+    let database = db::from_env(&env, worker::CONNECTIONS)?;
 
     if let Some(address) = config.health_addr {
         let listener = TcpListener::bind(address).await.map_err(|error| ConfigError::Malformed {

@@ -74,7 +74,7 @@ async fn write_down(
     settled: Settled,
 ) -> Result<(), JobError> {
     let now = state.clock.now();
-    let mut tx = state.database.begin().await?;
+    let mut tx = state.by_key.begin().await?;
     match (settled, link.cart_id.parse::<CartId>()) {
         (Settled::Paid, Ok(cart)) => {
             stripe_events::money_came(&mut tx, &cart, link.version, now, now).await?;
@@ -100,7 +100,7 @@ async fn find_out(state: &State, link: &PaymentLink) -> Result<Option<Session>, 
     if link.session_expires_at <= state.clock.now() {
         return Ok(None); // whatever was made has ended by itself
     }
-    let cart = checkout::for_checkout(&mut state.database.acquire().await?, &link.cart_id).await?;
+    let cart = checkout::for_checkout(&mut state.by_key.acquire().await?, &link.cart_id).await?;
     if let Some(cart) = cart {
         let turn = state.stripe.turn().await?;
         match state.stripe.create(turn, &new_session(state, link, &cart)).await {
