@@ -42,27 +42,53 @@ pub(crate) struct Queue {
     pub(crate) pool: PgPool,
 }
 
+/// What a worker has when the clock starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// Nothing yet: connecting counts.
+    Cold,
+    /// Its connections.
+    Connected,
+}
+
+/// Jobs a second.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rates {
+    /// Enqueued by the thousand.
+    pub(crate) enqueued: f64,
+    /// Until the last one was acknowledged durably. Leases are on.
+    pub(crate) drained: f64,
+}
+
 impl Queue {
     pub(crate) async fn prepare(postgres: &PrivatePostgres) -> Result<Self> {
         postgres.ensure_database("queue").await?;
-        let pool = PgPoolOptions::new().max_connections(6).connect(&postgres.url("queue")).await?;
-        common::db::prepare(&Database::from(pool.clone())).await?;
-        Ok(Self { pool })
+        let queue = Self::connect(&postgres.url("queue")).await?;
+        common::db::prepare(&Database::from(queue.pool.clone())).await?;
+        Ok(queue)
     }
 
-    /// Jobs a second, until the last one is acknowledged durably. Leases are on.
-    pub(crate) async fn drain(&self, jobs: i64, concurrency: usize) -> Result<f64> {
+    /// To a database that is migrated.
+    pub(crate) async fn connect(url: &str) -> Result<Self> {
+        Ok(Self { pool: PgPoolOptions::new().max_connections(6).connect(url).await? })
+    }
+
+    pub(crate) async fn drain(&self, jobs: i64, concurrency: usize, start: Start) -> Result<Rates> {
         sqlx::query("truncate jobs").execute(&self.pool).await?;
         let batch: Vec<NoOp> = (0..jobs).map(|n| NoOp { n }).collect();
+        let begun = Instant::now();
         for batch in batch.chunks(1_000) {
             queue::enqueue_many(&mut Database::from(self.pool.clone()).acquire().await?, batch).await?;
         }
+        let enqueued = begun.elapsed().as_secs_f64();
         sqlx::query("vacuum analyze jobs").execute(&self.pool).await?;
         RAN.store(0, Ordering::Relaxed);
+        let mut started = Instant::now();
         let runtime = Runtime::start(&Database::from(self.pool.clone()), Config { concurrency, ..Config::default() });
-        // It connects by itself; the peer's pool is connected too when the clock starts.
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let started = Instant::now();
+        if start == Start::Connected {
+            tokio::time::sleep(Duration::from_millis(200)).await; // it connects by itself
+            started = Instant::now();
+        }
         let (stop, stopped) = oneshot::channel::<()>();
         let backend = runtime.clone();
         let monitor = Monitor::new()
@@ -81,7 +107,8 @@ impl Queue {
         let done: i64 =
             sqlx::query_scalar("select count(*) from jobs where state = 'done'").fetch_one(&self.pool).await?;
         ensure!(done == jobs, "{done} of {jobs} jobs are done");
-        Ok(f64::from(u32::try_from(jobs)?) / seconds)
+        let jobs = f64::from(u32::try_from(jobs)?);
+        Ok(Rates { enqueued: jobs / enqueued, drained: jobs / seconds })
     }
 }
 

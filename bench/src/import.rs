@@ -1,0 +1,142 @@
+//! Importing carts by the line, beside `COPY` of the same rows.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use common::{carts::CartId, clock::Clock};
+use reqwest::{Body, Client, StatusCode};
+use sqlx::PgPool;
+
+use crate::{
+    http_rows::{SCRATCH, empty},
+    results::{Sample, Trouble},
+    scene::{Scene, both},
+};
+
+const LINES: u32 = 200_000;
+const ITEMS: &str =
+    r#"[{"name":"Blue T-shirt","quantity":2,"price":19.90},{"name":"Running shoes","quantity":1,"price":89.00}]"#;
+const COPY: &str = "copy carts (id, customer_email, customer_name, items, total_minor, currency, status, abandoned_at, \
+                    recovered_at, expired_at, created_at, updated_at) from stdin";
+
+pub(crate) async fn prepare(scene: &mut Scene) -> Result<()> {
+    scene.prepare_product(SCRATCH, 0).await
+}
+
+pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Sample> {
+    let product = scene.product(SCRATCH)?;
+    let now = Clock::system().now();
+    let (lines, rows) = (lines(now), rows(now));
+    let ours = async {
+        empty(&product.pool).await?;
+        scene.checkpoint().await?;
+        let rate = import(&product.api.address, lines).await?;
+        stored(&product.pool).await?;
+        eprintln!("    {rate:.0}/s (import)");
+        Ok(rate)
+    };
+    let theirs = async {
+        empty(&product.pool).await?;
+        scene.checkpoint().await?;
+        let begun = Instant::now();
+        let mut conn = product.pool.acquire().await?;
+        let mut copy = conn.copy_in_raw(COPY).await?;
+        copy.send(rows).await?;
+        copy.finish().await?;
+        let rate = f64::from(LINES) / begun.elapsed().as_secs_f64();
+        drop(conn);
+        stored(&product.pool).await?;
+        eprintln!("    {rate:.0}/s (COPY)");
+        Ok(rate)
+    };
+    both(round, ours, theirs).await
+}
+
+async fn import(address: &str, lines: String) -> Result<f64> {
+    let client = Client::builder().no_proxy().build()?;
+    let begun = Instant::now();
+    let response = client
+        .post(format!("http://{address}/api/carts/import"))
+        .header("x-api-key", "bench")
+        .header("content-type", "application/x-ndjson")
+        .body(Body::from(lines))
+        .send()
+        .await
+        .context("the import was not answered")?;
+    let status = response.status();
+    if matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
+        bail!(Trouble::NotThereYet);
+    }
+    let text = response.text().await?;
+    let rate = f64::from(LINES) / begun.elapsed().as_secs_f64();
+    let created = text.lines().filter(|line| line.contains(r#""status":"created""#)).count();
+    ensure!(
+        status == StatusCode::OK && u32::try_from(created)? == LINES,
+        "the import answers {status}, {created} carts created: {}",
+        text.chars().take(300).collect::<String>()
+    );
+    Ok(rate)
+}
+
+async fn stored(pool: &PgPool) -> Result<()> {
+    let stored: i64 = sqlx::query_scalar("select count(*) from carts").fetch_one(pool).await?;
+    ensure!(stored == i64::from(LINES), "{stored} carts are stored, not {LINES}");
+    Ok(())
+}
+
+/// When cart `n` was left, when it was recovered, when it expired: two in five are abandoned, two expired.
+fn times(n: u32, now: DateTime<Utc>) -> (DateTime<Utc>, Option<DateTime<Utc>>, Option<DateTime<Utc>>) {
+    let left = now - TimeDelta::days(60) - TimeDelta::seconds(i64::from(n) * 100);
+    let after = |days| Some(left + TimeDelta::days(days));
+    match n % 5 {
+        0 | 1 => (left, None, None),
+        2 => (left, after(1), None),
+        _ => (left, None, after(30)),
+    }
+}
+
+fn written(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// As the import takes them.
+fn lines(now: DateTime<Utc>) -> String {
+    let line = |n: u32| {
+        let (left, recovered, expired) = times(n, now);
+        let became = match (recovered, expired) {
+            (Some(recovered), _) => format!(r#","status":"recovered","recoveredAt":"{}""#, written(recovered)),
+            (None, Some(_)) => r#","status":"expired""#.to_owned(),
+            (None, None) => String::new(),
+        };
+        format!(
+            r#"{{"externalId":"order-{n}","customerEmail":"user{n}@example.com","customerName":"User {n}","items":{ITEMS},"abandonedAt":"{}"{became}}}{}"#,
+            written(left),
+            "\n"
+        )
+    };
+    (0..LINES).map(line).collect()
+}
+
+/// As `COPY` takes them.
+fn rows(now: DateTime<Utc>) -> Vec<u8> {
+    let moment = |time: Option<DateTime<Utc>>| time.map_or_else(|| r"\N".to_owned(), written);
+    let row = |n: u32| {
+        let (left, recovered, expired) = times(n, now);
+        let status = if recovered.is_some() {
+            "recovered"
+        } else if expired.is_some() {
+            "expired"
+        } else {
+            "abandoned"
+        };
+        let (id, now) = (CartId::generate(), written(now));
+        format!(
+            "{id}\tuser{n}@example.com\tUser {n}\t{ITEMS}\t12880\tusd\t{status}\t{}\t{}\t{}\t{now}\t{now}\n",
+            written(left),
+            moment(recovered),
+            moment(expired)
+        )
+    };
+    (0..LINES).map(row).collect::<String>().into_bytes()
+}
