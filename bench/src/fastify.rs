@@ -45,7 +45,7 @@ pub(crate) async fn prepare(scene: &mut Scene) -> Result<()> {
     let address = free_address()?;
     let process = start(scene, &address)?;
     let mut service = Service { process, address };
-    service.process.answers(&service.address, ITS_LIST, LOOK_EVERY).await?;
+    service.process.answers(&scene.client, &service.address, ITS_LIST, LOOK_EVERY).await?;
     for row in ["fastify-create", "fastify-get", "fastify-list"] {
         let (ours, theirs) = loads(scene, row)?;
         scene.warm_up(&scene.product(OURS)?.api.address, ours).await?;
@@ -107,7 +107,7 @@ pub(crate) async fn cold_start(scene: &Scene, round: u32) -> Result<Sample> {
         for _ in 0..STARTS {
             let address = free_address()?;
             let mut process = scene.start_api(OURS, &address)?;
-            waits.push(milliseconds(process.answers(&address, OUR_LIST, LOOK_EVERY).await?));
+            waits.push(milliseconds(process.answers(&scene.client, &address, OUR_LIST, LOOK_EVERY).await?));
             process.end().await?;
         }
         Ok(median(&waits))
@@ -118,7 +118,7 @@ pub(crate) async fn cold_start(scene: &Scene, round: u32) -> Result<Sample> {
         for _ in 0..STARTS {
             let address = free_address()?;
             let mut process = start(scene, &address)?;
-            waits.push(milliseconds(process.answers(&address, ITS_LIST, LOOK_EVERY).await?));
+            waits.push(milliseconds(process.answers(&scene.client, &address, ITS_LIST, LOOK_EVERY).await?));
             process.end().await?;
         }
         Ok(median(&waits))

@@ -79,6 +79,9 @@ pub(crate) async fn prepare_million(scene: &mut Scene) -> Result<()> {
 
 pub(crate) async fn get(scene: &Scene, round: u32) -> Result<Sample> {
     let product = scene.product(MILLION)?;
+    let id: String = sqlx::query_scalar("select id from carts limit 1").fetch_one(&product.pool).await?;
+    let cart = json(&product.api.address, &format!("/api/carts/{id}")).await?;
+    ensure!(cart["data"]["id"].as_str() == Some(&id), "the cart {id} is answered as {cart}");
     let ours = scene.load(&product.api.address, Load::by_id("/api/carts/", &product.ids, 32));
     both(round, ours, scene.pgbench("c_select.sql", 32)).await
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use common::{carts::CartId, clock::Clock};
-use reqwest::{Body, Client, StatusCode};
+use reqwest::{Body, Client, Response, StatusCode};
 use sqlx::PgPool;
 
 use crate::{
@@ -21,7 +21,20 @@ const COPY: &str = "copy carts (id, customer_email, customer_name, items, total_
                     recovered_at, expired_at, created_at, updated_at) from stdin";
 
 pub(crate) async fn prepare(scene: &mut Scene) -> Result<()> {
-    scene.prepare_product(SCRATCH, 0).await
+    scene.prepare_product(SCRATCH, 0).await?;
+    // Asked with nothing: a refusal of all lines would come while they are sent.
+    let response = post(&scene.product(SCRATCH)?.api.address, String::new()).await?;
+    if matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
+        bail!(Trouble::NotThereYet);
+    }
+    Ok(())
+}
+
+async fn post(address: &str, lines: String) -> Result<Response> {
+    let client = Client::builder().no_proxy().build()?;
+    let request = client.post(format!("http://{address}/api/carts/import")).header("x-api-key", "bench");
+    let sent = request.header("content-type", "application/x-ndjson").body(Body::from(lines)).send().await;
+    sent.context("the import was not answered")
 }
 
 pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Sample> {
@@ -54,20 +67,9 @@ pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Sample> {
 }
 
 async fn import(address: &str, lines: String) -> Result<f64> {
-    let client = Client::builder().no_proxy().build()?;
     let begun = Instant::now();
-    let response = client
-        .post(format!("http://{address}/api/carts/import"))
-        .header("x-api-key", "bench")
-        .header("content-type", "application/x-ndjson")
-        .body(Body::from(lines))
-        .send()
-        .await
-        .context("the import was not answered")?;
+    let response = post(address, lines).await?;
     let status = response.status();
-    if matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
-        bail!(Trouble::NotThereYet);
-    }
     let text = response.text().await?;
     let rate = f64::from(LINES) / begun.elapsed().as_secs_f64();
     let created = text.lines().filter(|line| line.contains(r#""status":"created""#)).count();

@@ -104,6 +104,8 @@ fn install_peers() -> Result<PathBuf> {
         .status()
         .context("npm can't be run")?;
     ensure!(status.success(), "npm can't fetch the peers");
+    let node = Command::new(to.join("node_modules/.bin/node")).arg("--version").stdout(Stdio::null()).status();
+    ensure!(node.is_ok_and(|status| status.success()), "npm fetched no Node: does it run no install scripts here?");
     fs::write(done, lock)?;
     Ok(to.join("node_modules"))
 }

@@ -2,6 +2,8 @@
 //! Postgres with default durability. Storage swings; only ratios count.
 
 mod analytics;
+mod apalis_storage;
+mod docs;
 mod drain;
 mod expiry;
 mod fastify;
@@ -15,6 +17,7 @@ mod machine;
 mod memory;
 mod pgbench;
 mod pickup;
+mod plots;
 mod processes;
 mod queue_rows;
 mod results;
@@ -29,17 +32,15 @@ mod wrk;
 
 use std::{path::Path, process::ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
-use drain::Start;
-use figures::{median, milliseconds};
 use sandbox::postgres::{Durability, PrivatePostgres, become_ordinary_user, random_word};
 
+/// That are drained, here and by the peers.
 const JOBS: i64 = 20_000;
-const ROUNDS: usize = 3;
 
 /// Without a command: the product's release binaries beside pgbench and other services, in interleaved rounds,
-/// as one table in Markdown on standard output (about half an hour, 20 GB). With a command: one question in detail.
+/// as one table in Markdown on standard output (about half an hour, 20 GB); a run of all rows also writes it and its pictures into docs/. With a command: one question in detail.
 ///
 /// Needs wrk, Postgres with pgbench, and Node with npm. A row that misses what it should reach is told in the table; the exit code is 1 only if something could not be measured.
 #[derive(Debug, Parser)]
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
 }
 
 fn measure_speed(options: speed::Options, folder: &Path) -> Result<()> {
+    let docs = if options.only.is_empty() { Some(docs::Docs::open()?) } else { None };
     let run = speed::Run::plan(options, folder)?;
     let folder = become_ordinary_user(folder)?;
     let report = until_interrupted(async {
@@ -92,9 +94,12 @@ fn measure_speed(options: speed::Options, folder: &Path) -> Result<()> {
         run.measure(postgres).await
     })?;
     println!("{}", report.markdown());
+    if let Some(docs) = docs {
+        docs.write(&report)?;
+    }
     let failures = report.failures();
     if !failures.is_empty() {
-        bail!("not everything could be measured\n{}", failures.join("\n"));
+        bail!("{} rows could not be measured", failures.len());
     }
     Ok(())
 }
@@ -103,7 +108,7 @@ fn measure_one(what: What, folder: &Path) -> Result<()> {
     until_interrupted(async {
         let postgres = PrivatePostgres::start(folder, Durability::Full).await?;
         let measured = match what {
-            What::Queue => measure_queue(&postgres).await,
+            What::Queue => apalis_storage::measure(&postgres).await,
             What::Expiry => expiry::measure(&postgres).await,
             What::Analytics => analytics::measure(&postgres).await,
             What::Retention => retention::measure(&postgres).await,
@@ -125,48 +130,4 @@ fn until_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
             }
         }
     })
-}
-
-async fn measure_queue(postgres: &PrivatePostgres) -> Result<()> {
-    let queue = drain::Queue::prepare(postgres).await?;
-    let peer = drain::ApalisPostgres::prepare(postgres).await?;
-    println!("Drain of {JOBS} no-op jobs, jobs a second, {ROUNDS} interleaved rounds\n");
-    let mut ours: Vec<(usize, Vec<f64>)> = [16, 64, 256].map(|concurrency| (concurrency, Vec::new())).to_vec();
-    let mut peers: Vec<(drain::Peer, Vec<f64>)> = drain::PEERS.map(|peer| (peer, Vec::new())).to_vec();
-    for round in 1..=ROUNDS {
-        for (concurrency, rates) in &mut ours {
-            eprintln!("round {round}: queue, {concurrency} at once");
-            rates.push(queue.drain(JOBS, *concurrency, Start::Connected).await.context("queue")?.drained);
-        }
-        for (settings, rates) in &mut peers {
-            eprintln!("round {round}: {settings}");
-            rates.push(peer.drain(JOBS, *settings).await.context("apalis-postgres")?);
-        }
-    }
-    println!("| what | rounds | median |\n|---|---|---|");
-    for (concurrency, rates) in &ours {
-        print_row(&format!("queue, {concurrency} at once"), rates);
-    }
-    for (settings, rates) in &peers {
-        print_row(&settings.to_string(), rates);
-    }
-    let best_peer = peers.iter().map(|(_, rates)| median(rates)).fold(0.0, f64::max);
-    let at_64 = ours.iter().find(|(concurrency, _)| *concurrency == 64).map_or(0.0, |(_, rates)| median(rates));
-    println!("\nqueue at 64 ÷ the best of apalis-postgres: {:.2} (should be at least 2)\n", at_64 / best_peer);
-
-    let mut waits = pickup::measure(&queue.pool, 500).await?;
-    waits.sort_unstable();
-    let at = |part: usize| milliseconds(waits[(waits.len() - 1) * part / 100]);
-    println!(
-        "Idle pickup, commit to start, {} jobs: median {:.2} ms, p99 {:.2} ms (the median should be under 2 ms)",
-        waits.len(),
-        at(50),
-        at(99)
-    );
-    Ok(())
-}
-
-fn print_row(what: &str, rates: &[f64]) {
-    let rounds: Vec<String> = rates.iter().map(|rate| format!("{rate:.0}")).collect();
-    println!("| {what} | {} | {:.0} |", rounds.join(", "), median(rates));
 }

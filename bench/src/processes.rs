@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use reqwest::{Client, StatusCode};
 use tokio::process::{Child, Command};
 
 /// Longer than any start takes.
@@ -18,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
+    /// Just before it was asked for.
+    begun: Instant,
     name: String,
     log: PathBuf,
 }
@@ -32,6 +35,8 @@ impl Process {
         name: &str,
     ) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
+        let log_file = fs::File::create(&log)?;
+        let begun = Instant::now();
         let child = Command::new(program)
             .args(arguments)
             .env_clear()
@@ -40,28 +45,32 @@ impl Process {
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(fs::File::create(&log)?)
+            .stderr(log_file)
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("{} can't be started", program.display()))?;
-        Ok(Self { child, name: name.to_owned(), log })
+        Ok(Self { child, begun, name: name.to_owned(), log })
     }
 
-    /// Waits until `address` answers `path` with 200, and says how long that took.
-    pub(crate) async fn answers(&mut self, address: &str, path: &str, look_every: Duration) -> Result<Duration> {
-        let begun = Instant::now();
-        let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build()?;
+    /// Waits until `address` answers `path` with 200, and says how long that took from the start on.
+    pub(crate) async fn answers(
+        &mut self,
+        client: &Client,
+        address: &str,
+        path: &str,
+        look_every: Duration,
+    ) -> Result<Duration> {
         let mut ticks = tokio::time::interval(look_every);
         loop {
             ticks.tick().await;
             let answer = client.get(format!("http://{address}{path}")).header("x-api-key", "bench").send().await;
-            if answer.is_ok_and(|response| response.status() == reqwest::StatusCode::OK) {
-                return Ok(begun.elapsed());
+            if answer.is_ok_and(|response| response.status() == StatusCode::OK) {
+                return Ok(self.begun.elapsed());
             }
             if let Some(status) = self.child.try_wait()? {
                 bail!("{} ended with {status}: {}", self.name, self.said());
             }
-            ensure!(begun.elapsed() < PATIENCE, "{} does not answer: {}", self.name, self.said());
+            ensure!(self.begun.elapsed() < PATIENCE, "{} does not answer: {}", self.name, self.said());
         }
     }
 

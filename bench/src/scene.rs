@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use reqwest::Client;
 use sandbox::{
     postgres::PrivatePostgres,
     stripe::{StandIn, StandInConfig},
@@ -38,6 +39,8 @@ pub(crate) struct Scene {
     /// Of graphile-worker, Fastify and pgbench.
     pub(crate) peers: BTreeMap<&'static str, PgPool>,
     pub(crate) fastify: Option<Service>,
+    /// That keeps no connections: it asks whether a process answers yet.
+    pub(crate) client: Client,
 }
 
 /// A process that answers.
@@ -56,8 +59,8 @@ pub(crate) struct Product {
 
 impl Scene {
     /// Nothing in it yet.
-    pub(crate) fn new(postgres: PrivatePostgres, kit: Kit, rows: Vec<&'static Row>, seconds: u32) -> Self {
-        Self {
+    pub(crate) fn new(postgres: PrivatePostgres, kit: Kit, rows: Vec<&'static Row>, seconds: u32) -> Result<Self> {
+        Ok(Self {
             postgres,
             kit,
             rows,
@@ -67,7 +70,8 @@ impl Scene {
             stand_in: None,
             peers: BTreeMap::new(),
             fastify: None,
-        }
+            client: Client::builder().no_proxy().pool_max_idle_per_host(0).build()?,
+        })
     }
 
     /// `PostgreSQL 15.18`, once it is sure that it loses nothing.
@@ -115,7 +119,7 @@ impl Scene {
         let address = free_address()?;
         let process = self.start_api(database, &address)?;
         let mut api = Service { process, address };
-        api.process.answers(&api.address, "/readyz", Duration::from_millis(20)).await?;
+        api.process.answers(&self.client, &api.address, "/readyz", Duration::from_millis(20)).await?;
         self.products.insert(database, Product { pool, api, ids: file });
         Ok(())
     }
@@ -157,7 +161,7 @@ impl Scene {
         ];
         let folder = &self.kit.folder;
         let mut worker = Process::start(&folder.join("worker"), &[], &variables, folder, "worker")?;
-        worker.answers(&variables[4].1, "/readyz", Duration::from_millis(20)).await?;
+        worker.answers(&self.client, &variables[4].1, "/readyz", Duration::from_millis(20)).await?;
         (self.worker, self.stand_in) = (Some(worker), Some(stand_in));
         Ok(())
     }

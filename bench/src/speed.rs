@@ -58,7 +58,7 @@ impl Run {
 
     pub(crate) async fn measure(self, postgres: PrivatePostgres) -> Result<Report> {
         let Self { options, rows, machine, kit } = self;
-        let mut scene = Scene::new(postgres, kit, rows.clone(), options.seconds);
+        let mut scene = Scene::new(postgres, kit, rows.clone(), options.seconds)?;
         let version = scene.postgres_version().await?;
         let (mut results, mut parts) = (Results::new(), parts(&rows));
         let give_up = |results: &mut Results, part: Part, error: &anyhow::Error| {
@@ -99,9 +99,13 @@ impl Run {
 }
 
 impl Report {
-    /// The heading and the table.
+    /// The heading, the table, and what went wrong.
     pub(crate) fn markdown(&self) -> String {
-        format!("{}\n\n{}", self.heading, table::markdown(&self.rows, &self.results))
+        let mut page = format!("{}\n\n{}", self.heading, table::markdown(&self.rows, &self.results));
+        for failure in self.failures() {
+            page.push_str(&format!("\nFailed: {}\n", failure.replace('\n', " ")));
+        }
+        page
     }
 
     /// Why rows have no figures.
@@ -130,7 +134,7 @@ fn trouble(error: &anyhow::Error) -> Trouble {
 fn heading(options: &Options, machine: &str, weather: &[f64]) -> String {
     let weather: Vec<String> = weather.iter().map(|milliseconds| format!("{milliseconds:.2} ms")).collect();
     format!(
-        "{}: {machine}. {} rounds of {} s a load; fdatasync, median by round: {}. The api runs with \
+        "{}: {machine}. Rounds: {}, of {} s a load; fdatasync, median by round: {}. The api runs with \
          `RATE_LIMIT_PER_MINUTE=0` and `RUST_LOG=warn`, the worker with `STRIPE_RATE=0`.",
         Clock::system().now().format("%Y-%m-%d %H:%M UTC"),
         options.rounds,

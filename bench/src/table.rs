@@ -47,6 +47,7 @@ fn figures(row: &Row, outcome: &Outcome) -> String {
 
 fn compared(value: f64, row: &Row) -> String {
     match row.compare {
+        Compare::Rates | Compare::Waits if value < 0.1 => format!("{value:.3}"),
         Compare::Rates | Compare::Waits => format!("{value:.2}"),
         Compare::Added => format!("{}{}", if value < 0.0 { "" } else { "+" }, figure(value, row.unit)),
         Compare::Alone => figure(value, row.unit),

@@ -1,19 +1,18 @@
 -- POSTs carts, each with an address of its own. Arguments: the path, the body with USER where the number goes,
 -- and a word that no other load of this run has.
 dofile("report.lua")
-local path, before, after, sent
-local headers = { ["content-type"] = "application/json" }
+local before, after, sent
 
 function init(arguments)
-  path = arguments[1]
-  local from, to = arguments[2]:find("USER", 1, true)
-  before = arguments[2]:sub(1, from - 1) .. "user-" .. arguments[3] .. "-" .. number .. "-"
-  after = arguments[2]:sub(to + 1)
-  sent = 0
+  local headers = { ["content-type"] = "application/json" }
   for name, value in pairs(wrk.headers) do headers[name] = value end
+  -- As many characters in each address, so that the rest of the request is the same.
+  local body = arguments[2]:gsub("USER", ("user-%s-%d-COUNTED.."):format(arguments[3], number))
+  before, after = split(wrk.format("POST", arguments[1], headers, body), "COUNTED..")
+  sent = 0
 end
 
 function request()
   sent = sent + 1
-  return wrk.format("POST", path, headers, before .. sent .. after)
+  return before .. ("%09d"):format(sent) .. after
 end

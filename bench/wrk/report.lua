@@ -14,3 +14,9 @@ function setup(thread)
   threads = threads + 1
   thread:set("number", threads)
 end
+
+-- What comes before a word and what comes after it: a request that is made once is cheaper than one that is made each time.
+function split(text, word)
+  local from, to = text:find(word, 1, true)
+  return text:sub(1, from - 1), text:sub(to + 1)
+end
