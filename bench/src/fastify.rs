@@ -102,7 +102,7 @@ pub(crate) async fn prepare_start(scene: &mut Scene) -> Result<()> {
 /// From the start of the process to the first list that is answered, in milliseconds.
 pub(crate) async fn cold_start(scene: &Scene, round: u32) -> Result<Sample> {
     let ours = async {
-        scene.checkpoint().await?;
+        scene.settle().await?;
         let mut waits = Vec::new();
         for _ in 0..STARTS {
             let address = free_address()?;
@@ -113,7 +113,7 @@ pub(crate) async fn cold_start(scene: &Scene, round: u32) -> Result<Sample> {
         Ok(median(&waits))
     };
     let theirs = async {
-        scene.checkpoint().await?;
+        scene.settle().await?;
         let mut waits = Vec::new();
         for _ in 0..STARTS {
             let address = free_address()?;

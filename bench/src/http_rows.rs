@@ -54,7 +54,7 @@ pub(crate) async fn post(scene: &Scene, round: u32) -> Result<Sample> {
     let product = scene.product(SCRATCH)?;
     let ours = async {
         empty(&product.pool).await?;
-        scene.checkpoint().await?;
+        scene.settle().await?;
         let report = wrk::run(&scene.kit, &product.api.address, &creating(), scene.seconds).await?;
         let stored: i64 = sqlx::query_scalar("select count(*) from carts").fetch_one(&product.pool).await?;
         ensure!(stored.unsigned_abs() >= report.requests, "{} were answered, {stored} are stored", report.requests);

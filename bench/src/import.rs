@@ -43,7 +43,7 @@ pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Sample> {
     let (lines, rows) = (lines(now), rows(now));
     let ours = async {
         empty(&product.pool).await?;
-        scene.checkpoint().await?;
+        scene.settle().await?;
         let rate = import(&product.api.address, lines).await?;
         stored(&product.pool).await?;
         eprintln!("    {rate:.0}/s (import)");
@@ -51,7 +51,7 @@ pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Sample> {
     };
     let theirs = async {
         empty(&product.pool).await?;
-        scene.checkpoint().await?;
+        scene.settle().await?;
         let begun = Instant::now();
         let mut conn = product.pool.acquire().await?;
         let mut copy = conn.copy_in_raw(COPY).await?;

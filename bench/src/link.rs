@@ -34,7 +34,7 @@ pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Sample> {
     let carts: Arc<Vec<String>> = Arc::new(seed(&product.pool, round).await?);
     let client = Client::builder().no_proxy().build()?;
     let ours = async {
-        scene.checkpoint().await?;
+        scene.settle().await?;
         let (client, carts, address) = (client.clone(), carts.clone(), product.api.address.clone());
         waits("paymentLink", move |place| {
             let url = format!("http://{address}/api/carts/{}/payment-link", carts[place]);
@@ -43,7 +43,7 @@ pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Sample> {
         .await
     };
     let theirs = async {
-        scene.checkpoint().await?;
+        scene.settle().await?;
         let (client, carts, url) = (client.clone(), carts.clone(), format!("{stripe}/v1/checkout/sessions"));
         waits("url", move |place| session(&client, &url, &carts[place])).await
     };

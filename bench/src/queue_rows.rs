@@ -12,7 +12,7 @@ use tokio::process::Command;
 use crate::{
     JOBS,
     drain::{Queue, Start},
-    figures::{milliseconds, quantile},
+    figures::{median, milliseconds, quantile},
     pickup,
     results::Sample,
     scene::Scene,
@@ -21,8 +21,13 @@ use crate::{
 const DATABASE: &str = "queues";
 /// Of which the median and the 99th percentile are taken, a round.
 const PICKUPS: i64 = 200;
+/// Of each side a round; a drain takes less than a second.
+const TURNS: u32 = 3;
 /// Jobs at once in our process; the first is the one that is compared.
 const AT_ONCE: [usize; 2] = [256, 64];
+
+/// By row, one a turn.
+type Figures = BTreeMap<&'static str, Vec<f64>>;
 
 /// A line of what such a process prints.
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,16 +57,20 @@ pub(crate) async fn prepare(scene: &mut Scene) -> Result<()> {
 }
 
 pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Vec<(&'static str, Sample)>> {
-    let (ours, theirs) = if round % 2 == 1 {
-        let ours = ours(scene).await?;
-        (ours, theirs(scene).await?)
-    } else {
-        let theirs = theirs(scene).await?;
-        (ours(scene).await?, theirs)
-    };
+    let pickups = if scene.wants("pickup") || scene.wants("pickup-p99") { PICKUPS } else { 0 };
+    let (mut ours, mut theirs) = (Figures::new(), Figures::new());
+    // In turns, beginning with the other side in every other round.
+    for turn in 0..2 * TURNS {
+        let (process, figures) = if (turn + round).is_multiple_of(2) {
+            (their_process(scene), &mut theirs)
+        } else {
+            (our_own(scene), &mut ours)
+        };
+        run(scene, process, if turn < 2 { pickups } else { 0 }, figures).await?;
+    }
     let sample = |row: &'static str, of_theirs: &str| {
         let both = ours.get(row).zip(theirs.get(of_theirs));
-        both.map(|(ours, theirs)| (row, Sample { ours: *ours, theirs: *theirs }))
+        both.map(|(ours, theirs)| (row, Sample { ours: median(ours), theirs: median(theirs) }))
     };
     let rows = [
         sample("drain", "drain"),
@@ -73,23 +82,22 @@ pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Vec<(&'static str,
     Ok(rows.into_iter().flatten().filter(|(row, _)| scene.wants(row)).collect())
 }
 
-async fn ours(scene: &Scene) -> Result<BTreeMap<&'static str, f64>> {
+fn our_own(scene: &Scene) -> Command {
     let mut process = Command::new(scene.kit.folder.join("bench"));
     process.arg("our-queue");
-    figures(scene, process).await
+    process
 }
 
-async fn theirs(scene: &Scene) -> Result<BTreeMap<&'static str, f64>> {
+fn their_process(scene: &Scene) -> Command {
     let mut process = Command::new(scene.kit.node());
     process.arg("graphile_worker.mjs").current_dir(scene.kit.folder.join("peers"));
     process.envs([("CFG", "batch"), ("C", "24"), ("LQ", "2000"), ("CB", "0"), ("N", &JOBS.to_string())]);
-    figures(scene, process).await
+    process
 }
 
-/// By row, what the process says.
-async fn figures(scene: &Scene, mut process: Command) -> Result<BTreeMap<&'static str, f64>> {
-    scene.checkpoint().await?;
-    let pickups = if scene.wants("pickup") || scene.wants("pickup-p99") { PICKUPS } else { 0 };
+/// Runs the process, and adds what it says.
+async fn run(scene: &Scene, mut process: Command, pickups: i64, figures: &mut Figures) -> Result<()> {
+    scene.settle().await?;
     let output = process
         .env("DATABASE_URL", scene.postgres.url(DATABASE))
         .env("LATN", pickups.to_string())
@@ -100,21 +108,21 @@ async fn figures(scene: &Scene, mut process: Command) -> Result<BTreeMap<&'stati
         .context("the queue's process can't be run")?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{}{text}", String::from_utf8_lossy(&output.stderr));
-    let mut figures = BTreeMap::new();
     for line in text.lines() {
         eprintln!("    {line}");
         let line: Line = serde_json::from_str(line)?;
+        let mut add = |row, figure| figures.entry(row).or_default().push(figure);
         match line.what.as_str() {
-            "enqueue" => figures.insert("enqueue", line.jobs_s),
-            "drain" if figures.contains_key("drain") => figures.insert("drain-64", line.jobs_s),
-            "drain" => figures.insert("drain", line.jobs_s),
+            "enqueue" => add("enqueue", line.jobs_s),
+            "drain" if line.at_once == AT_ONCE[1] => add("drain-64", line.jobs_s),
+            "drain" => add("drain", line.jobs_s),
             _ => {
-                figures.insert("pickup", line.from_commit_ack.p50_ms);
-                figures.insert("pickup-p99", line.from_commit_ack.p99_ms)
+                add("pickup", line.from_commit_ack.p50_ms);
+                add("pickup-p99", line.from_commit_ack.p99_ms);
             }
-        };
+        }
     }
-    Ok(figures)
+    Ok(())
 }
 
 /// What our process does: the hidden command `our-queue`, with the same variables as the peer.

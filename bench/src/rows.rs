@@ -148,6 +148,12 @@ const fn memory(name: &'static str, what: &'static str) -> Row {
     Row { name, part: Part::Memory, what, against: "", unit: Unit::Mebibytes, compare: Compare::Alone, wanted }
 }
 
+/// Their names, and what each measures.
+pub(crate) fn help() -> String {
+    let line = |row: &Row| format!("  {:16}{}\n", row.name, row.what.replace('`', ""));
+    format!("Rows:\n{}", ROWS.iter().map(line).collect::<String>())
+}
+
 /// The rows whose names are, or begin like, one of `only`; all for none.
 ///
 /// # Errors

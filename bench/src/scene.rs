@@ -1,6 +1,10 @@
 //! The databases of a run and the processes on them, each made once.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use reqwest::Client;
@@ -24,6 +28,8 @@ use crate::{
 pub(crate) const WEBHOOK_SECRET: &str = "whsec_bench";
 /// Services get going for so long before their first measured load.
 const WARM_UP_SECONDS: u32 = 1;
+/// Nobody waits longer for autovacuum.
+const LONGEST_VACUUM: Duration = Duration::from_secs(30);
 
 /// Everything that the parts share.
 pub(crate) struct Scene {
@@ -186,15 +192,21 @@ impl Scene {
     }
 
     /// Before each side: what others wrote is no business of whoever comes next.
-    pub(crate) async fn checkpoint(&self) -> Result<()> {
+    pub(crate) async fn settle(&self) -> Result<()> {
+        const VACUUMS: &str = "select count(*) from pg_stat_activity where backend_type = 'autovacuum worker'";
         let pool = self.products.values().map(|product| &product.pool).chain(self.peers.values()).next();
-        sqlx::query("checkpoint").execute(pool.context("nothing was prepared")?).await?;
+        let pool = pool.context("nothing was prepared")?;
+        let begun = Instant::now();
+        while sqlx::query_scalar::<_, i64>(VACUUMS).fetch_one(pool).await? > 0 && begun.elapsed() < LONGEST_VACUUM {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        sqlx::query("checkpoint").execute(pool).await?;
         Ok(())
     }
 
     /// Requests a second of the load on `address`.
     pub(crate) async fn load(&self, address: &str, load: Load) -> Result<f64> {
-        self.checkpoint().await?;
+        self.settle().await?;
         Ok(wrk::run(&self.kit, address, &load, self.seconds).await?.per_second())
     }
 
@@ -206,7 +218,7 @@ impl Scene {
 
     /// Transactions a second of a script of pgbench's.
     pub(crate) async fn pgbench(&self, script: &str, clients: u32) -> Result<f64> {
-        self.checkpoint().await?;
+        self.settle().await?;
         pgbench::run(&self.kit, &self.postgres.url("pgbench"), script, clients, self.seconds).await
     }
 }

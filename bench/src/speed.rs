@@ -20,7 +20,7 @@ use crate::{
 /// What of it is wanted.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
-    /// Only these rows, by name or by how a group of names begins: post,get,fastify
+    /// Only these rows, by name or by how names begin: post,get,fastify
     #[arg(long, value_delimiter = ',', value_name = "ROWS")]
     pub(crate) only: Vec<String>,
     /// How often each pair is measured

@@ -53,7 +53,7 @@ pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Sample> {
         seed(&product.pool, round).await?;
         let deliveries = Arc::new(deliveries(round));
         let address: SocketAddr = product.api.address.parse()?;
-        scene.checkpoint().await?;
+        scene.settle().await?;
         let rate = send(address, deliveries).await?;
         check(&product.pool).await?;
         eprintln!("    {rate:.0}/s (deliveries)");
