@@ -10,7 +10,7 @@ mod fastify;
 mod figures;
 mod http;
 mod http_rows;
-mod import;
+mod import_row;
 mod kit;
 mod link;
 mod machine;

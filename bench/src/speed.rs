@@ -6,7 +6,7 @@ use common::clock::Clock;
 use sandbox::postgres::PrivatePostgres;
 
 use crate::{
-    fastify, http_rows, import,
+    fastify, http_rows, import_row,
     kit::Kit,
     link,
     machine::{Machine, fdatasync},
@@ -151,7 +151,7 @@ async fn prepare(part: Part, scene: &mut Scene) -> Result<()> {
         Part::Queue => queue_rows::prepare(scene).await,
         Part::Link => link::prepare(scene).await,
         Part::Webhooks => webhooks::prepare(scene).await,
-        Part::Import => import::prepare(scene).await,
+        Part::Import => import_row::prepare(scene).await,
         Part::Fastify => fastify::prepare(scene).await,
         Part::Start => fastify::prepare_start(scene).await,
         Part::Memory => memory::prepare(scene).await,
@@ -170,7 +170,7 @@ async fn take_round(part: Part, scene: &Scene, round: u32) -> Result<Vec<(&'stat
         Part::Queue => queue_rows::take(scene, round).await,
         Part::Link => one("link", link::take(scene, round).await),
         Part::Webhooks => one("webhooks", webhooks::take(scene, round).await),
-        Part::Import => one("import", import::take(scene, round).await),
+        Part::Import => one("import", import_row::take(scene, round).await),
         Part::Fastify => fastify::take(scene, round).await,
         Part::Start => one("start", fastify::cold_start(scene, round).await),
         Part::Memory => memory::take(scene),

@@ -17,8 +17,9 @@ use crate::{
 const LINES: u32 = 200_000;
 const ITEMS: &str =
     r#"[{"name":"Blue T-shirt","quantity":2,"price":19.90},{"name":"Running shoes","quantity":1,"price":89.00}]"#;
-const COPY: &str = "copy carts (id, customer_email, customer_name, items, total_minor, currency, status, abandoned_at, \
-                    recovered_at, expired_at, created_at, updated_at) from stdin";
+/// … and `external_id` where the schema has it.
+const COLUMNS: &str = "id, customer_email, customer_name, items, total_minor, currency, status, abandoned_at, \
+                       recovered_at, expired_at, created_at, updated_at";
 
 pub(crate) async fn prepare(scene: &mut Scene) -> Result<()> {
     scene.prepare_product(SCRATCH, 0).await?;
@@ -40,7 +41,13 @@ async fn post(address: &str, lines: String) -> Result<Response> {
 pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Sample> {
     let product = scene.product(SCRATCH)?;
     let now = Clock::system().now();
-    let (lines, rows) = (lines(now), rows(now));
+    let with_external_id: bool = sqlx::query_scalar(
+        "select exists (select from pg_attribute where attrelid = 'carts'::regclass and attname = 'external_id')",
+    )
+    .fetch_one(&product.pool)
+    .await?;
+    let (lines, rows) = (lines(now), rows(now, with_external_id));
+    let copy = format!("copy carts ({COLUMNS}{}) from stdin", if with_external_id { ", external_id" } else { "" });
     let ours = async {
         empty(&product.pool).await?;
         scene.settle().await?;
@@ -54,9 +61,9 @@ pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Sample> {
         scene.settle().await?;
         let begun = Instant::now();
         let mut conn = product.pool.acquire().await?;
-        let mut copy = conn.copy_in_raw(COPY).await?;
-        copy.send(rows).await?;
-        copy.finish().await?;
+        let mut into = conn.copy_in_raw(&copy).await?;
+        into.send(rows).await?;
+        into.finish().await?;
         let rate = f64::from(LINES) / begun.elapsed().as_secs_f64();
         drop(conn);
         stored(&product.pool).await?;
@@ -121,7 +128,7 @@ fn lines(now: DateTime<Utc>) -> String {
 }
 
 /// As `COPY` takes them.
-fn rows(now: DateTime<Utc>) -> Vec<u8> {
+fn rows(now: DateTime<Utc>, with_external_id: bool) -> Vec<u8> {
     let moment = |time: Option<DateTime<Utc>>| time.map_or_else(|| r"\N".to_owned(), written);
     let row = |n: u32| {
         let (left, recovered, expired) = times(n, now);
@@ -133,8 +140,9 @@ fn rows(now: DateTime<Utc>) -> Vec<u8> {
             "abandoned"
         };
         let (id, now) = (CartId::generate(), written(now));
+        let external_id = if with_external_id { format!("\torder-{n}") } else { String::new() };
         format!(
-            "{id}\tuser{n}@example.com\tUser {n}\t{ITEMS}\t12880\tusd\t{status}\t{}\t{}\t{}\t{now}\t{now}\n",
+            "{id}\tuser{n}@example.com\tUser {n}\t{ITEMS}\t12880\tusd\t{status}\t{}\t{}\t{}\t{now}\t{now}{external_id}\n",
             written(left),
             moment(recovered),
             moment(expired)
