@@ -1,13 +1,13 @@
 //! What analytics and a list page cost at ten thousand carts and at ten million.
 
 use anyhow::Result;
-use common::db::Database;
 use sandbox::postgres::PrivatePostgres;
-use sqlx::{PgPool, postgres::PgPoolOptions};
+use sqlx::postgres::PgPoolOptions;
 
 use crate::{
     figures::{median, milliseconds, print_row, ratios},
     http::Api,
+    seeds,
 };
 
 const ROUNDS: usize = 5;
@@ -15,8 +15,6 @@ const ROUNDS: usize = 5;
 const REQUESTS: usize = 200;
 const FEW: i64 = 10_000;
 const MANY: i64 = 10_000_000;
-/// Carts a statement while seeding.
-const STATEMENT: i64 = 200_000;
 const PATHS: [&str; 3] = ["/api/analytics?period=90d", "/api/carts?status=abandoned&limit=10", "/api/carts?limit=10"];
 
 pub(crate) async fn measure(postgres: &PrivatePostgres) -> Result<()> {
@@ -55,23 +53,8 @@ async fn start(postgres: &PrivatePostgres, database: &str, carts: i64) -> Result
     postgres.ensure_database(database).await?;
     let pool = PgPoolOptions::new().max_connections(1).connect(&postgres.url(database)).await?;
     common::db::prepare(&pool.clone().into()).await?;
-    seed(&pool, carts).await?;
-    common::analytics::fold(&mut Database::from(pool.clone()).acquire().await?).await?;
-    for table in ["vacuum analyze carts", "vacuum analyze cart_day_counts", "vacuum analyze cart_status_counts"] {
-        sqlx::query(table).execute(&pool).await?;
-    }
+    seeds::carts(&pool, carts).await?;
     sqlx::query("checkpoint").execute(&pool).await?;
     pool.close().await;
     Api::start(postgres.url(database).parse()?).await
-}
-
-async fn seed(pool: &PgPool, carts: i64) -> Result<()> {
-    let mut from = 1;
-    while from <= carts {
-        let to = carts.min(from + STATEMENT - 1);
-        sqlx::query(include_str!("../sql/many_carts.sql")).bind(from).bind(to).bind(carts).execute(pool).await?;
-        eprintln!("{to} of {carts} carts");
-        from = to + 1;
-    }
-    Ok(())
 }

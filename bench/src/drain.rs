@@ -1,15 +1,12 @@
 //! How fast jobs that do nothing are fetched, run and acknowledged.
 
 use std::{
-    fmt,
     sync::atomic::{AtomicI64, Ordering},
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, ensure};
-use apalis::prelude::{BoxDynError, Monitor, TaskSink, WorkerBuilder, WorkerBuilderExt};
-use apalis_postgres::PostgresStorage;
-use futures_util::stream;
+use apalis::prelude::{Monitor, WorkerBuilder};
 use queue::{Config, Database, Job, Runtime};
 use sandbox::postgres::PrivatePostgres;
 use serde::{Deserialize, Serialize};
@@ -31,7 +28,7 @@ impl Job for NoOp {
 
 /// Jobs that ran, so that the tables are left alone until all did. (Not handed
 /// to the workers as data: apalis 1.0's `concurrency` drops that.)
-static RAN: AtomicI64 = AtomicI64::new(0);
+pub(crate) static RAN: AtomicI64 = AtomicI64::new(0);
 
 pub(crate) async fn no_op(_: NoOp) {
     RAN.fetch_add(1, Ordering::Relaxed);
@@ -42,27 +39,53 @@ pub(crate) struct Queue {
     pub(crate) pool: PgPool,
 }
 
+/// What a worker has when the clock starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// Nothing yet: connecting counts.
+    Cold,
+    /// Its connections.
+    Connected,
+}
+
+/// Jobs a second.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rates {
+    /// Enqueued by the thousand.
+    pub(crate) enqueued: f64,
+    /// Until the last one was acknowledged durably. Leases are on.
+    pub(crate) drained: f64,
+}
+
 impl Queue {
     pub(crate) async fn prepare(postgres: &PrivatePostgres) -> Result<Self> {
         postgres.ensure_database("queue").await?;
-        let pool = PgPoolOptions::new().max_connections(6).connect(&postgres.url("queue")).await?;
-        common::db::prepare(&Database::from(pool.clone())).await?;
-        Ok(Self { pool })
+        let queue = Self::connect(&postgres.url("queue")).await?;
+        common::db::prepare(&Database::from(queue.pool.clone())).await?;
+        Ok(queue)
     }
 
-    /// Jobs a second, until the last one is acknowledged durably. Leases are on.
-    pub(crate) async fn drain(&self, jobs: i64, concurrency: usize) -> Result<f64> {
+    /// To a database that is migrated.
+    pub(crate) async fn connect(url: &str) -> Result<Self> {
+        Ok(Self { pool: PgPoolOptions::new().max_connections(6).connect(url).await? })
+    }
+
+    pub(crate) async fn drain(&self, jobs: i64, concurrency: usize, start: Start) -> Result<Rates> {
         sqlx::query("truncate jobs").execute(&self.pool).await?;
         let batch: Vec<NoOp> = (0..jobs).map(|n| NoOp { n }).collect();
+        let begun = Instant::now();
         for batch in batch.chunks(1_000) {
             queue::enqueue_many(&mut Database::from(self.pool.clone()).acquire().await?, batch).await?;
         }
+        let enqueued = begun.elapsed().as_secs_f64();
         sqlx::query("vacuum analyze jobs").execute(&self.pool).await?;
         RAN.store(0, Ordering::Relaxed);
+        let mut started = Instant::now();
         let runtime = Runtime::start(&Database::from(self.pool.clone()), Config { concurrency, ..Config::default() });
-        // It connects by itself; the peer's pool is connected too when the clock starts.
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let started = Instant::now();
+        if start == Start::Connected {
+            tokio::time::sleep(Duration::from_millis(200)).await; // it connects by itself
+            started = Instant::now();
+        }
         let (stop, stopped) = oneshot::channel::<()>();
         let backend = runtime.clone();
         let monitor = Monitor::new()
@@ -81,100 +104,13 @@ impl Queue {
         let done: i64 =
             sqlx::query_scalar("select count(*) from jobs where state = 'done'").fetch_one(&self.pool).await?;
         ensure!(done == jobs, "{done} of {jobs} jobs are done");
-        Ok(f64::from(u32::try_from(jobs)?) / seconds)
+        let jobs = f64::from(u32::try_from(jobs)?);
+        Ok(Rates { enqueued: jobs / enqueued, drained: jobs / seconds })
     }
-}
-
-/// A way to run apalis-postgres.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer {
-    batch: usize,
-    at_once: Option<usize>,
-    locks: bool,
-}
-
-pub(crate) const PEERS: [Peer; 5] = [
-    Peer { batch: 100, at_once: Some(64), locks: true },
-    Peer { batch: 100, at_once: None, locks: true },
-    Peer { batch: 1_000, at_once: None, locks: true },
-    Peer { batch: 1_000, at_once: None, locks: false },
-    Peer { batch: 5_000, at_once: None, locks: false },
-];
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at_once = self.at_once.map_or("no limit".to_owned(), |at_once| format!("{at_once} at once"));
-        let locks = if self.locks { "" } else { ", locks off" };
-        write!(f, "apalis-postgres, batches of {}, {at_once}{locks}", self.batch)
-    }
-}
-
-/// The storage that comes with apalis.
-pub(crate) struct ApalisPostgres {
-    pool: PgPool,
-}
-
-impl ApalisPostgres {
-    pub(crate) async fn prepare(postgres: &PrivatePostgres) -> Result<Self> {
-        postgres.ensure_database("apalis").await?;
-        let pool = PgPoolOptions::new().max_connections(10).connect(&postgres.url("apalis")).await?;
-        PostgresStorage::<()>::setup(&pool).await?;
-        Ok(Self { pool })
-    }
-
-    pub(crate) async fn drain(&self, jobs: i64, peer: Peer) -> Result<f64> {
-        sqlx::query("truncate apalis.jobs").execute(&self.pool).await?;
-        let config = apalis_postgres::Config::default().queue("bench").batch_size(peer.batch).lock_tasks(peer.locks);
-        let storage = PostgresStorage::<NoOp>::new(&self.pool).with_config(config);
-        let mut sink = storage.clone();
-        sink.push_stream(&mut stream::iter((0..jobs).map(|n| NoOp { n })))
-            .await
-            .map_err(|error| anyhow::anyhow!("{error}"))?;
-        sqlx::query("vacuum analyze apalis.jobs").execute(&self.pool).await?;
-        RAN.store(0, Ordering::Relaxed);
-        let started = Instant::now();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let signal = async move {
-            let _ = stopped.await;
-            Ok(())
-        };
-        let worker = match peer.at_once {
-            None => tokio::spawn(
-                Monitor::new()
-                    .register(move |_| WorkerBuilder::new(worker_name()).backend(storage.clone()).build(peer_no_op))
-                    .run_with_signal(signal),
-            ),
-            Some(at_once) => tokio::spawn(
-                Monitor::new()
-                    .register(move |_| {
-                        WorkerBuilder::new(worker_name())
-                            .backend(storage.clone())
-                            .concurrency(at_once)
-                            .build(peer_no_op)
-                    })
-                    .run_with_signal(signal),
-            ),
-        };
-        let seconds =
-            until_none(&self.pool, "select count(*) from apalis.jobs where status <> 'Done'", jobs, started).await?;
-        let _ = stop.send(());
-        worker.await??;
-        Ok(f64::from(u32::try_from(jobs)?) / seconds)
-    }
-}
-
-async fn peer_no_op(_: NoOp) -> Result<(), BoxDynError> {
-    RAN.fetch_add(1, Ordering::Relaxed);
-    Ok(())
-}
-
-/// It remembers workers by name, and takes a second one of the same name for the first.
-fn worker_name() -> String {
-    format!("bench-{}", sandbox::postgres::random_word())
 }
 
 /// Seconds from `started` until all `jobs` ran and the count is 0.
-async fn until_none(pool: &PgPool, count: &'static str, jobs: i64, started: Instant) -> Result<f64> {
+pub(crate) async fn until_none(pool: &PgPool, count: &'static str, jobs: i64, started: Instant) -> Result<f64> {
     while RAN.load(Ordering::Relaxed) < jobs {
         ensure!(started.elapsed() < PATIENCE, "{RAN:?} of {jobs} jobs ran within {PATIENCE:?}");
         tokio::time::sleep(Duration::from_millis(1)).await;

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use crate::{
     figures::{print_row, quantile, ratios},
     http::Api,
+    seeds::run_script,
 };
 
 const ROUNDS: usize = 3;
@@ -55,8 +56,8 @@ pub(crate) async fn measure(postgres: &PrivatePostgres) -> Result<()> {
     common::db::prepare(&carts.clone().into()).await?;
     let api = Api::start(postgres.url("carts").parse()?).await?;
     eprintln!("seeding the peer's million carts");
-    run(&peer, include_str!("../sql/peer_schema.sql")).await?;
-    run(&peer, include_str!("../sql/peer_seed_1m.sql")).await?;
+    run_script(&peer, include_str!("../sql/peer_schema.sql")).await?;
+    run_script(&peer, include_str!("../sql/peer_seed_1m.sql")).await?;
     let mut all = NAMES.map(|what| Measured { what, seconds: Vec::new(), p50: Vec::new(), p99: Vec::new() });
     for round in 1..=ROUNDS {
         eprintln!("round {round} of {ROUNDS}");
@@ -69,7 +70,7 @@ pub(crate) async fn measure(postgres: &PrivatePostgres) -> Result<()> {
 async fn take_round(all: &mut [Measured; 5], peer: &PgPool, carts: &PgPool, api: &Api) -> Result<()> {
     const PEER_DUE: &str = include_str!("../sql/peer_due.sql");
     const PEER_BATCHES: &str = include_str!("../sql/peer_batches.sql");
-    run(carts, include_str!("../sql/due_carts.sql")).await?;
+    run_script(carts, include_str!("../sql/due_carts.sql")).await?;
     let ids = sqlx::query_scalar("select id from carts where status = 'abandoned' order by md5(id) limit 2000");
     let ids: Arc<Vec<String>> = Arc::new(ids.fetch_all(carts).await?);
     for id in ids.iter().take(200) {
@@ -81,15 +82,15 @@ async fn take_round(all: &mut [Measured; 5], peer: &PgPool, carts: &PgPool, api:
     };
     all[IDLING].take(api, &ids, idling).await?;
 
-    run(peer, PEER_DUE).await?;
+    run_script(peer, PEER_DUE).await?;
     all[PEER].take(api, &ids, execute(peer, PEER_BATCHES)).await?;
-    run(peer, PEER_DUE).await?;
-    run(peer, "drop index due_created;\ncheckpoint").await?;
+    run_script(peer, PEER_DUE).await?;
+    run_script(peer, "drop index due_created;\ncheckpoint").await?;
     all[PEER_BY_STATUS].take(api, &ids, execute(peer, PEER_BATCHES)).await?;
 
-    run(carts, include_str!("../sql/plain_carts.sql")).await?;
+    run_script(carts, include_str!("../sql/plain_carts.sql")).await?;
     all[PLAIN].take(api, &ids, execute(carts, include_str!("../sql/plain_carts_batches.sql"))).await?;
-    run(carts, "drop table plain_carts;\ncheckpoint").await?;
+    run_script(carts, "drop table plain_carts;\ncheckpoint").await?;
     let now = Clock::system().now();
     let expire =
         async { Ok(common::expiry::expire_older_than(&carts.clone().into(), now - TimeDelta::days(30), now).await?) };
@@ -160,13 +161,5 @@ async fn check(carts: &PgPool, expired: usize) -> Result<()> {
 
 async fn execute(pool: &PgPool, statement: &'static str) -> Result<()> {
     sqlx::raw_sql(statement).execute(pool).await?;
-    Ok(())
-}
-
-/// Each statement by itself, as psql does: a vacuum takes no company.
-async fn run(pool: &PgPool, statements: &'static str) -> Result<()> {
-    for statement in statements.split(";\n") {
-        sqlx::raw_sql(statement).execute(pool).await?;
-    }
     Ok(())
 }

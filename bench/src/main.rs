@@ -1,72 +1,83 @@
-//! `cargo run --release -p bench [-- queue|expiry|analytics|retention|import]`: measurements, each
-//! in one run on one Postgres with default durability. Storage swings; only ratios count.
+//! `cargo run --release -p bench`: the product beside its peers, in one run on one
+//! Postgres with default durability. Storage swings; only ratios count.
 
 mod analytics;
+mod apalis_storage;
+mod docs;
 mod drain;
 mod expiry;
+mod fastify;
 mod figures;
 mod http;
+mod http_rows;
 mod import;
+mod import_row;
+mod kit;
+mod link;
+mod machine;
+mod memory;
+mod pgbench;
 mod pickup;
+mod plots;
+mod processes;
+mod queue_rows;
+mod results;
 mod retention;
+mod rows;
+mod scene;
+mod seeds;
+mod speed;
+mod table;
+mod webhooks;
+mod wrk;
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
-use anyhow::{Context, Result};
-use figures::{median, milliseconds};
+use anyhow::{Result, bail};
+use clap::{Parser, Subcommand};
 use sandbox::postgres::{Durability, PrivatePostgres, become_ordinary_user, random_word};
 
+/// That are drained, here and by the peers.
 const JOBS: i64 = 20_000;
-const ROUNDS: usize = 3;
 
-const USAGE: &str = "cargo run --release -p bench [-- WHAT]
-  queue      the queue beside apalis-postgres; this without WHAT
-  expiry     a million due carts beside plain batched updates, and the api meanwhile (about 15 minutes, 5 GB)
-  analytics  analytics and list pages at 10,000 and at 10,000,000 carts (about 10 minutes, 15 GB)
-  retention  the size of the tables under a steady load (6 minutes)
-  import     imports of 200,000 carts beside COPY of the same rows, and their export (about 3 minutes)";
+/// Without a command: the product's release binaries beside pgbench and other services, in interleaved rounds,
+/// as one table in Markdown on standard output (about ten minutes, 10 GB); a run of all rows also writes it and its pictures into docs/. With a command: one question in detail.
+///
+/// Needs wrk, Postgres with pgbench, and Node with npm. A row that misses what it should reach is told in the table; the exit code is 1 only if something could not be measured.
+#[derive(Debug, Parser)]
+#[command(name = "bench", args_conflicts_with_subcommands = true, after_help = rows::help())]
+struct CommandLine {
+    #[command(subcommand)]
+    what: Option<What>,
+    #[command(flatten)]
+    speed: speed::Options,
+}
 
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, Subcommand)]
 enum What {
+    /// The queue beside apalis-postgres
     Queue,
+    /// A million due carts beside plain batched updates, and the api meanwhile (about 15 minutes, 5 GB)
     Expiry,
+    /// Analytics and list pages at 10,000 and at 10,000,000 carts (about 10 minutes, 15 GB)
     Analytics,
+    /// The size of the tables under a steady load (6 minutes)
     Retention,
+    /// Imports of 200,000 carts beside COPY of the same rows, and their export (about 3 minutes)
     Import,
+    /// Our side of the queue's rows, in a process of its own
+    #[command(hide = true)]
+    OurQueue,
 }
 
 fn main() -> ExitCode {
-    let what = match std::env::args().nth(1).as_deref() {
-        None | Some("queue") => What::Queue,
-        Some("expiry") => What::Expiry,
-        Some("analytics") => What::Analytics,
-        Some("retention") => What::Retention,
-        Some("import") => What::Import,
-        Some("--help" | "-h") => {
-            println!("{USAGE}");
-            return ExitCode::SUCCESS;
-        }
-        Some(other) => {
-            eprintln!("bench: {other} is none of these\n{USAGE}");
-            return ExitCode::FAILURE;
-        }
-    };
+    let command = CommandLine::parse();
     let folder = std::env::temp_dir().join(format!("quick-checkout-bench-{}", random_word()));
-    let outcome = become_ordinary_user(&folder).and_then(|folder| {
-        let runtime = tokio::runtime::Runtime::new()?;
-        runtime.block_on(async {
-            let postgres = PrivatePostgres::start(&folder, Durability::Full).await?;
-            let measured = match what {
-                What::Queue => measure_queue(&postgres).await,
-                What::Expiry => expiry::measure(&postgres).await,
-                What::Analytics => analytics::measure(&postgres).await,
-                What::Retention => retention::measure(&postgres).await,
-                What::Import => import::measure(&postgres).await,
-            };
-            postgres.stop().await?;
-            measured
-        })
-    });
+    let outcome = match command.what {
+        None => measure_speed(command.speed, &folder),
+        Some(What::OurQueue) => until_interrupted(queue_rows::our_process()),
+        Some(what) => become_ordinary_user(&folder).and_then(|folder| measure_one(what, &folder)),
+    };
     let _ = std::fs::remove_dir_all(&folder);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -77,46 +88,50 @@ fn main() -> ExitCode {
     }
 }
 
-async fn measure_queue(postgres: &PrivatePostgres) -> Result<()> {
-    let queue = drain::Queue::prepare(postgres).await?;
-    let peer = drain::ApalisPostgres::prepare(postgres).await?;
-    println!("Drain of {JOBS} no-op jobs, jobs a second, {ROUNDS} interleaved rounds\n");
-    let mut ours: Vec<(usize, Vec<f64>)> = [16, 64, 256].map(|concurrency| (concurrency, Vec::new())).to_vec();
-    let mut peers: Vec<(drain::Peer, Vec<f64>)> = drain::PEERS.map(|peer| (peer, Vec::new())).to_vec();
-    for round in 1..=ROUNDS {
-        for (concurrency, rates) in &mut ours {
-            eprintln!("round {round}: queue, {concurrency} at once");
-            rates.push(queue.drain(JOBS, *concurrency).await.context("queue")?);
-        }
-        for (settings, rates) in &mut peers {
-            eprintln!("round {round}: {settings}");
-            rates.push(peer.drain(JOBS, *settings).await.context("apalis-postgres")?);
-        }
+fn measure_speed(options: speed::Options, folder: &Path) -> Result<()> {
+    let docs = if options.only.is_empty() { Some(docs::Docs::open()?) } else { None };
+    let run = speed::Run::plan(options, folder)?;
+    let folder = become_ordinary_user(folder)?;
+    let report = until_interrupted(async {
+        let postgres = PrivatePostgres::start(&folder.join("postgres"), Durability::Full).await?;
+        run.measure(postgres).await
+    })?;
+    println!("{}", report.markdown());
+    if let Some(docs) = docs {
+        docs.write(&report)?;
     }
-    println!("| what | rounds | median |\n|---|---|---|");
-    for (concurrency, rates) in &ours {
-        print_row(&format!("queue, {concurrency} at once"), rates);
+    let failures = report.failures();
+    if !failures.is_empty() {
+        bail!("{} rows could not be measured", failures.len());
     }
-    for (settings, rates) in &peers {
-        print_row(&settings.to_string(), rates);
-    }
-    let best_peer = peers.iter().map(|(_, rates)| median(rates)).fold(0.0, f64::max);
-    let at_64 = ours.iter().find(|(concurrency, _)| *concurrency == 64).map_or(0.0, |(_, rates)| median(rates));
-    println!("\nqueue at 64 ÷ the best of apalis-postgres: {:.2} (should be at least 2)\n", at_64 / best_peer);
-
-    let mut waits = pickup::measure(&queue.pool, 500).await?;
-    waits.sort_unstable();
-    let at = |part: usize| milliseconds(waits[(waits.len() - 1) * part / 100]);
-    println!(
-        "Idle pickup, commit to start, {} jobs: median {:.2} ms, p99 {:.2} ms (the median should be under 2 ms)",
-        waits.len(),
-        at(50),
-        at(99)
-    );
     Ok(())
 }
 
-fn print_row(what: &str, rates: &[f64]) {
-    let rounds: Vec<String> = rates.iter().map(|rate| format!("{rate:.0}")).collect();
-    println!("| {what} | {} | {:.0} |", rounds.join(", "), median(rates));
+fn measure_one(what: What, folder: &Path) -> Result<()> {
+    until_interrupted(async {
+        let postgres = PrivatePostgres::start(folder, Durability::Full).await?;
+        let measured = match what {
+            What::Queue => apalis_storage::measure(&postgres).await,
+            What::Expiry => expiry::measure(&postgres).await,
+            What::Analytics => analytics::measure(&postgres).await,
+            What::Retention => retention::measure(&postgres).await,
+            What::Import => import::measure(&postgres).await,
+            What::OurQueue => queue_rows::our_process().await,
+        };
+        postgres.stop().await?;
+        measured
+    })
+}
+
+/// Runs it to its end, or until Ctrl-C: what it holds, processes and Postgres, ends either way.
+fn until_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Runtime::new()?.block_on(async {
+        tokio::select! {
+            done = work => done,
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted?;
+                bail!("interrupted")
+            }
+        }
+    })
 }

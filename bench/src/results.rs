@@ -1,0 +1,85 @@
+//! What came out, round by round.
+
+use std::{collections::BTreeMap, fmt};
+
+use crate::{
+    figures::{median, quantile},
+    rows::{Compare, Row},
+};
+
+/// Both sides of a row in one round, measured back to back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample {
+    pub(crate) ours: f64,
+    /// 0 where nothing is compared.
+    pub(crate) theirs: f64,
+}
+
+/// What a row came to.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) samples: Vec<Sample>,
+    /// Why there is no more.
+    pub(crate) trouble: Option<Trouble>,
+}
+
+/// Why a row has no figure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// The product can't do this yet.
+    NotThereYet,
+    /// It went wrong.
+    Failed(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotThereYet => f.write_str("not there yet"),
+            Self::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Trouble {}
+
+/// By the row's name.
+pub(crate) type Results = BTreeMap<&'static str, Outcome>;
+
+impl Outcome {
+    /// The median of our side.
+    pub(crate) fn ours(&self) -> f64 {
+        median(&self.samples.iter().map(|sample| sample.ours).collect::<Vec<_>>())
+    }
+
+    /// The median of the other side.
+    pub(crate) fn theirs(&self) -> f64 {
+        median(&self.samples.iter().map(|sample| sample.theirs).collect::<Vec<_>>())
+    }
+
+    /// Round by round.
+    pub(crate) fn compared(&self, compare: Compare) -> Vec<f64> {
+        let each = |sample: &Sample| match compare {
+            Compare::Rates => sample.ours / sample.theirs,
+            Compare::Waits => sample.theirs / sample.ours,
+            Compare::Added => sample.ours - sample.theirs,
+            Compare::Alone => sample.ours,
+        };
+        self.samples.iter().map(each).collect()
+    }
+
+    /// The median of the rounds, the least and the most of them.
+    pub(crate) fn spread(&self, compare: Compare) -> (f64, f64, f64) {
+        let compared = self.compared(compare);
+        (median(&compared), quantile(&compared, 0), quantile(&compared, 100))
+    }
+
+    /// `None`: nothing is wanted, or nothing came out.
+    pub(crate) fn is_met(&self, row: &Row) -> Option<bool> {
+        if self.samples.is_empty() || self.trouble.is_some() {
+            return None;
+        }
+        let (middle, ..) = self.spread(row.compare);
+        row.wanted.map(|wanted| if row.compare.is_ratio() { middle >= wanted } else { middle <= wanted })
+    }
+}

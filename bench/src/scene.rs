@@ -1,0 +1,240 @@
+//! The databases of a run and the processes on them, each made once.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use reqwest::Client;
+use sandbox::{
+    postgres::PrivatePostgres,
+    stripe::{StandIn, StandInConfig},
+};
+use sqlx::{Connection, PgConnection, PgPool, postgres::PgPoolOptions};
+
+use crate::{
+    kit::Kit,
+    pgbench,
+    processes::{Process, free_address},
+    results::Sample,
+    rows::Row,
+    seeds,
+    wrk::{self, Load},
+};
+
+/// With what Stripe's stand-in signs here.
+pub(crate) const WEBHOOK_SECRET: &str = "whsec_bench";
+/// Services get going for so long before their first measured load.
+const WARM_UP_SECONDS: u32 = 1;
+/// Nobody waits longer for autovacuum.
+const LONGEST_VACUUM: Duration = Duration::from_secs(30);
+
+/// Everything that the parts share.
+pub(crate) struct Scene {
+    pub(crate) postgres: PrivatePostgres,
+    pub(crate) kit: Kit,
+    /// Those that are wanted.
+    pub(crate) rows: Vec<&'static Row>,
+    /// How long each load lasts.
+    pub(crate) seconds: u32,
+    pub(crate) products: BTreeMap<&'static str, Product>,
+    pub(crate) worker: Option<Process>,
+    pub(crate) stand_in: Option<StandIn>,
+    /// Of graphile-worker, Fastify and pgbench.
+    pub(crate) peers: BTreeMap<&'static str, PgPool>,
+    pub(crate) fastify: Option<Service>,
+    /// That keeps no connections: it asks whether a process answers yet.
+    pub(crate) client: Client,
+}
+
+/// A process that answers.
+pub(crate) struct Service {
+    pub(crate) process: Process,
+    pub(crate) address: String,
+}
+
+/// A database of the product's, and an api on it.
+pub(crate) struct Product {
+    pub(crate) pool: PgPool,
+    pub(crate) api: Service,
+    /// The ids of the carts it began with, one a line.
+    pub(crate) ids: PathBuf,
+}
+
+impl Scene {
+    /// Nothing in it yet.
+    pub(crate) fn new(postgres: PrivatePostgres, kit: Kit, rows: Vec<&'static Row>, seconds: u32) -> Result<Self> {
+        Ok(Self {
+            postgres,
+            kit,
+            rows,
+            seconds,
+            products: BTreeMap::new(),
+            worker: None,
+            stand_in: None,
+            peers: BTreeMap::new(),
+            fastify: None,
+            client: Client::builder().no_proxy().pool_max_idle_per_host(0).build()?,
+        })
+    }
+
+    /// `PostgreSQL 15.18`, once it is sure that it loses nothing.
+    pub(crate) async fn postgres_version(&self) -> Result<String> {
+        let mut conn = PgConnection::connect(&self.postgres.url("postgres")).await?;
+        for setting in ["fsync", "synchronous_commit", "full_page_writes"] {
+            let value: String =
+                sqlx::query_scalar("select current_setting($1)").bind(setting).fetch_one(&mut conn).await?;
+            ensure!(value == "on", "Postgres is not durable: {setting} is {value}");
+        }
+        let version: String = sqlx::query_scalar("show server_version").fetch_one(&mut conn).await?;
+        conn.close().await?;
+        Ok(format!("PostgreSQL {}", version.split_whitespace().next().unwrap_or_default()))
+    }
+
+    /// Ends every process, and Postgres.
+    pub(crate) async fn end(mut self) -> Result<()> {
+        let apis = std::mem::take(&mut self.products).into_values().map(|product| product.api.process);
+        for process in apis.chain(self.worker.take()).chain(self.fastify.take().map(|service| service.process)) {
+            process.end().await?;
+        }
+        self.postgres.stop().await
+    }
+
+    pub(crate) fn wants(&self, row: &str) -> bool {
+        self.rows.iter().any(|wanted| wanted.name == row)
+    }
+
+    /// A database of the product's with so many carts, unless it is there already.
+    pub(crate) async fn prepare_product(&mut self, database: &'static str, carts: i64) -> Result<()> {
+        if self.products.contains_key(database) {
+            return Ok(());
+        }
+        eprintln!("a database with {carts} carts …");
+        self.postgres.ensure_database(database).await?;
+        let pool = PgPoolOptions::new().max_connections(1).connect(&self.postgres.url(database)).await?;
+        common::db::prepare(&pool.clone().into()).await?;
+        seeds::carts(&pool, carts).await?;
+        let ids: Vec<String> = match carts {
+            0..=1_000_000 => sqlx::query_scalar("select id from carts").fetch_all(&pool).await?,
+            _ => Vec::new(), // nobody asks for them
+        };
+        let file = self.kit.folder.join(format!("{database}.ids"));
+        std::fs::write(&file, ids.iter().flat_map(|id| [id.as_str(), "\n"]).collect::<String>())?;
+        let address = free_address()?;
+        let process = self.start_api(database, &address)?;
+        let mut api = Service { process, address };
+        api.process.answers(&self.client, &api.address, "/readyz", Duration::from_millis(20)).await?;
+        self.products.insert(database, Product { pool, api, ids: file });
+        Ok(())
+    }
+
+    /// An api as the README's production has it, without its rate limit and with a quiet log.
+    pub(crate) fn start_api(&self, database: &str, address: &str) -> Result<Process> {
+        let variables = [
+            ("DATABASE_URL", self.postgres.url(database)),
+            ("API_KEY", "bench".to_owned()),
+            ("BIND_ADDR", address.to_owned()),
+            ("STRIPE_WEBHOOK_SECRET", WEBHOOK_SECRET.to_owned()),
+            ("RATE_LIMIT_PER_MINUTE", "0".to_owned()),
+            ("RUST_LOG", "warn".to_owned()),
+        ];
+        let folder = &self.kit.folder;
+        Process::start(&folder.join("api"), &[], &variables, folder, &format!("api-{database}"))
+    }
+
+    /// A worker, and a stand-in for Stripe in this process.
+    pub(crate) async fn prepare_worker(&mut self, database: &str) -> Result<()> {
+        if self.worker.is_some() {
+            return Ok(());
+        }
+        let stand_in = StandIn::start(StandInConfig {
+            bind_addr: "127.0.0.1:0".parse()?,
+            webhook_url: None,
+            webhook_secret: WEBHOOK_SECRET.to_owned(),
+            file: None,
+            clock: common::clock::Clock::system(),
+        })
+        .await?;
+        let variables = [
+            ("DATABASE_URL", self.postgres.url(database)),
+            ("STRIPE_SECRET_KEY", "sk_test_bench".to_owned()),
+            ("STRIPE_API_URL", stand_in.url()),
+            ("STRIPE_RATE", "0".to_owned()),
+            ("HEALTH_ADDR", free_address()?),
+            ("RUST_LOG", "warn".to_owned()),
+        ];
+        let folder = &self.kit.folder;
+        let mut worker = Process::start(&folder.join("worker"), &[], &variables, folder, "worker")?;
+        worker.answers(&self.client, &variables[4].1, "/readyz", Duration::from_millis(20)).await?;
+        (self.worker, self.stand_in) = (Some(worker), Some(stand_in));
+        Ok(())
+    }
+
+    pub(crate) fn product(&self, database: &str) -> Result<&Product> {
+        self.products.get(database).with_context(|| format!("the database {database} was not prepared"))
+    }
+
+    /// Peers' tables, made by scripts; unless they are there already.
+    pub(crate) async fn prepare_peer(&mut self, database: &'static str, scripts: &[&'static str]) -> Result<PgPool> {
+        if let Some(pool) = self.peers.get(database) {
+            return Ok(pool.clone());
+        }
+        eprintln!("the peers' database {database} …");
+        self.postgres.ensure_database(database).await?;
+        let pool = PgPoolOptions::new().max_connections(1).connect(&self.postgres.url(database)).await?;
+        for script in scripts {
+            seeds::run_script(&pool, script).await?;
+        }
+        self.peers.insert(database, pool.clone());
+        Ok(pool)
+    }
+
+    /// Before each side: what others wrote is no business of whoever comes next.
+    pub(crate) async fn settle(&self) -> Result<()> {
+        const VACUUMS: &str = "select count(*) from pg_stat_activity where backend_type = 'autovacuum worker'";
+        let pool = self.products.values().map(|product| &product.pool).chain(self.peers.values()).next();
+        let pool = pool.context("nothing was prepared")?;
+        let begun = Instant::now();
+        while sqlx::query_scalar::<_, i64>(VACUUMS).fetch_one(pool).await? > 0 && begun.elapsed() < LONGEST_VACUUM {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        sqlx::query("checkpoint").execute(pool).await?;
+        Ok(())
+    }
+
+    /// Requests a second of the load on `address`.
+    pub(crate) async fn load(&self, address: &str, load: Load) -> Result<f64> {
+        self.settle().await?;
+        Ok(wrk::run(&self.kit, address, &load, self.seconds).await?.per_second())
+    }
+
+    /// Gets a service going; its first seconds are not what is measured.
+    pub(crate) async fn warm_up(&self, address: &str, load: Load) -> Result<()> {
+        wrk::run(&self.kit, address, &load, WARM_UP_SECONDS).await?;
+        Ok(())
+    }
+
+    /// Transactions a second of a script of pgbench's.
+    pub(crate) async fn pgbench(&self, script: &str, clients: u32) -> Result<f64> {
+        self.settle().await?;
+        pgbench::run(&self.kit, &self.postgres.url("pgbench"), script, clients, self.seconds).await
+    }
+}
+
+/// Both sides back to back; who comes first alternates by round.
+pub(crate) async fn both(
+    round: u32,
+    ours: impl Future<Output = Result<f64>>,
+    theirs: impl Future<Output = Result<f64>>,
+) -> Result<Sample> {
+    let (ours, theirs) = if round % 2 == 1 {
+        let ours = ours.await?;
+        (ours, theirs.await?)
+    } else {
+        let theirs = theirs.await?;
+        (ours.await?, theirs)
+    };
+    Ok(Sample { ours, theirs })
+}
