@@ -91,7 +91,7 @@ impl Batch for ListCarts {
     type Question = ListQuestion;
     /// The whole body.
     type Answer = Bytes;
-    const LANES: usize = 4;
+    const LANES: usize = 2;
     const MOST: usize = 16;
 
     async fn answer(&self, conn: &mut Connection, questions: &[ListQuestion]) -> sqlx::Result<Vec<Bytes>> {

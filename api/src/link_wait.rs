@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use common::{
-    carts::CartId,
     db::Database,
     payment_links::{self, CHANNEL, LinkStatus, PaymentLink},
 };
@@ -78,29 +77,29 @@ impl LinkWait {
     }
 
     /// The newest request for the cart's link, once it is not pending any more
-    /// or `at_most` has passed. `None`: there is none (any more).
+    /// or `at_most` has passed. `asked` is the newest as it was found after the
+    /// wait began. `None`: there is none (any more).
     pub(crate) async fn settled(
         mut self,
         database: &Database,
-        cart_id: &CartId,
+        asked: PaymentLink,
         at_most: Duration,
     ) -> sqlx::Result<Option<PaymentLink>> {
         let deadline = Instant::now() + at_most;
-        loop {
-            let link = payment_links::latest(&mut database.acquire().await?, cart_id.as_str()).await?;
-            let pending = link.as_ref().is_some_and(|link| link.status == LinkStatus::Pending);
-            if !pending || Instant::now() >= deadline {
-                return Ok(link);
-            }
+        let cart_id = asked.cart_id.clone();
+        let mut newest = Some(asked);
+        while newest.as_ref().is_some_and(|link| link.status == LinkStatus::Pending) && Instant::now() < deadline {
             let look_at = deadline.min(Instant::now() + self.look_every);
-            let _ = tokio::time::timeout_at(look_at, self.told_of(cart_id)).await;
+            let _ = tokio::time::timeout_at(look_at, self.told_of(&cart_id)).await;
+            newest = payment_links::latest(&mut database.acquire().await?, &cart_id).await?;
         }
+        Ok(newest)
     }
 
-    async fn told_of(&mut self, cart_id: &CartId) {
+    async fn told_of(&mut self, cart_id: &str) {
         loop {
             match self.news.recv().await {
-                Ok(changed) if changed == cart_id.as_str() => return,
+                Ok(changed) if changed == cart_id => return,
                 Ok(_) => {}
                 Err(broadcast::error::RecvError::Lagged(_)) => return,
                 Err(broadcast::error::RecvError::Closed) => std::future::pending().await,

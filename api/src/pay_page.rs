@@ -75,8 +75,8 @@ async fn lead(state: &AppState, token: &str) -> Result<Response, ApiError> {
         return Ok(Page::Wait.into_response());
     }
     let news = LinkWait::begin(&state.news);
-    request(state, &id, RecoveryTime::Keep).await?;
-    let link = news.settled(&state.by_key, &id, state.config.payment_link_wait).await?;
+    let asked = request(state, &id, RecoveryTime::Keep).await?;
+    let link = news.settled(&state.by_key, asked.link, state.config.payment_link_wait).await?;
     Ok(match link.filter(|link| link.is_live(state.clock.now())).and_then(|link| link.url) {
         Some(url) => redirect(&url),
         None => Page::Wait.into_response(),

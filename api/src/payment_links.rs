@@ -70,7 +70,7 @@ async fn ask(State(state): State<AppState>, CartPath(id): CartPath, headers: Hea
     if asked.link.status == LinkStatus::Open {
         return ready(&state, &asked.link, asked.recovery, None).map(|ready| Data(ready).into_response());
     }
-    let settled = news.settled(&state.by_key, &id, wait).await?;
+    let settled = news.settled(&state.by_key, asked.link, wait).await?;
     match settled {
         Some(link) if link.is_live(state.clock.now()) => {
             ready(&state, &link, asked.recovery, None).map(|ready| Data(ready).into_response())
@@ -203,7 +203,7 @@ pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTim
         return Err(under_way());
     }
     let latest = payment_links::latest(&mut tx, id.as_str()).await?;
-    if let Some(link) = latest.filter(|link| link.is_live(now)) {
+    if let Some(link) = latest.clone().filter(|link| link.is_live(now)) {
         let recovery = recovery_links::find(&mut tx, id).await?;
         tx.commit().await?;
         return Ok(Asked { link, recovery });
@@ -220,7 +220,7 @@ pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTim
     };
     // A session should not outlive the link that leads to it, as far as Stripe's bounds allow.
     let session_expires_at = recovery.expires_at.clamp(now + SHORTEST_SESSION, now + LONGEST_SESSION);
-    let link = payment_links::request(&mut tx, id, session_expires_at, now).await?;
+    let link = payment_links::request(&mut tx, id, latest, session_expires_at, now).await?;
     tx.commit().await?;
     Ok(Asked { link, recovery: Some(recovery) })
 }

@@ -194,12 +194,14 @@ pub async fn totals(conn: &mut Connection) -> sqlx::Result<Totals> {
     sqlx::query_as!(
         Totals,
         r#"
-        select (folded.abandoned + coalesce(sum(ledger.now_abandoned), 0))::bigint as "abandoned!",
-               (folded.recovered + coalesce(sum(ledger.now_recovered), 0))::bigint as "recovered!",
-               (folded.expired + coalesce(sum(ledger.now_expired), 0))::bigint as "expired!"
+        select folded.abandoned + added.abandoned as "abandoned!", folded.recovered + added.recovered as "recovered!",
+               folded.expired + added.expired as "expired!"
         from cart_status_counts folded
-        left join cart_day_counts ledger on ledger.slot <> 0
-        group by folded.abandoned, folded.recovered, folded.expired
+        cross join (
+            select coalesce(sum(now_abandoned), 0)::bigint as abandoned, coalesce(sum(now_recovered), 0)::bigint as recovered,
+                   coalesce(sum(now_expired), 0)::bigint as expired
+            from cart_day_counts where slot <> 0
+        ) added
         "#
     )
     .fetch_one(conn)

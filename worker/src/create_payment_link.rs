@@ -82,9 +82,9 @@ async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(),
         return Err(JobError::retry("Stripe's session has no address"));
     };
     let expires_at = session.expires_at(link.session_expires_at);
-    let mut tx = state.by_key.begin().await?;
-    let kept = payment_links::open(&mut tx, link, &session.id, url, expires_at, state.clock.now()).await?;
-    tx.commit().await?;
+    let mut conn = state.by_key.acquire().await?;
+    let kept = payment_links::open(&mut conn, link, &session.id, url, expires_at, state.clock.now()).await?;
+    conn.commit().await?;
     if !kept {
         // Withdrawn while Stripe was working (or kept by another run of this
         // very job, which then has this session): close what nobody will use.

@@ -214,11 +214,6 @@ pub async fn of_session(conn: &mut Connection, session_id: &str) -> sqlx::Result
     Ok(row.map(|row| (row.cart_id, row.version)))
 }
 
-async fn notify(conn: &mut Connection, cart_id: &str) -> sqlx::Result<()> {
-    sqlx::query!("select pg_notify($1, $2)", CHANNEL, cart_id).execute(conn).await?;
-    Ok(())
-}
-
 async fn notify_all(conn: &mut Connection, cart_ids: &[String]) -> sqlx::Result<()> {
     if !cart_ids.is_empty() {
         sqlx::query!("select pg_notify($1, cart_id) from unnest($2::text[]) cart_id", CHANNEL, cart_ids)

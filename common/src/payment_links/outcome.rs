@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{PaymentLink, notify, notify_all};
+use super::{CHANNEL, PaymentLink, notify_all};
 use crate::db::Connection;
 use crate::jobs::ClosePaymentLink;
 
@@ -32,10 +32,14 @@ pub async fn open(
     session_expires_at: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<bool> {
-    let opened = sqlx::query!(
+    let opened = sqlx::query_scalar!(
         r#"
-        update payment_links set status = 'open', session_id = $3, url = $4, session_expires_at = $5, updated_at = $6
-        where cart_id = $1 and version = $2 and status = 'pending'
+        with opened as (
+            update payment_links set status = 'open', session_id = $3, url = $4, session_expires_at = $5, updated_at = $6
+            where cart_id = $1 and version = $2 and status = 'pending'
+            returning cart_id
+        )
+        select exists (select from opened) as "opened!" from pg_notify($7, $1)
         "#,
         link.cart_id,
         link.version,
@@ -43,12 +47,10 @@ pub async fn open(
         url,
         session_expires_at,
         now,
+        CHANNEL,
     )
-    .execute(&mut *conn)
-    .await?
-    .rows_affected()
-        == 1;
-    notify(conn, &link.cart_id).await?;
+    .fetch_one(conn)
+    .await?;
     Ok(opened)
 }
 
@@ -164,10 +166,14 @@ struct Change<'a> {
 
 impl Change<'_> {
     async fn make(self, conn: &mut Connection, cart_id: &str, version: i32, now: DateTime<Utc>) -> sqlx::Result<bool> {
-        let changed = sqlx::query!(
+        let told = sqlx::query!(
             r#"
-            update payment_links set status = $4, failure = coalesce($6, failure), updated_at = $5
-            where cart_id = $1 and version = $2 and status = any ($3)
+            with changed as (
+                update payment_links set status = $4, failure = coalesce($6, failure), updated_at = $5
+                where cart_id = $1 and version = $2 and status = any ($3)
+                returning cart_id
+            )
+            select pg_notify($7, cart_id) as told from changed
             "#,
             cart_id,
             version,
@@ -175,15 +181,11 @@ impl Change<'_> {
             self.to,
             now,
             self.why,
+            CHANNEL,
         )
-        .execute(&mut *conn)
-        .await?
-        .rows_affected()
-            == 1;
-        if changed {
-            notify(conn, cart_id).await?;
-        }
-        Ok(changed)
+        .fetch_optional(conn)
+        .await?;
+        Ok(told.is_some())
     }
 }
 

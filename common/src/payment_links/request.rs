@@ -16,16 +16,17 @@ use crate::{
 const MOST_REPLACEMENTS: i16 = 5;
 
 /// Asks for a session that lives until `session_expires_at`: writes the request
-/// down and queues its job. The cart must be locked. A live link is answered instead.
+/// down and queues its job. The cart must be locked, and `newest` be the newest
+/// request as it was found under that lock. A live link is answered instead.
 ///
 /// A request that is pending already is joined, unless its job is dead.
 pub async fn request(
     conn: &mut Connection,
     cart_id: &CartId,
+    mut newest: Option<PaymentLink>,
     session_expires_at: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<PaymentLink> {
-    let mut newest = latest(conn, cart_id.as_str()).await?;
     if let Some(pending) = newest.clone().filter(|link| link.status == LinkStatus::Pending) {
         let job = queue::find(conn, pending.job_id).await?;
         if job.as_ref().is_some_and(|job| job.is_unfinished()) {
