@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::{
-    database::{Connection, Database},
+    database::{Connection, Kept},
     job::{Backoff, JobId},
     runtime::Shared,
     wake::Reconnect,
@@ -89,6 +89,7 @@ impl Outcome {
 pub(crate) async fn run(shared: Arc<Shared>, mut ended: mpsc::UnboundedReceiver<Ended>) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut busy = false;
+    let mut kept = Kept::new(&shared.database);
     loop {
         tokio::select! {
             biased;
@@ -99,7 +100,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut ended: mpsc::UnboundedReceiver<
             gather(&mut ended, &mut batch).await;
         }
         busy = batch.len() >= BUSY;
-        write_until_done(&shared, &batch).await;
+        write_until_done(&shared, &mut kept, &batch).await;
         let rescheduled = batch.iter().any(|ended| !matches!(ended.outcome, Outcome::Done | Outcome::Dead { .. }));
         shared.acknowledged(&batch);
         if rescheduled {
@@ -124,9 +125,9 @@ async fn gather(ended: &mut mpsc::UnboundedReceiver<Ended>, batch: &mut Vec<Ende
 
 /// Retries until Postgres takes it. When the runtime closes meanwhile, one last
 /// failure ends it: the leases run out and the jobs run again.
-async fn write_until_done(shared: &Shared, batch: &[Ended]) {
+async fn write_until_done(shared: &Shared, kept: &mut Kept<'_>, batch: &[Ended]) {
     let mut reconnect = Reconnect::new("writing outcomes of jobs");
-    while let Err(error) = write(&shared.database, batch).await {
+    while let Err(error) = write(kept, batch).await {
         if shared.closing.is_cancelled() {
             tracing::error!(%error, jobs = batch.len(), "could not write outcomes before the end; these jobs run again");
             return;
@@ -135,8 +136,8 @@ async fn write_until_done(shared: &Shared, batch: &[Ended]) {
     }
 }
 
-async fn write(database: &Database, batch: &[Ended]) -> sqlx::Result<()> {
-    let mut conn = database.acquire().await?;
+async fn write(kept: &mut Kept<'_>, batch: &[Ended]) -> sqlx::Result<()> {
+    let mut conn = kept.acquire().await?;
     let (done, other): (Vec<&Ended>, Vec<&Ended>) =
         batch.iter().partition(|ended| matches!(ended.outcome, Outcome::Done));
     if !done.is_empty() {
@@ -145,7 +146,7 @@ async fn write(database: &Database, batch: &[Ended]) -> sqlx::Result<()> {
     if !other.is_empty() {
         write_other(&mut conn, &other).await?;
     }
-    conn.commit().await
+    kept.commit(conn).await
 }
 
 /// Fenced by the token, found by primary key. (A condition on `state` here made

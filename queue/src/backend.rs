@@ -19,8 +19,9 @@ use futures_util::task::AtomicWaker;
 use crate::{
     fetch::Fetched,
     job::{Job, JobId},
-    run::JobLayer,
-    runtime::{Config, Lane, Lease, Shared, lock},
+    lease::Lease,
+    run::{JobLayer, Run},
+    runtime::{Config, Lane, Shared, lock},
 };
 
 /// Where a worker of `J` gets its jobs; made by [`Runtime::backend`](crate::Runtime::backend).
@@ -89,12 +90,12 @@ impl<J: Job> BackendConfig for PgBackend<J> {
 
 /// Jobs that were fetched for a worker and not begun.
 pub(crate) struct Inbox<J> {
-    tasks: Mutex<VecDeque<(Task<J>, Lease)>>,
+    tasks: Mutex<VecDeque<(Task<J>, Arc<Lease>)>>,
     waker: AtomicWaker,
 }
 
 impl<J> Inbox<J> {
-    fn take_all(&self) -> Vec<Lease> {
+    fn take_all(&self) -> Vec<Arc<Lease>> {
         lock(&self.tasks).drain(..).map(|(_, lease)| lease).collect()
     }
 }
@@ -124,23 +125,25 @@ impl<J: Job> Lane for JobLane<J> {
         self.worker.is_running() && !self.worker.is_shutting_down()
     }
 
-    fn deliver(&self, job: Fetched, lease: Lease) -> Result<(), String> {
-        let payload: J = serde_json::from_value(job.payload).map_err(|error| error.to_string())?;
-        let task = TaskBuilder::new(payload)
-            .task_id(TaskId::from_string(job.id))
-            .data(job.attempt)
-            .data(job.asked_by)
-            .data(lease.clone())
-            .build();
-        lock(&self.inbox.tasks).push_back((task, lease));
-        Ok(())
-    }
-
-    fn wake(&self) {
+    fn deliver(&self, jobs: Vec<(Fetched, Arc<Lease>)>) -> Vec<(Arc<Lease>, String)> {
+        let mut unreadable = Vec::new();
+        let mut tasks = VecDeque::with_capacity(jobs.len());
+        for (job, lease) in jobs {
+            match serde_json::from_str::<J>(&job.payload) {
+                Ok(payload) => {
+                    let run = Run { lease: lease.clone(), asked_by: job.asked_by };
+                    let task = TaskBuilder::new(payload).task_id(TaskId::from_string(lease.id));
+                    tasks.push_back((task.data(job.attempt).data(run).build(), lease));
+                }
+                Err(error) => unreadable.push((lease, error.to_string())),
+            }
+        }
+        lock(&self.inbox.tasks).append(&mut tasks);
         self.inbox.waker.wake();
+        unreadable
     }
 
-    fn recall(&self) -> Vec<Lease> {
+    fn recall(&self) -> Vec<Arc<Lease>> {
         self.inbox.take_all()
     }
 }

@@ -200,6 +200,37 @@ impl Connection {
     }
 }
 
+/// What one task uses over and over. A pool tests each connection that it hands
+/// out and that it takes back, and hands out another one next time: two round
+/// trips a statement, and a plan of it in every session.
+pub(crate) struct Kept<'d> {
+    database: &'d Database,
+    connection: Option<Connection>,
+}
+
+impl<'d> Kept<'d> {
+    pub(crate) fn new(database: &'d Database) -> Self {
+        Self { database, connection: None }
+    }
+
+    /// As [`Database::acquire`]; what is dropped without [`Kept::commit`] is not used again.
+    pub(crate) async fn acquire(&mut self) -> sqlx::Result<Connection> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => self.database.acquire().await,
+        }
+    }
+
+    /// As [`Connection::commit`]. A pooler's session is not kept: it is others' between transactions.
+    pub(crate) async fn commit(&mut self, connection: Connection) -> sqlx::Result<()> {
+        match connection.held {
+            Held::Bare(_) => self.connection = Some(connection),
+            Held::Transaction(transaction) => transaction.commit().await?,
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("named", &self.named).finish_non_exhaustive()

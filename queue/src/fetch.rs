@@ -1,7 +1,7 @@
 //! Taking jobs into free slots: one statement takes a batch, counts the
 //! attempt and sets the lease.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use sqlx::postgres::types::PgInterval;
 use tokio::time::Instant;
@@ -9,8 +9,9 @@ use uuid::Uuid;
 
 use crate::{
     ack::Outcome,
-    database::Connection,
+    database::{Connection, Kept},
     job::{Attempt, JobId},
+    lease::Lease,
     runtime::{Lane, Shared},
     telemetry::{self, TraceContext},
     wake::Reconnect,
@@ -28,8 +29,10 @@ const GATHER: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(crate) struct Fetched {
     pub(crate) id: JobId,
-    pub(crate) kind: String,
-    pub(crate) payload: serde_json::Value,
+    /// Which of the kinds that were asked for.
+    pub(crate) lane: usize,
+    /// Parsed once it is known what it should be.
+    pub(crate) payload: String,
     pub(crate) attempt: Attempt,
     pub(crate) asked_by: TraceContext,
 }
@@ -38,8 +41,9 @@ pub(crate) struct Fetched {
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut reconnect = Reconnect::new("fetching jobs");
     let mut pause = shared.config.poll_every;
+    let mut kept = Kept::new(&shared.database);
     while !shared.stopping.is_cancelled() {
-        match fetch_once(&shared).await {
+        match fetch_once(&shared, &mut kept).await {
             Ok(Looked::Took { full }) => {
                 reconnect.worked();
                 pause = SOON;
@@ -83,7 +87,7 @@ enum Looked {
     Nothing { next_due: Option<Duration> },
 }
 
-async fn fetch_once(shared: &Arc<Shared>) -> sqlx::Result<Looked> {
+async fn fetch_once(shared: &Arc<Shared>, kept: &mut Kept<'_>) -> sqlx::Result<Looked> {
     let lanes = shared.accepting_lanes();
     let free = shared.free_slots();
     if free == 0 || lanes.is_empty() {
@@ -96,33 +100,34 @@ async fn fetch_once(shared: &Arc<Shared>) -> sqlx::Result<Looked> {
 
     let token = Uuid::new_v4();
     let until = Instant::now() + shared.config.lease;
-    let mut conn = shared.database.acquire().await?;
+    let mut conn = kept.acquire().await?;
     let jobs = take(&mut conn, &queues, &kinds, free, token, shared).await?;
     if jobs.is_empty() {
         let next_due = next_due_in(&mut conn, &queues).await?;
+        kept.commit(conn).await?;
         return Ok(Looked::Nothing { next_due });
     }
-    conn.commit().await?;
+    kept.commit(conn).await?;
     let full = jobs.len() == free;
     deliver(shared, &lanes, jobs, token, until);
     Ok(Looked::Took { full })
 }
 
 fn deliver(shared: &Arc<Shared>, lanes: &[Arc<dyn Lane>], jobs: Vec<Fetched>, token: Uuid, until: Instant) {
-    let by_kind: HashMap<&str, &Arc<dyn Lane>> = lanes.iter().map(|lane| (lane.kind(), lane)).collect();
-    for job in jobs {
-        let lease = shared.hold(job.id, token, until);
-        let Some(lane) = by_kind.get(job.kind.as_str()) else {
-            shared.end(&lease, Outcome::NotBegun); // not reached: the statement asks for these kinds only
-            continue;
-        };
-        if let Err(why) = lane.deliver(job, lease.clone()) {
+    let leases: Vec<Arc<Lease>> = jobs.iter().map(|job| Lease::new(job.id, token)).collect();
+    shared.hold(leases.iter().cloned(), until);
+    let mut by_lane: Vec<Vec<(Fetched, Arc<Lease>)>> = lanes.iter().map(|_| Vec::new()).collect();
+    for (job, lease) in jobs.into_iter().zip(leases) {
+        match by_lane.get_mut(job.lane) {
+            Some(jobs) => jobs.push((job, lease)),
+            None => shared.end(&lease, Outcome::NotBegun), // not reached: the statement asks for these kinds only
+        }
+    }
+    for (lane, jobs) in lanes.iter().zip(by_lane).filter(|(_, jobs)| !jobs.is_empty()) {
+        for (lease, why) in lane.deliver(jobs) {
             telemetry::finished(lane.queue(), lane.kind(), "dead");
             shared.end(&lease, Outcome::Dead { error: format!("unreadable payload: {why}") });
         }
-    }
-    for lane in lanes {
-        lane.wake(); // once a batch
         if shared.stopping.is_cancelled() {
             shared.give_back(lane.recall());
         }
@@ -170,7 +175,7 @@ async fn take(
         set state = 'running', attempts = attempts + 1, started_at = now(),
             lease_token = $4, lease_until = now() + $5, worker = $6
         where ctid = any (array(select at from due))
-        returning id, kind, payload, attempts, max_attempts, trace_context
+        returning id, array_position($2, kind) as "lane!", payload::text as "payload!", attempts, max_attempts, trace_context
         "#,
         queues,
         kinds,
@@ -185,7 +190,7 @@ async fn take(
         .into_iter()
         .map(|row| Fetched {
             id: row.id,
-            kind: row.kind,
+            lane: usize::try_from(row.lane - 1).unwrap_or(usize::MAX),
             payload: row.payload,
             attempt: Attempt { number: row.attempts, max: row.max_attempts },
             asked_by: TraceContext(row.trace_context),

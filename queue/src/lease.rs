@@ -1,7 +1,17 @@
 //! Keeping what is ours, and taking back what a lost worker held.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    future::poll_fn,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
 
+use futures_util::task::AtomicWaker;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
 
@@ -16,6 +26,52 @@ const REAP_EVERY: Duration = Duration::from_secs(1);
 /// How many one statement takes back.
 const REAP_BATCH: i64 = 500;
 const WORKER_LOST: &str = "the worker that ran it was lost";
+
+/// The right to run a job; travels with it through apalis.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pub(crate) id: JobId,
+    pub(crate) token: Uuid,
+    ended: AtomicBool,
+    lost: AtomicBool,
+    run: AtomicWaker,
+}
+
+impl Lease {
+    pub(crate) fn new(id: JobId, token: Uuid) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            token,
+            ended: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
+            run: AtomicWaker::new(),
+        })
+    }
+
+    /// Whether this call is the one that ends the run: an outcome, or the loss of the lease, counts once.
+    pub(crate) fn is_ended_here(&self) -> bool {
+        !self.ended.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Drops the job's future.
+    pub(crate) fn lose(&self) {
+        self.lost.store(true, Ordering::Release);
+        self.run.wake();
+    }
+
+    /// Returns when the lease is found lost; the run alone waits for that.
+    pub(crate) async fn lost(&self) {
+        poll_fn(|cx| {
+            self.run.register(cx.waker());
+            if self.lost.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
 
 /// Renews everything held in one statement, on a timer of its own.
 pub(crate) async fn renew(shared: Arc<Shared>) {
@@ -37,14 +93,14 @@ pub(crate) async fn renew(shared: Arc<Shared>) {
             Ok(ours) => {
                 shared.renewed(&ours, until);
                 let ours: HashSet<JobId> = ours.into_iter().collect();
-                for (id, held) in held.iter().filter(|(id, _)| !ours.contains(id)) {
-                    shared.lose(*id, held.token);
+                for held in held.iter().filter(|held| !ours.contains(&held.lease.id)) {
+                    shared.lose(&held.lease);
                 }
             }
             Err(error) => {
                 tracing::warn!(%error, jobs = held.len(), "could not renew leases");
-                for (id, held) in held.iter().filter(|(_, held)| held.until <= Instant::now()) {
-                    shared.lose(*id, held.token);
+                for held in held.iter().filter(|held| held.until <= Instant::now()) {
+                    shared.lose(&held.lease);
                 }
             }
         }
@@ -53,9 +109,9 @@ pub(crate) async fn renew(shared: Arc<Shared>) {
 
 /// Answers which of `held` are still ours. A row that somebody has locked is
 /// left alone: it is being acknowledged or taken, and the next round tells.
-async fn renew_once(shared: &Shared, held: &[(JobId, Held)]) -> sqlx::Result<Vec<JobId>> {
-    let ids: Vec<Uuid> = held.iter().map(|(id, _)| *id).collect();
-    let tokens: Vec<Uuid> = held.iter().map(|(_, held)| held.token).collect();
+async fn renew_once(shared: &Shared, held: &[Held]) -> sqlx::Result<Vec<JobId>> {
+    let ids: Vec<Uuid> = held.iter().map(|held| held.lease.id).collect();
+    let tokens: Vec<Uuid> = held.iter().map(|held| held.lease.token).collect();
     let mut conn = shared.database.acquire().await?;
     let ours = sqlx::query_scalar!(
         r#"
@@ -127,4 +183,34 @@ async fn reap_once(shared: &Shared) -> sqlx::Result<u64> {
     .await?;
     conn.commit().await?;
     Ok(result.rows_affected())
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn a_run_ends_once() {
+        let lease = Lease::new(Uuid::now_v7(), Uuid::new_v4());
+        assert!(!lease.is_ended());
+        assert!(lease.is_ended_here());
+        assert!(lease.is_ended());
+        assert!(!lease.is_ended_here(), "an outcome after the loss, or a loss after the outcome, counts for nothing");
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_loss_is_woken_by_it_and_who_comes_later_is_told() {
+        let lease = Lease::new(Uuid::now_v7(), Uuid::new_v4());
+        assert!(lease.lost().now_or_never().is_none());
+        let waiting = tokio::spawn({
+            let lease = lease.clone();
+            async move { lease.lost().await }
+        });
+        tokio::task::yield_now().await; // it waits
+        lease.lose();
+        waiting.await.unwrap();
+        lease.lost().await;
+    }
 }

@@ -17,9 +17,17 @@ use tracing::Instrument;
 use crate::{
     ack::Outcome,
     job::{Attempt, Job},
-    runtime::{Lease, Shared},
+    lease::Lease,
+    runtime::Shared,
     telemetry::{TraceContext, Watch},
 };
+
+/// What of a run travels with its job through apalis.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    pub(crate) lease: Arc<Lease>,
+    pub(crate) asked_by: TraceContext,
+}
 
 /// Wraps a worker's whole service, outside the layers the user adds.
 pub struct JobLayer<J> {
@@ -64,23 +72,21 @@ where
     }
 
     fn call(&mut self, task: Task<J>) -> Self::Future {
-        let lease = task.data().get::<Lease>().cloned();
+        let run = task.data().get::<Run>().cloned();
         let attempt = task.data().get::<Attempt>().copied().unwrap_or(Attempt { number: 1, max: J::MAX_ATTEMPTS });
-        let asked_by = task.data().get::<TraceContext>().cloned().unwrap_or_default();
         let handler = self.inner.call(task);
         let shared = self.shared.clone();
         Box::pin(async move {
-            let Some(lease) = lease else {
+            let Some(Run { lease, asked_by }) = run else {
                 return handler.await.map(drop).map_err(Into::into); // not one of ours
             };
             let watch = Watch::begin::<J>(lease.id, attempt.number, &asked_by);
             let handler = handler.instrument(watch.span());
-            let mut running = Running { shared, lease, attempt, watch, ended: false };
-            let lost = running.lease.lost.clone();
+            let mut running = Running { shared, lease: lease.clone(), attempt, watch, ended: false };
             let guarded = tokio::time::timeout(J::TIME_LIMIT, AssertUnwindSafe(handler).catch_unwind());
             let outcome = tokio::select! {
                 biased;
-                () = lost.cancelled() => {
+                () = lease.lost() => {
                     running.lost(); // there is nothing left to write about it
                     return Ok(());
                 }
@@ -106,7 +112,7 @@ where
 /// A run; dropped without an outcome it was interrupted.
 struct Running {
     shared: Arc<Shared>,
-    lease: Lease,
+    lease: Arc<Lease>,
     attempt: Attempt,
     watch: Watch,
     ended: bool,

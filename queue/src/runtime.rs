@@ -24,7 +24,8 @@ use crate::{
     database::Database,
     fetch::{self, Fetched},
     job::{Job, JobId},
-    lease, retention,
+    lease::{self, Lease},
+    retention,
     retention::Retention,
     wake,
 };
@@ -62,8 +63,8 @@ impl Default for Config {
 }
 
 /// Connections to Postgres that a [`Runtime`] holds at most: fetch, outcomes,
-/// leases, retention, LISTEN.
-pub const CONNECTIONS: u32 = 5;
+/// renewal, lost workers, retention, LISTEN.
+pub const CONNECTIONS: u32 = 6;
 
 /// A cheap handle; all clones are the same runtime.
 #[derive(Debug, Clone)]
@@ -162,19 +163,8 @@ pub(crate) struct Shared {
 /// A lease this process holds, from the fetch until its outcome is written.
 #[derive(Debug, Clone)]
 pub(crate) struct Held {
-    pub(crate) token: Uuid,
+    pub(crate) lease: Arc<Lease>,
     pub(crate) until: Instant,
-    cancel: CancellationToken,
-    ended: bool,
-}
-
-/// What travels with a job through apalis.
-#[derive(Debug, Clone)]
-pub(crate) struct Lease {
-    pub(crate) id: JobId,
-    pub(crate) token: Uuid,
-    /// Cancelled when the lease is found lost.
-    pub(crate) lost: CancellationToken,
 }
 
 /// The workers of one kind of job in this process.
@@ -183,12 +173,10 @@ pub(crate) trait Lane: std::fmt::Debug + Send + Sync {
     fn kind(&self) -> &'static str;
     /// Whether its worker takes jobs now: running, not paused, not shutting down.
     fn accepts(&self) -> bool;
-    /// Hands a job over, for the next [`Lane::wake`]; the error says why its payload can't be read.
-    fn deliver(&self, job: Fetched, lease: Lease) -> Result<(), String>;
-    /// Tells the worker that there are jobs.
-    fn wake(&self);
+    /// Hands jobs over and tells the worker; answers those whose payload can't be read, and why.
+    fn deliver(&self, jobs: Vec<(Fetched, Arc<Lease>)>) -> Vec<(Arc<Lease>, String)>;
     /// Takes back what was handed over and not begun.
-    fn recall(&self) -> Vec<Lease>;
+    fn recall(&self) -> Vec<Arc<Lease>>;
 }
 
 impl Shared {
@@ -230,25 +218,23 @@ impl Shared {
         self.config.concurrency.div_ceil(2)
     }
 
-    pub(crate) fn hold(&self, id: JobId, token: Uuid, until: Instant) -> Lease {
-        let lost = CancellationToken::new();
-        let held = Held { token, until, cancel: lost.clone(), ended: false };
-        self.running.fetch_add(1, Ordering::AcqRel);
-        // Ours once, lost without our knowing, and ours again: the old run ends here.
-        let before = lock(&self.held).insert(id, held);
-        if let Some(before) = before.filter(|before| !before.ended) {
-            before.cancel.cancel();
-            self.running.fetch_sub(1, Ordering::AcqRel);
+    /// Keeps the leases of a batch, whose slots are taken from now on.
+    pub(crate) fn hold(&self, leases: impl ExactSizeIterator<Item = Arc<Lease>>, until: Instant) {
+        self.running.fetch_add(leases.len(), Ordering::AcqRel);
+        let mut held = lock(&self.held);
+        for lease in leases {
+            // Ours once, lost without our knowing, and ours again: the old run ends here.
+            let before = held.insert(lease.id, Held { lease, until });
+            if let Some(before) = before.filter(|before| before.lease.is_ended_here()) {
+                before.lease.lose();
+                self.running.fetch_sub(1, Ordering::AcqRel);
+            }
         }
-        Lease { id, token, lost }
     }
 
     /// Frees the slot at once; the lease is kept until the outcome is written.
     pub(crate) fn end(&self, lease: &Lease, outcome: Outcome) {
-        let still_running = lock(&self.held)
-            .get_mut(&lease.id)
-            .is_some_and(|held| held.token == lease.token && !std::mem::replace(&mut held.ended, true));
-        if !still_running {
+        if !lease.is_ended_here() {
             return;
         }
         let running = self.running.fetch_sub(1, Ordering::AcqRel) - 1;
@@ -263,15 +249,16 @@ impl Shared {
     }
 
     /// The lease is somebody else's, or may be: nothing of this run counts any more.
-    pub(crate) fn lose(&self, id: JobId, token: Uuid) {
+    pub(crate) fn lose(&self, lease: &Lease) {
         let mut held = lock(&self.held);
-        if held.get(&id).is_none_or(|held| held.token != token) {
+        if held.get(&lease.id).is_none_or(|held| held.lease.token != lease.token) {
             return;
         }
-        let Some(lost) = held.remove(&id) else { return };
-        if !lost.ended {
-            tracing::warn!(job = %id, "lost the lease of a running job: it was cancelled, or runs elsewhere; it is dropped here");
-            lost.cancel.cancel();
+        held.remove(&lease.id);
+        drop(held);
+        if lease.is_ended_here() {
+            tracing::warn!(job = %lease.id, "lost the lease of a running job: it was cancelled, or runs elsewhere; it is dropped here");
+            lease.lose();
             self.running.fetch_sub(1, Ordering::AcqRel);
             self.wake.notify_one();
         }
@@ -280,7 +267,7 @@ impl Shared {
     pub(crate) fn acknowledged(&self, written: &[Ended]) {
         let mut held = lock(&self.held);
         for ended in written {
-            if held.get(&ended.id).is_some_and(|held| held.token == ended.token) {
+            if held.get(&ended.id).is_some_and(|held| held.lease.token == ended.token) {
                 held.remove(&ended.id);
             }
         }
@@ -291,8 +278,8 @@ impl Shared {
         }
     }
 
-    pub(crate) fn held(&self) -> Vec<(JobId, Held)> {
-        lock(&self.held).iter().map(|(id, held)| (*id, held.clone())).collect()
+    pub(crate) fn held(&self) -> Vec<Held> {
+        lock(&self.held).values().cloned().collect()
     }
 
     pub(crate) fn renewed(&self, ids: &[JobId], until: Instant) {
@@ -304,7 +291,7 @@ impl Shared {
         }
     }
 
-    pub(crate) fn give_back(&self, leases: Vec<Lease>) {
+    pub(crate) fn give_back(&self, leases: Vec<Arc<Lease>>) {
         for lease in leases {
             self.end(&lease, Outcome::NotBegun);
         }
@@ -319,10 +306,10 @@ impl Shared {
     }
 
     fn give_back_running(&self) {
-        for (id, held) in self.held() {
-            if !held.ended {
-                held.cancel.cancel();
-                self.end(&Lease { id, token: held.token, lost: held.cancel }, Outcome::Interrupted);
+        for held in self.held() {
+            if !held.lease.is_ended() {
+                held.lease.lose();
+                self.end(&held.lease, Outcome::Interrupted);
             }
         }
     }

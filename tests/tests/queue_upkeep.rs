@@ -1,9 +1,16 @@
 //! The other promises of `queue/src/lib.rs`: pickup, history, lost connections, stopping, pausing.
 
-use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::Ordering,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use apalis::prelude::{Data, Monitor, WorkerBuilder};
 use chrono::TimeDelta;
-use queue::{Config, EnqueueOptions, Listen, Retention};
+use queue::{Config, EnqueueOptions, Job, Listen, Retention};
+use serde::{Deserialize, Serialize};
 use sqlx::Connection;
 use tests::{TestDatabase, connection, eventually, transaction, within};
 
@@ -163,6 +170,52 @@ async fn stopping_finishes_what_runs_and_gives_back_the_rest() {
     running.stop().await;
     assert_eq!(count(&pool, "state = 'done' and attempts = 1").await, 4);
     assert_eq!(count(&pool, "state = 'pending' and attempts = 0").await, 16);
+}
+
+/// Waits where a probe waits, and is another kind.
+#[derive(Debug, Serialize, Deserialize)]
+struct Other {
+    n: i64,
+}
+
+impl Job for Other {
+    const QUEUE: &'static str = Probe::QUEUE;
+    const KIND: &'static str = "other";
+}
+
+// One fetch takes jobs of all kinds: each goes to the handler of its kind, with its own payload.
+#[tokio::test]
+async fn kinds_that_share_a_queue_are_told_apart() {
+    let (database, seen) = (TestDatabase::create().await, Arc::new(Seen::default()));
+    let pool = database.pool(2);
+    let mut conn = connection(&pool).await;
+    for n in 0..10 {
+        queue::enqueue(&mut conn, &Other { n }).await.unwrap();
+        queue::enqueue(&mut conn, &probe(Act::Succeed)).await.unwrap();
+    }
+    let running = start(&database, Config { concurrency: 20, ..Config::default() }, &seen);
+    eventually("the probes are done", async || count(&pool, "kind = 'probe' and state = 'done'").await == 10).await;
+    assert_eq!(count(&pool, "kind = 'other' and attempts = 0").await, 10, "what nobody handles here is left alone");
+    let others: Arc<Mutex<BTreeSet<i64>>> = Arc::default();
+    let (backend, told) = (running.runtime.clone(), others.clone());
+    let monitor = tokio::spawn(
+        Monitor::new()
+            .register(move |_| {
+                let (backend, told) = (backend.backend::<Other>(), told.clone());
+                WorkerBuilder::new("other").backend(backend).data(told).build(
+                    async |job: Other, told: Data<Arc<Mutex<BTreeSet<i64>>>>| {
+                        told.lock().unwrap().insert(job.n);
+                    },
+                )
+            })
+            .run_with_signal(std::future::pending()),
+    );
+    queue::enqueue(&mut conn, &probe(Act::Succeed)).await.unwrap();
+    eventually("all are done", async || count(&pool, "state = 'done'").await == 21).await;
+    assert_eq!(*others.lock().unwrap(), (0..10).collect());
+    assert_eq!(seen.starts.load(Ordering::SeqCst), 11);
+    monitor.abort();
+    running.stop().await;
 }
 
 // A paused queue is left alone; others are not.
