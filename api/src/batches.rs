@@ -8,16 +8,29 @@
 //! A lane keeps its connection while there is work: a pool's checks before and
 //! after each use are round trips of their own.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use common::db::{self, Connection, Database};
 use futures_util::FutureExt;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 
 use crate::error::ApiError;
 
 /// A lane that had nothing to do for so long gives its connection back.
 const IDLE: Duration = Duration::from_secs(2);
+
+/// The longest that few questions wait for a busy lane.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// A statement that takes longer gets no answer any more: Postgres hangs, or is gone without a word.
+const LONGEST: Duration = Duration::from_secs(15);
 
 /// Something that can be done for many at once.
 pub(crate) trait Batch: Send + Sync + 'static {
@@ -29,6 +42,8 @@ pub(crate) trait Batch: Send + Sync + 'static {
     const LANES: usize;
     /// The most that one takes.
     const MOST: usize;
+    /// So many have to wait before another statement begins beside one that is under way.
+    const ENOUGH: usize;
     /// Whether answering takes more than one statement that must happen all or not at all.
     const TRANSACTION: bool = false;
 
@@ -44,6 +59,18 @@ pub(crate) trait Batch: Send + Sync + 'static {
 type Answered<A> = Result<A, Arc<sqlx::Error>>;
 type Waiting<B> = (<B as Batch>::Question, oneshot::Sender<Answered<<B as Batch>::Answer>>);
 
+/// What the lanes of one kind share.
+#[derive(Debug)]
+struct Shared<B: Batch> {
+    batch: B,
+    database: Database,
+    waiting: Mutex<mpsc::UnboundedReceiver<Waiting<B>>>,
+    /// Lanes that have a statement under way.
+    busy: AtomicUsize,
+    /// Told when there is one less.
+    ended: Notify,
+}
+
 /// Takes questions to the lanes; they end with it.
 #[derive(Debug)]
 pub(crate) struct Batches<B: Batch> {
@@ -54,10 +81,10 @@ impl<B: Batch> Batches<B> {
     /// Starts the lanes on the current tokio runtime.
     pub(crate) fn start(batch: B, database: Database) -> Self {
         let (sender, waiting) = mpsc::unbounded_channel();
-        let (batch, waiting) = (Arc::new(batch), Arc::new(Mutex::new(waiting)));
+        let (busy, ended) = (AtomicUsize::new(0), Notify::new());
+        let shared = Arc::new(Shared { batch, database, waiting: Mutex::new(waiting), busy, ended });
         for _ in 0..B::LANES {
-            let lane = Lane { batch: batch.clone(), database: database.clone(), waiting: waiting.clone(), held: None };
-            tokio::spawn(lane.run());
+            tokio::spawn(Lane { shared: shared.clone(), held: None }.run());
         }
         Self { waiting: sender }
     }
@@ -76,26 +103,49 @@ impl<B: Batch> Batches<B> {
 }
 
 struct Lane<B: Batch> {
-    batch: Arc<B>,
-    database: Database,
-    waiting: Arc<Mutex<mpsc::UnboundedReceiver<Waiting<B>>>>,
+    shared: Arc<Shared<B>>,
     held: Option<Connection>,
 }
 
 impl<B: Batch> Lane<B> {
     async fn run(mut self) {
+        let shared = self.shared.clone();
         loop {
             let mut taken = Vec::new();
-            let taking = async { self.waiting.lock().await.recv_many(&mut taken, B::MOST).await };
-            match tokio::time::timeout(IDLE, taking).await {
+            // Nothing is taken where this is given up.
+            let first = async {
+                let mut waiting = shared.waiting.lock().await;
+                waiting.recv_many(&mut taken, B::MOST).await;
+                waiting
+            };
+            match tokio::time::timeout(IDLE, first).await {
                 Err(_) => self.held = None,
-                Ok(0) => return,
-                Ok(_) => {
+                Ok(_) if taken.is_empty() => return,
+                Ok(mut waiting) => {
+                    self.gather(&mut waiting, &mut taken).await;
+                    drop(waiting);
                     let (questions, senders): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
                     self.serve(&questions, senders).await;
+                    shared.busy.fetch_sub(1, Ordering::AcqRel);
+                    shared.ended.notify_one();
                 }
             }
         }
+    }
+
+    /// While another lane is busy, few questions wait for it to end, and more
+    /// join them: statements of a few are dearer than one of all.
+    async fn gather(&self, waiting: &mut mpsc::UnboundedReceiver<Waiting<B>>, taken: &mut Vec<Waiting<B>>) {
+        let until = tokio::time::Instant::now() + PATIENCE;
+        while self.shared.busy.load(Ordering::Acquire) > 0 && taken.len() < B::ENOUGH {
+            let room = B::MOST - taken.len();
+            tokio::select! {
+                more = waiting.recv_many(taken, room) => if more == 0 { break },
+                () = self.shared.ended.notified() => {}
+                () = tokio::time::sleep_until(until) => break,
+            }
+        }
+        self.shared.busy.fetch_add(1, Ordering::AcqRel);
     }
 
     async fn serve(&mut self, questions: &[B::Question], senders: Vec<oneshot::Sender<Answered<B::Answer>>>) {
@@ -124,7 +174,7 @@ impl<B: Batch> Lane<B> {
         }
         // A lane that waits for questions right now has found none.
         if db::is_unavailable(error)
-            && let Ok(mut waiting) = self.waiting.try_lock()
+            && let Ok(mut waiting) = self.shared.waiting.try_lock()
         {
             while let Ok((_, sender)) = waiting.try_recv() {
                 let _ = sender.send(Err(error.clone()));
@@ -145,12 +195,13 @@ impl<B: Batch> Lane<B> {
     async fn try_answers(&mut self, questions: &[B::Question]) -> sqlx::Result<Vec<B::Answer>> {
         let mut conn = match self.held.take() {
             Some(conn) => conn,
-            None if B::TRANSACTION => self.database.begin().await?,
-            None => self.database.acquire().await?,
+            None if B::TRANSACTION => self.shared.database.begin().await?,
+            None => self.shared.database.acquire().await?,
         };
-        let answers = AssertUnwindSafe(self.batch.answer(&mut conn, questions)).catch_unwind().await;
+        let answering = AssertUnwindSafe(self.shared.batch.answer(&mut conn, questions)).catch_unwind();
+        let answers = tokio::time::timeout(LONGEST, answering).await.map_err(|_| sqlx::Error::PoolTimedOut)?;
         let answers = answers.map_err(|_| sqlx::Error::WorkerCrashed)??;
-        if B::TRANSACTION || self.database.is_pooled() {
+        if B::TRANSACTION || self.shared.database.is_pooled() {
             conn.commit().await?;
         } else {
             self.held = Some(conn);

@@ -45,6 +45,7 @@ impl Batch for StoreCarts {
     /// More than one, so that a batch is made ready while another waits for the disk.
     const LANES: usize = 4;
     const MOST: usize = 100;
+    const ENOUGH: usize = 16;
 
     async fn answer(&self, conn: &mut Connection, new: &[Arc<Cart>]) -> sqlx::Result<Vec<()>> {
         carts::insert(conn, new).await?;
@@ -63,6 +64,7 @@ impl Batch for FindCarts {
     type Answer = Option<Arc<Cart>>;
     const LANES: usize = 2;
     const MOST: usize = 100;
+    const ENOUGH: usize = 16;
 
     async fn answer(&self, conn: &mut Connection, ids: &[CartId]) -> sqlx::Result<Vec<Option<Arc<Cart>>>> {
         let texts: Vec<&str> = ids.iter().map(CartId::as_str).collect();
@@ -91,8 +93,9 @@ impl Batch for ListCarts {
     type Question = ListQuestion;
     /// The whole body.
     type Answer = Bytes;
-    const LANES: usize = 2;
+    const LANES: usize = 4;
     const MOST: usize = 16;
+    const ENOUGH: usize = 8;
 
     async fn answer(&self, conn: &mut Connection, questions: &[ListQuestion]) -> sqlx::Result<Vec<Bytes>> {
         let totals = cart_list::totals(conn).await?;

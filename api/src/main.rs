@@ -16,10 +16,6 @@ use tokio::net::TcpListener;
 /// the carts and their links.
 const CONNECTIONS: u32 = 6;
 
-/// Many small pieces of memory come and go with each request and job; this one hands them out faster than the system's.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[tokio::main]
 async fn main() -> ExitCode {
     match run().await {

@@ -41,6 +41,7 @@ impl Batch for ApplyEvents {
     type Answer = Effect;
     const LANES: usize = 2;
     const MOST: usize = 100;
+    const ENOUGH: usize = 16;
     const TRANSACTION: bool = true;
 
     async fn answer(&self, conn: &mut Connection, events: &[StripeEvent]) -> sqlx::Result<Vec<Effect>> {

@@ -8,6 +8,7 @@ use std::{
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use queue::Connections;
 use queue::telemetry::{JOB_DURATION, JOBS_FINISHED, JOBS_RUNNING};
 use tokio::{sync::Mutex, time::Instant};
 
@@ -148,10 +149,8 @@ impl Scrape {
     }
 
     fn count_connections(&self) {
-        let pool = self.database.pool();
-        let (size, idle) = (pool.size(), u32::try_from(pool.num_idle()).unwrap_or(u32::MAX));
-        let max = pool.options().get_max_connections();
-        for (state, connections) in [("used", size.saturating_sub(idle)), ("idle", idle), ("max", max)] {
+        let Connections { used, idle, max } = self.database.connections();
+        for (state, connections) in [("used", used), ("idle", idle), ("max", max)] {
             gauge!(DATABASE_CONNECTIONS, "state" => state).set(f64::from(connections));
         }
     }

@@ -6,7 +6,11 @@
 //! prepared and executed within one transaction; nothing is set on sessions; and
 //! LISTEN has a way of its own, or is left out.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures_util::{future::BoxFuture, stream::BoxStream};
 use sqlx::{
@@ -41,6 +45,19 @@ pub struct Database {
     pool: PgPool,
     listen: Listen,
     listen_pool: Option<PgPool>,
+    /// Every pool that was made from the same [`Database::new`].
+    kin: Arc<Mutex<Vec<PgPool>>>,
+}
+
+/// Connections of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connections {
+    /// In use.
+    pub used: u32,
+    /// Open, and not in use.
+    pub idle: u32,
+    /// The most there may be.
+    pub max: u32,
 }
 
 impl Database {
@@ -52,16 +69,22 @@ impl Database {
         let pooled = !matches!(listen, Listen::Directly);
         let options = if pooled { options.statement_cache_capacity(0) } else { options };
         let pool = pool_options(connections).connect_lazy_with(options);
-        Self::of(pool, listen)
+        Self::of(pool, listen, Arc::default())
     }
 
-    fn of(pool: PgPool, listen: Listen) -> Self {
+    fn of(pool: PgPool, listen: Listen, kin: Arc<Mutex<Vec<PgPool>>>) -> Self {
         let listen_pool = match &listen {
             Listen::Directly => Some(pool.clone()),
             Listen::At(options) => Some(pool_options(1).connect_lazy_with(*options.clone())),
             Listen::Off => None,
         };
-        Self { pool, listen, listen_pool }
+        let mut pools = kin.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.push(pool.clone());
+        if let (Listen::At(_), Some(listen_pool)) = (&listen, &listen_pool) {
+            pools.push(listen_pool.clone());
+        }
+        drop(pools);
+        Self { pool, listen, listen_pool, kin }
     }
 
     /// The same Postgres, with connections of its own that plan each statement
@@ -86,7 +109,7 @@ impl Database {
                 })
             })
             .connect_lazy_with(self.pool.connect_options().as_ref().clone());
-        Self::of(pool, self.listen.clone())
+        Self::of(pool, self.listen.clone(), self.kin.clone())
     }
 
     /// Whether a pooler stands in between.
@@ -125,6 +148,15 @@ impl Database {
         &self.pool
     }
 
+    /// All connections of this process: these, and those planned once, the queue's included.
+    pub fn connections(&self) -> Connections {
+        let pools = self.kin.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = pools.iter().map(|pool| u32::try_from(pool.num_idle()).unwrap_or(u32::MAX)).sum();
+        let open: u32 = pools.iter().map(PgPool::size).sum();
+        let max = pools.iter().map(|pool| pool.options().get_max_connections()).sum();
+        Connections { used: open.saturating_sub(idle), idle, max }
+    }
+
     /// Closes the connections; a Postgres that does not answer is left after five seconds.
     pub async fn close(&self) {
         let closing = async {
@@ -140,7 +172,7 @@ impl Database {
 /// Reached directly.
 impl From<PgPool> for Database {
     fn from(pool: PgPool) -> Self {
-        Self::of(pool, Listen::Directly)
+        Self::of(pool, Listen::Directly, Arc::default())
     }
 }
 

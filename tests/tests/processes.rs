@@ -271,7 +271,9 @@ async fn logs_hold_no_personal_data_and_one_line_a_request() {
         .collect();
     assert_eq!(requests.len(), 3, "{lines:?}");
     assert_eq!((&requests[1]["route"], &requests[1]["status"]), (&json!("/api/carts/{id}"), &json!(200)));
-    for word in ["ada", "Ada", "Teapot", "secret-token", "127.0.0.1:5"] {
+    // Where it listens itself is no client's address.
+    lines.retain(|line| !line.contains("api is listening"));
+    for word in ["ada", "Ada", "Teapot", "secret-token", "127.0.0.1"] {
         assert!(!lines.iter().any(|line| line.contains(word)), "{word}: {lines:?}");
     }
 }

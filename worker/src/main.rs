@@ -13,10 +13,6 @@ use common::{
 use tokio::net::TcpListener;
 use worker::{CommandLine, WorkerConfig};
 
-/// Many small pieces of memory come and go with each request and job; this one hands them out faster than the system's.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[tokio::main]
 async fn main() -> ExitCode {
     let command = CommandLine::parse();
