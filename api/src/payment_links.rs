@@ -222,7 +222,16 @@ pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTim
     let session_expires_at = recovery.expires_at.clamp(now + SHORTEST_SESSION, now + LONGEST_SESSION);
     let link = payment_links::request(&mut tx, id, latest, session_expires_at, now).await?;
     tx.commit().await?;
+    if let Err(error) = wake(state).await {
+        tracing::debug!(%error, "the workers find the job by looking"); // it is queued all the same
+    }
     Ok(Asked { link, recovery: Some(recovery) })
+}
+
+async fn wake(state: &AppState) -> sqlx::Result<()> {
+    let mut conn = state.by_key.acquire().await?;
+    payment_links::wake(&mut conn).await?;
+    conn.commit().await
 }
 
 fn check_payable(cart: &LockedCart) -> Result<(), ApiError> {

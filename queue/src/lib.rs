@@ -71,7 +71,7 @@ mod wake;
 pub use ack::Snooze;
 pub use backend::PgBackend;
 pub use database::{Connection, Connections, Database, Listen};
-pub use enqueue::{EnqueueOptions, enqueue, enqueue_many, enqueue_with};
+pub use enqueue::{EnqueueOptions, enqueue, enqueue_many, enqueue_with, wake};
 pub use inspect::{
     COUNT_LIMIT, JobFilter, JobState, JobSummary, QueueSummary, UnknownState, count, find, history, list, queues,
 };

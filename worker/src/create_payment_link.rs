@@ -85,6 +85,9 @@ async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(),
     let mut conn = state.by_key.acquire().await?;
     let kept = payment_links::open(&mut conn, link, &session.id, url, expires_at, state.clock.now()).await?;
     conn.commit().await?;
+    if let Err(error) = tell(state, &link.cart_id).await {
+        tracing::debug!(?error, "who waits for the link finds it by looking"); // it is made all the same
+    }
     if !kept {
         // Withdrawn while Stripe was working (or kept by another run of this
         // very job, which then has this session): close what nobody will use.
@@ -95,4 +98,10 @@ async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(),
         }
     }
     Ok(())
+}
+
+async fn tell(state: &State, cart_id: &str) -> Result<(), JobError> {
+    let mut conn = state.by_key.acquire().await?;
+    payment_links::tell(&mut conn, cart_id).await?;
+    Ok(conn.commit().await?)
 }

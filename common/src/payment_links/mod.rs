@@ -24,7 +24,7 @@ use crate::db::Connection;
 
 pub use outcome::{begin_attempt, closed, fail, learn_session, open, paid, payment_failed, processing};
 pub(crate) use outcome::{close_all, forget};
-pub use request::{give_up, replace, request};
+pub use request::{give_up, replace, request, wake};
 
 /// The channel that tells waiting requests about a link; the payload is the cart's id.
 pub const CHANNEL: &str = "payment_links";
@@ -212,6 +212,14 @@ pub async fn of_session(conn: &mut Connection, session_id: &str) -> sqlx::Result
         .fetch_optional(conn)
         .await?;
     Ok(row.map(|row| (row.cart_id, row.version)))
+}
+
+/// Tells the requests that wait for the cart's link to look at it. In a
+/// transaction of its own: one that only notifies does not wait for the disk,
+/// while those that also write commit one after the other, each with its wait.
+pub async fn tell(conn: &mut Connection, cart_id: &str) -> sqlx::Result<()> {
+    sqlx::query!("select pg_notify($1, $2)", CHANNEL, cart_id).execute(conn).await?;
+    Ok(())
 }
 
 async fn notify_all(conn: &mut Connection, cart_ids: &[String]) -> sqlx::Result<()> {

@@ -24,6 +24,7 @@ pub async fn begin_attempt(conn: &mut Connection, link: &PaymentLink, now: DateT
 }
 
 /// pending → open. `false`: the request was withdrawn meanwhile; the session must be closed.
+/// Who waits is told by [`super::tell`], once this has committed.
 pub async fn open(
     conn: &mut Connection,
     link: &PaymentLink,
@@ -32,14 +33,10 @@ pub async fn open(
     session_expires_at: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<bool> {
-    let opened = sqlx::query_scalar!(
+    let result = sqlx::query!(
         r#"
-        with opened as (
-            update payment_links set status = 'open', session_id = $3, url = $4, session_expires_at = $5, updated_at = $6
-            where cart_id = $1 and version = $2 and status = 'pending'
-            returning cart_id
-        )
-        select exists (select from opened) as "opened!" from pg_notify($7, $1)
+        update payment_links set status = 'open', session_id = $3, url = $4, session_expires_at = $5, updated_at = $6
+        where cart_id = $1 and version = $2 and status = 'pending'
         "#,
         link.cart_id,
         link.version,
@@ -47,11 +44,10 @@ pub async fn open(
         url,
         session_expires_at,
         now,
-        CHANNEL,
     )
-    .fetch_one(conn)
+    .execute(conn)
     .await?;
-    Ok(opened)
+    Ok(result.rows_affected() == 1)
 }
 
 /// pending → failed: Stripe made no session and will make none.

@@ -19,7 +19,8 @@ const MOST_REPLACEMENTS: i16 = 5;
 /// down and queues its job. The cart must be locked, and `newest` be the newest
 /// request as it was found under that lock. A live link is answered instead.
 ///
-/// A request that is pending already is joined, unless its job is dead.
+/// A request that is pending already is joined, unless its job is dead. Once the
+/// transaction has committed, [`wake`] hurries the job along.
 pub async fn request(
     conn: &mut Connection,
     cart_id: &CartId,
@@ -45,6 +46,11 @@ pub async fn request(
     let version = newest.map_or(1, |link| link.version + 1);
     let new = NewRequest { cart_id: cart_id.as_str(), version, replacements: 0, session_expires_at };
     insert(conn, new, Duration::ZERO, now).await
+}
+
+/// Wakes the workers that make links.
+pub async fn wake(conn: &mut Connection) -> sqlx::Result<()> {
+    queue::wake::<CreatePaymentLink>(conn).await
 }
 
 /// Replaces a request that can't succeed under its idempotency key by one with
@@ -89,7 +95,8 @@ async fn insert(
     now: DateTime<Utc>,
 ) -> sqlx::Result<PaymentLink> {
     let job = CreatePaymentLink { cart_id: new.cart_id.to_owned(), version: new.version };
-    let options = EnqueueOptions { delay, ..EnqueueOptions::default() };
+    // Whoever asked wakes the workers; a delayed one is found by polling.
+    let options = EnqueueOptions { delay, quiet: true, ..EnqueueOptions::default() };
     // The key names this version, which is new: no other job can have it.
     let job_id = queue::enqueue_with(conn, &job, options).await?.ok_or(sqlx::Error::RowNotFound)?;
     sqlx::query!(
