@@ -56,8 +56,27 @@ pub(crate) trait Batch: Send + Sync + 'static {
     ) -> impl Future<Output = sqlx::Result<Vec<Self::Answer>>> + Send;
 }
 
-type Answered<A> = Result<A, Arc<sqlx::Error>>;
-type Waiting<B> = (<B as Batch>::Question, oneshot::Sender<Answered<<B as Batch>::Answer>>);
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("Postgres did not answer within {LONGEST:?}")]
+    Slow,
+    #[error("answering panicked")]
+    Panicked,
+    #[error(transparent)]
+    Postgres(#[from] sqlx::Error),
+}
+
+impl Failure {
+    /// Postgres can't be reached: nobody's question will fare better now.
+    fn is_away(&self) -> bool {
+        matches!(self, Self::Postgres(error) if db::is_unavailable(error))
+    }
+}
+
+type Answered<A> = Result<A, Arc<Failure>>;
+type Sender<A> = oneshot::Sender<Answered<A>>;
+type Waiting<B> = (<B as Batch>::Question, Sender<<B as Batch>::Answer>);
 
 /// What the lanes of one kind share.
 #[derive(Debug)]
@@ -94,11 +113,11 @@ impl<B: Batch> Batches<B> {
         let (sender, answer) = oneshot::channel();
         let gone = || ApiError::internal("the answer to a batch was lost");
         self.waiting.send((question, sender)).map_err(|_| gone())?;
-        match answer.await.map_err(|_| gone())? {
-            Ok(answer) => Ok(answer),
-            Err(error) if db::is_unavailable(&error) => Err(ApiError::unavailable(error)),
-            Err(error) => Err(ApiError::internal(error)),
-        }
+        answer.await.map_err(|_| gone())?.map_err(|failure| match &*failure {
+            Failure::Postgres(error) if !db::is_unavailable(error) => ApiError::internal(error),
+            Failure::Panicked => ApiError::internal(&failure),
+            Failure::Postgres(_) | Failure::Slow => ApiError::unavailable(&failure),
+        })
     }
 }
 
@@ -148,7 +167,7 @@ impl<B: Batch> Lane<B> {
         self.shared.busy.fetch_add(1, Ordering::AcqRel);
     }
 
-    async fn serve(&mut self, questions: &[B::Question], senders: Vec<oneshot::Sender<Answered<B::Answer>>>) {
+    async fn serve(&mut self, questions: &[B::Question], senders: Vec<Sender<B::Answer>>) {
         match self.answers(questions).await {
             Ok(answers) => {
                 for (sender, answer) in senders.into_iter().zip(answers) {
@@ -156,51 +175,74 @@ impl<B: Batch> Lane<B> {
                 }
             }
             // One that Postgres refuses must not spoil it for the others.
-            Err(error) if questions.len() > 1 && !db::is_unavailable(&error) => {
-                for (question, sender) in questions.iter().zip(senders) {
-                    let answer = self.answers(std::slice::from_ref(question)).await;
-                    let one = answer.and_then(|mut answers| answers.pop().ok_or(sqlx::Error::RowNotFound));
-                    let _ = sender.send(one.map_err(Arc::new));
+            Err(Failure::Postgres(error)) if questions.len() > 1 && !db::is_unavailable(&error) => {
+                self.serve_one_by_one(questions, senders).await;
+            }
+            Err(Failure::Panicked) if questions.len() > 1 => self.serve_one_by_one(questions, senders).await,
+            Err(failure) => self.refuse(senders, failure),
+        }
+    }
+
+    async fn serve_one_by_one(&mut self, questions: &[B::Question], senders: Vec<Sender<B::Answer>>) {
+        let mut senders = senders.into_iter();
+        for question in questions {
+            let Some(sender) = senders.next() else { return };
+            match self.answers(std::slice::from_ref(question)).await {
+                Ok(mut answers) => {
+                    let answer = answers.pop().ok_or_else(|| Arc::new(Failure::Postgres(sqlx::Error::RowNotFound)));
+                    let _ = sender.send(answer);
+                }
+                // The others would wait as long, one after the other.
+                Err(failure) if failure.is_away() || matches!(failure, Failure::Slow) => {
+                    return self.refuse(std::iter::once(sender).chain(senders).collect(), failure);
+                }
+                Err(failure) => {
+                    let _ = sender.send(Err(Arc::new(failure)));
                 }
             }
-            Err(error) => self.refuse(senders, &Arc::new(error)),
         }
     }
 
-    /// Postgres is away: whoever waits is told now, not after a time-out of his own.
-    fn refuse(&self, senders: Vec<oneshot::Sender<Answered<B::Answer>>>, error: &Arc<sqlx::Error>) {
+    /// Where Postgres is away, whoever waits is told now, not after a time-out of his own.
+    fn refuse(&self, senders: Vec<Sender<B::Answer>>, failure: Failure) {
+        let (away, failure) = (failure.is_away(), Arc::new(failure));
         for sender in senders {
-            let _ = sender.send(Err(error.clone()));
+            let _ = sender.send(Err(failure.clone()));
         }
         // A lane that waits for questions right now has found none.
-        if db::is_unavailable(error)
-            && let Ok(mut waiting) = self.shared.waiting.try_lock()
-        {
+        if away && let Ok(mut waiting) = self.shared.waiting.try_lock() {
             while let Ok((_, sender)) = waiting.try_recv() {
-                let _ = sender.send(Err(error.clone()));
+                let _ = sender.send(Err(failure.clone()));
             }
         }
     }
 
-    async fn answers(&mut self, questions: &[B::Question]) -> sqlx::Result<Vec<B::Answer>> {
-        let used_before = self.held.is_some();
-        match self.try_answers(questions).await {
-            // It was lost since it was last used; a new one was looked at by the pool.
-            Err(error) if used_before && db::is_unavailable(&error) => self.try_answers(questions).await,
+    async fn answers(&mut self, questions: &[B::Question]) -> Result<Vec<B::Answer>, Failure> {
+        match self.answers_in_time(questions).await {
+            // The connection was lost since it was last seen to live. (A pool that
+            // had none to give for seconds will have none now.)
+            Err(Failure::Postgres(error))
+                if db::is_unavailable(&error) && !matches!(error, sqlx::Error::PoolTimedOut) =>
+            {
+                self.answers_in_time(questions).await
+            }
             other => other,
         }
     }
 
+    async fn answers_in_time(&mut self, questions: &[B::Question]) -> Result<Vec<B::Answer>, Failure> {
+        tokio::time::timeout(LONGEST, self.try_answers(questions)).await.unwrap_or(Err(Failure::Slow))
+    }
+
     /// Keeps the connection only if all went well.
-    async fn try_answers(&mut self, questions: &[B::Question]) -> sqlx::Result<Vec<B::Answer>> {
+    async fn try_answers(&mut self, questions: &[B::Question]) -> Result<Vec<B::Answer>, Failure> {
         let mut conn = match self.held.take() {
             Some(conn) => conn,
             None if B::TRANSACTION => self.shared.database.begin().await?,
             None => self.shared.database.acquire().await?,
         };
         let answering = AssertUnwindSafe(self.shared.batch.answer(&mut conn, questions)).catch_unwind();
-        let answers = tokio::time::timeout(LONGEST, answering).await.map_err(|_| sqlx::Error::PoolTimedOut)?;
-        let answers = answers.map_err(|_| sqlx::Error::WorkerCrashed)??;
+        let answers = answering.await.map_err(|_| Failure::Panicked)??;
         if B::TRANSACTION || self.shared.database.is_pooled() {
             conn.commit().await?;
         } else {

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use axum::body::Bytes;
 use common::{
-    cart_list::{self, Cursor, Start, Totals},
+    cart_list::{self, Cursor, NEAR, Start, Totals},
     carts::{self, Cart, CartId, CartStatus},
     clock::Clock,
     db::{Connection, Database},
@@ -23,6 +23,7 @@ pub(crate) struct CartBatches {
     pub(crate) store: Batches<StoreCarts>,
     pub(crate) find: Batches<FindCarts>,
     pub(crate) list: Batches<ListCarts>,
+    pub(crate) deep: Batches<DeepPages>,
 }
 
 impl CartBatches {
@@ -31,6 +32,7 @@ impl CartBatches {
             store: Batches::start(StoreCarts, database.clone()),
             find: Batches::start(FindCarts { clock: clock.clone() }, database.clone()),
             list: Batches::start(ListCarts { clock: clock.clone() }, database.clone()),
+            deep: Batches::start(DeepPages(ListCarts { clock: clock.clone() }), database.clone()),
         }
     }
 }
@@ -83,6 +85,12 @@ pub(crate) struct ListQuestion {
     pub(crate) cursor: Option<Cursor>,
 }
 
+impl ListQuestion {
+    pub(crate) fn is_deep(&self) -> bool {
+        self.cursor.is_none() && self.page.offset() > NEAR
+    }
+}
+
 /// Lists carts: the totals are read once for all, and the same page once for all who ask for it.
 #[derive(Debug)]
 pub(crate) struct ListCarts {
@@ -106,6 +114,23 @@ impl Batch for ListCarts {
             }
         }
         Ok(questions.iter().map(|question| bodies[question].clone()).collect())
+    }
+}
+
+/// Pages by number that lie deep in the list may take a while each, where an
+/// hour holds very many carts: they keep nobody else waiting.
+#[derive(Debug)]
+pub(crate) struct DeepPages(ListCarts);
+
+impl Batch for DeepPages {
+    type Question = ListQuestion;
+    type Answer = Bytes;
+    const LANES: usize = 4;
+    const MOST: usize = 2;
+    const ENOUGH: usize = 1;
+
+    async fn answer(&self, conn: &mut Connection, questions: &[ListQuestion]) -> sqlx::Result<Vec<Bytes>> {
+        self.0.answer(conn, questions).await
     }
 }
 

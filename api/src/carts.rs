@@ -106,7 +106,10 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<R
     let status = parameters.parse("status", "abandoned, recovered or expired", |text| text.parse().ok())?;
     let page = Page::of(&parameters)?;
     let cursor = parameters.parse("cursor", "a pagination.nextCursor of this list", |text| text.parse().ok())?;
-    state.carts.list.ask(ListQuestion { status, page, cursor }).await.map(Rendered)
+    let question = ListQuestion { status, page, cursor };
+    let body =
+        if question.is_deep() { state.carts.deep.ask(question).await } else { state.carts.list.ask(question).await };
+    body.map(Rendered)
 }
 
 async fn change(

@@ -51,9 +51,9 @@ use crate::{
 const BODY_BYTES: usize = 1024 * 1024;
 
 /// Connections to Postgres of requests that change one cart or its link …
-const CONNECTIONS_BY_KEY: u32 = 10;
+const CONNECTIONS_BY_KEY: u32 = 12;
 /// … and of the lanes that answer many at once (see `batches`).
-const CONNECTIONS_OF_LANES: u32 = 12;
+const CONNECTIONS_OF_LANES: u32 = 16;
 
 /// What every handler can reach.
 #[derive(Debug, Clone)]

@@ -45,6 +45,9 @@ impl Batch for ApplyEvents {
     const TRANSACTION: bool = true;
 
     async fn answer(&self, conn: &mut Connection, events: &[StripeEvent]) -> sqlx::Result<Vec<Effect>> {
+        // A cart that somebody holds on to must not keep the others waiting: then
+        // each event goes by itself, and Stripe repeats the one that can't.
+        sqlx::query("select set_config('lock_timeout', '2s', true)").execute(&mut *conn).await?;
         stripe_events::apply(conn, events, self.clock.now()).await
     }
 }

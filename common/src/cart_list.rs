@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use serde_json::value::RawValue;
 use sqlx::types::Json;
 
@@ -40,8 +40,10 @@ impl FromStr for Cursor {
         // A time before 1970 starts with the separator itself.
         let at = text.char_indices().skip(1).find(|(_, c)| *c == '-').ok_or(MalformedCursor)?.0;
         let (time, id) = (&text[..at], &text[at + 1..]);
-        let created_at = time.parse().ok().and_then(DateTime::from_timestamp_micros).ok_or(MalformedCursor)?;
-        if id.is_empty() || id.len() > 200 || id.contains('\0') {
+        let created_at: DateTime<Utc> =
+            time.parse().ok().and_then(DateTime::from_timestamp_micros).ok_or(MalformedCursor)?;
+        // chrono knows years that Postgres does not.
+        if id.is_empty() || id.len() > 200 || id.contains('\0') || !(1..=9999).contains(&created_at.year()) {
             return Err(MalformedCursor);
         }
         Ok(Self { created_at, id: id.to_owned() })
@@ -67,7 +69,7 @@ pub struct CartPage {
 }
 
 /// Carts that are passed over one by one; beyond that the ledger tells where a page begins.
-const NEAR: i64 = 200;
+pub const NEAR: i64 = 200;
 
 /// Passes over whole months, days and hours of carts (see the ledger in
 /// `migrations/`). `None`: there are not that many carts.

@@ -29,15 +29,20 @@ pub async fn expire_older_than(database: &Database, cutoff: DateTime<Utc>, now: 
 }
 
 /// Whether more carts are due than one batch takes: worth another worker's while.
-pub async fn is_backlog(conn: &mut Connection, cutoff: DateTime<Utc>) -> sqlx::Result<bool> {
+pub async fn is_backlog(conn: &mut Connection, cutoff: DateTime<Utc>, now: DateTime<Utc>) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"
         select exists (
-            select from carts where status = 'abandoned' and abandoned_at < $1 order by abandoned_at offset $2 limit 1
+            select from carts
+            where status = 'abandoned' and abandoned_at < $1
+              and not exists (select from recovery_links where cart_id = carts.id and expires_at > $3)
+              and not exists (select from payment_links where cart_id = carts.id and status = 'processing')
+            order by abandoned_at offset $2 limit 1
         ) as "more!"
         "#,
         cutoff,
         BATCH,
+        now,
     )
     .fetch_one(conn)
     .await

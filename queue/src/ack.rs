@@ -127,7 +127,13 @@ async fn gather(ended: &mut mpsc::UnboundedReceiver<Ended>, batch: &mut Vec<Ende
 /// failure ends it: the leases run out and the jobs run again.
 async fn write_until_done(shared: &Shared, kept: &mut Kept<'_>, batch: &[Ended]) {
     let mut reconnect = Reconnect::new("writing outcomes of jobs");
-    while let Err(error) = write(kept, batch).await {
+    // A Postgres that is gone without a word is given up, and reached anew. What
+    // it may have written all the same is fenced by the token.
+    let in_time = async |kept: &mut Kept<'_>| {
+        let written = tokio::time::timeout(shared.config.renew_every, write(kept, batch)).await;
+        written.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    };
+    while let Err(error) = in_time(kept).await {
         if shared.closing.is_cancelled() {
             tracing::error!(%error, jobs = batch.len(), "could not write outcomes before the end; these jobs run again");
             return;

@@ -191,6 +191,15 @@ fn pool_options(connections: u32) -> PgPoolOptions {
                 Ok(true)
             })
         })
+        // The pool's own look at a connection that comes back has no time limit: one
+        // whose Postgres is gone without a word would be missing for a quarter of an hour.
+        .after_release(|conn, _| {
+            Box::pin(async move {
+                let answered = tokio::time::timeout(ACQUIRE_TIMEOUT, conn.ping()).await;
+                answered.map_err(|_| sqlx::Error::PoolTimedOut)??;
+                Ok(true)
+            })
+        })
 }
 
 /// A connection in use: every store function takes one.

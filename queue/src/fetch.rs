@@ -43,7 +43,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut pause = shared.config.poll_every;
     let mut kept = Kept::new(&shared.database);
     while !shared.stopping.is_cancelled() {
-        match fetch_once(&shared, &mut kept).await {
+        // A Postgres that is gone without a word is given up, and reached anew.
+        let fetched = tokio::time::timeout(shared.config.renew_every, fetch_once(&shared, &mut kept)).await;
+        match fetched.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
             Ok(Looked::Took { full }) => {
                 reconnect.worked();
                 pause = SOON;

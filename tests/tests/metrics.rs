@@ -122,7 +122,7 @@ async fn requests_jobs_and_calls_to_stripe_are_counted() {
     api.is("http_request_duration_seconds_bucket", &[route[0], route[1], ("le", "+Inf")], 1.0);
     assert!(api.value("http_request_duration_seconds_sum", &route).is_some_and(|seconds| seconds > 0.0));
     api.is("postgres_up", &[], 1.0);
-    api.is("database_connections", &[("state", "max")], 28.0);
+    api.is("database_connections", &[("state", "max")], 34.0);
     assert!(api.value("database_connections", &[("state", "idle")]).is_some_and(|idle| idle >= 1.0));
 
     let done = [("queue", "payment-links"), ("kind", "create_payment_link"), ("outcome", "done")];

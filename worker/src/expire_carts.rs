@@ -47,7 +47,7 @@ pub(crate) async fn run(job: ExpireCarts, state: Data<State>) -> Result<(), JobE
     };
     let now = state.clock.now();
     let cutoff = now - TimeDelta::from_std(state.config.cart_ttl).unwrap_or(TimeDelta::MAX);
-    call_for_help(&job, &state, cutoff).await?;
+    call_for_help(&job, &state, cutoff, now).await?;
     let expired = expiry::expire_older_than(&state.database, cutoff, now).await?;
     if expired > 0 {
         tracing::info!(carts = expired, helper = job.helper, "expired carts");
@@ -56,10 +56,15 @@ pub(crate) async fn run(job: ExpireCarts, state: Data<State>) -> Result<(), JobE
 }
 
 /// A backlog is shared: each who takes part calls the next.
-async fn call_for_help(job: &ExpireCarts, state: &State, cutoff: DateTime<Utc>) -> Result<(), JobError> {
+async fn call_for_help(
+    job: &ExpireCarts,
+    state: &State,
+    cutoff: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<(), JobError> {
     let Some(helper) = job.next_helper() else { return Ok(()) };
     let mut conn = state.database.acquire().await?;
-    if expiry::is_backlog(&mut conn, cutoff).await? {
+    if expiry::is_backlog(&mut conn, cutoff, now).await? {
         queue::enqueue(&mut conn, &helper).await?;
     }
     Ok(conn.commit().await?)
