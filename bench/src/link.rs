@@ -13,12 +13,14 @@ use crate::{
     figures::{median, milliseconds},
     http_rows::{SCRATCH, empty},
     results::Sample,
-    scene::{Scene, both},
+    scene::{Product, Scene, both},
 };
 
 const AT_ONCE: usize = 16;
 /// One after the other, by each of them.
 const EACH: usize = 30;
+/// Of a round.
+pub(crate) const LINKS: f64 = 480.0;
 /// Of each, the first are not measured: connections, plans.
 const WARM_UP: usize = 3;
 
@@ -35,12 +37,7 @@ pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Sample> {
     let client = Client::builder().no_proxy().build()?;
     let ours = async {
         scene.settle().await?;
-        let (client, carts, address) = (client.clone(), carts.clone(), product.api.address.clone());
-        waits("paymentLink", move |place| {
-            let url = format!("http://{address}/api/carts/{}/payment-link", carts[place]);
-            Ok(client.post(url).header("x-api-key", "bench"))
-        })
-        .await
+        asked(product, client.clone(), carts.clone()).await
     };
     let theirs = async {
         scene.settle().await?;
@@ -48,6 +45,22 @@ pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Sample> {
         waits("url", move |place| session(&client, &url, &carts[place])).await
     };
     both(round, ours, theirs).await
+}
+
+/// [`LINKS`] links of fresh carts, beside whatever there is; the median of their waits.
+pub(crate) async fn ours(scene: &Scene, round: u32) -> Result<f64> {
+    let product = scene.product(SCRATCH)?;
+    let carts = Arc::new(seed(&product.pool, round).await?);
+    asked(product, Client::builder().no_proxy().build()?, carts).await
+}
+
+async fn asked(product: &Product, client: Client, carts: Arc<Vec<String>>) -> Result<f64> {
+    let address = product.api.address.clone();
+    waits("paymentLink", move |place| {
+        let url = format!("http://{address}/api/carts/{}/payment-link", carts[place]);
+        Ok(client.post(url).header("x-api-key", "bench"))
+    })
+    .await
 }
 
 /// Fresh carts, one for each request.

@@ -3,6 +3,7 @@
 
 mod analytics;
 mod apalis_storage;
+mod cpu;
 mod docs;
 mod drain;
 mod expiry;
@@ -26,6 +27,9 @@ mod retention;
 mod rows;
 mod scene;
 mod seeds;
+mod size;
+mod size_costs;
+mod size_seeds;
 mod speed;
 mod table;
 mod webhooks;
@@ -65,6 +69,8 @@ enum What {
     Retention,
     /// Imports of 200,000 carts beside COPY of the same rows, and their export (about 3 minutes)
     Import,
+    /// Whether cost grows with what is in the tables: two databases, one a hundred times the other (about 12 minutes, 20 GB)
+    Size(size::Options),
     /// Our side of the queue's rows, in a process of its own
     #[command(hide = true)]
     OurQueue,
@@ -76,6 +82,7 @@ fn main() -> ExitCode {
     let outcome = match command.what {
         None => measure_speed(command.speed, &folder),
         Some(What::OurQueue) => until_interrupted(queue_rows::our_process()),
+        Some(What::Size(options)) => measure_size(options, &folder),
         Some(what) => become_ordinary_user(&folder).and_then(|folder| measure_one(what, &folder)),
     };
     let _ = std::fs::remove_dir_all(&folder);
@@ -107,6 +114,15 @@ fn measure_speed(options: speed::Options, folder: &Path) -> Result<()> {
     Ok(())
 }
 
+fn measure_size(options: size::Options, folder: &Path) -> Result<()> {
+    let run = size::Run::plan(options, folder)?;
+    let folder = become_ordinary_user(folder)?;
+    until_interrupted(async {
+        let postgres = PrivatePostgres::start(&folder.join("postgres"), Durability::Full).await?;
+        run.measure(postgres).await
+    })
+}
+
 fn measure_one(what: What, folder: &Path) -> Result<()> {
     until_interrupted(async {
         let postgres = PrivatePostgres::start(folder, Durability::Full).await?;
@@ -116,7 +132,7 @@ fn measure_one(what: What, folder: &Path) -> Result<()> {
             What::Analytics => analytics::measure(&postgres).await,
             What::Retention => retention::measure(&postgres).await,
             What::Import => import::measure(&postgres).await,
-            What::OurQueue => queue_rows::our_process().await,
+            What::OurQueue | What::Size(_) => bail!("it needs no Postgres of this kind"),
         };
         postgres.stop().await?;
         measured

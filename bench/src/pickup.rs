@@ -17,6 +17,11 @@ async fn tell(_: NoOp, started: Data<mpsc::UnboundedSender<Instant>>) {
 /// One wait a job; each comes when all is quiet.
 pub(crate) async fn measure(pool: &PgPool, jobs: i64) -> Result<Vec<Duration>> {
     sqlx::query("truncate jobs").execute(pool).await?;
+    measure_beside(pool, jobs).await
+}
+
+/// The same beside whatever jobs there are.
+pub(crate) async fn measure_beside(pool: &PgPool, jobs: i64) -> Result<Vec<Duration>> {
     let (sender, mut starts) = mpsc::unbounded_channel();
     let runtime = Runtime::start(&Database::from(pool.clone()), Config::default());
     let (stop, stopped) = oneshot::channel::<()>();

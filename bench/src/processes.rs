@@ -81,9 +81,14 @@ impl Process {
         lines[lines.len().saturating_sub(5)..].join("\n")
     }
 
+    /// Its number, while it runs.
+    pub(crate) fn id(&self) -> Result<u32> {
+        self.child.id().with_context(|| format!("{} has ended: {}", self.name, self.said()))
+    }
+
     /// The most memory it ever held, in MiB.
     pub(crate) fn peak_memory(&self) -> Result<f64> {
-        let pid = self.child.id().with_context(|| format!("{} has ended: {}", self.name, self.said()))?;
+        let pid = self.id()?;
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kibibytes: f64 = peak

@@ -23,7 +23,7 @@ use tokio::{net::TcpStream, task::JoinSet};
 use crate::{
     http_rows::{SCRATCH, empty, prepare_pgbench},
     results::Sample,
-    scene::{Scene, WEBHOOK_SECRET, both},
+    scene::{Product, Scene, WEBHOOK_SECRET, both},
 };
 
 /// Sessions that are paid for, of each of which comes `checkout.session.completed` …
@@ -36,7 +36,7 @@ const CONNECTIONS: usize = 32;
 
 /// A delivery, ready to be sent.
 #[derive(Debug, Clone)]
-struct Delivery {
+pub(crate) struct Delivery {
     body: Bytes,
     signature: String,
 }
@@ -50,20 +50,25 @@ pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Sample> {
     let product = scene.product(SCRATCH)?;
     let ours = async {
         empty(&product.pool).await?;
-        seed(&product.pool, round).await?;
-        let deliveries = Arc::new(deliveries(round));
-        let address: SocketAddr = product.api.address.parse()?;
-        scene.settle().await?;
-        let rate = send(address, deliveries).await?;
-        check(&product.pool).await?;
-        eprintln!("    {rate:.0}/s (deliveries)");
-        Ok(rate)
+        lot(scene, product, round).await
     };
     both(round, ours, scene.pgbench("update_one.sql", 32)).await
 }
 
+/// Seeds and sends those of a round, beside whatever there is: deliveries a second.
+pub(crate) async fn lot(scene: &Scene, product: &Product, round: u32) -> Result<f64> {
+    seed(&product.pool, round).await?;
+    let deliveries = Arc::new(deliveries(round));
+    let address: SocketAddr = product.api.address.parse()?;
+    scene.settle().await?;
+    let rate = send(address, deliveries).await?;
+    check(&product.pool, round).await?;
+    eprintln!("    {rate:.0}/s (deliveries)");
+    Ok(rate)
+}
+
 /// Carts with an open session each, as the api and the worker leave them.
-async fn seed(pool: &PgPool, round: u32) -> Result<()> {
+pub(crate) async fn seed(pool: &PgPool, round: u32) -> Result<()> {
     let script = include_str!("../sql/open_sessions.sql").replace("ROUND", &round.to_string());
     for statement in script.replace("SESSIONS", &SESSIONS.to_string()).split(";\n") {
         sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(pool).await?;
@@ -72,7 +77,7 @@ async fn seed(pool: &PgPool, round: u32) -> Result<()> {
 }
 
 /// In an order of no meaning, which is the same each time: repeats come anywhere, also before the others.
-fn deliveries(round: u32) -> Vec<Delivery> {
+pub(crate) fn deliveries(round: u32) -> Vec<Delivery> {
     let completed = (0..SESSIONS).map(|n| event(round, n, "checkout.session.completed"));
     let intents = (0..WITH_BOTH).map(|n| event(round, n * (SESSIONS / WITH_BOTH), "payment_intent.succeeded"));
     let mut events: Vec<String> = completed.chain(intents).collect();
@@ -118,7 +123,7 @@ fn event(round: u32, n: usize, kind: &str) -> String {
 }
 
 /// Deliveries a second, from the first request to the last answer.
-async fn send(address: SocketAddr, deliveries: Arc<Vec<Delivery>>) -> Result<f64> {
+pub(crate) async fn send(address: SocketAddr, deliveries: Arc<Vec<Delivery>>) -> Result<f64> {
     let next = Arc::new(AtomicUsize::new(0));
     let mut connections = Vec::new();
     for _ in 0..CONNECTIONS {
@@ -162,11 +167,13 @@ async fn deliver(sender: &mut http1::SendRequest<Full<Bytes>>, address: SocketAd
 }
 
 /// Every cart is recovered once, every session paid, every event kept once.
-async fn check(pool: &PgPool) -> Result<()> {
+async fn check(pool: &PgPool, round: u32) -> Result<()> {
     let found: (i64, i64, i64) = sqlx::query_as(
-        "select (select count(*) from carts where status = 'recovered'),
-                (select count(*) from payment_links where status = 'paid'), (select count(*) from stripe_events)",
+        r"select (select count(*) from carts where status = 'recovered' and id like 'cart\_paid\_' || $1 || '\_%'),
+                 (select count(*) from payment_links where status = 'paid' and cart_id like 'cart\_paid\_' || $1 || '\_%'),
+                 (select count(*) from stripe_events where id like 'evt\_' || $1 || '\_%')",
     )
+    .bind(round.to_string())
     .fetch_one(pool)
     .await?;
     let wanted = (i64::try_from(SESSIONS)?, i64::try_from(SESSIONS)?, i64::try_from(SESSIONS + WITH_BOTH)?);

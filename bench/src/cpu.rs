@@ -1,0 +1,58 @@
+//! How much of the processors' time processes have used, as Linux tells it.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+/// Of `/proc/<pid>/stat`: on Linux always a hundredth of a second.
+const TICKS_A_SECOND: f64 = 100.0;
+
+/// What one process says of itself.
+struct Stat {
+    parent: u32,
+    /// Its own, in seconds.
+    own: f64,
+    /// Of its children that have ended, in seconds.
+    ended: f64,
+}
+
+impl Stat {
+    fn of(pid: u32) -> Result<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        // The name is in parentheses and may hold anything.
+        let (_, rest) = text.rsplit_once(") ").context("/proc/<pid>/stat is not as Linux writes it")?;
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        let seconds = |place: usize| -> Result<f64> {
+            Ok(fields.get(place).context("/proc/<pid>/stat is too short")?.parse::<f64>()? / TICKS_A_SECOND)
+        };
+        Ok(Self {
+            parent: fields.get(1).context("/proc/<pid>/stat is too short")?.parse()?,
+            own: seconds(11)? + seconds(12)?,
+            ended: seconds(13)? + seconds(14)?,
+        })
+    }
+}
+
+/// Seconds of one process.
+pub(crate) fn of_process(pid: u32) -> Result<f64> {
+    Ok(Stat::of(pid)?.own)
+}
+
+/// Seconds of a process and all its children, also those that have ended.
+pub(crate) fn of_family(pid: u32) -> Result<f64> {
+    let head = Stat::of(pid)?;
+    let mut seconds = head.own + head.ended;
+    for entry in fs::read_dir("/proc")? {
+        let child = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+        // One that ends meanwhile is counted next time.
+        if let Some(child) = child.and_then(|child| Stat::of(child).ok()).filter(|child| child.parent == pid) {
+            seconds += child.own + child.ended;
+        }
+    }
+    Ok(seconds)
+}
+
+/// Whose child a process is.
+pub(crate) fn parent(pid: u32) -> Result<u32> {
+    Ok(Stat::of(pid)?.parent)
+}

@@ -1,0 +1,220 @@
+//! Whether cost grows with what is in the tables: the same requests and jobs on a
+//! small database and on one a hundred times as big, in one run.
+
+use std::{fmt::Write, path::Path};
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use common::clock::Clock;
+use sandbox::postgres::PrivatePostgres;
+use sqlx::postgres::PgPoolOptions;
+
+use crate::{
+    JOBS,
+    drain::{Queue, Start},
+    figures::{median, milliseconds, quantile},
+    http_rows,
+    kit::Kit,
+    machine::{Machine, fdatasync},
+    pickup,
+    rows::Part,
+    scene::Scene,
+    size_costs, size_seeds, webhooks,
+    wrk::Load,
+};
+
+pub(crate) const SMALL: &str = "small";
+const BIG: &str = "big";
+/// How many times as many rows the big database has.
+const TIMES: i64 = 100;
+/// Of the time that each takes on the small one.
+const AT_MOST: f64 = 1.5;
+const PICKUPS: i64 = 100;
+/// Drains a round and side; each takes less than a second.
+const DRAINS: usize = 3;
+
+pub(crate) const LIST: &str = "/api/carts?status=abandoned&limit=10";
+pub(crate) const ANALYTICS: &str = "/api/analytics?period=90d";
+
+/// How big, and for how long.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Options {
+    /// Carts of the big database; the small one has a hundredth
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(i64).range(10_000..))]
+    carts: i64,
+    /// Done jobs of the big database; the small one has a hundredth
+    #[arg(long, default_value_t = 5_000_000, value_parser = clap::value_parser!(i64).range(10_000..))]
+    jobs: i64,
+    /// How often each is measured
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// How long each load lasts
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=600))]
+    seconds: u32,
+}
+
+/// A database of a size.
+pub(crate) struct Side {
+    database: &'static str,
+    pub(crate) queue: Queue,
+    /// The number of the page of ten in the middle of all.
+    middle: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Row {
+    Post,
+    Get,
+    List,
+    Page,
+    Analytics,
+    Webhooks,
+    Drain,
+    Pickup,
+}
+
+const ROWS: [(Row, &str); 8] = [
+    (Row::Post, "`POST /api/carts`, 32 connections"),
+    (Row::Get, "`GET /api/carts/:id`, any of all, 32 connections"),
+    (Row::List, "first list page with status and exact total, 8 connections"),
+    (Row::Page, "the page in the middle of all, by its number, 8 connections"),
+    (Row::Analytics, "analytics, 90 days, 8 connections"),
+    (Row::Webhooks, "10,000 webhooks, one in five a repeat, 32 connections"),
+    (Row::Drain, "20,000 no-op jobs, 256 at once"),
+    (Row::Pickup, "idle pickup, commit to start, median"),
+];
+
+/// A run that is about to begin.
+pub(crate) struct Run {
+    options: Options,
+    machine: Machine,
+    kit: Kit,
+}
+
+impl Run {
+    /// What must be done before root is given up.
+    pub(crate) fn plan(options: Options, folder: &Path) -> Result<Self> {
+        let machine = Machine::look();
+        Ok(Self { options, machine, kit: Kit::pack(folder, &[Part::Pages])? })
+    }
+
+    /// Prints the tables, in Markdown, each as soon as it is there.
+    pub(crate) async fn measure(self, postgres: PrivatePostgres) -> Result<()> {
+        let Self { options, machine, kit } = self;
+        let mut scene = Scene::new(postgres, kit, Vec::new(), options.seconds)?;
+        let version = scene.postgres_version().await?;
+        let small = prepare(&mut scene, SMALL, options.carts / TIMES, options.jobs / TIMES).await?;
+        let big = prepare(&mut scene, BIG, options.carts, options.jobs).await?;
+        let flush = fdatasync(&scene.kit.folder)?;
+        println!(
+            "{}: {}; fdatasync {flush:.2} ms. Rounds: {}, of {} s a load. Small: {} carts, {} done jobs; big: {} and {}; \
+             a tenth of the carts have a link and an event.\n",
+            Clock::system().now().format("%Y-%m-%d %H:%M UTC"),
+            machine.describe(&version),
+            options.rounds,
+            options.seconds,
+            options.carts / TIMES,
+            options.jobs / TIMES,
+            options.carts,
+            options.jobs,
+        );
+        let bytes = size_seeds::bytes(&scene.product(BIG)?.pool).await?;
+        println!("Bytes, big:\n\n{bytes}");
+        println!("{}", rounds(&scene, &small, &big, options.rounds).await?);
+        println!("Of each one, on the small database:\n\n{}", size_costs::table(&mut scene, &small).await?);
+        scene.end().await
+    }
+}
+
+/// A database with all that, and an api on it.
+async fn prepare(scene: &mut Scene, database: &'static str, carts: i64, jobs: i64) -> Result<Side> {
+    scene.postgres.ensure_database(database).await?;
+    let url = scene.postgres.url(database);
+    let pool = PgPoolOptions::new().max_connections(6).connect(&url).await?;
+    common::db::prepare(&pool.clone().into()).await?;
+    tokio::try_join!(scene.prepare_product(database, carts), size_seeds::jobs(&pool, jobs))?;
+    size_seeds::links(&pool, carts / 10).await?;
+    let product = scene.product(database)?;
+    size_seeds::ids(&pool, carts, &product.ids).await?;
+    let exact: i64 =
+        sqlx::query_scalar("select count(*) from carts where status = 'abandoned'").fetch_one(&pool).await?;
+    let page = http_rows::json(&product.api.address, LIST).await?;
+    ensure!(page["data"]["pagination"]["total"].as_i64() == Some(exact), "the total is not {exact}: {page}");
+    let address = &product.api.address;
+    for load in [http_rows::creating(), Load::by_id("/api/carts/", &product.ids, 32), Load::of_path(LIST, 8)] {
+        scene.warm_up(address, load).await?;
+    }
+    scene.warm_up(address, Load::of_path(ANALYTICS, 8)).await?;
+    Ok(Side { database, queue: Queue { pool }, middle: carts / 20 })
+}
+
+async fn rounds(scene: &Scene, small: &Side, big: &Side, rounds: u32) -> Result<String> {
+    let mut of_small = ROWS.map(|_| Vec::new());
+    let mut of_big = ROWS.map(|_| Vec::new());
+    for round in 1..=rounds {
+        for ((row, what), (of_small, of_big)) in ROWS.iter().zip(of_small.iter_mut().zip(&mut of_big)) {
+            eprintln!("round {round} of {rounds}: {what}");
+            // Who comes first alternates.
+            if round % 2 == 1 {
+                of_small.push(measure(scene, small, *row, round).await?);
+                of_big.push(measure(scene, big, *row, round).await?);
+            } else {
+                of_big.push(measure(scene, big, *row, round).await?);
+                of_small.push(measure(scene, small, *row, round).await?);
+            }
+        }
+    }
+    let mut table = String::from(
+        "| what | small | big | time, big ÷ small | least – most | wanted | |\n|---|--:|--:|--:|--:|--:|---|\n",
+    );
+    for ((row, what), (small, big)) in ROWS.iter().zip(of_small.iter().zip(&of_big)) {
+        // Of rates the other way round: the time that each takes.
+        let (above, below) = if *row == Row::Pickup { (big, small) } else { (small, big) };
+        let times: Vec<f64> = above.iter().zip(below).map(|(above, below)| above / below).collect();
+        let figure = |value| if *row == Row::Pickup { format!("{value:.2} ms") } else { format!("{value:.0}/s") };
+        writeln!(
+            table,
+            "| {what} | {} | {} | {:.2} | {:.2} – {:.2} | ≤ {AT_MOST} | {} |",
+            figure(median(small)),
+            figure(median(big)),
+            median(&times),
+            quantile(&times, 0),
+            quantile(&times, 100),
+            if median(&times) <= AT_MOST { "met" } else { "**MISSED**" },
+        )?;
+    }
+    Ok(table)
+}
+
+/// A rate, or a wait in milliseconds.
+async fn measure(scene: &Scene, side: &Side, row: Row, round: u32) -> Result<f64> {
+    let product = scene.product(side.database)?;
+    let address = &product.api.address;
+    match row {
+        Row::Post => scene.load(address, http_rows::creating()).await,
+        Row::Get => scene.load(address, Load::by_id("/api/carts/", &product.ids, 32)).await,
+        Row::List => scene.load(address, Load::of_path(LIST, 8)).await,
+        Row::Page => {
+            let path = format!("/api/carts?page={}&limit=10", side.middle);
+            let page = http_rows::json(address, &path).await?;
+            let carts = page["data"]["carts"].as_array().map_or(0, Vec::len);
+            ensure!(carts == 10, "{carts} carts instead of 10");
+            scene.load(address, Load::of_path(path, 8)).await
+        }
+        Row::Analytics => scene.load(address, Load::of_path(ANALYTICS, 8)).await,
+        Row::Webhooks => webhooks::lot(scene, product, round).await,
+        Row::Drain => {
+            let mut rates = Vec::new();
+            for _ in 0..DRAINS {
+                scene.settle().await?;
+                rates.push(side.queue.drain_beside(JOBS, 256, Start::Cold).await?.drained);
+            }
+            Ok(median(&rates))
+        }
+        Row::Pickup => {
+            scene.settle().await?;
+            let waits = pickup::measure_beside(&side.queue.pool, PICKUPS).await?;
+            Ok(median(&waits.into_iter().map(milliseconds).collect::<Vec<f64>>()))
+        }
+    }
+}
