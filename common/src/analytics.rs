@@ -131,7 +131,8 @@ fn days(first: NaiveDate, last: NaiveDate) -> impl Iterator<Item = NaiveDate> {
 }
 
 /// Folds what the backends added into one row a day, and of the list into one row
-/// an hour, a day and a month. Sums do not change, they only get cheaper to read. Answers how many rows were folded.
+/// an hour, a day and a month. Sums do not change, they only get cheaper to read.
+/// Answers how many rows were folded.
 pub async fn fold(conn: &mut Connection) -> sqlx::Result<i64> {
     // One at a time: only the folder touches slot 0 and the status counts.
     // Rows that a transaction is adding to are left for the next time.

@@ -115,9 +115,9 @@ pub async fn batch(conn: &mut Connection, position: &Position, limit: i64) -> sq
     rows.into_iter().map(ExportedCart::try_from).collect()
 }
 
-// Two statements, because a plan that serves "any status" can't use the index
-// that has the status first. Either index is read backwards from where the last
-// batch ended, so that a batch costs the same wherever it is.
+// Two statements: one for a status is planned for the value at hand, which finds
+// that status' own index. Either index is read from where the last batch ended,
+// so that a batch costs the same wherever it is.
 
 async fn with_any_status(conn: &mut Connection, position: &Position, limit: i64) -> sqlx::Result<Vec<Row>> {
     sqlx::query_as!(
