@@ -29,7 +29,10 @@ pub async fn expire_older_than(database: &Database, cutoff: DateTime<Utc>, now: 
 }
 
 /// Whether more carts are due than one batch takes: worth another worker's while.
-pub async fn is_backlog(conn: &mut Connection, cutoff: DateTime<Utc>, now: DateTime<Utc>) -> sqlx::Result<bool> {
+///
+/// `tx` is a transaction, whose other statements run as they would without this.
+pub async fn is_backlog(tx: &mut Connection, cutoff: DateTime<Utc>, now: DateTime<Utc>) -> sqlx::Result<bool> {
+    walk_by_age(tx).await?;
     sqlx::query_scalar!(
         r#"
         select exists (
@@ -44,8 +47,23 @@ pub async fn is_backlog(conn: &mut Connection, cutoff: DateTime<Utc>, now: DateT
         BATCH,
         now,
     )
-    .fetch_one(conn)
+    .fetch_one(tx)
     .await
+}
+
+/// For this transaction, carts are found in the order they were abandoned, and
+/// what belongs to them by key. Postgres can't know how few a limit will take of
+/// a range it hasn't seen: it would now and then collect and sort every due cart
+/// to take one batch, for most of a second and with a core of its own.
+async fn walk_by_age(tx: &mut Connection) -> sqlx::Result<()> {
+    sqlx::query!(
+        "select set_config(name, value, true) from (values
+             ('plan_cache_mode', 'force_generic_plan'), ('jit', 'off'), ('enable_sort', 'off'), ('enable_seqscan', 'off'),
+             ('enable_bitmapscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off')) settings (name, value)"
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(())
 }
 
 /// From the oldest cart to `cutoff` once.
@@ -57,6 +75,7 @@ async fn pass(database: &Database, cutoff: DateTime<Utc>, now: DateTime<Utc>) ->
     let mut from = None;
     loop {
         let mut tx = database.begin().await?;
+        walk_by_age(&mut tx).await?;
         // The commit does not wait for the disk: carts whose expiry a crash of
         // Postgres forgets are still due, and expire at the next slot.
         sqlx::query!("select set_config('synchronous_commit', 'off', true) as lightly").fetch_one(&mut tx).await?;
@@ -86,42 +105,41 @@ async fn expire_batch(
     cutoff: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<Batch> {
-    let looked_at = sqlx::query!(
+    // A place a cart as text, all in one: a row each would take longer to read than to lock.
+    let locked = sqlx::query!(
         r#"
-        select ctid::text as "place!", abandoned_at from carts
-        where status = 'abandoned' and abandoned_at >= coalesce($1::timestamptz, '-infinity') and abandoned_at < $2
-          and not exists (select from recovery_links where cart_id = carts.id and expires_at > $4)
-          and not exists (select from payment_links where cart_id = carts.id and status = 'processing')
-        order by abandoned_at
-        limit $3
-        for no key update skip locked
+        select array_agg(place)::text as places, max(abandoned_at) as newest, count(*) as "carts!"
+        from (
+            select ctid as place, abandoned_at from carts
+            where status = 'abandoned' and abandoned_at >= coalesce($1::timestamptz, '-infinity') and abandoned_at < $2
+              and not exists (select from recovery_links where cart_id = carts.id and expires_at > $4)
+              and not exists (select from payment_links where cart_id = carts.id and status = 'processing')
+            order by abandoned_at
+            limit $3
+            for no key update skip locked
+        ) locked
         "#,
         from,
         cutoff,
         BATCH,
         now,
     )
-    .fetch_all(&mut *conn)
+    .fetch_one(&mut *conn)
     .await?;
-    let newest = looked_at.last().map(|cart| cart.abandoned_at);
-    let locked: Vec<String> = looked_at.into_iter().map(|cart| cart.place).collect();
-    Ok(Batch {
-        full: i64::try_from(locked.len()) == Ok(BATCH),
-        newest,
-        expired: expire_locked(conn, &locked, cutoff, now).await?,
-    })
+    let expired = match locked.places {
+        Some(places) => expire_locked(conn, &places, cutoff, now).await?,
+        None => 0,
+    };
+    Ok(Batch { full: locked.carts == BATCH, newest: locked.newest, expired })
 }
 
 /// Expires those of the locked carts that are due, and closes their sessions.
 async fn expire_locked(
     conn: &mut Connection,
-    locked: &[String],
+    places: &str,
     cutoff: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<usize> {
-    if locked.is_empty() {
-        return Ok(0);
-    }
     // Found by their place in the table, where a row that we hold stays. Asked
     // again under the lock, by a statement with a snapshot of its own: a link may
     // have been asked for between the first look and the lock. Under the lock
@@ -131,19 +149,18 @@ async fn expire_locked(
         r#"
         with expired as (
             update carts set status = 'expired', expired_at = $3, updated_at = $3
-            where ctid = any ($1::text[]::tid[]) and status = 'abandoned' and abandoned_at < $2
+            where ctid = any ($1::text::tid[]) and status = 'abandoned' and abandoned_at < $2
               and not exists (select from recovery_links where cart_id = carts.id and expires_at > $3)
               and not exists (select from payment_links where cart_id = carts.id and status = 'processing')
             returning id
         )
         select count(*) as "expired!",
                array_agg(id) filter (
-                   where exists (select from payment_links where cart_id = expired.id and status = 'open')
-                      or exists (select from payment_links where cart_id = expired.id and status = 'pending')
+                   where exists (select from payment_links where cart_id = expired.id and status in ('open', 'pending'))
                ) as linked
         from expired
         "#,
-        locked,
+        places,
         cutoff,
         now,
     )
