@@ -109,7 +109,7 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<R
     let question = ListQuestion { status, page, cursor };
     let body =
         if question.is_deep() { state.carts.deep.ask(question).await } else { state.carts.list.ask(question).await };
-    body.map(Rendered)
+    Ok(Rendered(body?))
 }
 
 async fn change(

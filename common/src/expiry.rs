@@ -15,7 +15,7 @@ const BATCH: i64 = 1_500;
 /// this at once share the work: each skips what another has locked.
 ///
 /// Spared: carts whose recovery link is still good, and those whose payment is under way.
-pub async fn expire_older_than(database: &Database, cutoff: DateTime<Utc>, now: DateTime<Utc>) -> sqlx::Result<usize> {
+pub async fn expire_older_than(database: &Database, cutoff: DateTime<Utc>, now: DateTime<Utc>) -> sqlx::Result<i64> {
     let mut expired = 0;
     loop {
         let of_pass = pass(database, cutoff, now).await?;
@@ -67,40 +67,57 @@ async fn walk_by_age(tx: &mut Connection) -> sqlx::Result<()> {
 }
 
 /// From the oldest cart to `cutoff` once.
-async fn pass(database: &Database, cutoff: DateTime<Utc>, now: DateTime<Utc>) -> sqlx::Result<usize> {
+async fn pass(database: &Database, cutoff: DateTime<Utc>, now: DateTime<Utc>) -> sqlx::Result<i64> {
     let mut expired = 0;
     // Each batch starts where the one before ended. Starting from the oldest it
     // would walk over the index entries of all that expired before, which stay
     // until a vacuum: a backlog would take time by the square of its size.
     let mut from = None;
+    // Few carts are spared, as a rule: then it is cheaper to lock those as well
+    // than to look for the links of every cart twice.
+    let mut lock = Lock::Due;
     loop {
         let mut tx = database.begin().await?;
         walk_by_age(&mut tx).await?;
         // The commit does not wait for the disk: carts whose expiry a crash of
         // Postgres forgets are still due, and expire at the next slot.
         sqlx::query!("select set_config('synchronous_commit', 'off', true) as lightly").fetch_one(&mut tx).await?;
-        let batch = expire_batch(&mut tx, from, cutoff, now).await?;
+        let batch = expire_batch(&mut tx, lock, from, cutoff, now).await?;
         tx.commit().await?;
         expired += batch.expired;
-        if !batch.full || batch.expired == 0 {
+        if batch.locked < BATCH || (batch.expired == 0 && lock == Lock::Expiring) {
             return Ok(expired);
+        }
+        // With these locked none of the spared are in the way of the rest, even
+        // if a batch of them was abandoned in the same moment.
+        if batch.expired < batch.locked / 2 {
+            lock = Lock::Expiring;
         }
         from = batch.newest;
     }
 }
 
+/// Which carts a batch locks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lock {
+    /// Those that are old enough.
+    Due,
+    /// Of those, the ones that will expire.
+    Expiring,
+}
+
 /// What one batch came to.
 struct Batch {
-    /// Whether there may be more.
-    full: bool,
-    /// When the last cart it looked at was abandoned. Others may have been
-    /// abandoned in the same moment.
+    /// The carts it locked; fewer than [`BATCH`] were the last.
+    locked: i64,
+    /// When the last of them was abandoned. Others may have been abandoned in the same moment.
     newest: Option<DateTime<Utc>>,
-    expired: usize,
+    expired: i64,
 }
 
 async fn expire_batch(
     conn: &mut Connection,
+    lock: Lock,
     from: Option<DateTime<Utc>>,
     cutoff: DateTime<Utc>,
     now: DateTime<Utc>,
@@ -112,8 +129,8 @@ async fn expire_batch(
         from (
             select ctid as place, abandoned_at from carts
             where status = 'abandoned' and abandoned_at >= coalesce($1::timestamptz, '-infinity') and abandoned_at < $2
-              and not exists (select from recovery_links where cart_id = carts.id and expires_at > $4)
-              and not exists (select from payment_links where cart_id = carts.id and status = 'processing')
+              and ($5 or (not exists (select from recovery_links where cart_id = carts.id and expires_at > $4)
+                          and not exists (select from payment_links where cart_id = carts.id and status = 'processing')))
             order by abandoned_at
             limit $3
             for no key update skip locked
@@ -123,6 +140,7 @@ async fn expire_batch(
         cutoff,
         BATCH,
         now,
+        lock == Lock::Due,
     )
     .fetch_one(&mut *conn)
     .await?;
@@ -130,7 +148,7 @@ async fn expire_batch(
         Some(places) => expire_locked(conn, &places, cutoff, now).await?,
         None => 0,
     };
-    Ok(Batch { full: locked.carts == BATCH, newest: locked.newest, expired })
+    Ok(Batch { locked: locked.carts, newest: locked.newest, expired })
 }
 
 /// Expires those of the locked carts that are due, and closes their sessions.
@@ -139,10 +157,10 @@ async fn expire_locked(
     places: &str,
     cutoff: DateTime<Utc>,
     now: DateTime<Utc>,
-) -> sqlx::Result<usize> {
+) -> sqlx::Result<i64> {
     // Found by their place in the table, where a row that we hold stays. Asked
-    // again under the lock, by a statement with a snapshot of its own: a link may
-    // have been asked for between the first look and the lock. Under the lock
+    // under the lock, by a statement with a snapshot of its own: a link may
+    // have been asked for just before. Under the lock
     // nobody asks for one, so the same snapshot has every link there is to close;
     // few carts have any.
     let outcome = sqlx::query!(
@@ -169,5 +187,5 @@ async fn expire_locked(
     if let Some(linked) = outcome.linked {
         payment_links::close_all(conn, &linked, now).await?;
     }
-    Ok(usize::try_from(outcome.expired).unwrap_or_default())
+    Ok(outcome.expired)
 }
