@@ -11,7 +11,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use common::{
-    carts::{self, Cart, CartId, CartStatus, LockedCart},
+    carts::{self, Cart, CartId, CartStatus, LockedCart, RecoveredBy},
     idempotency::{self, Claim, Fingerprint},
     new_cart::{NewCart, past_instant},
 };
@@ -140,7 +140,7 @@ async fn change(
         (CartStatus::Recovered, _) => return Err(ApiError::conflict("The cart is recovered, which is final")),
         (_, CartStatus::Recovered) => {
             let recovered_at = recovery_time(recovered_at, &cart, now)?;
-            carts::recover(&mut tx, &id, recovered_at, now).await?;
+            carts::recover(&mut tx, &id, RecoveredBy::Operator, recovered_at, now).await?;
         }
         (_, CartStatus::Expired) => {
             carts::expire(&mut tx, &id, now).await?;

@@ -26,6 +26,7 @@ mod queues;
 mod rate_limit;
 mod request_log;
 mod schedules;
+mod timeline;
 mod webhooks;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -89,6 +90,7 @@ pub fn router(state: AppState) -> Router {
         .merge(cart_import::router())
         .merge(cart_export::router())
         .merge(payment_links::router())
+        .merge(timeline::router())
         .merge(analytics::router())
         .merge(jobs::router())
         .merge(queues::router())

@@ -14,7 +14,7 @@ use common::{
     carts::{self, CartId, CartStatus, LockedCart},
     db::Connection,
     operations::{self, JobSummary},
-    payment_links::{self, LinkStatus, PaymentLink},
+    payment_links::{self, LinkStatus, PaymentLink, RequestedBy},
     recovery_links::{self, RecoveryLink},
 };
 use serde::Serialize;
@@ -208,6 +208,10 @@ pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTim
         tx.commit().await?;
         return Ok(Asked { link, recovery });
     }
+    let requested_by = match recovery {
+        RecoveryTime::Extend => RequestedBy::Api,
+        RecoveryTime::Keep => RequestedBy::Shopper,
+    };
     let recovery = match recovery {
         RecoveryTime::Extend => {
             let until = now + TimeDelta::from_std(state.config.payment_link_ttl).unwrap_or(TimeDelta::MAX);
@@ -220,7 +224,7 @@ pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTim
     };
     // A session should not outlive the link that leads to it, as far as Stripe's bounds allow.
     let session_expires_at = recovery.expires_at.clamp(now + SHORTEST_SESSION, now + LONGEST_SESSION);
-    let link = payment_links::request(&mut tx, id, latest, session_expires_at, now).await?;
+    let link = payment_links::request(&mut tx, id, latest, session_expires_at, requested_by, now).await?;
     tx.commit().await?;
     if let Err(error) = wake(state).await {
         tracing::debug!(%error, "the workers find the job by looking"); // it is queued all the same

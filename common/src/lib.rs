@@ -25,4 +25,5 @@ pub mod recovery_links;
 pub mod shutdown;
 pub mod stripe_events;
 pub mod telemetry;
+pub mod timeline;
 pub mod traces;

@@ -23,5 +23,6 @@ mod rates;
 mod rollup;
 mod schedules;
 mod stripe_faults;
+mod timeline;
 mod traces;
 mod webhooks;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use queue::EnqueueOptions;
 
-use super::{LinkStatus, PaymentLink, fail, latest, outcome::settle_later};
+use super::{Failure, LinkStatus, PaymentLink, RequestedBy, fail, latest, outcome::settle_later};
 use crate::{
     carts::{self, CartId, CartStatus},
     db::Connection,
@@ -26,6 +26,7 @@ pub async fn request(
     cart_id: &CartId,
     mut newest: Option<PaymentLink>,
     session_expires_at: DateTime<Utc>,
+    requested_by: RequestedBy,
     now: DateTime<Utc>,
 ) -> sqlx::Result<PaymentLink> {
     if let Some(pending) = newest.clone().filter(|link| link.status == LinkStatus::Pending) {
@@ -33,8 +34,9 @@ pub async fn request(
         if job.as_ref().is_some_and(|job| job.is_unfinished()) {
             return Ok(pending);
         }
-        let why = job.and_then(|job| job.last_error).unwrap_or_else(|| "its job was lost".to_owned());
-        if !give_up(conn, &pending, &why, now).await? {
+        let last_error = job.and_then(|job| job.last_error);
+        let why = last_error.as_deref().map_or_else(|| Failure::new("job_lost", "its job was lost"), Failure::told);
+        if !give_up(conn, &pending, why, now).await? {
             // The job, which needs no lock on the cart, ended between the two
             // looks, and the request with it: look again at what came of it.
             newest = latest(conn, cart_id.as_str()).await?;
@@ -44,7 +46,7 @@ pub async fn request(
         return Ok(live); // opened since the caller looked
     }
     let version = newest.map_or(1, |link| link.version + 1);
-    let new = NewRequest { cart_id: cart_id.as_str(), version, replacements: 0, session_expires_at };
+    let new = NewRequest { cart_id: cart_id.as_str(), version, replacements: 0, session_expires_at, requested_by };
     insert(conn, new, Duration::ZERO, now).await
 }
 
@@ -59,7 +61,7 @@ pub async fn wake(conn: &mut Connection) -> sqlx::Result<()> {
 pub async fn replace(
     conn: &mut Connection,
     link: &PaymentLink,
-    why: &str,
+    why: Failure<'_>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<Option<PaymentLink>> {
     // The cart first, as everybody does: who ends it meanwhile finds this request or the next.
@@ -76,6 +78,7 @@ pub async fn replace(
         version: link.version + 1,
         replacements: link.replacements + 1,
         session_expires_at: link.session_expires_at,
+        requested_by: RequestedBy::Replacement,
     };
     let pause = Duration::from_secs(1 << link.replacements.clamp(0, MOST_REPLACEMENTS));
     insert(conn, next, pause, now).await.map(Some)
@@ -86,6 +89,7 @@ struct NewRequest<'a> {
     version: i32,
     replacements: i16,
     session_expires_at: DateTime<Utc>,
+    requested_by: RequestedBy,
 }
 
 async fn insert(
@@ -102,8 +106,8 @@ async fn insert(
     sqlx::query!(
         r#"
         insert into payment_links
-            (cart_id, version, status, job_id, session_expires_at, replacements, created_at, updated_at)
-        values ($1, $2, 'pending', $3, $4, $5, $6, $6)
+            (cart_id, version, status, job_id, session_expires_at, replacements, requested_by, created_at, updated_at)
+        values ($1, $2, 'pending', $3, $4, $5, $7, $6, $6)
         "#,
         new.cart_id,
         new.version,
@@ -111,6 +115,7 @@ async fn insert(
         new.session_expires_at,
         new.replacements,
         now,
+        new.requested_by.as_str(),
     )
     .execute(&mut *conn)
     .await?;
@@ -133,7 +138,12 @@ async fn insert(
 /// not answer, it may have made a session all the same: that is found out first.
 ///
 /// `false`: it is not pending any more.
-pub async fn give_up(conn: &mut Connection, link: &PaymentLink, why: &str, now: DateTime<Utc>) -> sqlx::Result<bool> {
+pub async fn give_up(
+    conn: &mut Connection,
+    link: &PaymentLink,
+    why: Failure<'_>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
     if link.attempted_at.is_some() {
         settle_later(conn, link, why, now).await
     } else {
