@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::{
     AppState,
     body::{self, Data, JsonBody, Rendered},
-    cart_batches::ListQuestion,
+    cart_batches::{ListQuestion, SearchQuestion},
     error::ApiError,
     pagination::Page,
     query::Parameters,
@@ -106,9 +106,13 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<R
     let status = parameters.parse("status", "abandoned, recovered or expired", |text| text.parse().ok())?;
     let page = Page::of(&parameters)?;
     let cursor = parameters.parse("cursor", "a pagination.nextCursor of this list", |text| text.parse().ok())?;
-    let question = ListQuestion { status, page, cursor };
-    let body =
-        if question.is_deep() { state.carts.deep.ask(question).await } else { state.carts.list.ask(question).await };
+    let email = parameters.parse("email", "an e-mail address", |text| text.parse().ok())?;
+    let list = ListQuestion { status, page, cursor };
+    let body = match email {
+        Some(email) => state.carts.search.ask(SearchQuestion { email, list }).await,
+        None if list.is_deep() => state.carts.deep.ask(list).await,
+        None => state.carts.list.ask(list).await,
+    };
     body.map(Rendered)
 }
 

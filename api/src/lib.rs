@@ -76,7 +76,7 @@ impl AppState {
         let keys = Arc::new(ApiKeys::new(&config.api_keys));
         let by_key = db::by_key(&database, CONNECTIONS_BY_KEY);
         let lanes = db::by_key(&database, CONNECTIONS_OF_LANES);
-        let carts = Arc::new(CartBatches::start(&lanes, &clock));
+        let carts = Arc::new(CartBatches::start(&lanes, &database, &clock));
         let events = Arc::new(Batches::start(ApplyEvents { clock: clock.clone() }, lanes));
         Self { database, by_key, clock, config: Arc::new(config), keys, news, carts, events }
     }

@@ -6,6 +6,7 @@ pub mod analytics;
 pub mod cart_export;
 pub mod cart_import;
 pub mod cart_list;
+pub mod cart_search;
 pub mod carts;
 pub mod checkout;
 pub mod clock;
