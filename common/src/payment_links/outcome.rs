@@ -82,7 +82,7 @@ pub(super) async fn settle_later(
 pub(crate) async fn close_all(conn: &mut Connection, cart_ids: &[String], now: DateTime<Utc>) -> sqlx::Result<()> {
     let touched = sqlx::query!(
         r#"
-        update payment_links set updated_at = $2, status = case
+        update payment_links set updated_at = $2, ended_at = case when status <> 'open' then $2::timestamptz end, status = case
             when status = 'open' then 'closing'
             when attempted_at is not null then 'settling'
             else 'closed' end
@@ -138,7 +138,7 @@ pub async fn paid(
 ) -> sqlx::Result<HashSet<(String, i32)>> {
     let changed = sqlx::query!(
         r#"
-        update payment_links link set status = 'paid', updated_at = $3
+        update payment_links link set status = 'paid', ended_at = $3, updated_at = $3
         from unnest($1::text[], $2::integer[]) as payment (cart_id, version)
         where link.cart_id = payment.cart_id and link.version = payment.version and link.status <> 'paid'
         returning link.cart_id, link.version
@@ -166,7 +166,7 @@ pub async fn payment_failed(
         .await
 }
 
-/// A guarded change of a request's status; who waits for it is told.
+/// A guarded change of a request's status to one in which it ended; who waits for it is told.
 struct Change<'a> {
     from: &'a [&'a str],
     to: &'a str,
@@ -180,7 +180,8 @@ impl Change<'_> {
             r#"
             with changed as (
                 update payment_links
-                set status = $4, failure = coalesce($6, failure), failure_code = coalesce($8, failure_code), updated_at = $5
+                set status = $4, failure = coalesce($6, failure), failure_code = coalesce($8, failure_code),
+                    ended_at = $5, updated_at = $5
                 where cart_id = $1 and version = $2 and status = any ($3)
                 returning cart_id
             )
