@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use common::{
     carts::{self, RecoveredBy},
-    jobs::ExpireCarts,
+    jobs::{DeleteOldRecords, ExpireCarts},
 };
 use queue::Job;
 use reqwest::Method;
@@ -344,6 +344,27 @@ async fn the_shopper_has_a_new_checkout_made() {
     let told = told(&app, &id).await;
     let without_closing: Vec<_> = told.iter().filter(|event| !event.starts_with("session_closed")).skip(3).collect();
     assert_eq!(without_closing, ["recovery_link_opened: new_checkout", "link_requested 2: shopper", "link_made 2"]);
+}
+
+#[tokio::test]
+async fn links_that_are_cleaned_away_stay_told() {
+    let app = start().set("CART_TTL", "400d").start().await;
+    let id = app.cart().await;
+    app.stripe.fail_next(Operation::Create, Fault::Refused);
+    app.ask(&id).await.is_error(502, "PAYMENT_PROVIDER_ERROR");
+    for _ in 0..2 {
+        app.clock.advance(TimeDelta::days(2));
+        app.session(&id).await;
+    }
+    app.clock.advance(TimeDelta::days(40));
+    let links = "select count(*) from payment_links";
+    let before = events(&app, &id).await;
+    run(&app, &DeleteOldRecords {}).await;
+    assert_eq!(sqlx::query_scalar::<_, i64>(links).fetch_one(&app.pool).await.unwrap(), 1, "the newest stays");
+    let after = events(&app, &id).await;
+    assert_eq!(after[..before.len()], before);
+    let kinds: Vec<_> = after.iter().take(6).map(|event| event["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["created", "link_requested", "link_not_made", "link_requested", "link_made", "link_requested"]);
 }
 
 #[tokio::test]
