@@ -65,9 +65,9 @@ create table cart_events (
 -- Said once a cart, not at every expiry that comes by.
 create unique index cart_events_not_expired on cart_events (cart_id) where kind = 'not_expired';
 
--- ISO 8601, for details.
+-- ISO 8601 as the rest of the API writes it, for details.
 create function cart_event_time(at timestamptz) returns text language sql stable as $$
-    select to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+    select replace(to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), '.000Z', 'Z')
 $$;
 
 -- What a cart's row tells. Its status changes in the moment of updated_at,
