@@ -5,7 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use axum::body::Bytes;
 use common::{
     batches::{Batch, Batches},
-    cart_list::{self, Cursor, NEAR, Start, Totals},
+    cart_list::{self, CartPage, Cursor, NEAR, Start, Totals},
+    cart_search::{self, EmailToFind},
     carts::{self, Cart, CartId, CartStatus},
     clock::Clock,
     db::{Connection, Database},
@@ -24,15 +25,18 @@ pub(crate) struct CartBatches {
     pub(crate) find: Batches<FindCarts>,
     pub(crate) list: Batches<ListCarts>,
     pub(crate) deep: Batches<DeepPages>,
+    pub(crate) search: Batches<SearchCarts>,
 }
 
 impl CartBatches {
-    pub(crate) fn start(database: &Database, clock: &Clock) -> Self {
+    /// `by_key` is for what is found by an index; a search needs all of the planner, on `database`.
+    pub(crate) fn start(by_key: &Database, database: &Database, clock: &Clock) -> Self {
         Self {
-            store: Batches::start(StoreCarts, database.clone()),
-            find: Batches::start(FindCarts { clock: clock.clone() }, database.clone()),
-            list: Batches::start(ListCarts { clock: clock.clone() }, database.clone()),
-            deep: Batches::start(DeepPages(ListCarts { clock: clock.clone() }), database.clone()),
+            store: Batches::start(StoreCarts, by_key.clone()),
+            find: Batches::start(FindCarts { clock: clock.clone() }, by_key.clone()),
+            list: Batches::start(ListCarts { clock: clock.clone() }, by_key.clone()),
+            deep: Batches::start(DeepPages(ListCarts { clock: clock.clone() }), by_key.clone()),
+            search: Batches::start(SearchCarts { clock: clock.clone() }, database.clone()),
         }
     }
 }
@@ -151,7 +155,47 @@ impl ListCarts {
             let found = cart_list::page(conn, *status, start, page.limit, self.clock.now()).await?;
             (found.carts, found.next)
         };
-        let pagination = Pagination::new(*page, total).with_cursor(next.map(|cursor| cursor.to_string()));
-        Ok(body::render(&CartList { carts, pagination }))
+        Ok(render(*page, total, CartPage { carts, next }))
+    }
+}
+
+fn render(page: Page, total: i64, found: CartPage) -> Bytes {
+    let pagination = Pagination::new(page, total).with_cursor(found.next.map(|cursor| cursor.to_string()));
+    body::render(&CartList { carts: found.carts, pagination })
+}
+
+/// A page of a shopper's carts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct SearchQuestion {
+    pub(crate) email: EmailToFind,
+    pub(crate) list: ListQuestion,
+}
+
+/// Searches look at all carts: few at a time, so that they leave Postgres to everything else.
+#[derive(Debug)]
+pub(crate) struct SearchCarts {
+    clock: Clock,
+}
+
+impl Batch for SearchCarts {
+    type Question = SearchQuestion;
+    /// The whole body.
+    type Answer = Bytes;
+    const LANES: usize = 2;
+    const MOST: usize = 4;
+    const ENOUGH: usize = 1;
+
+    async fn answer(&self, conn: &mut Connection, questions: &[SearchQuestion]) -> sqlx::Result<Vec<Bytes>> {
+        let mut bodies: HashMap<&SearchQuestion, Bytes> = HashMap::new();
+        for question in questions {
+            if !bodies.contains_key(question) {
+                let ListQuestion { status, page, cursor } = question.list.clone();
+                let start = cursor.map_or(Start::Offset(page.offset()), Start::After);
+                let now = self.clock.now();
+                let found = cart_search::by_email(conn, &question.email, status, start, page.limit, now).await?;
+                bodies.insert(question, render(page, found.total, found.page));
+            }
+        }
+        Ok(questions.iter().map(|question| bodies[question].clone()).collect())
     }
 }

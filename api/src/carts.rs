@@ -11,7 +11,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use common::{
-    carts::{self, Cart, CartId, CartStatus, LockedCart},
+    carts::{self, Cart, CartId, CartStatus, LockedCart, RecoveredBy},
     idempotency::{self, Claim, Fingerprint},
     new_cart::{NewCart, past_instant},
 };
@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::{
     AppState,
     body::{self, Data, JsonBody, Rendered},
-    cart_batches::ListQuestion,
+    cart_batches::{ListQuestion, SearchQuestion},
     error::ApiError,
     pagination::Page,
     query::Parameters,
@@ -106,9 +106,13 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<R
     let status = parameters.parse("status", "abandoned, recovered or expired", |text| text.parse().ok())?;
     let page = Page::of(&parameters)?;
     let cursor = parameters.parse("cursor", "a pagination.nextCursor of this list", |text| text.parse().ok())?;
-    let question = ListQuestion { status, page, cursor };
-    let body =
-        if question.is_deep() { state.carts.deep.ask(question).await } else { state.carts.list.ask(question).await };
+    let email = parameters.parse("email", "an e-mail address", |text| text.parse().ok())?;
+    let list = ListQuestion { status, page, cursor };
+    let body = match email {
+        Some(email) => state.carts.search.ask(SearchQuestion { email, list }).await,
+        None if list.is_deep() => state.carts.deep.ask(list).await,
+        None => state.carts.list.ask(list).await,
+    };
     Ok(Rendered(body?))
 }
 
@@ -140,7 +144,7 @@ async fn change(
         (CartStatus::Recovered, _) => return Err(ApiError::conflict("The cart is recovered, which is final")),
         (_, CartStatus::Recovered) => {
             let recovered_at = recovery_time(recovered_at, &cart, now)?;
-            carts::recover(&mut tx, &id, recovered_at, now).await?;
+            carts::recover(&mut tx, &id, RecoveredBy::Operator, recovered_at, now).await?;
         }
         (_, CartStatus::Expired) => {
             carts::expire(&mut tx, &id, now).await?;

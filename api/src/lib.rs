@@ -26,6 +26,7 @@ mod queues;
 mod rate_limit;
 mod request_log;
 mod schedules;
+mod timeline;
 mod webhooks;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -77,7 +78,7 @@ impl AppState {
         let keys = Arc::new(ApiKeys::new(&config.api_keys));
         let by_key = db::by_key(&database, CONNECTIONS_BY_KEY);
         let lanes = db::by_key(&database, CONNECTIONS_OF_LANES);
-        let carts = Arc::new(CartBatches::start(&lanes, &clock));
+        let carts = Arc::new(CartBatches::start(&lanes, &database, &clock));
         let links = Arc::new(LinkBatches::start(&lanes, &clock, config.payment_link_ttl));
         let events = Arc::new(Batches::start(ApplyEvents { clock: clock.clone() }, lanes));
         Self { database, by_key, clock, config: Arc::new(config), keys, news, carts, links, events }
@@ -92,6 +93,7 @@ pub fn router(state: AppState) -> Router {
         .merge(cart_import::router())
         .merge(cart_export::router())
         .merge(payment_links::router())
+        .merge(timeline::router())
         .merge(analytics::router())
         .merge(jobs::router())
         .merge(queues::router())

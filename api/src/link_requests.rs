@@ -8,7 +8,7 @@ use common::{
     carts::{self, CartId, CartStatus, LockedCart},
     clock::Clock,
     db::{Connection, Database},
-    payment_links::{self, LinkStatus, NewRequest, PaymentLink},
+    payment_links::{self, LinkStatus, NewRequest, PaymentLink, RequestedBy},
     recovery_links::{self, RecoveryLink},
     traces,
 };
@@ -51,6 +51,15 @@ pub(crate) enum RecoveryTime {
     Extend,
     /// A shopper opened the link.
     Keep,
+}
+
+impl From<RecoveryTime> for RequestedBy {
+    fn from(recovery: RecoveryTime) -> Self {
+        match recovery {
+            RecoveryTime::Extend => Self::Api,
+            RecoveryTime::Keep => Self::Shopper,
+        }
+    }
 }
 
 /// What was asked for, or was there.
@@ -224,18 +233,24 @@ async fn make(
         let Some(recovery) = recovery.get(id).filter(|recovery| recovery.expires_at > now) else { continue };
         // A session should not outlive the link that leads to it, as far as Stripe's bounds allow.
         let session_expires_at = recovery.expires_at.clamp(now + SHORTEST_SESSION, now + LONGEST_SESSION);
+        let requested_by = question.recovery.into();
         match latest.get(id) {
             Some(pending) if pending.status == LinkStatus::Pending => {
                 if !made.contains_key(id) {
                     let newest = Some(pending.clone());
-                    let link = payment_links::request(conn, &question.id, newest, session_expires_at, now).await?;
+                    let link =
+                        payment_links::request(conn, &question.id, newest, session_expires_at, requested_by, now)
+                            .await?;
                     made.insert(id.to_owned(), link);
                 }
             }
             older => {
                 let version = older.map_or(1, |link| link.version + 1);
                 let (cart_id, trace) = (id.to_owned(), question.trace.clone());
-                first.insert(id, NewRequest { cart_id, version, replacements: 0, session_expires_at, trace });
+                first.insert(
+                    id,
+                    NewRequest { cart_id, version, replacements: 0, session_expires_at, requested_by, trace },
+                );
             }
         }
     }

@@ -3,15 +3,17 @@
 use axum::{
     Router,
     extract::{Path, State, rejection::PathRejection},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use common::{
-    carts::{self, CartId, CartStatus},
+    carts::{self, Cart, CartId, CartStatus},
+    db::Connection,
     payment_links,
     recovery_links::{self, TokenHolder},
+    timeline::{self, Opening},
 };
 use maud::{DOCTYPE, html};
 
@@ -31,9 +33,10 @@ pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/pay/{token}", get(open)).route("/pay/{token}/thanks", get(thanks))
 }
 
-async fn open(State(state): State<AppState>, token: Result<Path<String>, PathRejection>) -> Response {
+async fn open(State(state): State<AppState>, method: Method, token: Result<Path<String>, PathRejection>) -> Response {
     let Ok(Path(token)) = token else { return Page::Unknown.into_response() };
-    lead(&state, &token).await.unwrap_or_else(|error| {
+    // HEAD asks what there is; it is no shopper.
+    lead(&state, &token, method == Method::GET).await.unwrap_or_else(|error| {
         // A shopper gets a page, not an envelope; the log gets the cause.
         let mut response = Page::Wait.into_response();
         response.extensions_mut().extend(error.into_response().extensions().clone());
@@ -41,7 +44,7 @@ async fn open(State(state): State<AppState>, token: Result<Path<String>, PathRej
     })
 }
 
-async fn lead(state: &AppState, token: &str) -> Result<Response, ApiError> {
+async fn lead(state: &AppState, token: &str, note: bool) -> Result<Response, ApiError> {
     let now = state.clock.now();
     let mut conn = state.by_key.acquire().await?;
     let (id, expires_at) = match recovery_links::holder(&mut conn, token).await? {
@@ -53,26 +56,19 @@ async fn lead(state: &AppState, token: &str) -> Result<Response, ApiError> {
     let Some(cart) = carts::find(&mut conn, &id, now).await? else {
         return Ok(Page::Gone("This cart no longer exists.").into_response());
     };
-    match cart.status {
-        CartStatus::Recovered => return Ok(Page::Gone("This cart has been paid. Thank you!").into_response()),
-        CartStatus::Expired => return Ok(Page::Gone("This cart has expired.").into_response()),
-        CartStatus::Abandoned => {}
+    let opening = opening(&mut conn, &id, &cart, expires_at, now).await?;
+    if note && let Err(error) = timeline::note_opening(&mut conn, &id, opening, now).await {
+        tracing::warn!(%error, "an opening was not noted"); // the shopper goes on all the same
     }
-    if payment_links::is_processing(&mut conn, id.as_str()).await? {
-        return Ok(Page::Processing.into_response());
-    }
-    if expires_at <= now {
-        return Ok(Page::Gone("This link has expired.").into_response());
-    }
-    if let Some(url) = cart.payment_link {
-        return Ok(redirect(&url));
-    }
-    let latest = payment_links::latest(&mut conn, id.as_str()).await?;
-    drop(conn);
-    let refused_lately =
-        latest.is_some_and(|link| link.refusal().is_some() && link.updated_at > now - PAUSE_AFTER_REFUSAL);
-    if refused_lately {
-        return Ok(Page::Wait.into_response());
+    conn.commit().await?;
+    match (opening, cart.payment_link) {
+        (Opening::Checkout, Some(url)) => return Ok(redirect(&url)),
+        (Opening::Checkout | Opening::NewCheckout, _) => {}
+        (Opening::CheckoutRefused, _) => return Ok(Page::Wait.into_response()),
+        (Opening::PaymentUnderWay, _) => return Ok(Page::Processing.into_response()),
+        (Opening::Recovered, _) => return Ok(Page::Gone("This cart has been paid. Thank you!").into_response()),
+        (Opening::Expired, _) => return Ok(Page::Gone("This cart has expired.").into_response()),
+        (Opening::LinkExpired, _) => return Ok(Page::Gone("This link has expired.").into_response()),
     }
     let news = LinkWait::begin(&state.news);
     let asked = request(state, &id, RecoveryTime::Keep).await?;
@@ -81,6 +77,34 @@ async fn lead(state: &AppState, token: &str) -> Result<Response, ApiError> {
         Some(url) => redirect(&url),
         None => Page::Wait.into_response(),
     })
+}
+
+/// What there is for the shopper to find.
+async fn opening(
+    conn: &mut Connection,
+    id: &CartId,
+    cart: &Cart,
+    expires_at: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<Opening, ApiError> {
+    match cart.status {
+        CartStatus::Recovered => return Ok(Opening::Recovered),
+        CartStatus::Expired => return Ok(Opening::Expired),
+        CartStatus::Abandoned => {}
+    }
+    if payment_links::is_processing(conn, id.as_str()).await? {
+        return Ok(Opening::PaymentUnderWay);
+    }
+    if expires_at <= now {
+        return Ok(Opening::LinkExpired);
+    }
+    if cart.payment_link.is_some() {
+        return Ok(Opening::Checkout);
+    }
+    let latest = payment_links::latest(conn, id.as_str()).await?;
+    let refused_lately =
+        latest.is_some_and(|link| link.refusal().is_some() && link.updated_at > now - PAUSE_AFTER_REFUSAL);
+    Ok(if refused_lately { Opening::CheckoutRefused } else { Opening::NewCheckout })
 }
 
 fn redirect(url: &str) -> Response {

@@ -44,9 +44,13 @@ impl Parameters {
     }
 
     pub(crate) fn limit(&self) -> Result<i64, ApiError> {
+        self.limit_or(10)
+    }
+
+    pub(crate) fn limit_or(&self, default: i64) -> Result<i64, ApiError> {
         let limit = self.parse("limit", "a whole number from 1 to 100", |text| {
             text.parse().ok().filter(|n| (1..=100).contains(n))
         })?;
-        Ok(limit.unwrap_or(10))
+        Ok(limit.unwrap_or(default))
     }
 }

@@ -22,8 +22,12 @@ pub struct Cursor {
 pub struct MalformedCursor;
 
 impl Cursor {
-    fn after(cart: &Cart) -> Self {
+    pub(crate) fn after(cart: &Cart) -> Self {
         Self { created_at: cart.created_at, id: cart.id.clone() }
+    }
+
+    pub(crate) fn into_parts(self) -> (DateTime<Utc>, String) {
+        (self.created_at, self.id)
     }
 }
 

@@ -344,28 +344,49 @@ pub async fn lock_all(conn: &mut Connection, ids: &[&str]) -> sqlx::Result<HashS
     Ok(there.into_iter().collect())
 }
 
+/// Why a cart is recovered, as its timeline tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecoveredBy {
+    /// Stripe says that it was paid.
+    Payment,
+    /// The shop says so.
+    Operator,
+}
+
+impl RecoveredBy {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Payment => "payment",
+            Self::Operator => "operator",
+        }
+    }
+}
+
 /// abandoned or expired → recovered. `false`: it was neither, nothing changed.
 ///
 /// Its other sessions are closed, so that nobody pays twice.
 pub async fn recover(
     conn: &mut Connection,
     id: &CartId,
+    by: RecoveredBy,
     recovered_at: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<bool> {
-    Ok(!recover_all(conn, &[id.as_str()], &[recovered_at], now).await?.is_empty())
+    Ok(!recover_all(conn, &[id.as_str()], by, &[recovered_at], now).await?.is_empty())
 }
 
 /// The same for several different carts, each with its time; answers which were recovered.
 pub async fn recover_all(
     conn: &mut Connection,
     ids: &[&str],
+    by: RecoveredBy,
     recovered_at: &[DateTime<Utc>],
     now: DateTime<Utc>,
 ) -> sqlx::Result<HashSet<String>> {
     let recovered = sqlx::query_scalar!(
         r#"
-        update carts set status = 'recovered', recovered_at = greatest(payment.at, abandoned_at), expired_at = null, updated_at = $3
+        update carts set status = 'recovered', recovered_at = greatest(payment.at, abandoned_at), expired_at = null, updated_at = $3,
+                         status_reason = $4
         from unnest($1::text[], $2::timestamptz[]) as payment (cart_id, at)
         where id = payment.cart_id and status in ('abandoned', 'expired')
         returning id
@@ -373,6 +394,7 @@ pub async fn recover_all(
         ids as &[&str],
         recovered_at,
         now,
+        by.as_str(),
     )
     .fetch_all(&mut *conn)
     .await?;
@@ -382,10 +404,13 @@ pub async fn recover_all(
     Ok(recovered.into_iter().collect())
 }
 
-/// abandoned → expired. `false`: it was not abandoned, nothing changed.
+/// abandoned → expired, by hand. `false`: it was not abandoned, nothing changed.
 pub async fn expire(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let changed = sqlx::query!(
-        "update carts set status = 'expired', expired_at = $2, updated_at = $2 where id = $1 and status = 'abandoned'",
+        r#"
+        update carts set status = 'expired', expired_at = $2, updated_at = $2, status_reason = 'operator'
+        where id = $1 and status = 'abandoned'
+        "#,
         id.as_str(),
         now,
     )
@@ -402,7 +427,10 @@ pub async fn expire(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> s
 /// expired → abandoned. `false`: it was not expired, nothing changed.
 pub async fn reopen(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let result = sqlx::query!(
-        "update carts set status = 'abandoned', expired_at = null, updated_at = $2 where id = $1 and status = 'expired'",
+        r#"
+        update carts set status = 'abandoned', expired_at = null, updated_at = $2, status_reason = 'operator'
+        where id = $1 and status = 'expired'
+        "#,
         id.as_str(),
         now,
     )

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     db::{Connection, Database},
-    payment_links,
+    payment_links, timeline,
 };
 
 /// Carts a transaction: long enough to be fast, short enough to keep nobody waiting.
@@ -23,6 +23,7 @@ pub async fn expire_older_than(database: &Database, cutoff: DateTime<Utc>, now: 
         // Once more from the start, for carts that were locked or spared when
         // the last pass came by; what nobody could expire waits for the next slot.
         if of_pass == 0 {
+            timeline::note_not_expired(database, cutoff, now).await?;
             return Ok(expired);
         }
     }
@@ -166,7 +167,7 @@ async fn expire_locked(
     let outcome = sqlx::query!(
         r#"
         with expired as (
-            update carts set status = 'expired', expired_at = $3, updated_at = $3
+            update carts set status = 'expired', expired_at = $3, updated_at = $3, status_reason = 'age'
             where ctid = any ($1::text::tid[]) and status = 'abandoned' and abandoned_at < $2
               and not exists (select from recovery_links where cart_id = carts.id and expires_at > $3)
               and not exists (select from payment_links where cart_id = carts.id and status = 'processing')

@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, Utc};
 
 use crate::{
-    carts::{self, CartId},
+    carts::{self, CartId, RecoveredBy},
     db::Connection,
-    payment_links,
+    payment_links, timeline,
 };
 
 /// What an event says that matters here.
@@ -217,18 +217,24 @@ async fn take_payments(
         return Ok(());
     }
     let (carts, versions): (Vec<&str>, Vec<i32>) = known.iter().map(|(about, cart)| (*cart, about.version)).unzip();
-    payment_links::paid(conn, &carts, &versions, now).await?;
+    let mut news = payment_links::paid(conn, &carts, &versions, now).await?;
     // Of two events of one payment the first one counts.
     let mut firsts: HashMap<&str, DateTime<Utc>> = HashMap::new();
     for (about, cart) in known.iter().filter(|(_, cart)| there.contains(*cart)) {
         firsts.entry(cart).or_insert_with(|| about.event.created_at.min(now));
     }
     let (first_carts, times): (Vec<&str>, Vec<DateTime<Utc>>) = firsts.into_iter().unzip();
-    let mut recovered = carts::recover_all(conn, &first_carts, &times, now).await?;
+    let mut recovered = carts::recover_all(conn, &first_carts, RecoveredBy::Payment, &times, now).await?;
+    let mut for_nothing = Vec::new();
     for (about, cart) in known.iter().filter(|(_, cart)| there.contains(*cart)) {
+        // Two events of one payment are one payment: its link is news once.
+        let news = news.remove(&((*cart).to_owned(), about.version));
         effects[about.place] = if recovered.remove(*cart) { Effect::Recovered } else { Effect::AlreadyRecovered };
+        if news && effects[about.place] == Effect::AlreadyRecovered {
+            for_nothing.push((*cart, about.version));
+        }
     }
-    Ok(())
+    timeline::note_not_recovered(conn, &for_nothing, now).await
 }
 
 /// A job found out, by asking Stripe, that a payment arrived: the cart is
@@ -241,10 +247,15 @@ pub async fn money_came(
     now: DateTime<Utc>,
 ) -> sqlx::Result<Effect> {
     let exists = carts::lock(conn, cart).await?.is_some();
-    payment_links::paid(conn, &[cart.as_str()], &[version], now).await?;
+    let news = payment_links::paid(conn, &[cart.as_str()], &[version], now).await?;
     if !exists {
         return Ok(Effect::UnknownCart);
     }
-    let recovered = carts::recover(conn, cart, paid_at.min(now), now).await?;
-    Ok(if recovered { Effect::Recovered } else { Effect::AlreadyRecovered })
+    if carts::recover(conn, cart, RecoveredBy::Payment, paid_at.min(now), now).await? {
+        return Ok(Effect::Recovered);
+    }
+    if !news.is_empty() {
+        timeline::note_not_recovered(conn, &[(cart.as_str(), version)], now).await?;
+    }
+    Ok(Effect::AlreadyRecovered)
 }

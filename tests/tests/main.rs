@@ -3,6 +3,7 @@
 mod analytics;
 mod cart_export;
 mod cart_import;
+mod cart_search;
 mod cart_uploads;
 mod carts;
 mod doctor;
@@ -23,5 +24,7 @@ mod rates;
 mod rollup;
 mod schedules;
 mod stripe_faults;
+mod timeline;
+mod timeline_growth;
 mod traces;
 mod webhooks;

@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use common::{carts, payment_links};
+use common::{
+    carts,
+    payment_links::{self, Failure},
+};
 use sandbox::stripe::{Fault, Operation, SessionStatus};
 use serde_json::json;
 use tests::{App, Setup, a_cart, connection, eventually, transaction};
@@ -169,7 +172,7 @@ async fn a_cart_that_ends_is_not_asked_for_under_a_new_key() {
     let (pool, now) = (app.pool.clone(), app.now());
     let replacing = tokio::spawn(async move {
         let mut tx = transaction(&pool).await;
-        let next = payment_links::replace(&mut tx, &link, "spent", now).await.unwrap();
+        let next = payment_links::replace(&mut tx, &link, Failure::new("spent", "spent"), now).await.unwrap();
         tx.commit().await.unwrap();
         next
     });

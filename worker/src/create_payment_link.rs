@@ -5,7 +5,7 @@ use common::{
     carts::CartStatus,
     checkout::{self, CheckoutCart},
     jobs::CreatePaymentLink,
-    payment_links::{self, LinkStatus, Opening, PaymentLink},
+    payment_links::{self, Failure, LinkStatus, Opening, PaymentLink},
 };
 
 use crate::{
@@ -28,7 +28,8 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
     let cart = checkout::for_checkout(&mut conn, &link.cart_id).await?;
     let Some(cart) = cart.filter(|cart| cart.status == CartStatus::Abandoned) else {
         // Whoever ended the cart withdrew the request; this is for hand-made SQL.
-        payment_links::fail(&mut conn, &link, "the cart can't be paid any more", state.clock.now()).await?;
+        let why = Failure::new("cart_not_payable", "the cart can't be paid any more");
+        payment_links::fail(&mut conn, &link, why, state.clock.now()).await?;
         conn.commit().await?;
         return Ok(());
     };
@@ -42,7 +43,8 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
             Settled::Paid => return Ok(()), // the cart is recovered, and this request withdrawn
             Settled::Processing => {
                 let mut conn = state.by_key.acquire().await?;
-                payment_links::fail(&mut conn, &link, "a payment is under way", state.clock.now()).await?;
+                let why = Failure::new("payment_under_way", "a payment is under way");
+                payment_links::fail(&mut conn, &link, why, state.clock.now()).await?;
                 conn.commit().await?;
                 return Ok(());
             }
@@ -62,15 +64,16 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
 async fn create(state: &State, turn: Turn, link: &PaymentLink, cart: &CheckoutCart) -> Result<(), JobError> {
     match state.stripe.create(turn, &new_session(state, link, cart)).await {
         Ok(session) => keep(state, link, session).await,
-        Err(StripeError::Refused { message, .. }) => {
+        Err(StripeError::Refused { message, code, .. }) => {
             let mut tx = state.by_key.begin().await?;
-            payment_links::give_up(&mut tx, link, &message, state.clock.now()).await?;
+            payment_links::give_up(&mut tx, link, Failure::new(&code, &message), state.clock.now()).await?;
             tx.commit().await?;
             Err(JobError::GiveUp { why: format!("Stripe refused it: {message}") })
         }
         Err(StripeError::KeySpent { message }) => {
             let mut tx = state.by_key.begin().await?;
-            let next = payment_links::replace(&mut tx, link, &message, state.clock.now()).await?;
+            let why = Failure::new("idempotency_key_spent", &message);
+            let next = payment_links::replace(&mut tx, link, why, state.clock.now()).await?;
             tx.commit().await?;
             match next {
                 Some(_) => {

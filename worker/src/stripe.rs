@@ -40,6 +40,8 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// No answer that matters here is larger.
 const ANSWER_BYTES: usize = 4 * 1024 * 1024;
+/// The code of what was refused here, before Stripe was asked.
+const NOT_ASKED: &str = "request_not_possible";
 
 /// A client of Stripe's API; cheap to clone.
 #[derive(Debug, Clone)]
@@ -127,8 +129,11 @@ impl Stripe {
         ]);
         let mut payment_intent = CreateCheckoutSessionPaymentIntentData::new();
         payment_intent.metadata = Some(metadata.clone()); // a session's own metadata does not reach it
-        let line_items = line_items(new.cart)
-            .map_err(|message| StripeError::Refused { status: StatusCode::BAD_REQUEST, message })?;
+        let line_items = line_items(new.cart).map_err(|message| StripeError::Refused {
+            status: StatusCode::BAD_REQUEST,
+            code: NOT_ASKED.to_owned(),
+            message,
+        })?;
         let request = CreateCheckoutSession::new()
             .mode(CheckoutSessionMode::Payment)
             .line_items(line_items)
@@ -265,6 +270,7 @@ impl Stripe {
         let body = Full::from(request.body.map(in_order).unwrap_or_default());
         http.body(body).map_err(|error| StripeError::Refused {
             status: StatusCode::BAD_REQUEST,
+            code: NOT_ASKED.to_owned(),
             message: format!("the request can't be written: {error}; is STRIPE_SECRET_KEY a key?"),
         })
     }

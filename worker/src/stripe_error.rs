@@ -17,7 +17,7 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(10 * 60);
 pub(crate) enum StripeError {
     /// The request itself is wrong; asking again would not help.
     #[error("Stripe refused it: {message}")]
-    Refused { status: StatusCode, message: String },
+    Refused { status: StatusCode, code: String, message: String },
     /// This idempotency key leads nowhere: it was used with other parameters,
     /// or Stripe stored an error under it and replays that. Another key may do.
     #[error("Stripe can't answer under this idempotency key: {message}")]
@@ -92,6 +92,9 @@ pub(crate) fn sort_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -
     let kind = error.as_ref().and_then(|error| error.kind.clone()).unwrap_or_default();
     // Two requests met at one object: no reason for everybody to slow down.
     let lock_timeout = error.as_ref().is_some_and(|error| error.code.as_deref() == Some("lock_timeout"));
+    // <https://docs.stripe.com/error-codes>; what has none has a type.
+    let code = error.as_ref().and_then(|error| error.code.clone().or_else(|| error.kind.clone()));
+    let code = code.unwrap_or_else(|| format!("http_{}", status.as_u16()));
     let message = error.and_then(|error| error.message).unwrap_or_else(|| format!("it answered {status}"));
     let retry_after = retry_after(headers);
     let replayed = headers.get("idempotent-replayed").is_some_and(|value| value == "true");
@@ -109,9 +112,10 @@ pub(crate) fn sort_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -
         _ if kind == "idempotency_error" => StripeError::KeySpent { message },
         StatusCode::UNAUTHORIZED => StripeError::Refused {
             status,
+            code: "unauthorized".to_owned(),
             message: "Stripe does not accept STRIPE_SECRET_KEY".to_owned(), // its own message repeats a part of the key
         },
-        _ => StripeError::Refused { status, message },
+        _ => StripeError::Refused { status, code, message },
     }
 }
 
@@ -147,7 +151,9 @@ mod tests {
             sort_error(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes())
         };
         let json = r#"{"error":{"type":"invalid_request_error","message":"No."}}"#;
-        assert!(matches!(sort(400, &[], json), StripeError::Refused { message, .. } if message == "No."));
+        assert!(
+            matches!(sort(400, &[], json), StripeError::Refused { code, message, .. } if code == "invalid_request_error" && message == "No.")
+        );
         assert!(matches!(
             sort(429, &[("retry-after", "7")], ""),
             StripeError::RateLimited { retry_after } if retry_after == Duration::from_secs(7)

@@ -68,6 +68,49 @@ impl FromStr for LinkStatus {
     }
 }
 
+/// Who asked for a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestedBy {
+    /// The shop.
+    Api,
+    /// The shopper, who opened the recovery link.
+    Shopper,
+    /// We: the request before it can't succeed.
+    Replacement,
+}
+
+impl RequestedBy {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Shopper => "shopper",
+            Self::Replacement => "replacement",
+        }
+    }
+}
+
+/// Why there is no link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure<'a> {
+    code: Option<&'a str>,
+    why: &'a str,
+}
+
+impl<'a> Failure<'a> {
+    /// `why` is for people, and goes with the cart. `code` is for the timeline:
+    /// Stripe's or ours, and never anything of the shopper.
+    pub fn new(code: &'a str, why: &'a str) -> Self {
+        let well_formed = (1..=60).contains(&code.len())
+            && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+        Self { code: Some(if well_formed { code } else { "other" }), why }
+    }
+
+    /// The timeline was told when it happened.
+    fn told(why: &'a str) -> Self {
+        Self { code: None, why }
+    }
+}
+
 /// One request for a session.
 #[derive(Debug, Clone)]
 pub struct PaymentLink {

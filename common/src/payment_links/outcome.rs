@@ -1,9 +1,11 @@
 //! What became of a request: each change is one guarded update, whose row count
 //! says whether it happened.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 
-use super::{CHANNEL, PaymentLink, notify_all};
+use super::{CHANNEL, Failure, PaymentLink, notify_all};
 use crate::db::Connection;
 use crate::jobs::ClosePaymentLink;
 
@@ -43,7 +45,7 @@ pub struct Opening {
 pub async fn open(conn: &mut Connection, opening: &Opening, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let result = sqlx::query!(
         r#"
-        update payment_links set status = 'open', session_id = $3, url = $4, session_expires_at = $5, updated_at = $6
+        update payment_links set status = 'open', session_id = $3, url = $4, session_expires_at = $5, opened_at = $6, updated_at = $6
         where cart_id = $1 and version = $2 and status = 'pending'
         "#,
         opening.cart_id,
@@ -76,7 +78,7 @@ pub async fn open_free(conn: &mut Connection, openings: &[Opening], now: DateTim
         )
         update payment_links link
         set status = 'open', session_id = free.session_id, url = free.url,
-            session_expires_at = free.session_expires_at, updated_at = $6
+            session_expires_at = free.session_expires_at, opened_at = $6, updated_at = $6
         from free
         where link.cart_id = free.cart_id and link.version = free.version and link.status = 'pending'
         returning link.cart_id
@@ -93,7 +95,12 @@ pub async fn open_free(conn: &mut Connection, openings: &[Opening], now: DateTim
 }
 
 /// pending → failed: Stripe made no session and will make none.
-pub async fn fail(conn: &mut Connection, link: &PaymentLink, why: &str, now: DateTime<Utc>) -> sqlx::Result<bool> {
+pub async fn fail(
+    conn: &mut Connection,
+    link: &PaymentLink,
+    why: Failure<'_>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
     Change { from: &["pending"], to: "failed", why: Some(why) }.make(conn, &link.cart_id, link.version, now).await
 }
 
@@ -101,7 +108,7 @@ pub async fn fail(conn: &mut Connection, link: &PaymentLink, why: &str, now: Dat
 pub(super) async fn settle_later(
     conn: &mut Connection,
     link: &PaymentLink,
-    why: &str,
+    why: Failure<'_>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<bool> {
     let change = Change { from: &["pending"], to: "settling", why: Some(why) };
@@ -117,7 +124,7 @@ pub(super) async fn settle_later(
 pub(crate) async fn close_all(conn: &mut Connection, cart_ids: &[String], now: DateTime<Utc>) -> sqlx::Result<()> {
     let touched = sqlx::query!(
         r#"
-        update payment_links set updated_at = $2, status = case
+        update payment_links set updated_at = $2, ended_at = case when status <> 'open' then $2::timestamptz end, status = case
             when status = 'open' then 'closing'
             when attempted_at is not null then 'settling'
             else 'closed' end
@@ -164,14 +171,19 @@ pub async fn processing(conn: &mut Connection, cart_id: &str, version: i32, now:
         .await
 }
 
-/// The money of these requests is there: cart and version of each.
-pub async fn paid(conn: &mut Connection, cart_ids: &[&str], versions: &[i32], now: DateTime<Utc>) -> sqlx::Result<()> {
-    let changed = sqlx::query_scalar!(
+/// The money of these requests is there: cart and version of each. Answers those of which that is news.
+pub async fn paid(
+    conn: &mut Connection,
+    cart_ids: &[&str],
+    versions: &[i32],
+    now: DateTime<Utc>,
+) -> sqlx::Result<HashSet<(String, i32)>> {
+    let changed = sqlx::query!(
         r#"
-        update payment_links link set status = 'paid', updated_at = $3
+        update payment_links link set status = 'paid', ended_at = $3, updated_at = $3
         from unnest($1::text[], $2::integer[]) as payment (cart_id, version)
         where link.cart_id = payment.cart_id and link.version = payment.version and link.status <> 'paid'
-        returning link.cart_id
+        returning link.cart_id, link.version
         "#,
         cart_ids as &[&str],
         versions,
@@ -179,7 +191,9 @@ pub async fn paid(conn: &mut Connection, cart_ids: &[&str], versions: &[i32], no
     )
     .fetch_all(&mut *conn)
     .await?;
-    notify_all(conn, &changed).await
+    let carts: Vec<String> = changed.iter().map(|link| link.cart_id.clone()).collect();
+    notify_all(conn, &carts).await?;
+    Ok(changed.into_iter().map(|link| (link.cart_id, link.version)).collect())
 }
 
 /// The money will never come.
@@ -194,12 +208,12 @@ pub async fn payment_failed(
         .await
 }
 
-/// A guarded change of a request's status; who waits for it is told.
+/// A guarded change of a request's status to one in which it ended; who waits for it is told.
 struct Change<'a> {
     from: &'a [&'a str],
     to: &'a str,
     /// Why there is no link, if that is what it says.
-    why: Option<&'a str>,
+    why: Option<Failure<'a>>,
 }
 
 impl Change<'_> {
@@ -207,7 +221,9 @@ impl Change<'_> {
         let told = sqlx::query!(
             r#"
             with changed as (
-                update payment_links set status = $4, failure = coalesce($6, failure), updated_at = $5
+                update payment_links
+                set status = $4, failure = coalesce($6, failure), failure_code = coalesce($8, failure_code),
+                    ended_at = $5, updated_at = $5
                 where cart_id = $1 and version = $2 and status = any ($3)
                 returning cart_id
             )
@@ -218,8 +234,9 @@ impl Change<'_> {
             self.from as &[&str],
             self.to,
             now,
-            self.why,
+            self.why.map(|failure| failure.why),
             CHANNEL,
+            self.why.and_then(|failure| failure.code),
         )
         .fetch_optional(conn)
         .await?;

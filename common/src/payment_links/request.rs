@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use queue::{EnqueueOptions, JobId};
 
-use super::{LinkStatus, PaymentLink, fail, latest, outcome::settle_later};
+use super::{Failure, LinkStatus, PaymentLink, RequestedBy, fail, latest, outcome::settle_later};
 use crate::{
     carts::{self, CartId, CartStatus},
     db::Connection,
@@ -26,6 +26,7 @@ pub async fn request(
     cart_id: &CartId,
     mut newest: Option<PaymentLink>,
     session_expires_at: DateTime<Utc>,
+    requested_by: RequestedBy,
     now: DateTime<Utc>,
 ) -> sqlx::Result<PaymentLink> {
     if let Some(pending) = newest.clone().filter(|link| link.status == LinkStatus::Pending) {
@@ -33,8 +34,9 @@ pub async fn request(
         if job.as_ref().is_some_and(|job| job.is_unfinished()) {
             return Ok(pending);
         }
-        let why = job.and_then(|job| job.last_error).unwrap_or_else(|| "its job was lost".to_owned());
-        if !give_up(conn, &pending, &why, now).await? {
+        let last_error = job.and_then(|job| job.last_error);
+        let why = last_error.as_deref().map_or_else(|| Failure::new("job_lost", "its job was lost"), Failure::told);
+        if !give_up(conn, &pending, why, now).await? {
             // The job, which needs no lock on the cart, ended between the two
             // looks, and the request with it: look again at what came of it.
             newest = latest(conn, cart_id.as_str()).await?;
@@ -45,7 +47,8 @@ pub async fn request(
     }
     let version = newest.map_or(1, |link| link.version + 1);
     let trace = queue::telemetry::current_context();
-    let new = NewRequest { cart_id: cart_id.to_string(), version, replacements: 0, session_expires_at, trace };
+    let new =
+        NewRequest { cart_id: cart_id.to_string(), version, replacements: 0, session_expires_at, requested_by, trace };
     insert_one(conn, new, Duration::ZERO, now).await
 }
 
@@ -69,7 +72,7 @@ pub async fn wake(conn: &mut Connection) -> sqlx::Result<()> {
 pub async fn replace(
     conn: &mut Connection,
     link: &PaymentLink,
-    why: &str,
+    why: Failure<'_>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<Option<PaymentLink>> {
     // The cart first, as everybody does: who ends it meanwhile finds this request or the next.
@@ -86,6 +89,7 @@ pub async fn replace(
         version: link.version + 1,
         replacements: link.replacements + 1,
         session_expires_at: link.session_expires_at,
+        requested_by: RequestedBy::Replacement,
         trace: queue::telemetry::current_context(),
     };
     let pause = Duration::from_secs(1 << link.replacements.clamp(0, MOST_REPLACEMENTS));
@@ -103,6 +107,8 @@ pub struct NewRequest {
     pub replacements: i16,
     /// When the session is to end.
     pub session_expires_at: DateTime<Utc>,
+    /// Who asks.
+    pub requested_by: RequestedBy,
     /// Where whoever asked stands in a trace.
     pub trace: Option<String>,
 }
@@ -132,6 +138,7 @@ async fn insert(
     let job_ids = queue::enqueue_each(conn, &jobs, options).await?;
     // The key names this version, which is new: no other job can have it.
     let job_ids = job_ids.into_iter().collect::<Option<Vec<_>>>().ok_or(sqlx::Error::RowNotFound)?;
+    let requested_by: Vec<&str> = new.iter().map(|new| new.requested_by.as_str()).collect();
     let links: Vec<PaymentLink> = new.into_iter().zip(job_ids).map(|(new, job_id)| pending(new, job_id, now)).collect();
     let cart_ids: Vec<&str> = links.iter().map(|link| link.cart_id.as_str()).collect();
     let versions: Vec<i32> = links.iter().map(|link| link.version).collect();
@@ -141,10 +148,10 @@ async fn insert(
     sqlx::query!(
         r#"
         insert into payment_links
-            (cart_id, version, status, job_id, session_expires_at, replacements, created_at, updated_at)
-        select cart_id, version, 'pending', job_id, session_expires_at, replacements, $6, $6
-        from unnest($1::text[], $2::integer[], $3::uuid[], $4::timestamptz[], $5::smallint[])
-            as new (cart_id, version, job_id, session_expires_at, replacements)
+            (cart_id, version, status, job_id, session_expires_at, replacements, requested_by, created_at, updated_at)
+        select cart_id, version, 'pending', job_id, session_expires_at, replacements, requested_by, $6, $6
+        from unnest($1::text[], $2::integer[], $3::uuid[], $4::timestamptz[], $5::smallint[], $7::text[])
+            as new (cart_id, version, job_id, session_expires_at, replacements, requested_by)
         "#,
         &cart_ids as &[&str],
         &versions,
@@ -152,6 +159,7 @@ async fn insert(
         &ends,
         &replacements,
         now,
+        &requested_by as &[&str],
     )
     .execute(&mut *conn)
     .await?;
@@ -178,7 +186,12 @@ fn pending(new: NewRequest, job_id: JobId, now: DateTime<Utc>) -> PaymentLink {
 /// not answer, it may have made a session all the same: that is found out first.
 ///
 /// `false`: it is not pending any more.
-pub async fn give_up(conn: &mut Connection, link: &PaymentLink, why: &str, now: DateTime<Utc>) -> sqlx::Result<bool> {
+pub async fn give_up(
+    conn: &mut Connection,
+    link: &PaymentLink,
+    why: Failure<'_>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
     if link.attempted_at.is_some() {
         settle_later(conn, link, why, now).await
     } else {

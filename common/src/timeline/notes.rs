@@ -1,0 +1,141 @@
+//! What no row of a cart or its links tells is noted here.
+
+use chrono::{DateTime, Utc};
+
+use crate::{
+    carts::CartId,
+    db::{Connection, Database},
+};
+
+/// What a shopper found who followed the recovery link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening {
+    /// The session that is open.
+    Checkout,
+    /// None was open: one is being made.
+    NewCheckout,
+    /// Stripe refused one a moment ago: a page that looks again.
+    CheckoutRefused,
+    /// The page that says that a payment is under way.
+    PaymentUnderWay,
+    /// The page that says that the cart was paid.
+    Recovered,
+    /// The page that says that the cart expired.
+    Expired,
+    /// The page that says that the link's time is over.
+    LinkExpired,
+}
+
+impl Opening {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Checkout => "checkout",
+            Self::NewCheckout => "new_checkout",
+            Self::CheckoutRefused => "checkout_refused",
+            Self::PaymentUnderWay => "payment_under_way",
+            Self::Recovered => "recovered",
+            Self::Expired => "expired",
+            Self::LinkExpired => "link_expired",
+        }
+    }
+}
+
+/// The shopper followed the recovery link. Of openings within a minute the first
+/// is noted, of all beyond the tenth one an hour: a machine that opens it all the
+/// time leaves some hundred lines, not a million.
+pub async fn note_opening(
+    conn: &mut Connection,
+    cart_id: &CartId,
+    found: Opening,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        with noted as (
+            update recovery_links set opened_at = $3, openings = openings + 1
+            where cart_id = $1
+              and (opened_at is null
+                   or opened_at <= $3::timestamptz - case when openings < 10 then interval '1 minute' else interval '1 hour' end)
+            returning cart_id
+        )
+        insert into cart_events (cart_id, at, kind, why)
+        select cart_id, $3, 'recovery_link_opened', $2 from noted
+        on conflict do nothing
+        "#,
+        cart_id.as_str(),
+        found.as_str(),
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Carts of before `cutoff` that did not expire, and why: said once a cart.
+/// Call it when everything else has expired, so that there is little to look at.
+pub async fn note_not_expired(database: &Database, cutoff: DateTime<Utc>, now: DateTime<Utc>) -> sqlx::Result<()> {
+    const BATCH: i64 = 500;
+    loop {
+        let mut conn = database.acquire().await?;
+        // Oldest first and no more than some: so the planner goes by the index
+        // of what is to expire, which is all but empty now. A cart that is being
+        // deleted is passed over: nothing is to come after its end.
+        let noted = sqlx::query!(
+            r#"
+            insert into cart_events (cart_id, at, kind, why, details)
+            select id, $2::timestamptz, 'not_expired',
+                   case when paying then 'payment_under_way' else 'recovery_link_good' end,
+                   case when not paying then jsonb_build_object('until', cart_event_time(good_until)) end
+            from (
+                select id, exists (select from payment_links where cart_id = carts.id and status = 'processing') as paying,
+                       (select expires_at from recovery_links where cart_id = carts.id and expires_at > $2) as good_until
+                from carts
+                where status = 'abandoned' and abandoned_at < $1
+                  and (exists (select from recovery_links where cart_id = carts.id and expires_at > $2)
+                       or exists (select from payment_links where cart_id = carts.id and status = 'processing'))
+                  and not exists (select from cart_events where cart_id = carts.id and kind = 'not_expired')
+                order by abandoned_at
+                limit $3
+                for key share skip locked
+            ) due
+            on conflict do nothing
+            "#,
+            cutoff,
+            now,
+            BATCH,
+        )
+        .execute(&mut conn)
+        .await?
+        .rows_affected();
+        conn.commit().await?;
+        if i64::try_from(noted).unwrap_or(BATCH) < BATCH {
+            return Ok(());
+        }
+    }
+}
+
+/// Money came for carts that were recovered before: each with its link.
+pub(crate) async fn note_not_recovered(
+    conn: &mut Connection,
+    payments: &[(&str, i32)],
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    if payments.is_empty() {
+        return Ok(());
+    }
+    let (carts, links): (Vec<&str>, Vec<i32>) = payments.iter().copied().unzip();
+    sqlx::query!(
+        r#"
+        insert into cart_events (cart_id, at, kind, link, why)
+        select cart_id, $3, 'not_recovered', link, 'already_recovered'
+        from unnest($1::text[], $2::integer[]) as payment (cart_id, link)
+        on conflict do nothing
+        "#,
+        &carts as &[&str],
+        &links,
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! Events in plain English.
+
+use serde_json::{Map, Value};
+
+use super::EventKind;
+
+/// One sentence for people; it says what the codes say and no more.
+pub(super) fn of(kind: EventKind, why: Option<&str>, link: Option<i32>, details: &Map<String, Value>) -> String {
+    let link = link.unwrap_or_default();
+    let detail = |name: &str| details.get(name).map(|value| value.as_str().map_or(value.to_string(), str::to_owned));
+    let attempts = || detail("attempts").unwrap_or_default();
+    match (kind, why) {
+        (EventKind::Created, Some("import")) => "Stored by an import".to_owned(),
+        (EventKind::Created, _) => "Stored".to_owned(),
+        (EventKind::RecoveryLinkOpened, why) => format!("The shopper opened the recovery link: {}", found(why)),
+        (EventKind::LinkRequested, Some("shopper")) => {
+            format!("Payment link {link} was asked for by the shopper, who opened the recovery link")
+        }
+        (EventKind::LinkRequested, Some("replacement")) => {
+            format!("Payment link {link} was asked for in place of the one before")
+        }
+        (EventKind::LinkRequested, _) => format!("Payment link {link} was asked for"),
+        (EventKind::LinkMade, _) => format!("Payment link {link} was made"),
+        (EventKind::LinkNotMade, why) => format!("Payment link {link} was not made: {}", refused(why, &attempts())),
+        (EventKind::PaymentProcessing, _) => format!("A payment by link {link} is under way"),
+        (EventKind::PaymentFailed, _) => format!("The payment by link {link} failed"),
+        (EventKind::PaymentReceived, _) => format!("The payment by link {link} arrived"),
+        (EventKind::NotRecovered, _) => {
+            format!(
+                "The payment by link {link} recovered nothing: the cart was recovered before. Is it to be refunded?"
+            )
+        }
+        (EventKind::NotExpired, Some("payment_under_way")) => "Did not expire: a payment is under way".to_owned(),
+        (EventKind::NotExpired, _) => match detail("until") {
+            Some(until) => format!("Did not expire: its recovery link is good until {until}"),
+            None => "Did not expire: its recovery link is still good".to_owned(),
+        },
+        (EventKind::Expired, why) => format!("Expired{}", by(why)),
+        (EventKind::Recovered, why) => format!("Recovered{}", by(why)),
+        (EventKind::Reopened, why) => format!("Reopened{}", by(why)),
+        (EventKind::LinkWithdrawn, _) => format!("The request for payment link {link} was withdrawn"),
+        (EventKind::SessionClosed, _) => {
+            format!("The session of payment link {link} is closed: nobody can pay with it")
+        }
+    }
+}
+
+fn found(why: Option<&str>) -> &'static str {
+    match why {
+        Some("checkout") => "it led to the checkout",
+        Some("new_checkout") => "a new checkout is being made",
+        Some("checkout_refused") => "Stripe refused a checkout a moment ago",
+        Some("payment_under_way") => "a payment is under way",
+        Some("recovered") => "the cart was paid before",
+        Some("expired") => "the cart has expired",
+        Some("link_expired") => "its time is over",
+        _ => "what it led to is not known",
+    }
+}
+
+fn refused(why: Option<&str>, attempts: &str) -> String {
+    match why {
+        Some("attempts_exhausted") => format!("given up after {attempts} attempts"),
+        Some("job_cancelled") => "its job was cancelled".to_owned(),
+        Some("job_lost") => "its job was lost".to_owned(),
+        Some("cart_not_payable") => "the cart can't be paid any more".to_owned(),
+        Some("payment_under_way") => "a payment is under way".to_owned(),
+        Some("idempotency_key_spent") => "Stripe can't answer under its idempotency key".to_owned(),
+        Some("request_not_possible") => "what Stripe would be asked can't be written down".to_owned(),
+        Some("unauthorized") => "Stripe does not accept the key".to_owned(),
+        Some(code) => format!("Stripe refused it ({code})"),
+        None => "why is not known".to_owned(),
+    }
+}
+
+fn by(why: Option<&str>) -> &'static str {
+    match why {
+        Some("age") => ": it was left for too long",
+        Some("operator") => " by hand",
+        Some("payment") => " by a payment",
+        Some("import") => " before it was imported",
+        Some("sql") => " by hand, in the database",
+        _ => "",
+    }
+}

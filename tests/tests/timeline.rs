@@ -1,0 +1,450 @@
+//! What happened to a cart, when and why; see `migrations/20261124001000_cart_events.sql`.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use common::{
+    carts::{self, RecoveredBy},
+    jobs::{DeleteOldRecords, ExpireCarts},
+};
+use queue::Job;
+use reqwest::Method;
+use sandbox::stripe::{Fault, Operation};
+use serde_json::{Value, json};
+use tests::{App, Setup, a_cart, connection, transaction};
+
+use crate::cart_import::import;
+
+pub(crate) async fn events(app: &App, id: &str) -> Vec<Value> {
+    let timeline = app.get(&format!("/api/carts/{id}/timeline")).await.data(200);
+    assert_eq!(timeline["pagination"], json!({"limit": 100, "nextCursor": null}));
+    timeline["events"].as_array().unwrap().clone()
+}
+
+/// `kind`, or `kind 1` of a link, and why.
+async fn told(app: &App, id: &str) -> Vec<String> {
+    let told = |event: &Value| {
+        assert!(event["summary"].as_str().is_some_and(|summary| summary.len() > 3), "{event}");
+        let link = event["link"].as_i64().map(|link| format!(" {link}")).unwrap_or_default();
+        let why = event["why"].as_str().map(|why| format!(": {why}")).unwrap_or_default();
+        format!("{}{link}{why}", event["kind"].as_str().unwrap())
+    };
+    events(app, id).await.iter().map(told).collect()
+}
+
+pub(crate) async fn run(app: &App, job: &impl Job) {
+    queue::enqueue(&mut connection(&app.pool).await, job).await.unwrap();
+    app.idle().await;
+}
+
+async fn open_recovery_link(app: &App, method: Method, id: &str) -> u16 {
+    let token: Option<String> = sqlx::query_scalar("select token from recovery_links where cart_id = $1")
+        .bind(id)
+        .fetch_one(&app.pool)
+        .await
+        .unwrap();
+    app.send(app.bare_request(method, &format!("/pay/{}", token.unwrap()))).await.status
+}
+
+async fn patch(app: &App, id: &str, status: &str) {
+    app.patch(&format!("/api/carts/{id}"), &json!({"status": status})).await.data(200);
+}
+
+pub(crate) fn start() -> Setup {
+    Setup::default().at("2026-03-10T12:00:00Z")
+}
+
+#[tokio::test]
+async fn a_cart_that_is_won_back() {
+    let app = start().start().await;
+    let id = app.cart().await;
+    let mut moments = vec![app.now()];
+    let later = || {
+        app.clock.advance(TimeDelta::minutes(2));
+        app.now()
+    };
+    moments.push(later());
+    let session = app.session(&id).await;
+    moments.push(app.now());
+    moments.push(later());
+    assert_eq!(open_recovery_link(&app, Method::GET, &id).await, 303);
+    let paid_at = later();
+    moments.extend([paid_at, paid_at]);
+    app.stripe.pay(&session).await.unwrap();
+    assert_eq!(
+        told(&app, &id).await,
+        [
+            "created: api",
+            "link_requested 1: api",
+            "link_made 1",
+            "recovery_link_opened: checkout",
+            "payment_received 1",
+            "recovered: payment"
+        ]
+    );
+    let events = events(&app, &id).await;
+    let at: Vec<DateTime<Utc>> = events.iter().map(|event| event["at"].as_str().unwrap().parse().unwrap()).collect();
+    assert_eq!(at, moments);
+    let recovered_at = app.show(&id).await["recoveredAt"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
+    let told_at = events[5]["details"]["recoveredAt"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
+    assert_eq!(told_at, recovered_at);
+    let rows: i64 = sqlx::query_scalar("select count(*) from cart_events").fetch_one(&app.pool).await.unwrap();
+    assert_eq!(rows, 1, "all but the opening is told by the rows of the cart and its link");
+}
+
+#[tokio::test]
+async fn a_payment_that_fails_and_a_second_link() {
+    let app = start().start().await;
+    let id = app.cart().await;
+    let session = app.session(&id).await;
+    app.clock.advance(TimeDelta::minutes(1));
+    app.stripe.pay_later(&session).await.unwrap();
+    app.clock.advance(TimeDelta::minutes(1));
+    open_recovery_link(&app, Method::GET, &id).await;
+    app.clock.advance(TimeDelta::minutes(1));
+    app.stripe.money_arrives(&session, false).await.unwrap();
+    app.clock.advance(TimeDelta::minutes(1));
+    app.session(&id).await;
+    let expected = [
+        "created: api",
+        "link_requested 1: api",
+        "link_made 1",
+        "payment_processing 1",
+        "recovery_link_opened: payment_under_way",
+        "payment_failed 1",
+        "link_requested 2: api",
+        "link_made 2",
+    ];
+    assert_eq!(told(&app, &id).await, expected);
+}
+
+#[tokio::test]
+async fn why_a_cart_did_not_expire_is_said_once() {
+    let app = start().set("CART_TTL", "1d").start().await;
+    let (linked, paying, plain) = (app.cart().await, app.cart().await, app.cart().await);
+    app.session(&linked).await;
+    let session = app.session(&paying).await;
+    app.stripe.pay_later(&session).await.unwrap();
+    for _ in 0..3 {
+        app.clock.advance(TimeDelta::days(2));
+        run(&app, &ExpireCarts::default()).await;
+    }
+    app.clock.advance(TimeDelta::days(2)); // the recovery link's week is over
+    run(&app, &ExpireCarts::default()).await;
+    let of_linked = told(&app, &linked).await;
+    assert_eq!(
+        of_linked[3..].iter().filter(|event| *event != "session_closed 1").collect::<Vec<_>>(),
+        ["not_expired: recovery_link_good", "expired: age"]
+    );
+    let spared = events(&app, &linked).await.into_iter().find(|event| event["kind"] == "not_expired").unwrap();
+    assert_eq!(spared["details"], json!({"until": "2026-03-17T12:00:00Z"}));
+    assert_eq!(told(&app, &paying).await[3..], ["payment_processing 1", "not_expired: payment_under_way"]);
+    assert_eq!(told(&app, &plain).await, ["created: api", "expired: age"]);
+    app.stripe.money_arrives(&session, true).await.unwrap();
+    assert_eq!(told(&app, &paying).await[5..], ["payment_received 1", "recovered: payment"]);
+}
+
+#[tokio::test]
+async fn why_there_is_no_link() {
+    let app = start().start().await;
+    for (fault, why) in [(Fault::Refused, "invalid_request_error"), (Fault::Unauthorized, "unauthorized")] {
+        let id = app.cart().await;
+        app.stripe.fail_next(Operation::Create, fault);
+        app.ask(&id).await.is_error(502, "PAYMENT_PROVIDER_ERROR");
+        app.clock.advance(TimeDelta::minutes(1));
+        app.ask(&id).await.data(200);
+        let not_made = format!("link_not_made 1: {why}");
+        let expected = ["created: api", "link_requested 1: api", &not_made, "link_requested 2: api", "link_made 2"];
+        assert_eq!(told(&app, &id).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_link_under_another_key() {
+    let app = Setup::default().set("PAYMENT_LINK_WAIT", "25s").start().await;
+    app.stripe.fail_next(Operation::Create, Fault::ServerError);
+    let id = app.cart().await;
+    app.ask(&id).await.data(200);
+    app.idle().await;
+    let expected = [
+        "created: api",
+        "link_requested 1: api",
+        "link_not_made 1: idempotency_key_spent",
+        "link_requested 2: replacement",
+        "link_made 2",
+    ];
+    assert_eq!(told(&app, &id).await, expected);
+}
+
+#[tokio::test]
+async fn a_job_that_is_given_up_says_so() {
+    let app = Setup::default().without_worker().start().await;
+    let id = app.cart().await;
+    let no_wait = |app: &App, id: &str| {
+        app.request(Method::POST, &format!("/api/carts/{id}/payment-link")).header("prefer", "respond-async")
+    };
+    app.send(no_wait(&app, &id)).await.data(202);
+    sqlx::query("update jobs set max_attempts = 1").execute(&app.pool).await.unwrap();
+    app.stripe.fail_next(Operation::Create, Fault::HtmlBadGateway);
+    let worker = app.start_worker();
+    app.idle().await;
+    let given_up = ["created: api", "link_requested 1: api", "link_not_made 1: attempts_exhausted"];
+    assert_eq!(told(&app, &id).await, given_up);
+    assert_eq!(events(&app, &id).await[2]["details"], json!({"attempts": 1}));
+
+    // Asking again says it no second time. Whether Stripe made a session was not known: it is closed.
+    app.ask(&id).await.data(200);
+    app.idle().await;
+    assert_eq!(told(&app, &id).await[3..], ["link_requested 2: api", "session_closed 1", "link_made 2"]);
+    worker.stop().await;
+
+    let other = app.cart().await;
+    let job = app.send(no_wait(&app, &other)).await.data(202)["jobId"].as_str().unwrap().to_owned();
+    app.post(&format!("/api/jobs/{job}/cancel"), &json!({})).await.data(200);
+    assert_eq!(told(&app, &other).await[2..], ["link_not_made 1: job_cancelled"]);
+    app.post(&format!("/api/jobs/{job}/retry"), &json!({})).await.data(200);
+    let worker = app.start_worker();
+    app.idle().await;
+    assert_eq!(told(&app, &other).await[2..], ["link_not_made 1: job_cancelled", "link_made 1"]);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn what_an_operator_does() {
+    let app = start().start().await;
+    let id = app.cart().await;
+    app.session(&id).await;
+    for status in ["expired", "abandoned", "expired", "abandoned", "abandoned", "recovered", "recovered"] {
+        app.clock.advance(TimeDelta::minutes(1));
+        patch(&app, &id, status).await;
+        app.idle().await;
+    }
+    let told_of = told(&app, &id).await;
+    let without_closing: Vec<_> = told_of.iter().filter(|event| *event != "session_closed 1").skip(3).collect();
+    assert_eq!(
+        without_closing,
+        ["expired: operator", "reopened: operator", "expired: operator", "reopened: operator", "recovered: operator"]
+    );
+    assert_eq!(told_of[4], "session_closed 1", "in the moment in which it expired");
+
+    let withdrawn = app.cart().await;
+    let busy = Setup::default().without_worker().start().await;
+    assert_eq!(told(&app, &withdrawn).await, ["created: api"]);
+    let id = busy.cart().await;
+    busy.send(busy.request(Method::POST, &format!("/api/carts/{id}/payment-link")).header("prefer", "wait=0"))
+        .await
+        .data(202);
+    patch(&busy, &id, "expired").await;
+    let of_withdrawn = told(&busy, &id).await;
+    assert!(of_withdrawn.contains(&"link_withdrawn 1".to_owned()), "{of_withdrawn:?}");
+}
+
+#[tokio::test]
+async fn what_came_by_import_and_what_was_done_in_sql() {
+    let app = start().start().await;
+    let mut line = a_cart();
+    line["status"] = json!("recovered");
+    line["abandonedAt"] = json!("2026-01-01T00:00:00Z");
+    line["recoveredAt"] = json!("2026-01-02T00:00:00Z");
+    let (lines, _) = import(&app, "application/x-ndjson", line.to_string()).await;
+    let id = lines[0]["id"].as_str().unwrap();
+    assert_eq!(told(&app, id).await, ["created: import", "recovered: import"]);
+    let events = events(&app, id).await;
+    assert_eq!(
+        (&events[1]["at"], &events[1]["details"]),
+        (&json!(app.now()), &json!({"recoveredAt": "2026-01-02T00:00:00Z"}))
+    );
+
+    let by_hand = app.cart().await;
+    for status in ["recovered", "abandoned", "expired"] {
+        sqlx::query("update carts set status = $1 where id = $2")
+            .bind(status)
+            .bind(&by_hand)
+            .execute(&app.pool)
+            .await
+            .unwrap();
+    }
+    assert_eq!(told(&app, &by_hand).await, ["created: api", "recovered: sql", "reopened: sql", "expired: sql"]);
+}
+
+#[tokio::test]
+async fn money_that_recovers_nothing() {
+    let app = start().start().await;
+    let id = app.cart().await;
+    let session = app.session(&id).await;
+    app.clock.advance(TimeDelta::minutes(1));
+    app.stripe.send_webhooks_to(None);
+    app.stripe.pay(&session).await.unwrap();
+    patch(&app, &id, "recovered").await;
+    app.idle().await; // closing the session finds out that it was paid
+    app.clock.advance(TimeDelta::minutes(1));
+    let event = |n: u8, kind: &str| {
+        json!({"id": format!("evt_{n}"), "type": kind, "created": app.now().timestamp(), "data": {"object": {
+            "id": session, "client_reference_id": id, "payment_status": "paid",
+            "metadata": {"cart_id": id, "link_version": "1"}}}})
+    };
+    for (n, kind) in [(1, "checkout.session.completed"), (2, "payment_intent.succeeded")] {
+        app.webhook(&event(n, kind)).await.data(200);
+    }
+    let expected = ["payment_received 1", "not_recovered 1: already_recovered", "recovered: operator"];
+    assert_eq!(told(&app, &id).await[3..], expected);
+
+    // The same, told by Stripe's events alone; both of one payment are one.
+    let (twice, once) = (app.cart().await, app.cart().await);
+    for id in [&twice, &once] {
+        app.session(id).await;
+    }
+    sqlx::query("update carts set status = 'recovered' where id = $1").bind(&twice).execute(&app.pool).await.unwrap();
+    for id in [&twice, &once] {
+        for kind in ["checkout.session.completed", "payment_intent.succeeded"] {
+            let object = json!({"id": "x", "client_reference_id": id, "payment_status": "paid",
+                                "metadata": {"cart_id": id, "link_version": "1"}});
+            let event = json!({"id": format!("{id}{kind}"), "type": kind, "created": 1, "data": {"object": object}});
+            app.webhook(&event).await.data(200);
+        }
+    }
+    let not_recovered = |told: Vec<String>| told.iter().filter(|event| event.starts_with("not_recovered")).count();
+    assert_eq!(not_recovered(told(&app, &twice).await), 1);
+    assert_eq!(not_recovered(told(&app, &once).await), 0);
+}
+
+#[tokio::test]
+async fn a_machine_that_opens_the_link_all_the_time_fills_no_table() {
+    let app = start().start().await;
+    let id = app.cart().await;
+    app.session(&id).await;
+    let openings =
+        async || told(&app, &id).await.iter().filter(|event| event.starts_with("recovery_link_opened")).count();
+    assert_eq!(open_recovery_link(&app, Method::HEAD, &id).await, 303);
+    assert_eq!(openings().await, 0, "HEAD is no shopper");
+    for _ in 0..20 {
+        assert_eq!(open_recovery_link(&app, Method::GET, &id).await, 303);
+    }
+    assert_eq!(openings().await, 1);
+    let all_at_once: Vec<_> = (0..10).map(|_| open_recovery_link(&app, Method::GET, &id)).collect();
+    app.clock.advance(TimeDelta::minutes(1));
+    futures_util::future::join_all(all_at_once).await;
+    assert_eq!(openings().await, 2);
+    for _ in 0..70 {
+        app.clock.advance(TimeDelta::minutes(1));
+        open_recovery_link(&app, Method::GET, &id).await;
+    }
+    assert_eq!(openings().await, 11, "the first ten, and one an hour");
+    app.clock.advance(TimeDelta::days(30));
+    assert_eq!(open_recovery_link(&app, Method::GET, &id).await, 410);
+    assert_eq!(told(&app, &id).await.iter().filter(|event| *event == "recovery_link_opened: link_expired").count(), 1);
+}
+
+#[tokio::test]
+async fn the_shopper_has_a_new_checkout_made() {
+    let app = start().start().await;
+    let id = app.cart().await;
+    app.session(&id).await;
+    app.clock.advance(TimeDelta::days(2));
+    assert_eq!(open_recovery_link(&app, Method::GET, &id).await, 303);
+    app.clock.advance(TimeDelta::days(1)); // what Stripe tells of the old session comes when it comes
+    let told = told(&app, &id).await;
+    let without_closing: Vec<_> = told.iter().filter(|event| !event.starts_with("session_closed")).skip(3).collect();
+    assert_eq!(without_closing, ["recovery_link_opened: new_checkout", "link_requested 2: shopper", "link_made 2"]);
+}
+
+#[tokio::test]
+async fn links_that_are_cleaned_away_stay_told() {
+    let app = start().set("CART_TTL", "400d").start().await;
+    let id = app.cart().await;
+    app.stripe.fail_next(Operation::Create, Fault::Refused);
+    app.ask(&id).await.is_error(502, "PAYMENT_PROVIDER_ERROR");
+    for _ in 0..2 {
+        app.clock.advance(TimeDelta::days(2));
+        app.session(&id).await;
+    }
+    app.clock.advance(TimeDelta::days(40));
+    let links = "select count(*) from payment_links";
+    let before = events(&app, &id).await;
+    run(&app, &DeleteOldRecords {}).await;
+    assert_eq!(sqlx::query_scalar::<_, i64>(links).fetch_one(&app.pool).await.unwrap(), 1, "the newest stays");
+    let after = events(&app, &id).await;
+    assert_eq!(after[..before.len()], before);
+    let kinds: Vec<_> = after.iter().take(6).map(|event| event["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["created", "link_requested", "link_not_made", "link_requested", "link_made", "link_requested"]);
+}
+
+#[tokio::test]
+async fn an_event_is_there_with_its_change_or_not_at_all() {
+    let app = start().without_worker().start().await;
+    let id = app.cart().await;
+    let cart_id = id.parse().unwrap();
+    patch(&app, &id, "expired").await;
+    let before = events(&app, &id).await;
+    app.clock.advance(TimeDelta::minutes(1));
+    let mut tx = transaction(&app.pool).await;
+    assert!(carts::reopen(&mut tx, &cart_id, app.now()).await.unwrap());
+    assert!(carts::recover(&mut tx, &cart_id, RecoveredBy::Operator, app.now(), app.now()).await.unwrap());
+    assert_eq!(events(&app, &id).await, before, "nothing is told before it is done");
+    tx.rollback().await.unwrap();
+    assert_eq!(events(&app, &id).await, before);
+    let rows: i64 = sqlx::query_scalar("select count(*) from cart_events").fetch_one(&app.pool).await.unwrap();
+    assert_eq!(rows, 0);
+
+    let mut tx = transaction(&app.pool).await;
+    assert!(carts::recover(&mut tx, &cart_id, RecoveredBy::Payment, app.now(), app.now()).await.unwrap());
+    tx.commit().await.unwrap();
+    assert_eq!(told(&app, &id).await, ["created: api", "expired: operator", "recovered: payment"]);
+    for change in ["update cart_events set why = null", "delete from cart_events"] {
+        let refused = sqlx::query(change).execute(&app.pool).await.unwrap_err();
+        assert!(refused.to_string().contains("append-only"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_cart_has_no_timeline() {
+    let app = start().start().await;
+    let (deleted, kept) = (app.cart().await, app.cart().await);
+    for id in [&deleted, &kept] {
+        app.session(id).await;
+        open_recovery_link(&app, Method::GET, id).await;
+        patch(&app, id, "expired").await;
+        app.clock.advance(TimeDelta::minutes(1));
+        patch(&app, id, "abandoned").await;
+    }
+    let before = events(&app, &kept).await;
+    app.delete(&format!("/api/carts/{deleted}")).await.data(200);
+    app.idle().await; // its session is closed now, and nobody is told
+    app.get(&format!("/api/carts/{deleted}/timeline")).await.is_error(404, "NOT_FOUND");
+    let rows: Vec<String> =
+        sqlx::query_scalar("select distinct cart_id from cart_events").fetch_all(&app.pool).await.unwrap();
+    assert_eq!(rows, std::slice::from_ref(&kept));
+    assert_eq!(events(&app, &kept).await[..before.len()], before);
+    for unknown in ["cart_unknown", "x", "%00"] {
+        app.get(&format!("/api/carts/{unknown}/timeline")).await.is_error(404, "NOT_FOUND");
+    }
+    sqlx::query("delete from carts").execute(&app.pool).await.unwrap();
+    let rows: i64 = sqlx::query_scalar("select count(*) from cart_events").fetch_one(&app.pool).await.unwrap();
+    assert_eq!(rows, 0);
+}
+
+#[tokio::test]
+async fn page_by_page_it_is_the_same() {
+    let app = start().without_worker().start().await;
+    let id = app.cart().await;
+    for status in ["expired", "abandoned"].repeat(6) {
+        app.clock.advance(TimeDelta::seconds(1));
+        patch(&app, &id, status).await;
+    }
+    let whole = events(&app, &id).await;
+    assert_eq!(whole.len(), 13);
+    let (mut parts, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/api/carts/{id}/timeline?limit=3&cursor={cursor}");
+        let part = app.get(&path).await.data(200);
+        parts.extend(part["events"].as_array().unwrap().iter().cloned());
+        match part["pagination"]["nextCursor"].as_str() {
+            Some(next) => cursor = next.to_owned(),
+            None => break,
+        }
+    }
+    assert_eq!(parts, whole);
+    for bad in ["limit=0", "limit=101", "limit=x", "cursor=x", "cursor=1-2-x"] {
+        app.get(&format!("/api/carts/{id}/timeline?{bad}")).await.is_error(400, "BAD_REQUEST");
+    }
+    let past_the_end = app.get(&format!("/api/carts/{id}/timeline?cursor=4102444800000000-0")).await.data(200);
+    assert_eq!(past_the_end["events"], json!([]));
+}
