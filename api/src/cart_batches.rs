@@ -1,9 +1,10 @@
-//! What is asked of carts by many requests at once; see `batches`.
+//! What is asked of carts by many requests at once; see `common::batches`.
 
 use std::{collections::HashMap, sync::Arc};
 
 use axum::body::Bytes;
 use common::{
+    batches::{Batch, Batches},
     cart_list::{self, CartPage, Cursor, NEAR, Start, Totals},
     cart_search::{self, EmailToFind},
     carts::{self, Cart, CartId, CartStatus},
@@ -13,7 +14,6 @@ use common::{
 use serde::Serialize;
 
 use crate::{
-    batches::{Batch, Batches},
     body,
     pagination::{Page, Pagination},
 };

@@ -113,7 +113,7 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<R
         None if list.is_deep() => state.carts.deep.ask(list).await,
         None => state.carts.list.ask(list).await,
     };
-    body.map(Rendered)
+    Ok(Rendered(body?))
 }
 
 async fn change(

@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use common::{db, new_cart::FieldError};
+use common::{batches::Unanswered, db, new_cart::FieldError};
 use serde::Serialize;
 
 /// How long a client should wait before it tries again when Postgres is away.
@@ -143,6 +143,12 @@ impl ApiError {
 impl From<sqlx::Error> for ApiError {
     fn from(error: sqlx::Error) -> Self {
         if db::is_unavailable(&error) { Self::unavailable(error) } else { Self::internal(error) }
+    }
+}
+
+impl From<Unanswered> for ApiError {
+    fn from(error: Unanswered) -> Self {
+        if error.is_unavailable() { Self::unavailable(error) } else { Self::internal(error) }
     }
 }
 

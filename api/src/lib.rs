@@ -3,7 +3,6 @@
 
 mod analytics;
 mod auth;
-mod batches;
 mod body;
 mod cart_batches;
 mod cart_csv;
@@ -16,6 +15,7 @@ pub mod config;
 mod error;
 mod health;
 mod jobs;
+mod link_requests;
 mod link_wait;
 mod metrics;
 mod pagination;
@@ -33,6 +33,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, extract::DefaultBodyLimit, middleware, serve::ListenerExt};
 use common::{
+    batches::Batches,
     clock::Clock,
     db::{self, Database},
 };
@@ -44,7 +45,7 @@ pub use link_wait::LinkNews;
 pub use metrics::serve as serve_metrics;
 
 use crate::{
-    auth::ApiKeys, batches::Batches, cart_batches::CartBatches, error::ApiError, rate_limit::RateLimiter,
+    auth::ApiKeys, cart_batches::CartBatches, error::ApiError, link_requests::LinkBatches, rate_limit::RateLimiter,
     webhooks::ApplyEvents,
 };
 
@@ -53,7 +54,7 @@ const BODY_BYTES: usize = 1024 * 1024;
 
 /// Connections to Postgres of requests that change one cart or its link …
 const CONNECTIONS_BY_KEY: u32 = 12;
-/// … and of the lanes that answer many at once (see `batches`).
+/// … and of the lanes that answer many at once (see `common::batches`).
 const CONNECTIONS_OF_LANES: u32 = 16;
 
 /// What every handler can reach.
@@ -67,6 +68,7 @@ pub struct AppState {
     keys: Arc<ApiKeys>,
     news: LinkNews,
     carts: Arc<CartBatches>,
+    links: Arc<LinkBatches>,
     events: Arc<Batches<ApplyEvents>>,
 }
 
@@ -77,8 +79,9 @@ impl AppState {
         let by_key = db::by_key(&database, CONNECTIONS_BY_KEY);
         let lanes = db::by_key(&database, CONNECTIONS_OF_LANES);
         let carts = Arc::new(CartBatches::start(&lanes, &database, &clock));
+        let links = Arc::new(LinkBatches::start(&lanes, &clock, config.payment_link_ttl));
         let events = Arc::new(Batches::start(ApplyEvents { clock: clock.clone() }, lanes));
-        Self { database, by_key, clock, config: Arc::new(config), keys, news, carts, events }
+        Self { database, by_key, clock, config: Arc::new(config), keys, news, carts, links, events }
     }
 }
 

@@ -4,10 +4,13 @@
 use std::time::Duration;
 
 use common::{
+    batches::{Batches, Unanswered},
     db::Database,
-    payment_links::{self, CHANNEL, LinkStatus, PaymentLink},
+    payment_links::{CHANNEL, LinkStatus, PaymentLink},
 };
 use tokio::{sync::broadcast, time::Instant};
+
+use crate::link_requests::LatestLinks;
 
 /// How often to look without being told, where NOTIFY tells …
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -81,17 +84,17 @@ impl LinkWait {
     /// wait began. `None`: there is none (any more).
     pub(crate) async fn settled(
         mut self,
-        database: &Database,
+        latest: &Batches<LatestLinks>,
         asked: PaymentLink,
         at_most: Duration,
-    ) -> sqlx::Result<Option<PaymentLink>> {
+    ) -> Result<Option<PaymentLink>, Unanswered> {
         let deadline = Instant::now() + at_most;
         let cart_id = asked.cart_id.clone();
         let mut newest = Some(asked);
         while newest.as_ref().is_some_and(|link| link.status == LinkStatus::Pending) && Instant::now() < deadline {
             let look_at = deadline.min(Instant::now() + self.look_every);
             let _ = tokio::time::timeout_at(look_at, self.told_of(&cart_id)).await;
-            newest = payment_links::latest(&mut database.acquire().await?, &cart_id).await?;
+            newest = latest.ask(cart_id.clone()).await?;
         }
         Ok(newest)
     }

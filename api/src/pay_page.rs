@@ -20,8 +20,8 @@ use maud::{DOCTYPE, html};
 use crate::{
     AppState,
     error::ApiError,
+    link_requests::{RecoveryTime, request},
     link_wait::LinkWait,
-    payment_links::{RecoveryTime, request},
 };
 
 /// How soon the waiting page looks again.
@@ -72,7 +72,7 @@ async fn lead(state: &AppState, token: &str, note: bool) -> Result<Response, Api
     }
     let news = LinkWait::begin(&state.news);
     let asked = request(state, &id, RecoveryTime::Keep).await?;
-    let link = news.settled(&state.by_key, asked.link, state.config.payment_link_wait).await?;
+    let link = news.settled(&state.links.latest, asked.link, state.config.payment_link_wait).await?;
     Ok(match link.filter(|link| link.is_live(state.clock.now())).and_then(|link| link.url) {
         Some(url) => redirect(&url),
         None => Page::Wait.into_response(),

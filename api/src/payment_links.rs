@@ -9,24 +9,25 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use common::{
-    carts::{self, CartId, CartStatus, LockedCart},
+    carts::{self, CartId},
     db::Connection,
     operations::{self, JobSummary},
-    payment_links::{self, LinkStatus, PaymentLink, RequestedBy},
+    payment_links::{self, LinkStatus, PaymentLink},
     recovery_links::{self, RecoveryLink},
 };
 use serde::Serialize;
 
-use crate::{AppState, body::Data, carts::CartPath, error::ApiError, link_wait::LinkWait};
+use crate::{
+    AppState,
+    body::Data,
+    carts::CartPath,
+    error::ApiError,
+    link_requests::{self, RecoveryTime},
+    link_wait::LinkWait,
+};
 
-/// Stripe ends a session after 24 hours at the latest
-/// (<https://docs.stripe.com/api/checkout/sessions/create#create_checkout_session-expires_at>).
-/// Five minutes less, so that neither clocks nor a slow first attempt break the bound.
-const LONGEST_SESSION: TimeDelta = TimeDelta::minutes(24 * 60 - 5);
-/// … and takes none shorter than 30 minutes; five more for retries.
-const SHORTEST_SESSION: TimeDelta = TimeDelta::minutes(35);
 /// What a client that got 202 should wait.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
@@ -66,11 +67,11 @@ struct Failed {
 async fn ask(State(state): State<AppState>, CartPath(id): CartPath, headers: HeaderMap) -> Result<Response, ApiError> {
     let wait = wait_wanted(&headers, state.config.payment_link_wait);
     let news = LinkWait::begin(&state.news);
-    let asked = request(&state, &id, RecoveryTime::Extend).await?;
+    let asked = link_requests::request(&state, &id, RecoveryTime::Extend).await?;
     if asked.link.status == LinkStatus::Open {
         return ready(&state, &asked.link, asked.recovery, None).map(|ready| Data(ready).into_response());
     }
-    let settled = news.settled(&state.by_key, asked.link, wait).await?;
+    let settled = news.settled(&state.links.latest, asked.link, wait).await?;
     match settled {
         Some(link) if link.is_live(state.clock.now()) => {
             ready(&state, &link, asked.recovery, None).map(|ready| Data(ready).into_response())
@@ -78,17 +79,13 @@ async fn ask(State(state): State<AppState>, CartPath(id): CartPath, headers: Hea
         Some(link) if link.status == LinkStatus::Pending => Ok(accepted(&id, &link)),
         Some(link) if link.refusal().is_some() => {
             if payment_links::is_processing(&mut state.by_key.acquire().await?, id.as_str()).await? {
-                return Err(under_way());
+                return Err(link_requests::under_way());
             }
             Err(ApiError::payment_provider(link.refusal().unwrap_or_default()))
         }
         // Paid, expired or deleted while we waited.
         _ => Err(ApiError::conflict("The cart can't be paid any more")),
     }
-}
-
-fn under_way() -> ApiError {
-    ApiError::conflict("A payment for this cart is under way")
 }
 
 fn accepted(id: &CartId, link: &PaymentLink) -> Response {
@@ -174,73 +171,4 @@ fn ready(
         .map(|recovery| (format!("{}/pay/{}", state.config.public_url, recovery.token), recovery.expires_at))
         .unzip();
     Ok(Ready { status, payment_link: url, expires_at: link.session_expires_at, recovery_url, recovery_expires_at })
-}
-
-/// What was asked for, or was there.
-pub(crate) struct Asked {
-    pub(crate) link: PaymentLink,
-    recovery: Option<RecoveryLink>,
-}
-
-/// Whether asking makes the recovery link good for longer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RecoveryTime {
-    /// The shop asked.
-    Extend,
-    /// A shopper opened the link.
-    Keep,
-}
-
-/// The cart's live link, or a request for one. Nothing has to be undone if the
-/// caller goes away.
-pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTime) -> Result<Asked, ApiError> {
-    let now = state.clock.now();
-    let mut tx = state.by_key.begin().await?;
-    // Twenty at once stand in line here, and nineteen find the first one's request.
-    let cart = carts::lock(&mut tx, id).await?.ok_or_else(ApiError::cart_not_found)?;
-    check_payable(&cart)?;
-    if payment_links::is_processing(&mut tx, id.as_str()).await? {
-        return Err(under_way());
-    }
-    let latest = payment_links::latest(&mut tx, id.as_str()).await?;
-    if let Some(link) = latest.clone().filter(|link| link.is_live(now)) {
-        let recovery = recovery_links::find(&mut tx, id).await?;
-        tx.commit().await?;
-        return Ok(Asked { link, recovery });
-    }
-    let requested_by = match recovery {
-        RecoveryTime::Extend => RequestedBy::Api,
-        RecoveryTime::Keep => RequestedBy::Shopper,
-    };
-    let recovery = match recovery {
-        RecoveryTime::Extend => {
-            let until = now + TimeDelta::from_std(state.config.payment_link_ttl).unwrap_or(TimeDelta::MAX);
-            recovery_links::extend(&mut tx, id, until).await?
-        }
-        RecoveryTime::Keep => recovery_links::find(&mut tx, id)
-            .await?
-            .filter(|recovery| recovery.expires_at > now)
-            .ok_or_else(|| ApiError::conflict("The cart's recovery link has expired"))?,
-    };
-    // A session should not outlive the link that leads to it, as far as Stripe's bounds allow.
-    let session_expires_at = recovery.expires_at.clamp(now + SHORTEST_SESSION, now + LONGEST_SESSION);
-    let link = payment_links::request(&mut tx, id, latest, session_expires_at, requested_by, now).await?;
-    tx.commit().await?;
-    if let Err(error) = wake(state).await {
-        tracing::debug!(%error, "the workers find the job by looking"); // it is queued all the same
-    }
-    Ok(Asked { link, recovery: Some(recovery) })
-}
-
-async fn wake(state: &AppState) -> sqlx::Result<()> {
-    let mut conn = state.by_key.acquire().await?;
-    payment_links::wake(&mut conn).await?;
-    conn.commit().await
-}
-
-fn check_payable(cart: &LockedCart) -> Result<(), ApiError> {
-    if cart.status != CartStatus::Abandoned {
-        return Err(ApiError::conflict(format!("The cart is {}, not abandoned", cart.status.as_str())));
-    }
-    cart.currency.check_chargeable(cart.total_minor).map_err(|why| ApiError::invalid("totalValue", why.to_string()))
 }

@@ -9,6 +9,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use common::{
+    batches::Batch,
     carts::CartId,
     clock::Clock,
     db::Connection,
@@ -21,7 +22,6 @@ use stripe_webhook::{Webhook, WebhookError};
 
 use crate::{
     AppState,
-    batches::Batch,
     body::{self, Data},
     error::ApiError,
 };

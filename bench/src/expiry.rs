@@ -20,7 +20,7 @@ use crate::{
 };
 
 const ROUNDS: usize = 3;
-const DUE: usize = 1_000_000;
+const DUE: i64 = 1_000_000;
 /// How long the api is watched while nothing else happens.
 const IDLE: Duration = Duration::from_secs(20);
 
@@ -142,7 +142,7 @@ fn print(all: &[Measured; 5]) {
 }
 
 /// Complete and exact: every due cart expired, every other was spared, every open session is being closed.
-async fn check(carts: &PgPool, expired: usize) -> Result<()> {
+async fn check(carts: &PgPool, expired: i64) -> Result<()> {
     ensure!(expired == DUE, "{expired} of {DUE} carts expired");
     let wrong: i64 = sqlx::query_scalar(
         "select count(*) from carts where (status = 'expired') = (id like 'cart\\_linked%' or id like 'cart\\_paying%')",

@@ -106,63 +106,66 @@ impl TryFrom<Row> for ExportedCart {
     }
 }
 
+/// One statement for each status, each with an index of its own, which is read
+/// from where the last batch ended: a batch costs the same wherever it is.
+macro_rules! batch_of {
+    ($conn:expr, $position:expr, $limit:expr, $carts:tt) => {
+        sqlx::query_as!(
+            Row,
+            r#"
+            select id as "id!", external_id as "external_id?", customer_email as "customer_email!",
+                   customer_name as "customer_name!", items as "items!: Json<Box<RawValue>>",
+                   total_minor as "total_minor!", currency as "currency!", status as "status!",
+                   abandoned_at as "abandoned_at!", recovered_at as "recovered_at?", expired_at as "expired_at?",
+                   created_at as "created_at!", updated_at as "updated_at!"
+            from "#
+                + $carts
+                + r#" and (created_at, id) > (coalesce($1::timestamptz, '-infinity'), coalesce($2::text, ''))
+              and created_at < coalesce($3::timestamptz, 'infinity')
+            order by created_at, id
+            limit $4
+            "#,
+            $position.from,
+            $position.after_id,
+            $position.to,
+            $limit,
+        )
+        .fetch_all($conn)
+        .await
+    };
+}
+
 /// At most `limit` carts from `position` on, oldest first.
 pub async fn batch(conn: &mut Connection, position: &Position, limit: i64) -> sqlx::Result<Vec<ExportedCart>> {
     let rows = match position.status {
-        Some(status) => with_status(conn, status, position, limit).await?,
-        None => with_any_status(conn, position, limit).await?,
+        // The oldest of each status, merged.
+        None => batch_of!(
+            conn,
+            position,
+            limit,
+            r#"(
+                (select * from carts
+                 where status = 'abandoned'
+                   and (created_at, id) > (coalesce($1::timestamptz, '-infinity'), coalesce($2::text, ''))
+                   and created_at < coalesce($3::timestamptz, 'infinity')
+                 order by created_at, id limit $4)
+                union all
+                (select * from carts
+                 where status = 'recovered'
+                   and (created_at, id) > (coalesce($1::timestamptz, '-infinity'), coalesce($2::text, ''))
+                   and created_at < coalesce($3::timestamptz, 'infinity')
+                 order by created_at, id limit $4)
+                union all
+                (select * from carts
+                 where status = 'expired'
+                   and (created_at, id) > (coalesce($1::timestamptz, '-infinity'), coalesce($2::text, ''))
+                   and created_at < coalesce($3::timestamptz, 'infinity')
+                 order by created_at, id limit $4)
+            ) carts where true"#
+        ),
+        Some(CartStatus::Abandoned) => batch_of!(conn, position, limit, "carts where status = 'abandoned'"),
+        Some(CartStatus::Recovered) => batch_of!(conn, position, limit, "carts where status = 'recovered'"),
+        Some(CartStatus::Expired) => batch_of!(conn, position, limit, "carts where status = 'expired'"),
     };
-    rows.into_iter().map(ExportedCart::try_from).collect()
-}
-
-// Two statements: one for a status is planned for the value at hand, which finds
-// that status' own index. Either index is read from where the last batch ended,
-// so that a batch costs the same wherever it is.
-
-async fn with_any_status(conn: &mut Connection, position: &Position, limit: i64) -> sqlx::Result<Vec<Row>> {
-    sqlx::query_as!(
-        Row,
-        r#"
-        select id, external_id, customer_email, customer_name, items as "items: Json<Box<RawValue>>", total_minor,
-               currency, status, abandoned_at, recovered_at, expired_at, created_at, updated_at
-        from carts
-        where (created_at, id) > (coalesce($1::timestamptz, '-infinity'), coalesce($2::text, ''))
-          and created_at < coalesce($3::timestamptz, 'infinity')
-        order by created_at, id
-        limit $4
-        "#,
-        position.from,
-        position.after_id,
-        position.to,
-        limit,
-    )
-    .fetch_all(conn)
-    .await
-}
-
-async fn with_status(
-    conn: &mut Connection,
-    status: CartStatus,
-    position: &Position,
-    limit: i64,
-) -> sqlx::Result<Vec<Row>> {
-    sqlx::query_as!(
-        Row,
-        r#"
-        select id, external_id, customer_email, customer_name, items as "items: Json<Box<RawValue>>", total_minor,
-               currency, status, abandoned_at, recovered_at, expired_at, created_at, updated_at
-        from carts
-        where status = $5 and (created_at, id) > (coalesce($1::timestamptz, '-infinity'), coalesce($2::text, ''))
-          and created_at < coalesce($3::timestamptz, 'infinity')
-        order by created_at, id
-        limit $4
-        "#,
-        position.from,
-        position.after_id,
-        position.to,
-        limit,
-        status.as_str(),
-    )
-    .fetch_all(conn)
-    .await
+    rows?.into_iter().map(ExportedCart::try_from).collect()
 }

@@ -132,19 +132,20 @@ struct Part {
 
 /// One statement for each status, each with an index of its own.
 macro_rules! part_of_the_list {
-    ($conn:expr, $part:expr, $condition:tt) => {
+    ($conn:expr, $part:expr, $carts:tt) => {
         sqlx::query_as!(
             CartRow,
             r#"
-            select page.id, customer_email, customer_name, items as "items: Json<Box<RawValue>>", total_minor, currency,
-                   page.status, abandoned_at, recovered_at, expired_at,
-                   link.url as "payment_link?", link.session_expires_at as "payment_link_expires_at?",
-                   page.created_at, page.updated_at
+            select page.id as "id!", customer_email as "customer_email!", customer_name as "customer_name!",
+                   items as "items!: Json<Box<RawValue>>", total_minor as "total_minor!", currency as "currency!",
+                   page.status as "status!", abandoned_at as "abandoned_at!", recovered_at as "recovered_at?",
+                   expired_at as "expired_at?", link.url as "payment_link?",
+                   link.session_expires_at as "payment_link_expires_at?",
+                   page.created_at as "created_at!", page.updated_at as "updated_at!"
             from (
-                select * from carts
-                where "#
-                + $condition
-                + r#" (created_at, id) < (coalesce($1::timestamptz, 'infinity'), coalesce($2::text, ''))
+                select * from "#
+                + $carts
+                + r#" and (created_at, id) < (coalesce($1::timestamptz, 'infinity'), coalesce($2::text, ''))
                 order by created_at desc, id desc
                 offset $3 limit $4
             ) page
@@ -168,10 +169,30 @@ macro_rules! part_of_the_list {
 
 async fn rows(conn: &mut Connection, status: Option<CartStatus>, part: &Part) -> sqlx::Result<Vec<CartRow>> {
     match status {
-        None => part_of_the_list!(conn, part, ""),
-        Some(CartStatus::Abandoned) => part_of_the_list!(conn, part, "status = 'abandoned' and"),
-        Some(CartStatus::Recovered) => part_of_the_list!(conn, part, "status = 'recovered' and"),
-        Some(CartStatus::Expired) => part_of_the_list!(conn, part, "status = 'expired' and"),
+        // The newest of each status, merged.
+        None => part_of_the_list!(
+            conn,
+            part,
+            r#"(
+                    (select * from carts
+                     where status = 'abandoned'
+                       and (created_at, id) < (coalesce($1::timestamptz, 'infinity'), coalesce($2::text, ''))
+                     order by created_at desc, id desc limit $3::bigint + $4::bigint)
+                    union all
+                    (select * from carts
+                     where status = 'recovered'
+                       and (created_at, id) < (coalesce($1::timestamptz, 'infinity'), coalesce($2::text, ''))
+                     order by created_at desc, id desc limit $3::bigint + $4::bigint)
+                    union all
+                    (select * from carts
+                     where status = 'expired'
+                       and (created_at, id) < (coalesce($1::timestamptz, 'infinity'), coalesce($2::text, ''))
+                     order by created_at desc, id desc limit $3::bigint + $4::bigint)
+                ) carts where true"#
+        ),
+        Some(CartStatus::Abandoned) => part_of_the_list!(conn, part, "carts where status = 'abandoned'"),
+        Some(CartStatus::Recovered) => part_of_the_list!(conn, part, "carts where status = 'recovered'"),
+        Some(CartStatus::Expired) => part_of_the_list!(conn, part, "carts where status = 'expired'"),
     }
 }
 

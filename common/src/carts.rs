@@ -1,6 +1,11 @@
 //! Carts, and every statement on them.
 
-use std::{borrow::Borrow, collections::HashSet, fmt, str::FromStr};
+use std::{
+    borrow::Borrow,
+    collections::{HashMap, HashSet},
+    fmt,
+    str::FromStr,
+};
 
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
@@ -278,23 +283,55 @@ pub struct LockedCart {
     pub currency: Currency,
 }
 
-/// Locks the cart for the rest of the transaction.
-pub async fn lock(conn: &mut Connection, id: &CartId) -> sqlx::Result<Option<LockedCart>> {
-    let row = sqlx::query!(
-        "select status, abandoned_at, total_minor, currency from carts where id = $1 for no key update",
-        id.as_str(),
-    )
-    .fetch_optional(conn)
-    .await?;
-    row.map(|row| {
-        Ok(LockedCart {
+struct LockedRow {
+    status: String,
+    abandoned_at: DateTime<Utc>,
+    total_minor: i64,
+    currency: String,
+}
+
+impl TryFrom<LockedRow> for LockedCart {
+    type Error = sqlx::Error;
+
+    fn try_from(row: LockedRow) -> sqlx::Result<Self> {
+        Ok(Self {
             status: row.status.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
             abandoned_at: row.abandoned_at,
             total_minor: row.total_minor,
             currency: row.currency.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
         })
-    })
+    }
+}
+
+/// Locks the cart for the rest of the transaction.
+pub async fn lock(conn: &mut Connection, id: &CartId) -> sqlx::Result<Option<LockedCart>> {
+    sqlx::query_as!(
+        LockedRow,
+        "select status, abandoned_at, total_minor, currency from carts where id = $1 for no key update",
+        id.as_str(),
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(LockedCart::try_from)
     .transpose()
+}
+
+/// Locks those of the carts that there are and that nobody else has locked, and
+/// waits for none: by their ids.
+pub async fn lock_free(conn: &mut Connection, ids: &[&str]) -> sqlx::Result<HashMap<String, LockedCart>> {
+    let rows = sqlx::query!(
+        "select id, status, abandoned_at, total_minor, currency from carts where id = any ($1) for no key update skip locked",
+        ids as &[&str],
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let (status, abandoned_at) = (row.status, row.abandoned_at);
+            let cart = LockedRow { status, abandoned_at, total_minor: row.total_minor, currency: row.currency };
+            Ok((row.id, cart.try_into()?))
+        })
+        .collect()
 }
 
 /// Locks those of the carts that there are for the rest of the transaction,

@@ -1,11 +1,13 @@
 //! A cart as Stripe is to see it.
 
+use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 
 use crate::{
     carts::CartStatus,
     db::Connection,
     money::{self, Currency},
+    payment_links::{LinkStatus, PaymentLink},
 };
 
 /// What Stripe is told of a cart.
@@ -34,16 +36,51 @@ pub struct CheckoutItem {
     pub price_minor: i64,
 }
 
+#[derive(Debug, serde::Deserialize)]
+struct StoredItem {
+    name: String,
+    quantity: u32,
+    price: serde_json::Number,
+}
+
+struct Row {
+    customer_email: String,
+    items: Json<Vec<StoredItem>>,
+    currency: String,
+    status: String,
+    token: String,
+}
+
+impl TryFrom<Row> for CheckoutCart {
+    type Error = sqlx::Error;
+
+    fn try_from(row: Row) -> sqlx::Result<Self> {
+        let currency: Currency = row.currency.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+        let items = row
+            .items
+            .0
+            .into_iter()
+            .map(|item| {
+                let price_minor = money::decimal(&item.price).and_then(|price| currency.to_minor(price));
+                let price_minor =
+                    price_minor.ok_or_else(|| sqlx::Error::Decode("a stored price is malformed".into()))?;
+                Ok(CheckoutItem { name: item.name, quantity: item.quantity, price_minor })
+            })
+            .collect::<sqlx::Result<Vec<_>>>()?;
+        Ok(Self {
+            customer_email: row.customer_email,
+            items,
+            currency,
+            status: row.status.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
+            recovery_token: row.token,
+        })
+    }
+}
+
 /// The cart as Stripe is to see it; `None` if it is gone.
 pub async fn for_checkout(conn: &mut Connection, id: &str) -> sqlx::Result<Option<CheckoutCart>> {
-    #[derive(Debug, serde::Deserialize)]
-    struct StoredItem {
-        name: String,
-        quantity: u32,
-        price: serde_json::Number,
-    }
-
-    let row = sqlx::query!(
+    sqlx::query_as!(
+        Row,
         r#"
         select customer_email, items as "items: Json<Vec<StoredItem>>", currency, status, token as "token!"
         from carts join recovery_links on recovery_links.cart_id = carts.id
@@ -52,24 +89,74 @@ pub async fn for_checkout(conn: &mut Connection, id: &str) -> sqlx::Result<Optio
         id,
     )
     .fetch_optional(conn)
+    .await?
+    .map(CheckoutCart::try_from)
+    .transpose()
+}
+
+/// Notes that Stripe is about to be asked for these requests' sessions, and
+/// answers each request, as it was before, with its cart. In one statement:
+/// only those that nobody holds, whose cart can be paid, and before which no
+/// session has to be closed. The others take the way of
+/// [`payment_links::begin_attempt`](crate::payment_links::begin_attempt).
+pub async fn begin_free(
+    conn: &mut Connection,
+    cart_ids: &[&str],
+    versions: &[i32],
+    now: DateTime<Utc>,
+) -> sqlx::Result<Vec<(PaymentLink, CheckoutCart)>> {
+    let rows = sqlx::query!(
+        r#"
+        with free as (
+            select link.cart_id, link.version, link.attempted_at, link.updated_at
+            from unnest($1::text[], $2::integer[]) as wanted (cart_id, version)
+            join payment_links link on link.cart_id = wanted.cart_id and link.version = wanted.version
+            where link.status = 'pending'
+              and not exists (
+                select from payment_links older
+                where older.cart_id = link.cart_id and older.version < link.version
+                  and older.status in ('open', 'closing', 'settling', 'processing'))
+            for no key update of link skip locked
+        )
+        update payment_links link set attempted_at = coalesce(link.attempted_at, $3), updated_at = $3
+        from free
+        join carts on carts.id = free.cart_id
+        join recovery_links on recovery_links.cart_id = carts.id
+        where link.cart_id = free.cart_id and link.version = free.version and link.status = 'pending'
+          and carts.status = 'abandoned' and token is not null
+        returning link.cart_id, link.version, link.job_id, link.session_expires_at, link.replacements,
+                  free.attempted_at as "attempted_at?", free.updated_at,
+                  customer_email, items as "items: Json<Vec<StoredItem>>", currency, carts.status, token as "token!"
+        "#,
+        cart_ids as &[&str],
+        versions,
+        now,
+    )
+    .fetch_all(conn)
     .await?;
-    let Some(row) = row else { return Ok(None) };
-    let currency: Currency = row.currency.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-    let items = row
-        .items
-        .0
-        .into_iter()
-        .map(|item| {
-            let price_minor = money::decimal(&item.price).and_then(|price| currency.to_minor(price));
-            let price_minor = price_minor.ok_or_else(|| sqlx::Error::Decode("a stored price is malformed".into()))?;
-            Ok(CheckoutItem { name: item.name, quantity: item.quantity, price_minor })
+    rows.into_iter()
+        .map(|row| {
+            let link = PaymentLink {
+                cart_id: row.cart_id,
+                version: row.version,
+                status: LinkStatus::Pending,
+                job_id: row.job_id,
+                session_expires_at: row.session_expires_at,
+                replacements: row.replacements,
+                attempted_at: row.attempted_at,
+                session_id: None,
+                url: None,
+                failure: None,
+                updated_at: row.updated_at,
+            };
+            let cart = Row {
+                customer_email: row.customer_email,
+                items: row.items,
+                currency: row.currency,
+                status: row.status,
+                token: row.token,
+            };
+            Ok((link, cart.try_into()?))
         })
-        .collect::<sqlx::Result<Vec<_>>>()?;
-    Ok(Some(CheckoutCart {
-        customer_email: row.customer_email,
-        items,
-        currency,
-        status: row.status.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
-        recovery_token: row.token,
-    }))
+        .collect()
 }

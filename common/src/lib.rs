@@ -3,6 +3,7 @@
 //! makes no call to Stripe.
 
 pub mod analytics;
+pub mod batches;
 pub mod cart_export;
 pub mod cart_import;
 pub mod cart_list;

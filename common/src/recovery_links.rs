@@ -1,5 +1,7 @@
 //! The link that goes into mails: one token a cart, for its life.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
@@ -33,34 +35,55 @@ fn hash(token: &str) -> Vec<u8> {
     Sha256::digest(token.as_bytes()).to_vec()
 }
 
-/// The cart's link, made if it has none, good until `expires_at`.
-pub async fn extend(conn: &mut Connection, cart_id: &CartId, expires_at: DateTime<Utc>) -> sqlx::Result<RecoveryLink> {
-    let token = format!("{:032x}", rand::random::<u128>());
-    sqlx::query_as!(
-        RecoveryLink,
+/// The links of different carts, made where there is none, good until `expires_at`: by the carts' ids.
+pub async fn extend(
+    conn: &mut Connection,
+    cart_ids: &[&str],
+    expires_at: DateTime<Utc>,
+) -> sqlx::Result<HashMap<String, RecoveryLink>> {
+    let tokens: Vec<String> = cart_ids.iter().map(|_| format!("{:032x}", rand::random::<u128>())).collect();
+    let hashes: Vec<Vec<u8>> = tokens.iter().map(|token| hash(token)).collect();
+    let rows = sqlx::query!(
         r#"
-        insert into recovery_links (token_hash, token, cart_id, expires_at) values ($1, $2, $3, $4)
+        insert into recovery_links (token_hash, token, cart_id, expires_at)
+        select token_hash, token, cart_id, $4
+        from unnest($1::bytea[], $2::text[], $3::text[]) as new (token_hash, token, cart_id)
         on conflict (cart_id) do update set expires_at = excluded.expires_at
-        returning token as "token!", expires_at
+        returning cart_id as "cart_id!", token as "token!", expires_at
         "#,
-        hash(&token),
-        token,
-        cart_id.as_str(),
+        &hashes,
+        &tokens,
+        cart_ids as &[&str],
         expires_at,
     )
-    .fetch_one(conn)
-    .await
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.cart_id, RecoveryLink { token: row.token, expires_at: row.expires_at }))
+        .collect())
 }
 
 /// The cart's link, if it ever had one.
 pub async fn find(conn: &mut Connection, cart_id: &CartId) -> sqlx::Result<Option<RecoveryLink>> {
-    sqlx::query_as!(
-        RecoveryLink,
-        r#"select token as "token!", expires_at from recovery_links where cart_id = $1 and token is not null"#,
-        cart_id.as_str(),
+    Ok(find_many(conn, &[cart_id.as_str()]).await?.remove(cart_id.as_str()))
+}
+
+/// Those that there are, by the carts' ids.
+pub async fn find_many(conn: &mut Connection, cart_ids: &[&str]) -> sqlx::Result<HashMap<String, RecoveryLink>> {
+    let rows = sqlx::query!(
+        r#"
+        select cart_id as "cart_id!", token as "token!", expires_at from recovery_links
+        where cart_id = any ($1) and token is not null
+        "#,
+        cart_ids as &[&str],
     )
-    .fetch_optional(conn)
-    .await
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.cart_id, RecoveryLink { token: row.token, expires_at: row.expires_at }))
+        .collect())
 }
 
 /// Whom `token` was given to; `None`: it was never issued.

@@ -39,7 +39,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::config::{ConfigError, Env};
 
-pub use queue::telemetry::SPAN_TARGET;
+pub use queue::telemetry::{SPAN_TARGET, current_context};
 
 /// How long the collector may take for one batch.
 const TIMEOUT: Duration = Duration::from_secs(5);

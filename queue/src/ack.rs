@@ -89,7 +89,7 @@ impl Outcome {
 pub(crate) async fn run(shared: Arc<Shared>, mut ended: mpsc::UnboundedReceiver<Ended>) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut busy = false;
-    let mut kept = Kept::new(&shared.database);
+    let mut kept = Kept::new(shared.database.clone());
     loop {
         tokio::select! {
             biased;
@@ -125,11 +125,11 @@ async fn gather(ended: &mut mpsc::UnboundedReceiver<Ended>, batch: &mut Vec<Ende
 
 /// Retries until Postgres takes it. When the runtime closes meanwhile, one last
 /// failure ends it: the leases run out and the jobs run again.
-async fn write_until_done(shared: &Shared, kept: &mut Kept<'_>, batch: &[Ended]) {
+async fn write_until_done(shared: &Shared, kept: &mut Kept, batch: &[Ended]) {
     let mut reconnect = Reconnect::new("writing outcomes of jobs");
     // A Postgres that is gone without a word is given up, and reached anew. What
     // it may have written all the same is fenced by the token.
-    let in_time = async |kept: &mut Kept<'_>| {
+    let in_time = async |kept: &mut Kept| {
         let written = tokio::time::timeout(shared.config.renew_every, write(kept, batch)).await;
         written.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     };
@@ -142,7 +142,7 @@ async fn write_until_done(shared: &Shared, kept: &mut Kept<'_>, batch: &[Ended])
     }
 }
 
-async fn write(kept: &mut Kept<'_>, batch: &[Ended]) -> sqlx::Result<()> {
+async fn write(kept: &mut Kept, batch: &[Ended]) -> sqlx::Result<()> {
     let mut conn = kept.acquire().await?;
     let (done, other): (Vec<&Ended>, Vec<&Ended>) =
         batch.iter().partition(|ended| matches!(ended.outcome, Outcome::Done));

@@ -244,18 +244,23 @@ impl Connection {
 /// What one task uses over and over. A pool tests each connection that it hands
 /// out and that it takes back, and hands out another one next time: two round
 /// trips a statement, and a plan of it in every session.
-pub(crate) struct Kept<'d> {
-    database: &'d Database,
+#[derive(Debug)]
+pub struct Kept {
+    database: Database,
     connection: Option<Connection>,
 }
 
-impl<'d> Kept<'d> {
-    pub(crate) fn new(database: &'d Database) -> Self {
+impl Kept {
+    /// Holds none yet.
+    pub fn new(database: Database) -> Self {
         Self { database, connection: None }
     }
 
     /// As [`Database::acquire`]; what is dropped without [`Kept::commit`] is not used again.
-    pub(crate) async fn acquire(&mut self) -> sqlx::Result<Connection> {
+    ///
+    /// # Errors
+    /// As that.
+    pub async fn acquire(&mut self) -> sqlx::Result<Connection> {
         match self.connection.take() {
             Some(connection) => Ok(connection),
             None => self.database.acquire().await,
@@ -263,12 +268,20 @@ impl<'d> Kept<'d> {
     }
 
     /// As [`Connection::commit`]. A pooler's session is not kept: it is others' between transactions.
-    pub(crate) async fn commit(&mut self, connection: Connection) -> sqlx::Result<()> {
+    ///
+    /// # Errors
+    /// As that.
+    pub async fn commit(&mut self, connection: Connection) -> sqlx::Result<()> {
         match connection.held {
             Held::Bare(_) => self.connection = Some(connection),
             Held::Transaction(transaction) => transaction.commit().await?,
         }
         Ok(())
+    }
+
+    /// Gives the connection back until it is needed again.
+    pub fn release(&mut self) {
+        self.connection = None;
     }
 }
 

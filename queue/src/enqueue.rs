@@ -52,22 +52,49 @@ pub async fn enqueue_with<J: Job>(
     job: &J,
     options: EnqueueOptions,
 ) -> sqlx::Result<Option<JobId>> {
-    insert(conn, std::slice::from_ref(job), options).await.map(|ids| ids.first().copied())
+    insert_all(conn, std::slice::from_ref(job), options).await.map(|ids| ids.first().copied())
 }
 
 /// Queues many jobs of a kind in one statement; answers the ids of those that were not queued already.
 pub async fn enqueue_many<J: Job>(conn: &mut Connection, jobs: &[J]) -> sqlx::Result<Vec<JobId>> {
-    insert(conn, jobs, EnqueueOptions::default()).await
+    insert_all(conn, jobs, EnqueueOptions::default()).await
 }
 
-async fn insert<J: Job>(conn: &mut Connection, jobs: &[J], options: EnqueueOptions) -> sqlx::Result<Vec<JobId>> {
+/// A job, and where whoever asked for it stands in its trace (see [`telemetry::current_context`]).
+pub type Traced<J> = (J, Option<String>);
+
+/// Queues jobs that were asked for by different callers; answers the id of each,
+/// `None` where a job with the same unique key is queued already.
+pub async fn enqueue_each<J: Job>(
+    conn: &mut Connection,
+    jobs: &[Traced<J>],
+    options: EnqueueOptions,
+) -> sqlx::Result<Vec<Option<JobId>>> {
+    let (ids, traces): (Vec<Uuid>, Vec<Option<String>>) =
+        jobs.iter().map(|(_, trace)| (Uuid::now_v7(), trace.clone())).unzip();
+    let added = insert(conn, &ids, jobs.iter().map(|(job, _)| job), &traces, options).await?;
+    Ok(ids.into_iter().map(|id| added.contains(&id).then_some(id)).collect())
+}
+
+async fn insert_all<J: Job>(conn: &mut Connection, jobs: &[J], options: EnqueueOptions) -> sqlx::Result<Vec<JobId>> {
     let ids: Vec<Uuid> = jobs.iter().map(|_| Uuid::now_v7()).collect();
+    let traces = vec![telemetry::current_context(); jobs.len()];
+    insert(conn, &ids, jobs.iter(), &traces, options).await
+}
+
+async fn insert<'j, J: Job + 'j>(
+    conn: &mut Connection,
+    ids: &[Uuid],
+    jobs: impl Iterator<Item = &'j J> + Clone,
+    traces: &[Option<String>],
+    options: EnqueueOptions,
+) -> sqlx::Result<Vec<JobId>> {
     let payloads = jobs
-        .iter()
+        .clone()
         .map(serde_json::to_value)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
-    let unique_keys: Vec<Option<String>> = jobs.iter().map(Job::unique_key).collect();
+    let unique_keys: Vec<Option<String>> = jobs.map(Job::unique_key).collect();
     // NOTIFY serialises commits, so it is sent once a statement, and not at all
     // where a job that became ready within the last second has not been taken
     // yet: whoever was woken for that one looks again before it goes to sleep.
@@ -75,8 +102,8 @@ async fn insert<J: Job>(conn: &mut Connection, jobs: &[J], options: EnqueueOptio
         r#"
         with added as (
             insert into jobs (id, queue, kind, payload, max_attempts, run_at, slot, unique_key, trace_context)
-            select new.id, $1, $2, new.payload, $3, coalesce($4, now()) + $10, $5, new.unique_key, $11
-            from unnest($6::uuid[], $7::jsonb[], $8::text[]) as new (id, payload, unique_key)
+            select new.id, $1, $2, new.payload, $3, coalesce($4, now()) + $10, $5, new.unique_key, new.trace
+            from unnest($6::uuid[], $7::jsonb[], $8::text[], $11::text[]) as new (id, payload, unique_key, trace)
             on conflict (unique_key) where unique_key is not null and state in ('pending', 'running') do nothing
             returning id
         ), poked as (
@@ -93,12 +120,12 @@ async fn insert<J: Job>(conn: &mut Connection, jobs: &[J], options: EnqueueOptio
         J::MAX_ATTEMPTS,
         options.run_at,
         options.slot,
-        &ids,
+        ids,
         &payloads,
         &unique_keys as &[Option<String>],
         CHANNEL,
         interval(options.delay),
-        telemetry::current_context(),
+        traces as &[Option<String>],
         options.quiet,
     )
     .fetch_all(conn)

@@ -41,7 +41,7 @@ pub(crate) struct Fetched {
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut reconnect = Reconnect::new("fetching jobs");
     let mut pause = shared.config.poll_every;
-    let mut kept = Kept::new(&shared.database);
+    let mut kept = Kept::new(shared.database.clone());
     while !shared.stopping.is_cancelled() {
         // A Postgres that is gone without a word is given up, and reached anew.
         let fetched = tokio::time::timeout(shared.config.renew_every, fetch_once(&shared, &mut kept)).await;
@@ -89,7 +89,7 @@ enum Looked {
     Nothing { next_due: Option<Duration> },
 }
 
-async fn fetch_once(shared: &Arc<Shared>, kept: &mut Kept<'_>) -> sqlx::Result<Looked> {
+async fn fetch_once(shared: &Arc<Shared>, kept: &mut Kept) -> sqlx::Result<Looked> {
     let lanes = shared.accepting_lanes();
     let free = shared.free_slots();
     if free == 0 || lanes.is_empty() {

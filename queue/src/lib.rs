@@ -70,8 +70,8 @@ mod wake;
 
 pub use ack::Snooze;
 pub use backend::PgBackend;
-pub use database::{Connection, Connections, Database, Listen};
-pub use enqueue::{EnqueueOptions, enqueue, enqueue_many, enqueue_with, wake};
+pub use database::{Connection, Connections, Database, Kept, Listen};
+pub use enqueue::{EnqueueOptions, Traced, enqueue, enqueue_each, enqueue_many, enqueue_with, wake};
 pub use inspect::{
     COUNT_LIMIT, JobFilter, JobState, JobSummary, QueueSummary, UnknownState, count, find, history, list, queues,
 };

@@ -36,8 +36,8 @@ pub fn carry_traces(carrier: Carrier) {
     let _ = CARRIER.set(carrier);
 }
 
-/// For `jobs.trace_context` of what is queued now.
-pub(crate) fn current_context() -> Option<String> {
+/// Where the caller stands in its trace, for `jobs.trace_context` of what it asks for.
+pub fn current_context() -> Option<String> {
     CARRIER.get().and_then(|carrier| (carrier.current)())
 }
 

@@ -3,20 +3,25 @@
 use apalis::prelude::Data;
 use common::{
     carts::CartStatus,
-    checkout,
+    checkout::{self, CheckoutCart},
     jobs::CreatePaymentLink,
-    payment_links::{self, Failure, LinkStatus, PaymentLink},
+    payment_links::{self, Failure, LinkStatus, Opening, PaymentLink},
 };
 
 use crate::{
     JobError, State,
     settle::{self, Settled, new_session},
-    stripe::Session,
+    stripe::{Session, Turn},
     stripe_error::StripeError,
 };
 
 pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<(), JobError> {
     let state = &*state;
+    let turn = state.stripe.turn().await?;
+    // Written down before Stripe is asked: from here on a session may exist.
+    if let Some((link, cart)) = state.links.begin.ask(job.clone()).await? {
+        return create(state, turn, &link, &cart).await;
+    }
     let mut conn = state.by_key.acquire().await?;
     let link = payment_links::find(&mut conn, &job.cart_id, job.version).await?;
     let Some(link) = link.filter(|link| link.status == LinkStatus::Pending) else { return Ok(()) };
@@ -46,27 +51,29 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
         }
     }
 
-    let turn = state.stripe.turn().await?;
-    // Written down before Stripe is asked: from here on a session may exist.
     let mut conn = state.by_key.acquire().await?;
     let may_ask = payment_links::begin_attempt(&mut conn, &link, state.clock.now()).await?;
     conn.commit().await?;
     if !may_ask {
         return Ok(());
     }
-    match state.stripe.create(turn, &new_session(state, &link, &cart)).await {
-        Ok(session) => keep(state, &link, session).await,
+    create(state, turn, &link, &cart).await
+}
+
+/// Asks Stripe. `link` was read before this attempt: it knows of earlier ones only.
+async fn create(state: &State, turn: Turn, link: &PaymentLink, cart: &CheckoutCart) -> Result<(), JobError> {
+    match state.stripe.create(turn, &new_session(state, link, cart)).await {
+        Ok(session) => keep(state, link, session).await,
         Err(StripeError::Refused { message, code, .. }) => {
-            // `link` was read before this attempt: it knows of earlier ones only.
             let mut tx = state.by_key.begin().await?;
-            payment_links::give_up(&mut tx, &link, Failure::new(&code, &message), state.clock.now()).await?;
+            payment_links::give_up(&mut tx, link, Failure::new(&code, &message), state.clock.now()).await?;
             tx.commit().await?;
             Err(JobError::GiveUp { why: format!("Stripe refused it: {message}") })
         }
         Err(StripeError::KeySpent { message }) => {
             let mut tx = state.by_key.begin().await?;
             let why = Failure::new("idempotency_key_spent", &message);
-            let next = payment_links::replace(&mut tx, &link, why, state.clock.now()).await?;
+            let next = payment_links::replace(&mut tx, link, why, state.clock.now()).await?;
             tx.commit().await?;
             match next {
                 Some(_) => {
@@ -81,16 +88,17 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
 }
 
 async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(), JobError> {
-    let Some(url) = &session.url else {
+    let Some(url) = session.url.clone() else {
         return Err(JobError::retry("Stripe's session has no address"));
     };
-    let expires_at = session.expires_at(link.session_expires_at);
-    let mut conn = state.by_key.acquire().await?;
-    let kept = payment_links::open(&mut conn, link, &session.id, url, expires_at, state.clock.now()).await?;
-    conn.commit().await?;
-    if let Err(error) = tell(state, &link.cart_id).await {
-        tracing::debug!(?error, "who waits for the link finds it by looking"); // it is made all the same
-    }
+    let opening = Opening {
+        cart_id: link.cart_id.clone(),
+        version: link.version,
+        session_id: session.id.clone(),
+        url,
+        session_expires_at: session.expires_at(link.session_expires_at),
+    };
+    let kept = state.links.open.ask(opening.clone()).await? || open(state, &opening).await?;
     if !kept {
         // Withdrawn while Stripe was working (or kept by another run of this
         // very job, which then has this session): close what nobody will use.
@@ -103,8 +111,13 @@ async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(),
     Ok(())
 }
 
-async fn tell(state: &State, cart_id: &str) -> Result<(), JobError> {
+/// A link that is held, or withdrawn: only by itself may it wait to learn which.
+async fn open(state: &State, opening: &Opening) -> Result<bool, JobError> {
     let mut conn = state.by_key.acquire().await?;
-    payment_links::tell(&mut conn, cart_id).await?;
-    Ok(conn.commit().await?)
+    let opened = payment_links::open(&mut conn, opening, state.clock.now()).await?;
+    if opened {
+        payment_links::tell(&mut conn, std::slice::from_ref(&opening.cart_id)).await?;
+    }
+    conn.commit().await?;
+    Ok(opened)
 }

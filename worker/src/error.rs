@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use apalis::prelude::{AbortError, BoxDynError, RetryAfterError};
-use common::db;
+use common::{batches::Unanswered, db};
 use queue::Snooze;
+
+/// How long to wait for a Postgres that is away.
+const AWAY: Duration = Duration::from_secs(2);
 
 /// Why a job did not succeed.
 #[derive(Debug)]
@@ -33,7 +36,7 @@ pub enum JobError {
 impl JobError {
     /// Postgres is away, or has a complaint.
     pub fn postgres(error: &sqlx::Error) -> Self {
-        let after = db::is_unavailable(error).then_some(Duration::from_secs(2));
+        let after = db::is_unavailable(error).then_some(AWAY);
         Self::Retry { why: format!("Postgres: {error}"), after }
     }
 
@@ -46,6 +49,13 @@ impl JobError {
 impl From<sqlx::Error> for JobError {
     fn from(error: sqlx::Error) -> Self {
         Self::postgres(&error)
+    }
+}
+
+impl From<Unanswered> for JobError {
+    fn from(error: Unanswered) -> Self {
+        let after = error.is_unavailable().then_some(AWAY);
+        Self::Retry { why: format!("Postgres: {error}"), after }
     }
 }
 

@@ -63,11 +63,11 @@ async fn call_for_help(
     now: DateTime<Utc>,
 ) -> Result<(), JobError> {
     let Some(helper) = job.next_helper() else { return Ok(()) };
-    let mut conn = state.database.acquire().await?;
-    if expiry::is_backlog(&mut conn, cutoff, now).await? {
-        queue::enqueue(&mut conn, &helper).await?;
+    let mut tx = state.database.begin().await?;
+    if expiry::is_backlog(&mut tx, cutoff, now).await? {
+        queue::enqueue(&mut tx, &helper).await?;
     }
-    Ok(conn.commit().await?)
+    Ok(tx.commit().await?)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod delete_old_records;
 mod error;
 mod expire_carts;
 mod health;
+mod link_batches;
 mod roll_up_days;
 mod schedules;
 mod settle;
@@ -32,7 +33,7 @@ pub use config::WorkerConfig;
 pub use error::JobError;
 pub use health::serve as serve_health;
 
-use crate::stripe::Stripe;
+use crate::{link_batches::LinkBatches, stripe::Stripe};
 
 /// Hourly; nothing depends on when.
 const MAINTENANCE_SCHEDULE: &str = "0 40 * * * *";
@@ -48,6 +49,7 @@ pub struct State {
     clock: Clock,
     config: Arc<WorkerConfig>,
     stripe: Stripe,
+    links: Arc<LinkBatches>,
     expiring: expire_carts::Expiring,
 }
 
@@ -75,12 +77,14 @@ pub async fn run(database: Database, clock: Clock, config: WorkerConfig, stop: i
     let timeout = config.shutdown_timeout;
     let by_key = db::by_key(&database, connections(config.concurrency));
     let stripe = stripe(&config, by_key.clone());
+    let links = Arc::new(LinkBatches::start(&by_key, &clock));
     let state = State {
         database,
         by_key,
         clock,
         config: Arc::new(config),
         stripe,
+        links,
         expiring: expire_carts::Expiring::default(),
     };
 

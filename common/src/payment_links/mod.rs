@@ -15,16 +15,21 @@
 mod outcome;
 mod request;
 
-use std::str::FromStr;
+use std::{
+    collections::{HashMap, HashSet},
+    str::FromStr,
+};
 
 use chrono::{DateTime, Utc};
 use queue::JobId;
 
 use crate::db::Connection;
 
-pub use outcome::{begin_attempt, closed, fail, learn_session, open, paid, payment_failed, processing};
+pub use outcome::{
+    Opening, begin_attempt, closed, fail, learn_session, open, open_free, paid, payment_failed, processing,
+};
 pub(crate) use outcome::{close_all, forget};
-pub use request::{give_up, replace, request, wake};
+pub use request::{NewRequest, give_up, replace, request, request_first, wake};
 
 /// The channel that tells waiting requests about a link; the payload is the cart's id.
 pub const CHANNEL: &str = "payment_links";
@@ -202,6 +207,40 @@ pub async fn latest(conn: &mut Connection, cart_id: &str) -> sqlx::Result<Option
     .transpose()
 }
 
+/// The newest request for each cart's link, by the carts' ids; carts without one are left out.
+pub async fn latest_of(conn: &mut Connection, cart_ids: &[&str]) -> sqlx::Result<HashMap<String, PaymentLink>> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"
+        select link.* from unnest($1::text[]) as wanted (id)
+        cross join lateral (
+            select cart_id, version, status, job_id, session_expires_at, replacements, attempted_at, session_id, url, failure, updated_at
+            from payment_links where cart_id = wanted.id order by version desc limit 1
+        ) link
+        "#,
+        cart_ids as &[&str],
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let link = PaymentLink::try_from(row)?;
+            Ok((link.cart_id.clone(), link))
+        })
+        .collect()
+}
+
+/// Those of the carts of which the money of a session is under way.
+pub async fn processing_of(conn: &mut Connection, cart_ids: &[&str]) -> sqlx::Result<HashSet<String>> {
+    let processing = sqlx::query_scalar!(
+        "select cart_id from payment_links where cart_id = any ($1) and status = 'processing'",
+        cart_ids as &[&str],
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(processing.into_iter().collect())
+}
+
 /// One request.
 pub async fn find(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx::Result<Option<PaymentLink>> {
     sqlx::query_as!(
@@ -221,12 +260,7 @@ pub async fn find(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx::R
 
 /// Whether the money of one of the cart's sessions is under way.
 pub async fn is_processing(conn: &mut Connection, cart_id: &str) -> sqlx::Result<bool> {
-    sqlx::query_scalar!(
-        r#"select exists (select from payment_links where cart_id = $1 and status = 'processing') as "processing!""#,
-        cart_id,
-    )
-    .fetch_one(conn)
-    .await
+    Ok(!processing_of(conn, &[cart_id]).await?.is_empty())
 }
 
 /// Requests older than `version` that may still have a session open at Stripe, oldest first.
@@ -257,12 +291,11 @@ pub async fn of_session(conn: &mut Connection, session_id: &str) -> sqlx::Result
     Ok(row.map(|row| (row.cart_id, row.version)))
 }
 
-/// Tells the requests that wait for the cart's link to look at it. In a
+/// Tells the requests that wait for the carts' links to look at them. In a
 /// transaction of its own: one that only notifies does not wait for the disk,
 /// while those that also write commit one after the other, each with its wait.
-pub async fn tell(conn: &mut Connection, cart_id: &str) -> sqlx::Result<()> {
-    sqlx::query!("select pg_notify($1, $2)", CHANNEL, cart_id).execute(conn).await?;
-    Ok(())
+pub async fn tell(conn: &mut Connection, cart_ids: &[String]) -> sqlx::Result<()> {
+    notify_all(conn, cart_ids).await
 }
 
 async fn notify_all(conn: &mut Connection, cart_ids: &[String]) -> sqlx::Result<()> {

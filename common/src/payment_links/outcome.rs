@@ -25,31 +25,73 @@ pub async fn begin_attempt(conn: &mut Connection, link: &PaymentLink, now: DateT
     Ok(result.rows_affected() == 1)
 }
 
+/// A session that Stripe made.
+#[derive(Debug, Clone)]
+pub struct Opening {
+    /// Whose it is.
+    pub cart_id: String,
+    /// Of the request.
+    pub version: i32,
+    /// Stripe's name of it.
+    pub session_id: String,
+    /// Where the shopper pays.
+    pub url: String,
+    /// When it ends.
+    pub session_expires_at: DateTime<Utc>,
+}
+
 /// pending → open. `false`: the request was withdrawn meanwhile; the session must be closed.
 /// Who waits is told by [`super::tell`], once this has committed.
-pub async fn open(
-    conn: &mut Connection,
-    link: &PaymentLink,
-    session_id: &str,
-    url: &str,
-    session_expires_at: DateTime<Utc>,
-    now: DateTime<Utc>,
-) -> sqlx::Result<bool> {
+pub async fn open(conn: &mut Connection, opening: &Opening, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let result = sqlx::query!(
         r#"
         update payment_links set status = 'open', session_id = $3, url = $4, session_expires_at = $5, opened_at = $6, updated_at = $6
         where cart_id = $1 and version = $2 and status = 'pending'
         "#,
-        link.cart_id,
-        link.version,
-        session_id,
-        url,
-        session_expires_at,
+        opening.cart_id,
+        opening.version,
+        opening.session_id,
+        opening.url,
+        opening.session_expires_at,
         now,
     )
     .execute(conn)
     .await?;
     Ok(result.rows_affected() == 1)
+}
+
+/// The same for several, of those that nobody holds: answers their carts. The
+/// others may be held or withdrawn: try each with [`open`].
+pub async fn open_free(conn: &mut Connection, openings: &[Opening], now: DateTime<Utc>) -> sqlx::Result<Vec<String>> {
+    let column = |of: fn(&Opening) -> &str| -> Vec<&str> { openings.iter().map(of).collect() };
+    let versions: Vec<i32> = openings.iter().map(|opening| opening.version).collect();
+    let ends: Vec<DateTime<Utc>> = openings.iter().map(|opening| opening.session_expires_at).collect();
+    sqlx::query_scalar!(
+        r#"
+        with free as (
+            select link.cart_id, link.version, made.session_id, made.url, made.session_expires_at
+            from unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::timestamptz[])
+                as made (cart_id, version, session_id, url, session_expires_at)
+            join payment_links link on link.cart_id = made.cart_id and link.version = made.version
+            where link.status = 'pending'
+            for no key update of link skip locked
+        )
+        update payment_links link
+        set status = 'open', session_id = free.session_id, url = free.url,
+            session_expires_at = free.session_expires_at, opened_at = $6, updated_at = $6
+        from free
+        where link.cart_id = free.cart_id and link.version = free.version and link.status = 'pending'
+        returning link.cart_id
+        "#,
+        &column(|opening| &opening.cart_id) as &[&str],
+        &versions,
+        &column(|opening| &opening.session_id) as &[&str],
+        &column(|opening| &opening.url) as &[&str],
+        &ends,
+        now,
+    )
+    .fetch_all(conn)
+    .await
 }
 
 /// pending → failed: Stripe made no session and will make none.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use queue::EnqueueOptions;
+use queue::{EnqueueOptions, JobId};
 
 use super::{Failure, LinkStatus, PaymentLink, RequestedBy, fail, latest, outcome::settle_later};
 use crate::{
@@ -46,7 +46,18 @@ pub async fn request(
         return Ok(live); // opened since the caller looked
     }
     let version = newest.map_or(1, |link| link.version + 1);
-    let new = NewRequest { cart_id: cart_id.as_str(), version, replacements: 0, session_expires_at, requested_by };
+    let trace = queue::telemetry::current_context();
+    let cart_id = cart_id.to_string();
+    let new = NewRequest { cart_id, version, replacements: 0, session_expires_at, requested_by, trace };
+    insert_one(conn, new, Duration::ZERO, now).await
+}
+
+/// As [`request`], for different carts whose newest requests are neither pending nor live.
+pub async fn request_first(
+    conn: &mut Connection,
+    new: Vec<NewRequest>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Vec<PaymentLink>> {
     insert(conn, new, Duration::ZERO, now).await
 }
 
@@ -74,53 +85,90 @@ pub async fn replace(
         return Ok(None);
     }
     let next = NewRequest {
-        cart_id: &link.cart_id,
+        cart_id: link.cart_id.clone(),
         version: link.version + 1,
         replacements: link.replacements + 1,
         session_expires_at: link.session_expires_at,
         requested_by: RequestedBy::Replacement,
+        trace: queue::telemetry::current_context(),
     };
     let pause = Duration::from_secs(1 << link.replacements.clamp(0, MOST_REPLACEMENTS));
-    insert(conn, next, pause, now).await.map(Some)
+    insert_one(conn, next, pause, now).await.map(Some)
 }
 
-struct NewRequest<'a> {
-    cart_id: &'a str,
-    version: i32,
-    replacements: i16,
-    session_expires_at: DateTime<Utc>,
-    requested_by: RequestedBy,
+/// A request that is to be written down.
+#[derive(Debug, Clone)]
+pub struct NewRequest {
+    /// Whose link it is for.
+    pub cart_id: String,
+    /// One more than that of the cart's newest request.
+    pub version: i32,
+    /// How many requests in a row it replaces.
+    pub replacements: i16,
+    /// When the session is to end.
+    pub session_expires_at: DateTime<Utc>,
+    /// Who asks.
+    pub requested_by: RequestedBy,
+    /// Where whoever asked stands in a trace.
+    pub trace: Option<String>,
+}
+
+async fn insert_one(
+    conn: &mut Connection,
+    new: NewRequest,
+    delay: Duration,
+    now: DateTime<Utc>,
+) -> sqlx::Result<PaymentLink> {
+    insert(conn, vec![new], delay, now).await?.pop().ok_or(sqlx::Error::RowNotFound)
 }
 
 async fn insert(
     conn: &mut Connection,
-    new: NewRequest<'_>,
+    new: Vec<NewRequest>,
     delay: Duration,
     now: DateTime<Utc>,
-) -> sqlx::Result<PaymentLink> {
-    let job = CreatePaymentLink { cart_id: new.cart_id.to_owned(), version: new.version };
+) -> sqlx::Result<Vec<PaymentLink>> {
+    if new.is_empty() {
+        return Ok(Vec::new());
+    }
+    let job = |new: &NewRequest| CreatePaymentLink { cart_id: new.cart_id.clone(), version: new.version };
+    let jobs: Vec<_> = new.iter().map(|new| (job(new), new.trace.clone())).collect();
     // Whoever asked wakes the workers; a delayed one is found by polling.
     let options = EnqueueOptions { delay, quiet: true, ..EnqueueOptions::default() };
+    let job_ids = queue::enqueue_each(conn, &jobs, options).await?;
     // The key names this version, which is new: no other job can have it.
-    let job_id = queue::enqueue_with(conn, &job, options).await?.ok_or(sqlx::Error::RowNotFound)?;
+    let job_ids = job_ids.into_iter().collect::<Option<Vec<_>>>().ok_or(sqlx::Error::RowNotFound)?;
+    let requested_by: Vec<&str> = new.iter().map(|new| new.requested_by.as_str()).collect();
+    let links: Vec<PaymentLink> = new.into_iter().zip(job_ids).map(|(new, job_id)| pending(new, job_id, now)).collect();
+    let cart_ids: Vec<&str> = links.iter().map(|link| link.cart_id.as_str()).collect();
+    let versions: Vec<i32> = links.iter().map(|link| link.version).collect();
+    let job_ids: Vec<JobId> = links.iter().map(|link| link.job_id).collect();
+    let ends: Vec<DateTime<Utc>> = links.iter().map(|link| link.session_expires_at).collect();
+    let replacements: Vec<i16> = links.iter().map(|link| link.replacements).collect();
     sqlx::query!(
         r#"
         insert into payment_links
             (cart_id, version, status, job_id, session_expires_at, replacements, requested_by, created_at, updated_at)
-        values ($1, $2, 'pending', $3, $4, $5, $7, $6, $6)
+        select cart_id, version, 'pending', job_id, session_expires_at, replacements, requested_by, $6, $6
+        from unnest($1::text[], $2::integer[], $3::uuid[], $4::timestamptz[], $5::smallint[], $7::text[])
+            as new (cart_id, version, job_id, session_expires_at, replacements, requested_by)
         "#,
-        new.cart_id,
-        new.version,
-        job_id,
-        new.session_expires_at,
-        new.replacements,
+        &cart_ids as &[&str],
+        &versions,
+        &job_ids,
+        &ends,
+        &replacements,
         now,
-        new.requested_by.as_str(),
+        &requested_by as &[&str],
     )
     .execute(&mut *conn)
     .await?;
-    Ok(PaymentLink {
-        cart_id: new.cart_id.to_owned(),
+    Ok(links)
+}
+
+fn pending(new: NewRequest, job_id: JobId, now: DateTime<Utc>) -> PaymentLink {
+    PaymentLink {
+        cart_id: new.cart_id,
         version: new.version,
         status: LinkStatus::Pending,
         job_id,
@@ -131,7 +179,7 @@ async fn insert(
         url: None,
         failure: None,
         updated_at: now,
-    })
+    }
 }
 
 /// Nothing will come of a pending request. If Stripe was asked before, and did

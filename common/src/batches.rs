@@ -5,8 +5,7 @@
 //! and a commit for many requests, and nobody waits for more to come. Each answer
 //! is of a statement that began after its request came.
 //!
-//! A lane keeps its connection while there is work: a pool's checks before and
-//! after each use are round trips of their own.
+//! A lane keeps its connection while there is work.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -17,11 +16,11 @@ use std::{
     time::Duration,
 };
 
-use common::db::{self, Connection, Database};
 use futures_util::FutureExt;
+use queue::Kept;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 
-use crate::error::ApiError;
+use crate::db::{self, Connection, Database};
 
 /// A lane that had nothing to do for so long gives its connection back.
 const IDLE: Duration = Duration::from_secs(2);
@@ -33,7 +32,7 @@ const PATIENCE: Duration = Duration::from_millis(20);
 const LONGEST: Duration = Duration::from_secs(15);
 
 /// Something that can be done for many at once.
-pub(crate) trait Batch: Send + Sync + 'static {
+pub trait Batch: Send + Sync + 'static {
     /// What one request asks.
     type Question: Send + Sync;
     /// What it is told.
@@ -63,6 +62,8 @@ enum Failure {
     Slow,
     #[error("answering panicked")]
     Panicked,
+    #[error("the answer to a batch was lost")]
+    Lost,
     #[error(transparent)]
     Postgres(#[from] sqlx::Error),
 }
@@ -74,7 +75,19 @@ impl Failure {
     }
 }
 
-type Answered<A> = Result<A, Arc<Failure>>;
+/// Why there is no answer to a question.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct Unanswered(Arc<Failure>);
+
+impl Unanswered {
+    /// Whether Postgres is away or hangs: the same question may be answered later.
+    pub fn is_unavailable(&self) -> bool {
+        self.0.is_away() || matches!(*self.0, Failure::Slow)
+    }
+}
+
+type Answered<A> = Result<A, Unanswered>;
 type Sender<A> = oneshot::Sender<Answered<A>>;
 type Waiting<B> = (<B as Batch>::Question, Sender<<B as Batch>::Answer>);
 
@@ -92,38 +105,35 @@ struct Shared<B: Batch> {
 
 /// Takes questions to the lanes; they end with it.
 #[derive(Debug)]
-pub(crate) struct Batches<B: Batch> {
+pub struct Batches<B: Batch> {
     waiting: mpsc::UnboundedSender<Waiting<B>>,
 }
 
 impl<B: Batch> Batches<B> {
     /// Starts the lanes on the current tokio runtime.
-    pub(crate) fn start(batch: B, database: Database) -> Self {
+    pub fn start(batch: B, database: Database) -> Self {
         let (sender, waiting) = mpsc::unbounded_channel();
         let (busy, ended) = (AtomicUsize::new(0), Notify::new());
         let shared = Arc::new(Shared { batch, database, waiting: Mutex::new(waiting), busy, ended });
         for _ in 0..B::LANES {
-            tokio::spawn(Lane { shared: shared.clone(), held: None }.run());
+            tokio::spawn(Lane { kept: Kept::new(shared.database.clone()), shared: shared.clone() }.run());
         }
         Self { waiting: sender }
     }
 
     /// Asks, and waits for the answer. What was asked is done even if nobody waits any more.
-    pub(crate) async fn ask(&self, question: B::Question) -> Result<B::Answer, ApiError> {
+    pub async fn ask(&self, question: B::Question) -> Result<B::Answer, Unanswered> {
         let (sender, answer) = oneshot::channel();
-        let gone = || ApiError::internal("the answer to a batch was lost");
-        self.waiting.send((question, sender)).map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?.map_err(|failure| match &*failure {
-            Failure::Postgres(error) if !db::is_unavailable(error) => ApiError::internal(error),
-            Failure::Panicked => ApiError::internal(&failure),
-            Failure::Postgres(_) | Failure::Slow => ApiError::unavailable(&failure),
-        })
+        let lost = || Unanswered(Arc::new(Failure::Lost));
+        self.waiting.send((question, sender)).map_err(|_| lost())?;
+        answer.await.map_err(|_| lost())?
     }
 }
 
 struct Lane<B: Batch> {
     shared: Arc<Shared<B>>,
-    held: Option<Connection>,
+    /// A pool's checks before and after each use are round trips of their own.
+    kept: Kept,
 }
 
 impl<B: Batch> Lane<B> {
@@ -138,7 +148,7 @@ impl<B: Batch> Lane<B> {
                 waiting
             };
             match tokio::time::timeout(IDLE, first).await {
-                Err(_) => self.held = None,
+                Err(_) => self.kept.release(),
                 Ok(_) if taken.is_empty() => return,
                 Ok(mut waiting) => {
                     self.gather(&mut waiting, &mut taken).await;
@@ -189,7 +199,7 @@ impl<B: Batch> Lane<B> {
             let Some(sender) = senders.next() else { return };
             match self.answers(std::slice::from_ref(question)).await {
                 Ok(mut answers) => {
-                    let answer = answers.pop().ok_or_else(|| Arc::new(Failure::Postgres(sqlx::Error::RowNotFound)));
+                    let answer = answers.pop().ok_or_else(|| Unanswered(Arc::new(Failure::Lost)));
                     let _ = sender.send(answer);
                 }
                 // The others would wait as long, one after the other.
@@ -197,7 +207,7 @@ impl<B: Batch> Lane<B> {
                     return self.refuse(std::iter::once(sender).chain(senders).collect(), failure);
                 }
                 Err(failure) => {
-                    let _ = sender.send(Err(Arc::new(failure)));
+                    let _ = sender.send(Err(Unanswered(Arc::new(failure))));
                 }
             }
         }
@@ -205,7 +215,7 @@ impl<B: Batch> Lane<B> {
 
     /// Where Postgres is away, whoever waits is told now, not after a time-out of his own.
     fn refuse(&self, senders: Vec<Sender<B::Answer>>, failure: Failure) {
-        let (away, failure) = (failure.is_away(), Arc::new(failure));
+        let (away, failure) = (failure.is_away(), Unanswered(Arc::new(failure)));
         for sender in senders {
             let _ = sender.send(Err(failure.clone()));
         }
@@ -236,18 +246,10 @@ impl<B: Batch> Lane<B> {
 
     /// Keeps the connection only if all went well.
     async fn try_answers(&mut self, questions: &[B::Question]) -> Result<Vec<B::Answer>, Failure> {
-        let mut conn = match self.held.take() {
-            Some(conn) => conn,
-            None if B::TRANSACTION => self.shared.database.begin().await?,
-            None => self.shared.database.acquire().await?,
-        };
+        let mut conn = if B::TRANSACTION { self.shared.database.begin().await? } else { self.kept.acquire().await? };
         let answering = AssertUnwindSafe(self.shared.batch.answer(&mut conn, questions)).catch_unwind();
         let answers = answering.await.map_err(|_| Failure::Panicked)??;
-        if B::TRANSACTION || self.shared.database.is_pooled() {
-            conn.commit().await?;
-        } else {
-            self.held = Some(conn);
-        }
+        self.kept.commit(conn).await?;
         Ok(answers)
     }
 }
