@@ -48,7 +48,7 @@ pub(crate) async fn run(job: ExpireCarts, state: Data<State>) -> Result<(), JobE
     let now = state.clock.now();
     let cutoff = now - TimeDelta::from_std(state.config.cart_ttl).unwrap_or(TimeDelta::MAX);
     call_for_help(&job, &state, cutoff, now).await?;
-    let expired = expiry::expire_older_than(&state.database, cutoff, now).await?;
+    let expired = expiry::expire_older_than(&state.expiry, cutoff, now).await?;
     if expired > 0 {
         tracing::info!(carts = expired, helper = job.helper, "expired carts");
     }
@@ -63,7 +63,7 @@ async fn call_for_help(
     now: DateTime<Utc>,
 ) -> Result<(), JobError> {
     let Some(helper) = job.next_helper() else { return Ok(()) };
-    let mut tx = state.database.begin().await?;
+    let mut tx = state.expiry.begin().await?;
     if expiry::is_backlog(&mut tx, cutoff, now).await? {
         queue::enqueue(&mut tx, &helper).await?;
     }

@@ -46,6 +46,8 @@ pub struct State {
     database: Database,
     /// The same, for short statements that find what they look for by a key.
     by_key: Database,
+    /// The same, for the batches of expiry.
+    expiry: Database,
     clock: Clock,
     config: Arc<WorkerConfig>,
     stripe: Stripe,
@@ -53,8 +55,11 @@ pub struct State {
     expiring: expire_carts::Expiring,
 }
 
-/// Connections for what takes longer: expiry, rollups, schedules.
-pub const CONNECTIONS: u32 = 4;
+/// Connections for what takes longer: rollups, schedules.
+pub const CONNECTIONS: u32 = 3;
+
+/// Expiry has one of its own: the same session does batch after batch with the same plans.
+const EXPIRY_CONNECTIONS: u32 = 1;
 
 /// Connections of the handlers that make and close links, who wait for Stripe
 /// without one; the queue has its own.
@@ -78,9 +83,11 @@ pub async fn run(database: Database, clock: Clock, config: WorkerConfig, stop: i
     let by_key = db::by_key(&database, connections(config.concurrency));
     let stripe = stripe(&config, by_key.clone());
     let links = Arc::new(LinkBatches::start(&by_key, &clock));
+    let expiry = db::by_key(&database, EXPIRY_CONNECTIONS);
     let state = State {
         database,
         by_key,
+        expiry,
         clock,
         config: Arc::new(config),
         stripe,

@@ -12,7 +12,7 @@ use common::{
 use queue::RateLimit;
 use uuid::Uuid;
 
-use crate::{CONNECTIONS, WorkerConfig, connections, stripe::Stripe, stripe_error::StripeError};
+use crate::{CONNECTIONS, EXPIRY_CONNECTIONS, WorkerConfig, connections, stripe::Stripe, stripe_error::StripeError};
 
 /// How long each look may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -94,7 +94,10 @@ pub async fn examine(env: &Env, config: &WorkerConfig, clock: &Clock) -> Result<
             findings.push(finding);
             findings.push(look("migrations", migrations(&careful)).await);
             findings.push(look("clock", skew(&careful, clock)).await);
-            findings.push(look("connections", room(&careful, CONNECTIONS + connections(config.concurrency))).await);
+            findings.push(
+                look("connections", room(&careful, CONNECTIONS + EXPIRY_CONNECTIONS + connections(config.concurrency)))
+                    .await,
+            );
             findings.push(listening(&careful, &configured, &listen).await);
             findings.push(look("schedules", overdue(&careful)).await);
             findings.push(look("queues", waiting(&careful)).await);
