@@ -53,15 +53,6 @@ pub(crate) enum RecoveryTime {
     Keep,
 }
 
-impl From<RecoveryTime> for RequestedBy {
-    fn from(recovery: RecoveryTime) -> Self {
-        match recovery {
-            RecoveryTime::Extend => Self::Api,
-            RecoveryTime::Keep => Self::Shopper,
-        }
-    }
-}
-
 /// What was asked for, or was there.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
@@ -233,7 +224,10 @@ async fn make(
         let Some(recovery) = recovery.get(id).filter(|recovery| recovery.expires_at > now) else { continue };
         // A session should not outlive the link that leads to it, as far as Stripe's bounds allow.
         let session_expires_at = recovery.expires_at.clamp(now + SHORTEST_SESSION, now + LONGEST_SESSION);
-        let requested_by = question.recovery.into();
+        let requested_by = match question.recovery {
+            RecoveryTime::Extend => RequestedBy::Api,
+            RecoveryTime::Keep => RequestedBy::Shopper,
+        };
         match latest.get(id) {
             Some(pending) if pending.status == LinkStatus::Pending => {
                 if !made.contains_key(id) {

@@ -23,7 +23,7 @@ pub async fn expire_older_than(database: &Database, cutoff: DateTime<Utc>, now: 
         // Once more from the start, for carts that were locked or spared when
         // the last pass came by; what nobody could expire waits for the next slot.
         if of_pass == 0 {
-            timeline::note_not_expired(database, cutoff, now).await?;
+            note_spared(database, cutoff, now).await?;
             return Ok(expired);
         }
     }
@@ -65,6 +65,19 @@ async fn walk_by_age(tx: &mut Connection) -> sqlx::Result<()> {
     .fetch_all(tx)
     .await?;
     Ok(())
+}
+
+/// What is due and did not expire is told why. Hardly anything else is due any more.
+async fn note_spared(database: &Database, cutoff: DateTime<Utc>, now: DateTime<Utc>) -> sqlx::Result<()> {
+    loop {
+        let mut tx = database.begin().await?;
+        walk_by_age(&mut tx).await?;
+        let more = timeline::note_not_expired(&mut tx, cutoff, now).await?;
+        tx.commit().await?;
+        if !more {
+            return Ok(());
+        }
+    }
 }
 
 /// From the oldest cart to `cutoff` once.

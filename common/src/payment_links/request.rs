@@ -47,8 +47,8 @@ pub async fn request(
     }
     let version = newest.map_or(1, |link| link.version + 1);
     let trace = queue::telemetry::current_context();
-    let new =
-        NewRequest { cart_id: cart_id.to_string(), version, replacements: 0, session_expires_at, requested_by, trace };
+    let cart_id = cart_id.to_string();
+    let new = NewRequest { cart_id, version, replacements: 0, session_expires_at, requested_by, trace };
     insert_one(conn, new, Duration::ZERO, now).await
 }
 

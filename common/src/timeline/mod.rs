@@ -17,8 +17,8 @@ use sqlx::types::Json;
 
 use crate::{carts::CartId, db::Connection};
 
-pub(crate) use notes::note_not_recovered;
-pub use notes::{Opening, note_not_expired, note_opening};
+pub use notes::{Opening, note_opening};
+pub(crate) use notes::{note_not_expired, note_not_recovered};
 
 /// What can happen to a cart. New kinds may be added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

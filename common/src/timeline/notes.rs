@@ -2,10 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::{
-    carts::CartId,
-    db::{Connection, Database},
-};
+use crate::{carts::CartId, db::Connection};
 
 /// What a shopper found who followed the recovery link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,47 +68,42 @@ pub async fn note_opening(
     Ok(())
 }
 
-/// Carts of before `cutoff` that did not expire, and why: said once a cart.
-/// Call it when everything else has expired, so that there is little to look at.
-pub async fn note_not_expired(database: &Database, cutoff: DateTime<Utc>, now: DateTime<Utc>) -> sqlx::Result<()> {
+/// Some of the carts of before `cutoff` that did not expire, oldest first, and
+/// why: said once a cart. `true`: there may be more of them.
+pub(crate) async fn note_not_expired(
+    conn: &mut Connection,
+    cutoff: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
     const BATCH: i64 = 500;
-    loop {
-        let mut conn = database.acquire().await?;
-        // Oldest first and no more than some: so the planner goes by the index
-        // of what is to expire, which is all but empty now. A cart that is being
-        // deleted is passed over: nothing is to come after its end.
-        let noted = sqlx::query!(
-            r#"
-            insert into cart_events (cart_id, at, kind, why, details)
-            select id, $2::timestamptz, 'not_expired',
-                   case when paying then 'payment_under_way' else 'recovery_link_good' end,
-                   case when not paying then jsonb_build_object('until', cart_event_time(good_until)) end
-            from (
-                select id, exists (select from payment_links where cart_id = carts.id and status = 'processing') as paying,
-                       (select expires_at from recovery_links where cart_id = carts.id and expires_at > $2) as good_until
-                from carts
-                where status = 'abandoned' and abandoned_at < $1
-                  and (exists (select from recovery_links where cart_id = carts.id and expires_at > $2)
-                       or exists (select from payment_links where cart_id = carts.id and status = 'processing'))
-                  and not exists (select from cart_events where cart_id = carts.id and kind = 'not_expired')
-                order by abandoned_at
-                limit $3
-                for key share skip locked
-            ) due
-            on conflict do nothing
-            "#,
-            cutoff,
-            now,
-            BATCH,
-        )
-        .execute(&mut conn)
-        .await?
-        .rows_affected();
-        conn.commit().await?;
-        if i64::try_from(noted).unwrap_or(BATCH) < BATCH {
-            return Ok(());
-        }
-    }
+    // A cart that is being deleted is passed over: nothing is to come after its end.
+    let noted = sqlx::query!(
+        r#"
+        insert into cart_events (cart_id, at, kind, why, details)
+        select id, $2::timestamptz, 'not_expired',
+               case when paying then 'payment_under_way' else 'recovery_link_good' end,
+               case when not paying then jsonb_build_object('until', cart_event_time(good_until)) end
+        from (
+            select id, exists (select from payment_links where cart_id = carts.id and status = 'processing') as paying,
+                   (select expires_at from recovery_links where cart_id = carts.id and expires_at > $2) as good_until
+            from carts
+            where status = 'abandoned' and abandoned_at < $1
+              and (exists (select from recovery_links where cart_id = carts.id and expires_at > $2)
+                   or exists (select from payment_links where cart_id = carts.id and status = 'processing'))
+              and not exists (select from cart_events where cart_id = carts.id and kind = 'not_expired')
+            order by abandoned_at
+            limit $3
+            for key share skip locked
+        ) due
+        on conflict do nothing
+        "#,
+        cutoff,
+        now,
+        BATCH,
+    )
+    .execute(conn)
+    .await?;
+    Ok(noted.rows_affected() >= BATCH.unsigned_abs())
 }
 
 /// Money came for carts that were recovered before: each with its link.
