@@ -112,7 +112,7 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<R
     body.map(Rendered)
 }
 
-async fn change(
+pub(crate) async fn change(
     State(state): State<AppState>,
     CartPath(id): CartPath,
     JsonBody(body): JsonBody,
@@ -173,7 +173,7 @@ struct Deleted {
     deleted: bool,
 }
 
-async fn delete(State(state): State<AppState>, CartPath(id): CartPath) -> Result<Response, ApiError> {
+pub(crate) async fn delete(State(state): State<AppState>, CartPath(id): CartPath) -> Result<Response, ApiError> {
     let mut tx = state.by_key.begin().await?;
     if !carts::delete(&mut tx, &id, state.clock.now()).await? {
         return Err(ApiError::cart_not_found());

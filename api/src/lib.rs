@@ -1,5 +1,5 @@
 //! The HTTP side: stores carts, asks for payment links, takes Stripe's
-//! webhooks, answers analytics. It holds no key to money and never calls Stripe.
+//! webhooks, answers analytics, and shows its operator all of it. It holds no key to money and never calls Stripe.
 
 mod analytics;
 mod auth;
@@ -13,6 +13,7 @@ mod cart_import_reader;
 mod cart_lines;
 mod carts;
 pub mod config;
+mod dashboard;
 mod error;
 mod health;
 mod jobs;
@@ -24,6 +25,7 @@ mod payment_links;
 mod query;
 mod queues;
 mod rate_limit;
+mod refused_webhooks;
 mod request_log;
 mod schedules;
 mod webhooks;
@@ -43,8 +45,8 @@ pub use link_wait::LinkNews;
 pub use metrics::serve as serve_metrics;
 
 use crate::{
-    auth::ApiKeys, batches::Batches, cart_batches::CartBatches, error::ApiError, rate_limit::RateLimiter,
-    webhooks::ApplyEvents,
+    auth::ApiKeys, batches::Batches, cart_batches::CartBatches, dashboard::Dashboard, error::ApiError,
+    rate_limit::RateLimiter, refused_webhooks::RefusedWebhooks, webhooks::ApplyEvents,
 };
 
 /// The most a body may hold.
@@ -67,6 +69,8 @@ pub struct AppState {
     news: LinkNews,
     carts: Arc<CartBatches>,
     events: Arc<Batches<ApplyEvents>>,
+    refused_webhooks: RefusedWebhooks,
+    dashboard: Arc<Dashboard>,
 }
 
 impl AppState {
@@ -77,7 +81,23 @@ impl AppState {
         let lanes = db::by_key(&database, CONNECTIONS_OF_LANES);
         let carts = Arc::new(CartBatches::start(&lanes, &clock));
         let events = Arc::new(Batches::start(ApplyEvents { clock: clock.clone() }, lanes));
-        Self { database, by_key, clock, config: Arc::new(config), keys, news, carts, events }
+        let refused_webhooks = RefusedWebhooks::new(database.clone());
+        let dashboard = Arc::new(Dashboard::new(&config, database.clone(), news.clone()));
+        let config = Arc::new(config);
+        Self { database, by_key, clock, config, keys, news, carts, events, refused_webhooks, dashboard }
+    }
+
+    /// Resolves as `stop` does, and lets go of the pages that are told of changes:
+    /// their connections end only when we do.
+    pub fn stopping(
+        &self,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let dashboard = self.dashboard.clone();
+        async move {
+            stop.await;
+            dashboard.stop();
+        }
     }
 }
 
@@ -99,11 +119,13 @@ pub fn router(state: AppState) -> Router {
     let limited = Router::new()
         .nest("/api", behind_key)
         .merge(pay_page::router().method_not_allowed_fallback(method_not_allowed))
-        .layer(middleware::from_fn_with_state(limiter, rate_limit::limit));
+        .layer(middleware::from_fn_with_state(limiter.clone(), rate_limit::limit));
+    let dashboard = dashboard::router(limiter).method_not_allowed_fallback(method_not_allowed);
     let open = webhooks::router().merge(health::router()).method_not_allowed_fallback(method_not_allowed);
     Router::new()
         .merge(limited)
         .merge(open)
+        .merge(dashboard)
         .fallback(|| async { ApiError::not_found("No such route") })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(CatchPanicLayer::custom(error::answer_panic))
