@@ -83,8 +83,8 @@ async fn run(mut env: Env, folder: &Path) -> Result<()> {
     let timeout = api.shutdown_timeout;
     let state = AppState::new(database.clone(), clock.clone(), api, news);
     let working = worker::run(database.clone(), clock, worker, until_stopped(stopped.clone()));
-    let stop = state.stopping(until_stopped(stopped));
-    let serving = api::serve(listener, api::router(state), stop, timeout);
+    let serving_stops = state.stopping(until_stopped(stopped));
+    let serving = api::serve(listener, api::router(state), serving_stops, timeout);
     let (served, (), ()) = tokio::join!(serving, working, async {
         let _ = stop.await;
         let _ = stopping.send(true);
