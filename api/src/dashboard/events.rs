@@ -40,7 +40,7 @@ async fn show(State(state): State<AppState>, headers: HeaderMap) -> Result<Respo
         }
     };
     let events = changes(state.dashboard.watch.begin()).take_until(Box::pin(over));
-    let hello = stream::once(async { Ok(Event::default().event("hello").data("").retry(RETRY)) });
+    let hello = stream::once(async { Ok(Event::default().event("hello").data("watching").retry(RETRY)) });
     let mut response = Sse::new(hello.chain(events)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
     // A proxy that collects answers would keep them back.
     response.headers_mut().insert("x-accel-buffering", axum::http::HeaderValue::from_static("no"));
