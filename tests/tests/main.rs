@@ -5,6 +5,7 @@ mod cart_export;
 mod cart_import;
 mod cart_uploads;
 mod carts;
+mod dashboard;
 mod doctor;
 mod errors;
 mod expiry;

@@ -68,8 +68,11 @@ fn period_choice(period: Period, chosen: Option<&str>) -> Markup {
                     li { a href={ "/?period=" (value) } aria-current=[(chosen == Some(value)).then_some("true")] { (name) } }
                 }
             } }
-            details #range .menu open[chosen.is_none()] {
-                summary.button { "Range" }
+            details #range .menu {
+                summary class=(if chosen.is_none() { "button chosen" } else { "button" }) {
+                    @if chosen.is_none() { (period.first.format("%-d %b %Y")) " – " (period.last.format("%-d %b %Y")) }
+                    @else { "Range" }
+                }
                 form.panel method="get" action="/" {
                     label { "From" input type="date" name="startDate" value=(period.first) required; }
                     label { "To" input type="date" name="endDate" value=(period.last) required; }
@@ -81,7 +84,7 @@ fn period_choice(period: Period, chosen: Option<&str>) -> Markup {
 }
 
 fn figures(now: &Summary, before: Option<&Summary>, currency: Currency, period: Period) -> Markup {
-    let share = |part: i64, whole: i64| (whole != 0).then(|| Rate::percent(part - whole, whole));
+    let share = |now: i64, was: i64| (was != 0 || now == 0).then(|| Rate::percent(now - was, was));
     let change = |of: fn(&Summary) -> i64| before.and_then(|before| share(of(now), of(before)));
     let points = before.map(|before| now.recovery_rate - before.recovery_rate);
     let was = |of: &dyn Fn(&Summary) -> Markup| before.map(of);

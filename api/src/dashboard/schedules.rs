@@ -24,7 +24,7 @@ async fn show(State(state): State<AppState>, operator: Operator) -> Result<Respo
             @else { div.scroll tabindex="0" role="region" aria-label="Schedules" { table {
                 caption.visually-hidden { "Schedules with their last and next slots" }
                 thead { tr {
-                    th scope="col" { "Schedule" } th scope="col" { "State" } th scope="col" { "Last slot" }
+                    th scope="col" { "Schedule" } th scope="col" { "State" } th.wide-only scope="col" { "Last slot" }
                     th scope="col" { "Next slot" } th.wide-only scope="col" { "After an outage" }
                 } }
                 tbody { @for schedule in &schedules { (row(schedule)) } }
@@ -49,7 +49,7 @@ fn row(schedule: &ScheduleStatus) -> Markup {
                 } @else if schedule.paused { span.badge.paused { "Paused" } }
                 @else { span.badge.active { "On time" } }
             }
-            td { (format::maybe_instant(schedule.last_slot)) }
+            td.wide-only { (format::maybe_instant(schedule.last_slot)) }
             td { (format::maybe_instant(schedule.next_slot)) }
             td.wide-only { @if schedule.catch_up == "all" { "every slot runs" } @else { "one run for all" } }
         }

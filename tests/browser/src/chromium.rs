@@ -59,6 +59,7 @@ impl Chromium {
         if nix::unistd::geteuid().is_root() {
             command.arg("--no-sandbox"); // Chromium refuses its own as root
         }
+        command.env("FONTCONFIG_FILE", concat!(env!("CARGO_MANIFEST_DIR"), "/fonts.conf"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut process = command.spawn().expect("Chromium starts");
         let mut lines = BufReader::new(process.stderr.take().expect("it is piped")).lines();

@@ -261,7 +261,7 @@ impl Drop for Tab {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-            eprintln!("complaints: {:#?}\nlast requests: {:#?}", notes.complaints, notes.requests.iter().rev().take(8));
+            eprintln!("complaints: {:#?}\nlast requests: {:#?}", notes.complaints, notes.requests.iter().rev().take(8).collect::<Vec<_>>());
         }
     }
 }
