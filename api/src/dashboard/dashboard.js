@@ -87,9 +87,9 @@ async function refresh() {
   loading = false;
 }
 
-if (main && main.dataset.live) {
+let lost = false;
+function watch() {
   const events = new EventSource("/events");
-  let lost = false;
   events.addEventListener("changed", ({ data }) => {
     if (data === "everything" || main.dataset.live.split(" ").includes(data)) refresh();
   });
@@ -99,5 +99,12 @@ if (main && main.dataset.live) {
     lost = false;
     document.documentElement.dataset.watching = "yes";
   });
+  // A page that is only kept for going back must not keep one of the few connections to a host.
+  addEventListener("pagehide", () => { events.close(); lost = true; }, { once: true });
+}
+
+if (main && main.dataset.live) {
+  watch();
+  addEventListener("pageshow", ({ persisted }) => { if (persisted) watch(); });
   document.addEventListener("visibilitychange", () => { if (!document.hidden && wanted) refresh(); });
 }

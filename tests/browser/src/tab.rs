@@ -1,6 +1,9 @@
 //! One tab: what somebody does in it, and what goes wrong meanwhile.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use base64::Engine;
 use serde::de::DeserializeOwned;
@@ -10,6 +13,8 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::devtools::{Devtools, Event};
 
+/// So long a page may take; the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(30);
 const AXE: &str = include_str!("../axe-core/axe.min.js");
 
 /// How a page is looked at.
@@ -106,7 +111,15 @@ impl Tab {
 
     /// Waits until a script finds it true.
     pub async fn finds(&self, script: &str) {
-        eventually(script, async || self.try_ask(script).await == Ok(json!(true))).await;
+        let found = async {
+            while self.try_ask(script).await != Ok(json!(true)) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, found).await.is_err() {
+            let page = self.try_ask("location.href + '\\n' + document.body.innerText").await;
+            panic!("within {PATIENCE:?} it should have come true that {script}; the page is {page:#?}");
+        }
     }
 
     /// What a script, or its promise, answers.
@@ -261,7 +274,11 @@ impl Drop for Tab {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-            eprintln!("complaints: {:#?}\nlast requests: {:#?}", notes.complaints, notes.requests.iter().rev().take(8).collect::<Vec<_>>());
+            eprintln!(
+                "complaints: {:#?}\nlast requests: {:#?}",
+                notes.complaints,
+                notes.requests.iter().rev().take(8).collect::<Vec<_>>()
+            );
         }
     }
 }
