@@ -34,7 +34,7 @@ async fn show(State(state): State<AppState>, parameters: Parameters) -> Result<D
 }
 
 /// The days asked for, both included.
-fn range(parameters: &Parameters, today: NaiveDate) -> Result<(NaiveDate, NaiveDate), ApiError> {
+pub(crate) fn range(parameters: &Parameters, today: NaiveDate) -> Result<(NaiveDate, NaiveDate), ApiError> {
     let takes = "a date such as 2024-01-15 or an instant such as 2024-01-15T10:30:00Z";
     let start = parameters.parse("startDate", takes, parse_day)?;
     let end = parameters.parse("endDate", takes, parse_day)?;

@@ -116,7 +116,7 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<R
     Ok(Rendered(body?))
 }
 
-async fn change(
+pub(crate) async fn change(
     State(state): State<AppState>,
     CartPath(id): CartPath,
     JsonBody(body): JsonBody,
@@ -177,7 +177,7 @@ struct Deleted {
     deleted: bool,
 }
 
-async fn delete(State(state): State<AppState>, CartPath(id): CartPath) -> Result<Response, ApiError> {
+pub(crate) async fn delete(State(state): State<AppState>, CartPath(id): CartPath) -> Result<Response, ApiError> {
     let mut tx = state.by_key.begin().await?;
     if !carts::delete(&mut tx, &id, state.clock.now()).await? {
         return Err(ApiError::cart_not_found());

@@ -33,7 +33,7 @@ pub(crate) fn router() -> Router<AppState> {
 }
 
 /// The job that a path names. What can't be one is not found.
-struct JobPath(Uuid);
+pub(crate) struct JobPath(pub(crate) Uuid);
 
 impl<S: Send + Sync> FromRequestParts<S> for JobPath {
     type Rejection = ApiError;
@@ -44,7 +44,7 @@ impl<S: Send + Sync> FromRequestParts<S> for JobPath {
     }
 }
 
-fn job_not_found() -> ApiError {
+pub(crate) fn job_not_found() -> ApiError {
     ApiError::not_found("Job not found")
 }
 
@@ -83,14 +83,14 @@ async fn show(State(state): State<AppState>, JobPath(id): JobPath) -> Result<Dat
     Ok(Data(JobDetail { job, history }))
 }
 
-async fn retry(State(state): State<AppState>, JobPath(id): JobPath) -> Result<Data<JobSummary>, ApiError> {
+pub(crate) async fn retry(State(state): State<AppState>, JobPath(id): JobPath) -> Result<Data<JobSummary>, ApiError> {
     let mut tx = state.database.begin().await?;
     let job = pulled(operations::retry(&mut tx, id).await?, "only a dead one can be retried")?;
     tx.commit().await?;
     Ok(Data(job))
 }
 
-async fn cancel(State(state): State<AppState>, JobPath(id): JobPath) -> Result<Data<JobSummary>, ApiError> {
+pub(crate) async fn cancel(State(state): State<AppState>, JobPath(id): JobPath) -> Result<Data<JobSummary>, ApiError> {
     let mut tx = state.database.begin().await?;
     let job = pulled(operations::cancel(&mut tx, id).await?, "only an unfinished one can be cancelled")?;
     tx.commit().await?;

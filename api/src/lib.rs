@@ -1,5 +1,5 @@
 //! The HTTP side: stores carts, asks for payment links, takes Stripe's
-//! webhooks, answers analytics. It holds no key to money and never calls Stripe.
+//! webhooks, answers analytics, and shows its operator all of it. It holds no key to money and never calls Stripe.
 
 mod analytics;
 mod auth;
@@ -12,6 +12,7 @@ mod cart_import_reader;
 mod cart_lines;
 mod carts;
 pub mod config;
+mod dashboard;
 mod error;
 mod health;
 mod jobs;
@@ -24,6 +25,7 @@ mod payment_links;
 mod query;
 mod queues;
 mod rate_limit;
+mod refused_webhooks;
 mod request_log;
 mod schedules;
 mod timeline;
@@ -45,8 +47,8 @@ pub use link_wait::LinkNews;
 pub use metrics::serve as serve_metrics;
 
 use crate::{
-    auth::ApiKeys, cart_batches::CartBatches, error::ApiError, link_requests::LinkBatches, rate_limit::RateLimiter,
-    webhooks::ApplyEvents,
+    auth::ApiKeys, cart_batches::CartBatches, dashboard::Dashboard, error::ApiError, link_requests::LinkBatches,
+    rate_limit::RateLimiter, refused_webhooks::RefusedWebhooks, webhooks::ApplyEvents,
 };
 
 /// The most a body may hold.
@@ -70,6 +72,8 @@ pub struct AppState {
     carts: Arc<CartBatches>,
     links: Arc<LinkBatches>,
     events: Arc<Batches<ApplyEvents>>,
+    refused_webhooks: RefusedWebhooks,
+    dashboard: Arc<Dashboard>,
 }
 
 impl AppState {
@@ -81,7 +85,23 @@ impl AppState {
         let carts = Arc::new(CartBatches::start(&lanes, &database, &clock));
         let links = Arc::new(LinkBatches::start(&lanes, &clock, config.payment_link_ttl));
         let events = Arc::new(Batches::start(ApplyEvents { clock: clock.clone() }, lanes));
-        Self { database, by_key, clock, config: Arc::new(config), keys, news, carts, links, events }
+        let refused_webhooks = RefusedWebhooks::new(database.clone());
+        let dashboard = Arc::new(Dashboard::new(&config, database.clone(), news.clone()));
+        let config = Arc::new(config);
+        Self { database, by_key, clock, config, keys, news, carts, links, events, refused_webhooks, dashboard }
+    }
+
+    /// Resolves as `stop` does, and lets go of the pages that are told of changes:
+    /// their connections end only when we do.
+    pub fn stopping(
+        &self,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let dashboard = self.dashboard.clone();
+        async move {
+            stop.await;
+            dashboard.stop();
+        }
     }
 }
 
@@ -104,11 +124,13 @@ pub fn router(state: AppState) -> Router {
     let limited = Router::new()
         .nest("/api", behind_key)
         .merge(pay_page::router().method_not_allowed_fallback(method_not_allowed))
-        .layer(middleware::from_fn_with_state(limiter, rate_limit::limit));
+        .layer(middleware::from_fn_with_state(limiter.clone(), rate_limit::limit));
+    let dashboard = dashboard::router(limiter).method_not_allowed_fallback(method_not_allowed);
     let open = webhooks::router().merge(health::router()).method_not_allowed_fallback(method_not_allowed);
     Router::new()
         .merge(limited)
         .merge(open)
+        .merge(dashboard)
         .fallback(|| async { ApiError::not_found("No such route") })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(CatchPanicLayer::custom(error::answer_panic))

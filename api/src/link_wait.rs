@@ -50,6 +50,11 @@ impl LinkNews {
         }
         Self { sender, listening }
     }
+
+    /// The carts whose links change from now on; none where there is no LISTEN.
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<String> {
+        self.sender.subscribe()
+    }
 }
 
 async fn forward(

@@ -59,12 +59,12 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let news = LinkNews::start(database.clone());
     let timeout = config.shutdown_timeout;
     tracing::info!(address = %listener.local_addr()?, "api is listening");
-    let router = api::router(AppState::new(database.clone(), Clock::system(), config, news));
+    let state = AppState::new(database.clone(), Clock::system(), config, news);
     let mut stopped = stopped;
-    let stop = async move {
+    let stop = state.stopping(async move {
         let _ = stopped.wait_for(|stopped| *stopped).await;
-    };
-    api::serve(listener, router, stop, timeout).await?;
+    });
+    api::serve(listener, api::router(state), stop, timeout).await?;
     traces.end().await;
     database.close().await;
     Ok(())

@@ -64,7 +64,11 @@ struct Failed {
     reason: String,
 }
 
-async fn ask(State(state): State<AppState>, CartPath(id): CartPath, headers: HeaderMap) -> Result<Response, ApiError> {
+pub(crate) async fn ask(
+    State(state): State<AppState>,
+    CartPath(id): CartPath,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let wait = wait_wanted(&headers, state.config.payment_link_wait);
     let news = LinkWait::begin(&state.news);
     let asked = link_requests::request(&state, &id, RecoveryTime::Extend).await?;

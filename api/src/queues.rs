@@ -23,7 +23,7 @@ pub(crate) fn router() -> Router<AppState> {
 }
 
 /// The queue that a path names.
-struct QueuePath(&'static str);
+pub(crate) struct QueuePath(&'static str);
 
 impl<S: Send + Sync> FromRequestParts<S> for QueuePath {
     type Rejection = ApiError;
@@ -45,7 +45,10 @@ async fn list(State(state): State<AppState>) -> Result<Data<QueueList>, ApiError
     Ok(Data(QueueList { queues }))
 }
 
-async fn pause(State(state): State<AppState>, QueuePath(name): QueuePath) -> Result<Data<QueueSummary>, ApiError> {
+pub(crate) async fn pause(
+    State(state): State<AppState>,
+    QueuePath(name): QueuePath,
+) -> Result<Data<QueueSummary>, ApiError> {
     let mut tx = state.database.begin().await?;
     operations::pause(&mut tx, name).await?;
     let queue = summary(&mut tx, name).await?;
@@ -53,7 +56,10 @@ async fn pause(State(state): State<AppState>, QueuePath(name): QueuePath) -> Res
     Ok(Data(queue))
 }
 
-async fn resume(State(state): State<AppState>, QueuePath(name): QueuePath) -> Result<Data<QueueSummary>, ApiError> {
+pub(crate) async fn resume(
+    State(state): State<AppState>,
+    QueuePath(name): QueuePath,
+) -> Result<Data<QueueSummary>, ApiError> {
     let mut tx = state.database.begin().await?;
     operations::resume(&mut tx, name).await?;
     let queue = summary(&mut tx, name).await?;

@@ -61,7 +61,8 @@ async fn receive(State(state): State<AppState>, request: Request) -> Result<Data
     let headers = request.headers().clone();
     let body = body::read(request, &state).await?;
     let now = state.clock.now();
-    let payload = verified(&body, &headers, &state.config.webhook_secrets, now)?;
+    let payload = verified(&body, &headers, &state.config.webhook_secrets, now)
+        .inspect_err(|_| state.refused_webhooks.note(now))?;
     let event = read_event(payload, now)?;
     let (id, kind) = (event.id.clone(), event.kind.clone());
     let effect = state.events.ask(event).await?;

@@ -43,7 +43,7 @@ pub struct Summary {
 }
 
 /// Percent with one decimal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate(Decimal);
 
 impl Rate {
@@ -55,6 +55,21 @@ impl Rate {
         let mut rate = percent.round_dp_with_strategy(1, MidpointAwayFromZero);
         rate.rescale(1);
         Self(rate)
+    }
+}
+
+/// In percentage points.
+impl std::ops::Sub for Rate {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self(self.0 - other.0)
+    }
+}
+
+impl std::fmt::Display for Rate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
     }
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     database::Connection,
     enqueue::CHANNEL,
-    inspect::{self, JobState, JobSummary},
+    inspect::{self, JobFilter, JobState, JobSummary},
     job::JobId,
 };
 
@@ -165,6 +165,52 @@ async fn retry_batch(conn: &mut Connection, batch: &[JobId]) -> sqlx::Result<usi
             other => return Ok(usize::try_from(other?.rows_affected()).unwrap_or(usize::MAX)),
         }
     }
+}
+
+/// What cancelling many did, or would do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CancelledMany {
+    /// Unfinished jobs that the filter fits.
+    pub matched: i64,
+    /// Those that are dead now; none in a dry run.
+    pub cancelled: i64,
+}
+
+/// Cancels all unfinished jobs that `filter` fits, as [`cancel`] does one; in a dry run it only
+/// counts them, up to [`inspect::COUNT_LIMIT`]. A filter for a state that is finished fits none.
+pub async fn cancel_many(conn: &mut Connection, filter: &JobFilter, dry_run: bool) -> sqlx::Result<CancelledMany> {
+    let unfinished = [JobState::Scheduled, JobState::Ready, JobState::Retrying, JobState::Running];
+    let states: Vec<JobState> =
+        unfinished.into_iter().filter(|state| filter.state.is_none_or(|s| s == *state)).collect();
+    if dry_run {
+        let mut matched = 0;
+        for state in states {
+            matched += inspect::count(conn, &JobFilter { queue: filter.queue.clone(), state: Some(state) }).await?;
+        }
+        return Ok(CancelledMany { matched, cancelled: 0 });
+    }
+    let states: Vec<&str> = states.into_iter().map(JobState::as_str).collect();
+    let cancelled = sqlx::query!(
+        r#"
+        update jobs
+        set state = 'dead', finished_at = now(), lease_token = null, lease_until = null, last_error = $3,
+            attempt_log = case when state = 'running' then attempt_log || jsonb_build_object(
+                'attempt', attempts, 'startedAt', started_at, 'endedAt', now(), 'worker', worker, 'error', $3::text)
+                else attempt_log end
+        where state in ('pending', 'running') and ($1::text is null or queue = $1)
+          and case when state = 'running' then 'running' when run_at <= now() then 'ready'
+                   when attempts > 0 then 'retrying' else 'scheduled' end = any ($2)
+        "#,
+        filter.queue,
+        &states as &[&str],
+        CANCELLED,
+    )
+    .execute(conn)
+    .await?
+    .rows_affected();
+    let cancelled = i64::try_from(cancelled).unwrap_or(i64::MAX);
+    Ok(CancelledMany { matched: cancelled, cancelled })
 }
 
 /// From now on no worker takes a job of this queue; what runs goes on.

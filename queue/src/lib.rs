@@ -28,7 +28,7 @@
 //!     backoff and says so.
 //! 11. **A pooler may stand in between** (`database.rs`): PgBouncer in transaction
 //!     mode takes LISTEN and named statements away, and neither is needed.
-//! 12. **It can be watched** (`telemetry.rs`, `standing.rs`): outcomes and durations are counted by the
+//! 12. **It can be watched** (`telemetry.rs`, `standing.rs`, `presence.rs`, `pulse.rs`): outcomes and durations are counted by the
 //!     `metrics` facade, gauges are read without counting what is big, and `trace_context` carries a
 //!     trace from who asks for a job to its attempts.
 //!
@@ -59,6 +59,8 @@ mod inspect;
 mod job;
 mod lease;
 mod levers;
+mod presence;
+mod pulse;
 mod rate;
 mod retention;
 mod run;
@@ -76,7 +78,11 @@ pub use inspect::{
     COUNT_LIMIT, JobFilter, JobState, JobSummary, QueueSummary, UnknownState, count, find, history, list, queues,
 };
 pub use job::{Attempt, Backoff, Job, JobId};
-pub use levers::{DeadFilter, Pulled, RetriedMany, cancel, pause, resume, retry, retry_dead};
+pub use levers::{
+    CancelledMany, DeadFilter, Pulled, RetriedMany, cancel, cancel_many, pause, resume, retry, retry_dead,
+};
+pub use presence::{WorkerStatus, workers};
+pub use pulse::pulse;
 pub use rate::{NoTurn, RateLimit};
 pub use retention::Retention;
 pub use run::{JobLayer, JobService};

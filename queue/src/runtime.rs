@@ -25,7 +25,7 @@ use crate::{
     fetch::{self, Fetched},
     job::{Job, JobId},
     lease::{self, Lease},
-    retention,
+    presence, retention,
     retention::Retention,
     wake,
 };
@@ -99,6 +99,7 @@ impl Runtime {
         tasks.spawn(lease::renew(shared.clone()));
         tasks.spawn(lease::reap(shared.clone()));
         tasks.spawn(retention::run(shared.clone()));
+        tasks.spawn(presence::run(shared.clone()));
         if shared.database.listens() {
             tasks.spawn(wake::listen(shared.clone()));
         }

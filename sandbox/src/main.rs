@@ -81,9 +81,10 @@ async fn run(mut env: Env, folder: &Path) -> Result<()> {
     let clock = Clock::system();
     let news = LinkNews::start(database.clone());
     let timeout = api.shutdown_timeout;
-    let router = api::router(AppState::new(database.clone(), clock.clone(), api, news));
+    let state = AppState::new(database.clone(), clock.clone(), api, news);
     let working = worker::run(database.clone(), clock, worker, until_stopped(stopped.clone()));
-    let serving = api::serve(listener, router, until_stopped(stopped), timeout);
+    let serving_stops = state.stopping(until_stopped(stopped));
+    let serving = api::serve(listener, api::router(state), serving_stops, timeout);
     let (served, (), ()) = tokio::join!(serving, working, async {
         let _ = stop.await;
         let _ = stopping.send(true);
@@ -168,6 +169,7 @@ fn say_where_everything_is(env: &Env, api: &ApiConfig, stand_in: Option<&StandIn
         r#"
 Quick Checkout Tracker is running.
 
+  Dashboard  {url}/   (sign in with the API key)
   API        {url}/api
   API key    {key}
   Postgres   {database}

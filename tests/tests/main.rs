@@ -6,6 +6,7 @@ mod cart_import;
 mod cart_search;
 mod cart_uploads;
 mod carts;
+mod dashboard;
 mod doctor;
 mod errors;
 mod expiry;

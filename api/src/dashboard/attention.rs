@@ -1,0 +1,97 @@
+//! What an operator should look at, and nothing where all is well.
+
+use chrono::{DateTime, Days, Utc};
+use common::{
+    db::Connection,
+    jobs::QUEUES,
+    operations::{self, DEAD_LIMIT},
+    refused_webhooks,
+};
+use maud::{Markup, html};
+
+use super::format;
+
+/// So long a job may wait before it is worth a word.
+const LONG_WAIT_SECONDS: f64 = 60.0;
+/// Refused webhooks are told of for so many days.
+const WEBHOOK_DAYS: u64 = 7;
+
+/// One thing.
+#[derive(Debug)]
+pub(crate) struct Concern {
+    /// In a few words.
+    what: String,
+    /// What it means, or what to do.
+    advice: String,
+    /// Where more is said.
+    path: Option<String>,
+}
+
+/// Everything, the worst first. None of it counts what is big.
+pub(crate) async fn concerns(conn: &mut Connection, now: DateTime<Utc>) -> sqlx::Result<Vec<Concern>> {
+    let mut concerns = Vec::new();
+    let mut add = |what: String, advice: &str, path: Option<String>| {
+        concerns.push(Concern { what, advice: advice.to_owned(), path });
+    };
+    let standings = operations::standings(conn, &QUEUES).await?;
+    let workers = operations::workers(conn).await?;
+    if workers.is_empty() {
+        add("No worker is running".to_owned(), "Jobs wait until one is started.", Some("/queues".to_owned()));
+    }
+    for standing in &standings {
+        let dead = i64::from(standing.dead);
+        if dead > 0 {
+            let more = if dead >= DEAD_LIMIT { " or more" } else { "" };
+            let jobs = if dead == 1 { "job" } else { "jobs" };
+            let path = format!("/jobs{}", format::query(&[("queue", Some(&standing.queue)), ("state", Some("dead"))]));
+            let what = format!("{}{more} dead {jobs} in {}", format::count(dead), standing.queue);
+            add(what, "Given up after all attempts. See why, then retry.", Some(path));
+        }
+    }
+    for schedule in operations::schedules(conn).await?.into_iter().filter(|schedule| schedule.overdue) {
+        let advice = if schedule.paused { "Its queue is paused." } else { "A slot should have run and did not begin." };
+        add(format!("{} is overdue", format::capital(&schedule.name)), advice, Some("/schedules".to_owned()));
+    }
+    for standing in &standings {
+        if standing.paused {
+            let advice = "Workers leave its jobs alone until it is resumed.";
+            add(format!("The queue {} is paused", standing.queue), advice, Some("/queues".to_owned()));
+        } else if standing.oldest_ready_age_seconds > LONG_WAIT_SECONDS && !workers.is_empty() {
+            #[expect(clippy::cast_possible_truncation, reason = "whole seconds are exact enough")]
+            let age = format::seconds(standing.oldest_ready_age_seconds as i64);
+            let advice = "More workers would shorten the wait.";
+            add(format!("Jobs in {} wait for {age}", standing.queue), advice, Some("/queues".to_owned()));
+        }
+    }
+    let since = now.date_naive().checked_sub_days(Days::new(WEBHOOK_DAYS - 1)).unwrap_or_default();
+    if let Some(refused) = refused_webhooks::since(conn, since).await? {
+        let times = if refused.count == 1 { "webhook" } else { "webhooks" };
+        let age = format::seconds((now - refused.last_at).num_seconds());
+        let what = format!("{} {times} failed verification, the last {age} ago", format::count(refused.count));
+        add(what, "If they are Stripe's, STRIPE_WEBHOOK_SECRET does not fit. Counted over seven days.", None);
+    }
+    Ok(concerns)
+}
+
+pub(crate) fn show(concerns: &[Concern]) -> Markup {
+    html! {
+        section.card aria-labelledby="attention" {
+            h2 #attention { "Needs attention" }
+            @if concerns.is_empty() {
+                p.all-well { span.dot aria-hidden="true" {} "All is well." }
+            } @else {
+                ul.concerns {
+                    @for concern in concerns {
+                        li {
+                            @match &concern.path {
+                                Some(path) => a href=(path) { (concern.what) },
+                                None => strong { (concern.what) },
+                            }
+                            span.muted { (concern.advice) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

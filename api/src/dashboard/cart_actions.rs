@@ -1,0 +1,124 @@
+//! What an operator does to a cart. Each is the API's own handler; here are only
+//! the forms, and for what can't be undone a question first.
+
+use axum::{
+    Router,
+    extract::State,
+    http::HeaderMap,
+    response::Response,
+    routing::{get, post},
+};
+use common::carts::{self, Cart, CartId};
+use maud::{Markup, html};
+use serde_json::json;
+
+use super::{
+    format,
+    guard::{Operator, OurForm, go_to},
+    page::{Page, PageError, Section},
+};
+use crate::{AppState, body::JsonBody, carts as api, carts::CartPath, error::ApiError, payment_links};
+
+pub(crate) fn router() -> Router<AppState> {
+    Router::new()
+        .route("/carts/{id}/link", post(make_link))
+        .route("/carts/{id}/expire", post(expire))
+        .route("/carts/{id}/reopen", post(reopen))
+        .route("/carts/{id}/recover", get(ask_recover).post(recover))
+        .route("/carts/{id}/delete", get(ask_delete).post(delete))
+}
+
+/// What is said on the cart's page afterwards.
+pub(crate) fn done(what: &str) -> Option<&'static str> {
+    Some(match what {
+        "recovered" => "The cart is recovered.",
+        "expired" => "The cart is expired. Nobody can pay for it any more.",
+        "abandoned" => "The cart is open again. Make a new link for its shopper.",
+        "link" => "The link is asked for.",
+        _ => return None,
+    })
+}
+
+/// Waits as the API does; where the worker takes longer the page shows the link once it is there.
+async fn make_link(
+    State(state): State<AppState>,
+    path: Result<CartPath, ApiError>,
+    _form: OurForm,
+) -> Result<Response, PageError> {
+    let CartPath(id) = path?;
+    payment_links::ask(State(state), CartPath(id.clone()), HeaderMap::new()).await?;
+    Ok(go_to(&format!("/carts/{id}?done=link")))
+}
+
+async fn expire(state: State<AppState>, path: Result<CartPath, ApiError>, _: OurForm) -> Result<Response, PageError> {
+    change(state, path?.0, "expired").await
+}
+
+async fn reopen(state: State<AppState>, path: Result<CartPath, ApiError>, _: OurForm) -> Result<Response, PageError> {
+    change(state, path?.0, "abandoned").await
+}
+
+async fn recover(state: State<AppState>, path: Result<CartPath, ApiError>, _: OurForm) -> Result<Response, PageError> {
+    change(state, path?.0, "recovered").await
+}
+
+async fn change(state: State<AppState>, id: CartId, status: &str) -> Result<Response, PageError> {
+    api::change(state, CartPath(id.clone()), JsonBody(json!({ "status": status }))).await?;
+    Ok(go_to(&format!("/carts/{id}?done={status}")))
+}
+
+async fn delete(state: State<AppState>, path: Result<CartPath, ApiError>, _: OurForm) -> Result<Response, PageError> {
+    api::delete(state, path?).await?;
+    Ok(go_to("/carts?deleted=1"))
+}
+
+async fn ask_recover(
+    State(state): State<AppState>,
+    operator: Operator,
+    path: Result<CartPath, ApiError>,
+) -> Result<Response, PageError> {
+    let cart = find(&state, path?.0).await?;
+    let text = html! { "It counts as paid from now on, its payment link is closed, and that is final." };
+    Ok(question(&operator, &cart, "recover", "Mark this cart as recovered?", &text, ("primary", "Mark recovered")))
+}
+
+async fn ask_delete(
+    State(state): State<AppState>,
+    operator: Operator,
+    path: Result<CartPath, ApiError>,
+) -> Result<Response, PageError> {
+    let cart = find(&state, path?.0).await?;
+    let text = html! {
+        "The shopper's data goes out of the database, the payment link is closed, and the figures count this cart no more. "
+        "It can't be brought back."
+    };
+    Ok(question(&operator, &cart, "delete", "Delete this cart?", &text, ("danger", "Delete for good")))
+}
+
+async fn find(state: &AppState, id: CartId) -> Result<Cart, PageError> {
+    let mut conn = state.by_key.acquire().await?;
+    Ok(carts::find(&mut conn, &id, state.clock.now()).await?.ok_or_else(ApiError::cart_not_found)?)
+}
+
+fn question(
+    operator: &Operator,
+    cart: &Cart,
+    action: &str,
+    title: &str,
+    text: &Markup,
+    (class, button): (&str, &str),
+) -> Response {
+    let path = format!("/carts/{}", cart.id);
+    let body = html! {
+        section.card.narrow {
+            h1 { (title) }
+            p { strong { (cart.customer_name) } ", " (format::money(cart.total_value, cart.currency)) }
+            p.muted { (text) }
+            div.actions {
+                (operator.button(&format!("{path}/{action}"), class, button))
+                a.button href=(path) { "Keep it as it is" }
+            }
+        }
+    };
+    Page { title, section: Section::Carts, operator, live: "" }.show(&body)
+}

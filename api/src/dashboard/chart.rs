@@ -1,0 +1,166 @@
+//! The days as a picture: SVG without a style of its own (the policy of the
+//! pages allows none); `dashboard.css` gives these colours others in the dark.
+
+use chrono::NaiveDate;
+use plotters::{
+    coord::Shift,
+    prelude::*,
+    style::text_anchor::{HPos, Pos, VPos},
+};
+
+use super::period::Bar;
+
+/// The colours that the style sheet knows.
+const ABANDONED: RGBColor = RGBColor(0xA9, 0xB4, 0xC6);
+const RECOVERED: RGBColor = RGBColor(0x4F, 0x46, 0xE5);
+const GRID: RGBColor = RGBColor(0xE3, 0xE8, 0xEE);
+const TEXT: RGBColor = RGBColor(0x5B, 0x64, 0x78);
+
+/// How large a chart is. Its units are half a pixel or less on the page, so that whole ones place bars well.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Size {
+    width: i32,
+    height: i32,
+    font: i32,
+    /// Which class it gets.
+    class: &'static str,
+}
+
+impl Size {
+    pub(crate) const WIDE: Self = Self { width: 2_000, height: 520, font: 26, class: "chart wide" };
+    pub(crate) const NARROW: Self = Self { width: 760, height: 480, font: 26, class: "chart slim" };
+
+    fn left(self) -> i32 {
+        self.font * 3
+    }
+
+    fn bottom(self) -> i32 {
+        self.height - self.font * 2
+    }
+
+    fn top(self) -> i32 {
+        self.font
+    }
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
+
+/// Bars of the abandoned, and before them, narrower, those of the recovered.
+/// `label` says in words what the picture shows.
+pub(crate) fn draw(bars: &[Bar], size: Size, label: &str) -> String {
+    let mut svg = String::new();
+    if let Err(error) = paint(&mut svg, bars, size) {
+        tracing::error!(%error, "a chart could not be drawn"); // writing into a text can't fail
+        return String::new();
+    }
+    let label = maud::html! { (label) }.0;
+    svg.replacen("<svg ", &format!(r#"<svg class="{}" role="img" aria-label="{label}" "#, size.class), 1)
+}
+
+fn paint(svg: &mut String, bars: &[Bar], size: Size) -> Drawn {
+    let area =
+        SVGBackend::with_string(svg, (size.width.unsigned_abs(), size.height.unsigned_abs())).into_drawing_area();
+    let most = bars.iter().map(|bar| bar.abandoned.max(bar.recovered)).max().unwrap_or(0);
+    let step = tick_step(most);
+    let top = step * most.unsigned_abs().div_ceil(step.unsigned_abs()).max(1).cast_signed();
+    let y = |value: i64| size.bottom() - scaled(value, top, size.bottom() - size.top());
+    let mut tick = 0;
+    while tick <= top {
+        area.draw(&PathElement::new(vec![(size.left(), y(tick)), (size.width, y(tick))], GRID.stroke_width(2)))?;
+        text(&area, size, &short(tick), (size.left() - size.font / 2, y(tick)), HPos::Right, VPos::Center)?;
+        tick += step;
+    }
+    let count = i64::try_from(bars.len()).unwrap_or(i64::MAX).max(1);
+    let x = |place: i64| size.left() + scaled(place, count, size.width - size.left());
+    for (place, bar) in (0..).zip(bars) {
+        let (from, to) = (x(place), x(place + 1));
+        let gap = ((to - from) / 6).max(1);
+        for (value, color, inset) in
+            [(bar.abandoned, ABANDONED, gap), (bar.recovered, RECOVERED, gap + (to - from) / 8)]
+        {
+            if value > 0 {
+                let corners = [
+                    (from + inset, y(value).min(size.bottom() - 2)),
+                    ((to - inset).max(from + inset + 2), size.bottom()),
+                ];
+                area.draw(&Rectangle::new(corners, color.filled()))?;
+            }
+        }
+    }
+    for (place, date) in labels(bars, size) {
+        let middle = i32::midpoint(x(place), x(place + 1));
+        text(&area, size, &date, (middle, size.bottom() + size.font / 2), HPos::Center, VPos::Top)?;
+    }
+    area.present()
+}
+
+fn text(area: &Area<'_>, size: Size, text: &str, at: (i32, i32), h: HPos, v: VPos) -> Drawn {
+    let style = TextStyle::from(("sans-serif", size.font).into_font()).color(&TEXT).pos(Pos::new(h, v));
+    area.draw(&Text::new(text.to_owned(), at, style))
+}
+
+/// As many dates as fit, evenly.
+fn labels(bars: &[Bar], size: Size) -> Vec<(i64, String)> {
+    let fit = usize::try_from((size.width - size.left()) / (size.font * 6)).unwrap_or(1).max(1);
+    let every = bars.len().div_ceil(fit).max(1);
+    let years = bars.first().zip(bars.last()).is_some_and(|(first, last)| (last.date - first.date).num_days() > 366);
+    let written = |date: NaiveDate| date.format(if years { "%b %Y" } else { "%-d %b" }).to_string();
+    (0..).zip(bars).skip(every / 2).step_by(every).map(|(place, bar)| (place, written(bar.date))).collect()
+}
+
+/// 1, 2 or 5 with zeros, so that at most five lines are drawn.
+fn tick_step(most: i64) -> i64 {
+    let mut decade: i64 = 1;
+    loop {
+        for step in [1, 2, 5].map(|factor| decade.saturating_mul(factor)) {
+            if step.saturating_mul(4) >= most {
+                return step;
+            }
+        }
+        decade = decade.saturating_mul(10);
+    }
+}
+
+/// `value` of `whole` of `length`; in wider numbers, so that nothing overflows.
+fn scaled(value: i64, whole: i64, length: i32) -> i32 {
+    let scaled = i128::from(value.max(0)) * i128::from(length) / i128::from(whole.max(1));
+    i32::try_from(scaled).unwrap_or(length)
+}
+
+/// `1.5k`
+fn short(value: i64) -> String {
+    match value {
+        0..1_000 => value.to_string(),
+        1_000..1_000_000 => tenths(value, 1_000, "k"),
+        _ => tenths(value, 1_000_000, "M"),
+    }
+}
+
+fn tenths(value: i64, unit: i64, name: &str) -> String {
+    match (value / unit, value % unit * 10 / unit) {
+        (whole, 0) => format!("{whole}{name}"),
+        (whole, tenth) => format!("{whole}.{tenth}{name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_at_round_numbers() {
+        assert_eq!([0, 3, 4, 5, 9, 37, 400, 401].map(tick_step), [1, 1, 1, 2, 5, 10, 100, 200]);
+        assert_eq!([0, 950, 1_000, 1_500, 2_000_000].map(short).join(" "), "0 950 1k 1.5k 2M");
+    }
+
+    #[test]
+    fn a_chart_has_no_style_of_its_own_and_says_what_it_shows() {
+        let date = "2026-11-24".parse().unwrap();
+        let svg = draw(&[Bar { date, abandoned: 4, recovered: 2 }], Size::WIDE, "2 < 4");
+        assert!(svg.starts_with(r#"<svg class="chart wide" role="img" aria-label="2 &lt; 4""#), "{svg}");
+        assert!(!svg.contains("style="), "{svg}");
+        assert!(svg.contains("#4F46E5") && svg.contains("24 Nov"), "{svg}");
+        assert!(!draw(&[], Size::NARROW, "nothing").is_empty());
+    }
+}

@@ -1,0 +1,110 @@
+// Keeps an open page as it is in the database, and copies links. Every page and
+// every action works without this.
+"use strict";
+
+const main = document.querySelector("main[data-live]");
+const announcements = document.getElementById("announcements");
+const leastPause = 1000; // between two loads of the page, in milliseconds
+
+for (const button of document.querySelectorAll("[data-copy]")) button.hidden = false;
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest?.("[data-copy]");
+  if (!button) return;
+  const input = document.getElementById(button.dataset.copy);
+  input.select();
+  try {
+    await navigator.clipboard.writeText(input.value);
+  } catch {
+    document.execCommand("copy"); // where there is no https
+  }
+  button.textContent = "Copied";
+  announcements.textContent = "Copied";
+  setTimeout(() => { button.textContent = "Copy"; }, 2000);
+});
+
+// Makes `old` what `fresh` is and touches nothing that is the same, so that
+// focus, selections and open details stay.
+function morph(old, fresh) {
+  if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName || old.id !== fresh.id) {
+    old.replaceWith(fresh);
+    return;
+  }
+  if (old.nodeType !== Node.ELEMENT_NODE) {
+    if (old.data !== fresh.data) old.data = fresh.data;
+    return;
+  }
+  if (old === document.activeElement && old.matches("input, select, textarea") && !old.readOnly) return;
+  const kept = (name) => (name === "open" && old.nodeName === "DETAILS") || (name === "hidden" && old.dataset.copy);
+  for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name) && !kept(name)) old.removeAttribute(name);
+  for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value && !kept(name)) old.setAttribute(name, value);
+  const olds = [...old.childNodes];
+  const freshes = [...fresh.childNodes];
+  freshes.forEach((child, place) => (place < olds.length ? morph(olds[place], child) : old.append(child)));
+  olds.slice(freshes.length).forEach((child) => child.remove());
+}
+
+function spoken() {
+  const texts = new Map();
+  for (const element of main.querySelectorAll("[data-announce]")) {
+    texts.set(element.dataset.announce, element.textContent.replace(/\s+/g, " ").trim());
+  }
+  return texts;
+}
+
+async function load() {
+  const answer = await fetch(location.href, { credentials: "same-origin", redirect: "error" });
+  if (!answer.ok) {
+    // Deleted, signed out, or the database is away: the next load by hand says which.
+    return;
+  }
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("main[data-live]");
+  if (!fresh) return;
+  // What was said when the page was first opened is said once.
+  fresh.querySelectorAll(".notice").forEach((notice) => { if (!main.querySelector(".notice")) notice.remove(); });
+  const before = spoken();
+  morph(main, document.adoptNode(fresh));
+  for (const button of main.querySelectorAll("[data-copy]")) button.hidden = false;
+  const changed = [...spoken()].filter(([name, text]) => before.get(name) !== text).map(([name, text]) => `${name}: ${text}`);
+  if (changed.length > 0) announcements.textContent = changed.join(". ");
+}
+
+let loading = false;
+let wanted = false;
+async function refresh() {
+  wanted = true;
+  if (loading || document.hidden) return;
+  loading = true;
+  while (wanted && !document.hidden) {
+    wanted = false;
+    try {
+      await load();
+    } catch {
+      // No connection, or signed out meanwhile.
+    }
+    await new Promise((resolve) => setTimeout(resolve, leastPause));
+  }
+  loading = false;
+}
+
+let lost = false;
+function watch() {
+  const events = new EventSource("/events");
+  events.addEventListener("changed", ({ data }) => {
+    if (data === "everything" || main.dataset.live.split(" ").includes(data)) refresh();
+  });
+  events.addEventListener("error", () => { lost = true; });
+  events.addEventListener("hello", () => {
+    if (lost) refresh(); // whatever happened meanwhile
+    lost = false;
+    document.documentElement.dataset.watching = "yes";
+  });
+  // A page that is only kept for going back must not keep one of the few connections to a host.
+  addEventListener("pagehide", () => { events.close(); lost = true; }, { once: true });
+}
+
+if (main && main.dataset.live) {
+  watch();
+  addEventListener("pageshow", ({ persisted }) => { if (persisted) watch(); });
+  document.addEventListener("visibilitychange", () => { if (!document.hidden && wanted) refresh(); });
+}

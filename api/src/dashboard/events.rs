@@ -1,0 +1,61 @@
+//! `/events`: tells an open page that what it shows has changed. It says no more
+//! than that; the page is loaded again, so there is one way to render it.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    http::HeaderMap,
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+    routing::get,
+};
+use futures_util::{Stream, StreamExt, stream};
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+
+use super::{guard, watch::Change};
+use crate::{AppState, error::ApiError};
+
+/// So often something is said, so that proxies keep the connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How soon a page that lost the connection tries again.
+const RETRY: Duration = Duration::from_secs(2);
+
+pub(crate) fn router() -> Router<AppState> {
+    Router::new().route("/events", get(show))
+}
+
+/// Somebody who is not signed in gets 401, after which browsers do not try again.
+async fn show(State(state): State<AppState>, headers: HeaderMap) -> Result<Response, ApiError> {
+    let session = guard::signed_in(&state, &headers).ok_or_else(ApiError::unauthorized)?;
+    let stopping = state.dashboard.stopping.clone();
+    let left = (session.ends_at - state.clock.now()).to_std().unwrap_or_default();
+    let over = async move {
+        tokio::select! {
+            () = stopping.cancelled() => {}
+            () = tokio::time::sleep(left) => {} // the session ends, and with it what it may see
+        }
+    };
+    let events = changes(state.dashboard.watch.begin()).take_until(Box::pin(over));
+    let hello = stream::once(async { Ok(Event::default().event("hello").data("watching").retry(RETRY)) });
+    let mut response = Sse::new(hello.chain(events)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
+    // A proxy that collects answers would keep them back.
+    response.headers_mut().insert("x-accel-buffering", axum::http::HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+fn changes(receiver: Receiver<Change>) -> impl Stream<Item = Result<Event, Infallible>> {
+    stream::unfold(receiver, |mut receiver| async {
+        let event = match receiver.recv().await {
+            Ok(Change::Carts) => "carts",
+            Ok(Change::Jobs) => "jobs",
+            Ok(Change::Cart(id)) => return Some((Ok(Event::default().event("changed").data(id)), receiver)),
+            Err(RecvError::Lagged(_)) => "everything",
+            Err(RecvError::Closed) => return None,
+        };
+        Some((Ok(Event::default().event("changed").data(event)), receiver))
+    })
+}

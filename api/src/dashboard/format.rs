@@ -1,0 +1,124 @@
+//! How numbers, money and times are written for people.
+
+use chrono::{DateTime, Utc};
+use common::{
+    carts::CartStatus,
+    money::{Amount, Currency},
+    operations::JobState,
+};
+use maud::{Markup, html};
+
+/// `1,234,567`
+pub(crate) fn count(number: i64) -> String {
+    grouped(&number.to_string())
+}
+
+/// `1,234.50`
+pub(crate) fn amount(amount: Amount) -> String {
+    grouped(&amount.to_string())
+}
+
+/// `1,234.50 USD`
+pub(crate) fn money(value: Amount, currency: Currency) -> Markup {
+    html! { span.money { (amount(value)) span.unit { " " (currency.code().to_ascii_uppercase()) } } }
+}
+
+fn grouped(number: &str) -> String {
+    let (sign, number) = number.strip_prefix('-').map_or(("", number), |number| ("\u{2212}", number));
+    let (whole, decimals) = number.find('.').map_or((number, ""), |point| number.split_at(point));
+    let mut text = sign.to_owned();
+    for (place, digit) in whole.char_indices() {
+        if place > 0 && (whole.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text + decimals
+}
+
+/// `24 Nov 2026, 09:12`, in UTC.
+pub(crate) fn instant(at: DateTime<Utc>) -> Markup {
+    html! { time datetime=(at.to_rfc3339()) title=(at.format("%-d %B %Y, %H:%M:%S UTC")) { (at.format("%-d %b %Y, %H:%M")) } }
+}
+
+/// An instant, or a dash.
+pub(crate) fn maybe_instant(at: Option<DateTime<Utc>>) -> Markup {
+    html! { @match at { Some(at) => (instant(at)), None => span.muted { "–" } } }
+}
+
+/// `12 s`, `3 min`, `2 h`, `5 d`: two digits are enough to know where one stands.
+pub(crate) fn seconds(seconds: i64) -> String {
+    match seconds.max(0) {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7_200 => format!("{} min", seconds / 60),
+        seconds @ 7_200..172_800 => format!("{} h", seconds / 3_600),
+        seconds => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// What became of a cart.
+pub(crate) fn cart_status(status: CartStatus) -> Markup {
+    html! { span class={ "badge " (status.as_str()) } { (capital(status.as_str())) } }
+}
+
+/// Where a job stands.
+pub(crate) fn job_state(state: JobState) -> Markup {
+    html! { span class={ "badge " (state.as_str()) } { (capital(state.as_str())) } }
+}
+
+/// `create_payment_link` → `Create payment link`
+pub(crate) fn capital(name: &str) -> String {
+    let words = name.replace('_', " ");
+    let mut letters = words.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// A query string of those that are given.
+pub(crate) fn query(pairs: &[(&str, Option<&str>)]) -> String {
+    let mut text = form_urlencoded::Serializer::new(String::new());
+    text.extend_pairs(pairs.iter().filter_map(|(name, value)| value.map(|value| (name, value))));
+    let text = text.finish();
+    if text.is_empty() { text } else { format!("?{text}") }
+}
+
+/// Older and newer pages of a list.
+pub(crate) fn pages(path: &str, pairs: &[(&str, Option<&str>)], page: i64, last: i64) -> Markup {
+    let to = |page: i64| {
+        let page = page.to_string();
+        let pairs = [pairs, &[("page", Some(page.as_str()))]].concat();
+        format!("{path}{}", query(&pairs))
+    };
+    html! {
+        @if last > 1 {
+            nav.pages aria-label="Pages of this list" {
+                @if page > 1 { a.button rel="prev" href=(to(page - 1)) { "Newer" } }
+                span { "Page " (count(page)) " of " (count(last)) }
+                @if page < last { a.button rel="next" href=(to(page + 1)) { "Older" } }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!(
+            ["0", "999", "1000", "1234567.50", "-1000.00"].map(grouped).join(" "),
+            "0 999 1,000 1,234,567.50 \u{2212}1,000.00"
+        );
+    }
+
+    #[test]
+    fn ages_are_short() {
+        assert_eq!([5, 119, 120, 7_200, 400_000].map(seconds).join(", "), "5 s, 119 s, 2 min, 2 h, 4 d");
+    }
+
+    #[test]
+    fn queries_are_escaped() {
+        assert_eq!(query(&[("q", Some("a&b=ü")), ("page", None)]), "?q=a%26b%3D%C3%BC");
+        assert_eq!(query(&[("q", None)]), "");
+    }
+}

@@ -1,0 +1,122 @@
+//! Who may see a page, and whose forms are believed.
+
+use std::collections::HashMap;
+
+use axum::{
+    Form,
+    extract::{FromRequest, FromRequestParts, Request},
+    http::{HeaderMap, Method, header, request::Parts},
+    response::Response,
+};
+use subtle::ConstantTimeEq;
+
+use super::{
+    page::{self, PageError},
+    session::Session,
+};
+use crate::{AppState, error::ApiError};
+
+/// The field of each form that proves it is ours.
+pub(crate) const TOKEN: &str = "token";
+
+/// Somebody who is signed in.
+#[derive(Debug, Clone)]
+pub(crate) struct Operator(pub(crate) Session);
+
+impl FromRequestParts<AppState> for Operator {
+    type Rejection = PageError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, PageError> {
+        match signed_in(state, &parts.headers) {
+            Some(session) => Ok(Self(session)),
+            // A link from elsewhere (a mail, a chat) comes without the cookie, because that is
+            // SameSite=Strict: the page loads itself once more, and then it is our own.
+            None if text(&parts.headers, "sec-fetch-site") == Some("cross-site") && parts.method == Method::GET => {
+                Err(PageError::Again)
+            }
+            None if parts.method == Method::GET => {
+                Err(PageError::SignIn(parts.uri.path_and_query().map(ToString::to_string)))
+            }
+            None => Err(PageError::SignIn(None)),
+        }
+    }
+}
+
+pub(crate) fn signed_in(state: &AppState, headers: &HeaderMap) -> Option<Session> {
+    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let now = state.clock.now();
+    cookies.into_iter().find_map(|cookies| state.dashboard.sessions.find(cookies, now))
+}
+
+/// The fields of a form of ours, sent by somebody who is signed in.
+#[derive(Debug)]
+pub(crate) struct OurForm {
+    fields: HashMap<String, String>,
+}
+
+impl OurForm {
+    /// A field that is not empty.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.fields.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+    }
+}
+
+impl FromRequest<AppState> for OurForm {
+    type Rejection = PageError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, PageError> {
+        let session = signed_in(state, request.headers()).ok_or(PageError::SignIn(None))?;
+        check_origin(state, request.headers())?;
+        let fields = fields(request, state).await?;
+        let given = fields.get(TOKEN).map(String::as_bytes).unwrap_or_default();
+        if bool::from(given.ct_eq(session.form_token.as_bytes())) {
+            Ok(Self { fields })
+        } else {
+            Err(refused("This form is of another session. Open the page again and repeat what you did."))
+        }
+    }
+}
+
+/// The fields of any form; the last of a name counts.
+pub(crate) async fn fields(request: Request, state: &AppState) -> Result<HashMap<String, String>, PageError> {
+    let form = Form::<Vec<(String, String)>>::from_request(request, state).await;
+    let Form(fields) = form.map_err(|_| ApiError::bad_request("The form can't be read"))?;
+    if fields.iter().any(|(_, value)| value.contains('\0')) {
+        return Err(ApiError::bad_request("The form can't be read").into());
+    }
+    Ok(fields.into_iter().collect())
+}
+
+/// Whether a form was sent from a page of ours: browsers say so.
+pub(crate) fn check_origin(state: &AppState, headers: &HeaderMap) -> Result<(), PageError> {
+    let ours = match text(headers, "sec-fetch-site") {
+        Some(site) => site == "same-origin",
+        // Older ones, and where there is no https, say where the form was.
+        None => text(headers, "origin").is_none_or(|origin| {
+            let host = origin.split_once("://").map(|(_, host)| host);
+            host == text(headers, "host") || origin == state.config.public_url
+        }),
+    };
+    if ours { Ok(()) } else { Err(refused("This form was sent from another site.")) }
+}
+
+fn refused(why: &str) -> PageError {
+    ApiError::bad_request(why).into()
+}
+
+/// Whether the request came by https, as far as that can be told: then the cookie must not go by http.
+pub(crate) fn is_https(state: &AppState, headers: &HeaderMap) -> bool {
+    let forwarded = text(headers, "x-forwarded-proto").and_then(|value| value.split(',').next());
+    let public = state.config.public_url.strip_prefix("https://");
+    forwarded.is_some_and(|scheme| scheme.trim().eq_ignore_ascii_case("https"))
+        || public.is_some_and(|public| text(headers, "host") == public.split('/').next())
+}
+
+fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// Goes on to a page of ours after a form, so that a reload does not send it again.
+pub(crate) fn go_to(path: &str) -> Response {
+    page::redirect(path)
+}

@@ -1,0 +1,142 @@
+//! `/jobs/{id}`: one job, its attempts, and its levers.
+
+use axum::{
+    Router,
+    extract::State,
+    response::Response,
+    routing::{get, post},
+};
+use chrono::{DateTime, Utc};
+use common::operations::{self, JobState, JobSummary};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::{
+    format,
+    guard::{Operator, OurForm, go_to},
+    page::{self, Page, PageError, Section},
+};
+use crate::{
+    AppState,
+    error::ApiError,
+    jobs as api,
+    jobs::{JobPath, job_not_found},
+    query::Parameters,
+};
+
+pub(crate) fn router() -> Router<AppState> {
+    Router::new()
+        .route("/jobs/{id}", get(show))
+        .route("/jobs/{id}/retry", post(retry))
+        .route("/jobs/{id}/cancel", post(cancel))
+}
+
+async fn show(
+    State(state): State<AppState>,
+    operator: Operator,
+    path: Result<JobPath, ApiError>,
+    parameters: Result<Parameters, ApiError>,
+) -> Result<Response, PageError> {
+    let (JobPath(id), parameters) = (path?, parameters?);
+    let mut conn = state.database.acquire().await?;
+    let job = operations::find(&mut conn, id).await?.ok_or_else(job_not_found)?;
+    let history = operations::history(&mut conn, id).await?.ok_or_else(job_not_found)?;
+    let attempts: Vec<Attempt> = serde_json::from_value(history).unwrap_or_default();
+    let title = format::capital(&job.kind);
+    let body = html! {
+        (page::notice(parameters.get("done").and_then(done)))
+        nav.crumbs aria-label="Breadcrumbs" { a href="/jobs" { "Jobs" } }
+        div.heading {
+            h1 { (title) " " span data-announce="Job" { (format::job_state(job.state)) } }
+            (levers(&operator, &job))
+        }
+        div.columns.uneven {
+            (history_of(&attempts, &job))
+            (details(&job))
+        }
+    };
+    Ok(Page { title: &title, section: Section::Jobs, operator: &operator, live: "jobs" }.show(&body))
+}
+
+fn done(what: &str) -> Option<&'static str> {
+    Some(match what {
+        "retried" => "The job is ready to run again.",
+        "cancelled" => "The job is cancelled.",
+        _ => return None,
+    })
+}
+
+async fn retry(state: State<AppState>, path: Result<JobPath, ApiError>, _: OurForm) -> Result<Response, PageError> {
+    let JobPath(id) = path?;
+    api::retry(state, JobPath(id)).await?;
+    Ok(go_to(&format!("/jobs/{id}?done=retried")))
+}
+
+async fn cancel(state: State<AppState>, path: Result<JobPath, ApiError>, _: OurForm) -> Result<Response, PageError> {
+    let JobPath(id) = path?;
+    api::cancel(state, JobPath(id)).await?;
+    Ok(go_to(&format!("/jobs/{id}?done=cancelled")))
+}
+
+fn levers(operator: &Operator, job: &JobSummary) -> Markup {
+    html! {
+        div.actions {
+            @if job.state == JobState::Dead { (operator.button(&format!("/jobs/{}/retry", job.id), "primary", "Retry")) }
+            @if job.is_unfinished() { (operator.button(&format!("/jobs/{}/cancel", job.id), "danger", "Cancel")) }
+        }
+    }
+}
+
+/// An attempt that failed, as the queue keeps it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Attempt {
+    attempt: i64,
+    started_at: Option<DateTime<Utc>>,
+    ended_at: Option<DateTime<Utc>>,
+    worker: Option<String>,
+    error: Option<String>,
+}
+
+fn history_of(attempts: &[Attempt], job: &JobSummary) -> Markup {
+    html! {
+        section.card aria-labelledby="attempts" {
+            h2 #attempts { "Attempts that failed" }
+            @if attempts.is_empty() { p.muted { "None did." } }
+            @if let Some(error) = job.last_error.as_ref().filter(|_| attempts.is_empty()) { p.problem { (error) } }
+            ol.attempts {
+                @for attempt in attempts.iter().rev() {
+                    li {
+                        p.problem { (attempt.error.as_deref().unwrap_or("no message")) }
+                        p.muted.small {
+                            "Attempt " (attempt.attempt)
+                            @if let Some(at) = attempt.started_at { ", began " (format::instant(at)) }
+                            @if let (Some(from), Some(to)) = (attempt.started_at, attempt.ended_at) {
+                                ", took " ((to - from).num_milliseconds()) " ms"
+                            }
+                            @if let Some(worker) = &attempt.worker { ", by worker " (worker) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn details(job: &JobSummary) -> Markup {
+    html! {
+        section.card aria-labelledby="details" {
+            h2 #details { "Details" }
+            dl.details {
+                dt { "Id" } dd { code { (job.id) } }
+                dt { "Queue" } dd { a href={ "/jobs" (format::query(&[("queue", Some(job.queue.as_str()))])) } { (job.queue) } }
+                dt { "Kind" } dd { code { (job.kind) } }
+                dt { "Attempts" } dd { (job.attempts) " of " (job.max_attempts) }
+                dt { "To run" } dd { (format::instant(job.run_at)) }
+                dt { "Slot" } dd { (format::maybe_instant(job.slot)) }
+                dt { "Queued" } dd { (format::instant(job.created_at)) }
+                dt { "Finished" } dd { (format::maybe_instant(job.finished_at)) }
+            }
+        }
+    }
+}

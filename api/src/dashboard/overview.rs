@@ -1,0 +1,192 @@
+//! `/`: how much was abandoned and won back.
+
+use axum::{Router, extract::State, response::Response, routing::get};
+use common::{
+    analytics::{self, DayStats, Rate, Summary},
+    cart_list::{self, Start},
+    carts::Cart,
+    money::Currency,
+};
+use maud::{Markup, PreEscaped, html};
+
+use super::{
+    attention, carts, chart,
+    chart::Size,
+    format,
+    guard::Operator,
+    page::{Page, PageError, Section},
+    period::{Bar, Period, Step, bars},
+};
+use crate::{AppState, error::ApiError, query::Parameters};
+
+/// How many of the newest carts are shown.
+const NEWEST: i64 = 5;
+
+pub(crate) fn router() -> Router<AppState> {
+    Router::new().route("/", get(show))
+}
+
+async fn show(
+    State(state): State<AppState>,
+    operator: Operator,
+    parameters: Result<Parameters, ApiError>,
+) -> Result<Response, PageError> {
+    let (parameters, now, currency) = (parameters?, state.clock.now(), state.config.currency);
+    let period = Period::of(&parameters, now.date_naive())?;
+    let chosen = match (parameters.get("startDate").or(parameters.get("endDate")), parameters.get("period")) {
+        (Some(_), _) => None,
+        (None, period) => Some(period.unwrap_or("30d")),
+    };
+    let mut conn = state.database.acquire().await?;
+    let (summary, days) = analytics::between(&mut conn, period.first, period.last, currency).await?;
+    let before = match period.before() {
+        Some(before) => Some(analytics::between(&mut conn, before.first, before.last, currency).await?.0),
+        None => None,
+    };
+    let concerns = attention::concerns(&mut conn, now).await?;
+    let newest = cart_list::page(&mut conn, None, Start::Offset(0), NEWEST, now).await?.carts;
+    let body = html! {
+        div.heading {
+            h1 { "Overview" }
+            (period_choice(period, chosen))
+        }
+        (figures(&summary, before.as_ref(), currency, period))
+        (history(&days, period))
+        div.columns {
+            (attention::show(&concerns))
+            (newest_carts(&newest))
+        }
+    };
+    Ok(Page { title: "Overview", section: Section::Overview, operator: &operator, live: "carts jobs" }.show(&body))
+}
+
+fn period_choice(period: Period, chosen: Option<&str>) -> Markup {
+    html! {
+        div.period {
+            nav aria-label="Period" { ul.choice {
+                @for (value, name) in [("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days")] {
+                    li { a href={ "/?period=" (value) } aria-current=[(chosen == Some(value)).then_some("true")] { (name) } }
+                }
+            } }
+            details #range .menu {
+                summary class=(if chosen.is_none() { "button chosen" } else { "button" }) {
+                    @if chosen.is_none() { (period.first.format("%-d %b %Y")) " – " (period.last.format("%-d %b %Y")) }
+                    @else { "Range" }
+                }
+                form.panel method="get" action="/" {
+                    label { "From" input type="date" name="startDate" value=(period.first) required; }
+                    label { "To" input type="date" name="endDate" value=(period.last) required; }
+                    button.button.primary type="submit" { "Show" }
+                }
+            }
+        }
+    }
+}
+
+fn figures(now: &Summary, before: Option<&Summary>, currency: Currency, period: Period) -> Markup {
+    let share = |now: i64, was: i64| (was != 0 || now == 0).then(|| Rate::percent(now - was, was));
+    let change = |of: fn(&Summary) -> i64| before.and_then(|before| share(of(now), of(before)));
+    let points = before.map(|before| now.recovery_rate - before.recovery_rate);
+    let was = |of: &dyn Fn(&Summary) -> Markup| before.map(of);
+    html! {
+        section aria-label="Figures" {
+            dl.figures {
+                (figure("Abandoned", &html! { (format::count(now.total_abandoned)) },
+                    &delta(change(|s| s.total_abandoned), "%", false), was(&|s| html! { (format::count(s.total_abandoned)) })))
+                (figure("Recovered", &html! { (format::count(now.total_recovered)) },
+                    &delta(change(|s| s.total_recovered), "%", true), was(&|s| html! { (format::count(s.total_recovered)) })))
+                (figure("Recovery rate", &html! { (now.recovery_rate) span.unit { " %" } },
+                    &delta(points, "points", true), was(&|s| html! { (s.recovery_rate) " %" })))
+                (figure("Won back", &format::money(now.total_recovered_value, currency),
+                    &delta(change(|s| s.total_recovered_value.minor()), "%", true),
+                    was(&|s| html! { (format::amount(s.total_recovered_value)) })))
+            }
+            p.muted.small {
+                "Left behind: " (format::money(now.total_abandoned_value, currency)) ". "
+                "Days are UTC. Changes are against the " (period.days()) " days before"
+                @if let Some(before) = period.before() { ", from " (before.first.format("%-d %b %Y")) } "."
+            }
+        }
+    }
+}
+
+fn figure(name: &str, value: &Markup, change: &Markup, before: Option<Markup>) -> Markup {
+    html! {
+        div.card.figure {
+            dt { (name) }
+            dd.value data-announce=(name) { (value) }
+            dd.change { (change) @if let Some(before) = before { span.muted { "was " (before) } } }
+        }
+    }
+}
+
+/// `more_is_better`: else more is neither good nor bad.
+fn delta(change: Option<Rate>, unit: &str, more_is_better: bool) -> Markup {
+    let Some(change) = change else { return html! { span.delta { "new" } } };
+    let zero = Rate::percent(0, 1);
+    let (class, arrow, word) = match change.cmp(&zero) {
+        std::cmp::Ordering::Greater => (if more_is_better { "delta good" } else { "delta" }, "↑", "up by"),
+        std::cmp::Ordering::Less => (if more_is_better { "delta bad" } else { "delta" }, "↓", "down by"),
+        std::cmp::Ordering::Equal => ("delta", "→", "unchanged,"),
+    };
+    let size = if change < zero { zero - change } else { change };
+    html! {
+        span class=(class) {
+            span aria-hidden="true" { (arrow) " " } span.visually-hidden { (word) " " }
+            (size) " " (unit)
+        }
+    }
+}
+
+fn history(days: &[DayStats], period: Period) -> Markup {
+    let step = period.step();
+    let bars = bars(days, step);
+    let label = format!(
+        "Bars of abandoned and recovered carts by {}, from {} to {}. The table below has the numbers.",
+        step.name(),
+        period.first.format("%-d %B %Y"),
+        period.last.format("%-d %B %Y"),
+    );
+    html! {
+        section.card aria-labelledby="history" {
+            div.heading {
+                h2 #history { "Carts by " (step.name()) }
+                ul.legend { li { span.key.abandoned {} "Abandoned" } li { span.key.recovered {} "Recovered" } }
+            }
+            (PreEscaped(chart::draw(&bars, Size::WIDE, &label)))
+            (PreEscaped(chart::draw(&bars, Size::NARROW, &label)))
+            (numbers(&bars, step))
+        }
+    }
+}
+
+fn numbers(bars: &[Bar], step: Step) -> Markup {
+    html! {
+        details #numbers {
+            summary { "The numbers" }
+            div.scroll tabindex="0" role="region" aria-label="The numbers, newest first" { table {
+                caption.visually-hidden { "Abandoned and recovered carts by " (step.name()) ", newest first" }
+                thead { tr {
+                    th scope="col" { @if step == Step::Day { "Day" } @else { "From" } }
+                    th.number scope="col" { "Abandoned" } th.number scope="col" { "Recovered" } th.number scope="col" { "Rate" }
+                } }
+                tbody { @for bar in bars.iter().rev() { tr {
+                    th scope="row" { (bar.date.format("%-d %b %Y")) }
+                    td.number { (format::count(bar.abandoned)) } td.number { (format::count(bar.recovered)) }
+                    td.number { (Rate::percent(bar.recovered, bar.abandoned)) " %" }
+                } } }
+            } }
+        }
+    }
+}
+
+fn newest_carts(newest: &[Cart]) -> Markup {
+    html! {
+        section.card aria-labelledby="newest" {
+            div.heading { h2 #newest { "Newest carts" } a href="/carts" { "All carts" } }
+            @if newest.is_empty() {
+                p.muted { "No carts yet. Your shop posts them to " code { "/api/carts" } "." }
+            } @else { (carts::table(newest, "The newest carts")) }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! `/queues`: how many jobs wait, since when, and who works on them.
+
+use axum::{
+    Router,
+    extract::State,
+    response::Response,
+    routing::{get, post},
+};
+use chrono::{DateTime, Utc};
+use common::{
+    jobs::QUEUES,
+    operations::{self, JobState, QueueSummary, WorkerStatus},
+};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::{
+    format,
+    guard::{Operator, OurForm, go_to},
+    page::{Page, PageError, Section},
+};
+use crate::{AppState, error::ApiError, queues as api, queues::QueuePath};
+
+pub(crate) fn router() -> Router<AppState> {
+    Router::new()
+        .route("/queues", get(show))
+        .route("/queues/{name}/pause", post(pause))
+        .route("/queues/{name}/resume", post(resume))
+}
+
+async fn show(State(state): State<AppState>, operator: Operator) -> Result<Response, PageError> {
+    let now = state.clock.now();
+    let mut conn = state.database.acquire().await?;
+    let queues = operations::queues(&mut conn, &QUEUES).await?;
+    let workers = operations::workers(&mut conn).await?;
+    let body = html! {
+        div.heading { h1 { "Queues" } }
+        ul.queues { @for queue in &queues { (card(&operator, queue)) } }
+        (living(&workers, now))
+    };
+    Ok(Page { title: "Queues", section: Section::Queues, operator: &operator, live: "jobs" }.show(&body))
+}
+
+async fn pause(state: State<AppState>, path: Result<QueuePath, ApiError>, _: OurForm) -> Result<Response, PageError> {
+    api::pause(state, path?).await?;
+    Ok(go_to("/queues"))
+}
+
+async fn resume(state: State<AppState>, path: Result<QueuePath, ApiError>, _: OurForm) -> Result<Response, PageError> {
+    api::resume(state, path?).await?;
+    Ok(go_to("/queues"))
+}
+
+fn card(operator: &Operator, queue: &QueueSummary) -> Markup {
+    html! {
+        li.card id={ "queue-" (queue.name) } {
+            div.heading {
+                h2 { (queue.name) " " span data-announce={ "Queue " (queue.name) } {
+                    @if queue.paused { span.badge.paused { "Paused" } } @else { span.badge.active { "Active" } }
+                } }
+                @if queue.paused {
+                    (operator.button(&format!("/queues/{}/resume", queue.name), "primary", "Resume"))
+                } @else {
+                    (operator.button(&format!("/queues/{}/pause", queue.name), "", "Pause"))
+                }
+            }
+            dl.counts {
+                @for state in JobState::ALL {
+                    @let count = queue.counts.get(state.as_str()).copied().unwrap_or(0);
+                    div class=[(count > 0 && state == JobState::Dead).then_some("bad")] {
+                        dt { (format::capital(state.as_str())) }
+                        dd { a href={ "/jobs" (format::query(&[("queue", Some(&queue.name)), ("state", Some(state.as_str()))])) } {
+                            (format::count(count))
+                        } }
+                    }
+                }
+            }
+            p.muted.small {
+                @match queue.oldest_ready_age_seconds {
+                    Some(age) => { "The oldest ready job waits for " (format::seconds(age)) "." },
+                    None => "Nothing waits.",
+                }
+                @if let Some(since) = queue.paused_at { " Paused since " (format::instant(since)) "." }
+            }
+        }
+    }
+}
+
+/// What a worker runs.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Running {
+    id: uuid::Uuid,
+    kind: String,
+    started_at: Option<DateTime<Utc>>,
+}
+
+fn living(workers: &[WorkerStatus], now: DateTime<Utc>) -> Markup {
+    html! {
+        section.card aria-labelledby="workers" {
+            h2 #workers { "Workers" }
+            @if workers.is_empty() {
+                p.problem { "None is running. Jobs wait until one is started." }
+            } @else {
+                div.scroll tabindex="0" role="region" aria-label="Workers" { table {
+                    caption.visually-hidden { "Workers that live now, and what they run" }
+                    thead { tr { th scope="col" { "Worker" } th scope="col" { "Runs now" }
+                        th.wide-only scope="col" { "Queues" } th.wide-only scope="col" { "Up" } } }
+                    tbody { @for worker in workers { (worker_row(worker, now)) } }
+                } }
+            }
+        }
+    }
+}
+
+fn worker_row(worker: &WorkerStatus, now: DateTime<Utc>) -> Markup {
+    let running: Vec<Running> = serde_json::from_value(worker.running.clone()).unwrap_or_default();
+    html! {
+        tr {
+            th scope="row" { code { (worker.name) } }
+            td {
+                span { (running.len()) " of " (worker.concurrency) }
+                @for job in &running {
+                    br;
+                    a href={ "/jobs/" (job.id) } { (format::capital(&job.kind)) }
+                    @if let Some(at) = job.started_at { " " span.muted { "for " (format::seconds((now - at).num_seconds())) } }
+                }
+            }
+            td.wide-only { (worker.queues.join(", ")) }
+            td.wide-only { (format::seconds((now - worker.started_at).num_seconds())) }
+        }
+    }
+}

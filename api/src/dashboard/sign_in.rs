@@ -1,0 +1,113 @@
+//! `/sign-in` and `/sign-out`
+
+use std::net::SocketAddr;
+
+use axum::{
+    Router,
+    extract::{ConnectInfo, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::Response,
+    routing::{get, post},
+};
+use maud::html;
+
+use super::{
+    guard::{self, OurForm, go_to},
+    page::{self, PageError},
+    session::Sessions,
+};
+use crate::{
+    AppState,
+    error::ApiError,
+    query::Parameters,
+    rate_limit::{self, RateLimiter},
+};
+
+pub(crate) fn router(limiter: RateLimiter) -> Router<AppState> {
+    let throttled = Router::new()
+        .route("/sign-in", get(show).post(sign_in))
+        .layer(middleware::from_fn_with_state(limiter, throttle));
+    Router::new().merge(throttled).route("/sign-out", post(sign_out))
+}
+
+/// Guessing keys here is as slow as it is with the API.
+async fn throttle(
+    limiter: State<RateLimiter>,
+    peer: ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Result<Response, PageError> {
+    Ok(rate_limit::limit(limiter, peer, request, next).await?)
+}
+
+async fn show(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    parameters: Result<Parameters, ApiError>,
+) -> Result<Response, PageError> {
+    let next = parameters?.get("next").filter(|next| is_ours(next)).unwrap_or("/").to_owned();
+    if guard::signed_in(&state, &headers).is_some() {
+        return Ok(go_to(&next));
+    }
+    Ok(form(StatusCode::OK, &next, None))
+}
+
+async fn sign_in(State(state): State<AppState>, headers: HeaderMap, request: Request) -> Result<Response, PageError> {
+    guard::check_origin(&state, &headers)?;
+    let fields = guard::fields(request, &state).await?;
+    let next = fields.get("next").map(String::as_str).filter(|next| is_ours(next)).unwrap_or("/");
+    let given = fields.get("key").map(|key| key.trim()).unwrap_or_default();
+    let (secure, now) = (guard::is_https(&state, &headers), state.clock.now());
+    let cookie = state.keys.find(given.as_bytes()).and_then(|key| state.dashboard.sessions.open(key, secure, now));
+    let Some(cookie) = cookie.and_then(|cookie| HeaderValue::from_str(&cookie).ok()) else {
+        return Ok(form(StatusCode::UNAUTHORIZED, next, Some("That is not an API key of this tracker.")));
+    };
+    let mut response = go_to(next);
+    response.headers_mut().insert(header::SET_COOKIE, cookie);
+    Ok(response)
+}
+
+async fn sign_out(State(state): State<AppState>, headers: HeaderMap, _form: OurForm) -> Response {
+    let mut response = go_to("/sign-in");
+    if let Ok(cookie) = HeaderValue::from_str(&Sessions::close(guard::is_https(&state, &headers))) {
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// A path on this host: nobody is led elsewhere from here.
+fn is_ours(path: &str) -> bool {
+    path.starts_with('/') && !path.starts_with("//") && !path.contains('\\') && !path.contains(char::is_control)
+}
+
+fn form(status: StatusCode, next: &str, wrong: Option<&str>) -> Response {
+    let body = html! {
+        section.card.narrow {
+            h1 { "Sign in" }
+            p.muted { "With an API key of this tracker, as its operator has it. You stay signed in for twelve hours." }
+            form.stack method="post" action="/sign-in" {
+                input type="hidden" name="next" value=(next);
+                label for="key" { "API key" }
+                input id="key" name="key" type="password" autocomplete="current-password" required autofocus
+                    aria-describedby=[wrong.map(|_| "wrong")] aria-invalid=[wrong.map(|_| "true")];
+                @if let Some(wrong) = wrong { p #wrong .problem role="alert" { (wrong) } }
+                button.button.primary type="submit" { "Sign in" }
+            }
+        }
+    };
+    page::bare(status, "Sign in", body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_ours;
+
+    #[test]
+    fn nobody_is_led_to_another_site() {
+        assert!(is_ours("/") && is_ours("/carts?status=abandoned"));
+        for elsewhere in ["https://evil.example", "//evil.example", "/\\evil.example", "", "carts", "/\n"] {
+            assert!(!is_ours(elsewhere), "{elsewhere:?}");
+        }
+    }
+}

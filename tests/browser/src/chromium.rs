@@ -1,0 +1,127 @@
+//! The browser: found, or installed where that can be done.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use serde_json::json;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    sync::OnceCell,
+};
+
+use crate::{
+    devtools::Devtools,
+    tab::{Look, Tab},
+};
+
+/// Without a window, and asking nothing of anybody but the pages under test.
+const ARGUMENTS: [&str; 17] = [
+    "--headless=new",
+    "--remote-debugging-port=0",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-default-apps",
+    "--disable-dev-shm-usage",
+    "--disable-domain-reliability",
+    "--disable-extensions",
+    "--disable-gpu",
+    "--disable-sync",
+    "--disable-features=Translate,OptimizationHints,MediaRouter",
+    "--force-color-profile=srgb",
+    "--hide-scrollbars",
+    "--metrics-recording-only",
+    "--no-default-browser-check",
+    "--no-first-run",
+    "--no-pings",
+];
+
+/// A Chromium of one test, with a profile of its own; it ends with it.
+#[derive(Debug)]
+pub struct Chromium {
+    process: Child,
+    devtools: Devtools,
+    profile: PathBuf,
+}
+
+impl Chromium {
+    /// Starts one.
+    ///
+    /// # Panics
+    /// If there is none and none can be installed, or if it does not start.
+    pub async fn start() -> Self {
+        let profile = std::env::temp_dir().join(format!("browser-test-{}", uuid::Uuid::new_v4()));
+        let mut command = Command::new(executable().await);
+        command.args(ARGUMENTS).arg(format!("--user-data-dir={}", profile.display())).arg("about:blank");
+        if nix::unistd::geteuid().is_root() {
+            command.arg("--no-sandbox"); // Chromium refuses its own as root
+        }
+        command.env("FONTCONFIG_FILE", concat!(env!("CARGO_MANIFEST_DIR"), "/fonts.conf"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut process = command.spawn().expect("Chromium starts");
+        let mut lines = BufReader::new(process.stderr.take().expect("it is piped")).lines();
+        let address = tokio::time::timeout(Duration::from_secs(60), async {
+            while let Ok(Some(line)) = lines.next_line().await {
+                if let Some(address) = line.strip_prefix("DevTools listening on ") {
+                    return address.to_owned();
+                }
+            }
+            panic!("Chromium ended before it listened");
+        });
+        let address = address.await.expect("Chromium listens");
+        // Read on, or it would block on a full pipe.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Self { process, devtools: Devtools::connect(address.trim()).await, profile }
+    }
+
+    /// A tab that looks so.
+    ///
+    /// # Panics
+    /// If Chromium is gone.
+    pub async fn tab(&self, look: Look) -> Tab {
+        Tab::new(self.devtools.clone(), look).await
+    }
+
+    /// Ends it.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub async fn close(mut self) {
+        let _ = self.devtools.call("", "Browser.close", json!({})).await;
+        tokio::time::timeout(Duration::from_secs(30), self.process.wait()).await.expect("it ends").expect("it ran");
+        let _ = std::fs::remove_dir_all(&self.profile);
+    }
+}
+
+async fn executable() -> PathBuf {
+    static FOUND: OnceCell<PathBuf> = OnceCell::const_new();
+    FOUND
+        .get_or_init(|| async {
+            if let Some(path) = find() {
+                return path;
+            }
+            if nix::unistd::geteuid().is_root() && Path::new("/usr/bin/apt-get").exists() {
+                apt_get(&["update", "--quiet=2"]).await;
+                apt_get(&["install", "--yes", "--quiet=2", "--no-install-recommends", "chromium", "fonts-inter"]).await;
+            }
+            find().expect("the browser tests need Chromium: install it (Debian: apt-get install chromium fonts-inter)")
+        })
+        .await
+        .clone()
+}
+
+fn find() -> Option<PathBuf> {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> = std::env::split_paths(&paths).collect();
+    let names = ["chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome"];
+    names.iter().find_map(|name| folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file()))
+}
+
+async fn apt_get(arguments: &[&str]) {
+    let mut command = Command::new("apt-get");
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).stdout(Stdio::null());
+    let _ = command.status().await; // whether it is there is looked at afterwards
+}

@@ -1,0 +1,84 @@
+//! The dashboard as people use it: in Chromium, wide and narrow, light and dark.
+
+mod pages;
+mod walk;
+
+use browser_tests::{Chromium, Look, Tab, build_harness};
+use chrono::{TimeDelta, Utc};
+use serde_json::json;
+use tests::{App, Setup};
+
+/// Those of a desk and of a phone, by day and by night.
+const LOOKS: [Look; 4] = [
+    Look { width: 1280, dark: false },
+    Look { width: 1280, dark: true },
+    Look { width: 390, dark: false },
+    Look { width: 390, dark: true },
+];
+
+/// One of the keys of the harness.
+const KEY: &str = "test-key";
+
+/// The product with a history of carts.
+async fn app() -> App {
+    build_harness().await;
+    let app = Setup::default().start().await;
+    import_history(&app).await;
+    app
+}
+
+fn origin(app: &App) -> String {
+    app.url("")
+}
+
+/// Somebody signs in.
+async fn sign_in(app: &App, chromium: &Chromium, look: Look) -> Tab {
+    let tab = chromium.tab(look).await;
+    tab.open(&app.url("/")).await;
+    tab.is_at("/sign-in").await;
+    tab.types("#key", KEY, true).await;
+    tab.is_at("/").await;
+    tab.finds("document.documentElement.dataset.watching === 'yes'").await;
+    tab
+}
+
+/// A hundred days of carts, the same in every run but for their dates.
+async fn import_history(app: &App) {
+    let first = ["Ada", "Grace", "Alan", "Edsger", "Barbara", "Donald", "Margaret", "Radia", "Frances", "Hedy"];
+    let last =
+        ["Lovelace", "Hopper", "Turing", "Dijkstra", "Liskov", "Knuth", "Hamilton", "Perlman", "Allen", "Lamarr"];
+    let items =
+        [("Teapot", "49.99"), ("Kettle", "89.00"), ("Loose leaf Assam, 250 g", "12.00"), ("Tray, walnut", "64.00")];
+    let mut number: usize = 7;
+    let mut random = move |below: usize| {
+        number = (number * 1_103_515_245 + 12_345) % 2_147_483_648;
+        number / 65_536 % below
+    };
+    let now = Utc::now();
+    let mut lines = String::new();
+    for day in (1..=100_usize).rev() {
+        for _ in 0..8 + random(7) + (100 - day) / 12 + if day % 7 < 2 { 5 } else { 0 } {
+            let at =
+                now - TimeDelta::days(day.try_into().unwrap()) + TimeDelta::minutes(random(700).try_into().unwrap());
+            let (first, last) = (first[random(10)], last[random(10)]);
+            let (name, price) = items[random(4)];
+            let price: serde_json::Number = price.parse().unwrap();
+            let mut cart = json!({
+                "customerEmail": format!("{}.{}@example.com", first.to_lowercase(), last.to_lowercase()),
+                "customerName": format!("{first} {last}"), "abandonedAt": at,
+                "items": [{"name": name, "quantity": 1 + random(3), "price": price}],
+            });
+            if random(100) < 22 + (100 - day) / 10 {
+                cart["status"] = json!("recovered");
+                cart["recoveredAt"] = json!((at + TimeDelta::hours((1 + random(20)).try_into().unwrap())).min(now));
+            } else if day > 30 {
+                cart["status"] = json!("expired");
+            }
+            lines += &format!("{cart}\n");
+        }
+    }
+    let request =
+        app.request(reqwest::Method::POST, "/api/carts/import").header("content-type", "application/x-ndjson");
+    let answer = app.send(request.header("prefer", "return=minimal").body(lines)).await;
+    assert!(answer.text.contains(r#""errors":0"#), "{}", answer.text);
+}

@@ -1,0 +1,69 @@
+//! Every page, looked at in every way: nothing is too wide, nobody is kept out.
+
+use browser_tests::{Chromium, Look};
+use sandbox::stripe::{Fault, Operation};
+use tests::{App, eventually};
+
+use crate::{LOOKS, app, origin, sign_in};
+
+/// A cart with a link, another whose link Stripe refused, and a webhook nobody signed.
+async fn prepare(app: &App) -> (String, String) {
+    app.stripe.fail_next(Operation::Create, Fault::Refused);
+    let refused = app.cart().await;
+    app.ask(&refused).await.is_error(502, "PAYMENT_PROVIDER_ERROR");
+    let linked = app.cart().await;
+    app.ask(&linked).await.data(200);
+    app.signed_webhook("{}", "t=1,v1=00").await.is_error(400, "BAD_REQUEST");
+    eventually("the dead job is there", async || {
+        app.get("/api/jobs?state=dead").await.data(200)["pagination"]["total"] == 1
+    })
+    .await;
+    let dead = app.get("/api/jobs?state=dead").await.data(200)["jobs"][0]["id"].as_str().unwrap().to_owned();
+    (linked, dead)
+}
+
+/// Saves a picture where `PICTURES` says, as `docs/` has them.
+async fn keep(tab: &browser_tests::Tab, look: Look, name: &str) {
+    let Some(folder) = std::env::var_os("PICTURES") else { return };
+    let look =
+        format!("{}-{}", if look.width < 600 { "phone" } else { "desk" }, if look.dark { "dark" } else { "light" });
+    let path = std::path::Path::new(&folder).join(format!("dashboard-{name}-{look}.png"));
+    std::fs::write(path, tab.picture().await).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_page_fits_and_is_accessible() {
+    let app = app().await;
+    let (cart, job) = prepare(&app).await;
+    let pages = [
+        ("overview", "/".to_owned()),
+        ("quarter", "/?period=90d".to_owned()),
+        ("range", "/?startDate=2024-01-01&endDate=2026-01-31".to_owned()),
+        ("carts", "/carts".to_owned()),
+        ("cart", format!("/carts/{cart}")),
+        ("delete", format!("/carts/{cart}/delete")),
+        ("nothing-found", "/carts?q=nobody".to_owned()),
+        ("jobs", "/jobs".to_owned()),
+        ("job", format!("/jobs/{job}")),
+        ("retry", "/jobs/retry".to_owned()),
+        ("queues", "/queues".to_owned()),
+        ("schedules", "/schedules".to_owned()),
+    ];
+    for look in LOOKS {
+        let chromium = Chromium::start().await;
+        let tab = chromium.tab(look).await;
+        tab.open(&app.url("/sign-in")).await;
+        tab.is_accessible().await;
+        keep(&tab, look, "sign-in").await;
+        tab.close().await;
+        let tab = sign_in(&app, &chromium, look).await;
+        for (name, path) in &pages {
+            tab.open(&app.url(path)).await;
+            tab.fits().await;
+            tab.is_accessible().await;
+            keep(&tab, look, name).await;
+        }
+        tab.was_good(&origin(&app));
+        chromium.close().await;
+    }
+}

@@ -1,0 +1,148 @@
+//! What an operator does in a day.
+
+use browser_tests::{Chromium, Look, Tab};
+use sandbox::stripe::{Fault, Operation};
+use serde_json::Value;
+use tests::{App, eventually};
+
+use crate::{LOOKS, app, origin, sign_in};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_a_desk() {
+    walk(LOOKS[0]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_a_desk_at_night() {
+    walk(LOOKS[1]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_phone() {
+    walk(LOOKS[2]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_phone_at_night() {
+    walk(LOOKS[3]).await;
+}
+
+async fn walk(look: Look) {
+    let app = app().await;
+    let chromium = Chromium::start().await;
+    let tab = sign_in(&app, &chromium, look).await;
+    the_numbers_are_the_apis(&app, &tab).await;
+    a_link_is_made_and_paid(&app, &chromium, &tab, look).await;
+    a_queue_is_paused_and_resumed(&app, &tab).await;
+    a_dead_job_is_retried(&app, &tab).await;
+    a_cart_is_deleted(&app, &tab).await;
+    tab.press("", "Sign out").await;
+    tab.is_at("/sign-in").await;
+    tab.open(&app.url("/carts")).await;
+    tab.is_at("/sign-in").await;
+    tab.was_good(&origin(&app));
+    chromium.close().await;
+}
+
+async fn figure(tab: &Tab, name: &str) -> String {
+    let text = tab.text(&format!("[data-announce='{name}']")).await;
+    text.chars().filter(|letter| letter.is_ascii_digit() || *letter == '.').collect()
+}
+
+async fn the_numbers_are_the_apis(app: &App, tab: &Tab) {
+    for period in ["7d", "30d", "90d"] {
+        tab.press("", &format!("{} days", period.trim_end_matches('d'))).await;
+        tab.finds(&format!("location.search === '?period={period}' && document.readyState === 'complete'")).await;
+        let answer = app.get(&format!("/api/analytics?period={period}")).await.data(200);
+        let summary = &answer["summary"];
+        let expected = [
+            ("Abandoned", &summary["totalAbandoned"]),
+            ("Recovered", &summary["totalRecovered"]),
+            ("Recovery rate", &summary["recoveryRate"]),
+            ("Won back", &summary["totalRecoveredValue"]),
+        ];
+        for (name, value) in expected {
+            assert_eq!(figure(tab, name).await, value.to_string(), "{name} of {period}");
+        }
+        let days = answer["dailyStats"].as_array().expect("days");
+        tab.press("", "The numbers").await;
+        let rows: Vec<Vec<String>> =
+            tab.ask("[...document.querySelectorAll('#numbers tbody tr')].map(row => [...row.querySelectorAll('td')].map(cell => cell.innerText))").await;
+        let of = |day: &Value| vec![day["abandoned"].to_string(), day["recovered"].to_string()];
+        let expected: Vec<Vec<String>> = days.iter().rev().map(of).collect();
+        assert_eq!(rows.into_iter().map(|row| row[..2].to_vec()).collect::<Vec<_>>(), expected, "the days of {period}");
+    }
+}
+
+async fn a_link_is_made_and_paid(app: &App, chromium: &Chromium, tab: &Tab, look: Look) {
+    let id = app.cart().await;
+    tab.open(&app.url("/carts")).await;
+    tab.types("#q", &id, true).await;
+    tab.is_at(&format!("/carts/{id}")).await;
+    tab.press("", "Make a link").await;
+    tab.sees("Ready to be paid.").await;
+    let checkout: String = tab.ask("document.querySelector('#payment-url').value").await;
+    assert_eq!(app.show(&id).await["paymentLink"], checkout);
+    tab.press("", "Copy").await;
+    tab.sees("Copied").await;
+
+    // From here on the page is not loaded anew, and yet it changes.
+    let _: Value = tab.ask("window.theSamePage = true").await;
+    tab.finds("document.documentElement.dataset.watching === 'yes'").await;
+    let shopper = chromium.tab(look).await;
+    shopper.open(&checkout).await;
+    shopper.press("", "Pay").await;
+    shopper.sees("Thank you!").await;
+    shopper.close().await;
+    tab.to_front().await;
+    tab.finds("document.querySelector('h1 .badge').innerText === 'Recovered'").await;
+    assert_eq!(app.show(&id).await["status"], "recovered");
+    tab.finds("document.querySelector('#announcements').innerText.includes('Recovered')").await;
+    assert!(tab.ask::<bool>("window.theSamePage === true").await, "it was not loaded anew");
+}
+
+async fn a_queue_is_paused_and_resumed(app: &App, tab: &Tab) {
+    let paused = async || app.get("/api/queues").await.data(200)["queues"][1]["paused"].clone();
+    tab.press("", "Queues").await;
+    tab.is_at("/queues").await;
+    tab.press("#queue-expiry", "Pause").await;
+    tab.finds("document.querySelector('#queue-expiry .badge').innerText === 'Paused'").await;
+    assert_eq!(paused().await, true);
+    tab.press("", "Overview").await;
+    tab.sees("The queue expiry is paused").await;
+    tab.press("", "Queues").await;
+    tab.is_at("/queues").await;
+    tab.press("#queue-expiry", "Resume").await;
+    tab.finds("document.querySelector('#queue-expiry .badge').innerText === 'Active'").await;
+    assert_eq!(paused().await, false);
+}
+
+async fn a_dead_job_is_retried(app: &App, tab: &Tab) {
+    app.stripe.fail_next(Operation::Create, Fault::Refused);
+    let cart = app.cart().await;
+    app.ask(&cart).await.is_error(502, "PAYMENT_PROVIDER_ERROR");
+    tab.press("", "Overview").await;
+    tab.is_at("/").await;
+    tab.press("", "1 dead job in payment-links").await;
+    tab.is_at("/jobs").await;
+    tab.press("", "Create payment link").await;
+    tab.sees("cannot currently make charges").await;
+    tab.press("", "Retry").await;
+    // Its request failed for good, so it finds nothing to do, and is done: the page sees that by itself.
+    tab.finds("document.querySelector('h1 .badge').innerText === 'Done'").await;
+    let dead = app.get("/api/jobs?state=dead").await.data(200);
+    assert_eq!(dead["pagination"]["total"], 0);
+}
+
+async fn a_cart_is_deleted(app: &App, tab: &Tab) {
+    let id = app.cart().await;
+    tab.open(&app.url(&format!("/carts/{id}"))).await;
+    tab.press("", "Delete").await;
+    tab.sees("Delete this cart?").await;
+    tab.press("", "Keep it as it is").await;
+    tab.is_at(&format!("/carts/{id}")).await;
+    tab.press("", "Delete").await;
+    tab.press("", "Delete for good").await;
+    tab.sees("The cart is deleted").await;
+    eventually("it is gone", async || app.get(&format!("/api/carts/{id}")).await.status == 404).await;
+}

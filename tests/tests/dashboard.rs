@@ -1,0 +1,217 @@
+//! The dashboard without a browser: who gets in, whose forms are believed, and what is counted.
+
+use common::jobs::ExpireCarts;
+use reqwest::Method;
+use serde_json::json;
+use tests::{Answer, App, Setup, connection, eventually};
+
+/// Somebody who is signed in.
+struct Operator<'a> {
+    app: &'a App,
+    cookie: String,
+}
+
+impl<'a> Operator<'a> {
+    async fn sign_in(app: &'a App, key: &str) -> Self {
+        let answer = sign_in(app, key).await;
+        assert_eq!((answer.status, answer.header("location")), (303, "/"), "{}", answer.text);
+        let cookie = answer.header("set-cookie").split(';').next().unwrap().to_owned();
+        Self { app, cookie }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.app.send(self.app.bare_request(Method::GET, path).header("cookie", &self.cookie)).await
+    }
+
+    /// The token that a page's forms carry.
+    async fn token(&self) -> String {
+        let page = self.get("/queues").await.text;
+        let (_, token) = page.split_once(r#"name="token" value=""#).expect("a form");
+        token.split('"').next().unwrap().to_owned()
+    }
+
+    fn form(&self, path: &str, fields: &str) -> reqwest::RequestBuilder {
+        let request = self.app.bare_request(Method::POST, path).header("cookie", &self.cookie);
+        request.header("content-type", "application/x-www-form-urlencoded").body(fields.to_owned())
+    }
+
+    async fn post(&self, path: &str, fields: &str) -> Answer {
+        let token = self.token().await;
+        self.app.send(self.form(path, &format!("token={token}&{fields}"))).await
+    }
+}
+
+async fn sign_in(app: &App, key: &str) -> Answer {
+    let request =
+        app.bare_request(Method::POST, "/sign-in").header("content-type", "application/x-www-form-urlencoded");
+    app.send(request.body(format!("key={key}"))).await
+}
+
+#[tokio::test]
+async fn nobody_sees_anything_without_a_key() {
+    let app = Setup::default().without_worker().start().await;
+    for path in ["/", "/carts", "/jobs", "/queues", "/schedules", "/carts/cart_1", "/jobs/retry"] {
+        let answer = app.send(app.bare_request(Method::GET, path)).await;
+        assert_eq!(answer.status, 303, "{path}");
+        assert!(answer.header("location").starts_with("/sign-in"), "{path}");
+    }
+    app.send(app.bare_request(Method::GET, "/events")).await.is_error(401, "UNAUTHORIZED");
+    app.send(app.bare_request(Method::GET, "/nowhere")).await.is_error(404, "NOT_FOUND");
+    assert_eq!(sign_in(&app, "no-key").await.status, 401);
+    for key in ["old-key", "test-key"] {
+        let page = Operator::sign_in(&app, key).await.get("/").await;
+        assert_eq!(page.status, 200);
+        assert!(page.header("content-security-policy").starts_with("default-src 'none'; style-src 'self'"));
+        assert!(page.text.len() < 100_000 && !page.text.contains(" style="), "{} bytes", page.text.len());
+    }
+    let mut forged = Operator::sign_in(&app, "test-key").await;
+    forged.cookie.push('x');
+    assert_eq!(forged.get("/").await.status, 303);
+}
+
+#[tokio::test]
+async fn guessing_keys_is_throttled() {
+    let app = Setup::default().without_worker().set("RATE_LIMIT_PER_MINUTE", "3").start().await;
+    for _ in 0..3 {
+        assert_eq!(sign_in(&app, "no-key").await.status, 401);
+    }
+    let refused = sign_in(&app, "test-key").await;
+    assert_eq!((refused.status, refused.header("retry-after").is_empty()), (429, false));
+    assert!(refused.text.contains("<h1>Too many requests</h1>"), "{}", refused.text);
+}
+
+#[tokio::test]
+async fn the_cookie_is_secure_where_the_request_came_by_https() {
+    let app = Setup::default().without_worker().start().await;
+    let plain = sign_in(&app, "test-key").await;
+    let cookie = plain.header("set-cookie");
+    assert!(
+        cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict") && !cookie.contains("Secure"),
+        "{cookie}"
+    );
+    let request = app.bare_request(Method::POST, "/sign-in").header("x-forwarded-proto", "https");
+    let request = request.header("content-type", "application/x-www-form-urlencoded").body("key=test-key");
+    assert!(app.send(request).await.header("set-cookie").contains("Secure"));
+}
+
+#[tokio::test]
+async fn forms_of_others_are_refused() {
+    let app = Setup::default().without_worker().start().await;
+    let operator = Operator::sign_in(&app, "test-key").await;
+    let token = operator.token().await;
+    let path = "/queues/expiry/pause";
+    let paused = async || app.get("/api/queues").await.data(200)["queues"][1]["paused"] == true;
+    let others = Operator::sign_in(&app, "test-key").await.token().await;
+    for (what, request) in [
+        ("no token", operator.form(path, "")),
+        ("another session's", operator.form(path, &format!("token={others}"))),
+        ("another site", operator.form(path, &format!("token={token}")).header("sec-fetch-site", "cross-site")),
+        ("a neighbour", operator.form(path, &format!("token={token}")).header("sec-fetch-site", "same-site")),
+        ("another origin", operator.form(path, &format!("token={token}")).header("origin", "https://evil.example")),
+    ] {
+        assert_eq!(app.send(request).await.status, 400, "{what}");
+        assert!(!paused().await, "{what}");
+    }
+    let ours = operator.form(path, &format!("token={token}")).header("origin", app.url(""));
+    assert_eq!(app.send(ours).await.header("location"), "/queues");
+    assert!(paused().await);
+}
+
+#[tokio::test]
+async fn what_is_refused_is_said_as_a_page() {
+    let app = Setup::default().without_worker().start().await;
+    let operator = Operator::sign_in(&app, "test-key").await;
+    let id = app.cart().await;
+    assert_eq!(
+        operator.post(&format!("/carts/{id}/recover"), "").await.header("location"),
+        format!("/carts/{id}?done=recovered")
+    );
+    assert_eq!(app.show(&id).await["status"], "recovered");
+    let refused = operator.post(&format!("/carts/{id}/expire"), "").await;
+    assert_eq!(refused.status, 409);
+    assert!(refused.text.contains("The cart is recovered, which is final"), "{}", refused.text);
+    for (path, status) in
+        [("/carts/nonsense", 404), ("/jobs/nonsense", 404), ("/?period=8d", 400), ("/jobs?state=lost", 400)]
+    {
+        let answer = operator.get(path).await;
+        assert_eq!(answer.status, status, "{path}");
+        assert!(answer.text.starts_with("<!DOCTYPE html>"), "{path}");
+    }
+    assert_eq!(operator.post(&format!("/carts/{id}/delete"), "").await.header("location"), "/carts?deleted=1");
+    app.get(&format!("/api/carts/{id}")).await.is_error(404, "NOT_FOUND");
+    assert_eq!(operator.get(&format!("/carts/{id}")).await.status, 404);
+}
+
+#[tokio::test]
+async fn all_of_a_filter_are_cancelled_after_a_count() {
+    let app = Setup::default().without_worker().start().await;
+    let operator = Operator::sign_in(&app, "test-key").await;
+    for _ in 0..3 {
+        queue::enqueue(&mut connection(&app.pool).await, &ExpireCarts::default()).await.unwrap();
+    }
+    let helper = ExpireCarts::default().next_helper().unwrap();
+    let options = queue::EnqueueOptions { delay: std::time::Duration::from_secs(600), ..Default::default() };
+    queue::enqueue_with(&mut connection(&app.pool).await, &helper, options).await.unwrap();
+    let dead = async || app.get("/api/jobs?state=dead").await.data(200)["pagination"]["total"].clone();
+    let asked = operator.get("/jobs/cancel?queue=expiry&state=ready").await.text;
+    assert!(asked.contains("Cancel 3 jobs"), "{asked}");
+    assert_eq!(dead().await, 0, "that was a count");
+    let answer = operator.post("/jobs/cancel", "queue=expiry&state=ready").await;
+    assert_eq!(answer.header("location"), "/jobs?done=cancelled&queue=expiry");
+    assert_eq!(dead().await, 3);
+    assert!(operator.get("/jobs/retry?queue=expiry").await.text.contains("Retry 3 jobs"));
+    operator.post("/jobs/retry", "queue=expiry").await;
+    assert_eq!(dead().await, 0);
+    operator.post("/jobs/cancel", "").await;
+    assert_eq!(dead().await, 4, "no filter: all that are unfinished");
+}
+
+#[tokio::test]
+async fn refused_webhooks_are_counted_for_all_processes() {
+    let app = Setup::default().without_worker().start().await;
+    let operator = Operator::sign_in(&app, "test-key").await;
+    assert!(operator.get("/").await.text.contains("No worker is running"));
+    assert!(!operator.get("/").await.text.contains("failed verification"));
+    for _ in 0..3 {
+        app.signed_webhook("{}", "t=1,v1=00").await.is_error(400, "BAD_REQUEST");
+    }
+    eventually("they are counted", async || operator.get("/").await.text.contains("3 webhooks failed verification"))
+        .await;
+}
+
+#[tokio::test]
+async fn a_worker_is_seen_while_it_lives() {
+    let app = Setup::default().without_worker().start().await;
+    let operator = Operator::sign_in(&app, "test-key").await;
+    assert!(operator.get("/queues").await.text.contains("None is running"));
+    let worker = app.start_worker();
+    eventually("it is seen", async || operator.get("/queues").await.text.contains("0 of 16")).await;
+    worker.stop().await;
+    eventually("it is gone", async || operator.get("/queues").await.text.contains("None is running")).await;
+}
+
+#[tokio::test]
+async fn an_open_page_is_told_of_what_changes() {
+    let app = Setup::default().without_worker().start().await;
+    let operator = Operator::sign_in(&app, "test-key").await;
+    let request = app.bare_request(Method::GET, "/events").header("cookie", &operator.cookie);
+    let mut events = request.send().await.unwrap();
+    let mut told = String::new();
+    // The first look is what later ones are held against, so more may have to change than once.
+    for (wanted, path) in [("event: hello", ""), ("data: carts", "/api/carts"), ("data: jobs", "/api/queues/expiry/")] {
+        let mut lever = ["pause", "resume"].into_iter().cycle();
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+        while !told.contains(wanted) {
+            assert!(tokio::time::Instant::now() < deadline, "nobody said {wanted:?}, but {told:?}");
+            match path {
+                "" => {}
+                "/api/carts" => drop(app.cart().await),
+                path => drop(app.post(&format!("{path}{}", lever.next().unwrap()), &json!(null)).await.data(200)),
+            }
+            let chunk = tokio::time::timeout(std::time::Duration::from_secs(3), events.chunk()).await;
+            if let Ok(chunk) = chunk {
+                told += std::str::from_utf8(&chunk.unwrap().expect("it goes on")).unwrap();
+            }
+        }
+    }
+}
