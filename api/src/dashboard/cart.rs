@@ -7,6 +7,7 @@ use common::{
     money::{self, Currency},
     payment_links::{self, LinkStatus, PaymentLink},
     recovery_links::{self, RecoveryLink},
+    timeline,
 };
 use maud::{Markup, html};
 use serde::Deserialize;
@@ -16,7 +17,7 @@ use super::{
     format,
     guard::Operator,
     page::{self, Page, PageError, Section},
-    timeline,
+    timeline as timeline_section,
 };
 use crate::{AppState, carts::CartPath, error::ApiError, query::Parameters};
 
@@ -35,6 +36,8 @@ async fn show(
     let cart = carts::find(&mut conn, &id, now).await?.ok_or_else(ApiError::cart_not_found)?;
     let link = payment_links::latest(&mut conn, id.as_str()).await?;
     let recovery = recovery_links::find(&mut conn, &id).await?;
+    let told = timeline::page(&mut conn, &id, None, timeline_section::LIMIT).await?;
+    let told = told.ok_or_else(ApiError::cart_not_found)?;
     let body = html! {
         (page::notice(parameters.get("done").and_then(done)))
         nav.crumbs aria-label="Breadcrumbs" { a href="/carts" { "Carts" } }
@@ -52,7 +55,7 @@ async fn show(
             }
             div.stack {
                 (actions(&operator, &cart))
-                (timeline::timeline_of(&cart))
+                (timeline_section::section(cart.abandoned_at, &told))
                 (details(&cart))
             }
         }

@@ -3,8 +3,8 @@
 use axum::{Router, extract::State, response::Response, routing::get};
 use common::{
     cart_list::{self, Start, Totals},
+    cart_search::{self, EmailToFind},
     carts::{self, Cart, CartId, CartStatus},
-    db::Connection,
 };
 use maud::{Markup, html};
 
@@ -31,14 +31,11 @@ async fn show(
     let status: Option<CartStatus> =
         parameters.parse("status", "abandoned, recovered or expired", |text| text.parse().ok())?;
     let wanted = parameters.get("q").map(str::trim).filter(|wanted| !wanted.is_empty());
-    let mut conn = state.by_key.acquire().await?;
-    if let Some(wanted) = wanted {
-        return match search(&mut conn, wanted).await? {
-            Some(id) => Ok(go_to(&format!("/carts/{id}"))),
-            None => Ok(nothing_found(&operator, wanted)),
-        };
-    }
     let page = pagination::Page { number: parameters.page()?, limit: LIMIT };
+    if let Some(wanted) = wanted {
+        return search(&state, &operator, wanted, page).await;
+    }
+    let mut conn = state.by_key.acquire().await?;
     let totals = cart_list::totals(&mut conn).await?;
     let total = totals.of(status);
     let found = if page.offset() >= total {
@@ -46,7 +43,6 @@ async fn show(
     } else {
         cart_list::page(&mut conn, status, Start::Offset(page.offset()), LIMIT, now).await?.carts
     };
-    let last = total.unsigned_abs().div_ceil(LIMIT.unsigned_abs()).cast_signed();
     let body = html! {
         (page::notice(parameters.get("deleted").map(|_| "The cart is deleted, and its shopper's data with it.")))
         div.heading { h1 { "Carts" } (search_form("")) }
@@ -54,32 +50,60 @@ async fn show(
         section.card aria-label="Carts" {
             @if found.is_empty() { p.muted { "No carts here." } }
             @else { (table(&found, "Carts, newest first")) }
-            (format::pages("/carts", &[("status", status.map(CartStatus::as_str))], page.number, last))
+            (format::pages("/carts", &[("status", status.map(CartStatus::as_str))], page.number, last_page(total)))
         }
     };
     Ok(Page { title: "Carts", section: Section::Carts, operator: &operator, live: "carts" }.show(&body))
 }
 
-/// The cart that somebody means: by its id. A search by e-mail address has its place here.
-async fn search(conn: &mut Connection, wanted: &str) -> Result<Option<CartId>, PageError> {
-    let Ok(id) = wanted.parse::<CartId>() else { return Ok(None) };
-    let there = carts::find_many(conn, &[id.as_str()], chrono::DateTime::UNIX_EPOCH).await?;
-    Ok((!there.is_empty()).then_some(id))
-}
-
-fn nothing_found(operator: &Operator, wanted: &str) -> Response {
+/// The cart with this id, or the carts with this e-mail address.
+async fn search(
+    state: &AppState,
+    operator: &Operator,
+    wanted: &str,
+    page: pagination::Page,
+) -> Result<Response, PageError> {
+    let now = state.clock.now();
+    if let Ok(id) = wanted.parse::<CartId>()
+        && carts::find(&mut state.by_key.acquire().await?, &id, now).await?.is_some()
+    {
+        return Ok(go_to(&format!("/carts/{id}")));
+    }
+    let found = match wanted.parse::<EmailToFind>() {
+        Ok(email) => {
+            let (start, mut conn) = (Start::Offset(page.offset()), state.database.acquire().await?);
+            Some(cart_search::by_email(&mut conn, &email, None, start, page.limit, now).await?)
+        }
+        Err(_) => None,
+    };
     let body = html! {
         div.heading { h1 { "Carts" } (search_form(wanted)) }
-        section.card { p { "No cart is known as " strong { (wanted) } "." } p { a href="/carts" { "All carts" } } }
+        section.card {
+            @match found.filter(|found| found.total > 0) {
+                Some(found) => {
+                    p { (format::count(found.total)) " of " strong { (wanted) } ", newest first. " a href="/carts" { "All carts" } }
+                    (table(&found.page.carts, "Carts that were found, newest first"))
+                    (format::pages("/carts", &[("q", Some(wanted))], page.number, last_page(found.total)))
+                }
+                None => {
+                    p { "No cart has the id or the e-mail address " strong { (wanted) } "." }
+                    p { a href="/carts" { "All carts" } }
+                }
+            }
+        }
     };
-    Page { title: "Search", section: Section::Carts, operator, live: "" }.show(&body)
+    Ok(Page { title: "Search", section: Section::Carts, operator, live: "" }.show(&body))
+}
+
+fn last_page(total: i64) -> i64 {
+    total.unsigned_abs().div_ceil(LIMIT.unsigned_abs()).cast_signed()
 }
 
 fn search_form(value: &str) -> Markup {
     html! {
         form.search role="search" method="get" action="/carts" {
-            label.visually-hidden for="q" { "Find a cart by its id" }
-            input #q type="search" name="q" value=(value) placeholder="cart_…" autocomplete="off" maxlength="320";
+            label.visually-hidden for="q" { "Find carts by id or e-mail address" }
+            input #q type="search" name="q" value=(value) placeholder="Id or e-mail address" autocomplete="off" maxlength="320";
             button.button type="submit" { "Find" }
         }
     }

@@ -1,27 +1,31 @@
-//! What happened to a cart, in its order.
+//! What happened to a cart, in its order, and why.
 
 use chrono::{DateTime, Utc};
-use common::carts::Cart;
+use common::timeline::{Event, TimelinePage};
 use maud::{Markup, html};
 
 use super::format;
 
-/// What the cart itself knows: when it was left, stored, paid, given up. A
-/// record of each change, with its why, has its place here.
-pub(crate) fn timeline_of(cart: &Cart) -> Markup {
-    let events = [
-        (Some(cart.abandoned_at), "Left behind by the shopper"),
-        (Some(cart.created_at), "Stored here"),
-        (cart.expired_at, "Expired"),
-        (cart.recovered_at, "Recovered"),
-    ];
-    let mut events: Vec<(DateTime<Utc>, &str)> =
-        events.into_iter().filter_map(|(at, what)| at.map(|at| (at, what))).collect();
-    events.sort_by_key(|(at, _)| *at);
+/// Events that are shown; few carts have more.
+pub(crate) const LIMIT: i64 = 100;
+
+/// From when the shopper left it on.
+pub(crate) fn section(abandoned_at: DateTime<Utc>, timeline: &TimelinePage) -> Markup {
+    let left = timeline.events.iter().position(|event| event.at > abandoned_at).unwrap_or(timeline.events.len());
+    let (before, after) = timeline.events.split_at(left);
     html! {
         section.card aria-labelledby="timeline" {
             h2 #timeline { "Timeline" }
-            ol.timeline { @for (at, what) in events { li { span { (what) } (format::instant(at)) } } }
+            ol.timeline {
+                @for event in before { (line(event)) }
+                li { span { "Left behind by the shopper" } (format::instant(abandoned_at)) }
+                @for event in after { (line(event)) }
+            }
+            @if timeline.next.is_some() { p.muted.small { "The first " (LIMIT) " events; the API has the rest." } }
         }
     }
+}
+
+fn line(event: &Event) -> Markup {
+    html! { li { span { (event.summary) } (format::instant(event.at)) } }
 }
