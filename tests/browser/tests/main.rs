@@ -4,7 +4,7 @@ mod pages;
 mod walk;
 
 use browser_tests::{Chromium, Look, Tab, build_harness};
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use serde_json::json;
 use tests::{App, Setup};
 
@@ -54,7 +54,7 @@ async fn import_history(app: &App) {
         number = (number * 1_103_515_245 + 12_345) % 2_147_483_648;
         number / 65_536 % below
     };
-    let now = Utc::now();
+    let now = app.now();
     let mut lines = String::new();
     for day in (1..=100_usize).rev() {
         for _ in 0..8 + random(7) + (100 - day) / 12 + if day % 7 < 2 { 5 } else { 0 } {
