@@ -8,6 +8,7 @@ mod carts;
 mod doctor;
 mod errors;
 mod expiry;
+mod interface;
 mod maintenance;
 mod metrics;
 mod operations;
