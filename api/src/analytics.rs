@@ -43,9 +43,9 @@ struct Analytics {
 #[utoipa::path(
     get, path = "/analytics", operation_id = "showAnalytics", tag = "Analytics",
     params(
-        ("period" = Option<Period>, Query, description = "So many days that end today; not together with a range."),
-        ("startDate" = Option<DateOrInstant>, Query, description = "The first day. Alone it runs to today."),
-        ("endDate" = Option<DateOrInstant>, Query, description = "The last day, at most 3,660 days from the first. Alone it means the 30 days that end there."),
+        ("period" = inline(Option<Period>), Query, description = "So many days that end today; not together with a range."),
+        ("startDate" = inline(Option<DateOrInstant>), Query, description = "The first day. Alone it runs to today."),
+        ("endDate" = inline(Option<DateOrInstant>), Query, description = "The last day, at most 3,660 days from the first. Alone it means the 30 days that end there."),
     ),
     responses((status = 200, description = "The range", body = Success<Analytics>)),
 )]

@@ -37,10 +37,10 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
 #[utoipa::path(
     get, path = "/carts/export", operation_id = "exportCarts", tag = "Import and export",
     params(
-        ("format" = Option<ExportFormat>, Query, description = "The default is the first of `Accept` that there is, then ndjson."),
+        ("format" = inline(Option<ExportFormat>), Query, description = "The default is the first of `Accept` that there is, then ndjson."),
         ("status" = Option<CartStatus>, Query, description = "Only with this status."),
-        ("from" = Option<DateOrInstant>, Query, description = "Only those created then or later."),
-        ("to" = Option<DateOrInstant>, Query, description = "Only those created before."),
+        ("from" = inline(Option<DateOrInstant>), Query, description = "Only those created then or later."),
+        ("to" = inline(Option<DateOrInstant>), Query, description = "Only those created before."),
     ),
     responses((status = 200, description = "All carts. The schema of JSON is that of each line.",
         content((ExportedCart = "application/x-ndjson"), (String = "text/csv")),

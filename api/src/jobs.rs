@@ -62,9 +62,9 @@ struct JobList {
 #[utoipa::path(
     get, path = "/jobs", operation_id = "listJobs", tag = "Operations",
     params(
-        ("queue" = Option<QueueName>, Query, description = "Only of this queue."),
+        ("queue" = inline(Option<QueueName>), Query, description = "Only of this queue."),
         ("state" = Option<JobState>, Query, description = "Only in this state."),
-        ("page" = Option<PageNumber>, Query, description = "Which page; the default is 1."),
+        ("page" = inline(Option<PageNumber>), Query, description = "Which page; the default is 1."),
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "Jobs a page; the default is 10."),
     ),
     responses((status = 200, description = "A page", body = Success<JobList>)),

@@ -58,7 +58,7 @@ async fn list(State(state): State<AppState>) -> Result<Data<QueueList>, ApiError
 /// Workers begin none of its jobs until it is resumed. What runs goes on.
 #[utoipa::path(
     post, path = "/queues/{name}/pause", operation_id = "pauseQueue", tag = "Operations",
-    params(("name" = QueueName, Path, description = "Which queue.")),
+    params(("name" = inline(QueueName), Path, description = "Which queue.")),
     responses((status = 200, description = "It is paused", body = Success<QueueSummary>)),
 )]
 async fn pause(State(state): State<AppState>, QueuePath(name): QueuePath) -> Result<Data<QueueSummary>, ApiError> {
@@ -72,7 +72,7 @@ async fn pause(State(state): State<AppState>, QueuePath(name): QueuePath) -> Res
 /// Resumes a queue
 #[utoipa::path(
     post, path = "/queues/{name}/resume", operation_id = "resumeQueue", tag = "Operations",
-    params(("name" = QueueName, Path, description = "Which queue.")),
+    params(("name" = inline(QueueName), Path, description = "Which queue.")),
     responses((status = 200, description = "It is let through", body = Success<QueueSummary>)),
 )]
 async fn resume(State(state): State<AppState>, QueuePath(name): QueuePath) -> Result<Data<QueueSummary>, ApiError> {

@@ -4,8 +4,6 @@
 
 #![expect(dead_code, reason = "these are described, never made")]
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, Utc};
 use common::carts::CartStatus;
 use utoipa::{
@@ -45,7 +43,7 @@ pub(crate) fn one_of(values: impl IntoIterator<Item = &'static str>) -> Object {
 }))]
 pub(crate) struct NewCart {
     /// Where the shopper can be reached.
-    #[schema(format = Email, max_length = 254, example = "ada@example.com")]
+    #[schema(format = Email, max_length = 319, example = "ada@example.com")]
     customer_email: String,
     /// The shopper; white space around it is taken away.
     #[schema(min_length = 1, max_length = 200, pattern = r"^[^\u0000]*\S[^\u0000]*$", example = "Ada Lovelace")]
@@ -244,8 +242,8 @@ pub(crate) struct StripeEvent {
     /// Seconds since 1970.
     #[schema(nullable = false)]
     created: Option<i64>,
-    #[schema(nullable = false)]
-    data: Option<BTreeMap<String, serde_json::Value>>,
+    #[schema(nullable = false, value_type = Object)]
+    data: Option<serde_json::Value>,
 }
 
 /// A date, or an instant whose date in UTC is meant.
