@@ -1,36 +1,72 @@
 //! `/api/analytics`
 
-use axum::{Router, extract::State, routing::get};
+use axum::extract::State;
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use common::{
     analytics::{self, DayStats, Summary},
     money::Currency,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{AppState, body::Data, error::ApiError, query::Parameters};
+use crate::{
+    AppState,
+    body::Data,
+    error::ApiError,
+    openapi::{DateOrInstant, Success},
+    query::Parameters,
+};
 
 const MOST_DAYS: i64 = 3_660;
 const DEFAULT_DAYS: u64 = 30;
 
-pub(crate) fn router() -> Router<AppState> {
-    Router::new().route("/analytics", get(show))
+pub(crate) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(show))
 }
 
-#[derive(Serialize)]
+/// What was abandoned and won back.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Analytics {
     currency: Currency,
     summary: Summary,
+    /// Every day of the range, oldest first.
     daily_stats: Vec<DayStats>,
 }
 
+/// What the range came to, and each of its days
+///
+/// A day is a UTC date. `abandoned` counts carts by the day of `abandonedAt` whatever became of them, `recovered` by
+/// the day of `recoveredAt`. The answer equals a count over the carts at any moment. Carts in another currency than
+/// the store's are left out. Nothing given means the last 30 days.
+#[utoipa::path(
+    get, path = "/analytics", operation_id = "showAnalytics", tag = "Analytics",
+    params(
+        ("period" = inline(Option<Period>), Query, description = "So many days that end today; not together with a range."),
+        ("startDate" = inline(Option<DateOrInstant>), Query, description = "The first day. Alone it runs to today."),
+        ("endDate" = inline(Option<DateOrInstant>), Query, description = "The last day, at most 3,660 days from the first. Alone it means the 30 days that end there."),
+    ),
+    responses((status = 200, description = "The range", body = Success<Analytics>)),
+)]
 async fn show(State(state): State<AppState>, parameters: Parameters) -> Result<Data<Analytics>, ApiError> {
     let (first, last) = range(&parameters, state.clock.now().date_naive())?;
     let currency = state.config.currency;
     let mut conn = state.database.acquire().await?;
     let (summary, daily_stats) = analytics::between(&mut conn, first, last, currency).await?;
     Ok(Data(Analytics { currency, summary, daily_stats }))
+}
+
+/// Of `period`, as the document shows it.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "this is described, never made")]
+enum Period {
+    #[schema(rename = "7d")]
+    Week,
+    #[schema(rename = "30d")]
+    Month,
+    #[schema(rename = "90d")]
+    Quarter,
 }
 
 /// The days asked for, both included.

@@ -138,8 +138,9 @@ impl Batch for DeepPages {
     }
 }
 
-#[derive(Serialize)]
-struct CartList {
+/// A page of carts, newest first.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct CartList {
     carts: Vec<Cart>,
     pagination: Pagination,
 }

@@ -292,6 +292,7 @@ fn push_quoted(out: &mut Vec<u8>, cell: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorCode;
 
     #[test]
     fn formulas_leave_with_an_apostrophe_and_come_back_without() {
@@ -309,7 +310,7 @@ mod tests {
     #[test]
     fn a_header_needs_three_columns_once() {
         let refused = |header: &str| Records::new().next(&mut BytesMut::from(header), true).unwrap_err();
-        assert_eq!(refused("").body().code, "BAD_REQUEST");
+        assert_eq!(refused("").body().code, ErrorCode::BadRequest);
         let fields = |header: &str| -> Vec<String> {
             refused(header).body().details.iter().map(|error| error.field.clone()).collect()
         };

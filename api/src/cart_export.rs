@@ -1,29 +1,51 @@
 //! `/api/carts/export`: all carts, oldest first, as an import takes them.
 
 use axum::{
-    Router,
     body::{Body, Bytes},
     extract::State,
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
-    routing::get,
 };
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use common::{
     cart_export::{self, ExportedCart, Position},
+    carts::CartStatus,
     db::Database,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{AppState, cart_csv, cart_lines::Format, error::ApiError, query::Parameters};
+use crate::{
+    AppState, cart_csv,
+    cart_lines::Format,
+    error::ApiError,
+    openapi::{DateOrInstant, ExportFormat},
+    query::Parameters,
+};
 
 /// Carts a statement.
 const BATCH: i64 = 1_000;
 
-pub(crate) fn router() -> Router<AppState> {
-    Router::new().route("/carts/export", get(export))
+pub(crate) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(export))
 }
 
+/// All carts, oldest first, as an import takes them
+///
+/// A cart never comes twice; one that is created or changed meanwhile may be in it or not, as it was or as it became.
+/// If the export can't be finished the connection breaks off, so that half a file does not look whole.
+#[utoipa::path(
+    get, path = "/carts/export", operation_id = "exportCarts", tag = "Import and export",
+    params(
+        ("format" = inline(Option<ExportFormat>), Query, description = "The default is the first of `Accept` that there is, then ndjson."),
+        ("status" = Option<CartStatus>, Query, description = "Only with this status."),
+        ("from" = inline(Option<DateOrInstant>), Query, description = "Only those created then or later."),
+        ("to" = inline(Option<DateOrInstant>), Query, description = "Only those created before."),
+    ),
+    responses((status = 200, description = "All carts. The schema of JSON is that of each line.",
+        content((ExportedCart = "application/x-ndjson"), (String = "text/csv")),
+        headers(("Content-Disposition" = String, description = "A name for the file.")))),
+)]
 async fn export(
     State(state): State<AppState>,
     headers: HeaderMap,

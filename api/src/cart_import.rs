@@ -8,33 +8,50 @@
 use std::convert::Infallible;
 
 use axum::{
-    Router,
     body::{Body, Bytes},
     extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
-    routing::post,
 };
 use chrono::{DateTime, Utc};
 use common::cart_import::{self, ImportedCart, Stored};
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use tokio::sync::mpsc;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     AppState,
     cart_import_reader::{Batch, Piece, Reader},
     cart_lines::{Format, Lines},
+    compression::AS_IT_COMES,
     error::{self, ApiError},
+    openapi::{CartLine, ImportAnswer},
 };
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const MINIMAL: &str = "return=minimal";
 
-pub(crate) fn router() -> Router<AppState> {
-    Router::new().route("/carts/import", post(import))
+pub(crate) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(import))
 }
 
+/// Stores many carts, and answers each line
+///
+/// A file of any size: a cart a line, or CSV whose header names the columns (`items` is the JSON array in a quoted
+/// cell). A line that can't be stored has an `error`, the others are stored. An answered line is stored for good. An
+/// answer without `summary` was cut off: go on after the last line that was answered. Read while you send, or ask for
+/// `Prefer: return=minimal`. The body must not be compressed.
+#[utoipa::path(
+    post, path = "/carts/import", operation_id = "importCarts", tag = "Import and export",
+    params(("Prefer" = Option<String>, Header, description = "`return=minimal`: only errors and the summary are answered.", example = "return=minimal")),
+    request_body(description = "The schema is that of each line.", content(
+        (CartLine = "application/x-ndjson"),
+        (String = "text/csv", example = "customerEmail,customerName,items\nada@example.com,Ada,\"[{\"\"name\"\":\"\"Teapot\"\",\"\"quantity\"\":2,\"\"price\"\":49.99}]\"\n"),
+    )),
+    responses((status = 200, description = "The schema is that of each line.", body = ImportAnswer, content_type = "application/x-ndjson",
+        headers(("Preference-Applied" = Option<String>, description = "`return=minimal`, if it was asked for.")))),
+)]
 async fn import(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
     let lines = Lines::new(Format::of_body(request.headers())?);
     let minimal = wants_minimal(request.headers());
@@ -52,7 +69,11 @@ async fn import(State(state): State<AppState>, request: Request) -> Result<Respo
         Some((answers, import))
     });
     let answers = stream::iter([first]).chain(rest).map(|answers| Ok::<_, Infallible>(Bytes::from(answers)));
-    let mut response = ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(answers)).into_response();
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson")),
+        (header::CACHE_CONTROL, AS_IT_COMES),
+    ];
+    let mut response = (headers, Body::from_stream(answers)).into_response();
     if minimal {
         response.headers_mut().insert(PREFERENCE_APPLIED, HeaderValue::from_static(MINIMAL));
     }

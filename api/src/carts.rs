@@ -3,32 +3,34 @@
 use std::sync::Arc;
 
 use axum::{
-    Router,
     extract::{FromRequestParts, Path, State},
-    http::{HeaderMap, StatusCode, request::Parts},
+    http::{HeaderMap, HeaderName, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
-    routing::get,
 };
 use chrono::{DateTime, Utc};
 use common::{
     carts::{self, Cart, CartId, CartStatus, LockedCart, RecoveredBy},
+    db::Connection,
     idempotency::{self, Claim, Fingerprint},
     new_cart::{NewCart, past_instant},
 };
 use serde::Serialize;
 use serde_json::Value;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     AppState,
     body::{self, Data, JsonBody, Rendered},
-    cart_batches::{ListQuestion, SearchQuestion},
+    cart_batches::{CartList, ListQuestion, SearchQuestion},
     error::ApiError,
+    etag::{self, ETag, IfMatch, IfNoneMatch},
+    openapi::{self, CartChange, DeletedCart, PageNumber, Success},
     pagination::Page,
     query::Parameters,
 };
 
-pub(crate) fn router() -> Router<AppState> {
-    Router::new().route("/carts", get(list).post(create)).route("/carts/{id}", get(show).patch(change).delete(delete))
+pub(crate) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, change, delete))
 }
 
 fn parse_id(id: &str) -> Result<CartId, ApiError> {
@@ -48,25 +50,39 @@ impl<S: Send + Sync> FromRequestParts<S> for CartPath {
     }
 }
 
+/// Stores a cart
+///
+/// `totalValue` is the server's own sum. Money is exact: a price is kept with the digits it was sent with.
+#[utoipa::path(
+    post, path = "/carts", operation_id = "createCart", tag = "Carts",
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[ -~]+$", example = "order-1001",
+        description = "Makes creation safe to repeat for 24 hours: the same key and body answer the same cart, as it is now; another body is 422.")),
+    request_body = openapi::NewCart,
+    responses(
+        (status = 201, description = "It is stored", body = Success<Cart>, headers(("Location" = String, description = "The cart's path."))),
+        (status = 404, description = "`NOT_FOUND`: the cart of this `Idempotency-Key` was deleted", body = openapi::Error),
+    ),
+)]
 async fn create(
     State(state): State<AppState>,
     headers: HeaderMap,
     JsonBody(body): JsonBody,
-) -> Result<(StatusCode, Rendered), ApiError> {
+) -> Result<(StatusCode, [(HeaderName, String); 1], Rendered), ApiError> {
     let now = state.clock.now();
     let fingerprint = idempotency_key(&headers)?.map(|key| Fingerprint::of(key, &body));
     let cart = NewCart::parse(&body, state.config.currency, now).map_err(ApiError::validation)?;
     let id = CartId::generate();
     let cart = Cart::new(&id, cart, now);
-    let answer = match fingerprint {
+    let cart = match fingerprint {
         None => {
             let cart = Arc::new(cart);
             state.carts.store.ask(cart.clone()).await?;
-            body::render(&*cart)
+            cart
         }
-        Some(fingerprint) => body::render(&create_once(&state, &id, cart, &fingerprint).await?),
+        Some(fingerprint) => Arc::new(create_once(&state, &id, cart, &fingerprint).await?),
     };
-    Ok((StatusCode::CREATED, Rendered(answer)))
+    let location = format!("/api/carts/{}", cart.id);
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Rendered(body::render(&*cart))))
 }
 
 /// Stores the cart, unless its key stands for one already.
@@ -97,11 +113,37 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
         .ok_or_else(|| ApiError::bad_request("Idempotency-Key must be 1 to 255 printable ASCII characters"))
 }
 
-async fn show(State(state): State<AppState>, CartPath(id): CartPath) -> Result<Rendered, ApiError> {
+/// Shows a cart
+#[utoipa::path(
+    get, path = "/carts/{id}", operation_id = "showCart", tag = "Carts",
+    params(
+        ("id" = String, Path, pattern = "^cart_[A-Za-z0-9_-]{1,100}$", description = "Which cart."),
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of what you have: if nothing changed the answer is 304."),
+    ),
+    responses(
+        (status = 200, description = "The cart", body = Success<Cart>, headers(("ETag" = String, description = "Of this representation; strong."))),
+        (status = 304, description = "You have it already", headers(("ETag" = String, description = "Of what you have."))),
+    ),
+)]
+async fn show(State(state): State<AppState>, CartPath(id): CartPath, known: IfNoneMatch) -> Result<Response, ApiError> {
     let cart = state.carts.find.ask(id).await?.ok_or_else(ApiError::cart_not_found)?;
-    Ok(Rendered(body::render(&*cart)))
+    Ok(known.answer(body::render(&*cart)))
 }
 
+/// Lists carts, newest first
+///
+/// `total` is exact. Going on by `nextCursor` is as fast at the end as at the start, and nothing slips when new carts come in.
+#[utoipa::path(
+    get, path = "/carts", operation_id = "listCarts", tag = "Carts",
+    params(
+        ("status" = Option<CartStatus>, Query, description = "Only with this status."),
+        ("email" = Option<String>, Query, min_length = 1, max_length = 1000, description = "Only of the shopper with this address, A to Z in either case."),
+        ("page" = inline(Option<PageNumber>), Query, description = "Which page; the default is 1."),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "Carts a page; the default is 10."),
+        ("cursor" = Option<String>, Query, pattern = "^-?[0-9]{1,16}-[A-Za-z0-9_-]{1,200}$", description = "The `nextCursor` of the page before; `page` does not count then."),
+    ),
+    responses((status = 200, description = "A page", body = Success<CartList>)),
+)]
 async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<Rendered, ApiError> {
     let status = parameters.parse("status", "abandoned, recovered or expired", |text| text.parse().ok())?;
     let page = Page::of(&parameters)?;
@@ -116,11 +158,29 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<R
     Ok(Rendered(body?))
 }
 
+/// Changes a cart's status
+///
+/// `abandoned` and `expired` may become each other or `recovered`; `recovered` is final. A cart that is reopened keeps
+/// its `abandonedAt`: ask for a new link, or the next expiry takes it again.
+#[utoipa::path(
+    patch, path = "/carts/{id}", operation_id = "changeCart", tag = "Carts",
+    params(
+        ("id" = String, Path, pattern = "^cart_[A-Za-z0-9_-]{1,100}$", description = "Which cart."),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of what you have: if the cart is not that any more, nothing is changed."),
+    ),
+    request_body = CartChange,
+    responses(
+        (status = 200, description = "The cart as it is now", body = Success<Cart>, headers(("ETag" = String, description = "Of this representation; strong."))),
+        (status = 409, description = "`CONFLICT`: the cart is recovered", body = openapi::Error),
+        (status = 412, description = "`PRECONDITION_FAILED`: the cart has changed", body = openapi::Error),
+    ),
+)]
 pub(crate) async fn change(
     State(state): State<AppState>,
     CartPath(id): CartPath,
+    believed: IfMatch,
     JsonBody(body): JsonBody,
-) -> Result<Data<Cart>, ApiError> {
+) -> Result<Response, ApiError> {
     let now = state.clock.now();
     let Some(fields) = body.as_object() else { return Err(ApiError::invalid("", "must be an object")) };
     let wanted: CartStatus = match fields.get("status") {
@@ -139,6 +199,7 @@ pub(crate) async fn change(
 
     let mut tx = state.by_key.begin().await?;
     let cart = carts::lock(&mut tx, &id).await?.ok_or_else(ApiError::cart_not_found)?;
+    check_belief(&mut tx, &id, &believed, now).await?;
     match (cart.status, wanted) {
         (from, to) if from == to => {}
         (CartStatus::Recovered, _) => return Err(ApiError::conflict("The cart is recovered, which is final")),
@@ -155,7 +216,22 @@ pub(crate) async fn change(
     }
     let cart = carts::find(&mut tx, &id, now).await?.ok_or_else(ApiError::cart_not_found)?;
     tx.commit().await?;
-    Ok(Data(cart))
+    let body = body::render(&cart);
+    Ok(etag::tagged(&ETag::of(&body), body))
+}
+
+/// Holds `If-Match` against the cart, which must be locked, or it could change between the look and the change.
+async fn check_belief(
+    conn: &mut Connection,
+    id: &CartId,
+    believed: &IfMatch,
+    now: DateTime<Utc>,
+) -> Result<(), ApiError> {
+    if !believed.is_given() {
+        return Ok(());
+    }
+    let cart = carts::find(conn, id, now).await?.ok_or_else(ApiError::cart_not_found)?;
+    believed.check(&body::render(&cart))
 }
 
 fn recovery_time(
@@ -177,9 +253,32 @@ struct Deleted {
     deleted: bool,
 }
 
-pub(crate) async fn delete(State(state): State<AppState>, CartPath(id): CartPath) -> Result<Response, ApiError> {
+/// Takes the shopper's data out of the database
+///
+/// Nothing brings it back. An open payment session is closed at Stripe.
+#[utoipa::path(
+    delete, path = "/carts/{id}", operation_id = "deleteCart", tag = "Carts",
+    params(
+        ("id" = String, Path, pattern = "^cart_[A-Za-z0-9_-]{1,100}$", description = "Which cart."),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of what you have: if the cart is not that any more, nothing is deleted."),
+    ),
+    responses(
+        (status = 200, description = "It is deleted", body = Success<DeletedCart>),
+        (status = 412, description = "`PRECONDITION_FAILED`: the cart has changed", body = openapi::Error),
+    ),
+)]
+pub(crate) async fn delete(
+    State(state): State<AppState>,
+    CartPath(id): CartPath,
+    believed: IfMatch,
+) -> Result<Response, ApiError> {
+    let now = state.clock.now();
     let mut tx = state.by_key.begin().await?;
-    if !carts::delete(&mut tx, &id, state.clock.now()).await? {
+    if believed.is_given() {
+        carts::lock(&mut tx, &id).await?;
+        check_belief(&mut tx, &id, &believed, now).await?;
+    }
+    if !carts::delete(&mut tx, &id, now).await? {
         return Err(ApiError::cart_not_found());
     }
     tx.commit().await?;

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use axum::http::HeaderValue;
 use common::{
     config::{ConfigError, Env},
     money::Currency,
@@ -28,6 +29,8 @@ pub struct ApiConfig {
     pub rate_limit_per_minute: u32,
     /// `TRUSTED_PROXIES`
     pub trusted_proxies: Vec<IpNet>,
+    /// `CORS_ORIGINS`
+    pub cors_origins: Vec<HeaderValue>,
     /// `PAYMENT_LINK_TTL`
     pub payment_link_ttl: Duration,
     /// `PAYMENT_LINK_WAIT`
@@ -72,6 +75,11 @@ impl ApiConfig {
                 "TRUSTED_PROXIES",
                 "networks such as 10.0.0.0/8, separated by commas",
                 |text| text.parse().ok().or_else(|| text.parse().ok().map(|host: std::net::IpAddr| IpNet::from(host))),
+            )?,
+            cors_origins: env.list(
+                "CORS_ORIGINS",
+                "origins such as https://shop.example, without a path, separated by commas",
+                crate::cors::parse_origin,
             )?,
             payment_link_ttl: env.payment_link_ttl()?,
             payment_link_wait: env.duration("PAYMENT_LINK_WAIT", Duration::from_secs(10))?,

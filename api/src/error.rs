@@ -9,15 +9,35 @@ use axum::{
 };
 use common::{batches::Unanswered, db, new_cart::FieldError};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// How long a client should wait before it tries again when Postgres is away.
 const RETRY_AFTER_SECONDS: u64 = 2;
+
+/// What a client's program goes by; `docs/using.md` lists them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum ErrorCode {
+    BadRequest,
+    Unauthorized,
+    NotFound,
+    MethodNotAllowed,
+    Conflict,
+    PreconditionFailed,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+    ValidationError,
+    RateLimited,
+    InternalError,
+    PaymentProviderError,
+    Unavailable,
+}
 
 /// Why a request was refused.
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
-    code: &'static str,
+    code: ErrorCode,
     message: String,
     details: Vec<FieldError>,
     retry_after_seconds: Option<u64>,
@@ -26,20 +46,20 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+    fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into(), details: Vec::new(), retry_after_seconds: None, cause: None }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "BAD_REQUEST", message)
+        Self::new(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, message)
     }
 
     pub(crate) fn unauthorized() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "Missing or invalid API key: send it as x-api-key")
+        Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, "Missing or invalid API key: send it as x-api-key")
     }
 
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "NOT_FOUND", message)
+        Self::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, message)
     }
 
     pub(crate) fn cart_not_found() -> Self {
@@ -49,27 +69,35 @@ impl ApiError {
     pub(crate) fn method_not_allowed() -> Self {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
-            "METHOD_NOT_ALLOWED",
+            ErrorCode::MethodNotAllowed,
             "This route does not take this method; see the Allow header",
         )
     }
 
     pub(crate) fn conflict(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::CONFLICT, "CONFLICT", message)
+        Self::new(StatusCode::CONFLICT, ErrorCode::Conflict, message)
+    }
+
+    pub(crate) fn precondition_failed() -> Self {
+        Self::new(
+            StatusCode::PRECONDITION_FAILED,
+            ErrorCode::PreconditionFailed,
+            "The cart is not as your If-Match says any more: get it again",
+        )
     }
 
     pub(crate) fn too_large() -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "The body is larger than 1 MiB")
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::PayloadTooLarge, "The body is larger than 1 MiB")
     }
 
     /// One line of an import.
     pub(crate) fn line_too_long() -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "The line is longer than 1 MiB")
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::PayloadTooLarge, "The line is longer than 1 MiB")
     }
 
     /// `message` says what to send.
     pub(crate) fn unsupported_media_type(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", message)
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::UnsupportedMediaType, message)
     }
 
     pub(crate) fn validation(details: Vec<FieldError>) -> Self {
@@ -78,7 +106,7 @@ impl ApiError {
             Some(first) => format!("{} {}", first.field, first.message),
             None => "The request is invalid".to_owned(),
         };
-        Self { details, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "VALIDATION_ERROR", message) }
+        Self { details, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::ValidationError, message) }
     }
 
     pub(crate) fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
@@ -90,7 +118,7 @@ impl ApiError {
             retry_after_seconds: Some(retry_after_seconds),
             ..Self::new(
                 StatusCode::TOO_MANY_REQUESTS,
-                "RATE_LIMITED",
+                ErrorCode::RateLimited,
                 format!("Too many requests: try again in {retry_after_seconds} s"),
             )
         }
@@ -99,7 +127,7 @@ impl ApiError {
     pub(crate) fn payment_provider(reason: &str) -> Self {
         Self::new(
             StatusCode::BAD_GATEWAY,
-            "PAYMENT_PROVIDER_ERROR",
+            ErrorCode::PaymentProviderError,
             format!("The payment link can't be made: {reason}"),
         )
     }
@@ -110,7 +138,7 @@ impl ApiError {
             cause: Some(cause.to_string()),
             ..Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "UNAVAILABLE",
+                ErrorCode::Unavailable,
                 format!("The database can't be reached: try again in {RETRY_AFTER_SECONDS} s"),
             )
         }
@@ -121,7 +149,7 @@ impl ApiError {
             cause: Some(cause.to_string()),
             ..Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
-                "INTERNAL_ERROR",
+                ErrorCode::InternalError,
                 "Something went wrong here; the log says more under this answer's x-request-id",
             )
         }
@@ -156,17 +184,24 @@ impl From<Unanswered> for ApiError {
 #[derive(Debug, Clone)]
 pub(crate) struct Cause(pub(crate) String);
 
-#[derive(Serialize)]
-struct Envelope<'a> {
+/// `{"success":false,"error":…}`
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error)]
+pub(crate) struct Envelope<'a> {
+    #[schema(schema_with = crate::openapi::only_false)]
     success: bool,
     error: Body<'a>,
 }
 
 /// `error` of the envelope, and of a line of an import.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ErrorBody)]
 pub(crate) struct Body<'a> {
-    pub(crate) code: &'a str,
+    pub(crate) code: ErrorCode,
+    /// For people; it may change.
+    #[schema(example = "items[0].price must be a number from 0 to 999999.99")]
     pub(crate) message: &'a str,
+    /// All that is wrong with a body, one field each.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub(crate) details: &'a [FieldError],
 }

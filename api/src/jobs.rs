@@ -1,35 +1,36 @@
 //! `/api/jobs`: what an operator sees of jobs, and does to them.
 
 use axum::{
-    Router,
     extract::{FromRequestParts, Path, State},
     http::request::Parts,
-    routing::{get, post},
 };
 use common::{
     jobs::QUEUES,
     new_cart::FieldError,
-    operations::{self, COUNT_LIMIT, DeadFilter, JobFilter, JobSummary, Pulled, RetriedMany},
+    operations::{self, COUNT_LIMIT, DeadFilter, JobFilter, JobState, JobSummary, Pulled, RetriedMany},
 };
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use crate::{
     AppState,
     body::{Data, JsonBody},
     error::ApiError,
+    openapi::{self, DeadJobs, JobAttempt, PageNumber, QueueName, Success},
     pagination::{Page, Pagination},
     query::Parameters,
 };
 
-pub(crate) fn router() -> Router<AppState> {
-    Router::new()
-        .route("/jobs", get(list))
-        .route("/jobs/retry", post(retry_many))
-        .route("/jobs/{id}", get(show))
-        .route("/jobs/{id}/retry", post(retry))
-        .route("/jobs/{id}/cancel", post(cancel))
+pub(crate) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(retry_many))
+        .routes(routes!(show))
+        .routes(routes!(retry))
+        .routes(routes!(cancel))
 }
 
 /// The job that a path names. What can't be one is not found.
@@ -48,12 +49,26 @@ pub(crate) fn job_not_found() -> ApiError {
     ApiError::not_found("Job not found")
 }
 
-#[derive(Serialize)]
+/// A page of jobs, newest first.
+#[derive(Serialize, ToSchema)]
 struct JobList {
     jobs: Vec<JobSummary>,
     pagination: Pagination,
 }
 
+/// Lists jobs, newest first
+///
+/// `total` stops at 100,000.
+#[utoipa::path(
+    get, path = "/jobs", operation_id = "listJobs", tag = "Operations",
+    params(
+        ("queue" = inline(Option<QueueName>), Query, description = "Only of this queue."),
+        ("state" = Option<JobState>, Query, description = "Only in this state."),
+        ("page" = inline(Option<PageNumber>), Query, description = "Which page; the default is 1."),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "Jobs a page; the default is 10."),
+    ),
+    responses((status = 200, description = "A page", body = Success<JobList>)),
+)]
 async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<Data<JobList>, ApiError> {
     let takes = QUEUES.join(", ");
     let queue = parameters.parse("queue", &takes, |text| QUEUES.contains(&text).then(|| text.to_owned()))?;
@@ -69,13 +84,22 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<D
     Ok(Data(JobList { jobs, pagination: Pagination::new(page, total) }))
 }
 
-#[derive(Serialize)]
+/// A job, and what went wrong with it.
+#[derive(Serialize, ToSchema)]
 struct JobDetail {
     #[serde(flatten)]
     job: JobSummary,
+    /// The attempts that failed, oldest first.
+    #[schema(value_type = Vec<JobAttempt>)]
     history: Value,
 }
 
+/// Shows a job
+#[utoipa::path(
+    get, path = "/jobs/{id}", operation_id = "showJob", tag = "Operations",
+    params(("id" = Uuid, Path, description = "Which job.")),
+    responses((status = 200, description = "The job", body = Success<JobDetail>)),
+)]
 async fn show(State(state): State<AppState>, JobPath(id): JobPath) -> Result<Data<JobDetail>, ApiError> {
     let mut conn = state.database.acquire().await?;
     let job = operations::find(&mut conn, id).await?.ok_or_else(job_not_found)?;
@@ -83,6 +107,17 @@ async fn show(State(state): State<AppState>, JobPath(id): JobPath) -> Result<Dat
     Ok(Data(JobDetail { job, history }))
 }
 
+/// Retries a dead job
+///
+/// It is ready, with all its attempts before it again.
+#[utoipa::path(
+    post, path = "/jobs/{id}/retry", operation_id = "retryJob", tag = "Operations",
+    params(("id" = Uuid, Path, description = "Which job.")),
+    responses(
+        (status = 200, description = "It is ready", body = Success<JobSummary>),
+        (status = 409, description = "`CONFLICT`: it is not dead, or the same is queued already", body = openapi::Error),
+    ),
+)]
 pub(crate) async fn retry(State(state): State<AppState>, JobPath(id): JobPath) -> Result<Data<JobSummary>, ApiError> {
     let mut tx = state.database.begin().await?;
     let job = pulled(operations::retry(&mut tx, id).await?, "only a dead one can be retried")?;
@@ -90,6 +125,17 @@ pub(crate) async fn retry(State(state): State<AppState>, JobPath(id): JobPath) -
     Ok(Data(job))
 }
 
+/// Cancels an unfinished job
+///
+/// It is dead; what runs is dropped within 10 s.
+#[utoipa::path(
+    post, path = "/jobs/{id}/cancel", operation_id = "cancelJob", tag = "Operations",
+    params(("id" = Uuid, Path, description = "Which job.")),
+    responses(
+        (status = 200, description = "It is dead", body = Success<JobSummary>),
+        (status = 409, description = "`CONFLICT`: it has ended already", body = openapi::Error),
+    ),
+)]
 pub(crate) async fn cancel(State(state): State<AppState>, JobPath(id): JobPath) -> Result<Data<JobSummary>, ApiError> {
     let mut tx = state.database.begin().await?;
     let job = pulled(operations::cancel(&mut tx, id).await?, "only an unfinished one can be cancelled")?;
@@ -106,7 +152,14 @@ fn pulled(pulled: Pulled, rule: &str) -> Result<JobSummary, ApiError> {
     }
 }
 
-/// All dead jobs of a queue that a filter fits; `dryRun` only counts them.
+/// Retries all dead jobs of a queue that a filter fits
+///
+/// `dryRun` only counts them.
+#[utoipa::path(
+    post, path = "/jobs/retry", operation_id = "retryJobs", tag = "Operations",
+    request_body = DeadJobs,
+    responses((status = 200, description = "What was done, or would be", body = Success<RetriedMany>)),
+)]
 async fn retry_many(State(state): State<AppState>, JsonBody(body): JsonBody) -> Result<Data<RetriedMany>, ApiError> {
     let (filter, dry_run) = parse_retry(&body).map_err(ApiError::validation)?;
     let mut tx = state.database.begin().await?;

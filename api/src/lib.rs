@@ -11,14 +11,18 @@ mod cart_import;
 mod cart_import_reader;
 mod cart_lines;
 mod carts;
+mod compression;
 pub mod config;
+mod cors;
 mod dashboard;
 mod error;
+mod etag;
 mod health;
 mod jobs;
 mod link_requests;
 mod link_wait;
 mod metrics;
+mod openapi;
 mod pagination;
 mod pay_page;
 mod payment_links;
@@ -33,7 +37,7 @@ mod webhooks;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, extract::DefaultBodyLimit, middleware, serve::ListenerExt};
+use axum::{Extension, Router, extract::DefaultBodyLimit, middleware, serve::ListenerExt};
 use common::{
     batches::Batches,
     clock::Clock,
@@ -41,14 +45,22 @@ use common::{
 };
 use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::OpenApiRouter;
 
 pub use config::ApiConfig;
 pub use link_wait::LinkNews;
 pub use metrics::serve as serve_metrics;
 
 use crate::{
-    auth::ApiKeys, cart_batches::CartBatches, dashboard::Dashboard, error::ApiError, link_requests::LinkBatches,
-    rate_limit::RateLimiter, refused_webhooks::RefusedWebhooks, webhooks::ApplyEvents,
+    auth::ApiKeys,
+    cart_batches::CartBatches,
+    dashboard::Dashboard,
+    error::ApiError,
+    link_requests::LinkBatches,
+    openapi::{Described, Documents},
+    rate_limit::RateLimiter,
+    refused_webhooks::RefusedWebhooks,
+    webhooks::ApplyEvents,
 };
 
 /// The most a body may hold.
@@ -105,10 +117,17 @@ impl AppState {
     }
 }
 
-/// Every route, with all that stands before it.
-pub fn router(state: AppState) -> Router {
-    let limiter = RateLimiter::new(&state.config);
-    let behind_key = Router::new()
+/// The routes, by what is to stand before them, and what they say of themselves.
+struct Routes {
+    behind_key: Router<AppState>,
+    document: Router<AppState>,
+    pages: Router<AppState>,
+    unlimited: Router<AppState>,
+    described: Described,
+}
+
+fn routes() -> Routes {
+    let behind_key = OpenApiRouter::new()
         .merge(carts::router())
         .merge(cart_import::router())
         .merge(cart_export::router())
@@ -117,25 +136,48 @@ pub fn router(state: AppState) -> Router {
         .merge(analytics::router())
         .merge(jobs::router())
         .merge(queues::router())
-        .merge(schedules::router())
+        .merge(schedules::router());
+    let (behind_key, described_behind_key) = behind_key.split_for_parts();
+    let (document, described_document) = openapi::document_router().split_for_parts();
+    let (pages, described_pages) = pay_page::router().merge(openapi::page_router()).split_for_parts();
+    let (unlimited, described_unlimited) = webhooks::router().merge(health::router()).split_for_parts();
+    let described = Described {
+        behind_key: described_behind_key,
+        limited: vec![described_pages, described_document],
+        unlimited: described_unlimited,
+    };
+    Routes { behind_key, document, pages, unlimited, described }
+}
+
+/// The document that describes the API, as `/api/openapi.json` answers it.
+pub fn document() -> String {
+    openapi::written(&routes().described.document())
+}
+
+/// Every route, with all that stands before it.
+pub fn router(state: AppState) -> Router {
+    let Routes { behind_key, document, pages, unlimited, described } = routes();
+    let documents = Extension(Documents::of(&described.document()));
+    let limits = RateLimiter::new(&state.config);
+    let limiter = middleware::from_fn_with_state(limits.clone(), rate_limit::limit);
+    let behind_key = behind_key
         .fallback(|| async { ApiError::not_found("No such route") })
         .method_not_allowed_fallback(method_not_allowed) // here, so that the layers stand before it
         .layer(middleware::from_fn_with_state(state.clone(), auth::require_key));
-    let limited = Router::new()
+    let api = Router::new()
         .nest("/api", behind_key)
-        .merge(pay_page::router().method_not_allowed_fallback(method_not_allowed))
-        .layer(middleware::from_fn_with_state(limiter.clone(), rate_limit::limit));
-    let dashboard = dashboard::router(limiter).method_not_allowed_fallback(method_not_allowed);
-    let open = webhooks::router().merge(health::router()).method_not_allowed_fallback(method_not_allowed);
-    Router::new()
-        .merge(limited)
-        .merge(open)
-        .merge(dashboard)
+        .merge(document.method_not_allowed_fallback(method_not_allowed).layer(documents.clone()))
+        .layer(limiter.clone());
+    let pages = pages.method_not_allowed_fallback(method_not_allowed).layer(documents).layer(limiter);
+    let router = Router::new()
+        .merge(cors::allow(&state.config.cors_origins, api))
+        .merge(pages)
+        .merge(dashboard::router(limits).method_not_allowed_fallback(method_not_allowed))
+        .merge(unlimited.method_not_allowed_fallback(method_not_allowed))
         .fallback(|| async { ApiError::not_found("No such route") })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .layer(CatchPanicLayer::custom(error::answer_panic))
-        .layer(middleware::from_fn(request_log::log))
-        .with_state(state)
+        .layer(CatchPanicLayer::custom(error::answer_panic));
+    compression::compressed(router).layer(middleware::from_fn(request_log::log)).with_state(state)
 }
 
 async fn method_not_allowed() -> ApiError {

@@ -1,6 +1,7 @@
 //! Pages of a list.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::{error::ApiError, query::Parameters};
 
@@ -23,15 +24,20 @@ impl Page {
 }
 
 /// `pagination` of a list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Pagination {
+    #[schema(minimum = 1, example = 1)]
     page: i64,
+    #[schema(minimum = 1, maximum = 100, example = 10)]
     limit: i64,
+    #[schema(minimum = 0, example = 1)]
     total: i64,
+    #[schema(minimum = 0, example = 1)]
     total_pages: i64,
-    /// Absent where a list has no cursors.
+    /// Where the next page starts; null on the last one, absent where a list has no cursors.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     next_cursor: Option<Option<String>>,
 }
 

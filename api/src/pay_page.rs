@@ -1,11 +1,9 @@
 //! `/pay/{token}`: what a shopper opens.
 
 use axum::{
-    Router,
     extract::{Path, State, rejection::PathRejection},
     http::{HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use common::{
@@ -16,6 +14,7 @@ use common::{
     timeline::{self, Opening},
 };
 use maud::{DOCTYPE, html};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     AppState,
@@ -29,10 +28,25 @@ const RELOAD_SECONDS: u32 = 3;
 /// After Stripe refused a session, so long nobody's reload asks again.
 const PAUSE_AFTER_REFUSAL: TimeDelta = TimeDelta::seconds(30);
 
-pub(crate) fn router() -> Router<AppState> {
-    Router::new().route("/pay/{token}", get(open)).route("/pay/{token}/thanks", get(thanks))
+pub(crate) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(open)).routes(routes!(thanks))
 }
 
+/// What a shopper opens: leads to the cart's live checkout
+///
+/// If there is none it is made, which may take some seconds.
+#[utoipa::path(
+    get, path = "/pay/{token}", operation_id = "openRecoveryLink", tag = "Shoppers",
+    params(("token" = String, Path, description = "The end of a `recoveryUrl`.")),
+    responses(
+        (status = 200, description = "A payment is being processed", body = String, content_type = "text/html"),
+        (status = 303, description = "To the checkout", headers(("Location" = String, description = "The checkout's address."))),
+        (status = 404, description = "Never issued", body = String, content_type = "text/html"),
+        (status = 410, description = "There is nothing to pay any more: a page that says why", body = String, content_type = "text/html"),
+        (status = 503, description = "The checkout is being prepared: a page that reloads", body = String, content_type = "text/html",
+            headers(("Retry-After" = u32, description = "Seconds."))),
+    ),
+)]
 async fn open(State(state): State<AppState>, method: Method, token: Result<Path<String>, PathRejection>) -> Response {
     let Ok(Path(token)) = token else { return Page::Unknown.into_response() };
     // HEAD asks what there is; it is no shopper.
@@ -117,7 +131,12 @@ fn redirect(url: &str) -> Response {
     }
 }
 
-/// Where Stripe sends a shopper who has paid.
+/// Where Stripe sends a shopper who has paid
+#[utoipa::path(
+    get, path = "/pay/{token}/thanks", operation_id = "thankShopper", tag = "Shoppers",
+    params(("token" = String, Path, description = "The end of a `recoveryUrl`.")),
+    responses((status = 200, description = "Thanks", body = String, content_type = "text/html")),
+)]
 async fn thanks() -> Response {
     Page::Thanks.into_response()
 }

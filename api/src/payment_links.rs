@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use axum::{
-    Router,
     extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
 };
 use chrono::{DateTime, Utc};
 use common::{
@@ -18,6 +16,8 @@ use common::{
     recovery_links::{self, RecoveryLink},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     AppState,
@@ -26,44 +26,86 @@ use crate::{
     error::ApiError,
     link_requests::{self, RecoveryTime},
     link_wait::LinkWait,
+    openapi::{self, LinkState, Success},
 };
 
 /// What a client that got 202 should wait.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
-pub(crate) fn router() -> Router<AppState> {
-    Router::new().route("/carts/{id}/payment-link", get(show).post(ask))
+pub(crate) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(show, ask))
 }
 
 /// A link that works.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Ready {
+#[schema(as = ReadyPaymentLink)]
+pub(crate) struct Ready {
+    /// Absent from the answer to who asked for it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = openapi::only_ready, required = false)]
     status: Option<&'static str>,
+    /// A Stripe Checkout Session.
+    #[schema(format = "uri", example = "https://checkout.stripe.com/c/pay/cs_live_1")]
     payment_link: String,
+    /// When Stripe ends the session.
     expires_at: DateTime<Utc>,
+    /// Leads to the live session and has one made when the last ran out. Put this one into mails.
+    #[schema(required, format = "uri", example = "https://shop.example/pay/68c74c5982cad91b70d86c123bd95080")]
     recovery_url: Option<String>,
+    /// How long `recoveryUrl` works.
+    #[schema(required)]
     recovery_expires_at: Option<DateTime<Utc>>,
 }
 
-#[derive(Debug, Serialize)]
+/// A link that is being made.
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Pending {
+#[schema(as = PendingPaymentLink)]
+pub(crate) struct Pending {
+    #[schema(schema_with = openapi::only_pending)]
     status: &'static str,
+    /// See `/api/jobs/{id}`.
+    #[schema(format = Uuid)]
     job_id: String,
+    /// How often it was tried.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     attempts: Option<i16>,
+    /// What went wrong last.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     last_error: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
-struct Failed {
+/// A link that can't be had.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = FailedPaymentLink)]
+pub(crate) struct Failed {
+    #[schema(schema_with = openapi::only_failed)]
     status: &'static str,
     reason: String,
 }
 
+/// Asks for the cart's payment link
+///
+/// A live link is answered again. Otherwise a worker makes one; what is not there within 10 s (`PAYMENT_LINK_WAIT`) is
+/// answered 202. Asking twice, or twenty times at once, makes one session.
+#[utoipa::path(
+    post, path = "/carts/{id}/payment-link", operation_id = "requestPaymentLink", tag = "Payment links",
+    params(
+        ("id" = String, Path, pattern = "^cart_[A-Za-z0-9_-]{1,100}$", description = "Which cart."),
+        ("Prefer" = Option<String>, Header, description = "`respond-async` answers 202 at once, `wait=3` waits for at most 3 s (RFC 7240).", example = "wait=3"),
+    ),
+    responses(
+        (status = 200, description = "The link", body = Success<Ready>),
+        (status = 202, description = "It is being made: ask at `Location`", body = Success<Pending>, headers(
+            ("Location" = String, description = "Where to ask how it stands."), ("Retry-After" = u32, description = "Seconds."))),
+        (status = 409, description = "`CONFLICT`: the cart is not abandoned, or a payment is under way", body = openapi::Error),
+        (status = 422, description = "`VALIDATION_ERROR`: Stripe would refuse the total", body = openapi::Error),
+        (status = 502, description = "`PAYMENT_PROVIDER_ERROR`: Stripe refused it; the message says why", body = openapi::Error),
+    ),
+)]
 pub(crate) async fn ask(
     State(state): State<AppState>,
     CartPath(id): CartPath,
@@ -119,6 +161,12 @@ fn wait_wanted(headers: &HeaderMap, longest: Duration) -> Duration {
     wait
 }
 
+/// How the cart's payment link stands
+#[utoipa::path(
+    get, path = "/carts/{id}/payment-link", operation_id = "showPaymentLink", tag = "Payment links",
+    params(("id" = String, Path, pattern = "^cart_[A-Za-z0-9_-]{1,100}$", description = "Which cart.")),
+    responses((status = 200, description = "How it stands", body = Success<LinkState>)),
+)]
 async fn show(State(state): State<AppState>, CartPath(id): CartPath) -> Result<Response, ApiError> {
     let mut conn = state.by_key.acquire().await?;
     let now = state.clock.now();

@@ -1,10 +1,8 @@
 //! `/api/queues`: how many jobs wait, since when, and whether they are let through.
 
 use axum::{
-    Router,
     extract::{FromRequestParts, Path, State},
     http::request::Parts,
-    routing::{get, post},
 };
 use common::{
     db::Connection,
@@ -12,14 +10,18 @@ use common::{
     operations::{self, QueueSummary},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{AppState, body::Data, error::ApiError};
+use crate::{
+    AppState,
+    body::Data,
+    error::ApiError,
+    openapi::{QueueName, Success},
+};
 
-pub(crate) fn router() -> Router<AppState> {
-    Router::new()
-        .route("/queues", get(list))
-        .route("/queues/{name}/pause", post(pause))
-        .route("/queues/{name}/resume", post(resume))
+pub(crate) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(pause)).routes(routes!(resume))
 }
 
 /// The queue that a path names.
@@ -35,16 +37,30 @@ impl<S: Send + Sync> FromRequestParts<S> for QueuePath {
     }
 }
 
-#[derive(Serialize)]
+/// All queues.
+#[derive(Serialize, ToSchema)]
 struct QueueList {
     queues: Vec<QueueSummary>,
 }
 
+/// How the queues stand
+#[utoipa::path(
+    get, path = "/queues", operation_id = "listQueues", tag = "Operations",
+    responses((status = 200, description = "All queues", body = Success<QueueList>)),
+)]
 async fn list(State(state): State<AppState>) -> Result<Data<QueueList>, ApiError> {
     let queues = operations::queues(&mut state.database.acquire().await?, &QUEUES).await?;
     Ok(Data(QueueList { queues }))
 }
 
+/// Pauses a queue
+///
+/// Workers begin none of its jobs until it is resumed. What runs goes on.
+#[utoipa::path(
+    post, path = "/queues/{name}/pause", operation_id = "pauseQueue", tag = "Operations",
+    params(("name" = inline(QueueName), Path, description = "Which queue.")),
+    responses((status = 200, description = "It is paused", body = Success<QueueSummary>)),
+)]
 pub(crate) async fn pause(
     State(state): State<AppState>,
     QueuePath(name): QueuePath,
@@ -56,6 +72,12 @@ pub(crate) async fn pause(
     Ok(Data(queue))
 }
 
+/// Resumes a queue
+#[utoipa::path(
+    post, path = "/queues/{name}/resume", operation_id = "resumeQueue", tag = "Operations",
+    params(("name" = inline(QueueName), Path, description = "Which queue.")),
+    responses((status = 200, description = "It is let through", body = Success<QueueSummary>)),
+)]
 pub(crate) async fn resume(
     State(state): State<AppState>,
     QueuePath(name): QueuePath,

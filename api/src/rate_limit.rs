@@ -11,11 +11,15 @@ use std::{
 
 use axum::{
     extract::{ConnectInfo, Request, State},
-    http::HeaderMap,
+    http::{HeaderMap, HeaderName, HeaderValue},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse, Response},
 };
-use governor::{DefaultKeyedRateLimiter, Quota, clock::Clock, clock::DefaultClock};
+use governor::{
+    DefaultKeyedRateLimiter, Quota,
+    clock::{Clock, DefaultClock},
+    middleware::StateInformationMiddleware,
+};
 use ipnet::IpNet;
 
 use crate::{config::ApiConfig, error::ApiError};
@@ -23,29 +27,68 @@ use crate::{config::ApiConfig, error::ApiError};
 /// After so many requests, addresses that have been quiet are forgotten.
 const FORGET_EVERY: u32 = 10_000;
 
+/// How much is left, and how much there is (draft-ietf-httpapi-ratelimit-headers).
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const MINUTE: u64 = 60;
+
 #[derive(Clone)]
 pub(crate) struct RateLimiter {
-    limiter: Option<Arc<DefaultKeyedRateLimiter<IpAddr>>>,
+    limit: Option<Limit>,
     trusted_proxies: Arc<[IpNet]>,
     seen: Arc<AtomicU32>,
 }
 
+#[derive(Clone)]
+struct Limit {
+    per_minute: NonZeroU32,
+    limiter: Arc<DefaultKeyedRateLimiter<IpAddr, StateInformationMiddleware>>,
+    /// The same for everybody, written once.
+    policy: HeaderValue,
+}
+
+impl Limit {
+    fn new(per_minute: NonZeroU32) -> Self {
+        let limiter = DefaultKeyedRateLimiter::keyed(Quota::per_minute(per_minute)).with_middleware();
+        let policy = format!("\"default\";q={per_minute};w={MINUTE}");
+        // Digits and letters are good in a header.
+        let policy = HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("\"default\""));
+        Self { per_minute, limiter: Arc::new(limiter), policy }
+    }
+}
+
+/// Where a client stands after a request.
+#[derive(Debug, Clone, Copy)]
+struct Standing {
+    /// Requests it has left now.
+    remaining: u32,
+    /// Until it has all of them again; if it has none, until it has one.
+    seconds: u64,
+}
+
 impl RateLimiter {
     pub(crate) fn new(config: &ApiConfig) -> Self {
-        let limiter = NonZeroU32::new(config.rate_limit_per_minute)
-            .map(|per_minute| Arc::new(DefaultKeyedRateLimiter::keyed(Quota::per_minute(per_minute))));
-        Self { limiter, trusted_proxies: config.trusted_proxies.clone().into(), seen: Arc::default() }
+        let limit = NonZeroU32::new(config.rate_limit_per_minute).map(Limit::new);
+        Self { limit, trusted_proxies: config.trusted_proxies.clone().into(), seen: Arc::default() }
     }
 
-    fn check(&self, client: IpAddr) -> Result<(), ApiError> {
-        let Some(limiter) = &self.limiter else { return Ok(()) };
+    /// Counts a request. `Err`: it was one too many.
+    fn count(&self, limit: &Limit, client: IpAddr) -> Result<Standing, Standing> {
         if self.seen.fetch_add(1, Ordering::Relaxed) % FORGET_EVERY == FORGET_EVERY - 1 {
-            limiter.retain_recent();
+            limit.limiter.retain_recent();
         }
-        limiter.check_key(&subscriber(client)).map_err(|not_until| {
-            let wait = not_until.wait_time_from(DefaultClock::default().now());
-            ApiError::rate_limited(wait.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX))
-        })
+        match limit.limiter.check_key(&subscriber(client)) {
+            Ok(state) => {
+                let remaining = state.remaining_burst_capacity();
+                let used = u64::from(limit.per_minute.get().saturating_sub(remaining));
+                Ok(Standing { remaining, seconds: (used * MINUTE).div_ceil(limit.per_minute.get().into()) })
+            }
+            Err(not_until) => {
+                let wait = not_until.wait_time_from(DefaultClock::default().now());
+                let seconds = wait.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX);
+                Err(Standing { remaining: 0, seconds })
+            }
+        }
     }
 }
 
@@ -55,9 +98,30 @@ pub(crate) async fn limit(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
     next: Next,
-) -> Result<Response, ApiError> {
-    limiter.check(client_address(peer.ip(), request.headers(), &limiter.trusted_proxies))?;
-    Ok(next.run(request).await)
+) -> Response {
+    limit_or(ApiError::into_response, &limiter, peer, request, next).await
+}
+
+/// The same where a refusal is not to be an envelope.
+pub(crate) async fn limit_or(
+    refuse: fn(ApiError) -> Response,
+    limiter: &RateLimiter,
+    peer: SocketAddr,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Some(limit) = &limiter.limit else { return next.run(request).await };
+    let counted = limiter.count(limit, client_address(peer.ip(), request.headers(), &limiter.trusted_proxies));
+    let (mut response, Standing { remaining, seconds }) = match counted {
+        Ok(standing) => (next.run(request).await, standing),
+        Err(standing) => (refuse(ApiError::rate_limited(standing.seconds)), standing),
+    };
+    let headers = response.headers_mut();
+    headers.insert(RATE_LIMIT_POLICY, limit.policy.clone());
+    if let Ok(standing) = HeaderValue::from_str(&format!("\"default\";r={remaining};t={seconds}")) {
+        headers.insert(RATE_LIMIT, standing);
+    }
+    response
 }
 
 /// The last address that no trusted proxy speaks for: whatever stands further

@@ -1,20 +1,28 @@
 //! `/api/schedules`: what runs by the clock, and whether it did.
 
-use axum::{Router, extract::State, routing::get};
+use axum::extract::State;
 use common::operations::{self, ScheduleStatus};
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{AppState, body::Data, error::ApiError};
+use crate::{AppState, body::Data, error::ApiError, openapi::Success};
 
-pub(crate) fn router() -> Router<AppState> {
-    Router::new().route("/schedules", get(list))
+pub(crate) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list))
 }
 
-#[derive(Serialize)]
+/// All schedules.
+#[derive(Serialize, ToSchema)]
 struct ScheduleList {
     schedules: Vec<ScheduleStatus>,
 }
 
+/// What runs by the clock, and whether it did
+#[utoipa::path(
+    get, path = "/schedules", operation_id = "listSchedules", tag = "Operations",
+    responses((status = 200, description = "All schedules, by name", body = Success<ScheduleList>)),
+)]
 async fn list(State(state): State<AppState>) -> Result<Data<ScheduleList>, ApiError> {
     let schedules = operations::schedules(&mut state.database.acquire().await?).await?;
     Ok(Data(ScheduleList { schedules }))

@@ -1,31 +1,51 @@
 //! `/api/carts/{id}/timeline`: what happened to a cart, when and why.
 
-use axum::{Router, extract::State, routing::get};
+use axum::extract::State;
 use common::timeline::{self, Event};
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{AppState, body::Data, carts::CartPath, error::ApiError, query::Parameters};
+use crate::{AppState, body::Data, carts::CartPath, error::ApiError, openapi::Success, query::Parameters};
 
 /// Few carts have more: one page is the whole story.
 const DEFAULT_LIMIT: i64 = 100;
 
-pub(crate) fn router() -> Router<AppState> {
-    Router::new().route("/carts/{id}/timeline", get(show))
+pub(crate) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(show))
 }
 
-#[derive(Serialize)]
+/// What happened to a cart.
+#[derive(Serialize, ToSchema)]
 struct Timeline {
+    /// Oldest first.
     events: Vec<Event>,
     pagination: Part,
 }
 
-#[derive(Serialize)]
+/// Which part of it this is.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = TimelinePart)]
 struct Part {
+    /// The most there may be.
     limit: i64,
+    /// Where the next part starts; null on the last one.
     next_cursor: Option<String>,
 }
 
+/// What happened to a cart, when and why
+///
+/// Append-only, oldest first. New kinds of events and new codes of `why` may be added.
+#[utoipa::path(
+    get, path = "/carts/{id}/timeline", operation_id = "showTimeline", tag = "Carts",
+    params(
+        ("id" = String, Path, pattern = "^cart_[A-Za-z0-9_-]{1,100}$", description = "Which cart."),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "Events a part; the default is 100."),
+        ("cursor" = Option<String>, Query, pattern = "^-?[0-9]{1,16}-[0-9]{1,16}$", description = "The `nextCursor` of the part before."),
+    ),
+    responses((status = 200, description = "A part of the timeline", body = Success<Timeline>)),
+)]
 async fn show(
     State(state): State<AppState>,
     CartPath(id): CartPath,

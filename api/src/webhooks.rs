@@ -1,11 +1,9 @@
 //! `/api/webhooks/stripe`
 
 use axum::{
-    Router,
     body::Bytes,
     extract::{Request, State},
     http::HeaderMap,
-    routing::post,
 };
 use chrono::{DateTime, Utc};
 use common::{
@@ -19,15 +17,18 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::Value;
 use stripe_webhook::{Webhook, WebhookError};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     AppState,
     body::{self, Data},
     error::ApiError,
+    openapi::{self, Success},
 };
 
-pub(crate) fn router() -> Router<AppState> {
-    Router::new().route("/api/webhooks/stripe", post(receive))
+pub(crate) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(receive))
 }
 
 /// Events that come at the same time, in one transaction.
@@ -52,11 +53,27 @@ impl Batch for ApplyEvents {
     }
 }
 
-#[derive(Serialize)]
+/// What Stripe is told.
+#[derive(Serialize, ToSchema)]
 struct Received {
+    #[schema(schema_with = openapi::only_true)]
     received: bool,
 }
 
+/// Takes an event from Stripe
+///
+/// The event's id and its effect are stored in one transaction: repeats and events out of order change nothing.
+/// Unknown kinds, and events of other carts, are answered 200 and kept. What is not 200 Stripe sends again.
+#[utoipa::path(
+    post, path = "/api/webhooks/stripe", operation_id = "receiveStripeEvent", tag = "Webhooks",
+    params(("stripe-signature" = String, Header, description = "`t=…,v1=…`: HMAC-SHA256 with one of `STRIPE_WEBHOOK_SECRET` over the time, a point and the body as it is sent; not older than 300 s.",
+        example = "t=1764000000,v1=5257a869e7ecebeda32affa62cdca3fa51cad7e77a0e56ff536d0ce8e108d8bd")),
+    request_body(content = openapi::StripeEvent, description = "The event", content_type = "application/json"),
+    responses(
+        (status = 200, description = "It is stored", body = Success<Received>),
+        (status = 400, description = "`BAD_REQUEST`: the signature is missing, does not fit or is too old, or this is no event", body = openapi::Error),
+    ),
+)]
 async fn receive(State(state): State<AppState>, request: Request) -> Result<Data<Received>, ApiError> {
     let headers = request.headers().clone();
     let body = body::read(request, &state).await?;

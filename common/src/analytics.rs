@@ -6,12 +6,16 @@
 use chrono::{Days, NaiveDate};
 use rust_decimal::Decimal;
 use serde::{Serialize, Serializer};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
 
 use crate::db::Connection;
 use crate::money::{Amount, Currency};
 
 /// One UTC day.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DayStats {
     /// Which day.
@@ -27,8 +31,9 @@ pub struct DayStats {
 }
 
 /// All days together.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = AnalyticsSummary)]
 pub struct Summary {
     /// Carts left.
     pub total_abandoned: i64,
@@ -77,6 +82,19 @@ impl Serialize for Rate {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let number: serde_json::Number = self.0.to_string().parse().map_err(serde::ser::Error::custom)?;
         number.serialize(serializer)
+    }
+}
+
+impl ToSchema for Rate {}
+
+impl PartialSchema for Rate {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::Number)
+            .description(Some("Percent with one decimal; it can pass 100."))
+            .minimum(Some(0))
+            .examples([30.0])
+            .into()
     }
 }
 

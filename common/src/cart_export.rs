@@ -4,26 +4,30 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::types::Json;
+use utoipa::ToSchema;
 
 use crate::{
     carts::CartStatus,
     db::Connection,
     money::{Amount, Currency},
+    new_cart::Item,
 };
 
 /// A cart as it leaves: what an import takes, and what this store knows of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExportedCart {
     /// Its name here.
     pub id: String,
     /// Its name at the client.
+    #[schema(required)]
     pub external_id: Option<String>,
     /// Where the shopper can be reached.
     pub customer_email: String,
     /// The shopper.
     pub customer_name: String,
     /// What is in it, as it was stored.
+    #[schema(value_type = Vec<Item>)]
     pub items: Box<RawValue>,
     /// The server's own sum.
     pub total_value: Amount,
@@ -34,8 +38,10 @@ pub struct ExportedCart {
     /// When the shopper left it.
     pub abandoned_at: DateTime<Utc>,
     /// When it was paid.
+    #[schema(required)]
     pub recovered_at: Option<DateTime<Utc>>,
     /// When it grew too old.
+    #[schema(required)]
     pub expired_at: Option<DateTime<Utc>>,
     /// When it was stored here.
     pub created_at: DateTime<Utc>,

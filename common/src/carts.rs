@@ -12,11 +12,12 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use sqlx::types::Json;
 use type_safe_id::{StaticType, TypeSafeId};
+use utoipa::ToSchema;
 
 use crate::{
     db::Connection,
     money::{Amount, Currency},
-    new_cart::NewCart,
+    new_cart::{Item, NewCart},
     payment_links, recovery_links,
 };
 
@@ -68,7 +69,8 @@ impl fmt::Display for CartId {
 }
 
 /// What became of a cart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ToSchema)]
+#[schema(rename_all = "lowercase")]
 pub enum CartStatus {
     /// The shopper left it and may come back.
     Abandoned,
@@ -114,16 +116,20 @@ impl Serialize for CartStatus {
 }
 
 /// A cart as clients see it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Cart {
     /// Its name.
+    #[schema(pattern = "^cart_[A-Za-z0-9_-]{1,100}$", example = "cart_01m84zjdhtftc9p973qfnt3nn0")]
     pub id: String,
     /// Where the shopper can be reached.
+    #[schema(example = "ada@example.com")]
     pub customer_email: String,
     /// The shopper.
+    #[schema(example = "Ada Lovelace")]
     pub customer_name: String,
     /// What is in it, as it was stored.
+    #[schema(value_type = Vec<Item>)]
     pub items: Box<RawValue>,
     /// The server's own sum.
     pub total_value: Amount,
@@ -134,12 +140,16 @@ pub struct Cart {
     /// When the shopper left it.
     pub abandoned_at: DateTime<Utc>,
     /// When it was paid.
+    #[schema(required)]
     pub recovered_at: Option<DateTime<Utc>>,
     /// When it grew too old.
+    #[schema(required)]
     pub expired_at: Option<DateTime<Utc>>,
     /// The session's address, while it works.
+    #[schema(required, format = "uri")]
     pub payment_link: Option<String>,
     /// When that address stops working.
+    #[schema(required)]
     pub payment_link_expires_at: Option<DateTime<Utc>>,
     /// When it was posted.
     pub created_at: DateTime<Utc>,

@@ -4,6 +4,10 @@ use std::{fmt, str::FromStr};
 
 use rust_decimal::{Decimal, prelude::ToPrimitive};
 use serde::{Serialize, Serializer};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
 
 /// The most Stripe charges at once, in its smallest unit (<https://docs.stripe.com/currencies#minimum-and-maximum-charge-amounts>).
 const STRIPE_MAXIMUM: i64 = 99_999_999;
@@ -145,6 +149,19 @@ impl Serialize for Currency {
     }
 }
 
+impl ToSchema for Currency {}
+
+impl PartialSchema for Currency {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("An ISO 4217 currency in lower case."))
+            .pattern(Some("^[a-z]{3}$"))
+            .examples(["usd"])
+            .into()
+    }
+}
+
 /// An amount in major units with exactly the currency's decimals; a JSON number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Amount(Decimal);
@@ -167,6 +184,21 @@ impl Serialize for Amount {
         // serde_json keeps the digits as they are (feature `arbitrary_precision`).
         let number: serde_json::Number = self.0.to_string().parse().map_err(serde::ser::Error::custom)?;
         number.serialize(serializer)
+    }
+}
+
+impl ToSchema for Amount {}
+
+impl PartialSchema for Amount {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::Number)
+            .description(Some(
+                "Money in major units, written with exactly the currency's decimals: read it as a decimal number.",
+            ))
+            .minimum(Some(0))
+            .examples([99.98])
+            .into()
     }
 }
 

@@ -5,6 +5,7 @@ use email_address::{EmailAddress, Options};
 use rust_decimal::Decimal;
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
+use utoipa::ToSchema;
 
 use crate::money::{self, Amount, Currency};
 
@@ -15,11 +16,13 @@ const MOST_QUANTITY: u32 = 10_000;
 const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(5);
 
 /// What is wrong with one field of a body.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
     /// Where: `items[0].price`; empty for the body itself.
+    #[schema(example = "items[0].price")]
     pub field: String,
     /// What it should be.
+    #[schema(example = "must be a number from 0 to 999999.99")]
     pub message: String,
 }
 
@@ -47,10 +50,17 @@ pub struct NewCart {
     pub abandoned_at: DateTime<Utc>,
 }
 
-#[derive(Serialize)]
-struct Item {
+/// One line of a cart, as it is stored and answered.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CartItem)]
+pub struct Item {
+    /// What it is.
+    #[schema(min_length = 1, max_length = 200, example = "Teapot")]
     name: String,
+    /// How many.
+    #[schema(minimum = 1, maximum = 10_000, example = 2)]
     quantity: u32,
+    /// Of one, in the cart's currency.
     price: Amount,
 }
 

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, str::FromStr};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::{database::Connection, job::JobId};
 
@@ -12,7 +13,7 @@ use crate::{database::Connection, job::JobId};
 pub const COUNT_LIMIT: i64 = 100_000;
 
 /// Where a job stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
     /// To run later, for the first time.
@@ -59,10 +60,12 @@ impl FromStr for JobState {
 }
 
 /// A job, as people see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Job)]
 pub struct JobSummary {
     /// Its name.
+    #[schema(value_type = uuid::Uuid)]
     pub id: JobId,
     /// Where it waits, or waited.
     pub queue: String,
@@ -77,12 +80,15 @@ pub struct JobSummary {
     /// When it is, or was, to run.
     pub run_at: DateTime<Utc>,
     /// The tick of a schedule it stands for.
+    #[schema(required)]
     pub slot: Option<DateTime<Utc>>,
     /// What went wrong last.
+    #[schema(required)]
     pub last_error: Option<String>,
     /// When it was queued.
     pub created_at: DateTime<Utc>,
     /// When it was done or dead.
+    #[schema(required)]
     pub finished_at: Option<DateTime<Utc>>,
 }
 
@@ -227,18 +233,22 @@ fn phase(state: JobState) -> Option<&'static str> {
 }
 
 /// How a queue stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Queue)]
 pub struct QueueSummary {
     /// Which.
     pub name: String,
     /// Whether workers leave it alone.
     pub paused: bool,
     /// Since when.
+    #[schema(required)]
     pub paused_at: Option<DateTime<Utc>>,
-    /// Jobs by state; counting ends at [`COUNT_LIMIT`] of all queues together.
+    /// Jobs by state; counting ends at 100,000 of all queues together.
+    #[schema(value_type = BTreeMap<String, i64>, example = json!({"dead": 0, "done": 12, "ready": 1, "retrying": 0, "running": 2, "scheduled": 0}))]
     pub counts: BTreeMap<&'static str, i64>,
     /// For how many seconds the oldest ready job has waited.
+    #[schema(required)]
     pub oldest_ready_age_seconds: Option<i64>,
 }
 

@@ -96,7 +96,7 @@ pub struct DeadFilter {
 }
 
 /// What bringing back many did, or would do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetriedMany {
     /// Dead jobs that the filter fits.

@@ -195,8 +195,9 @@ async fn stand_in(
 }
 
 /// How a schedule stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Schedule)]
 pub struct ScheduleStatus {
     /// Which.
     pub name: String,
@@ -207,12 +208,15 @@ pub struct ScheduleStatus {
     /// Where its jobs wait.
     pub queue: String,
     /// The newest slot that was let in.
+    #[schema(required)]
     pub last_slot: Option<DateTime<Utc>>,
     /// The next one.
+    #[schema(required)]
     pub next_slot: Option<DateTime<Utc>>,
     /// Whether a slot should have run by now, and did not begin to.
     pub overdue: bool,
     /// Which one.
+    #[schema(required)]
     pub overdue_slot: Option<DateTime<Utc>>,
     /// Whether its queue is paused, which explains much.
     #[serde(skip)]

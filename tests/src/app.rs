@@ -12,7 +12,7 @@ use sqlx::PgPool;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use worker::WorkerConfig;
 
-use crate::{Door, TestDatabase};
+use crate::{Contract, Door, TestDatabase};
 
 const KEY: &str = "test-key";
 const WEBHOOK_SECRET: &str = "whsec_test";
@@ -95,6 +95,8 @@ pub struct App {
     pub stripe: StandIn,
     /// Where the api is.
     pub address: SocketAddr,
+    /// Its routes.
+    pub router: axum::Router,
     http: reqwest::Client,
     /// The api's way to Postgres, if the test wants to close it.
     pub door: Option<Door>,
@@ -207,7 +209,7 @@ impl App {
         let reached = api_database.reach(common::db::listen_from_env(&env).expect("a good configuration"), 10);
         let news = LinkNews::start(reached.clone());
         let router = api::router(AppState::new(reached, setup.clock.clone(), config, news));
-        tokio::spawn(api::serve(listener, router, std::future::pending(), Duration::from_secs(1)));
+        tokio::spawn(api::serve(listener, router.clone(), std::future::pending(), Duration::from_secs(1)));
 
         let http = reqwest::Client::builder()
             .no_proxy()
@@ -215,7 +217,8 @@ impl App {
             .timeout(Duration::from_secs(30))
             .build()
             .expect("a client");
-        let mut app = Self { database, pool, clock: setup.clock, stripe, address, http, env, door, worker: None };
+        let mut app =
+            Self { database, pool, clock: setup.clock, stripe, address, router, http, env, door, worker: None };
         if setup.worker {
             app.worker = Some(app.start_worker());
         }
@@ -264,11 +267,14 @@ impl App {
     /// Sends a request.
     ///
     /// # Panics
-    /// If there is no answer.
+    /// If there is no answer, or it is not as the API describes itself.
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
-        let response = request.send().await.expect("an answer");
+        let request = request.build().expect("a good request");
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let response = self.http.execute(request).await.expect("an answer");
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.text().await.expect("a whole answer");
+        Contract::get().hold(&method, &path, status, &headers, &text);
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
         Answer { status, headers, text, body }
     }

@@ -2,6 +2,7 @@
 //! real router and worker in the test's process, Stripe played by the stand-in.
 
 mod app;
+mod contract;
 mod database;
 mod door;
 pub mod pooler;
@@ -10,6 +11,7 @@ pub mod processes;
 use std::time::Duration;
 
 pub use app::{Answer, App, RunningWorker, Setup, a_cart};
+pub use contract::Contract;
 pub use database::{TestDatabase, connection, transaction};
 pub use door::Door;
 

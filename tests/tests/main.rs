@@ -10,6 +10,7 @@ mod dashboard;
 mod doctor;
 mod errors;
 mod expiry;
+mod interface;
 mod maintenance;
 mod metrics;
 mod operations;

@@ -17,7 +17,7 @@ use super::{
     guard::{Operator, OurForm, go_to},
     page::{Page, PageError, Section},
 };
-use crate::{AppState, body::JsonBody, carts as api, carts::CartPath, error::ApiError, payment_links};
+use crate::{AppState, body::JsonBody, carts as api, carts::CartPath, error::ApiError, etag::IfMatch, payment_links};
 
 pub(crate) fn router() -> Router<AppState> {
     Router::new()
@@ -63,12 +63,12 @@ async fn recover(state: State<AppState>, path: Result<CartPath, ApiError>, _: Ou
 }
 
 async fn change(state: State<AppState>, id: CartId, status: &str) -> Result<Response, PageError> {
-    api::change(state, CartPath(id.clone()), JsonBody(json!({ "status": status }))).await?;
+    api::change(state, CartPath(id.clone()), IfMatch::anything(), JsonBody(json!({ "status": status }))).await?;
     Ok(go_to(&format!("/carts/{id}?done={status}")))
 }
 
 async fn delete(state: State<AppState>, path: Result<CartPath, ApiError>, _: OurForm) -> Result<Response, PageError> {
-    api::delete(state, path?).await?;
+    api::delete(state, path?, IfMatch::anything()).await?;
     Ok(go_to("/carts?deleted=1"))
 }
 

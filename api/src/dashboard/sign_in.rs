@@ -7,7 +7,7 @@ use axum::{
     extract::{ConnectInfo, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::{self, Next},
-    response::Response,
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use maud::html;
@@ -33,12 +33,13 @@ pub(crate) fn router(limiter: RateLimiter) -> Router<AppState> {
 
 /// Guessing keys here is as slow as it is with the API.
 async fn throttle(
-    limiter: State<RateLimiter>,
-    peer: ConnectInfo<SocketAddr>,
+    State(limiter): State<RateLimiter>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
     next: Next,
-) -> Result<Response, PageError> {
-    Ok(rate_limit::limit(limiter, peer, request, next).await?)
+) -> Response {
+    let page = |error| PageError::Api(error).into_response();
+    rate_limit::limit_or(page, &limiter, peer, request, next).await
 }
 
 async fn show(

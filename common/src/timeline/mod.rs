@@ -14,6 +14,7 @@ use chrono::{DateTime, Datelike, Utc};
 use serde::{Deserialize, Serialize, de::IntoDeserializer};
 use serde_json::{Map, Value};
 use sqlx::types::Json;
+use utoipa::ToSchema;
 
 use crate::{carts::CartId, db::Connection};
 
@@ -21,7 +22,7 @@ pub use notes::{Opening, note_opening};
 pub(crate) use notes::{note_not_expired, note_not_recovered};
 
 /// What can happen to a cart. New kinds may be added.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
     /// It was stored; `why` says by whom: `api` or `import`.
@@ -57,7 +58,7 @@ pub enum EventKind {
 }
 
 /// Something that happened to a cart.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Event {
     /// When.
     pub at: DateTime<Utc>,
@@ -70,6 +71,7 @@ pub struct Event {
     /// The same for people, in English.
     pub summary: String,
     /// What else is known: `attempts`, `recoveredAt`, `expiredAt`, `until`.
+    #[schema(value_type = Object)]
     pub details: Map<String, Value>,
     #[serde(skip)]
     place: i64,

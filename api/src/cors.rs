@@ -1,0 +1,71 @@
+//! Which other origins' pages may call the API: none, unless `CORS_ORIGINS` names them.
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    http::{HeaderName, HeaderValue, Method, Uri, header},
+};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+/// How long a browser may remember the answer to its question.
+const REMEMBERED: Duration = Duration::from_secs(60 * 60);
+
+/// `https://shop.example`: a scheme, a host and maybe a port, as a browser writes them.
+pub(crate) fn parse_origin(text: &str) -> Option<HeaderValue> {
+    let origin: Uri = text.parse().ok()?;
+    let scheme = origin.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"))?;
+    let authority = origin.authority().filter(|authority| !authority.host().is_empty())?.as_str();
+    // Nothing else, and in lower case: an origin is compared letter by letter.
+    let written = format!("{scheme}://{authority}");
+    let plain = written == text && !authority.contains('@') && !written.bytes().any(|byte| byte.is_ascii_uppercase());
+    plain.then(|| HeaderValue::from_str(text).ok()).flatten()
+}
+
+/// Lets pages of `origins` call the routes, if there are any.
+pub(crate) fn allow<S: Clone + Send + Sync + 'static>(origins: &[HeaderValue], router: Router<S>) -> Router<S> {
+    if origins.is_empty() {
+        return router;
+    }
+    let sent = ["x-api-key", "idempotency-key", "prefer", "x-request-id", "traceparent"].map(HeaderName::from_static);
+    let read = ["ratelimit", "ratelimit-policy", "x-request-id", "preference-applied"].map(HeaderName::from_static);
+    let layer = CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins.iter().cloned()))
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_headers(
+            sent.into_iter().chain([header::CONTENT_TYPE, header::IF_MATCH, header::IF_NONE_MATCH]).collect::<Vec<_>>(),
+        )
+        .expose_headers(
+            read.into_iter()
+                .chain([header::ETAG, header::LOCATION, header::RETRY_AFTER, header::CONTENT_DISPOSITION])
+                .collect::<Vec<_>>(),
+        )
+        .max_age(REMEMBERED);
+    router.layer(layer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_origin;
+
+    #[test]
+    fn origins_are_written_as_browsers_do() {
+        for good in ["https://shop.example", "http://localhost:5173", "https://[::1]:8443"] {
+            assert!(parse_origin(good).is_some(), "{good}");
+        }
+        for bad in [
+            "*",
+            "null",
+            "shop.example",
+            "https://shop.example/",
+            "https://shop.example/x",
+            "ftp://x",
+            "https://",
+            "https://a@b",
+            "https://Shop.example",
+            "https://x?y",
+        ] {
+            assert!(parse_origin(bad).is_none(), "{bad}");
+        }
+    }
+}

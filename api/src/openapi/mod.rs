@@ -1,0 +1,120 @@
+//! The API's own description (OpenAPI 3.1): collected from the routes
+//! themselves, so that none can be without it, and written out once.
+
+mod bodies;
+mod page;
+mod standard;
+
+use axum::{
+    Extension,
+    body::Bytes,
+    http::{HeaderName, HeaderValue, header},
+    response::Response,
+};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub(crate) use bodies::{
+    CartChange, CartLine, DateOrInstant, DeadJobs, DeletedCart, ExportFormat, ImportAnswer, JobAttempt, LinkState,
+    NewCart, PageNumber, QueueName, StripeEvent, Success, only_failed, only_false, only_pending, only_ready, only_true,
+};
+pub(crate) use standard::Described;
+
+pub(crate) use crate::error::Envelope as Error;
+use crate::{
+    AppState,
+    etag::{self, ETag, IfNoneMatch},
+};
+
+/// The document and the page made of it, ready to be sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Documents {
+    json: Written,
+    page: Written,
+    policy: HeaderValue,
+}
+
+#[derive(Debug, Clone)]
+struct Written {
+    body: Bytes,
+    tag: ETag,
+}
+
+impl Written {
+    fn new(text: String) -> Self {
+        Self { tag: ETag::of(text.as_bytes()), body: text.into() }
+    }
+
+    fn answer(self, known: &IfNoneMatch) -> Response {
+        match known.known(&self.tag) {
+            Some(known) => etag::not_modified(known),
+            None => etag::tagged(&self.tag, self.body),
+        }
+    }
+}
+
+impl Documents {
+    pub(crate) fn of(document: &OpenApi) -> Self {
+        let policy = HeaderValue::from_str(&page::content_security_policy());
+        Self {
+            json: Written::new(written(document)),
+            page: Written::new(page::render(document)),
+            policy: policy.unwrap_or(HeaderValue::from_static("default-src 'none'")),
+        }
+    }
+}
+
+/// The document as it is sent.
+pub(crate) fn written(document: &OpenApi) -> String {
+    // Nothing in it can fail to be written; without it nothing could be relied on.
+    document.to_json().unwrap_or_else(|error| panic!("the document can't be written: {error}"))
+}
+
+/// The document; it is read without a key.
+pub(crate) fn document_router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(document))
+}
+
+/// The page for people.
+pub(crate) fn page_router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(show_page))
+}
+
+/// This document
+#[utoipa::path(
+    get, path = "/api/openapi.json", operation_id = "showDocument", tag = "Documentation",
+    params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of what you have: if nothing changed the answer is 304.")),
+    responses(
+        (status = 200, description = "An OpenAPI 3.1 document", body = std::collections::BTreeMap<String, serde_json::Value>,
+            headers(("ETag" = String, description = "Of this document; strong."))),
+        (status = 304, description = "You have it already", headers(("ETag" = String, description = "Of what you have."))),
+    ),
+)]
+async fn document(Extension(documents): Extension<Documents>, known: IfNoneMatch) -> Response {
+    documents.json.answer(&known)
+}
+
+/// This document as a page
+#[utoipa::path(
+    get, path = "/docs", operation_id = "showDocumentation", tag = "Documentation",
+    params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of what you have: if nothing changed the answer is 304.")),
+    responses(
+        (status = 200, description = "A page for people", body = String, content_type = "text/html",
+            headers(("ETag" = String, description = "Of this page; strong."))),
+        (status = 304, description = "You have it already", headers(("ETag" = String, description = "Of what you have."))),
+    ),
+)]
+async fn show_page(Extension(documents): Extension<Documents>, known: IfNoneMatch) -> Response {
+    const SAFE: [(HeaderName, &str); 3] = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    let policy = documents.policy.clone();
+    let mut response = documents.page.answer(&known);
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    for (name, value) in SAFE {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

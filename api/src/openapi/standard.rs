@@ -1,0 +1,219 @@
+//! What all routes behind the same layers answer: added where the layers are.
+
+use std::collections::BTreeMap;
+
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        Components, Content, Header, InfoBuilder, LicenseBuilder, ObjectBuilder, OpenApi, Ref, RefOr, Response,
+        ResponseBuilder, SecurityRequirement, Type,
+        path::{Operation, ParameterIn, PathItem},
+        security::{ApiKey, ApiKeyValue, SecurityScheme},
+        tag::TagBuilder,
+    },
+};
+
+use super::Error;
+
+const KEY: &str = "apiKey";
+const JSON: &str = "application/json";
+
+/// Every refusal that more than one route answers: its name, status, code and reason.
+const REFUSALS: [(&str, &str, &str); 10] = [
+    ("BadRequest", "400", "`BAD_REQUEST`: a parameter, or JSON that is not well-formed"),
+    ("Unauthorized", "401", "`UNAUTHORIZED`: no key, or not one that is known"),
+    ("NotFound", "404", "`NOT_FOUND`: there is none"),
+    ("PayloadTooLarge", "413", "`PAYLOAD_TOO_LARGE`: the body is larger than 1 MiB"),
+    ("UnsupportedMediaType", "415", "`UNSUPPORTED_MEDIA_TYPE`: the message says which content type to send"),
+    ("ValidationError", "422", "`VALIDATION_ERROR`: `error.details` lists all that is wrong"),
+    ("RateLimited", "429", "`RATE_LIMITED`: wait for `Retry-After` seconds"),
+    ("InternalError", "500", "`INTERNAL_ERROR`: the log says more under the `x-request-id`"),
+    ("Unavailable", "503", "`UNAVAILABLE`: the database is away; wait for `Retry-After` seconds"),
+    ("Refused", "default", "Refused before a route was found, or with a method it does not take (405, see `Allow`)"),
+];
+
+const TAGS: [(&str, &str); 9] = [
+    ("Carts", "What shoppers left behind."),
+    ("Import and export", "Many carts at once, as lines of JSON or CSV."),
+    ("Payment links", "A link for a cart, made by Stripe."),
+    ("Analytics", "What was abandoned and won back, day by day."),
+    ("Operations", "Jobs, queues and schedules, for whoever runs it."),
+    ("Webhooks", "What Stripe calls."),
+    ("Shoppers", "What shoppers open."),
+    ("Health", "For load balancers and orchestrators."),
+    ("Documentation", "What you are reading."),
+];
+
+const DESCRIPTION: &str = "\
+Stores the carts that shoppers left behind, makes a Stripe payment link for each on request, marks a cart recovered when \
+Stripe says it was paid, and answers what was abandoned and won back, day by day.
+
+Every path below `/api` asks for the header `x-api-key`, but for the webhook and this document. Answers of JSON are \
+`{\"success\": true, \"data\": …}` or `{\"success\": false, \"error\": {\"code\", \"message\"}}`, whatever refused the request. \
+Every answer has an `x-request-id`. Times are ISO 8601 in UTC. Money is exact: JSON numbers with the currency's decimals. \
+Fields and parameters that are not known are ignored; clients should ignore what they do not know, too. \
+`HEAD` is answered wherever there is `GET`. Answers over 1 kB are compressed (gzip, br) for whoever asks.";
+
+/// Routes and their description, by what stands before them.
+pub(crate) struct Described {
+    /// Below `/api`, and asking for the key.
+    pub(crate) behind_key: OpenApi,
+    /// Counted by the rate limit.
+    pub(crate) limited: Vec<OpenApi>,
+    /// Neither.
+    pub(crate) unlimited: OpenApi,
+}
+
+impl Described {
+    /// One document of them all.
+    pub(crate) fn document(self) -> OpenApi {
+        let mut behind_key = self.behind_key;
+        for operation in operations(&mut behind_key) {
+            operation.security = Some(vec![SecurityRequirement::new(KEY, Vec::<String>::new())]);
+            refuse(operation, "Unauthorized");
+            add_limit(operation);
+        }
+        let mut document = OpenApi::new(info(), utoipa::openapi::Paths::new()).nest("/api", behind_key);
+        for mut limited in self.limited {
+            operations(&mut limited).for_each(add_limit);
+            document.merge(limited);
+        }
+        document.merge(self.unlimited);
+        operations(&mut document).for_each(complete);
+        let tags = TAGS.map(|(name, text)| TagBuilder::new().name(name).description(Some(text)).build());
+        document.tags = Some(tags.to_vec());
+        add_components(document.components.get_or_insert_default());
+        document
+    }
+}
+
+fn info() -> utoipa::openapi::Info {
+    InfoBuilder::new()
+        .title("Quick Checkout Tracker")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(DESCRIPTION))
+        .license(Some(LicenseBuilder::new().name("MIT").identifier(Some("MIT")).build()))
+        .build()
+}
+
+fn operations(document: &mut OpenApi) -> impl Iterator<Item = &mut Operation> {
+    document.paths.paths.values_mut().flat_map(|item| {
+        let PathItem { get, put, post, delete, patch, .. } = item;
+        [get, put, post, delete, patch].into_iter().flatten()
+    })
+}
+
+/// Adds a refusal, unless the operation says more about that status itself.
+fn refuse(operation: &mut Operation, name: &str) {
+    if let Some((_, status, _)) = REFUSALS.iter().find(|(known, ..)| *known == name) {
+        let response = RefOr::Ref(Ref::from_response_name(name));
+        operation.responses.responses.entry((*status).to_owned()).or_insert(response);
+    }
+}
+
+fn add_limit(operation: &mut Operation) {
+    refuse(operation, "RateLimited");
+    add_headers(operation, &["RateLimit", "RateLimit-Policy"]);
+}
+
+fn complete(operation: &mut Operation) {
+    let parameters = operation.parameters.iter().flatten().filter_map(|parameter| match parameter {
+        RefOr::T(parameter) => Some(parameter.parameter_in.clone()),
+        RefOr::Ref(_) => None,
+    });
+    let (in_path, in_query) = parameters.fold((false, false), |(path, query), place| {
+        (path || place == ParameterIn::Path, query || place == ParameterIn::Query)
+    });
+    if in_path {
+        refuse(operation, "NotFound");
+    }
+    if in_query || operation.request_body.is_some() {
+        refuse(operation, "BadRequest");
+    }
+    if operation.request_body.is_some() {
+        refuse(operation, "PayloadTooLarge");
+        // The webhook takes whatever Stripe calls its body, and Stripe has signed what is in it.
+        if operation.security.is_some() {
+            refuse(operation, "UnsupportedMediaType");
+            refuse(operation, "ValidationError");
+        }
+    }
+    // An idempotency key, too, can be malformed.
+    refuse(operation, "InternalError");
+    refuse(operation, "Unavailable");
+    refuse(operation, "Refused");
+    add_headers(operation, &["x-request-id"]);
+}
+
+/// To the answers that the operation describes itself; shared ones have theirs.
+fn add_headers(operation: &mut Operation, names: &[&str]) {
+    for response in operation.responses.responses.values_mut() {
+        if let RefOr::T(response) = response {
+            response.headers.extend(header_references(names));
+        }
+    }
+}
+
+fn header_references(names: &[&str]) -> BTreeMap<String, RefOr<Header>> {
+    let reference = |name: &str| RefOr::Ref(Ref::new(format!("#/components/headers/{name}")));
+    names.iter().map(|name| ((*name).to_owned(), reference(name))).collect()
+}
+
+fn add_components(components: &mut Components) {
+    components.schemas.insert("Error".to_owned(), Error::schema());
+    let mut used = Vec::new();
+    Error::schemas(&mut used);
+    components.schemas.extend(used);
+    for (name, status, text) in REFUSALS {
+        components.responses.insert(name.to_owned(), refusal(status, text).into());
+    }
+    let header = |kind: Type, text: &str, example: &str| {
+        let mut header = Header::new(ObjectBuilder::new().schema_type(kind));
+        header.description = Some(text.to_owned());
+        header.example = Some(example.into());
+        header
+    };
+    let headers = [
+        (
+            "x-request-id",
+            header(
+                Type::String,
+                "Names the request in the log. Send your own (letters, digits, `-_.`) and it is used.",
+                "3f0c6f0e-7f2b-4b1e-9f57-0e6a0a7c0d11",
+            ),
+        ),
+        (
+            "RateLimit",
+            header(
+                Type::String,
+                "What is left of the limit, `r`, and the seconds until all of it is there again, `t`. Absent where there is no limit.",
+                "\"default\";r=97;t=2",
+            ),
+        ),
+        (
+            "RateLimit-Policy",
+            header(
+                Type::String,
+                "The limit: `q` requests in `w` seconds, from one client address.",
+                "\"default\";q=100;w=60",
+            ),
+        ),
+    ];
+    for (name, header) in headers {
+        components.headers.insert(name.to_owned(), header.into());
+    }
+    let key = ApiKeyValue::with_description("x-api-key", "One of `API_KEY`.");
+    components.add_security_scheme(KEY, SecurityScheme::ApiKey(ApiKey::Header(key)));
+}
+
+fn refusal(status: &str, text: &str) -> Response {
+    let content = Content::new(Some(Ref::from_schema_name("Error")));
+    let mut response = ResponseBuilder::new().description(text).content(JSON, content).build();
+    response.headers = header_references(&["x-request-id", "RateLimit", "RateLimit-Policy"]);
+    if matches!(status, "429" | "503") {
+        let mut header = Header::new(ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)));
+        header.description = Some("Seconds.".to_owned());
+        response.headers.insert("Retry-After".to_owned(), header.into());
+    }
+    response
+}

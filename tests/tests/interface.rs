@@ -1,0 +1,288 @@
+//! What a client may expect of any API that keeps to the standards.
+
+use std::collections::{BTreeSet, HashMap};
+
+use chrono::TimeDelta;
+use reqwest::{Method, header::HeaderMap};
+use serde_json::{Value, json};
+use tests::{App, Contract, Setup, a_cart};
+
+/// What axum's router holds, as its `Debug` tells: its routes by number, each
+/// with the methods it allows, and then each number's pattern.
+fn routes(router: &axum::Router) -> BTreeSet<String> {
+    let told = format!("{router:?}");
+    let told = told.split("fallback_router").next().unwrap_or_default(); // what has no route is no route
+    let entries = told.split("RouteId(").skip(1).filter_map(|entry| entry.split_once("): "));
+    let (endpoints, patterns): (Vec<_>, Vec<_>) = entries.partition(|(_, entry)| entry.starts_with("MethodRouter("));
+    let methods: HashMap<&str, &str> = endpoints
+        .into_iter()
+        .filter_map(|(number, endpoint)| {
+            Some((number, endpoint.split_once("allow_header: Bytes(b\"")?.1.split_once('"')?.0))
+        })
+        .collect();
+    let patterns = patterns.into_iter().filter_map(|(number, pattern)| Some((number, pattern.split('"').nth(1)?)));
+    // HEAD comes with GET.
+    let all = |number, pattern| {
+        methods[number].split(',').filter(|method| *method != "HEAD").map(move |method| format!("{method} {pattern}"))
+    };
+    patterns
+        .filter(|(_, pattern)| pattern.starts_with('/'))
+        .flat_map(|(number, pattern)| all(number, pattern))
+        .collect()
+}
+
+#[tokio::test]
+async fn every_route_is_described_and_every_description_is_of_a_route() {
+    let app = Setup::default().without_worker().start().await;
+    let router = &app.router;
+    let described: BTreeSet<String> = Contract::get().operations().into_iter().collect();
+    assert_eq!(routes(router), described);
+    assert!(described.len() > 20);
+}
+
+#[test]
+fn every_reference_in_the_document_leads_somewhere() {
+    fn references(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.get("$ref").and_then(Value::as_str).map(str::to_owned));
+                fields.values().for_each(|value| references(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            _ => {}
+        }
+    }
+    let document: Value = serde_json::from_str(&api::document()).unwrap();
+    let mut found = BTreeSet::new();
+    references(&document, &mut found);
+    assert!(found.len() > 20);
+    let lost: Vec<&String> = found.iter().filter(|at| document.pointer(&at[1..]).is_none()).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+}
+
+#[tokio::test]
+async fn the_document_is_public_and_kept_by_its_tag() {
+    let app = Setup::default().without_worker().start().await;
+    for path in ["/api/openapi.json", "/docs"] {
+        let answer = app.send(app.bare_request(Method::GET, path)).await;
+        assert_eq!(answer.status, 200);
+        let tag = answer.header("etag").to_owned();
+        let again = app.send(app.bare_request(Method::GET, path).header("if-none-match", &tag)).await;
+        assert_eq!((again.status, again.header("etag"), again.text.as_str()), (304, tag.as_str(), ""));
+    }
+    let document = app.send(app.bare_request(Method::GET, "/api/openapi.json")).await;
+    assert_eq!(document.body["openapi"], json!("3.1.0"));
+    assert_eq!(document.text, api::document());
+    let page = app.send(app.bare_request(Method::GET, "/docs")).await;
+    assert!(page.header("content-security-policy").starts_with("default-src 'none'; style-src 'sha256-"));
+    for operation in
+        document.body["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values())
+    {
+        let id = operation["operationId"].as_str().unwrap();
+        assert!(page.text.contains(&format!("id=\"{id}\"")), "{id} is not on the page");
+        assert!(operation["summary"].is_string() && operation["tags"].is_array(), "{id}");
+    }
+    assert!(!page.text.contains("<script") && !page.text.contains("src="), "it has nothing to load");
+}
+
+#[tokio::test]
+async fn a_cart_has_a_strong_tag_that_changes_with_what_is_read() {
+    let app = Setup::default().at("2026-03-01T12:00:00Z").start().await;
+    let id = app.cart().await;
+    let path = format!("/api/carts/{id}");
+    let get = async |tag: &str| app.send(app.request(Method::GET, &path).header("if-none-match", tag)).await;
+    let first = app.get(&path).await.header("etag").to_owned();
+    assert!(first.starts_with('"'), "{first} is weak");
+    assert_eq!(get(&first).await.status, 304);
+    assert_eq!(get(&format!("\"x\", W/{first}")).await.status, 304);
+    assert_eq!(get("*").await.status, 304);
+    assert_eq!(get("\"x\"").await.status, 200);
+    // A link is read with the cart, and so is its end.
+    app.session(&id).await;
+    let linked = get(&first).await;
+    assert_eq!(linked.status, 200);
+    let linked = linked.header("etag").to_owned();
+    app.clock.advance(TimeDelta::days(2));
+    assert_eq!(get(&linked).await.status, 200, "the link ran out");
+    let changed = app.patch(&path, &json!({"status": "expired"})).await;
+    let tag = changed.header("etag").to_owned();
+    assert_eq!(get(&tag).await.status, 304, "PATCH answers the tag that GET has");
+}
+
+#[tokio::test]
+async fn only_who_knows_the_cart_changes_it() {
+    let app = Setup::default().without_worker().start().await;
+    let id = app.cart().await;
+    let path = format!("/api/carts/{id}");
+    let patch = async |tag: &str, status: &str| {
+        let request = app.request(Method::PATCH, &path).header("if-match", tag);
+        app.send(request.json(&json!({"status": status}))).await
+    };
+    let first = app.get(&path).await.header("etag").to_owned();
+    patch("\"x\"", "expired").await.is_error(412, "PRECONDITION_FAILED");
+    patch(&format!("W/{first}"), "expired").await.is_error(412, "PRECONDITION_FAILED");
+    let second = patch(&format!("\"x\", {first}"), "expired").await;
+    assert_eq!(second.status, 200);
+    let second = second.header("etag").to_owned();
+    patch(&first, "abandoned").await.is_error(412, "PRECONDITION_FAILED");
+    assert_eq!(app.show(&id).await["status"], json!("expired"));
+    assert_eq!(patch("*", "abandoned").await.status, 200);
+    let delete = async |tag: &str| app.send(app.request(Method::DELETE, &path).header("if-match", tag)).await;
+    delete(&second).await.is_error(412, "PRECONDITION_FAILED");
+    let third = app.get(&path).await.header("etag").to_owned();
+    delete(&third).await.data(200);
+    delete(&third).await.is_error(404, "NOT_FOUND");
+}
+
+/// Of twenty who change what they have read at once, one does.
+#[tokio::test]
+async fn a_tag_is_checked_under_the_carts_lock() {
+    let app = Setup::default().without_worker().start().await;
+    let id = app.cart().await;
+    let path = format!("/api/carts/{id}");
+    let tag = app.get(&path).await.header("etag").to_owned();
+    let patch = |status: &'static str| {
+        let request = app.request(Method::PATCH, &path).header("if-match", &tag).json(&json!({"status": status}));
+        app.send(request)
+    };
+    let answers = futures_util::future::join_all((0..20).map(|_| patch("expired"))).await;
+    let done = answers.iter().filter(|answer| answer.status == 200).count();
+    assert_eq!((done, answers.iter().filter(|answer| answer.status == 412).count()), (1, 19));
+}
+
+#[tokio::test]
+async fn a_new_cart_says_where_it_is() {
+    let app = Setup::default().without_worker().start().await;
+    let created = app.post("/api/carts", &a_cart()).await;
+    let location = created.header("location").to_owned();
+    assert_eq!(app.get(&location).await.data(200), created.data(201));
+}
+
+#[tokio::test]
+async fn the_limit_tells_how_much_of_it_is_left() {
+    let app = Setup::default().set("RATE_LIMIT_PER_MINUTE", "3").without_worker().start().await;
+    for (remaining, seconds) in [(2, 20), (1, 40), (0, 60)] {
+        let answer = app.get("/api/carts").await;
+        assert_eq!(answer.header("ratelimit-policy"), "\"default\";q=3;w=60");
+        assert_eq!(answer.header("ratelimit"), format!("\"default\";r={remaining};t={seconds}"));
+    }
+    let limited = app.get("/api/carts").await;
+    limited.is_error(429, "RATE_LIMITED");
+    let wait = limited.header("retry-after");
+    assert_eq!(limited.header("ratelimit"), format!("\"default\";r=0;t={wait}"));
+    assert_eq!(app.get("/healthz").await.header("ratelimit"), "", "probes are not counted");
+    let unlimited = Setup::default().without_worker().start().await;
+    assert_eq!(unlimited.get("/api/carts").await.header("ratelimit"), "");
+}
+
+#[tokio::test]
+async fn head_is_answered_wherever_get_is() {
+    let app = App::new().await;
+    let id = app.cart().await;
+    let token = app.ask(&id).await.data(200)["recoveryUrl"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+    let jobs = app.get("/api/jobs").await.data(200);
+    let job = jobs["jobs"][0]["id"].as_str().unwrap();
+    for operation in Contract::get().operations() {
+        let Some(pattern) = operation.strip_prefix("GET ") else { continue };
+        let id = if pattern.contains("/jobs/") { job } else { &id };
+        let path = pattern.replace("{id}", id).replace("{token}", &token);
+        let get = app.get(&path).await;
+        let head = app.send(app.request(Method::HEAD, &path)).await;
+        let told = |headers: &HeaderMap| ["content-type", "etag", "location"].map(|name| headers.get(name).cloned());
+        assert_eq!((head.status, told(&head.headers)), (get.status, told(&get.headers)), "{path}");
+        assert_eq!(head.text, "", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn large_answers_are_compressed_for_whoever_asks() {
+    let app = Setup::default().without_worker().start().await;
+    let small = app.cart().await;
+    let items: Vec<Value> =
+        (0..50).map(|n| json!({"name": format!("Teapot {n}"), "quantity": 1, "price": 1})).collect();
+    let large = app.cart_of(&json!({"customerEmail": "ada@example.com", "customerName": "Ada", "items": items})).await;
+    let get = async |path: String, encoding: &str| {
+        let request = app.request(Method::GET, &path).header("accept-encoding", encoding);
+        request.send().await.unwrap()
+    };
+    let header = |answer: &reqwest::Response, name: &str| {
+        answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+    };
+    let path = format!("/api/carts/{large}");
+    let plain = get(path.clone(), "identity").await;
+    let tag = header(&plain, "etag");
+    let whole = plain.bytes().await.unwrap();
+    for encoding in ["gzip", "br"] {
+        let answer = get(path.clone(), encoding).await;
+        assert_eq!(
+            (header(&answer, "content-encoding").as_str(), header(&answer, "vary").as_str()),
+            (encoding, "accept-encoding")
+        );
+        let own = header(&answer, "etag");
+        assert_eq!(own, format!("{}.{encoding}\"", tag.trim_end_matches('"')), "other bytes, another tag");
+        assert!(answer.bytes().await.unwrap().len() < whole.len() / 4);
+        // It names the same cart.
+        let same = app.send(app.request(Method::GET, &path).header("if-none-match", &own)).await;
+        assert_eq!(same.status, 304);
+        let change = app.request(Method::PATCH, &path).header("if-match", &own).json(&json!({"status": "abandoned"}));
+        assert_eq!(app.send(change).await.status, 200);
+    }
+    let answer = get(format!("/api/carts/{small}"), "gzip, br").await;
+    assert_eq!(header(&answer, "content-encoding"), "", "it fits into a packet");
+    let answer = get("/api/carts/export".to_owned(), "gzip").await;
+    assert_eq!(header(&answer, "content-encoding"), "gzip");
+}
+
+/// Answers to an import come while it is being sent: a compressor would hold them back.
+#[tokio::test]
+async fn an_imports_answers_are_not_held_back() {
+    let app = Setup::default().without_worker().start().await;
+    let line = format!("{}\n", a_cart());
+    let request = app.request(Method::POST, "/api/carts/import").header("content-type", "application/x-ndjson");
+    let answer = app.send(request.header("accept-encoding", "gzip, br").body(line.repeat(100))).await;
+    assert_eq!((answer.status, answer.header("content-encoding")), (200, ""));
+    assert_eq!(answer.header("cache-control"), "no-store, no-transform");
+    assert_eq!(answer.text.lines().count(), 101);
+}
+
+#[tokio::test]
+async fn other_origins_are_let_in_by_name_only() {
+    let app = Setup::default()
+        .set("CORS_ORIGINS", "https://shop.example, http://localhost:5173")
+        .without_worker()
+        .start()
+        .await;
+    let ask = async |app: &App, origin: &str| {
+        let request = app.bare_request(Method::OPTIONS, "/api/carts").header("origin", origin);
+        let request = request.header("access-control-request-method", "PATCH");
+        request.header("access-control-request-headers", "x-api-key,if-match").send().await.unwrap()
+    };
+    for origin in ["https://shop.example", "http://localhost:5173"] {
+        let answer = ask(&app, origin).await;
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["access-control-allow-origin"]),
+            (200, &origin.parse().unwrap())
+        );
+        let read = app.send(app.request(Method::GET, "/api/carts").header("origin", origin)).await;
+        assert_eq!(read.header("access-control-allow-origin"), origin);
+        assert!(read.header("access-control-expose-headers").contains("etag"));
+        // A page can read why it was refused, too.
+        let refused = app.send(app.bare_request(Method::GET, "/api/carts").header("origin", origin)).await;
+        refused.is_error(401, "UNAUTHORIZED");
+        assert_eq!(refused.header("access-control-allow-origin"), origin);
+    }
+    assert!(!ask(&app, "https://other.example").await.headers().contains_key("access-control-allow-origin"));
+    let closed = Setup::default().without_worker().start().await;
+    let answer = ask(&closed, "https://shop.example").await;
+    assert!(answer.status() == 401 && !answer.headers().contains_key("access-control-allow-origin"));
+}
+
+#[test]
+fn bad_origins_are_refused_at_the_start() {
+    let variables = [("API_KEY", "k"), ("STRIPE_WEBHOOK_SECRET", "whsec_x"), ("CORS_ORIGINS", "*")];
+    let error = api::ApiConfig::from_env(&common::config::Env::of(variables)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        r#"CORS_ORIGINS is "*"; it takes origins such as https://shop.example, without a path, separated by commas"#
+    );
+}
