@@ -18,13 +18,16 @@ schemathesis.openapi.format("date-time", PAST)
 
 
 def possible(value, key=None):
-    """Prices of whole cents; names without NUL, which generated names have in spite of their pattern."""
+    """Prices of whole cents; times that are over, also those that other answers told; names
+    without NUL, which generated names have in spite of their pattern."""
     if isinstance(value, list):
         return [possible(item) for item in value]
     if isinstance(value, dict):
         return {key: possible(item, key) for key, item in value.items()}
     if key == "price" and isinstance(value, float):
         return round(value, 2)
+    if key in ("abandonedAt", "recoveredAt") and isinstance(value, str) and value[:4] >= "2026" and value[-1:] == "Z":
+        return "2025" + value[4:]
     if key in ("name", "customerName") and isinstance(value, str):
         return value.replace("\0", "0")
     return value

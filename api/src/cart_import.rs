@@ -50,7 +50,7 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
         (String = "text/csv", example = "customerEmail,customerName,items\nada@example.com,Ada,\"[{\"\"name\"\":\"\"Teapot\"\",\"\"quantity\"\":2,\"\"price\"\":49.99}]\"\n"),
     )),
     responses((status = 200, description = "The schema is that of each line.", body = ImportAnswer, content_type = "application/x-ndjson",
-        headers(("Preference-Applied" = Option<String>, description = "`return=minimal`, if it was asked for.")))),
+        headers(("Preference-Applied" = String, description = "`return=minimal`, if it was asked for.")))),
 )]
 async fn import(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
     let lines = Lines::new(Format::of_body(request.headers())?);

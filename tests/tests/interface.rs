@@ -41,7 +41,7 @@ async fn every_route_is_described_and_every_description_is_of_a_route() {
 }
 
 #[test]
-fn every_reference_in_the_document_leads_somewhere() {
+fn references_lead_somewhere_and_no_parameter_is_null() {
     fn references(value: &Value, found: &mut BTreeSet<String>) {
         match value {
             Value::Object(fields) => {
@@ -58,6 +58,16 @@ fn every_reference_in_the_document_leads_somewhere() {
     assert!(found.len() > 20);
     let lost: Vec<&String> = found.iter().filter(|at| document.pointer(&at[1..]).is_none()).collect();
     assert!(lost.is_empty(), "{lost:?}");
+    for (path, operation) in document["paths"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .flat_map(|(path, item)| item.as_object().unwrap().values().map(move |operation| (path, operation)))
+    {
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            assert!(!parameter.to_string().contains("\"null\""), "no parameter is null: {path} {parameter}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -46,7 +46,12 @@ pub(crate) struct NewCart {
     #[schema(format = Email, max_length = 319, example = "ada@example.com")]
     customer_email: String,
     /// The shopper; white space around it is taken away.
-    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\u0000]*\S[^\u0000]*$", example = "Ada Lovelace")]
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\u0000]*[^\s\u0000\u0085][^\u0000]*$",
+        example = "Ada Lovelace"
+    )]
     customer_name: String,
     #[schema(min_items = 1, max_items = 100)]
     items: Vec<NewCartItem>,
@@ -59,7 +64,12 @@ pub(crate) struct NewCart {
 #[schema(rename_all = "camelCase")]
 pub(crate) struct NewCartItem {
     /// White space around it is taken away.
-    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\u0000]*\S[^\u0000]*$", example = "Teapot")]
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\u0000]*[^\s\u0000\u0085][^\u0000]*$",
+        example = "Teapot"
+    )]
     name: String,
     #[schema(minimum = 1, maximum = 10_000, example = 2)]
     quantity: u32,

@@ -6,8 +6,9 @@ use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
         Components, Content, Header, InfoBuilder, LicenseBuilder, ObjectBuilder, OpenApi, Ref, RefOr, Response,
-        ResponseBuilder, SecurityRequirement, Type,
-        path::{Operation, ParameterIn, PathItem},
+        ResponseBuilder, Schema, SecurityRequirement, Type,
+        path::{Operation, Parameter, ParameterIn, PathItem},
+        schema::SchemaType,
         security::{ApiKey, ApiKeyValue, SecurityScheme},
         tag::TagBuilder,
     },
@@ -15,6 +16,8 @@ use utoipa::{
 
 use super::Error;
 
+/// How the envelopes are called before they are written out.
+const ENVELOPE: &str = "Success_";
 const KEY: &str = "apiKey";
 const JSON: &str = "application/json";
 
@@ -80,6 +83,7 @@ impl Described {
         }
         document.merge(self.unlimited);
         operations(&mut document).for_each(complete);
+        name_what_envelopes_hold(&mut document);
         let tags = TAGS.map(|(name, text)| TagBuilder::new().name(name).description(Some(text)).build());
         document.tags = Some(tags.to_vec());
         add_components(document.components.get_or_insert_default());
@@ -103,6 +107,37 @@ fn operations(document: &mut OpenApi) -> impl Iterator<Item = &mut Operation> {
     })
 }
 
+/// The envelope of each type is written out for itself, with all that is in it:
+/// clients want the names of what is in it, and the envelope where it stands.
+fn name_what_envelopes_hold(document: &mut OpenApi) {
+    let Some(components) = &mut document.components else { return };
+    let is_envelope = |name: &String, _: &mut RefOr<Schema>| name.starts_with(ENVELOPE);
+    let mut envelopes: BTreeMap<String, RefOr<Schema>> = components.schemas.extract_if(.., is_envelope).collect();
+    for (envelope, schema) in &mut envelopes {
+        let RefOr::T(Schema::Object(object)) = schema else { continue };
+        let (name, Some(data)) = (&envelope[ENVELOPE.len()..], object.properties.get_mut("data")) else { continue };
+        let is_text =
+            matches!(data, RefOr::T(Schema::Object(data)) if data.schema_type == SchemaType::Type(Type::String));
+        if !is_text {
+            let named = std::mem::replace(data, Ref::from_schema_name(name).into());
+            components.schemas.entry(name.to_owned()).or_insert(named);
+        }
+    }
+    let responses = operations(document).flat_map(|operation| operation.responses.responses.values_mut());
+    let contents = responses.filter_map(|response| match response {
+        RefOr::T(response) => Some(response.content.values_mut()),
+        RefOr::Ref(_) => None,
+    });
+    for content in contents.flatten() {
+        let RefOr::T(Content { schema: Some(schema), .. }) = content else { continue };
+        let RefOr::Ref(reference) = &*schema else { continue };
+        let name = reference.ref_location.rsplit('/').next().unwrap_or_default();
+        if let Some(envelope) = envelopes.get(name) {
+            *schema = envelope.clone();
+        }
+    }
+}
+
 /// Adds a refusal, unless the operation says more about that status itself.
 fn refuse(operation: &mut Operation, name: &str) {
     if let Some((_, status, _)) = REFUSALS.iter().find(|(known, ..)| *known == name) {
@@ -116,7 +151,34 @@ fn add_limit(operation: &mut Operation) {
     add_headers(operation, &["RateLimit", "RateLimit-Policy"]);
 }
 
+/// A parameter that may be left out is no parameter that may be null.
+fn without_null(schema: &mut RefOr<Schema>) {
+    match schema {
+        RefOr::T(Schema::Object(object)) => {
+            if let SchemaType::Array(kinds) = &mut object.schema_type {
+                kinds.retain(|kind| *kind != Type::Null);
+                if let [kind] = kinds.as_slice() {
+                    object.schema_type = SchemaType::Type(kind.clone());
+                }
+            }
+        }
+        RefOr::T(Schema::OneOf(one_of)) => {
+            let null = SchemaType::Type(Type::Null);
+            one_of.items.retain(|item| !matches!(item, RefOr::T(Schema::Object(object)) if object.schema_type == null));
+            if let [only] = one_of.items.as_slice() {
+                *schema = only.clone();
+            }
+        }
+        _ => {}
+    }
+}
+
 fn complete(operation: &mut Operation) {
+    for parameter in operation.parameters.iter_mut().flatten() {
+        if let RefOr::T(Parameter { schema: Some(schema), .. }) = parameter {
+            without_null(schema);
+        }
+    }
     let parameters = operation.parameters.iter().flatten().filter_map(|parameter| match parameter {
         RefOr::T(parameter) => Some(parameter.parameter_in.clone()),
         RefOr::Ref(_) => None,
