@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn a_header_needs_three_columns_once() {
         let refused = |header: &str| Records::new().next(&mut BytesMut::from(header), true).unwrap_err();
-        assert_eq!(refused("").body().code, "BAD_REQUEST");
+        assert_eq!(refused("").body().code, crate::error::ErrorCode::BadRequest);
         let fields = |header: &str| -> Vec<String> {
             refused(header).body().details.iter().map(|error| error.field.clone()).collect()
         };
