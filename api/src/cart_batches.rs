@@ -29,6 +29,9 @@ pub(crate) struct CartBatches {
 }
 
 impl CartBatches {
+    /// Of those on `by_key`.
+    pub(crate) const LANES: usize = StoreCarts::LANES + FindCarts::LANES + ListCarts::LANES + DeepPages::LANES;
+
     /// `by_key` is for what is found by an index; a search needs all of the planner, on `database`.
     pub(crate) fn start(by_key: &Database, database: &Database, clock: &Clock) -> Self {
         Self {

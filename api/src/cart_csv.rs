@@ -292,7 +292,6 @@ fn push_quoted(out: &mut Vec<u8>, cell: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorCode;
 
     #[test]
     fn formulas_leave_with_an_apostrophe_and_come_back_without() {
@@ -310,7 +309,7 @@ mod tests {
     #[test]
     fn a_header_needs_three_columns_once() {
         let refused = |header: &str| Records::new().next(&mut BytesMut::from(header), true).unwrap_err();
-        assert_eq!(refused("").body().code, ErrorCode::BadRequest);
+        assert_eq!(refused("").body().code, crate::error::ErrorCode::BadRequest);
         let fields = |header: &str| -> Vec<String> {
             refused(header).body().details.iter().map(|error| error.field.clone()).collect()
         };

@@ -39,7 +39,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Extension, Router, extract::DefaultBodyLimit, middleware, serve::ListenerExt};
 use common::{
-    batches::Batches,
+    batches::{Batch, Batches},
     clock::Clock,
     db::{self, Database},
 };
@@ -66,10 +66,11 @@ use crate::{
 /// The most a body may hold.
 const BODY_BYTES: usize = 1024 * 1024;
 
-/// Connections to Postgres of requests that change one cart or its link …
-const CONNECTIONS_BY_KEY: u32 = 12;
-/// … and of the lanes that answer many at once (see `common::batches`).
-const CONNECTIONS_OF_LANES: u32 = 16;
+/// Connections to Postgres of requests that change one cart …
+const CONNECTIONS_BY_KEY: u32 = 7;
+/// … and of the lanes that answer many at once (see `common::batches`): one each,
+/// since a lane that is busy keeps its own.
+const CONNECTIONS_OF_LANES: usize = CartBatches::LANES + LinkBatches::LANES + ApplyEvents::LANES;
 
 /// What every handler can reach.
 #[derive(Debug, Clone)]
@@ -93,7 +94,7 @@ impl AppState {
     pub fn new(database: Database, clock: Clock, config: ApiConfig, news: LinkNews) -> Self {
         let keys = Arc::new(ApiKeys::new(&config.api_keys));
         let by_key = db::by_key(&database, CONNECTIONS_BY_KEY);
-        let lanes = db::by_key(&database, CONNECTIONS_OF_LANES);
+        let lanes = db::by_key(&database, u32::try_from(CONNECTIONS_OF_LANES).unwrap_or(u32::MAX));
         let carts = Arc::new(CartBatches::start(&lanes, &database, &clock));
         let links = Arc::new(LinkBatches::start(&lanes, &clock, config.payment_link_ttl));
         let events = Arc::new(Batches::start(ApplyEvents { clock: clock.clone() }, lanes));

@@ -32,6 +32,8 @@ pub(crate) struct LinkBatches {
 }
 
 impl LinkBatches {
+    pub(crate) const LANES: usize = AskForLinks::LANES + WakeWorkers::LANES + LatestLinks::LANES;
+
     /// A recovery link that is asked for is good for `recovery_ttl`.
     pub(crate) fn start(database: &Database, clock: &Clock, recovery_ttl: Duration) -> Self {
         let asking = AskForLinks { clock: clock.clone(), recovery_ttl };

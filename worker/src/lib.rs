@@ -62,9 +62,13 @@ pub const CONNECTIONS: u32 = 3;
 const EXPIRY_CONNECTIONS: u32 = 1;
 
 /// Connections of the handlers that make and close links, who wait for Stripe
-/// without one; the queue has its own.
+/// without one, and of what they write together; the queue has its own.
 pub fn connections(concurrency: usize) -> u32 {
-    u32::try_from(concurrency / 2).unwrap_or(u32::MAX).clamp(4, 20)
+    handlers_connections(concurrency) + u32::try_from(LinkBatches::LANES).unwrap_or(u32::MAX)
+}
+
+fn handlers_connections(concurrency: usize) -> u32 {
+    u32::try_from(concurrency / 4).unwrap_or(u32::MAX).clamp(4, 16)
 }
 
 /// Works until `stop` resolves, then finishes what is in flight for at most `SHUTDOWN_TIMEOUT`.
@@ -80,9 +84,9 @@ pub async fn run(database: Database, clock: Clock, config: WorkerConfig, stop: i
     };
     let runtime = Runtime::start(&database, settings);
     let timeout = config.shutdown_timeout;
-    let by_key = db::by_key(&database, connections(config.concurrency));
+    let by_key = db::by_key(&database, handlers_connections(config.concurrency));
     let stripe = stripe(&config, by_key.clone());
-    let links = Arc::new(LinkBatches::start(&by_key, &clock));
+    let links = Arc::new(LinkBatches::start(&database, &clock));
     let expiry = db::by_key(&database, EXPIRY_CONNECTIONS);
     let state = State {
         database,

@@ -4,7 +4,7 @@ use common::{
     batches::{Batch, Batches},
     checkout::{self, CheckoutCart},
     clock::Clock,
-    db::{Connection, Database},
+    db::{Connection, Database, by_key},
     jobs::CreatePaymentLink,
     payment_links::{self, Opening, PaymentLink},
 };
@@ -17,7 +17,12 @@ pub(crate) struct LinkBatches {
 }
 
 impl LinkBatches {
+    /// Each keeps a connection while it is busy.
+    pub(crate) const LANES: usize = Begin::LANES + Open::LANES;
+
+    /// On connections of their own.
     pub(crate) fn start(database: &Database, clock: &Clock) -> Self {
+        let database = by_key(database, u32::try_from(Self::LANES).unwrap_or(u32::MAX));
         Self {
             begin: Batches::start(Begin { clock: clock.clone() }, database.clone()),
             open: Batches::start(Open { clock: clock.clone() }, database.clone()),

@@ -10,6 +10,8 @@ use utoipa::openapi::{
     schema::{ArrayItems, Object, SchemaType, Type},
 };
 
+use super::standard;
+
 const STYLE: &str = include_str!("page.css");
 
 /// Only the style that is in the page; no script, no picture, no other address.
@@ -136,7 +138,7 @@ fn show_operation(path: &str, method: &str, operation: &Operation) -> Markup {
                             RefOr::Ref(shared) => tr {
                                 td { (status) }
                                 td { (link("Error")) }
-                                td { code { (shared.ref_location.rsplit('/').next().unwrap_or_default()) } }
+                                td { (inline(standard::reason(shared.ref_location.rsplit('/').next().unwrap_or_default()))) }
                             },
                         }
                     }
@@ -249,6 +251,12 @@ fn kind(schema: &RefOr<Schema>) -> Markup {
         RefOr::T(Schema::OneOf(one_of)) => among(&one_of.items, "or"),
         RefOr::T(Schema::AnyOf(any_of)) => among(&any_of.items, "or"),
         RefOr::T(Schema::AllOf(all_of)) => among(&all_of.items, "and"),
+        // An envelope: what is in it.
+        RefOr::T(Schema::Object(Object { properties, .. }))
+            if properties.contains_key("data") && properties.contains_key("success") =>
+        {
+            html! { @if let Some(data) = properties.get("data") { (kind(data)) } }
+        }
         RefOr::T(Schema::Object(object)) => html! { (type_name(&object.schema_type)) (bounds(object)) },
         RefOr::T(_) => html! { "anything" },
     }

@@ -107,6 +107,11 @@ fn operations(document: &mut OpenApi) -> impl Iterator<Item = &mut Operation> {
     })
 }
 
+/// What a shared refusal means.
+pub(super) fn reason(name: &str) -> Option<&'static str> {
+    REFUSALS.iter().find(|(known, ..)| *known == name).map(|(.., reason)| *reason)
+}
+
 /// The envelope of each type is written out for itself, with all that is in it:
 /// clients want the names of what is in it, and the envelope where it stands.
 fn name_what_envelopes_hold(document: &mut OpenApi) {
