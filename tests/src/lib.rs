@@ -11,7 +11,7 @@ pub mod processes;
 use std::time::Duration;
 
 pub use app::{Answer, App, RunningWorker, Setup, a_cart};
-pub use contract::Contract;
+pub use contract::{Contract, is_of_the_dashboard};
 pub use database::{TestDatabase, connection, transaction};
 pub use door::Door;
 
