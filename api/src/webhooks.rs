@@ -5,7 +5,7 @@ use axum::{
     extract::{Request, State},
     http::HeaderMap,
 };
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use common::{
     batches::Batch,
     carts::CartId,
@@ -119,7 +119,11 @@ fn read_event(payload: &str, now: DateTime<Utc>) -> Result<StripeEvent, ApiError
         |value: &Value| value.as_str().filter(|text| text.len() <= 255 && !text.contains('\0')).map(str::to_owned);
     let id = text(&event["id"]).ok_or_else(|| ApiError::bad_request("The event has no id"))?;
     let kind = text(&event["type"]).ok_or_else(|| ApiError::bad_request("The event has no type"))?;
-    let created_at = event["created"].as_i64().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
+    // chrono knows years that Postgres does not.
+    let created_at = event["created"]
+        .as_i64()
+        .and_then(|seconds| DateTime::from_timestamp(seconds, 0))
+        .filter(|at| (1..=9999).contains(&at.year()));
     let object = &event["data"]["object"];
     let metadata = &object["metadata"];
     Ok(StripeEvent {

@@ -27,7 +27,7 @@ async fn carts_are_found_by_their_shoppers_address() {
         app.cart_of(&of("xada@example.com")).await;
     }
     let all = (of_ada.clone(), json!(7));
-    for email in ["ada@example.com", "ADA@EXAMPLE.COM", "%20ada%40example.com"] {
+    for email in ["ada@example.com", "ADA@EXAMPLE.COM", "ada%40example.com"] {
         assert_eq!(found(&app, &format!("email={email}")).await, all, "{email}");
     }
     for nobody in ["da@example.com", "ad_@example.com", "ada%25", "%C3%A4da@example.com"] {
@@ -52,7 +52,7 @@ async fn carts_are_found_by_their_shoppers_address() {
 
     app.delete(&format!("/api/carts/{}", of_ada[3])).await.data(200);
     assert_eq!(found(&app, "email=ada@example.com").await.1, json!(6));
-    for bad in ["email=%00", "email=a%0Ab", "email=%20"] {
+    for bad in ["email=%00", "email=a%0Ab", "email=%20", "email=ada@example.com%20", "email=a%C2%A0b"] {
         app.get(&format!("/api/carts?{bad}")).await.is_error(400, "BAD_REQUEST");
     }
 }
