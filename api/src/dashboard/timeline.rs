@@ -11,7 +11,7 @@ pub(crate) const LIMIT: i64 = 100;
 
 /// From when the shopper left it on.
 pub(crate) fn section(abandoned_at: DateTime<Utc>, timeline: &TimelinePage) -> Markup {
-    let left = timeline.events.iter().position(|event| event.at > abandoned_at).unwrap_or(timeline.events.len());
+    let left = timeline.events.iter().position(|event| event.at >= abandoned_at).unwrap_or(timeline.events.len());
     let (before, after) = timeline.events.split_at(left);
     html! {
         section.card aria-labelledby="timeline" {
