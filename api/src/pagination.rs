@@ -21,6 +21,11 @@ impl Page {
     pub(crate) fn offset(self) -> i64 {
         (self.number - 1).saturating_mul(self.limit)
     }
+
+    /// How many pages like it `total` fills.
+    pub(crate) fn pages(self, total: i64) -> i64 {
+        total.max(0).unsigned_abs().div_ceil(self.limit.unsigned_abs()).cast_signed()
+    }
 }
 
 /// `pagination` of a list.
@@ -43,8 +48,7 @@ pub(crate) struct Pagination {
 
 impl Pagination {
     pub(crate) fn new(page: Page, total: i64) -> Self {
-        let total_pages = total.max(0).unsigned_abs().div_ceil(page.limit.unsigned_abs()).cast_signed();
-        Self { page: page.number, limit: page.limit, total, total_pages, next_cursor: None }
+        Self { page: page.number, limit: page.limit, total, total_pages: page.pages(total), next_cursor: None }
     }
 
     /// `nextCursor`, null on the last page.

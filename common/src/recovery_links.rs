@@ -31,6 +31,16 @@ pub enum TokenHolder {
     Deleted,
 }
 
+struct Row {
+    cart_id: String,
+    token: String,
+    expires_at: DateTime<Utc>,
+}
+
+fn by_cart(rows: Vec<Row>) -> HashMap<String, RecoveryLink> {
+    rows.into_iter().map(|row| (row.cart_id, RecoveryLink { token: row.token, expires_at: row.expires_at })).collect()
+}
+
 fn hash(token: &str) -> Vec<u8> {
     Sha256::digest(token.as_bytes()).to_vec()
 }
@@ -43,7 +53,8 @@ pub async fn extend(
 ) -> sqlx::Result<HashMap<String, RecoveryLink>> {
     let tokens: Vec<String> = cart_ids.iter().map(|_| format!("{:032x}", rand::random::<u128>())).collect();
     let hashes: Vec<Vec<u8>> = tokens.iter().map(|token| hash(token)).collect();
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        Row,
         r#"
         insert into recovery_links (token_hash, token, cart_id, expires_at)
         select token_hash, token, cart_id, $4
@@ -58,10 +69,7 @@ pub async fn extend(
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| (row.cart_id, RecoveryLink { token: row.token, expires_at: row.expires_at }))
-        .collect())
+    Ok(by_cart(rows))
 }
 
 /// The cart's link, if it ever had one.
@@ -71,7 +79,8 @@ pub async fn find(conn: &mut Connection, cart_id: &CartId) -> sqlx::Result<Optio
 
 /// Those that there are, by the carts' ids.
 pub async fn find_many(conn: &mut Connection, cart_ids: &[&str]) -> sqlx::Result<HashMap<String, RecoveryLink>> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        Row,
         r#"
         select cart_id as "cart_id!", token as "token!", expires_at from recovery_links
         where cart_id = any ($1) and token is not null
@@ -80,10 +89,7 @@ pub async fn find_many(conn: &mut Connection, cart_ids: &[&str]) -> sqlx::Result
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| (row.cart_id, RecoveryLink { token: row.token, expires_at: row.expires_at }))
-        .collect())
+    Ok(by_cart(rows))
 }
 
 /// Whom `token` was given to; `None`: it was never issued.

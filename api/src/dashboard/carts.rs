@@ -50,7 +50,7 @@ async fn show(
         section.card aria-label="Carts" {
             @if found.is_empty() { p.muted { "No carts here." } }
             @else { (table(&found, "Carts, newest first")) }
-            (format::pages("/carts", &[("status", status.map(CartStatus::as_str))], page.number, last_page(total)))
+            (format::pages("/carts", &[("status", status.map(CartStatus::as_str))], page, total))
         }
     };
     Ok(Page { title: "Carts", section: Section::Carts, operator: &operator, live: "carts" }.show(&body))
@@ -83,7 +83,7 @@ async fn search(
                 Some(found) => {
                     p { (format::count(found.total)) " of " strong { (wanted) } ", newest first. " a href="/carts" { "All carts" } }
                     (table(&found.page.carts, "Carts that were found, newest first"))
-                    (format::pages("/carts", &[("q", Some(wanted))], page.number, last_page(found.total)))
+                    (format::pages("/carts", &[("q", Some(wanted))], page, found.total))
                 }
                 None => {
                     p { "No cart has the id or the e-mail address " strong { (wanted) } "." }
@@ -93,10 +93,6 @@ async fn search(
         }
     };
     Ok(Page { title: "Search", section: Section::Carts, operator, live: "" }.show(&body))
-}
-
-fn last_page(total: i64) -> i64 {
-    total.unsigned_abs().div_ceil(LIMIT.unsigned_abs()).cast_signed()
 }
 
 fn search_form(value: &str) -> Markup {

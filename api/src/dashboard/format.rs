@@ -1,5 +1,6 @@
 //! How numbers, money and times are written for people.
 
+use crate::pagination::Page;
 use chrono::{DateTime, Utc};
 use common::{
     carts::CartStatus,
@@ -81,8 +82,9 @@ pub(crate) fn query(pairs: &[(&str, Option<&str>)]) -> String {
     if text.is_empty() { text } else { format!("?{text}") }
 }
 
-/// Older and newer pages of a list.
-pub(crate) fn pages(path: &str, pairs: &[(&str, Option<&str>)], page: i64, last: i64) -> Markup {
+/// Older and newer pages of a list of `total`.
+pub(crate) fn pages(path: &str, pairs: &[(&str, Option<&str>)], page: Page, total: i64) -> Markup {
+    let (page, last) = (page.number, page.pages(total));
     let to = |page: i64| {
         let page = page.to_string();
         let pairs = [pairs, &[("page", Some(page.as_str()))]].concat();

@@ -23,14 +23,20 @@ pub(crate) fn router() -> Router<AppState> {
 
 /// The filter of a query or a form: a queue and a state, each maybe none.
 pub(crate) fn filter<'p>(get: impl Fn(&str) -> Option<&'p str>) -> Result<JobFilter, ApiError> {
+    let queue = queue(&get)?;
+    let state = get("state").filter(|state| !state.is_empty()).map(str::parse).transpose();
+    let state =
+        state.map_err(|_| ApiError::bad_request("state must be scheduled, ready, running, retrying, done or dead"))?;
+    Ok(JobFilter { queue, state })
+}
+
+/// Its queue.
+pub(crate) fn queue<'p>(get: impl Fn(&str) -> Option<&'p str>) -> Result<Option<String>, ApiError> {
     let queue = get("queue").filter(|queue| !queue.is_empty());
     if queue.is_some_and(|queue| !QUEUES.contains(&queue)) {
         return Err(ApiError::bad_request(format!("queue must be {}", QUEUES.join(", "))));
     }
-    let state = get("state").filter(|state| !state.is_empty()).map(str::parse).transpose();
-    let state =
-        state.map_err(|_| ApiError::bad_request("state must be scheduled, ready, running, retrying, done or dead"))?;
-    Ok(JobFilter { queue: queue.map(str::to_owned), state })
+    Ok(queue.map(str::to_owned))
 }
 
 /// The filter as a query string.
@@ -49,7 +55,6 @@ async fn show(
     let mut conn = state.database.acquire().await?;
     let total = operations::count(&mut conn, &filter).await?;
     let found = operations::list(&mut conn, &filter, page.offset(), LIMIT).await?;
-    let last = total.unsigned_abs().div_ceil(LIMIT.unsigned_abs()).cast_signed();
     let body = html! {
         (page::notice(parameters.get("done").and_then(done)))
         div.heading { h1 { "Jobs" } (queue_choice(&filter)) }
@@ -60,7 +65,7 @@ async fn show(
                 (at_once(&filter, total))
             }
             @if !found.is_empty() { (table(&found)) }
-            (format::pages("/jobs", &pairs(&filter), page.number, last))
+            (format::pages("/jobs", &pairs(&filter), page, total))
         }
     };
     Ok(Page { title: "Jobs", section: Section::Jobs, operator: &operator, live: "jobs" }.show(&body))

@@ -11,7 +11,7 @@ use maud::{Markup, html};
 use super::{
     format,
     guard::{Operator, OurForm, go_to},
-    jobs::{filter, pairs},
+    jobs::{filter, pairs, queue},
     page::{Page, PageError, Section},
 };
 use crate::{AppState, error::ApiError, query::Parameters};
@@ -31,8 +31,7 @@ struct Dead {
 impl Dead {
     fn of<'p>(get: impl Fn(&str) -> Option<&'p str>) -> Result<Self, ApiError> {
         let text = |name: &str| get(name).map(str::to_owned);
-        let queue = filter(|name| if name == "queue" { get(name) } else { None })?.queue;
-        Ok(Self { queue, kind: text("kind"), error: text("error") })
+        Ok(Self { queue: queue(&get)?, kind: text("kind"), error: text("error") })
     }
 
     /// Answers how many fit, and how many came back.

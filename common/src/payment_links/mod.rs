@@ -193,18 +193,7 @@ impl TryFrom<Row> for PaymentLink {
 
 /// The newest request for the cart's link.
 pub async fn latest(conn: &mut Connection, cart_id: &str) -> sqlx::Result<Option<PaymentLink>> {
-    sqlx::query_as!(
-        Row,
-        r#"
-        select cart_id, version, status, job_id, session_expires_at, replacements, attempted_at, session_id, url, failure, updated_at
-        from payment_links where cart_id = $1 order by version desc limit 1
-        "#,
-        cart_id,
-    )
-    .fetch_optional(conn)
-    .await?
-    .map(PaymentLink::try_from)
-    .transpose()
+    Ok(latest_of(conn, &[cart_id]).await?.remove(cart_id))
 }
 
 /// The newest request for each cart's link, by the carts' ids; carts without one are left out.
@@ -291,14 +280,11 @@ pub async fn of_session(conn: &mut Connection, session_id: &str) -> sqlx::Result
     Ok(row.map(|row| (row.cart_id, row.version)))
 }
 
-/// Tells the requests that wait for the carts' links to look at them. In a
-/// transaction of its own: one that only notifies does not wait for the disk,
-/// while those that also write commit one after the other, each with its wait.
+/// Tells the requests that wait for the carts' links to look at them. Where
+/// links are made, in a transaction of its own: one that only notifies does not
+/// wait for the disk, while those that also write commit one after the other,
+/// each with its wait.
 pub async fn tell(conn: &mut Connection, cart_ids: &[String]) -> sqlx::Result<()> {
-    notify_all(conn, cart_ids).await
-}
-
-async fn notify_all(conn: &mut Connection, cart_ids: &[String]) -> sqlx::Result<()> {
     if !cart_ids.is_empty() {
         sqlx::query!("select pg_notify($1, cart_id) from unnest($2::text[]) cart_id", CHANNEL, cart_ids)
             .execute(conn)

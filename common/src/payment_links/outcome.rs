@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 
-use super::{CHANNEL, Failure, PaymentLink, notify_all};
+use super::{CHANNEL, Failure, PaymentLink, tell};
 use crate::db::Connection;
 use crate::jobs::ClosePaymentLink;
 
@@ -145,7 +145,7 @@ pub(crate) async fn close_all(conn: &mut Connection, cart_ids: &[String], now: D
         queue::enqueue_many(conn, &jobs).await?;
     }
     let cart_ids: Vec<String> = touched.into_iter().map(|link| link.cart_id).collect();
-    notify_all(conn, &cart_ids).await
+    tell(conn, &cart_ids).await
 }
 
 /// The cart is deleted: what may tell of its shopper goes. Call [`close_all`] first.
@@ -192,7 +192,7 @@ pub async fn paid(
     .fetch_all(&mut *conn)
     .await?;
     let carts: Vec<String> = changed.iter().map(|link| link.cart_id.clone()).collect();
-    notify_all(conn, &carts).await?;
+    tell(conn, &carts).await?;
     Ok(changed.into_iter().map(|link| (link.cart_id, link.version)).collect())
 }
 
