@@ -11,7 +11,7 @@ use sqlx::PgPool;
 use crate::{
     http_rows::{SCRATCH, empty},
     results::{Sample, Trouble},
-    scene::{Scene, both},
+    scene::{Product, Scene, both},
 };
 
 const LINES: u32 = 200_000;
@@ -46,12 +46,12 @@ pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Sample> {
     )
     .fetch_one(&product.pool)
     .await?;
-    let (lines, rows) = (lines(now), rows(now, with_external_id));
+    let (lines, rows) = (lines(now, LINES, "order"), rows(now, with_external_id));
     let copy = format!("copy carts ({COLUMNS}{}) from stdin", if with_external_id { ", external_id" } else { "" });
     let ours = async {
         empty(&product.pool).await?;
         scene.settle().await?;
-        let rate = import(&product.api.address, lines).await?;
+        let rate = import(&product.api.address, lines, LINES).await?;
         stored(&product.pool).await?;
         eprintln!("    {rate:.0}/s (import)");
         Ok(rate)
@@ -73,15 +73,20 @@ pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Sample> {
     both(round, ours, theirs).await
 }
 
-async fn import(address: &str, lines: String) -> Result<f64> {
+/// Lines a second of so many fresh carts beside whatever there is.
+pub(crate) async fn beside(product: &Product, number: u32, round: u32) -> Result<f64> {
+    import(&product.api.address, lines(Clock::system().now(), number, &format!("round-{round}")), number).await
+}
+
+async fn import(address: &str, lines: String, number: u32) -> Result<f64> {
     let begun = Instant::now();
     let response = post(address, lines).await?;
     let status = response.status();
     let text = response.text().await?;
-    let rate = f64::from(LINES) / begun.elapsed().as_secs_f64();
+    let rate = f64::from(number) / begun.elapsed().as_secs_f64();
     let created = text.lines().filter(|line| line.contains(r#""status":"created""#)).count();
     ensure!(
-        status == StatusCode::OK && u32::try_from(created)? == LINES,
+        status == StatusCode::OK && u32::try_from(created)? == number,
         "the import answers {status}, {created} carts created: {}",
         text.chars().take(300).collect::<String>()
     );
@@ -109,8 +114,8 @@ fn written(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// As the import takes them.
-fn lines(now: DateTime<Utc>) -> String {
+/// As the import takes them; no two lots of different names have an id in common.
+fn lines(now: DateTime<Utc>, number: u32, lot: &str) -> String {
     let line = |n: u32| {
         let (left, recovered, expired) = times(n, now);
         let became = match (recovered, expired) {
@@ -119,12 +124,12 @@ fn lines(now: DateTime<Utc>) -> String {
             (None, None) => String::new(),
         };
         format!(
-            r#"{{"externalId":"order-{n}","customerEmail":"user{n}@example.com","customerName":"User {n}","items":{ITEMS},"abandonedAt":"{}"{became}}}{}"#,
+            r#"{{"externalId":"{lot}-{n}","customerEmail":"user{n}@example.com","customerName":"User {n}","items":{ITEMS},"abandonedAt":"{}"{became}}}{}"#,
             written(left),
             "\n"
         )
     };
-    (0..LINES).map(line).collect()
+    (0..number).map(line).collect()
 }
 
 /// As `COPY` takes them.

@@ -48,8 +48,7 @@ pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Sample> {
 }
 
 /// [`LINKS`] links of fresh carts, beside whatever there is; the median of their waits.
-pub(crate) async fn ours(scene: &Scene, round: u32) -> Result<f64> {
-    let product = scene.product(SCRATCH)?;
+pub(crate) async fn ours(product: &Product, round: u32) -> Result<f64> {
     let carts = Arc::new(seed(&product.pool, round).await?);
     asked(product, Client::builder().no_proxy().build()?, carts).await
 }

@@ -144,9 +144,18 @@ impl Scene {
         Process::start(&folder.join("api"), &[], &variables, folder, &format!("api-{database}"))
     }
 
-    /// A worker, and a stand-in for Stripe in this process.
+    /// A worker, and the stand-in for Stripe that it needs.
     pub(crate) async fn prepare_worker(&mut self, database: &str) -> Result<()> {
-        if self.worker.is_some() {
+        if self.worker.is_none() {
+            self.prepare_stand_in().await?;
+            self.worker = Some(self.start_worker(database).await?);
+        }
+        Ok(())
+    }
+
+    /// A stand-in for Stripe in this process, unless there is one already.
+    pub(crate) async fn prepare_stand_in(&mut self) -> Result<()> {
+        if self.stand_in.is_some() {
             return Ok(());
         }
         let stand_in = StandIn::start(StandInConfig {
@@ -157,19 +166,26 @@ impl Scene {
             clock: common::clock::Clock::system(),
         })
         .await?;
+        self.stand_in = Some(stand_in);
+        Ok(())
+    }
+
+    /// A worker that calls the stand-in; it expires nothing, whatever it finds.
+    pub(crate) async fn start_worker(&self, database: &str) -> Result<Process> {
+        let stand_in = self.stand_in.as_ref().context("there is no stand-in for Stripe")?;
         let variables = [
             ("DATABASE_URL", self.postgres.url(database)),
             ("STRIPE_SECRET_KEY", "sk_test_bench".to_owned()),
             ("STRIPE_API_URL", stand_in.url()),
             ("STRIPE_RATE", "0".to_owned()),
             ("HEALTH_ADDR", free_address()?),
+            ("CART_TTL", "36500d".to_owned()),
             ("RUST_LOG", "warn".to_owned()),
         ];
         let folder = &self.kit.folder;
         let mut worker = Process::start(&folder.join("worker"), &[], &variables, folder, "worker")?;
         worker.answers(&self.client, &variables[4].1, "/readyz", Duration::from_millis(20)).await?;
-        (self.worker, self.stand_in) = (Some(worker), Some(stand_in));
-        Ok(())
+        Ok(worker)
     }
 
     pub(crate) fn product(&self, database: &str) -> Result<&Product> {

@@ -13,8 +13,9 @@ use crate::{
     JOBS,
     drain::{Queue, Start},
     figures::{median, milliseconds, quantile},
-    http_rows,
+    http_rows, import_row,
     kit::Kit,
+    link,
     machine::{Machine, fdatasync},
     pickup,
     rows::Part,
@@ -32,6 +33,8 @@ const AT_MOST: f64 = 1.5;
 const PICKUPS: i64 = 100;
 /// Drains a round and side; each takes less than a second.
 const DRAINS: usize = 3;
+/// Carts of an import.
+pub(crate) const IMPORTED: u32 = 40_000;
 
 pub(crate) const LIST: &str = "/api/carts?status=abandoned&limit=10";
 pub(crate) const ANALYTICS: &str = "/api/analytics?period=90d";
@@ -69,17 +72,30 @@ enum Row {
     Page,
     Analytics,
     Webhooks,
+    Import,
+    Link,
+    Enqueue,
     Drain,
     Pickup,
 }
 
-const ROWS: [(Row, &str); 8] = [
+impl Row {
+    /// Whether its figure is a wait; else it is a rate.
+    fn waits(self) -> bool {
+        matches!(self, Self::Link | Self::Pickup)
+    }
+}
+
+const ROWS: [(Row, &str); 11] = [
     (Row::Post, "`POST /api/carts`, 32 connections"),
     (Row::Get, "`GET /api/carts/:id`, any of all, 32 connections"),
     (Row::List, "first list page with status and exact total, 8 connections"),
     (Row::Page, "the page in the middle of all, by its number, 8 connections"),
     (Row::Analytics, "analytics, 90 days, 8 connections"),
     (Row::Webhooks, "10,000 webhooks, one in five a repeat, 32 connections"),
+    (Row::Import, "import of 40,000 carts"),
+    (Row::Link, "a cart's payment link, 16 at once, median"),
+    (Row::Enqueue, "enqueue by the thousand"),
     (Row::Drain, "20,000 no-op jobs, 256 at once"),
     (Row::Pickup, "idle pickup, commit to start, median"),
 ];
@@ -102,6 +118,7 @@ impl Run {
     pub(crate) async fn measure(self, postgres: PrivatePostgres) -> Result<()> {
         let Self { options, machine, kit } = self;
         let mut scene = Scene::new(postgres, kit, Vec::new(), options.seconds)?;
+        scene.prepare_stand_in().await?;
         let version = scene.postgres_version().await?;
         let small = prepare(&mut scene, SMALL, options.carts / TIMES, options.jobs / TIMES).await?;
         let big = prepare(&mut scene, BIG, options.carts, options.jobs).await?;
@@ -169,9 +186,9 @@ async fn rounds(scene: &Scene, small: &Side, big: &Side, rounds: u32) -> Result<
     );
     for ((row, what), (small, big)) in ROWS.iter().zip(of_small.iter().zip(&of_big)) {
         // Of rates the other way round: the time that each takes.
-        let (above, below) = if *row == Row::Pickup { (big, small) } else { (small, big) };
+        let (above, below) = if row.waits() { (big, small) } else { (small, big) };
         let times: Vec<f64> = above.iter().zip(below).map(|(above, below)| above / below).collect();
-        let figure = |value| if *row == Row::Pickup { format!("{value:.2} ms") } else { format!("{value:.0}/s") };
+        let figure = |value| if row.waits() { format!("{value:.2} ms") } else { format!("{value:.0}/s") };
         writeln!(
             table,
             "| {what} | {} | {} | {:.2} | {:.2} – {:.2} | ≤ {AT_MOST} | {} |",
@@ -203,11 +220,23 @@ async fn measure(scene: &Scene, side: &Side, row: Row, round: u32) -> Result<f64
         }
         Row::Analytics => scene.load(address, Load::of_path(ANALYTICS, 8)).await,
         Row::Webhooks => webhooks::lot(scene, product, round).await,
-        Row::Drain => {
+        Row::Import => {
+            scene.settle().await?;
+            import_row::beside(product, IMPORTED, round).await
+        }
+        Row::Link => {
+            let worker = scene.start_worker(side.database).await?;
+            scene.settle().await?;
+            let waited = link::ours(product, round).await;
+            worker.end().await?;
+            waited
+        }
+        Row::Enqueue | Row::Drain => {
             let mut rates = Vec::new();
             for _ in 0..DRAINS {
                 scene.settle().await?;
-                rates.push(side.queue.drain_beside(JOBS, 256, Start::Cold).await?.drained);
+                let both = side.queue.drain_beside(JOBS, 256, Start::Cold).await?;
+                rates.push(if row == Row::Enqueue { both.enqueued } else { both.drained });
             }
             Ok(median(&rates))
         }

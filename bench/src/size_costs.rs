@@ -6,9 +6,9 @@ use anyhow::{Context, Result};
 use sqlx::PgPool;
 
 use crate::{
-    cpu, drain, http_rows, link,
+    cpu, drain, http_rows, import_row, link,
     scene::{Product, Scene},
-    size::{ANALYTICS, LIST, SMALL, Side},
+    size::{ANALYTICS, IMPORTED, LIST, SMALL, Side},
     webhooks,
     wrk::{self, Load},
 };
@@ -102,6 +102,11 @@ pub(crate) async fn table(scene: &mut Scene, small: &Side) -> Result<String> {
         Ok(number)
     };
     writeln!(table, "{}", meter.line("webhook (one in five a repeat)", delivered).await?)?;
+    let imported = async {
+        import_row::beside(product, IMPORTED, ROUND).await?;
+        Ok(f64::from(IMPORTED))
+    };
+    writeln!(table, "{}", meter.line("imported cart", imported).await?)?;
     let mut meter = Meter::new(&product.pool, vec![std::process::id()]).await?;
     let jobs = async {
         small.queue.drain_beside(crate::JOBS, 256, drain::Start::Cold).await?;
@@ -109,12 +114,12 @@ pub(crate) async fn table(scene: &mut Scene, small: &Side) -> Result<String> {
     };
     writeln!(table, "{}", meter.line("no-op job, enqueued by the thousand, run", jobs).await?)?;
     link::prepare(scene).await?;
-    link::ours(scene, ROUND).await?; // warms up
     let product = scene.product(http_rows::SCRATCH)?;
+    link::ours(product, ROUND).await?; // warms up
     let worker = scene.worker.as_ref().context("there is no worker")?.id()?;
     let mut meter = Meter::new(&product.pool, vec![product.api.process.id()?, worker]).await?;
     let links = async {
-        link::ours(scene, ROUND + 1).await?;
+        link::ours(product, ROUND + 1).await?;
         Ok(link::LINKS)
     };
     writeln!(table, "{}", meter.line("payment link (and its cart, by SQL)", links).await?)?;
