@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Each state by its own index, whatever else is in the table.
-const UNFINISHED: &str =
-    "select (select count(*) from jobs where state = 'pending') + (select count(*) from jobs where state = 'running')";
+const UNFINISHED: &str = "select (select count(*) from jobs where state = 'pending' and queue = 'bench')
+                              + (select count(*) from jobs where state = 'running' and queue = 'bench')";
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct NoOp {

@@ -33,7 +33,7 @@ pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Sample> {
     let product = scene.product(SCRATCH)?;
     let stripe = scene.stand_in.as_ref().context("there is no stand-in for Stripe")?.url();
     empty(&product.pool).await?;
-    let carts: Arc<Vec<String>> = Arc::new(seed(&product.pool, round).await?);
+    let carts: Arc<Vec<String>> = Arc::new(seed(&product.pool, &round.to_string()).await?);
     let client = Client::builder().no_proxy().build()?;
     let ours = async {
         scene.settle().await?;
@@ -48,8 +48,9 @@ pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Sample> {
 }
 
 /// [`LINKS`] links of fresh carts, beside whatever there is; the median of their waits.
-pub(crate) async fn ours(product: &Product, round: u32) -> Result<f64> {
-    let carts = Arc::new(seed(&product.pool, round).await?);
+/// Lots have names of their own: the stand-in knows all databases' carts.
+pub(crate) async fn ours(product: &Product, lot: &str) -> Result<f64> {
+    let carts = Arc::new(seed(&product.pool, lot).await?);
     asked(product, Client::builder().no_proxy().build()?, carts).await
 }
 
@@ -63,18 +64,18 @@ async fn asked(product: &Product, client: Client, carts: Arc<Vec<String>>) -> Re
 }
 
 /// Fresh carts, one for each request.
-async fn seed(pool: &PgPool, round: u32) -> Result<Vec<String>> {
+async fn seed(pool: &PgPool, lot: &str) -> Result<Vec<String>> {
     let carts = AT_ONCE * EACH;
     sqlx::query(AssertSqlSafe(format!(
         r#"insert into carts (id, customer_email, customer_name, items, total_minor, currency)
-        select 'cart_link_{round}_' || n, 'user' || n || '@example.com', 'Ada Lovelace',
+        select 'cart_link_{lot}_' || n, 'user' || n || '@example.com', 'Ada Lovelace',
                '[{{"name":"Blue T-shirt","quantity":2,"price":19.90}},{{"name":"Running shoes","quantity":1,"price":89.00}}]',
                12880, 'usd'
         from generate_series(0, {carts} - 1) n"#
     )))
     .execute(pool)
     .await?;
-    Ok((0..carts).map(|n| format!("cart_link_{round}_{n}")).collect())
+    Ok((0..carts).map(|n| format!("cart_link_{lot}_{n}")).collect())
 }
 
 /// The median of so many requests by so many at once; each answer is a 200 that has `field` in it.

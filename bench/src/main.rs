@@ -57,7 +57,7 @@ struct CommandLine {
     speed: speed::Options,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 enum What {
     /// The queue beside apalis-postgres
     Queue,

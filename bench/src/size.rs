@@ -4,7 +4,7 @@
 use std::{fmt::Write, path::Path};
 
 use anyhow::{Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use common::clock::Clock;
 use sandbox::postgres::PrivatePostgres;
 use sqlx::postgres::PgPoolOptions;
@@ -40,7 +40,7 @@ pub(crate) const LIST: &str = "/api/carts?status=abandoned&limit=10";
 pub(crate) const ANALYTICS: &str = "/api/analytics?period=90d";
 
 /// How big, and for how long.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
     /// Carts of the big database; the small one has a hundredth
     #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(i64).range(10_000..))]
@@ -54,6 +54,9 @@ pub(crate) struct Options {
     /// How long each load lasts
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
+    /// Only these rows, and not what each one costs
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Row>,
 }
 
 /// A database of a size.
@@ -64,7 +67,7 @@ pub(crate) struct Side {
     middle: i64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Row {
     Post,
     Get,
@@ -137,7 +140,10 @@ impl Run {
         );
         let bytes = size_seeds::bytes(&scene.product(BIG)?.pool).await?;
         println!("Bytes, big:\n\n{bytes}");
-        println!("{}", rounds(&scene, &small, &big, options.rounds).await?);
+        println!("{}", rounds(&scene, &small, &big, &options).await?);
+        if !options.only.is_empty() {
+            return scene.end().await;
+        }
         println!("Of each one, on the small database:\n\n{}", size_costs::table(&mut scene, &small).await?);
         scene.end().await
     }
@@ -165,11 +171,14 @@ async fn prepare(scene: &mut Scene, database: &'static str, carts: i64, jobs: i6
     Ok(Side { database, queue: Queue { pool }, middle: carts / 20 })
 }
 
-async fn rounds(scene: &Scene, small: &Side, big: &Side, rounds: u32) -> Result<String> {
-    let mut of_small = ROWS.map(|_| Vec::new());
-    let mut of_big = ROWS.map(|_| Vec::new());
+async fn rounds(scene: &Scene, small: &Side, big: &Side, options: &Options) -> Result<String> {
+    let rounds = options.rounds;
+    let rows: Vec<(Row, &str)> =
+        ROWS.into_iter().filter(|(row, _)| options.only.is_empty() || options.only.contains(row)).collect();
+    let mut of_small = vec![Vec::new(); rows.len()];
+    let mut of_big = of_small.clone();
     for round in 1..=rounds {
-        for ((row, what), (of_small, of_big)) in ROWS.iter().zip(of_small.iter_mut().zip(&mut of_big)) {
+        for ((row, what), (of_small, of_big)) in rows.iter().zip(of_small.iter_mut().zip(&mut of_big)) {
             eprintln!("round {round} of {rounds}: {what}");
             // Who comes first alternates.
             if round % 2 == 1 {
@@ -184,7 +193,7 @@ async fn rounds(scene: &Scene, small: &Side, big: &Side, rounds: u32) -> Result<
     let mut table = String::from(
         "| what | small | big | time, big ÷ small | least – most | wanted | |\n|---|--:|--:|--:|--:|--:|---|\n",
     );
-    for ((row, what), (small, big)) in ROWS.iter().zip(of_small.iter().zip(&of_big)) {
+    for ((row, what), (small, big)) in rows.iter().zip(of_small.iter().zip(&of_big)) {
         // Of rates the other way round: the time that each takes.
         let (above, below) = if row.waits() { (big, small) } else { (small, big) };
         let times: Vec<f64> = above.iter().zip(below).map(|(above, below)| above / below).collect();
@@ -227,7 +236,7 @@ async fn measure(scene: &Scene, side: &Side, row: Row, round: u32) -> Result<f64
         Row::Link => {
             let worker = scene.start_worker(side.database).await?;
             scene.settle().await?;
-            let waited = link::ours(product, round).await;
+            let waited = link::ours(product, &format!("{}-{round}", side.database)).await;
             worker.end().await?;
             waited
         }

@@ -115,11 +115,11 @@ pub(crate) async fn table(scene: &mut Scene, small: &Side) -> Result<String> {
     writeln!(table, "{}", meter.line("no-op job, enqueued by the thousand, run", jobs).await?)?;
     link::prepare(scene).await?;
     let product = scene.product(http_rows::SCRATCH)?;
-    link::ours(product, ROUND).await?; // warms up
+    link::ours(product, "warm-up").await?; // warms up
     let worker = scene.worker.as_ref().context("there is no worker")?.id()?;
     let mut meter = Meter::new(&product.pool, vec![product.api.process.id()?, worker]).await?;
     let links = async {
-        link::ours(product, ROUND + 1).await?;
+        link::ours(product, "costs").await?;
         Ok(link::LINKS)
     };
     writeln!(table, "{}", meter.line("payment link (and its cart, by SQL)", links).await?)?;
