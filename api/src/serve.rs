@@ -22,7 +22,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
@@ -45,6 +45,8 @@ const HEAD_BYTES: u32 = 16 * 1024;
 
 /// Connections at a time; more wait until the system accepts them no more.
 const CONNECTIONS: usize = 4096;
+/// How often the log says that they wait.
+const SAY_EVERY: Duration = Duration::from_secs(60);
 /// Files that are for something else than connections: those to Postgres, the listeners, logs.
 const OTHER_FILES: usize = 128;
 
@@ -73,38 +75,53 @@ pub async fn serve(
     timeout: Duration,
 ) -> std::io::Result<()> {
     let server = Server { builder: builder(), router, ending: GracefulShutdown::new() };
-    let places = Arc::new(Semaphore::new(connections()));
+    let mut entrance = Entrance::of(listener);
     tokio::pin!(stop);
     loop {
         tokio::select! {
             biased;
             () = &mut stop => break,
-            (place, connection, peer) = accept(&listener, &places) => server.begin(place, connection, peer),
+            (place, connection, peer) = entrance.next() => server.begin(place, connection, peer),
         }
     }
-    drop(listener); // nobody else may come
+    drop(entrance); // nobody else may come
     if tokio::time::timeout(timeout, server.ending.shutdown()).await.is_err() {
         tracing::warn!("some requests did not finish within SHUTDOWN_TIMEOUT");
     }
     Ok(())
 }
 
-/// The next connection, once there is a place for it.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (OwnedSemaphorePermit, TcpStream, SocketAddr) {
-    if places.available_permits() == 0 {
-        tracing::warn!(connections = connections(), "there is no room for more connections; new ones wait");
+/// Lets connections in while there is room.
+struct Entrance {
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+    /// When it was last said that there is no more room: not again for each who waits.
+    said: Option<Instant>,
+}
+
+impl Entrance {
+    fn of(listener: TcpListener) -> Self {
+        Self { listener, places: Arc::new(Semaphore::new(connections())), said: None }
     }
-    let place = match places.clone().acquire_owned().await {
-        Ok(place) => place,
-        Err(_) => std::future::pending().await, // nobody closes it
-    };
-    loop {
-        match listener.accept().await {
-            Ok((connection, peer)) => return (place, connection, peer),
-            // The client went away again, or there are no more files: others may do better.
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                sleep(Duration::from_millis(100)).await;
+
+    /// The next connection, once there is a place for it.
+    async fn next(&mut self) -> (OwnedSemaphorePermit, TcpStream, SocketAddr) {
+        if self.places.available_permits() == 0 && self.said.is_none_or(|said| said.elapsed() > SAY_EVERY) {
+            tracing::warn!(connections = connections(), "there is no room for more connections; new ones wait");
+            self.said = Some(Instant::now());
+        }
+        let place = match self.places.clone().acquire_owned().await {
+            Ok(place) => place,
+            Err(_) => std::future::pending().await, // nobody closes it
+        };
+        loop {
+            match self.listener.accept().await {
+                Ok((connection, peer)) => return (place, connection, peer),
+                // The client went away again, or there are no more files: others may do better.
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    sleep(Duration::from_millis(100)).await;
+                }
             }
         }
     }
