@@ -8,12 +8,13 @@ use common::{
 };
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 
 use crate::{
     AppState,
     body::Data,
     error::ApiError,
+    keyed_routes::KeyedRoutes,
     openapi::{DateOrInstant, Success},
     query::Parameters,
 };
@@ -21,8 +22,8 @@ use crate::{
 const MOST_DAYS: i64 = 3_660;
 const DEFAULT_DAYS: u64 = 30;
 
-pub(crate) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(show))
+pub(crate) fn router() -> KeyedRoutes {
+    KeyedRoutes::new().read(routes!(show))
 }
 
 /// What was abandoned and won back.

@@ -1,50 +1,117 @@
-//! The API key.
+//! Whose key it is, and what it may be used for.
+//!
+//! `API_KEY` is the bootstrap: its keys have every scope and end with the process'
+//! configuration. All others are in the database (`key_store.rs`).
+
+use std::fmt;
 
 use axum::{
     extract::{Request, State},
-    http::HeaderMap,
     middleware::Next,
     response::Response,
 };
+use common::{
+    api_keys::{KeyHash, Scope, Scopes},
+    clock::Clock,
+    db::Database,
+};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
-use subtle::{Choice, ConstantTimeEq};
+use uuid::Uuid;
 
-use crate::{AppState, error::ApiError};
+use crate::{AppState, error::ApiError, key_store::KeyStore, link_wait::LinkNews};
 
-/// Hashes of the keys: of one length, so that comparing them tells nothing by its time.
+/// What is kept of one of `API_KEY`; the key itself is forgotten.
+#[derive(Clone)]
+pub struct BootstrapKey {
+    hash: KeyHash,
+    /// What the dashboard's sessions are signed with derives from it.
+    session_secret: [u8; 32],
+}
+
+impl BootstrapKey {
+    pub(crate) fn new(key: &SecretString) -> Self {
+        let key = key.expose_secret();
+        let session_secret = Sha256::new().chain_update("operator session\0").chain_update(key).finalize().into();
+        Self { hash: KeyHash::of(key.as_bytes()), session_secret }
+    }
+
+    pub(crate) fn session_secret(&self) -> &[u8; 32] {
+        &self.session_secret
+    }
+}
+
+impl fmt::Debug for BootstrapKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BootstrapKey")
+    }
+}
+
+/// A key that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Key {
+    /// One of `API_KEY`, by its place.
+    Bootstrap(usize),
+    /// One of the database.
+    Stored(Uuid),
+}
+
+/// All keys, as this process knows them.
 #[derive(Debug)]
-pub(crate) struct ApiKeys(Vec<[u8; 32]>);
+pub(crate) struct ApiKeys {
+    bootstrap: Vec<BootstrapKey>,
+    store: KeyStore,
+}
 
 impl ApiKeys {
-    pub(crate) fn new(keys: &[SecretString]) -> Self {
-        Self(keys.iter().map(|key| hash(key.expose_secret().as_bytes())).collect())
+    /// Within a tokio runtime.
+    pub(crate) fn start(bootstrap: &[BootstrapKey], database: Database, clock: Clock, news: &LinkNews) -> Self {
+        Self { bootstrap: bootstrap.to_vec(), store: KeyStore::start(database, clock, news.key_changes()) }
     }
 
-    fn accept(&self, headers: &HeaderMap) -> bool {
-        let Some(given) = headers.get("x-api-key") else { return false };
-        let given = hash(given.as_bytes());
-        // Compared with all of them, whichever fits.
-        self.0.iter().fold(Choice::from(0), |fits, key| fits | key.ct_eq(&given)).into()
+    /// Which key it is, and what it may be used for. `None`: none that is known.
+    ///
+    /// Hashes are compared, of one length and each with all of a kind, so that the time it takes tells nothing.
+    ///
+    /// # Errors
+    /// If it is none of `API_KEY`, and the database never told which others there are.
+    pub(crate) async fn find(&self, given: &[u8]) -> Result<Option<(Key, Scopes)>, ApiError> {
+        let given = KeyHash::of(given);
+        let fits: Vec<bool> = self.bootstrap.iter().map(|key| key.hash.fits(&given).into()).collect();
+        if let Some(place) = fits.into_iter().position(|fits| fits) {
+            return Ok(Some((Key::Bootstrap(place), Scopes::all())));
+        }
+        let stored = self.store.find(&given).await?;
+        Ok(stored.map(|(id, scopes)| (Key::Stored(id), scopes)))
     }
 
-    /// Which of the keys it is, by its place.
-    pub(crate) fn find(&self, given: &[u8]) -> Option<usize> {
-        let given = hash(given);
-        // Here too all of them are looked at.
-        let fits: Vec<bool> = self.0.iter().map(|key| key.ct_eq(&given).into()).collect();
-        fits.into_iter().position(|fits| fits)
+    /// The hash of a key of the database that lets its holder into the dashboard, now.
+    pub(crate) fn operator(&self, id: Uuid) -> Option<KeyHash> {
+        self.store.get(id).filter(|key| key.scopes.has(Scope::Operator)).map(|key| key.hash)
+    }
+
+    /// Resolves when `key` does not let its holder into the dashboard any more.
+    pub(crate) async fn operator_ended(&self, key: Key) {
+        match key {
+            // It ends with the process.
+            Key::Bootstrap(_) => std::future::pending().await,
+            Key::Stored(id) => self.store.wait_until(|| self.operator(id).is_none()).await,
+        }
     }
 }
 
-fn hash(key: &[u8]) -> [u8; 32] {
-    Sha256::digest(key).into()
-}
+/// What the key of a request may be used for: in its extensions, for the routes to look at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Granted(pub(crate) Scopes);
 
+/// Lets nobody by without a key that is known.
 pub(crate) async fn require_key(
     State(state): State<AppState>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    if state.keys.accept(request.headers()) { Ok(next.run(request).await) } else { Err(ApiError::unauthorized()) }
+    let given = request.headers().get("x-api-key").ok_or_else(ApiError::unauthorized)?;
+    let (_, scopes) = state.keys.find(given.as_bytes()).await?.ok_or_else(ApiError::unauthorized)?;
+    request.extensions_mut().insert(Granted(scopes));
+    Ok(next.run(request).await)
 }

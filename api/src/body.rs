@@ -1,5 +1,7 @@
 //! Bodies, in and out.
 
+use std::time::Duration;
+
 use axum::{
     body::{Bytes, HttpBody},
     extract::{FromRequest, Request, rejection::BytesRejection},
@@ -31,19 +33,35 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
     }
 }
 
+/// A body has so long to be there, however it trickles.
+pub(crate) const BODY_TIME: Duration = Duration::from_secs(30);
+
 /// The body as it came, at most 1 MiB.
 pub(crate) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+    check_encoding(request.headers())?;
     // What the client announces need not be read first.
     if request.body().size_hint().lower() > BODY_BYTES as u64 {
         return Err(ApiError::too_large());
     }
-    Bytes::from_request(request, state).await.map_err(|rejection: BytesRejection| {
+    let bytes = tokio::time::timeout(BODY_TIME, Bytes::from_request(request, state)).await;
+    bytes.map_err(|_| ApiError::request_timeout(BODY_TIME))?.map_err(|rejection: BytesRejection| {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
             ApiError::too_large()
         } else {
             ApiError::bad_request("The body could not be read to its end")
         }
     })
+}
+
+/// Nothing is decompressed here, so nothing can grow by it.
+pub(crate) fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+    let encoding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
+    match encoding {
+        Some(encoding) if !encoding.eq_ignore_ascii_case(b"identity") => {
+            Err(ApiError::unsupported_media_type("The body must not be compressed"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -13,12 +13,13 @@ use common::{
     db::Database,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 
 use crate::{
     AppState, cart_csv,
     cart_lines::Format,
     error::ApiError,
+    keyed_routes::KeyedRoutes,
     openapi::{DateOrInstant, ExportFormat},
     query::Parameters,
 };
@@ -26,8 +27,8 @@ use crate::{
 /// Carts a statement.
 const BATCH: i64 = 1_000;
 
-pub(crate) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(export))
+pub(crate) fn router() -> KeyedRoutes {
+    KeyedRoutes::new().read(routes!(export))
 }
 
 /// All carts, oldest first, as an import takes them

@@ -18,7 +18,7 @@ use common::cart_import::{self, ImportedCart, Stored};
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use tokio::sync::mpsc;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 
 use crate::{
     AppState,
@@ -26,14 +26,15 @@ use crate::{
     cart_lines::{Format, Lines},
     compression::AS_IT_COMES,
     error::{self, ApiError},
+    keyed_routes::KeyedRoutes,
     openapi::{CartLine, ImportAnswer},
 };
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const MINIMAL: &str = "return=minimal";
 
-pub(crate) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(import))
+pub(crate) fn router() -> KeyedRoutes {
+    KeyedRoutes::new().write(routes!(import))
 }
 
 /// Stores many carts, and answers each line

@@ -1,6 +1,6 @@
 //! From the bytes of an import, as they come in, to its lines.
 
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use bytes::BytesMut;
 use serde_json::Value;
 use tokio_util::codec::{AnyDelimiterCodec, Decoder};
@@ -25,10 +25,7 @@ impl Format {
     /// As a request's headers tell it. Of line-delimited JSON there is no
     /// registered name but many in use.
     pub(crate) fn of_body(headers: &HeaderMap) -> Result<Self, ApiError> {
-        let encoding = headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes());
-        if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
-            return Err(ApiError::unsupported_media_type("The body must not be compressed"));
-        }
+        body::check_encoding(headers)?;
         body::media_type(headers).and_then(|media_type| Self::named(&media_type)).ok_or_else(|| {
             ApiError::unsupported_media_type(
                 "The body must be lines of JSON or CSV: send content-type: application/x-ndjson or text/csv",

@@ -16,7 +16,7 @@ use common::{
 };
 use serde::Serialize;
 use serde_json::Value;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 
 use crate::{
     AppState,
@@ -24,13 +24,14 @@ use crate::{
     cart_batches::{CartList, ListQuestion, SearchQuestion},
     error::ApiError,
     etag::{self, ETag, IfMatch, IfNoneMatch},
+    keyed_routes::KeyedRoutes,
     openapi::{self, CartChange, DeletedCart, PageNumber, Success},
     pagination::Page,
     query::Parameters,
 };
 
-pub(crate) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, change, delete))
+pub(crate) fn router() -> KeyedRoutes {
+    KeyedRoutes::new().read(routes!(list)).write(routes!(create)).read(routes!(show)).write(routes!(change, delete))
 }
 
 fn parse_id(id: &str) -> Result<CartId, ApiError> {

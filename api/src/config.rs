@@ -4,17 +4,20 @@ use std::{net::SocketAddr, time::Duration};
 
 use axum::http::HeaderValue;
 use common::{
+    checkout_hosts::CheckoutHosts,
     config::{ConfigError, Env},
     money::Currency,
 };
 use ipnet::IpNet;
 use secrecy::SecretString;
 
+use crate::auth::BootstrapKey;
+
 /// The api's settings; `docs/running.md` describes each variable.
 #[derive(Debug, Clone)]
 pub struct ApiConfig {
-    /// `API_KEY`
-    pub api_keys: Vec<SecretString>,
+    /// `API_KEY`, as hashes.
+    pub api_keys: Vec<BootstrapKey>,
     /// `BIND_ADDR`
     pub bind_addr: SocketAddr,
     /// `METRICS_ADDR`
@@ -23,6 +26,8 @@ pub struct ApiConfig {
     pub public_url: String,
     /// `STRIPE_WEBHOOK_SECRET`
     pub webhook_secrets: Vec<SecretString>,
+    /// Where shoppers may be sent to pay: `CHECKOUT_HOSTS` and Stripe's own.
+    pub checkout_hosts: CheckoutHosts,
     /// `CURRENCY`
     pub currency: Currency,
     /// `RATE_LIMIT_PER_MINUTE`; 0 is none.
@@ -46,7 +51,11 @@ impl ApiConfig {
     /// The first variable that is missing or malformed.
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
         Ok(Self {
-            api_keys: env.secrets("API_KEY", "one key, or several separated by commas")?,
+            api_keys: env
+                .secrets("API_KEY", "one key, or several separated by commas")?
+                .iter()
+                .map(BootstrapKey::new)
+                .collect(),
             bind_addr: env.parse_or(
                 "BIND_ADDR",
                 SocketAddr::from(([0, 0, 0, 0], 3000)),
@@ -64,6 +73,7 @@ impl ApiConfig {
                 "STRIPE_WEBHOOK_SECRET",
                 "the signing secret of Stripe's webhook endpoint (whsec_…), or several separated by commas",
             )?,
+            checkout_hosts: CheckoutHosts::from_env(env)?,
             currency: env.currency()?,
             rate_limit_per_minute: env.parse_or(
                 "RATE_LIMIT_PER_MINUTE",

@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use common::{batches::Unanswered, db, new_cart::FieldError};
+use common::{api_keys::Scope, batches::Unanswered, db, new_cart::FieldError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -20,8 +20,10 @@ const RETRY_AFTER_SECONDS: u64 = 2;
 pub(crate) enum ErrorCode {
     BadRequest,
     Unauthorized,
+    Forbidden,
     NotFound,
     MethodNotAllowed,
+    RequestTimeout,
     Conflict,
     PreconditionFailed,
     PayloadTooLarge,
@@ -58,6 +60,11 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, "Missing or invalid API key: send it as x-api-key")
     }
 
+    pub(crate) fn forbidden(needed: Scope) -> Self {
+        let message = format!("This API key lacks the scope {}", needed.as_str());
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
+    }
+
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, message)
     }
@@ -72,6 +79,12 @@ impl ApiError {
             ErrorCode::MethodNotAllowed,
             "This route does not take this method; see the Allow header",
         )
+    }
+
+    /// The connection is of no further use: what comes next on it is the rest of the body.
+    pub(crate) fn request_timeout(after: std::time::Duration) -> Self {
+        let message = format!("The body was not there within {} s", after.as_secs());
+        Self::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::RequestTimeout, message)
     }
 
     pub(crate) fn conflict(message: impl Into<String>) -> Self {
@@ -140,6 +153,18 @@ impl ApiError {
                 StatusCode::SERVICE_UNAVAILABLE,
                 ErrorCode::Unavailable,
                 format!("The database can't be reached: try again in {RETRY_AFTER_SECONDS} s"),
+            )
+        }
+    }
+
+    /// There is more to do than there is room for.
+    pub(crate) fn busy() -> Self {
+        Self {
+            retry_after_seconds: Some(RETRY_AFTER_SECONDS),
+            ..Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                ErrorCode::Unavailable,
+                format!("There is no room for more at the moment: try again in {RETRY_AFTER_SECONDS} s"),
             )
         }
     }

@@ -12,25 +12,26 @@ use common::{
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::{
     AppState,
     body::{Data, JsonBody},
     error::ApiError,
+    keyed_routes::KeyedRoutes,
     openapi::{self, DeadJobs, JobAttempt, PageNumber, QueueName, Success},
     pagination::{Page, Pagination},
     query::Parameters,
 };
 
-pub(crate) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(list))
-        .routes(routes!(retry_many))
-        .routes(routes!(show))
-        .routes(routes!(retry))
-        .routes(routes!(cancel))
+pub(crate) fn router() -> KeyedRoutes {
+    KeyedRoutes::new()
+        .operator(routes!(list))
+        .operator(routes!(retry_many))
+        .operator(routes!(show))
+        .operator(routes!(retry))
+        .operator(routes!(cancel))
 }
 
 /// The job that a path names. What can't be one is not found.

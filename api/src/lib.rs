@@ -11,6 +11,7 @@ mod cart_import;
 mod cart_import_reader;
 mod cart_lines;
 mod carts;
+mod command;
 mod compression;
 pub mod config;
 mod cors;
@@ -19,6 +20,8 @@ mod error;
 mod etag;
 mod health;
 mod jobs;
+mod key_store;
+mod keyed_routes;
 mod link_requests;
 mod link_wait;
 mod metrics;
@@ -32,34 +35,39 @@ mod rate_limit;
 mod refused_webhooks;
 mod request_log;
 mod schedules;
+mod serve;
 mod timeline;
+mod webhook_bodies;
 mod webhooks;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use axum::{Extension, Router, extract::DefaultBodyLimit, middleware, serve::ListenerExt};
+use axum::{Extension, Router, extract::DefaultBodyLimit, middleware};
 use common::{
     batches::{Batch, Batches},
     clock::Clock,
     db::{self, Database},
 };
-use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
-use utoipa_axum::router::OpenApiRouter;
 
+pub use auth::BootstrapKey;
+pub use command::CommandLine;
 pub use config::ApiConfig;
 pub use link_wait::LinkNews;
 pub use metrics::serve as serve_metrics;
+pub use serve::{raise_file_limit, serve};
 
 use crate::{
     auth::ApiKeys,
     cart_batches::CartBatches,
     dashboard::Dashboard,
     error::ApiError,
+    keyed_routes::KeyedRoutes,
     link_requests::LinkBatches,
     openapi::{Described, Documents},
     rate_limit::RateLimiter,
     refused_webhooks::RefusedWebhooks,
+    webhook_bodies::WebhookBodies,
     webhooks::ApplyEvents,
 };
 
@@ -86,22 +94,37 @@ pub struct AppState {
     links: Arc<LinkBatches>,
     events: Arc<Batches<ApplyEvents>>,
     refused_webhooks: RefusedWebhooks,
+    webhook_bodies: WebhookBodies,
     dashboard: Arc<Dashboard>,
 }
 
 impl AppState {
     /// Within a tokio runtime. `news` tells waiting requests about their links; see [`LinkNews::start`].
     pub fn new(database: Database, clock: Clock, config: ApiConfig, news: LinkNews) -> Self {
-        let keys = Arc::new(ApiKeys::new(&config.api_keys));
         let by_key = db::by_key(&database, CONNECTIONS_BY_KEY);
+        let keys = Arc::new(ApiKeys::start(&config.api_keys, by_key.clone(), clock.clone(), &news));
         let lanes = db::by_key(&database, u32::try_from(CONNECTIONS_OF_LANES).unwrap_or(u32::MAX));
         let carts = Arc::new(CartBatches::start(&lanes, &database, &clock));
         let links = Arc::new(LinkBatches::start(&lanes, &clock, config.payment_link_ttl));
         let events = Arc::new(Batches::start(ApplyEvents { clock: clock.clone() }, lanes));
         let refused_webhooks = RefusedWebhooks::new(database.clone());
+        let webhook_bodies = WebhookBodies::default();
         let dashboard = Arc::new(Dashboard::new(&config, database.clone(), news.clone()));
         let config = Arc::new(config);
-        Self { database, by_key, clock, config, keys, news, carts, links, events, refused_webhooks, dashboard }
+        Self {
+            database,
+            by_key,
+            clock,
+            config,
+            keys,
+            news,
+            carts,
+            links,
+            events,
+            refused_webhooks,
+            webhook_bodies,
+            dashboard,
+        }
     }
 
     /// Resolves as `stop` does, and lets go of the pages that are told of changes:
@@ -128,7 +151,7 @@ struct Routes {
 }
 
 fn routes() -> Routes {
-    let behind_key = OpenApiRouter::new()
+    let behind_key = KeyedRoutes::new()
         .merge(carts::router())
         .merge(cart_import::router())
         .merge(cart_export::router())
@@ -138,7 +161,7 @@ fn routes() -> Routes {
         .merge(jobs::router())
         .merge(queues::router())
         .merge(schedules::router());
-    let (behind_key, described_behind_key) = behind_key.split_for_parts();
+    let (behind_key, described_behind_key) = behind_key.split();
     let (document, described_document) = openapi::document_router().split_for_parts();
     let (pages, described_pages) = pay_page::router().merge(openapi::page_router()).split_for_parts();
     let (unlimited, described_unlimited) = webhooks::router().merge(health::router()).split_for_parts();
@@ -183,38 +206,4 @@ pub fn router(state: AppState) -> Router {
 
 async fn method_not_allowed() -> ApiError {
     ApiError::method_not_allowed()
-}
-
-/// Serves until `stop` resolves, then finishes what is in flight for at most `timeout`.
-///
-/// # Errors
-/// If the listener fails.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    stop: impl Future<Output = ()> + Send + 'static,
-    timeout: Duration,
-) -> std::io::Result<()> {
-    let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
-    let listener = listener.tap_io(|connection| {
-        // Answers are small and complete: waiting to fill a packet only delays them.
-        let _ = connection.set_nodelay(true);
-    });
-    let server = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
-        .with_graceful_shutdown(async move {
-            stop.await;
-            let _ = stopping.send(());
-        });
-    tokio::select! {
-        result = server => result,
-        () = async {
-            if stopped.await.is_err() {
-                std::future::pending::<()>().await; // the server ended by itself
-            }
-            tokio::time::sleep(timeout).await;
-        } => {
-            tracing::warn!("some requests did not finish within SHUTDOWN_TIMEOUT");
-            Ok(())
-        }
-    }
 }

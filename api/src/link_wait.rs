@@ -4,11 +4,15 @@
 use std::time::Duration;
 
 use common::{
+    api_keys,
     batches::{Batches, Unanswered},
     db::Database,
     payment_links::{CHANNEL, LinkStatus, PaymentLink},
 };
-use tokio::{sync::broadcast, time::Instant};
+use tokio::{
+    sync::{broadcast, watch},
+    time::Instant,
+};
 
 use crate::link_requests::LatestLinks;
 
@@ -19,10 +23,12 @@ const POLL_EVERY: Duration = Duration::from_millis(200);
 /// News that nobody has read yet; who falls behind simply looks.
 const BACKLOG: usize = 1_024;
 
-/// Tells which carts' links changed.
+/// Tells which carts' links changed, and, because a process listens on one
+/// connection only, that the keys to the API did.
 #[derive(Debug, Clone)]
 pub struct LinkNews {
     sender: broadcast::Sender<String>,
+    keys: watch::Sender<()>,
     listening: bool,
 }
 
@@ -31,13 +37,14 @@ impl LinkNews {
     /// lives; where there is no LISTEN waiting requests poll.
     pub fn start(database: Database) -> Self {
         let (sender, _) = broadcast::channel(BACKLOG);
+        let (keys, _) = watch::channel(());
         let listening = database.listens();
         if listening {
-            let sender = sender.clone();
+            let (sender, keys) = (sender.clone(), keys.clone());
             tokio::spawn(async move {
                 let mut said = false;
                 loop {
-                    let Err(error) = forward(&database, &sender, &mut said).await;
+                    let Err(error) = forward(&database, &sender, &keys, &mut said).await;
                     if database.pool().is_closed() {
                         return;
                     }
@@ -48,27 +55,39 @@ impl LinkNews {
                 }
             });
         }
-        Self { sender, listening }
+        Self { sender, keys, listening }
     }
 
     /// The carts whose links change from now on; none where there is no LISTEN.
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<String> {
         self.sender.subscribe()
     }
+
+    /// Changes of the keys to the API from now on; none where there is no LISTEN.
+    pub(crate) fn key_changes(&self) -> watch::Receiver<()> {
+        self.keys.subscribe()
+    }
 }
 
 async fn forward(
     database: &Database,
     sender: &broadcast::Sender<String>,
+    keys: &watch::Sender<()>,
     said: &mut bool,
 ) -> Result<std::convert::Infallible, sqlx::Error> {
     let Some(mut listener) = database.listener(CHANNEL).await? else { std::future::pending().await };
+    listener.listen(api_keys::CHANNEL).await?;
+    keys.send_replace(()); // what changed before we listened
     if std::mem::take(said) {
         tracing::info!("listening for payment links again");
     }
     loop {
         let news = listener.recv().await?;
-        let _ = sender.send(news.payload().to_owned()); // nobody waits: fine
+        if news.channel() == api_keys::CHANNEL {
+            keys.send_replace(());
+        } else {
+            let _ = sender.send(news.payload().to_owned()); // nobody waits: fine
+        }
     }
 }
 

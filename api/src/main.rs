@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, process::ExitCode};
 
-use api::{ApiConfig, AppState, LinkNews};
+use api::{ApiConfig, AppState, CommandLine, LinkNews};
+use clap::Parser;
 use common::{
     clock::Clock,
     config::{ConfigError, Env},
@@ -18,7 +19,9 @@ const CONNECTIONS: u32 = 6;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run().await {
+    let command = CommandLine::parse();
+    let outcome = if command.is_command() { answer(command).await } else { run().await };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One line that says what to set.
@@ -28,7 +31,15 @@ async fn main() -> ExitCode {
     }
 }
 
+async fn answer(command: CommandLine) -> Result<(), Box<dyn std::error::Error>> {
+    let mut env = Env::of_process();
+    env.or_set("RUST_LOG", "error"); // the answer is what counts
+    telemetry::init(&LogConfig::from_env(&env)?);
+    command.answer(&env).await
+}
+
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    api::raise_file_limit();
     let env = Env::of_process();
     let traces =
         telemetry::init_with_traces(&LogConfig::from_env(&env)?, &TraceConfig::from_env(&env, "quick-checkout-api")?);

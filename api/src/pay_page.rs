@@ -18,7 +18,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     AppState,
-    error::ApiError,
+    error::{ApiError, Cause},
     link_requests::{RecoveryTime, request},
     link_wait::LinkWait,
 };
@@ -42,6 +42,7 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
         (status = 200, description = "A payment is being processed", body = String, content_type = "text/html"),
         (status = 303, description = "To the checkout", headers(("Location" = String, description = "The checkout's address."))),
         (status = 404, description = "Never issued", body = String, content_type = "text/html"),
+        (status = 502, description = "The checkout is not at Stripe, and nobody is sent there", body = String, content_type = "text/html"),
         (status = 410, description = "There is nothing to pay any more: a page that says why", body = String, content_type = "text/html"),
         (status = 503, description = "The checkout is being prepared: a page that reloads", body = String, content_type = "text/html",
             headers(("Retry-After" = u32, description = "Seconds."))),
@@ -76,7 +77,7 @@ async fn lead(state: &AppState, token: &str, note: bool) -> Result<Response, Api
     }
     conn.commit().await?;
     match (opening, cart.payment_link) {
-        (Opening::Checkout, Some(url)) => return Ok(redirect(&url)),
+        (Opening::Checkout, Some(url)) => return Ok(redirect(state, &id, &url)),
         (Opening::Checkout | Opening::NewCheckout, _) => {}
         (Opening::CheckoutRefused, _) => return Ok(Page::Wait.into_response()),
         (Opening::PaymentUnderWay, _) => return Ok(Page::Processing.into_response()),
@@ -88,7 +89,7 @@ async fn lead(state: &AppState, token: &str, note: bool) -> Result<Response, Api
     let asked = request(state, &id, RecoveryTime::Keep).await?;
     let link = news.settled(&state.links.latest, asked.link, state.config.payment_link_wait).await?;
     Ok(match link.filter(|link| link.is_live(state.clock.now())).and_then(|link| link.url) {
-        Some(url) => redirect(&url),
+        Some(url) => redirect(state, &id, &url),
         None => Page::Wait.into_response(),
     })
 }
@@ -121,8 +122,15 @@ async fn opening(
     Ok(if refused_lately { Opening::CheckoutRefused } else { Opening::NewCheckout })
 }
 
-fn redirect(url: &str) -> Response {
-    match HeaderValue::from_str(url) {
+fn redirect(state: &AppState, id: &CartId, url: &str) -> Response {
+    let Some(checked) = state.config.checkout_hosts.check(url) else {
+        let mut response = Page::Foreign.into_response();
+        // The address itself would let whoever reads the log pay, or be led astray.
+        let cause = format!("the payment link of {id} is not at Stripe; is its host to be in CHECKOUT_HOSTS?");
+        response.extensions_mut().insert(Cause(cause));
+        return response;
+    };
+    match HeaderValue::from_str(checked.as_str()) {
         Ok(location) => {
             let headers = [(header::LOCATION, location), (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
             (StatusCode::SEE_OTHER, headers).into_response()
@@ -150,6 +158,8 @@ enum Page {
     Processing,
     /// Just paid.
     Thanks,
+    /// The checkout is somewhere else than at Stripe.
+    Foreign,
     /// Never issued.
     Unknown,
 }
@@ -169,6 +179,11 @@ impl IntoResponse for Page {
                 "There is nothing more to do. This can take some days.",
             ),
             Self::Thanks => (StatusCode::OK, "Thank you!", "Your payment was received. You can close this page."),
+            Self::Foreign => (
+                StatusCode::BAD_GATEWAY,
+                "This link can't be opened",
+                "It does not lead to a checkout of this shop. Please tell the shop.",
+            ),
             Self::Unknown => {
                 (StatusCode::NOT_FOUND, "Unknown link", "This is not a link of this shop. Was it copied whole?")
             }

@@ -17,13 +17,14 @@ use common::{
 };
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 
 use crate::{
     AppState,
     body::Data,
     carts::CartPath,
     error::ApiError,
+    keyed_routes::KeyedRoutes,
     link_requests::{self, RecoveryTime},
     link_wait::LinkWait,
     openapi::{self, LinkState, Success},
@@ -32,8 +33,8 @@ use crate::{
 /// What a client that got 202 should wait.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
-pub(crate) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(show, ask))
+pub(crate) fn router() -> KeyedRoutes {
+    KeyedRoutes::new().read(routes!(show)).write(routes!(ask))
 }
 
 /// A link that works.

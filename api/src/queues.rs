@@ -11,17 +11,18 @@ use common::{
 };
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 
 use crate::{
     AppState,
     body::Data,
     error::ApiError,
+    keyed_routes::KeyedRoutes,
     openapi::{QueueName, Success},
 };
 
-pub(crate) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(pause)).routes(routes!(resume))
+pub(crate) fn router() -> KeyedRoutes {
+    KeyedRoutes::new().operator(routes!(list)).operator(routes!(pause)).operator(routes!(resume))
 }
 
 /// The queue that a path names.

@@ -4,12 +4,12 @@ use axum::extract::State;
 use common::operations::{self, ScheduleStatus};
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 
-use crate::{AppState, body::Data, error::ApiError, openapi::Success};
+use crate::{AppState, body::Data, error::ApiError, keyed_routes::KeyedRoutes, openapi::Success};
 
-pub(crate) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list))
+pub(crate) fn router() -> KeyedRoutes {
+    KeyedRoutes::new().operator(routes!(list))
 }
 
 /// All schedules.

@@ -4,15 +4,18 @@ use axum::extract::State;
 use common::timeline::{self, Event};
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 
-use crate::{AppState, body::Data, carts::CartPath, error::ApiError, openapi::Success, query::Parameters};
+use crate::{
+    AppState, body::Data, carts::CartPath, error::ApiError, keyed_routes::KeyedRoutes, openapi::Success,
+    query::Parameters,
+};
 
 /// Few carts have more: one page is the whole story.
 const DEFAULT_LIMIT: i64 = 100;
 
-pub(crate) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(show))
+pub(crate) fn router() -> KeyedRoutes {
+    KeyedRoutes::new().read(routes!(show))
 }
 
 /// What happened to a cart.

@@ -22,7 +22,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     AppState,
-    body::{self, Data},
+    body::Data,
     error::ApiError,
     openapi::{self, Success},
 };
@@ -76,7 +76,7 @@ struct Received {
 )]
 async fn receive(State(state): State<AppState>, request: Request) -> Result<Data<Received>, ApiError> {
     let headers = request.headers().clone();
-    let body = body::read(request, &state).await?;
+    let body = state.webhook_bodies.read(request).await?;
     let now = state.clock.now();
     let payload = verified(&body, &headers, &state.config.webhook_secrets, now)
         .inspect_err(|_| state.refused_webhooks.note(now))?;

@@ -1,7 +1,7 @@
 //! Reading the environment: every value is checked at the start, and what is
 //! wrong is said in one line that names the variable and what it takes.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, fmt, time::Duration};
 
 use secrecy::SecretString;
 
@@ -31,9 +31,16 @@ pub enum ConfigError {
 }
 
 /// The environment of a process, or what a test or the sandbox says it is.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Env {
     variables: HashMap<String, String>,
+}
+
+/// Names alone: many a value is a secret.
+impl fmt::Debug for Env {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.variables.keys()).finish()
+    }
 }
 
 impl Env {
@@ -120,9 +127,7 @@ impl Env {
     /// # Errors
     /// If it is none.
     pub fn duration(&self, name: &'static str, default: Duration) -> Result<Duration, ConfigError> {
-        self.parse_or(name, default, "a duration such as 30s, 10m or 7d", |text| {
-            humantime::parse_duration(text).ok().filter(|duration| !duration.is_zero() && *duration <= LONGEST)
-        })
+        self.parse_or(name, default, "a duration such as 30s, 10m or 7d", parse_duration)
     }
 
     /// A duration that must not be shorter than `shortest`.
@@ -203,6 +208,11 @@ impl Env {
 
 /// A hundred years: sums of times stay within what Postgres and chrono can hold.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// A duration such as `30s`, `10m` or `7d`, longer than nothing.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    humantime::parse_duration(text).ok().filter(|duration| !duration.is_zero() && *duration <= LONGEST)
+}
 
 fn split(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty())

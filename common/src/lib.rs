@@ -3,6 +3,7 @@
 //! makes no call to Stripe.
 
 pub mod analytics;
+pub mod api_keys;
 pub mod batches;
 pub mod cart_export;
 pub mod cart_import;
@@ -11,6 +12,7 @@ pub mod cart_pulse;
 pub mod cart_search;
 pub mod carts;
 pub mod checkout;
+pub mod checkout_hosts;
 pub mod clock;
 pub mod config;
 pub mod db;

@@ -1,6 +1,6 @@
 //! The link that goes into mails: one token a cart, for its life.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt};
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
@@ -9,12 +9,19 @@ use crate::carts::CartId;
 use crate::db::Connection;
 
 /// A cart's recovery link.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RecoveryLink {
     /// 128 random bits in hexadecimal; who has it may pay for the cart.
     pub token: String,
     /// Until when it works.
     pub expires_at: DateTime<Utc>,
+}
+
+/// Without the token, which lets whoever has it pay, and see that there is a cart.
+impl fmt::Debug for RecoveryLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecoveryLink").field("expires_at", &self.expires_at).finish_non_exhaustive()
+    }
 }
 
 /// What a token leads to.

@@ -28,7 +28,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const FRESH: Duration = Duration::from_secs(1);
 
 /// Where LISTEN goes.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub enum Listen {
     /// To the database itself, which is reached directly.
     #[default]
@@ -37,6 +37,17 @@ pub enum Listen {
     At(Box<PgConnectOptions>),
     /// Nowhere: polling alone.
     Off,
+}
+
+/// Without the options, which hold a password.
+impl fmt::Debug for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Directly => "Directly",
+            Self::At(_) => "At",
+            Self::Off => "Off",
+        })
+    }
 }
 
 /// Postgres, as a process reaches it; clones share the connections.

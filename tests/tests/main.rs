@@ -1,6 +1,7 @@
 //! All tests against the running product. One binary, one Postgres.
 
 mod analytics;
+mod api_keys;
 mod cart_export;
 mod cart_import;
 mod cart_search;
@@ -10,6 +11,7 @@ mod dashboard;
 mod doctor;
 mod errors;
 mod expiry;
+mod hostile;
 mod interface;
 mod maintenance;
 mod metrics;
@@ -25,6 +27,7 @@ mod queue_upkeep;
 mod rates;
 mod rollup;
 mod schedules;
+mod secrets;
 mod stripe_faults;
 mod timeline;
 mod timeline_growth;

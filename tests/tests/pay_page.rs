@@ -1,6 +1,6 @@
 use chrono::TimeDelta;
 use reqwest::Method;
-use sandbox::stripe::{Fault, Operation};
+use sandbox::stripe::{Fault, Operation, SessionStatus};
 use serde_json::json;
 use tests::{Answer, App, Setup, a_cart};
 
@@ -96,4 +96,78 @@ async fn a_refused_session_is_not_asked_for_at_every_reload() {
     assert_eq!(app.stripe.calls(Operation::Create), calls);
     app.clock.advance(TimeDelta::seconds(31));
     assert_eq!(open(&app, &path).await.status, 303);
+}
+
+/// A link of the shop's leads to Stripe, whatever somebody managed to put in its place.
+#[tokio::test]
+async fn nobody_is_led_to_a_page_that_is_not_stripes() {
+    let app = App::new().await;
+    let id = app.cart().await;
+    let path = recovery_path(&app, &id).await;
+    assert_eq!(open(&app, &path).await.status, 303);
+    for elsewhere in [
+        "https://evil.example/c/pay/cs_test_1",
+        "https://checkout.stripe.com@evil.example/",
+        "https://evil.example\\@checkout.stripe.com/",
+        "//evil.example",
+        "javascript:alert(1)",
+        "http://checkout.stripe.com/c/pay/cs_test_1",
+    ] {
+        let put = sqlx::query("update payment_links set url = $2 where cart_id = $1").bind(&id).bind(elsewhere);
+        assert_eq!(put.execute(&app.pool).await.unwrap().rows_affected(), 1);
+        let refused = open(&app, &path).await;
+        assert_eq!((refused.status, refused.header("location")), (502, ""), "{elsewhere}");
+        assert!(
+            refused.text.contains("This link can&#39;t be opened")
+                || refused.text.contains("This link can't be opened"),
+            "{}",
+            refused.text
+        );
+    }
+    let real = "https://checkout.stripe.com/c/pay/cs_live_1#fidkdWxOYHwnPyd1blppbHNgWjA0";
+    sqlx::query("update payment_links set url = $2 where cart_id = $1")
+        .bind(&id)
+        .bind(real)
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    let led = open(&app, &path).await;
+    assert_eq!((led.status, led.header("location")), (303, real));
+}
+
+/// What Stripe is said to have answered is not kept either, and nobody can pay there.
+#[tokio::test]
+async fn a_session_whose_page_is_not_stripes_is_closed_and_given_up() {
+    let app = App::new().await;
+    let id = app.cart().await;
+    app.stripe.fail_next(Operation::Create, Fault::ForeignUrl);
+    let refused = app.ask(&id).await;
+    let message = refused.is_error(502, "PAYMENT_PROVIDER_ERROR")["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("checkout.stripe.com.evil.example") && message.contains("CHECKOUT_HOSTS"), "{message}");
+    assert!(app.stripe.sessions().iter().all(|session| session.status == SessionStatus::Expired));
+    let events = app.get(&format!("/api/carts/{id}/timeline")).await.data(200);
+    assert!(events["events"].as_array().unwrap().iter().any(|event| event["why"] == "foreign_checkout"), "{events}");
+    app.session(&id).await; // the next one is as it should be
+}
+
+#[tokio::test]
+async fn recovery_tokens_can_not_be_guessed() {
+    let app = App::new().await;
+    let mut tokens = std::collections::HashSet::new();
+    for _ in 0..20 {
+        let id = app.cart().await;
+        let path = recovery_path(&app, &id).await;
+        let token = path.rsplit('/').next().unwrap().to_owned();
+        // 128 bits in hexadecimal, and none of them the cart's.
+        assert!(token.len() == 32 && token.bytes().all(|byte| byte.is_ascii_hexdigit()) && !id.contains(&token[..8]));
+        tokens.insert(token);
+    }
+    assert_eq!(tokens.len(), 20);
+    // They are found by their hash: a part, or another case, finds nothing.
+    let token = tokens.iter().next().unwrap();
+    for near in [&token[..31], &token.to_uppercase(), &format!("{token}0"), "%", "________________________________"] {
+        if near != token {
+            assert_eq!(open(&app, &format!("/pay/{near}")).await.status, 404, "{near}");
+        }
+    }
 }

@@ -78,6 +78,10 @@ impl Shop {
         (response.status().as_u16(), response.json().await.unwrap())
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }

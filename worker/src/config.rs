@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use common::{
+    checkout_hosts::CheckoutHosts,
     clock::Clock,
     config::{ConfigError, Env},
     jobs::QUEUES,
@@ -23,6 +24,8 @@ pub struct WorkerConfig {
     pub stripe_secret_key: SecretString,
     /// `STRIPE_API_URL`, without a slash at its end.
     pub stripe_api_url: String,
+    /// Where a session's address may lead: `CHECKOUT_HOSTS` and Stripe's own.
+    pub checkout_hosts: CheckoutHosts,
     /// `STRIPE_RATE`: calls a second, all workers together; 0 is no limit.
     pub stripe_rate: u32,
     /// `CART_TTL`
@@ -58,6 +61,7 @@ impl WorkerConfig {
             public_url: env.public_url()?,
             stripe_secret_key: env.secret("STRIPE_SECRET_KEY", "Stripe's secret or restricted key (sk_… or rk_…)")?,
             stripe_api_url: env.web_address("STRIPE_API_URL", "https://api.stripe.com")?,
+            checkout_hosts: CheckoutHosts::from_env(env)?,
             stripe_rate: env.parse_or(
                 "STRIPE_RATE",
                 80,

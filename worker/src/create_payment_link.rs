@@ -91,6 +91,9 @@ async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(),
     let Some(url) = session.url.clone() else {
         return Err(JobError::retry("Stripe's session has no address"));
     };
+    if state.config.checkout_hosts.check(&url).is_none() {
+        return refuse_address(state, link, &session, &url).await;
+    }
     let opening = Opening {
         cart_id: link.cart_id.clone(),
         version: link.version,
@@ -109,6 +112,17 @@ async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Nobody is sent where neither Stripe nor the operator said its pages are.
+async fn refuse_address(state: &State, link: &PaymentLink, session: &Session, url: &str) -> Result<(), JobError> {
+    settle::close(state, &session.id).await?;
+    let host = url.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
+    let why = format!("the session's page is at {host:?}, which is not Stripe's; is it to be in CHECKOUT_HOSTS?");
+    let mut tx = state.by_key.begin().await?;
+    payment_links::give_up(&mut tx, link, Failure::new("foreign_checkout", &why), state.clock.now()).await?;
+    tx.commit().await?;
+    Err(JobError::GiveUp { why })
 }
 
 /// A link that is held, or withdrawn: only by itself may it wait to learn which.

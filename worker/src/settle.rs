@@ -49,7 +49,7 @@ pub(crate) async fn settle(state: &State, link: &PaymentLink) -> Result<Settled,
 }
 
 /// Closes a session; one that can't be closed tells why.
-async fn close(state: &State, session_id: &str) -> Result<Settled, JobError> {
+pub(crate) async fn close(state: &State, session_id: &str) -> Result<Settled, JobError> {
     let session = match state.stripe.expire(session_id).await {
         Ok(session) => session,
         // Stripe expires open sessions only: it is expired already, or completed.

@@ -10,7 +10,7 @@ use std::{collections::HashMap, time::Duration};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use common::checkout::CheckoutCart;
-use http::{Method, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -244,6 +244,18 @@ impl Stripe {
         }
     }
 
+    /// Marked, so that whatever writes down a request leaves it out.
+    fn authorization(&self) -> Result<HeaderValue, StripeError> {
+        let value = HeaderValue::from_str(&format!("Bearer {}", self.key.expose_secret()));
+        let mut value = value.map_err(|_| StripeError::Refused {
+            status: StatusCode::BAD_REQUEST,
+            code: NOT_ASKED.to_owned(),
+            message: "the request can't be written: is STRIPE_SECRET_KEY a key?".to_owned(),
+        })?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
     fn http_request(
         &self,
         request: RequestBuilder,
@@ -258,7 +270,7 @@ impl Stripe {
         let mut http = Request::builder()
             .method(method)
             .uri(format!("{}/v1{}{query}", self.base, request.path))
-            .header(header::AUTHORIZATION, format!("Bearer {}", self.key.expose_secret()))
+            .header(header::AUTHORIZATION, self.authorization()?)
             .header(header::USER_AGENT, concat!("quick-checkout-tracker/", env!("CARGO_PKG_VERSION")))
             .header("stripe-version", VERSION.as_str());
         if let Some(key) = idempotency_key {
@@ -271,7 +283,7 @@ impl Stripe {
         http.body(body).map_err(|error| StripeError::Refused {
             status: StatusCode::BAD_REQUEST,
             code: NOT_ASKED.to_owned(),
-            message: format!("the request can't be written: {error}; is STRIPE_SECRET_KEY a key?"),
+            message: format!("the request can't be written: {error}"),
         })
     }
 }

@@ -33,10 +33,13 @@ async fn show(State(state): State<AppState>, headers: HeaderMap) -> Result<Respo
     let session = guard::signed_in(&state, &headers).ok_or_else(ApiError::unauthorized)?;
     let stopping = state.dashboard.stopping.clone();
     let left = (session.ends_at - state.clock.now()).to_std().unwrap_or_default();
+    let (keys, key) = (state.keys.clone(), session.key);
     let over = async move {
         tokio::select! {
             () = stopping.cancelled() => {}
-            () = tokio::time::sleep(left) => {} // the session ends, and with it what it may see
+            // The session ends, or its key, and with it what it may see.
+            () = tokio::time::sleep(left) => {}
+            () = keys.operator_ended(key) => {}
         }
     };
     let events = changes(state.dashboard.watch.begin()).take_until(Box::pin(over));

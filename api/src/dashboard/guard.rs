@@ -14,7 +14,11 @@ use super::{
     page::{self, PageError},
     session::Session,
 };
-use crate::{AppState, error::ApiError};
+use crate::{
+    AppState,
+    body::{BODY_TIME, check_encoding},
+    error::ApiError,
+};
 
 /// The field of each form that proves it is ours.
 pub(crate) const TOKEN: &str = "token";
@@ -45,7 +49,7 @@ impl FromRequestParts<AppState> for Operator {
 pub(crate) fn signed_in(state: &AppState, headers: &HeaderMap) -> Option<Session> {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let now = state.clock.now();
-    cookies.into_iter().find_map(|cookies| state.dashboard.sessions.find(cookies, now))
+    cookies.into_iter().find_map(|cookies| state.dashboard.sessions.find(cookies, now, |id| state.keys.operator(id)))
 }
 
 /// The fields of a form of ours, sent by somebody who is signed in.
@@ -79,7 +83,9 @@ impl FromRequest<AppState> for OurForm {
 
 /// The fields of any form; the last of a name counts.
 pub(crate) async fn fields(request: Request, state: &AppState) -> Result<HashMap<String, String>, PageError> {
-    let form = Form::<Vec<(String, String)>>::from_request(request, state).await;
+    check_encoding(request.headers())?;
+    let form = Form::<Vec<(String, String)>>::from_request(request, state);
+    let form = tokio::time::timeout(BODY_TIME, form).await.map_err(|_| ApiError::request_timeout(BODY_TIME))?;
     let Form(fields) = form.map_err(|_| ApiError::bad_request("The form can't be read"))?;
     if fields.iter().any(|(_, value)| value.contains('\0')) {
         return Err(ApiError::bad_request("The form can't be read").into());

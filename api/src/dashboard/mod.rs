@@ -29,13 +29,16 @@ mod watch;
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Router, extract::DefaultBodyLimit};
 use common::db::Database;
 use tokio_util::sync::CancellationToken;
 
 use crate::{AppState, config::ApiConfig, link_wait::LinkNews, rate_limit::RateLimiter};
 use session::Sessions;
 use watch::Watch;
+
+/// No form of these pages is larger, and anybody may send one.
+const FORM_BYTES: usize = 16 * 1024;
 
 /// What the pages need besides what every handler can reach.
 #[derive(Debug)]
@@ -72,4 +75,5 @@ pub(crate) fn router(limiter: RateLimiter) -> Router<AppState> {
         .merge(schedules::router())
         .merge(events::router())
         .merge(assets::router())
+        .layer(DefaultBodyLimit::max(FORM_BYTES))
 }

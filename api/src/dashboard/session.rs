@@ -1,12 +1,19 @@
 //! Sessions: a signed cookie and nothing else, so that all apis share them and
-//! none keeps them. Its key derives from the API key that opened it: taking that
-//! key away ends the session.
+//! none keeps them. What signs it derives from the API key that opened it: taking
+//! that key away ends the session.
+//!
+//! Of a key of the database only the hash is known here, and a backup of the
+//! database has that, too. So what signs its sessions derives from one of `API_KEY`
+//! besides: who reads the database can't sign in.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use cookie::{Cookie, CookieJar, Key, SameSite};
+use common::api_keys::KeyHash;
+use cookie::{Cookie, CookieJar, Key as SigningKey, SameSite};
 use hmac::{Hmac, KeyInit, Mac};
-use secrecy::{ExposeSecret, SecretString};
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
+use uuid::Uuid;
+
+use crate::auth::{BootstrapKey, Key};
 
 /// The cookie.
 const NAME: &str = "operator_session";
@@ -15,8 +22,8 @@ const LASTS: TimeDelta = TimeDelta::hours(12);
 
 /// Opens and knows sessions.
 pub(crate) struct Sessions {
-    /// One an API key, in their order.
-    keys: Vec<Key>,
+    /// One a key of `API_KEY`, in their order.
+    keys: Vec<BootstrapKey>,
 }
 
 impl std::fmt::Debug for Sessions {
@@ -30,27 +37,31 @@ impl std::fmt::Debug for Sessions {
 pub(crate) struct Session {
     /// When it ends.
     pub(crate) ends_at: DateTime<Utc>,
+    /// The key that opened it: it ends with that.
+    pub(crate) key: Key,
     /// What each form carries, so that no other site can fill one in.
     pub(crate) form_token: String,
 }
 
 impl Sessions {
-    pub(crate) fn new(api_keys: &[SecretString]) -> Self {
-        let derive = |key: &SecretString| {
-            let master = Sha256::new().chain_update("operator session\0").chain_update(key.expose_secret()).finalize();
-            Key::derive_from(&master)
-        };
-        Self { keys: api_keys.iter().map(derive).collect() }
+    pub(crate) fn new(api_keys: &[BootstrapKey]) -> Self {
+        Self { keys: api_keys.to_vec() }
     }
 
-    /// The cookie of a new session, opened with the API key at `key`. `None`: there is no such key.
-    pub(crate) fn open(&self, key: usize, secure: bool, now: DateTime<Utc>) -> Option<String> {
-        let key = self.keys.get(key)?;
+    /// The cookie of a new session, opened with `key`, which has this hash if it is one of the database.
+    /// `None`: there is no such key.
+    pub(crate) fn open(&self, key: Key, hash: Option<KeyHash>, secure: bool, now: DateTime<Utc>) -> Option<String> {
         // Random, so that no two sessions have the same form token.
-        let value = format!("{}.{}", (now + LASTS).timestamp(), uuid::Uuid::new_v4().simple());
+        let (ends_at, random) = ((now + LASTS).timestamp(), Uuid::new_v4().simple());
+        let (signing_key, value) = match key {
+            Key::Bootstrap(place) => (signing_key(self.keys.get(place)?, None), format!("{ends_at}.{random}")),
+            Key::Stored(id) => {
+                (signing_key(self.keys.first()?, Some(&hash?)), format!("{ends_at}.{random}.{}", id.simple()))
+            }
+        };
         let seconds = cookie::time::Duration::seconds(LASTS.num_seconds());
         let mut jar = CookieJar::new();
-        jar.signed_mut(key).add(base(value, secure).max_age(seconds));
+        jar.signed_mut(&signing_key).add(base(value, secure).max_age(seconds));
         jar.delta().next().map(ToString::to_string)
     }
 
@@ -60,16 +71,46 @@ impl Sessions {
     }
 
     /// The session of a request's `cookie` header, if it is signed by one of the keys and goes on.
-    pub(crate) fn find(&self, header: &str, now: DateTime<Utc>) -> Option<Session> {
+    /// `stored` answers the hash of a key of the database that may have sessions now.
+    pub(crate) fn find(
+        &self,
+        header: &str,
+        now: DateTime<Utc>,
+        stored: impl Fn(Uuid) -> Option<KeyHash>,
+    ) -> Option<Session> {
         let mut jar = CookieJar::new();
         for cookie in Cookie::split_parse(header.to_owned()).flatten() {
             jar.add_original(cookie);
         }
-        let (key, cookie) = self.keys.iter().find_map(|key| Some((key, jar.signed(key).get(NAME)?)))?;
+        // What it says of its key is only believed once the signature fits.
+        let said = jar.get(NAME)?.value().split('.').nth(2).map(str::parse::<Uuid>);
+        let (id, hash) = match said {
+            None => (None, None),
+            Some(id) => {
+                let id = id.ok()?;
+                (Some(id), Some(stored(id)?))
+            }
+        };
+        let (place, signing_key, cookie) = self.keys.iter().enumerate().find_map(|(place, key)| {
+            let signing_key = signing_key(key, hash.as_ref());
+            let cookie = jar.signed(&signing_key).get(NAME)?;
+            Some((place, signing_key, cookie))
+        })?;
         let ends_at = cookie.value().split_once('.')?.0.parse().ok();
         let ends_at = ends_at.and_then(|seconds| DateTime::from_timestamp(seconds, 0)).filter(|at| *at > now)?;
-        Some(Session { ends_at, form_token: hex(&form_mac(key, cookie.value())?.finalize().into_bytes()) })
+        let form_token = hex(&form_mac(&signing_key, cookie.value())?.finalize().into_bytes());
+        Some(Session { ends_at, key: id.map_or(Key::Bootstrap(place), Key::Stored), form_token })
     }
+}
+
+/// What signs the sessions of one of `API_KEY`, or of a key of the database.
+fn signing_key(bootstrap: &BootstrapKey, stored: Option<&KeyHash>) -> SigningKey {
+    let Some(hash) = stored else { return SigningKey::derive_from(bootstrap.session_secret()) };
+    // An HMAC takes a key of any length.
+    let mac = Hmac::<Sha256>::new_from_slice(bootstrap.session_secret());
+    let mac = mac.map(|mac| mac.chain_update("key of the database\0").chain_update(hash.as_bytes()).finalize());
+    let secret = mac.map_or_else(|_| *bootstrap.session_secret(), |mac| mac.into_bytes().into());
+    SigningKey::derive_from(&secret)
 }
 
 fn base(value: String, secure: bool) -> cookie::CookieBuilder<'static> {
@@ -77,7 +118,7 @@ fn base(value: String, secure: bool) -> cookie::CookieBuilder<'static> {
 }
 
 /// Under the half of the key that signs no cookies.
-fn form_mac(key: &Key, session: &str) -> Option<Hmac<Sha256>> {
+fn form_mac(key: &SigningKey, session: &str) -> Option<Hmac<Sha256>> {
     let mac = Hmac::<Sha256>::new_from_slice(key.encryption()).ok()?;
     Some(mac.chain_update(session.as_bytes()))
 }
@@ -88,26 +129,53 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::SecretString;
+
     use super::*;
 
     fn sessions(keys: &[&str]) -> Sessions {
-        Sessions::new(&keys.iter().map(|key| SecretString::from(*key)).collect::<Vec<_>>())
+        Sessions::new(&keys.iter().map(|key| BootstrapKey::new(&SecretString::from(*key))).collect::<Vec<_>>())
+    }
+
+    fn none(_: Uuid) -> Option<KeyHash> {
+        None
+    }
+
+    fn now() -> DateTime<Utc> {
+        "2026-11-24T09:00:00Z".parse().unwrap()
     }
 
     #[test]
     fn a_session_is_its_keys_and_ends() {
-        let now = "2026-11-24T09:00:00Z".parse().unwrap();
-        let cookie = sessions(&["new", "old"]).open(1, true, now).unwrap();
+        let now = now();
+        let cookie = sessions(&["new", "old"]).open(Key::Bootstrap(1), None, true, now).unwrap();
         assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict") && cookie.contains("Secure"));
         let header = cookie.split(';').next().unwrap();
-        let found = sessions(&["old"]).find(header, now).expect("another process knows it");
-        assert_eq!(found.ends_at, now + LASTS);
-        assert!(sessions(&["new"]).find(header, now).is_none(), "its key is gone");
-        assert!(sessions(&["old"]).find(header, now + LASTS).is_none(), "it is over");
+        let found = sessions(&["old"]).find(header, now, none).expect("another process knows it");
+        assert_eq!((found.ends_at, found.key), (now + LASTS, Key::Bootstrap(0)));
+        assert!(sessions(&["new"]).find(header, now, none).is_none(), "its key is gone");
+        assert!(sessions(&["old"]).find(header, now + LASTS, none).is_none(), "it is over");
         let forged = header.replace(&(now + LASTS).timestamp().to_string(), "9999999999");
-        assert!(sessions(&["old"]).find(&forged, now).is_none(), "it was changed");
-        let other = sessions(&["old"]).open(0, true, now).unwrap();
-        let other = sessions(&["old"]).find(other.split(';').next().unwrap(), now).unwrap();
+        assert!(sessions(&["old"]).find(&forged, now, none).is_none(), "it was changed");
+        let other = sessions(&["old"]).open(Key::Bootstrap(0), None, true, now).unwrap();
+        let other = sessions(&["old"]).find(other.split(';').next().unwrap(), now, none).unwrap();
         assert_ne!(found.form_token, other.form_token);
+    }
+
+    #[test]
+    fn a_session_of_a_key_of_the_database_is_that_keys_alone() {
+        let now = now();
+        let (id, hash) = (Uuid::new_v4(), KeyHash::of(b"qct_1"));
+        let cookie = sessions(&["env", "old"]).open(Key::Stored(id), Some(hash), true, now).unwrap();
+        let header = cookie.split(';').next().unwrap();
+        let live = |asked: Uuid| (asked == id).then_some(hash);
+        assert_eq!(sessions(&["new", "env"]).find(header, now, live).unwrap().key, Key::Stored(id));
+        assert!(sessions(&["env"]).find(header, now, none).is_none(), "it was revoked");
+        assert!(sessions(&["other"]).find(header, now, live).is_none(), "the hash alone signs nothing");
+        let another = |_| Some(KeyHash::of(b"qct_2"));
+        assert!(sessions(&["env"]).find(header, now, another).is_none(), "it is another key");
+        // Without its key's id it would be one of API_KEY.
+        let cut = header.rsplit_once('.').unwrap().0;
+        assert!(sessions(&["env"]).find(cut, now, live).is_none());
     }
 }

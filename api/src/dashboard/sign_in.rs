@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use common::api_keys::{KeyHash, Scope};
 use maud::html;
 
 use super::{
@@ -60,10 +61,16 @@ async fn sign_in(State(state): State<AppState>, headers: HeaderMap, request: Req
     let next = fields.get("next").map(String::as_str).filter(|next| is_ours(next)).unwrap_or("/");
     let given = fields.get("key").map(|key| key.trim()).unwrap_or_default();
     let (secure, now) = (guard::is_https(&state, &headers), state.clock.now());
-    let cookie = state.keys.find(given.as_bytes()).and_then(|key| state.dashboard.sessions.open(key, secure, now));
-    let Some(cookie) = cookie.and_then(|cookie| HeaderValue::from_str(&cookie).ok()) else {
+    let Some((key, scopes)) = state.keys.find(given.as_bytes()).await? else {
         return Ok(form(StatusCode::UNAUTHORIZED, next, Some("That is not an API key of this tracker.")));
     };
+    if !scopes.has(Scope::Operator) {
+        let wrong = "This API key lacks the scope operator, which these pages ask for.";
+        return Ok(form(StatusCode::FORBIDDEN, next, Some(wrong)));
+    }
+    let cookie = state.dashboard.sessions.open(key, Some(KeyHash::of(given.as_bytes())), secure, now);
+    let cookie = cookie.and_then(|cookie| HeaderValue::from_str(&cookie).ok());
+    let cookie = cookie.ok_or_else(|| ApiError::internal("a session could not be opened"))?;
     let mut response = go_to(next);
     response.headers_mut().insert(header::SET_COOKIE, cookie);
     Ok(response)
@@ -86,7 +93,7 @@ fn form(status: StatusCode, next: &str, wrong: Option<&str>) -> Response {
     let body = html! {
         section.card.narrow {
             h1 { "Sign in" }
-            p.muted { "With an API key of this tracker, as its operator has it. You stay signed in for twelve hours." }
+            p.muted { "With an API key of this tracker that has the scope operator. You stay signed in for twelve hours." }
             form.stack method="post" action="/sign-in" {
                 input type="hidden" name="next" value=(next);
                 label for="key" { "API key" }

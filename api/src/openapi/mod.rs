@@ -18,7 +18,7 @@ pub(crate) use bodies::{
     CartChange, CartLine, DateOrInstant, DeadJobs, DeletedCart, ExportFormat, ImportAnswer, JobAttempt, LinkState,
     NewCart, PageNumber, QueueName, StripeEvent, Success, only_failed, only_false, only_pending, only_ready, only_true,
 };
-pub(crate) use standard::Described;
+pub(crate) use standard::{Described, ask_for_key};
 
 pub(crate) use crate::error::Envelope as Error;
 use crate::{

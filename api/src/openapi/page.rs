@@ -107,7 +107,7 @@ fn show_operation(path: &str, method: &str, operation: &Operation) -> Markup {
     html! {
         article id=(id(operation)) {
             h3 { (operation.summary.as_deref().unwrap_or_default()) }
-            p.route { code { b { (method) } " " (path) } @if operation.security.is_none() { " " small { "no key" } } }
+            p.route { code { b { (method) } " " (path) } " " small { (scope(operation)) } }
             (text(operation.description.as_deref()))
             @if operation.parameters.is_some() {
                 table {
@@ -146,6 +146,14 @@ fn show_operation(path: &str, method: &str, operation: &Operation) -> Markup {
             }
         }
     }
+}
+
+/// Which scope a key needs.
+fn scope(operation: &Operation) -> String {
+    let security = serde_json::to_value(&operation.security).unwrap_or_default();
+    let scopes = security[0].as_object().into_iter().flat_map(|requirement| requirement.values());
+    let mut scopes = scopes.filter_map(|scopes| scopes[0].as_str());
+    scopes.next().map_or_else(|| "no key".to_owned(), |scope| format!("scope {scope}"))
 }
 
 fn place(place: &ParameterIn) -> &'static str {

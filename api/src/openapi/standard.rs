@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use common::api_keys::Scope;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
         Components, Content, Header, InfoBuilder, LicenseBuilder, ObjectBuilder, OpenApi, Ref, RefOr, Response,
         ResponseBuilder, Schema, SecurityRequirement, Type,
-        path::{Operation, Parameter, ParameterIn, PathItem},
+        path::{Operation, Parameter, ParameterIn, PathItem, Paths},
         schema::SchemaType,
         security::{ApiKey, ApiKeyValue, SecurityScheme},
         tag::TagBuilder,
@@ -22,10 +23,12 @@ const KEY: &str = "apiKey";
 const JSON: &str = "application/json";
 
 /// Every refusal that more than one route answers: its name, status, code and reason.
-const REFUSALS: [(&str, &str, &str); 10] = [
+const REFUSALS: [(&str, &str, &str); 12] = [
     ("BadRequest", "400", "`BAD_REQUEST`: a parameter, or JSON that is not well-formed"),
     ("Unauthorized", "401", "`UNAUTHORIZED`: no key, or not one that is known"),
+    ("Forbidden", "403", "`FORBIDDEN`: the key lacks the scope that is asked for"),
     ("NotFound", "404", "`NOT_FOUND`: there is none"),
+    ("RequestTimeout", "408", "`REQUEST_TIMEOUT`: the body was not there within 30 s"),
     ("PayloadTooLarge", "413", "`PAYLOAD_TOO_LARGE`: the body is larger than 1 MiB"),
     ("UnsupportedMediaType", "415", "`UNSUPPORTED_MEDIA_TYPE`: the message says which content type to send"),
     ("ValidationError", "422", "`VALIDATION_ERROR`: `error.details` lists all that is wrong"),
@@ -51,7 +54,8 @@ const DESCRIPTION: &str = "\
 Stores the carts that shoppers left behind, makes a Stripe payment link for each on request, marks a cart recovered when \
 Stripe says it was paid, and answers what was abandoned and won back, day by day.
 
-Every path below `/api` asks for the header `x-api-key`, but for the webhook and this document. Answers of JSON are \
+Every path below `/api` asks for the header `x-api-key`, but for the webhook and this document. A key has scopes, `read`, \
+`write` or `operator`, of which none includes another; one of `API_KEY` has all. Answers of JSON are \
 `{\"success\": true, \"data\": …}` or `{\"success\": false, \"error\": {\"code\", \"message\"}}`, whatever refused the request. \
 Every answer has an `x-request-id`. Times are ISO 8601 in UTC. Money is exact: JSON numbers with the currency's decimals. \
 Fields and parameters that are not known are ignored; clients should ignore what they do not know, too. \
@@ -72,11 +76,11 @@ impl Described {
     pub(crate) fn document(self) -> OpenApi {
         let mut behind_key = self.behind_key;
         for operation in operations(&mut behind_key) {
-            operation.security = Some(vec![SecurityRequirement::new(KEY, Vec::<String>::new())]);
             refuse(operation, "Unauthorized");
+            refuse(operation, "Forbidden");
             add_limit(operation);
         }
-        let mut document = OpenApi::new(info(), utoipa::openapi::Paths::new()).nest("/api", behind_key);
+        let mut document = OpenApi::new(info(), Paths::new()).nest("/api", behind_key);
         for mut limited in self.limited {
             operations(&mut limited).for_each(add_limit);
             document.merge(limited);
@@ -100,8 +104,19 @@ fn info() -> utoipa::openapi::Info {
         .build()
 }
 
+/// Says which scope a key needs (OpenAPI 3.1 calls it a role).
+pub(crate) fn ask_for_key(paths: &mut Paths, scope: Scope) {
+    for operation in operations_of(paths) {
+        operation.security = Some(vec![SecurityRequirement::new(KEY, [scope.as_str()])]);
+    }
+}
+
 fn operations(document: &mut OpenApi) -> impl Iterator<Item = &mut Operation> {
-    document.paths.paths.values_mut().flat_map(|item| {
+    operations_of(&mut document.paths)
+}
+
+fn operations_of(paths: &mut Paths) -> impl Iterator<Item = &mut Operation> {
+    paths.paths.values_mut().flat_map(|item| {
         let PathItem { get, put, post, delete, patch, .. } = item;
         [get, put, post, delete, patch].into_iter().flatten()
     })
@@ -199,9 +214,10 @@ fn complete(operation: &mut Operation) {
     }
     if operation.request_body.is_some() {
         refuse(operation, "PayloadTooLarge");
-        // The webhook takes whatever Stripe calls its body, and Stripe has signed what is in it.
+        refuse(operation, "RequestTimeout");
+        refuse(operation, "UnsupportedMediaType");
+        // The webhook takes what Stripe has signed as it is.
         if operation.security.is_some() {
-            refuse(operation, "UnsupportedMediaType");
             refuse(operation, "ValidationError");
         }
     }
@@ -269,7 +285,7 @@ fn add_components(components: &mut Components) {
     for (name, header) in headers {
         components.headers.insert(name.to_owned(), header.into());
     }
-    let key = ApiKeyValue::with_description("x-api-key", "One of `API_KEY`.");
+    let key = ApiKeyValue::with_description("x-api-key", "One of `API_KEY`, or one that `api keys add` made.");
     components.add_security_scheme(KEY, SecurityScheme::ApiKey(ApiKey::Header(key)));
 }
 

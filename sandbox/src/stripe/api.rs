@@ -146,6 +146,9 @@ fn create_once(shared: &Shared, key: &str, parameters: Parameters, fault: Option
         if fault == Some(Fault::NoUrl) {
             body["url"] = Value::Null;
         }
+        if fault == Some(Fault::ForeignUrl) {
+            body["url"] = json!("https://checkout.stripe.com.evil.example/c/pay/cs_test_1");
+        }
         sessions.add(session);
         (StatusCode::OK, body)
     };

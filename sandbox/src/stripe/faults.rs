@@ -52,6 +52,8 @@ pub enum Fault {
     Unauthorized,
     /// A session without an address.
     NoUrl,
+    /// A session whose page is not at Stripe.
+    ForeignUrl,
 }
 
 #[derive(Debug, Default)]

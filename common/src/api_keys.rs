@@ -1,0 +1,302 @@
+//! Keys to the API: named, with scopes, kept as hashes.
+//!
+//! A key is 256 random bits, so one round of SHA-256 is enough: nobody can try
+//! so many. What a slow hash (Argon2) is for are passwords, which people choose
+//! from few; here it would make every request slow and no key safer.
+
+use std::{fmt, str::FromStr};
+
+use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+use uuid::Uuid;
+
+use crate::db::Connection;
+
+/// Where Postgres tells that keys changed (see `migrations/20261124100000_api_keys.sql`).
+pub const CHANNEL: &str = "api_keys";
+/// How every key begins, so that people and scanners for lost secrets recognise one.
+const PREFIX: &str = "qct_";
+
+/// What a key may be used for. None includes another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Reading carts, their links, timelines, analytics and exports.
+    Read,
+    /// Creating, importing, changing and deleting carts, and asking for their links.
+    Write,
+    /// Jobs, queues, schedules, and the dashboard with all that is on it.
+    Operator,
+}
+
+impl Scope {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Read, Self::Write, Self::Operator];
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Operator => "operator",
+        }
+    }
+
+    fn bit(self) -> u8 {
+        match self {
+            Self::Read => 1,
+            Self::Write => 2,
+            Self::Operator => 4,
+        }
+    }
+}
+
+/// There is no such scope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("there are read, write and operator")]
+pub struct UnknownScope;
+
+impl FromStr for Scope {
+    type Err = UnknownScope;
+
+    fn from_str(text: &str) -> Result<Self, UnknownScope> {
+        Self::ALL.into_iter().find(|scope| scope.as_str() == text).ok_or(UnknownScope)
+    }
+}
+
+/// Scopes of one key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Scopes(u8);
+
+impl Scopes {
+    /// Every scope.
+    pub fn all() -> Self {
+        Scope::ALL.into_iter().collect()
+    }
+
+    /// Whether this is one of them.
+    pub fn has(self, scope: Scope) -> bool {
+        self.0 & scope.bit() != 0
+    }
+
+    fn names(self) -> Vec<&'static str> {
+        Scope::ALL.into_iter().filter(|scope| self.has(*scope)).map(Scope::as_str).collect()
+    }
+}
+
+impl FromIterator<Scope> for Scopes {
+    fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
+        Self(scopes.into_iter().fold(0, |bits, scope| bits | scope.bit()))
+    }
+}
+
+impl fmt::Display for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.names().join(", "))
+    }
+}
+
+/// A name that a key may have.
+///
+/// # Errors
+/// What names take.
+pub fn parse_name(text: &str) -> Result<String, &'static str> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let fits = (1..=64).contains(&text.len()) && text.bytes().all(good);
+    fits.then(|| text.to_owned()).ok_or("a name is 1 to 64 letters, digits, points, dashes and underscores")
+}
+
+/// What is kept of a key.
+#[derive(Clone, Copy)]
+pub struct KeyHash([u8; 32]);
+
+impl KeyHash {
+    /// Of a key as it was sent.
+    pub fn of(key: &[u8]) -> Self {
+        Self(Sha256::digest(key).into())
+    }
+
+    /// Whether both are of the same key. It takes the same time whatever they are.
+    pub fn fits(&self, other: &Self) -> Choice {
+        self.0.ct_eq(&other.0)
+    }
+
+    /// The hash itself.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl PartialEq for KeyHash {
+    fn eq(&self, other: &Self) -> bool {
+        self.fits(other).into()
+    }
+}
+
+impl Eq for KeyHash {}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyHash")
+    }
+}
+
+/// A new key, to be shown once. It can't be read from anything that is kept.
+pub fn new_key() -> String {
+    // The thread's generator is a cryptographic one that the system seeds.
+    let bits: [u8; 32] = rand::random();
+    let hex: String = bits.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{PREFIX}{hex}")
+}
+
+/// What a new key is to be.
+#[derive(Debug, Clone)]
+pub struct NewKey {
+    /// What people call it; see [`parse_name`].
+    pub name: String,
+    /// Of the key itself.
+    pub hash: KeyHash,
+    /// What it may be used for.
+    pub scopes: Scopes,
+    /// When it ends by itself.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// Keeps a key. `false`: a live key has that name.
+pub async fn add(conn: &mut Connection, key: &NewKey, now: DateTime<Utc>) -> sqlx::Result<bool> {
+    let scopes: Vec<String> = key.scopes.names().into_iter().map(str::to_owned).collect();
+    let added = sqlx::query!(
+        r#"
+        insert into api_keys (id, name, key_hash, scopes, created_at, expires_at) values ($1, $2, $3, $4, $5, $6)
+        on conflict (name) where revoked_at is null do nothing
+        "#,
+        Uuid::now_v7(),
+        key.name,
+        key.hash.as_bytes(),
+        &scopes,
+        now,
+        key.expires_at,
+    )
+    .execute(conn)
+    .await?;
+    Ok(added.rows_affected() == 1)
+}
+
+/// Ends a key. `false`: no live key has that name.
+pub async fn revoke(conn: &mut Connection, name: &str, now: DateTime<Utc>) -> sqlx::Result<bool> {
+    let revoked = sqlx::query!("update api_keys set revoked_at = $2 where name = $1 and revoked_at is null", name, now)
+        .execute(conn)
+        .await?;
+    Ok(revoked.rows_affected() == 1)
+}
+
+/// A key that was not revoked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveKey {
+    /// Never given twice.
+    pub id: Uuid,
+    /// Of the key itself.
+    pub hash: KeyHash,
+    /// What it may be used for.
+    pub scopes: Scopes,
+    /// When it ends by itself.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// All keys that were not revoked.
+pub async fn live(conn: &mut Connection) -> sqlx::Result<Vec<LiveKey>> {
+    let rows =
+        sqlx::query!("select id, key_hash, scopes, expires_at from api_keys where revoked_at is null order by id")
+            .fetch_all(conn)
+            .await?;
+    let key = |id, hash: Vec<u8>, scopes: Vec<String>, expires_at| {
+        let hash = KeyHash(hash.try_into().map_err(|_| sqlx::Error::Decode("a hash of 32 bytes was expected".into()))?);
+        Ok(LiveKey { id, hash, scopes: read_scopes(&scopes), expires_at })
+    };
+    rows.into_iter().map(|row| key(row.id, row.key_hash, row.scopes, row.expires_at)).collect()
+}
+
+/// One that a later version knows gives nothing here.
+fn read_scopes(names: &[String]) -> Scopes {
+    names.iter().filter_map(|name| name.parse::<Scope>().ok()).collect()
+}
+
+/// When keys were used; what is known already to have been later stays.
+pub async fn note_uses(conn: &mut Connection, uses: &[(Uuid, DateTime<Utc>)]) -> sqlx::Result<()> {
+    let (ids, times): (Vec<Uuid>, Vec<DateTime<Utc>>) = uses.iter().copied().unzip();
+    sqlx::query!(
+        r#"
+        update api_keys set last_used_at = used.at
+        from unnest($1::uuid[], $2::timestamptz[]) as used (id, at)
+        where api_keys.id = used.id and (last_used_at is null or last_used_at < used.at)
+        "#,
+        &ids,
+        &times,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// A key as people look at it.
+#[derive(Debug, Clone)]
+pub struct ListedKey {
+    /// What people call it.
+    pub name: String,
+    /// What it may be used for.
+    pub scopes: Scopes,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it ends, or ended, by itself.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// When it was revoked.
+    pub revoked_at: Option<DateTime<Utc>>,
+    /// When it was used last, to the minute or so.
+    pub last_used_at: Option<DateTime<Utc>>,
+}
+
+/// All keys there ever were, live ones first.
+pub async fn list(conn: &mut Connection) -> sqlx::Result<Vec<ListedKey>> {
+    let rows = sqlx::query!(
+        r#"
+        select name, scopes, created_at, expires_at, revoked_at, last_used_at from api_keys
+        order by revoked_at desc nulls first, name
+        "#
+    )
+    .fetch_all(conn)
+    .await?;
+    let keys = rows.into_iter().map(|row| ListedKey {
+        name: row.name,
+        scopes: read_scopes(&row.scopes),
+        created_at: row.created_at,
+        expires_at: row.expires_at,
+        revoked_at: row.revoked_at,
+        last_used_at: row.last_used_at,
+    });
+    Ok(keys.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_long_and_never_the_same() {
+        let (one, two) = (new_key(), new_key());
+        assert!(one.starts_with("qct_") && one.len() == 4 + 64 && one != two);
+        assert!(bool::from(KeyHash::of(one.as_bytes()).fits(&KeyHash::of(one.as_bytes()))));
+        assert!(!bool::from(KeyHash::of(one.as_bytes()).fits(&KeyHash::of(two.as_bytes()))));
+        assert_eq!(format!("{:?}", KeyHash::of(b"x")), "KeyHash");
+    }
+
+    #[test]
+    fn no_scope_includes_another() {
+        for scope in Scope::ALL {
+            let only: Scopes = [scope].into_iter().collect();
+            assert!(Scope::ALL.into_iter().all(|other| only.has(other) == (other == scope)));
+            assert_eq!(scope.as_str().parse(), Ok(scope));
+        }
+        assert_eq!(Scopes::all().to_string(), "read, write, operator");
+        assert_eq!("admin".parse::<Scope>(), Err(UnknownScope));
+    }
+}

@@ -1,0 +1,128 @@
+//! Where a shopper may be sent to pay: to Stripe, and nowhere else.
+//!
+//! What Stripe answers as a session's address is kept, and led to later. Whoever
+//! could put another address there (a stand-in left in the configuration, somebody
+//! with a way into the table) would have a link of the shop's that leads anywhere.
+
+use url::{Host, Url};
+
+use crate::config::{ConfigError, Env};
+
+/// Where Stripe serves its pages of Checkout.
+const STRIPE: [&str; 2] = ["checkout.stripe.com", "buy.stripe.com"];
+/// Where Stripe's own API is.
+const STRIPE_API: &str = "api.stripe.com";
+
+/// Hosts that shoppers may be sent to.
+#[derive(Debug, Clone)]
+pub struct CheckoutHosts {
+    /// By https.
+    hosts: Vec<String>,
+    /// Of a stand-in: as it is reached.
+    stand_in: Option<Url>,
+}
+
+impl CheckoutHosts {
+    /// Stripe's own, those of `CHECKOUT_HOSTS` (custom domains of Checkout), and where `STRIPE_API_URL` leads if
+    /// that is a stand-in.
+    ///
+    /// # Errors
+    /// If one of the variables is malformed.
+    pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
+        let takes = "hosts such as pay.shop.example, separated by commas";
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
+        let custom = env.list("CHECKOUT_HOSTS", takes, |text| match Host::parse(text).ok()? {
+            Host::Domain(domain) if domain == text && domain.bytes().all(plain) => Some(domain),
+            _ => None,
+        })?;
+        let api = env.web_address("STRIPE_API_URL", "https://api.stripe.com")?;
+        let stand_in = Url::parse(&api).ok().filter(|url| url.host_str() != Some(STRIPE_API));
+        let hosts = STRIPE.iter().map(|host| (*host).to_owned()).chain(custom).collect();
+        Ok(Self { hosts, stand_in })
+    }
+
+    /// The address as a browser understands it, if a shopper may be sent there.
+    pub fn check(&self, address: &str) -> Option<Url> {
+        let url = Url::parse(address).ok()?;
+        // `https://checkout.stripe.com@evil.example`: nothing of Stripe's looks like it.
+        if !url.username().is_empty() || url.password().is_some() {
+            return None;
+        }
+        let of_stripe = || {
+            let host = url.host_str().is_some_and(|host| self.hosts.iter().any(|known| known == host));
+            host && url.scheme() == "https" && url.port().is_none()
+        };
+        let of_stand_in =
+            || self.stand_in.as_ref().is_some_and(|known| known.host() == url.host() && known.scheme() == url.scheme());
+        (of_stripe() || of_stand_in() || is_this_machine(&url)).then_some(url)
+    }
+}
+
+/// A stand-in on the machine of whoever opens the link. An api that is not told of it leads there
+/// all the same, because nobody is led to another's site by it.
+fn is_this_machine(url: &Url) -> bool {
+    let local = match url.host() {
+        Some(Host::Domain(domain)) => domain == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    local && matches!(url.scheme(), "http" | "https")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(variables: &[(&str, &str)]) -> CheckoutHosts {
+        CheckoutHosts::from_env(&Env::of(variables.iter().copied())).unwrap()
+    }
+
+    #[test]
+    fn shoppers_are_sent_to_stripe_alone() {
+        let plain = hosts(&[]);
+        for good in [
+            "https://checkout.stripe.com/c/pay/cs_live_1#fidkdWxOYHwnPyd1blppbHNgWjA0",
+            "https://buy.stripe.com/x",
+            "https://CHECKOUT.stripe.com:443/x",
+            "http://127.0.0.1:12111/c/pay/cs_test_1",
+            "http://localhost:12111/c/pay/cs_test_1",
+        ] {
+            assert!(plain.check(good).is_some(), "{good}");
+        }
+        for bad in [
+            "https://evil.example/c/pay/cs_live_1",
+            "http://checkout.stripe.com/c/pay/cs_live_1",
+            "https://checkout.stripe.com.evil.example/",
+            "https://evil.example/checkout.stripe.com",
+            "https://checkout.stripe.com@evil.example/",
+            "https://evil.example\\@checkout.stripe.com/",
+            "https://user@checkout.stripe.com/",
+            "https://checkout.stripe.com:8443/",
+            "https://127.0.0.1.evil.example/",
+            "//evil.example/",
+            "/c/pay/1",
+            "javascript:alert(1)//checkout.stripe.com",
+            "data:text/html,checkout.stripe.com",
+            "",
+        ] {
+            assert!(plain.check(bad).is_none(), "{bad}");
+        }
+        let location = plain.check("https://checkout.stripe.com/a\r\nset-cookie: x=1").unwrap();
+        assert!(!location.as_str().contains(['\r', '\n']), "nothing is slipped into the header");
+    }
+
+    #[test]
+    fn operators_name_their_own() {
+        let named =
+            hosts(&[("CHECKOUT_HOSTS", "pay.shop.example"), ("STRIPE_API_URL", "http://stripe.internal:12111")]);
+        assert!(named.check("https://pay.shop.example/c/pay/cs_live_1").is_some());
+        assert!(named.check("http://pay.shop.example/c/pay/cs_live_1").is_none());
+        assert!(named.check("http://stripe.internal:12111/c/pay/cs_test_1").is_some());
+        assert!(named.check("https://stripe.internal.evil.example/").is_none());
+        for bad in ["https://pay.shop.example", "pay.shop.example/x", "*.shop.example", "10.0.0.1"] {
+            let error = CheckoutHosts::from_env(&Env::of([("CHECKOUT_HOSTS", bad)])).unwrap_err();
+            assert!(error.to_string().starts_with("CHECKOUT_HOSTS is "), "{error}");
+        }
+    }
+}

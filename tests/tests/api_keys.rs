@@ -1,0 +1,251 @@
+//! Keys of the database: what they may be used for, how they are managed, and how they end.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use common::api_keys::{self, KeyHash, NewKey, Scope, Scopes};
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tests::{
+    Answer, App, Setup, connection, eventually,
+    processes::{Process, run},
+    within,
+};
+
+use crate::processes::{Shop, free_address};
+
+/// How long a revoked key may go on working.
+const REVOKED_WITHIN: Duration = Duration::from_secs(5);
+
+async fn key(pool: &PgPool, name: &str, scopes: &[Scope], expires_at: Option<DateTime<Utc>>) -> String {
+    let key = api_keys::new_key();
+    let scopes: Scopes = scopes.iter().copied().collect();
+    let new = NewKey { name: name.to_owned(), hash: KeyHash::of(key.as_bytes()), scopes, expires_at };
+    let made_at = "2026-01-01T00:00:00Z".parse().unwrap();
+    assert!(api_keys::add(&mut connection(pool).await, &new, made_at).await.unwrap());
+    key
+}
+
+async fn revoke(pool: &PgPool, name: &str) {
+    let now = "2026-12-01T00:00:00Z".parse().unwrap();
+    assert!(api_keys::revoke(&mut connection(pool).await, name, now).await.unwrap());
+}
+
+async fn ask(app: &App, key: &str, method: Method, path: &str) -> Answer {
+    app.send(app.bare_request(method, path).header("x-api-key", key)).await
+}
+
+/// Every operation of the document that needs a key, with its scope.
+fn keyed_operations() -> Vec<(Method, String, Scope)> {
+    let document: Value = serde_json::from_str(&api::document()).unwrap();
+    let mut operations = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let open = ["/api/webhooks/stripe", "/api/openapi.json"].contains(&path.as_str());
+            let scope = operation["security"][0]["apiKey"][0].as_str();
+            assert_eq!(scope.is_some(), path.starts_with("/api/") && !open, "{method} {path}");
+            if let Some(scope) = scope {
+                let path = path.replace("{name}", "expiry").replace("{id}", "cart_unknown");
+                operations.push((method.to_uppercase().parse().unwrap(), path, scope.parse().unwrap()));
+            }
+        }
+    }
+    operations
+}
+
+#[tokio::test]
+async fn a_key_is_good_for_its_scopes_alone() {
+    let app = Setup::default().without_worker().start().await;
+    let mut one = Vec::new();
+    let mut others = Vec::new();
+    for scope in Scope::ALL {
+        one.push(key(&app.pool, scope.as_str(), &[scope], None).await);
+        let rest: Vec<Scope> = Scope::ALL.into_iter().filter(|other| *other != scope).collect();
+        others.push(key(&app.pool, &format!("not-{}", scope.as_str()), &rest, None).await);
+    }
+    for key in one.iter().chain(&others) {
+        eventually("the key is known", async || ask(&app, key, Method::GET, "/api/nothing").await.status == 404).await;
+    }
+    let operations = keyed_operations();
+    assert!(operations.len() >= 18, "{operations:?}");
+    for (method, path, scope) in operations {
+        let place = Scope::ALL.iter().position(|known| *known == scope).unwrap();
+        let refused = ask(&app, &others[place], method.clone(), &path).await;
+        let message = refused.is_error(403, "FORBIDDEN")["message"].as_str().unwrap().to_owned();
+        assert!(message.ends_with(&format!("the scope {}", scope.as_str())), "{method} {path}: {message}");
+        let allowed = ask(&app, &one[place], method.clone(), &path).await;
+        assert!(![401, 403].contains(&allowed.status), "{method} {path}: {}", allowed.text);
+    }
+    let write = &one[1];
+    let created = app.bare_request(Method::POST, "/api/carts").header("x-api-key", write).json(&tests::a_cart());
+    let id = app.send(created).await.data(201)["id"].as_str().unwrap().to_owned();
+    let path = format!("/api/carts/{id}");
+    for method in [Method::GET, Method::HEAD] {
+        assert_eq!(ask(&app, write, method.clone(), &path).await.status, 403);
+        assert_eq!(ask(&app, &one[0], method, &path).await.status, 200);
+    }
+    // A method that there is not is told whoever asks with a key.
+    ask(&app, write, Method::PUT, &path).await.is_error(405, "METHOD_NOT_ALLOWED");
+    assert_eq!(ask(&app, &one[0], Method::DELETE, &path).await.status, 403);
+    assert_eq!(ask(&app, write, Method::DELETE, &path).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_key_ends_when_it_expires_and_when_it_is_revoked_and_its_name_is_free_again() {
+    for listen in ["on", "off"] {
+        let app =
+            Setup::default().at("2026-03-10T12:00:00Z").set("QUEUE_LISTEN", listen).without_worker().start().await;
+        let until = Some(app.now() + TimeDelta::days(1));
+        let short = key(&app.pool, "short", &[Scope::Read], until).await;
+        let long = key(&app.pool, "long", &[Scope::Read], None).await;
+        let status = async |key: &str| ask(&app, key, Method::GET, "/api/carts").await.status;
+        eventually("both are known", async || status(&short).await == 200 && status(&long).await == 200).await;
+        app.clock.advance(TimeDelta::days(1) - TimeDelta::seconds(1));
+        assert_eq!(status(&short).await, 200);
+        app.clock.advance(TimeDelta::seconds(1));
+        assert_eq!((status(&short).await, status(&long).await), (401, 200));
+        revoke(&app.pool, "long").await;
+        within(REVOKED_WITHIN, "it is refused", async || status(&long).await == 401).await;
+        let again = key(&app.pool, "long", &[Scope::Read], None).await;
+        eventually("the new one is known", async || status(&again).await == 200).await;
+        assert_eq!(status(&long).await, 401);
+        assert_eq!(status("test-key").await, 200, "one of API_KEY is as it was");
+    }
+}
+
+#[tokio::test]
+async fn while_postgres_is_away_the_known_keys_stay_known() {
+    let app = Setup::default().behind_a_door().without_worker().start().await;
+    let known = key(&app.pool, "known", &[Scope::Read], None).await;
+    eventually("it is known", async || ask(&app, &known, Method::GET, "/api/carts").await.status == 200).await;
+    app.door.as_ref().unwrap().close().await;
+    for _ in 0..2 {
+        ask(&app, &known, Method::GET, "/api/carts").await.is_error(503, "UNAVAILABLE");
+        ask(&app, "qct_no", Method::GET, "/api/carts").await.is_error(401, "UNAUTHORIZED");
+        ask(&app, &known, Method::GET, "/api/jobs").await.is_error(403, "FORBIDDEN");
+    }
+    // What changes meanwhile is known soon after.
+    revoke(&app.pool, "known").await;
+    app.door.as_ref().unwrap().open().await;
+    within(2 * REVOKED_WITHIN, "it is refused", async || {
+        ask(&app, &known, Method::GET, "/api/carts").await.status == 401
+    })
+    .await;
+}
+
+async fn sign_in(app: &App, key: &str) -> Answer {
+    let request = app.bare_request(Method::POST, "/sign-in");
+    let request = request.header("content-type", "application/x-www-form-urlencoded").body(format!("key={key}"));
+    app.send(request).await
+}
+
+#[tokio::test]
+async fn the_dashboard_takes_operators_and_their_session_ends_with_their_key() {
+    let app = Setup::default().without_worker().start().await;
+    let operator = key(&app.pool, "operator", &[Scope::Operator], None).await;
+    let shop = key(&app.pool, "shop", &[Scope::Read, Scope::Write], None).await;
+    eventually("both are known", async || {
+        ask(&app, &operator, Method::GET, "/api/queues").await.status == 200
+            && ask(&app, &shop, Method::GET, "/api/carts").await.status == 200
+    })
+    .await;
+    let refused = sign_in(&app, &shop).await;
+    assert_eq!((refused.status, refused.header("set-cookie")), (403, ""));
+    assert!(refused.text.contains("lacks the scope operator"), "{}", refused.text);
+
+    let let_in = sign_in(&app, &operator).await;
+    assert_eq!(let_in.status, 303, "{}", let_in.text);
+    let cookie = let_in.header("set-cookie").split(';').next().unwrap().to_owned();
+    let get = async |path: &str| app.send(app.bare_request(Method::GET, path).header("cookie", &cookie)).await;
+    assert_eq!(get("/").await.status, 200);
+    let mut events = app.bare_request(Method::GET, "/events").header("cookie", &cookie).send().await.unwrap();
+    assert!(events.chunk().await.unwrap().is_some());
+    revoke(&app.pool, "operator").await;
+    within(REVOKED_WITHIN, "the session is over", async || get("/").await.status == 303).await;
+    let ended = tokio::time::timeout(REVOKED_WITHIN, async { while events.chunk().await.unwrap().is_some() {} }).await;
+    assert!(ended.is_ok(), "an open page is not told any more either");
+    assert_eq!(get("/events").await.status, 401);
+}
+
+async fn keys(shop: &Shop, arguments: &[&str]) -> (bool, String, String) {
+    let arguments: Vec<&str> = ["keys"].iter().chain(arguments).copied().collect();
+    let output = run("api", &arguments, [("DATABASE_URL", shop.database.url.clone())]).await;
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap().trim_end().to_owned();
+    (output.status.success(), text(&output.stdout), text(&output.stderr))
+}
+
+#[tokio::test]
+async fn keys_are_managed_on_the_command_line_and_a_revoked_one_is_refused_by_every_api() {
+    let shop = Shop::open().await;
+    let other_address = free_address().await;
+    let mut other = shop.api_variables();
+    other.retain(|(name, _)| *name != "BIND_ADDR");
+    other.push(("BIND_ADDR", other_address.to_string()));
+    let (_one, mut two) = (shop.api().await, Process::start("api", other).await);
+    two.says("api is listening").await;
+
+    let (good, shown, said) = keys(&shop, &["add", "shop", "--scope", "read,write", "--expires", "90d"]).await;
+    assert!(good && shown.starts_with("qct_") && shown.len() == 68, "{shown} {said}");
+    assert!(said.starts_with("shop: read, write, until 20"), "{said}");
+    let apis = [shop.url("/api/carts"), format!("http://{other_address}/api/carts")];
+    let status = async |url: &str, key: &str| {
+        shop.http.get(url).header("x-api-key", key).send().await.unwrap().status().as_u16()
+    };
+    for api in &apis {
+        within(REVOKED_WITHIN, "the key is known", async || status(api, &shown).await == 200).await;
+    }
+    let kept: i64 = sqlx::query_scalar("select count(*) from api_keys t where t::text like '%' || $1 || '%'")
+        .bind(shown.trim_start_matches("qct_"))
+        .fetch_one(&shop.database.pool(1))
+        .await
+        .unwrap();
+    assert_eq!(kept, 0, "the key itself is nowhere");
+
+    let (_, again, said) = keys(&shop, &["add", "shop", "--scope", "read"]).await;
+    assert_eq!(
+        (again.as_str(), said.as_str()),
+        ("", "api: there is a key named shop already; `api keys revoke shop` ends it")
+    );
+    eventually("its use is listed", async || keys(&shop, &["list"]).await.1.contains("  used 20")).await;
+    let listed = keys(&shop, &["list"]).await.1;
+    assert!(listed.starts_with("shop ") && listed.contains("read, write") && listed.contains("expires 20"), "{listed}");
+
+    let (good, said, _) = keys(&shop, &["revoke", "shop"]).await;
+    assert!(good && said == "shop is revoked; every api refuses it within 5 s", "{said}");
+    for api in &apis {
+        within(REVOKED_WITHIN, "the key is refused", async || status(api, &shown).await == 401).await;
+        assert_eq!(status(api, "key").await, 200, "that of API_KEY is not");
+    }
+    assert_eq!(keys(&shop, &["revoke", "shop"]).await.2, "api: there is no key named shop (any more)");
+    assert!(keys(&shop, &["list"]).await.1.contains("REVOKED"));
+    for (arguments, complaint) in [
+        (vec!["add", "x", "--scope", "admin"], "there are read, write and operator"),
+        (vec!["add", "a b", "--scope", "read"], "a name is 1 to 64 letters"),
+        (vec!["add", "x"], "--scope"),
+        (vec!["add", "x", "--scope", "read", "--expires", "2020-01-01"], "api: --expires is not in the future"),
+        (
+            vec!["add", "x", "--scope", "read", "--expires", "soon"],
+            "it takes a duration such as 90d, a date or an instant",
+        ),
+    ] {
+        let (good, _, said) = keys(&shop, &arguments).await;
+        assert!(!good && said.contains(complaint), "{arguments:?}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn postgres_holds_what_a_key_is() {
+    let app = Setup::default().without_worker().start().await;
+    for (name, hash, scopes) in [
+        ("a b", vec![0; 32], vec!["read"]),
+        ("short", vec![0; 31], vec!["read"]),
+        ("none", vec![0; 32], vec![]),
+        ("unknown", vec![0; 32], vec!["admin"]),
+    ] {
+        let insert = "insert into api_keys (id, name, key_hash, scopes, created_at) values (gen_random_uuid(), $1, $2, $3, now())";
+        let refused = sqlx::query(insert).bind(name).bind(hash).bind(scopes).execute(&app.pool).await;
+        assert!(refused.is_err(), "{name}");
+    }
+    assert_eq!(app.get("/api/carts").await.data(200)["carts"], json!([]));
+}

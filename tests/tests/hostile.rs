@@ -1,0 +1,374 @@
+//! Whoever means harm, against the real api: everything is answered or let go of,
+//! in bounded time and memory, while others are served.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use tests::{eventually, processes::Process, within};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+    time::{sleep, timeout},
+};
+
+use crate::processes::Shop;
+
+/// A new connection has 15 s for its first request, a body 30 s; the machine may be busy.
+const FIRST_HEAD: Duration = Duration::from_secs(15 + 10);
+const BODY: Duration = Duration::from_secs(30 + 10);
+/// What needs no waiting at all.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
+/// An api without a rate limit, in a process of its own.
+async fn an_api() -> (Shop, Process) {
+    let shop = Shop::open().await;
+    let mut variables = shop.api_variables();
+    variables.push(("RATE_LIMIT_PER_MINUTE", "0".to_owned()));
+    let mut api = Process::start("api", variables).await;
+    api.says("api is listening").await;
+    (shop, api)
+}
+
+/// Sends what it can, and reads until the api ends the connection or `bound` has passed.
+async fn exchange(address: SocketAddr, sent: &[u8], bound: Duration) -> String {
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    let (mut reader, mut writer) = connection.split();
+    let mut answer = Vec::new();
+    let both = async {
+        let write = async {
+            let _ = writer.write_all(sent).await; // it may have heard enough
+        };
+        let read = async {
+            let _ = reader.read_to_end(&mut answer).await; // nor may it have read everything
+        };
+        tokio::join!(write, read);
+    };
+    assert!(timeout(bound, both).await.is_ok(), "it was not let go of, but told {}", String::from_utf8_lossy(&answer));
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Sends `head`, then a byte of `rest` now and then, for as long as the api listens. How long that was, and its answer.
+async fn trickle(address: SocketAddr, head: &str, rest: &str, bound: Duration) -> (Duration, String) {
+    let begun = Instant::now();
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let (mut reader, mut writer) = connection.split();
+    let mut answer = Vec::new();
+    let listened = timeout(bound, async {
+        let drops = async {
+            for byte in rest.bytes().cycle() {
+                sleep(Duration::from_millis(500)).await;
+                if writer.write_all(&[byte]).await.is_err() {
+                    break; // it does not listen any more
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            _ = reader.read_to_end(&mut answer) => {}
+            () = drops => {}
+        }
+    });
+    assert!(listened.await.is_ok(), "{head:?} was not let go of within {bound:?}");
+    (begun.elapsed(), String::from_utf8_lossy(&answer).into_owned())
+}
+
+fn post(path: &str, headers: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nhost: x\r\nx-api-key: key\r\n{headers}\r\n")
+}
+
+#[tokio::test]
+async fn whoever_sends_too_slowly_is_let_go() {
+    let (shop, _api) = an_api().await;
+    let at = shop.address();
+    let silent = async |what: &str, head: &str, rest: &str| {
+        let (took, _) = trickle(at, head, rest, FIRST_HEAD).await;
+        assert!(took >= Duration::from_secs(14), "{what}: {took:?}");
+    };
+    let silent = futures_util::future::join_all([
+        silent("nothing at all", "", ""),
+        silent("a head that never ends", "GET /healthz HTTP/1.1\r\nhost: x\r\n", "x-a: b\r\n"),
+        silent("half of what HTTP/2 begins with", "PRI * HTTP", ""),
+        silent("HTTP/2 without a request", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", ""),
+    ]);
+    let json = "content-type: application/json\r\ncontent-length: 500\r\n";
+    let slow_body = async |path: &str, headers: &str, rest: &str| {
+        let (took, answer) = trickle(at, &post(path, headers), rest, BODY).await;
+        assert!(took >= Duration::from_secs(29), "{path}: {took:?} {answer}");
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{path}: {answer}");
+        answer
+    };
+    let others = async {
+        // Meanwhile everybody else is served at once.
+        let mut slowest = Duration::ZERO;
+        for _ in 0..30 {
+            let asked = Instant::now();
+            assert_eq!(shop.http.get(shop.url("/healthz")).send().await.unwrap().status(), 200);
+            slowest = slowest.max(asked.elapsed());
+            sleep(Duration::from_millis(500)).await;
+        }
+        assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    };
+    let form = "content-type: application/x-www-form-urlencoded\r\ncontent-length: 500\r\n";
+    let chunked = "content-type: application/json\r\ntransfer-encoding: chunked\r\n";
+    let (cart, event, chunks, sign_in, _, ()) = tokio::join!(
+        slow_body("/api/carts", json, " "),
+        slow_body("/api/webhooks/stripe", json, " "),
+        slow_body("/api/carts", chunked, "1\r\n \r\n"),
+        slow_body("/sign-in", form, "x"),
+        silent,
+        others,
+    );
+    for answer in [cart, event, chunks] {
+        assert!(answer.contains("\"code\":\"REQUEST_TIMEOUT\""), "{answer}");
+    }
+    assert!(sign_in.contains("<!DOCTYPE html>"), "{sign_in}");
+}
+
+#[tokio::test]
+async fn heads_that_are_too_large_are_refused() {
+    let (shop, _api) = an_api().await;
+    let head = |line: &str, headers: &str| {
+        format!("{line} HTTP/1.1\r\nhost: x\r\nx-api-key: key\r\nconnection: close\r\n{headers}\r\n")
+    };
+    let headers: String = (0..200).map(|n| format!("x-{n}: y\r\n")).collect();
+    let many = format!("GET /api/carts?{}", "a=1&".repeat(1_000_000));
+    for (what, head, allowed) in [
+        ("many headers", head("GET /healthz", &headers), vec!["431"]),
+        ("a long header", head("GET /healthz", &format!("x-a: {}\r\n", "y".repeat(100_000))), vec!["431"]),
+        ("megabytes of headers", head("GET /healthz", &"x-a: y\r\n".repeat(1_000_000)), vec!["431", ""]),
+        ("a long address", head(&format!("GET /{}", "a".repeat(65_535)), ""), vec!["414", "431"]),
+        ("a million parameters", head(&many, ""), vec!["414", "431", ""]),
+        // As many as there is room for are read.
+        ("fifteen thousand parameters", head(&format!("GET /api/carts?{}", "a=1&".repeat(15_000)), ""), vec!["200"]),
+        ("one parameter, often", head(&format!("GET /api/carts?{}", "page=x&".repeat(9_000)), ""), vec!["400"]),
+    ] {
+        let begun = Instant::now();
+        let answer = exchange(shop.address(), head.as_bytes(), AT_ONCE).await;
+        let status = answer.split(' ').nth(1).unwrap_or_default();
+        // A connection closed on what was not read may lose the answer.
+        assert!(allowed.contains(&status), "{what}: {answer:.300}");
+        assert!(begun.elapsed() < AT_ONCE, "{what}");
+    }
+    assert_eq!(shop.http.get(shop.url("/healthz")).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn bodies_that_are_too_large_deep_or_packed_are_refused() {
+    let (shop, api) = an_api().await;
+    let before = resident_mebibytes(api.id());
+    let json = "content-type: application/json\r\nconnection: close\r\n";
+    let endless = format!("{json}transfer-encoding: chunked\r\n");
+    let chunks = format!("10000\r\n{}\r\n", " ".repeat(0x10000)).repeat(40);
+    let bomb = format!("{json}content-encoding: gzip\r\ncontent-length: 4\r\n");
+    let lines =
+        "content-type: application/x-ndjson\r\ncontent-encoding: br\r\nconnection: close\r\ncontent-length: 4\r\n";
+    let sized = |body: &str| format!("{json}content-length: {}\r\n", body.len());
+    let deep = format!("{{\"items\":{}1{}}}", "[".repeat(400_000), "]".repeat(400_000));
+    let wide = format!("{{{}\"x\":1}}", "\"a\":1,".repeat(150_000));
+    let price = |price: &str| {
+        format!(
+            r#"{{"customerEmail":"a@example.com","customerName":"A","items":[{{"name":"T","quantity":1,"price":{price}}}]}}"#
+        )
+    };
+    let (long, huge, tiny) = (price(&"9".repeat(900_000)), price("1e999999999"), price("1e-999999999"));
+    for (what, path, headers, body, status, code) in [
+        ("a cart without end", "/api/carts", endless.clone(), chunks.as_str(), "413", "PAYLOAD_TOO_LARGE"),
+        ("an event without end", "/api/webhooks/stripe", endless, chunks.as_str(), "413", "PAYLOAD_TOO_LARGE"),
+        ("a large cart", "/api/carts", format!("{json}content-length: 9999999\r\n"), "", "413", "PAYLOAD_TOO_LARGE"),
+        (
+            "a large event",
+            "/api/webhooks/stripe",
+            format!("{json}content-length: 9999999\r\n"),
+            "",
+            "413",
+            "PAYLOAD_TOO_LARGE",
+        ),
+        ("a packed cart", "/api/carts", bomb.clone(), "\x1f\0\0\0", "415", "UNSUPPORTED_MEDIA_TYPE"),
+        ("a packed event", "/api/webhooks/stripe", bomb, "\x1f\0\0\0", "415", "UNSUPPORTED_MEDIA_TYPE"),
+        ("a packed import", "/api/carts/import", lines.to_owned(), "\x1f\0\0\0", "415", "UNSUPPORTED_MEDIA_TYPE"),
+        ("a deep cart", "/api/carts", sized(&deep), &deep, "400", "BAD_REQUEST"),
+        ("a deep event", "/api/webhooks/stripe", sized(&deep), &deep, "400", "BAD_REQUEST"),
+        ("a cart of many fields", "/api/carts", sized(&wide), &wide, "422", "VALIDATION_ERROR"),
+        ("a price of many digits", "/api/carts", sized(&long), &long, "422", "VALIDATION_ERROR"),
+        ("a price of many zeros", "/api/carts", sized(&huge), &huge, "422", "VALIDATION_ERROR"),
+        ("a price of nearly nothing", "/api/carts", sized(&tiny), &tiny, "422", "VALIDATION_ERROR"),
+    ] {
+        let begun = Instant::now();
+        let answer = exchange(shop.address(), format!("{}{body}", post(path, &headers)).as_bytes(), AT_ONCE).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(code), "{what}: {answer:.300}");
+        assert!(begun.elapsed() < AT_ONCE, "{what}");
+    }
+    let more = resident_mebibytes(api.id()).saturating_sub(before);
+    assert!(more < 100, "{more} MiB more than before");
+}
+
+#[tokio::test]
+async fn requests_that_can_be_read_in_two_ways_are_not() {
+    let (shop, _api) = an_api().await;
+    let second = "GET /api/jobs HTTP/1.1\r\nhost: x\r\nx-api-key: key\r\nconnection: close\r\n\r\n";
+    let with = |headers: &str, body: &str| {
+        format!("{}{body}", post("/api/carts", &format!("content-type: application/json\r\n{headers}")))
+    };
+    let both = format!("content-length: {}\r\ntransfer-encoding: chunked\r\n", 5 + second.len());
+    let turned = format!("transfer-encoding: chunked\r\ncontent-length: {}\r\n", 5 + second.len());
+    let smuggled = format!("0\r\n\r\n{second}");
+    for (what, request, status) in [
+        // Read as the standard says (RFC 9112, 6.3), and nothing else is read from that connection.
+        ("a length and chunks", with(&both, &smuggled), "400"),
+        ("chunks and a length", with(&turned, &smuggled), "400"),
+        ("two lengths", with("content-length: 2\r\ncontent-length: 3\r\n", "{}x"), "400"),
+        ("a list of lengths", with("content-length: 2, 3\r\n", "{}x"), "400"),
+        ("a length with a sign", with("content-length: +2\r\n", "{}"), "400"),
+        ("a coding that is none", with("transfer-encoding: chunked, identity\r\n", "0\r\n\r\n"), "400"),
+        ("a hidden coding", with("transfer-encoding : chunked\r\n", "0\r\n\r\n"), "400"),
+        ("a folded header", with("x-a: b\r\n content-length: 2\r\n", "{}"), "400"),
+        (
+            "a chunk of more than there are numbers for",
+            with("transfer-encoding: chunked\r\n", "fffffffffffffffff\r\n{}"),
+            "400",
+        ),
+        (
+            "an old version with chunks",
+            with("transfer-encoding: chunked\r\n", "0\r\n\r\n").replace("HTTP/1.1", "HTTP/1.0"),
+            "400",
+        ),
+    ] {
+        let answer = exchange(shop.address(), request.as_bytes(), AT_ONCE).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")) || answer.starts_with(&format!("HTTP/1.0 {status} ")),
+            "{what}: {answer}"
+        );
+        assert!(!answer.contains("\"jobs\""), "{what}: the second request was read: {answer}");
+        assert_eq!(answer.matches("HTTP/1.").count(), 1, "{what}: {answer}");
+    }
+    // Honest ones may be sent without waiting.
+    let one = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    let answer = exchange(shop.address(), format!("{}{second}", one.repeat(50)).as_bytes(), AT_ONCE).await;
+    assert_eq!((answer.matches("alive").count(), answer.matches("\"jobs\"").count()), (50, 1));
+    assert!(answer.rfind("alive") < answer.find("\"jobs\""), "in their order");
+}
+
+/// What Linux says of a process, in MiB.
+fn resident_mebibytes(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
+/// How many connections from others to `address` the kernel holds in state "established".
+fn established(address: SocketAddr) -> usize {
+    let local = format!(" 0100007F:{:04X} ", address.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    table
+        .lines()
+        .filter(|line| {
+            line.split_once(": ")
+                .is_some_and(|(_, rest)| format!(" {rest}").starts_with(&local) && rest.split(' ').nth(2) == Some("01"))
+        })
+        .count()
+}
+
+#[tokio::test]
+async fn a_thousand_connections_cost_little_and_are_let_go() {
+    api::raise_file_limit();
+    let (shop, api) = an_api().await;
+    let before = resident_mebibytes(api.id());
+    let mut connections = Vec::new();
+    for n in 0..1_000 {
+        let mut connection = TcpStream::connect(shop.address()).await.unwrap();
+        // Of three one is silent, one begins a head, one begins an event.
+        match n % 3 {
+            1 => {
+                connection.write_all(format!("GET / HTTP/1.1\r\nx-a: {}", "y".repeat(30_000)).as_bytes()).await.unwrap()
+            }
+            2 => {
+                let head = post("/api/webhooks/stripe", "content-length: 1000000\r\n");
+                connection.write_all(format!("{head}{}", " ".repeat(12_000)).as_bytes()).await.unwrap();
+            }
+            _ => {}
+        }
+        connections.push(connection);
+    }
+    eventually("all are there", async || established(shop.address()) >= 1_000).await;
+    let asked = Instant::now();
+    assert_eq!(shop.call(shop.http.get(shop.url("/api/carts"))).await.0, 200);
+    assert!(asked.elapsed() < AT_ONCE);
+    let more = resident_mebibytes(api.id()).saturating_sub(before);
+    assert!(more < 150, "{more} MiB more than before");
+    within(BODY + FIRST_HEAD, "they are let go", async || established(shop.address()) < 10).await;
+}
+
+/// Their signature can't be looked at before they are there, so anybody can begin one.
+#[tokio::test]
+async fn events_that_are_large_and_slow_leave_room_for_others() {
+    let (shop, _api) = an_api().await;
+    let head = post("/api/webhooks/stripe", "content-length: 1000000\r\n");
+    let begun = format!("{head}{}", " ".repeat(20_000));
+    let mut connections = Vec::new();
+    for _ in 0..80 {
+        let mut connection = TcpStream::connect(shop.address()).await.unwrap();
+        connection.write_all(begun.as_bytes()).await.unwrap();
+        connections.push(connection);
+    }
+    let mut turned_away = 0;
+    for connection in &mut connections {
+        let mut answer = [0; 12];
+        // Those that have a place are waited for; nobody answers them yet.
+        let answered = timeout(Duration::from_millis(200), connection.read_exact(&mut answer)).await;
+        if answered.is_ok() {
+            assert_eq!(&answer, b"HTTP/1.1 503", "{}", String::from_utf8_lossy(&answer));
+            turned_away += 1;
+        }
+    }
+    assert_eq!(turned_away, 80 - 64);
+    let small = shop.http.post(shop.url("/api/webhooks/stripe")).header("stripe-signature", "t=1,v1=00").body("{}");
+    assert_eq!(small.send().await.unwrap().status(), 400, "it was read, and found to be forged");
+    drop(connections);
+    eventually("there is room again", async || {
+        let large = shop.http.post(shop.url("/api/webhooks/stripe")).body(" ".repeat(20_000));
+        large.send().await.unwrap().status() == 400
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_of_its_export_is_let_go() {
+    let (shop, _api) = an_api().await;
+    let pool = shop.database.pool(2);
+    let store = "insert into carts (id, customer_email, customer_name, items, total_minor, currency, status, abandoned_at, created_at, updated_at)
+        select 'cart_' || i, 'a@example.com', 'A', jsonb_build_array(jsonb_build_object('name', repeat('x', 5000), 'quantity', 1, 'price', 1)),
+            100, 'usd', 'abandoned', now(), now(), now() from generate_series(1, 6000) i";
+    sqlx::query(store).execute(&pool).await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut connection = socket.connect(shop.address()).await.unwrap();
+    let request = "GET /api/carts/export HTTP/1.1\r\nhost: x\r\nx-api-key: key\r\n\r\n";
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut beginning = [0; 15];
+    connection.read_exact(&mut beginning).await.unwrap();
+    assert_eq!(&beginning, b"HTTP/1.1 200 OK");
+    let port = connection.local_addr().unwrap().port();
+    let held = || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let pair = format!(" 0100007F:{:04X} 0100007F:{port:04X} 01 ", shop.address().port());
+        table.contains(&pair)
+    };
+    assert!(held());
+    // It holds no connection to Postgres while it waits for its client.
+    let busy = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and state <> 'idle'";
+    eventually("Postgres has nothing to do", async || {
+        sqlx::query_scalar::<_, i64>(busy).fetch_one(&pool).await.unwrap() == 0
+    })
+    .await;
+    within(BODY, "it is let go", async || !held()).await;
+    let mut rest = Vec::new();
+    let _ = connection.read_to_end(&mut rest).await;
+    assert!(
+        rest.len() < 25_000_000 && !rest.ends_with(b"0\r\n\r\n"),
+        "{} bytes: half a file does not look whole",
+        rest.len()
+    );
+}
