@@ -1,7 +1,7 @@
 //! The real binaries, as processes.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
 };
@@ -76,6 +76,14 @@ impl Process {
     pub async fn start<'a>(name: &str, variables: impl IntoIterator<Item = (&'a str, String)>) -> Self {
         let name = name.to_owned();
         let path = tokio::task::spawn_blocking(move || binary(&name)).await.expect("it builds");
+        Self::start_program(&path, variables)
+    }
+
+    /// Starts a program with exactly these variables.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start_program<'a>(path: &Path, variables: impl IntoIterator<Item = (&'a str, String)>) -> Self {
         let mut child = tokio::process::Command::new(path)
             .env_clear()
             .env("PATH", std::env::var("PATH").unwrap_or_default())
