@@ -133,8 +133,7 @@ impl From<sqlx::Error> for Failure {
 impl Failure {
     fn of(error: MigrateError, version: i64) -> Self {
         match error {
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) if is_locked(&error) => {
-                drop(error);
+            MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) if is_locked(&cause) => {
                 Self::Locked(version)
             }
             MigrateError::ExecuteMigration(error, _) if is_unavailable(&error) => error.into(),
