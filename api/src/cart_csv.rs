@@ -290,6 +290,9 @@ fn push_quoted(out: &mut Vec<u8>, cell: &str) {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

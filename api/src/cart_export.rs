@@ -94,7 +94,7 @@ fn accepted(headers: &HeaderMap) -> Format {
 }
 
 /// An instant, or the beginning of a day in UTC. A `+` that a client forgot to escape reads as a space.
-fn parse_instant(text: &str) -> Option<DateTime<Utc>> {
+pub(crate) fn parse_instant(text: &str) -> Option<DateTime<Utc>> {
     let day = text.parse::<NaiveDate>().ok().map(|day| day.and_time(NaiveTime::MIN).and_utc());
     let instant = || DateTime::parse_from_rfc3339(&text.replace(' ', "+")).ok().map(|at| at.with_timezone(&Utc));
     let instant = day.or_else(instant)?;
@@ -144,3 +144,6 @@ fn write_json(out: &mut Vec<u8>, cart: &ExportedCart) {
     }
     out.push(b'\n');
 }
+
+#[cfg(test)]
+mod properties;

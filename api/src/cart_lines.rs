@@ -132,6 +132,9 @@ fn next_json(codec: &mut AnyDelimiterCodec, number: &mut u64, buffer: &mut Bytes
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

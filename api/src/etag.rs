@@ -156,6 +156,9 @@ pub(crate) fn name_encoding(headers: &mut HeaderMap) {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -54,3 +54,6 @@ impl Parameters {
         Ok(limit.unwrap_or(default))
     }
 }
+
+#[cfg(test)]
+mod properties;

@@ -142,3 +142,6 @@ fn read_event(payload: &str, now: DateTime<Utc>) -> Result<StripeEvent, ApiError
 fn cart_id(value: &Value) -> Option<CartId> {
     value.as_str()?.parse().ok()
 }
+
+#[cfg(test)]
+mod properties;

@@ -231,6 +231,9 @@ async fn owners(conn: &mut Connection, rows: &[Row<'_>]) -> sqlx::Result<HashMap
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;

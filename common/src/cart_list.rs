@@ -234,3 +234,6 @@ pub async fn totals(conn: &mut Connection) -> sqlx::Result<Totals> {
     .fetch_one(conn)
     .await
 }
+
+#[cfg(test)]
+mod properties;

@@ -223,6 +223,9 @@ fn malformed(name: &'static str, value: &str, takes: &'static str) -> ConfigErro
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

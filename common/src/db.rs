@@ -1,14 +1,15 @@
 //! Reaching Postgres.
 
-use std::{collections::HashMap, str::FromStr, time::Duration};
+use std::{str::FromStr, time::Duration};
 
-use sqlx::{
-    migrate::{MigrateError, Migration, Migrator},
-    postgres::PgConnectOptions,
+use sqlx::{migrate::MigrateError, postgres::PgConnectOptions};
+
+use crate::{
+    config::{ConfigError, Env},
+    migrations::{self, Patience},
 };
 
-use crate::config::{ConfigError, Env};
-
+pub use crate::migrations::pending as pending_migrations;
 pub use queue::{Connection, Database, Listen};
 
 /// Why a process can't use its database at all.
@@ -20,6 +21,16 @@ pub enum DatabaseError {
     /// The schema can't be brought up to date.
     #[error("the database can't be migrated: {0}")]
     Migration(#[from] MigrateError),
+    /// Somebody keeps a table locked.
+    #[error("the database can't be migrated: migration {version} did not get its lock in {tries} tries; {holder}")]
+    Locked {
+        /// Which migration.
+        version: i64,
+        /// How often it tried.
+        tries: u32,
+        /// Who may hold the lock.
+        holder: String,
+    },
 }
 
 /// `DATABASE_URL`
@@ -95,7 +106,7 @@ pub async fn answers(database: &Database) -> Result<(), String> {
 pub async fn prepare(database: &Database) -> Result<(), DatabaseError> {
     let mut said = false;
     loop {
-        match try_prepare(database).await {
+        match migrations::migrate(database, migrations::all(), Patience::default()).await {
             Ok(()) => {
                 if said {
                     tracing::info!("Postgres is there, going on");
@@ -112,61 +123,6 @@ pub async fn prepare(database: &Database) -> Result<(), DatabaseError> {
             Err(error) => return Err(error),
         }
     }
-}
-
-/// Two processes must not migrate at once; the number is this product's own.
-const MIGRATION_LOCK: i64 = 0x51_43_54_01;
-
-async fn try_prepare(database: &Database) -> Result<(), DatabaseError> {
-    // One transaction for all of it: behind a pooler a session, and a lock that
-    // belongs to one, is ours for no longer than that.
-    let mut tx = database.begin().await.map_err(DatabaseError::Refused)?;
-    let lock = sqlx::query!("select pg_advisory_xact_lock($1)", MIGRATION_LOCK);
-    lock.execute(&mut tx).await.map_err(DatabaseError::Refused)?;
-    if pending_migrations(&mut tx).await.map_err(DatabaseError::Refused)?.is_empty() {
-        return Ok(());
-    }
-    // The migrator names its statements, as nothing else does behind a pooler:
-    // the names go before the session serves somebody else.
-    let forget = async |tx: &mut Connection| sqlx::raw_sql("deallocate all").execute(tx).await;
-    if database.is_pooled() {
-        forget(&mut tx).await.map_err(DatabaseError::Refused)?;
-    }
-    match migrator().run_direct(None, tx.inner(), false).await {
-        Err(MigrateError::Execute(error)) => return Err(DatabaseError::Refused(error)),
-        other => other?,
-    }
-    if database.is_pooled() {
-        forget(&mut tx).await.map_err(DatabaseError::Refused)?;
-    }
-    tx.commit().await.map_err(DatabaseError::Refused)
-}
-
-/// Migrations of this binary that the database does not have, or has in another form.
-pub async fn pending_migrations(conn: &mut Connection) -> sqlx::Result<Vec<String>> {
-    let there: bool =
-        sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null").fetch_one(&mut *conn).await?;
-    let applied: HashMap<i64, Vec<u8>> = if there {
-        let rows: Vec<(i64, Vec<u8>)> =
-            sqlx::query_as("select version, checksum from _sqlx_migrations where success").fetch_all(conn).await?;
-        rows.into_iter().collect()
-    } else {
-        HashMap::new()
-    };
-    let pending =
-        |migration: &&Migration| applied.get(&migration.version).map(Vec::as_slice) != Some(&*migration.checksum);
-    Ok(migrator()
-        .iter()
-        .filter(pending)
-        .map(|migration| format!("{} {}", migration.version, migration.description))
-        .collect())
-}
-
-fn migrator() -> Migrator {
-    let mut migrator = sqlx::migrate!("../migrations");
-    // An older binary may start while a newer one has migrated already.
-    migrator.set_ignore_missing(true).set_locking(false);
-    migrator
 }
 
 /// Whether Postgres is away, starting, stopping or full: worth trying again.

@@ -21,6 +21,7 @@ pub mod idempotency;
 pub mod jobs;
 pub mod maintenance;
 pub mod metrics;
+pub mod migrations;
 pub mod money;
 pub mod new_cart;
 pub mod operations;

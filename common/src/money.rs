@@ -205,8 +205,21 @@ impl PartialSchema for Amount {
 /// Reads a JSON number exactly; `None` if it is beyond what money needs.
 pub fn decimal(number: &serde_json::Number) -> Option<Decimal> {
     let text = number.as_str();
-    Decimal::from_str_exact(text).or_else(|_| Decimal::from_scientific(text)).ok()
+    let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    // (The library reads exponents, too, but rounds the digits before them.)
+    let value = Decimal::from_str_exact(digits).ok()?;
+    let scale = i64::from(value.scale()) - i64::from(exponent.parse::<i32>().ok()?);
+    match u32::try_from(scale) {
+        Ok(scale) => Decimal::try_from_i128_with_scale(value.mantissa(), scale).ok(),
+        Err(_) => {
+            let zeros = 10_i128.checked_pow(u32::try_from(-scale).ok()?)?;
+            Decimal::try_from_i128_with_scale(value.mantissa().checked_mul(zeros)?, 0).ok()
+        }
+    }
 }
+
+#[cfg(test)]
+mod properties;
 
 #[cfg(test)]
 mod tests {
@@ -230,6 +243,12 @@ mod tests {
         assert_eq!(minor("jpy", "500.5"), None);
         assert_eq!(minor("kwd", "1.234"), Some(1_234));
         assert_eq!(minor("usd", "1e400"), None);
+        // Nor are digits lost before an exponent.
+        assert_eq!(minor("usd", "1.00000000000000000000000000000000000001e0"), None);
+        assert_eq!(
+            (minor("usd", "5E-2"), minor("usd", "1.25e+1"), minor("usd", "-1e-2")),
+            (Some(5), Some(1_250), Some(-1))
+        );
     }
 
     #[test]

@@ -216,6 +216,9 @@ fn number(value: Option<&Value>) -> Option<Decimal> {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;

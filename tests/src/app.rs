@@ -264,6 +264,14 @@ impl App {
         self.http.request(method, self.url(path))
     }
 
+    /// Sends a request as it is, and answers what came of it.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn execute(&self, request: reqwest::Request) -> reqwest::Result<reqwest::Response> {
+        self.http.execute(request).await
+    }
+
     /// Sends a request.
     ///
     /// # Panics

@@ -5,6 +5,8 @@ mod app;
 mod contract;
 mod database;
 mod door;
+mod last_release;
+pub mod migration_harm;
 pub mod pooler;
 pub mod processes;
 
@@ -14,6 +16,7 @@ pub use app::{Answer, App, RunningWorker, Setup, a_cart};
 pub use contract::{Contract, is_of_the_dashboard};
 pub use database::{TestDatabase, connection, transaction};
 pub use door::Door;
+pub use last_release::{Binaries, LastRelease};
 
 /// Waits until `condition` holds.
 ///

@@ -1,7 +1,7 @@
 //! The real binaries, as processes.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
 };
@@ -37,6 +37,15 @@ fn binary(name: &str) -> PathBuf {
     binaries().join(name)
 }
 
+/// Where a binary of this workspace is; it is built first.
+///
+/// # Panics
+/// If it does not build.
+pub async fn program(name: &str) -> PathBuf {
+    let name = name.to_owned();
+    tokio::task::spawn_blocking(move || binary(&name)).await.expect("it builds")
+}
+
 /// Runs a binary with these arguments and exactly these variables to its end.
 ///
 /// # Panics
@@ -46,9 +55,7 @@ pub async fn run<'a>(
     arguments: &[&str],
     variables: impl IntoIterator<Item = (&'a str, String)>,
 ) -> std::process::Output {
-    let name = name.to_owned();
-    let path = tokio::task::spawn_blocking(move || binary(&name)).await.expect("it builds");
-    let output = tokio::process::Command::new(path)
+    let output = tokio::process::Command::new(program(name).await)
         .args(arguments)
         .env_clear()
         .envs(variables)
@@ -74,8 +81,14 @@ impl Process {
     /// # Panics
     /// If it does not start.
     pub async fn start<'a>(name: &str, variables: impl IntoIterator<Item = (&'a str, String)>) -> Self {
-        let name = name.to_owned();
-        let path = tokio::task::spawn_blocking(move || binary(&name)).await.expect("it builds");
+        Self::start_program(&program(name).await, variables)
+    }
+
+    /// Starts a program with exactly these variables.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start_program<'a>(path: &Path, variables: impl IntoIterator<Item = (&'a str, String)>) -> Self {
         let mut child = tokio::process::Command::new(path)
             .env_clear()
             .env("PATH", std::env::var("PATH").unwrap_or_default())

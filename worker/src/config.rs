@@ -127,3 +127,6 @@ fn schedule(env: &Env, name: &'static str, default: &str) -> Result<Cron, Config
 fn error_line(error: &impl ToString) -> String {
     error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
+
+#[cfg(test)]
+mod properties;

@@ -1,0 +1,40 @@
+//! `Accept` says which form, or nothing that matters.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn hold(accept: &str) -> Result<(), TestCaseError> {
+    let mut headers = HeaderMap::new();
+    let Ok(value) = axum::http::HeaderValue::from_str(accept) else { return Ok(()) };
+    headers.insert(header::ACCEPT, value);
+    if accepted(&headers) == Format::Csv {
+        prop_assert!(accept.to_ascii_lowercase().replace('-', "").contains("csv"), "{accept:?}");
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn csv_is_for_who_asks_for_it(accept in fuzz::corpus!("media_types").near()) {
+        hold(&accept)?;
+    }
+
+    #[test]
+    fn the_first_that_there_is(
+        unknown in "([a-z]{1,8}/[a-z]{1,2}, ?){0,4}", csv_first: bool, parameters in "(;q=0\\.[1-9])?", rest in "(, ?[a-z]{1,5}/[a-z]{1,2}){0,3}",
+    ) {
+        let both = if csv_first { ["text/csv", "application/x-ndjson"] } else { ["application/jsonl", "text/csv"] };
+        let accept = format!("{unknown}{}{parameters}, {}{rest}", both[0], both[1]);
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, accept.parse().expect("a good header"));
+        prop_assert_eq!(accepted(&headers) == Format::Csv, csv_first, "{}", accept);
+    }
+}
+
+#[test]
+fn the_corpus_holds() {
+    fuzz::corpus!("media_types").replay(hold);
+    hold(&"text/csv,".repeat(6_000)).unwrap();
+    hold(&"a/b;c,".repeat(6_000)).unwrap();
+}

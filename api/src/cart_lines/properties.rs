@@ -1,0 +1,96 @@
+//! What an import is taken for does not depend on how the network cut it.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+/// The number of each line, how long it was, and what it says or why it can't be read.
+type Read = Vec<(u64, usize, Result<Value, String>)>;
+
+fn read(format: Format, pieces: &[&[u8]]) -> Result<Read, String> {
+    let told = |error: ApiError| serde_json::to_string(&error.body()).expect("an error can be written");
+    let mut lines = Lines::new(format);
+    let mut read = Vec::new();
+    let mut drain = |lines: &mut Lines, at_end| loop {
+        match lines.next(at_end) {
+            Ok(Some(line)) => read.push((line.number, line.bytes, line.content.map_err(told))),
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(told(error)),
+        }
+    };
+    for piece in pieces {
+        lines.feed(piece);
+        drain(&mut lines, false)?;
+    }
+    drain(&mut lines, true)?;
+    Ok(read)
+}
+
+fn hold(format: Format, body: &[u8], cuts: &[prop::sample::Index]) -> Result<(), TestCaseError> {
+    let whole = read(format, &[body]);
+    prop_assert_eq!(&read(format, &fuzz::pieces(body, cuts)), &whole);
+    let bytes: Vec<&[u8]> = body.chunks(1).collect();
+    prop_assert_eq!(&read(format, &bytes), &whole);
+    if let Ok(lines) = &whole {
+        prop_assert!(lines.is_sorted_by(|one, next| one.0 < next.0), "{lines:?}");
+        prop_assert!(lines.iter().map(|line| line.1).sum::<usize>() <= body.len());
+    }
+    Ok(())
+}
+
+/// Lines as anybody would split them.
+fn by_hand(body: &[u8]) -> Vec<(u64, Option<Value>)> {
+    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+    let lines = (1..).zip(body.split(|byte| *byte == b'\n'));
+    let filled = lines.filter(|(_, line)| !line.trim_ascii().is_empty());
+    filled.map(|(number, line)| (number, serde_json::from_slice(line).ok())).collect()
+}
+
+proptest! {
+    #[test]
+    fn lines_of_json_are_the_same_however_they_are_cut(body in fuzz::corpus!("ndjson").near_bytes(), cuts in fuzz::cuts()) {
+        hold(Format::Ndjson, &body, &cuts)?;
+        let read = read(Format::Ndjson, &[&body]).expect("nothing is refused as a whole");
+        let read: Vec<(u64, Option<Value>)> = read.into_iter().map(|(number, _, value)| (number, value.ok())).collect();
+        prop_assert_eq!(read, by_hand(&body));
+    }
+
+    #[test]
+    fn records_are_the_same_however_they_are_cut(body in fuzz::corpus!("csv").near_bytes(), cuts in fuzz::cuts()) {
+        hold(Format::Csv, &body, &cuts)?;
+    }
+
+    #[test]
+    fn a_media_type_is_one_of_two_or_none(name in fuzz::corpus!("media_types").near()) {
+        let mut headers = HeaderMap::new();
+        let Ok(value) = axum::http::HeaderValue::from_str(&name) else { return Ok(()) };
+        headers.insert(header::CONTENT_TYPE, value);
+        if let Ok(format) = Format::of_body(&headers) {
+            let word = if format == Format::Csv { "csv" } else { "json" };
+            prop_assert!(name.to_ascii_lowercase().replace('-', "").contains(word), "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_corpora_hold() {
+    let everywhere = |format| move |text: &str| hold(format, text.as_bytes(), &[]);
+    fuzz::corpus!("ndjson").replay(everywhere(Format::Ndjson));
+    fuzz::corpus!("csv").replay(everywhere(Format::Csv));
+}
+
+/// A body as large as a line may be, of whatever is worst.
+#[test]
+fn long_lines_take_little_time() {
+    let begun = std::time::Instant::now();
+    let header = "customerEmail,customerName,items\n";
+    for worst in ["[", "\"", "\"\"", ",", "{\"a\":", "\\", "\r", "\n", "\r\n", ",\n", "1,"] {
+        let body = worst.repeat(LINE_BYTES / worst.len());
+        let _ = read(Format::Ndjson, &body.as_bytes().chunks(4096).collect::<Vec<_>>());
+        let body = format!("{header}{body}");
+        let _ = read(Format::Csv, &body.as_bytes().chunks(4096).collect::<Vec<_>>());
+    }
+    assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
+    assert_eq!(read(Format::Ndjson, &[b"1"]), Ok(vec![(1, 1, Ok(json!(1)))]));
+}

@@ -1,0 +1,118 @@
+//! Nothing gets in without a signature over the very bytes, and what gets in is read without harm.
+
+use hmac::{Hmac, KeyInit, Mac};
+use proptest::prelude::*;
+use sha2::Sha256;
+
+use super::*;
+
+const SIGNATURES: fuzz::Corpus = fuzz::corpus!("signatures");
+const EVENTS: fuzz::Corpus = fuzz::corpus!("events");
+const NOW: i64 = 1_764_000_000;
+
+fn secrets() -> Vec<SecretString> {
+    vec![SecretString::from("whsec_old"), SecretString::from("whsec_new")]
+}
+
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp(NOW, 0).expect("an instant")
+}
+
+fn mac(secret: &str, time: &str, body: &[u8]) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("any length is good");
+    mac.update(time.as_bytes());
+    mac.update(b".");
+    mac.update(body);
+    mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn is_taken(body: &[u8], signature: &[u8]) -> bool {
+    let mut headers = HeaderMap::new();
+    let Ok(signature) = axum::http::HeaderValue::from_bytes(signature) else { return false };
+    headers.insert("stripe-signature", signature);
+    verified(&Bytes::copy_from_slice(body), &headers, &secrets(), now()).is_ok()
+}
+
+/// The rule as Stripe's documentation has it, on its own feet: a time that is near, and one of the `v1` is of it and the body.
+fn should_be_taken(body: &str, signature: &str) -> bool {
+    let pairs = || signature.split(',').filter_map(|pair| pair.trim().split_once('='));
+    let times: Vec<i64> = pairs().filter(|(name, _)| *name == "t").filter_map(|(_, time)| time.parse().ok()).collect();
+    times.iter().any(|time| {
+        (time - NOW).abs() <= 300
+            && ["whsec_old", "whsec_new"].iter().any(|secret| {
+                let expected = mac(secret, &time.to_string(), body.as_bytes());
+                pairs().any(|(name, value)| name == "v1" && value.eq_ignore_ascii_case(&expected))
+            })
+    })
+}
+
+fn signature_holds(signature: &str, body: &str) -> Result<(), TestCaseError> {
+    if is_taken(body.as_bytes(), signature.as_bytes()) {
+        prop_assert!(should_be_taken(body, signature), "{signature:?} of {body:?}");
+    }
+    Ok(())
+}
+
+/// Signed, whatever is in it.
+fn event_holds(payload: &str) -> Result<(), TestCaseError> {
+    let header = format!("t={NOW},v1={}", mac("whsec_new", &NOW.to_string(), payload.as_bytes()));
+    prop_assert!(is_taken(payload.as_bytes(), header.as_bytes()), "a good signature of {payload:?}");
+    if let Ok(event) = read_event(payload, now()) {
+        // All of it goes into Postgres.
+        for text in [Some(&event.id), Some(&event.kind), event.object_id.as_ref()].into_iter().flatten() {
+            prop_assert!(text.len() <= 255 && !text.contains('\0'), "{text:?}");
+        }
+        prop_assert!((1..=9999).contains(&event.created_at.year()));
+    }
+    Ok(())
+}
+
+/// Numbers in place of what a signer knows: seeds can be written down, secrets and all.
+fn filled(seed: &str, body: &str) -> String {
+    let of = |secret: &str| mac(secret, &NOW.to_string(), body.as_bytes());
+    seed.replace("NEW", &of("whsec_new")).replace("OLD", &of("whsec_old")).replace("NOW", &NOW.to_string())
+}
+
+proptest! {
+    #[test]
+    fn a_signature_is_taken_only_if_it_is_one(signature in SIGNATURES.near(), body in EVENTS.near()) {
+        signature_holds(&filled(&signature, &body), &body)?;
+    }
+
+    #[test]
+    fn whatever_is_signed_is_read_without_harm(payload in EVENTS.near()) {
+        event_holds(&payload)?;
+    }
+
+    #[test]
+    fn a_byte_more_less_or_other_is_refused(at: prop::sample::Index, byte: u8, change in 0..3) {
+        let body = EVENTS.seeds().remove(0).into_bytes();
+        let header = format!("t={NOW},v1={}", mac("whsec_old", &NOW.to_string(), &body));
+        prop_assert!(is_taken(&body, header.as_bytes()));
+        let mut other = body.clone();
+        let at = at.index(body.len());
+        match change {
+            0 => { other.remove(at); }
+            1 => other.insert(at, byte),
+            _ => other[at] = byte,
+        }
+        prop_assert_eq!(is_taken(&other, header.as_bytes()), other == body);
+    }
+
+    #[test]
+    fn a_signature_is_good_for_five_minutes(age in -1000..1000_i64, secret in "whsec_(old|new|none)") {
+        let time = (NOW - age).to_string();
+        let header = format!("t={time},v1={}", mac(&secret, &time, b"{}"));
+        prop_assert_eq!(is_taken(b"{}", header.as_bytes()), age.abs() <= 300 && secret != "whsec_none");
+    }
+}
+
+#[test]
+fn the_corpora_hold() {
+    EVENTS.replay(event_holds);
+    let body = EVENTS.seeds().remove(0);
+    SIGNATURES.replay(|seed| signature_holds(&filled(seed, &body), &body));
+    for good in ["t=NOW,v1=NEW", "t=NOW,v1=00,v1=OLD", "v1=OLD,t=NOW,v0=abc"] {
+        assert!(is_taken(body.as_bytes(), filled(good, &body).as_bytes()), "{good}");
+    }
+}

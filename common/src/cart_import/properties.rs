@@ -1,0 +1,45 @@
+//! A line of an import is a cart with a history that can have happened, or is refused.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const CORPUS: fuzz::Corpus = fuzz::corpus!("carts");
+
+fn hold(text: &str) -> Result<(), TestCaseError> {
+    let Ok(line) = serde_json::from_str::<Value>(text) else { return Ok(()) };
+    let now: DateTime<Utc> = "2026-03-01T12:00:00Z".parse().expect("an instant");
+    let of_cart = NewCart::parse(&line, Currency::USD, now);
+    match ImportedCart::parse(&line, Currency::USD, now) {
+        Err(errors) => prop_assert!(!errors.is_empty() && errors.iter().all(|error| !error.message.is_empty())),
+        Ok(import) => {
+            let at = |status| (import.status == status).then_some(());
+            prop_assert_eq!(import.recovered_at.map(|_| ()), at(CartStatus::Recovered));
+            prop_assert_eq!(import.expired_at.map(|_| ()), at(CartStatus::Expired));
+            for moment in [import.recovered_at, import.expired_at].into_iter().flatten() {
+                prop_assert!((import.cart.abandoned_at..=now).contains(&moment), "{moment}");
+            }
+            if let Some(id) = import.external_id() {
+                prop_assert!((1..=EXTERNAL_ID_CHARACTERS).contains(&id.chars().count()) && !id.contains('\0'));
+            }
+            // `POST /api/carts` takes it, too, unless it has a currency of its own.
+            if import.cart.currency == Currency::USD {
+                let cart = of_cart.map_err(|errors| TestCaseError::fail(format!("{errors:?}")))?;
+                prop_assert_eq!(cart.items.get(), import.cart.items.get());
+            }
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn a_line_has_a_history_that_can_have_happened(text in CORPUS.near()) {
+        hold(&text)?;
+    }
+}
+
+#[test]
+fn the_corpus_holds() {
+    CORPUS.replay(hold);
+}

@@ -1,0 +1,47 @@
+//! Cursors and ids: what was handed out comes back as it was, and anything else does no harm.
+
+use proptest::prelude::*;
+
+use super::Cursor;
+use crate::{carts::CartId, timeline};
+
+/// What comes in can be anything; what is taken can be handed to Postgres.
+fn hold(text: &str) -> Result<(), TestCaseError> {
+    if let Ok(cursor) = text.parse::<Cursor>() {
+        prop_assert_eq!(cursor.to_string().parse(), Ok(cursor.clone()));
+        let (at, id) = cursor.into_parts();
+        prop_assert!((1..=9999).contains(&chrono::Datelike::year(&at)) && !id.is_empty() && !id.contains('\0'));
+    }
+    if let Ok(cursor) = text.parse::<timeline::Cursor>() {
+        prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
+    }
+    if let Ok(id) = text.parse::<CartId>() {
+        prop_assert_eq!(id.as_str(), text);
+        prop_assert!(text.is_ascii() && text.len() <= 105 && !text.contains(['/', '.', '%', '\0', ' ']));
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn what_is_taken_comes_back(text in fuzz::corpus!("cursors").near()) {
+        hold(&text)?;
+    }
+
+    #[test]
+    fn what_was_handed_out_is_taken(micros in -62_135_596_800_000_000..253_402_300_800_000_000_i64, id in "cart_[a-z0-9_-]{1,100}", place: i64) {
+        let cursor: Cursor = format!("{micros}-{id}").parse().expect("a cursor of the list");
+        prop_assert_eq!(cursor.to_string(), format!("{micros}-{id}"));
+        let place = place.saturating_abs();
+        let cursor: timeline::Cursor = format!("{micros}-{place}").parse().expect("a cursor of a timeline");
+        prop_assert_eq!(cursor.to_string(), format!("{micros}-{place}"));
+        prop_assert!(id.parse::<CartId>().is_ok());
+    }
+}
+
+#[test]
+fn the_corpus_holds() {
+    fuzz::corpus!("cursors").replay(hold);
+    let generated = CartId::generate();
+    assert_eq!(generated.as_str().parse(), Ok(generated.clone()));
+}

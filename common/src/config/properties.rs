@@ -1,0 +1,55 @@
+//! What an operator writes is understood, or the variable is named.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn hold(text: &str) -> Result<(), TestCaseError> {
+    let env = Env::of([("CART_TTL", text), ("PUBLIC_URL", text), ("CURRENCY", text)]);
+    let default = Duration::from_secs(1);
+    match env.duration("CART_TTL", default) {
+        Ok(duration) if text.trim().is_empty() => prop_assert_eq!(duration, default),
+        Ok(duration) => {
+            prop_assert!(!duration.is_zero() && duration <= LONGEST);
+            let again = humantime::format_duration(duration).to_string();
+            prop_assert_eq!(Env::of([("CART_TTL", again)]).duration("CART_TTL", default), Ok(duration));
+        }
+        Err(error) => named(&error, "CART_TTL")?,
+    }
+    match env.public_url() {
+        Ok(url) => prop_assert!(url.starts_with("http") && !url.ends_with('/') && !url.contains(char::is_whitespace)),
+        Err(error) => named(&error, "PUBLIC_URL")?,
+    }
+    if let Err(error) = env.currency() {
+        named(&error, "CURRENCY")?;
+    }
+    Ok(())
+}
+
+/// One line that names the variable, whatever stands in it.
+fn named(error: &ConfigError, name: &str) -> Result<(), TestCaseError> {
+    let line = error.to_string();
+    prop_assert!(line.starts_with(name) && line.contains("; it takes ") && line.lines().count() == 1, "{line:?}");
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn a_value_is_understood_or_its_variable_is_named(text in fuzz::corpus!("settings").near()) {
+        hold(&text)?;
+    }
+
+    #[test]
+    fn durations_add_up(days in 0..365_u64, hours in 0..24_u64, minutes in 0..60_u64, seconds in 1..60_u64) {
+        let text = format!("{days}d {hours}h {minutes}m {seconds}s");
+        let expected = Duration::from_secs(((days * 24 + hours) * 60 + minutes) * 60 + seconds);
+        prop_assert_eq!(Env::of([("CART_TTL", text)]).duration("CART_TTL", Duration::ZERO), Ok(expected));
+    }
+}
+
+#[test]
+fn the_corpus_holds() {
+    fuzz::corpus!("settings").replay(hold);
+    hold(&"1".repeat(1 << 20)).unwrap();
+    hold(&"1s ".repeat(1 << 18)).unwrap();
+}

@@ -1,0 +1,147 @@
+//! A body is a cart that can be stored, or every field that is wrong with it is named.
+
+use proptest::{collection::vec, prelude::*, sample::select};
+use serde_json::json;
+
+use super::*;
+
+const CORPUS: fuzz::Corpus = fuzz::corpus!("carts");
+
+fn now() -> DateTime<Utc> {
+    "2026-03-01T12:00:00Z".parse().expect("an instant")
+}
+
+/// `items[3].price`, say.
+fn is_a_field(field: &str) -> bool {
+    if matches!(field, "" | "customerEmail" | "customerName" | "items" | "abandonedAt") {
+        return true;
+    }
+    let Some((index, rest)) = field.strip_prefix("items[").and_then(|rest| rest.split_once(']')) else { return false };
+    index.parse::<usize>().is_ok_and(|index| index < MOST_ITEMS)
+        && matches!(rest, "" | ".name" | ".quantity" | ".price")
+}
+
+/// What a cart that was accepted keeps to.
+fn is_good(cart: &NewCart) -> Result<(), TestCaseError> {
+    let characters = cart.customer_name.chars().count();
+    prop_assert!((1..=NAME_CHARACTERS).contains(&characters) && !cart.customer_name.contains('\0'));
+    prop_assert_eq!(cart.customer_name.trim(), &cart.customer_name);
+    let email = &cart.customer_email;
+    prop_assert!(email.contains('@') && email.len() <= 320 && email.trim() == email, "{email:?}");
+    // It goes into mails: a line break would be another header.
+    prop_assert!(!email.chars().any(char::is_control), "{email:?}");
+    prop_assert!(cart.abandoned_at <= now() && cart.total_minor >= 0);
+    // What is stored would be taken again, as the same.
+    let items: Value =
+        serde_json::from_str(cart.items.get()).map_err(|error| TestCaseError::fail(error.to_string()))?;
+    let again = json!({
+        "customerEmail": email, "customerName": cart.customer_name, "items": items, "abandonedAt": cart.abandoned_at,
+    });
+    let again =
+        NewCart::parse(&again, cart.currency, now()).map_err(|errors| TestCaseError::fail(format!("{errors:?}")))?;
+    prop_assert_eq!(again.items.get(), cart.items.get());
+    prop_assert_eq!((&again.customer_email, &again.customer_name), (email, &cart.customer_name));
+    prop_assert_eq!((again.total_minor, again.abandoned_at), (cart.total_minor, cart.abandoned_at));
+    Ok(())
+}
+
+fn hold(text: &str) -> Result<(), TestCaseError> {
+    let Ok(body) = serde_json::from_str(text) else { return Ok(()) }; // told before, as malformed JSON
+    match NewCart::parse(&body, Currency::USD, now()) {
+        Ok(cart) => is_good(&cart),
+        Err(errors) => {
+            prop_assert!(!errors.is_empty());
+            for error in &errors {
+                prop_assert!(is_a_field(&error.field) && !error.message.is_empty(), "{error:?}");
+            }
+            Ok(())
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Line {
+    name: String,
+    quantity: u32,
+    minor: i64,
+}
+
+fn lines() -> impl Strategy<Value = Vec<Line>> {
+    let name = prop_oneof!["[!-~]{1,20}", "[^\\s\\x00]{1,50}", "[!-~]{200}"];
+    let line = (name, 1..=MOST_QUANTITY, 0..=99_999_999_i64);
+    vec(line.prop_map(|(name, quantity, minor)| Line { name, quantity, minor }), 1..=MOST_ITEMS)
+}
+
+fn body(email: &str, name: &str, lines: &[Line]) -> Value {
+    let item = |line: &Line| {
+        let price: Value = serde_json::from_str(&Currency::USD.amount(line.minor).to_string()).expect("a number");
+        json!({"name": line.name, "quantity": line.quantity, "price": price})
+    };
+    json!({"customerEmail": email, "customerName": name, "items": lines.iter().map(item).collect::<Vec<_>>()})
+}
+
+/// Addresses as the HTML standard knows them, within the lengths of RFC 5321.
+fn emails() -> impl Strategy<Value = String> {
+    let atom = "[a-zA-Z0-9!#$%&'*+/=?^_`{|}~-]{1,30}(\\.[a-zA-Z0-9!#$%&'*+/=?^_`{|}~-]{1,30})?";
+    (atom, "[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?(\\.[a-z0-9]{1,20}){0,2}\\.[a-z]{2,10}")
+        .prop_map(|(local, domain)| format!("{local}@{domain}"))
+}
+
+proptest! {
+    #[test]
+    fn a_body_is_a_cart_or_its_fields_are_named(text in CORPUS.near()) {
+        hold(&text)?;
+    }
+
+    #[test]
+    fn a_good_cart_is_taken_and_its_total_is_exact(email in emails(), name in "[!-~]([ -~]{0,198}[!-~])?", lines in lines()) {
+        let cart = NewCart::parse(&body(&email, &name, &lines), Currency::USD, now());
+        let cart = cart.map_err(|errors| TestCaseError::fail(format!("{errors:?}")))?;
+        let total: i128 = lines.iter().map(|line| i128::from(line.quantity) * i128::from(line.minor)).sum();
+        prop_assert_eq!(i128::from(cart.total_minor), total);
+        prop_assert_eq!((&cart.customer_email, &cart.customer_name), (&email, &name));
+        is_good(&cart)?;
+    }
+
+    /// One thing is wrong, and that is what is said.
+    #[test]
+    fn the_field_that_is_wrong_is_named(
+        lines in lines(),
+        at: prop::sample::Index,
+        (field, value) in select(vec![
+            ("customerEmail", json!("nobody")), ("customerEmail", json!(7)), ("customerEmail", json!("a\r\nBcc: b@example.com")),
+            ("customerName", json!("  ")), ("customerName", json!("x".repeat(201))), ("customerName", json!("a\u{0}")),
+            ("abandonedAt", json!("yesterday")), ("abandonedAt", json!("2026-03-01T12:00:06Z")), ("items", json!([])),
+            ("items", json!("[]")), (".name", json!(null)), (".quantity", json!(0)), (".quantity", json!(10_001)),
+            (".quantity", json!("1")), (".price", json!(-1)), (".price", json!(1_000_000)), (".price", json!("1")),
+        ]),
+    ) {
+        let mut body = body("ada@example.com", "Ada", &lines);
+        let index = at.index(lines.len());
+        let expected = match field.strip_prefix('.') {
+            None => { body[field] = value; field.to_owned() }
+            Some(part) => { body["items"][index][part] = value; format!("items[{index}]{field}") }
+        };
+        let errors = NewCart::parse(&body, Currency::USD, now()).expect_err("it is wrong");
+        let fields: Vec<String> = errors.into_iter().map(|error| error.field).collect();
+        prop_assert_eq!(fields, [expected]);
+    }
+}
+
+#[test]
+fn the_corpus_holds() {
+    CORPUS.replay(hold);
+}
+
+/// What is as large as a body may be takes no time that anybody notices.
+#[test]
+fn large_bodies_take_little_time() {
+    let begun = std::time::Instant::now();
+    for email in
+        ["a".repeat(1 << 20), "a.".repeat(1 << 19), "\"".repeat(1 << 20), format!("a@{}", "b.".repeat(1 << 19))]
+    {
+        let body = json!({"customerEmail": email, "customerName": email, "items": vec![json!(email); 3]});
+        NewCart::parse(&body, Currency::USD, now()).expect_err("that is no address");
+    }
+    assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
+}

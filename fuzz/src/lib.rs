@@ -1,0 +1,129 @@
+//! Inputs for whatever reads strangers' bytes.
+//!
+//! Random text hardly ever gets past the first comma of a parser. So each has a
+//! corpus, `fuzz/corpus/*.jsonl`: inputs that are good, that are almost good, or
+//! that were found to break it, each line one string of JSON. A property holds
+//! for all of them at every run, and for what comes of them by some edits.
+//! It knows nothing of the product; `docs/changing.md` tells how to go on for longer.
+
+mod edits;
+
+use proptest::{
+    prelude::*,
+    test_runner::{TestCaseError, TestCaseResult},
+};
+
+/// The inputs of one parser.
+#[derive(Debug, Clone, Copy)]
+pub struct Corpus(&'static str);
+
+/// `fuzz/corpus/<name>.jsonl`
+#[macro_export]
+macro_rules! corpus {
+    ($name:literal) => {
+        $crate::Corpus::of(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/", $name, ".jsonl")))
+    };
+}
+
+impl Corpus {
+    /// Of a file's content.
+    pub const fn of(content: &'static str) -> Self {
+        Self(content)
+    }
+
+    /// Each of them.
+    ///
+    /// # Panics
+    /// If a line is no string of JSON, or there is none.
+    pub fn seeds(self) -> Vec<String> {
+        let lines = self.0.lines().filter(|line| !line.trim().is_empty());
+        let seed = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let seeds: Vec<String> = lines.map(seed).collect();
+        assert!(!seeds.is_empty(), "a corpus has inputs");
+        seeds
+    }
+
+    /// Holds a property against each.
+    ///
+    /// # Panics
+    /// If it does not hold.
+    pub fn replay(self, property: impl Fn(&str) -> TestCaseResult) {
+        for seed in self.seeds() {
+            match property(&seed) {
+                Ok(()) | Err(TestCaseError::Reject(_)) => {}
+                Err(TestCaseError::Fail(why)) => panic!("{why}\nof {seed:?}"),
+            }
+        }
+    }
+
+    /// Text that is near one of them; now and then any text.
+    pub fn near(self) -> impl Strategy<Value = String> {
+        let seeds = self.seeds();
+        prop_oneof![
+            1 => any::<String>(),
+            15 => edits::edited(seeds).prop_map(|characters| characters.into_iter().collect()),
+        ]
+    }
+
+    /// Bytes that are near one of them; not all of them are UTF-8.
+    pub fn near_bytes(self) -> impl Strategy<Value = Vec<u8>> {
+        let foreign = proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3);
+        let text = prop_oneof![1 => any::<String>().boxed(), 15 => self.near().boxed()];
+        (text, foreign).prop_map(|(text, foreign)| {
+            let mut bytes = text.into_bytes();
+            for (place, byte) in foreign {
+                let place = place.index(bytes.len() + 1);
+                bytes.insert(place, byte);
+            }
+            bytes
+        })
+    }
+}
+
+/// Cuts the bytes into pieces, as a network does.
+pub fn pieces<'a>(bytes: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
+    let mut places: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+    places.extend([0, bytes.len()]);
+    places.sort_unstable();
+    places.windows(2).map(|ends| &bytes[ends[0]..ends[1]]).collect()
+}
+
+/// Where to cut.
+pub fn cuts() -> impl Strategy<Value = Vec<prop::sample::Index>> {
+    proptest::collection::vec(any::<prop::sample::Index>(), 0..12)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::strategy::ValueTree;
+
+    use super::*;
+
+    #[test]
+    fn pieces_are_the_whole() {
+        proptest!(|(bytes: Vec<u8>, cuts in cuts())| {
+            prop_assert_eq!(pieces(&bytes, &cuts).concat(), bytes);
+        });
+    }
+
+    #[test]
+    fn what_is_near_is_now_and_then_the_same_and_mostly_another() {
+        let corpus = Corpus::of("\"a=1&b=2\"\n\n\"x\"\n");
+        assert_eq!(corpus.seeds(), ["a=1&b=2", "x"]);
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        let near: Vec<String> =
+            (0..500).map(|_| corpus.near().new_tree(&mut runner).expect("it makes one").current()).collect();
+        let seeds = near.iter().filter(|text| corpus.seeds().contains(text)).count();
+        assert!((20..400).contains(&seeds), "{seeds}");
+        assert!(near.iter().any(|text| text.contains("=1") && text.len() > 7));
+    }
+
+    #[test]
+    #[should_panic(expected = "of \"x\"")]
+    fn a_seed_that_breaks_it_is_told() {
+        Corpus::of("\"a\"\n\"x\"").replay(|text| {
+            prop_assert!(text != "x");
+            Ok(())
+        });
+    }
+}

@@ -1,0 +1,124 @@
+//! The release before this one, built from the history of this repository.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+/// As `tests/last_release` tells it.
+#[derive(Debug, Clone)]
+pub struct LastRelease {
+    /// Of which it was built.
+    pub commit: String,
+    /// The version of its newest migration.
+    pub migration: i64,
+}
+
+impl LastRelease {
+    /// Which one it is.
+    ///
+    /// # Panics
+    /// If `tests/last_release` does not tell.
+    pub fn get() -> Self {
+        let text = include_str!("../last_release");
+        let value = |name: &str| {
+            let mut lines = text.lines().filter_map(|line| line.split_once('='));
+            let found = lines.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_owned());
+            found.unwrap_or_else(|| panic!("tests/last_release has no {name}"))
+        };
+        let migration = value("migration").parse().expect("a migration's version is a number");
+        Self { commit: value("commit"), migration }
+    }
+
+    /// Whether this clone goes back far enough; says what to do if it does not.
+    pub fn is_in_history(&self) -> bool {
+        let commit = format!("{}^{{commit}}", self.commit);
+        let there = git(["cat-file", "-e", &commit]).status.success();
+        if !there {
+            eprintln!("the last release, {}, is not in this clone: git fetch --unshallow", self.commit);
+        }
+        there
+    }
+
+    /// The versions of its migrations.
+    ///
+    /// # Panics
+    /// If it is not in this clone.
+    pub fn migrations(&self) -> Vec<i64> {
+        let listed = git(["ls-tree", "--name-only", &self.commit, "migrations/"]);
+        assert!(listed.status.success(), "git ls-tree {}", self.commit);
+        let names = String::from_utf8(listed.stdout).expect("names are UTF-8");
+        let version = |name: &str| Path::new(name).file_name()?.to_str()?.split_once('_')?.0.parse().ok();
+        names.lines().filter_map(version).collect()
+    }
+
+    /// Its api and its worker, built in a folder of their own: some minutes the
+    /// first time, a second afterwards.
+    ///
+    /// # Panics
+    /// If it is not in this clone, or does not build.
+    pub fn build(&self) -> Binaries {
+        assert!(self.is_in_history(), "the last release should be in this clone: git fetch --unshallow");
+        let folder = target().join("last-release").join(&self.commit);
+        let source = folder.join("source");
+        if !source.exists() {
+            // Under another name until it is whole.
+            let (tar, partly) = (folder.join("source.tar"), folder.join("partly"));
+            let _ = fs::remove_dir_all(&partly);
+            fs::create_dir_all(&partly).expect("a folder for the last release");
+            let archived = git([OsStr::new("archive"), "-o".as_ref(), tar.as_ref(), self.commit.as_ref()]);
+            assert!(archived.status.success(), "git archive {}", self.commit);
+            let unpacked = Command::new("tar").arg("-xf").arg(&tar).arg("-C").arg(&partly).status();
+            assert!(unpacked.expect("tar is there").success(), "the last release can be unpacked");
+            fs::rename(&partly, &source).expect("it is on the same disk");
+        }
+        eprintln!("building the last release, {}, in {}", self.commit, folder.display());
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--locked", "--package", "api", "--package", "worker", "--target-dir"])
+            .arg(folder.join("target"))
+            .current_dir(&source)
+            .stdin(Stdio::null())
+            .status();
+        assert!(built.expect("cargo is there").success(), "the last release should build");
+        Binaries(folder.join("target/debug"))
+    }
+}
+
+/// Where its programs are.
+#[derive(Debug, Clone)]
+pub struct Binaries(PathBuf);
+
+impl Binaries {
+    /// Built, or `None` where that is not asked for: it takes minutes.
+    ///
+    /// # Panics
+    /// If it is asked for, by `REQUIRE_LAST_RELEASE`, and can't be had.
+    pub async fn of_last_release() -> Option<Self> {
+        if std::env::var_os("REQUIRE_LAST_RELEASE").is_none() {
+            eprintln!("left out: building the last release takes minutes (REQUIRE_LAST_RELEASE=1)");
+            return None;
+        }
+        let built = tokio::task::spawn_blocking(|| LastRelease::get().build()).await;
+        Some(built.expect("the last release builds"))
+    }
+
+    /// One of them.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+/// Where this process was built: it is `target/<profile>/name`, or a test in `deps` below.
+fn target() -> PathBuf {
+    let this = std::env::current_exe().expect("a process knows its binary");
+    let is_test = this.parent().is_some_and(|folder| folder.ends_with("deps"));
+    this.ancestors().nth(if is_test { 3 } else { 2 }).expect("target/<profile>/…").to_owned()
+}
+
+fn git<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Output {
+    Command::new("git").arg("-C").arg(ROOT).args(arguments).stderr(Stdio::null()).output().expect("git is there")
+}
