@@ -2,17 +2,20 @@
 //! real router and worker in the test's process, Stripe played by the stand-in.
 
 mod app;
+pub mod cluster;
 mod contract;
 mod database;
 mod door;
+pub mod load;
 pub mod pooler;
+pub mod postgres_node;
 pub mod processes;
 
 use std::time::Duration;
 
 pub use app::{Answer, App, RunningWorker, Setup, a_cart};
 pub use contract::{Contract, is_of_the_dashboard};
-pub use database::{TestDatabase, connection, transaction};
+pub use database::{ROLES, TestDatabase, connection, transaction};
 pub use door::Door;
 
 /// Waits until `condition` holds.
