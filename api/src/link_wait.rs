@@ -75,8 +75,9 @@ async fn forward(
     keys: &watch::Sender<()>,
     said: &mut bool,
 ) -> Result<std::convert::Infallible, sqlx::Error> {
-    let Some(mut listener) = database.listener(CHANNEL).await? else { std::future::pending().await };
-    listener.listen(api_keys::CHANNEL).await?;
+    let Some(mut listener) = database.listener(&[CHANNEL, api_keys::CHANNEL]).await? else {
+        std::future::pending().await
+    };
     keys.send_replace(()); // what changed before we listened
     if std::mem::take(said) {
         tracing::info!("listening for payment links again");

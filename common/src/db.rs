@@ -1,6 +1,6 @@
 //! Reaching Postgres.
 
-use std::{str::FromStr, time::Duration};
+use std::{io, str::FromStr, time::Duration};
 
 use sqlx::{migrate::MigrateError, postgres::PgConnectOptions};
 
@@ -18,6 +18,12 @@ pub enum DatabaseError {
     /// Waiting would not help.
     #[error("DATABASE_URL: Postgres refuses it: {0}; it takes postgres://user:password@host:port/database")]
     Refused(#[source] sqlx::Error),
+    /// Whoever answers is not who he should be, or nobody can tell.
+    #[error(
+        "DATABASE_URL: TLS to Postgres fails: {0}; with sslmode=verify-full the host must be a name in the server's \
+         certificate, and sslrootcert the file of the authority that signed it"
+    )]
+    Tls(#[source] sqlx::Error),
     /// The schema can't be brought up to date.
     #[error("the database can't be migrated: {0}")]
     Migration(#[from] MigrateError),
@@ -30,6 +36,19 @@ pub enum DatabaseError {
         tries: u32,
         /// Who may hold the lock.
         holder: String,
+    },
+    /// That is for another role to do.
+    #[error(
+        "the schema is behind by {pending} and the role {role:?} may not change it ({cause}); \
+         first run `worker migrate` with the DATABASE_URL of the role that owns it"
+    )]
+    MayNotMigrate {
+        /// What would have to be applied.
+        pending: String,
+        /// Who we are.
+        role: String,
+        /// What Postgres says.
+        cause: sqlx::Error,
     },
 }
 
@@ -104,14 +123,25 @@ pub async fn answers(database: &Database) -> Result<(), String> {
 /// # Errors
 /// What waiting would not mend: a wrong password, no such database, a schema that can't be migrated.
 pub async fn prepare(database: &Database) -> Result<(), DatabaseError> {
+    migrate(database).await.map(|_| ())
+}
+
+/// As [`prepare`]; answers the migrations that it applied.
+///
+/// # Errors
+/// As that.
+pub async fn migrate(database: &Database) -> Result<Vec<String>, DatabaseError> {
     let mut said = false;
     loop {
         match migrations::migrate(database, migrations::all(), Patience::default()).await {
-            Ok(()) => {
+            Ok(applied) => {
                 if said {
                     tracing::info!("Postgres is there, going on");
                 }
-                return Ok(());
+                return Ok(applied);
+            }
+            Err(DatabaseError::Refused(error)) if is_untrusted(&error, database) => {
+                return Err(DatabaseError::Tls(error));
             }
             Err(DatabaseError::Refused(error)) if is_unavailable(&error) => {
                 if !said {
@@ -128,7 +158,14 @@ pub async fn prepare(database: &Database) -> Result<(), DatabaseError> {
 /// Whether Postgres is away, starting, stopping or full: worth trying again.
 pub fn is_unavailable(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Io(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        // A server that came back without TLS, say.
+        | sqlx::Error::Tls(_) => true,
+        // A proxy that has no server to lead to hangs up; sqlx takes that for an answer to its first question.
+        sqlx::Error::Protocol(message) => message.starts_with("unexpected response from SSLRequest: 0x00"),
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
             // Connection exceptions, insufficient resources, operator intervention,
             // and a primary that became a standby.
@@ -136,4 +173,29 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         }),
         _ => false,
     }
+}
+
+/// Whether TLS can't be had as it is asked for. Waiting does not mend a
+/// certificate, and what is not who it should be must not be taken for away.
+fn is_untrusted(error: &sqlx::Error, database: &Database) -> bool {
+    match error {
+        sqlx::Error::Tls(_) => true,
+        sqlx::Error::Io(error) => match error.kind() {
+            // rustls refuses what the server shows.
+            io::ErrorKind::InvalidData => true,
+            // The file that sslrootcert names, unless it may be the socket of a server that is away.
+            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+                let options = database.pool().connect_options();
+                options.get_socket().is_none() && !options.get_host().starts_with('/')
+            }
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// Whether the role may not do this (or may not see where it would be done).
+pub(crate) fn is_forbidden(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code == "42501" || code == "3F000")
 }

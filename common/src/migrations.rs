@@ -14,7 +14,7 @@ use sqlx::{
     migrate::{MigrateError, Migration, Migrator},
 };
 
-use crate::db::{Connection, Database, DatabaseError, is_unavailable};
+use crate::db::{Connection, Database, DatabaseError, is_forbidden, is_unavailable};
 
 /// Two processes must not migrate at once; the number is this product's own.
 /// (0.1.0 waits for another one, ending in 01, within a statement. An index that
@@ -58,7 +58,11 @@ fn allow_newer(migrator: &mut Migrator) {
 pub async fn pending(conn: &mut Connection) -> sqlx::Result<Vec<String>> {
     let migrator = all();
     let pending = pending_of(conn, &migrator).await?;
-    Ok(pending.into_iter().map(|migration| format!("{} {}", migration.version, migration.description)).collect())
+    Ok(pending.into_iter().map(name).collect())
+}
+
+fn name(migration: &Migration) -> String {
+    format!("{} {}", migration.version, migration.description)
 }
 
 async fn pending_of<'m>(conn: &mut Connection, migrator: &'m Migrator) -> sqlx::Result<Vec<&'m Migration>> {
@@ -77,8 +81,8 @@ async fn pending_of<'m>(conn: &mut Connection, migrator: &'m Migrator) -> sqlx::
 }
 
 enum Step {
-    /// One migration was applied; there may be more.
-    Applied,
+    /// This migration was applied; there may be more.
+    Applied(String),
     /// Another process is at it.
     OthersTurn,
     /// Nothing is left to do.
@@ -86,17 +90,24 @@ enum Step {
 }
 
 /// Applies what the database does not have yet, one after the other. Processes
-/// that start side by side take turns.
+/// that start side by side take turns. Answers what it applied itself.
 ///
 /// # Errors
-/// If Postgres is away, a migration fails, or a lock is not to be had for as long as `patience` says.
-pub async fn migrate(database: &Database, mut migrator: Migrator, patience: Patience) -> Result<(), DatabaseError> {
+/// If Postgres is away, the role may not migrate, a migration fails, or a lock is not to be had for as long as `patience` says.
+pub async fn migrate(
+    database: &Database,
+    mut migrator: Migrator,
+    patience: Patience,
+) -> Result<Vec<String>, DatabaseError> {
     allow_newer(&mut migrator);
-    let (mut tries, mut said) = (0, false);
+    let (mut applied, mut tries, mut said) = (Vec::new(), 0, false);
     loop {
         match step(database, &migrator, patience.lock_timeout).await {
-            Ok(Step::Done) => return Ok(()),
-            Ok(Step::Applied) => tries = 0,
+            Ok(Step::Done) => return Ok(applied),
+            Ok(Step::Applied(name)) => {
+                applied.push(name);
+                tries = 0;
+            }
             Ok(Step::OthersTurn) => {
                 if !said {
                     tracing::info!("another process brings the schema up to date, waiting for it");
@@ -113,6 +124,7 @@ pub async fn migrate(database: &Database, mut migrator: Migrator, patience: Pati
                 tracing::warn!(version, tries, holder, "a migration made way: it did not get its lock in time");
                 tokio::time::sleep(patience.pause).await;
             }
+            Err(Failure::Forbidden(cause)) => return Err(may_not(database, &migrator, cause).await),
             Err(Failure::Other(error)) => return Err(error),
         }
     }
@@ -121,6 +133,8 @@ pub async fn migrate(database: &Database, mut migrator: Migrator, patience: Pati
 enum Failure {
     /// This migration did not get a lock in time.
     Locked(i64),
+    /// The role may not change the schema.
+    Forbidden(sqlx::Error),
     Other(DatabaseError),
 }
 
@@ -135,6 +149,9 @@ impl Failure {
         match error {
             MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) if is_locked(&cause) => {
                 Self::Locked(version)
+            }
+            MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) if is_forbidden(&cause) => {
+                Self::Forbidden(cause)
             }
             MigrateError::ExecuteMigration(error, _) if is_unavailable(&error) => error.into(),
             MigrateError::Execute(error) => error.into(),
@@ -182,7 +199,21 @@ async fn step(database: &Database, migrator: &Migrator, lock_timeout: Duration) 
     }
     tx.commit().await?;
     tracing::info!(version = next.version, description = %next.description, "the schema was migrated");
-    Ok(Step::Applied)
+    Ok(Step::Applied(name(next)))
+}
+
+/// What to say where changing the schema is another role's to do.
+async fn may_not(database: &Database, migrator: &Migrator, cause: sqlx::Error) -> DatabaseError {
+    let look =
+        async { Ok(pending_of(&mut database.acquire().await?, migrator).await?.into_iter().map(name).collect()) };
+    let pending: Vec<String> = match look.await {
+        Ok(pending) => pending,
+        Err(error) => return DatabaseError::Refused(error),
+    };
+    let number = if pending.len() == 1 { "1 migration".to_owned() } else { format!("{} migrations", pending.len()) };
+    let first = pending.first().map(|first| format!(" ({first} first)")).unwrap_or_default();
+    let role = database.pool().connect_options().get_username().to_owned();
+    DatabaseError::MayNotMigrate { pending: number + &first, role, cause }
 }
 
 /// For `create index concurrently` and its like, which take as long as they take and keep nobody from writing.

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::{
-    database::{Connection, Kept},
+    connection::{Connection, Kept},
     job::{Backoff, JobId},
     runtime::Shared,
     wake::Reconnect,

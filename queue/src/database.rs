@@ -5,21 +5,22 @@
 //! the next, or is another client's. So every statement there is unnamed, and
 //! prepared and executed within one transaction; nothing is set on sessions; and
 //! LISTEN has a way of its own, or is left out.
+//!
+//! Which server that is may change meanwhile: see `kin.rs`.
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-use futures_util::{future::BoxFuture, stream::BoxStream};
 use sqlx::{
-    Connection as _, Either, Execute, Executor, PgConnection, PgPool, Postgres, SqlStr, Transaction,
-    pool::PoolConnection,
-    postgres::{
-        PgArguments, PgConnectOptions, PgListener, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo,
-    },
+    Connection as _, PgPool,
+    pool::PoolConnectionMetadata,
+    postgres::{PgConnectOptions, PgPoolOptions},
 };
+
+use crate::{connection::Connection, kin::Kin, listener::Listener};
 
 /// How long a caller waits for a connection before it is told that Postgres is away.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -57,7 +58,7 @@ pub struct Database {
     listen: Listen,
     listen_pool: Option<PgPool>,
     /// Every pool that was made from the same [`Database::new`].
-    kin: Arc<Mutex<Vec<PgPool>>>,
+    kin: Arc<Kin>,
 }
 
 /// Connections of a process.
@@ -79,22 +80,21 @@ impl Database {
         // Statements that are never named need no cache.
         let pooled = !matches!(listen, Listen::Directly);
         let options = if pooled { options.statement_cache_capacity(0) } else { options };
-        let pool = pool_options(connections).connect_lazy_with(options);
-        Self::of(pool, listen, Arc::default())
+        let kin: Arc<Kin> = Arc::default();
+        let pool = pool_options(connections, &kin).connect_lazy_with(options);
+        Self::of(pool, listen, kin)
     }
 
-    fn of(pool: PgPool, listen: Listen, kin: Arc<Mutex<Vec<PgPool>>>) -> Self {
+    fn of(pool: PgPool, listen: Listen, kin: Arc<Kin>) -> Self {
         let listen_pool = match &listen {
             Listen::Directly => Some(pool.clone()),
-            Listen::At(options) => Some(pool_options(1).connect_lazy_with(*options.clone())),
+            Listen::At(options) => Some(pool_options(1, &kin).connect_lazy_with(*options.clone())),
             Listen::Off => None,
         };
-        let mut pools = kin.lock().unwrap_or_else(PoisonError::into_inner);
-        pools.push(pool.clone());
+        kin.join(pool.clone());
         if let (Listen::At(_), Some(listen_pool)) = (&listen, &listen_pool) {
-            pools.push(listen_pool.clone());
+            kin.join(listen_pool.clone());
         }
-        drop(pools);
         Self { pool, listen, listen_pool, kin }
     }
 
@@ -106,7 +106,7 @@ impl Database {
     /// a short one runs. Behind a pooler sessions are not ours to set.
     pub fn planned_once(&self, connections: u32, settings: &'static str) -> Self {
         let own_sessions = !self.is_pooled();
-        let pool = pool_options(connections)
+        let pool = pool_options(connections, &self.kin)
             .after_connect(move |conn, _| {
                 Box::pin(async move {
                     if own_sessions {
@@ -138,20 +138,18 @@ impl Database {
         if self.is_pooled() {
             return self.begin().await;
         }
-        Ok(Connection { held: Held::Bare(self.pool.acquire().await?), named: true })
+        Ok(Connection::bare(self.pool.acquire().await?, self.kin.clone()))
     }
 
     /// A transaction: dropped without [`Connection::commit`] nothing of it happened.
     pub async fn begin(&self) -> sqlx::Result<Connection> {
-        Ok(Connection { held: Held::Transaction(self.pool.begin().await?), named: !self.is_pooled() })
+        Ok(Connection::transaction(self.pool.begin().await?, !self.is_pooled(), self.kin.clone()))
     }
 
-    /// A connection that listens to `channel`; `None` where LISTEN is off.
-    pub async fn listener(&self, channel: &str) -> sqlx::Result<Option<PgListener>> {
+    /// A connection that listens to these channels; `None` where LISTEN is off.
+    pub async fn listener(&self, channels: &[&str]) -> sqlx::Result<Option<Listener>> {
         let Some(pool) = &self.listen_pool else { return Ok(None) };
-        let mut listener = PgListener::connect_with(pool).await?;
-        listener.listen(channel).await?;
-        Ok(Some(listener))
+        Listener::listen(pool, &self.kin, channels).await.map(Some)
     }
 
     /// The connections themselves, for who counts them.
@@ -161,10 +159,9 @@ impl Database {
 
     /// All connections of this process: these, and those planned once, the queue's included.
     pub fn connections(&self) -> Connections {
-        let pools = self.kin.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = pools.iter().map(|pool| u32::try_from(pool.num_idle()).unwrap_or(u32::MAX)).sum();
-        let open: u32 = pools.iter().map(PgPool::size).sum();
-        let max = pools.iter().map(|pool| pool.options().get_max_connections()).sum();
+        let idle = self.kin.each(|pool| u32::try_from(pool.num_idle()).unwrap_or(u32::MAX)).into_iter().sum();
+        let open: u32 = self.kin.each(PgPool::size).into_iter().sum();
+        let max = self.kin.each(|pool| pool.options().get_max_connections()).into_iter().sum();
         Connections { used: open.saturating_sub(idle), idle, max }
     }
 
@@ -187,174 +184,42 @@ impl From<PgPool> for Database {
     }
 }
 
-fn pool_options(connections: u32) -> PgPoolOptions {
+fn pool_options(connections: u32, kin: &Arc<Kin>) -> PgPoolOptions {
+    // It has the pools in turn: with more than this none of them would ever end.
+    let (kin, of_released) = (Arc::downgrade(kin), Arc::downgrade(kin));
     PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         // A look at each connection before each use is a round trip for every
         // request; the pool looks again when it takes the connection back anyway.
         .test_before_acquire(false)
-        .before_acquire(|conn, meta| {
+        .before_acquire(move |conn, meta| {
+            let kin = kin.upgrade();
             Box::pin(async move {
-                if meta.idle_for > FRESH {
-                    conn.ping().await?;
+                let Some(kin) = kin else { return Ok(true) };
+                if is_over(&kin, &meta) {
+                    return Ok(false);
                 }
-                Ok(true)
+                Ok(meta.idle_for <= FRESH || kin.takes_writes(conn).await?)
             })
         })
         // The pool's own look at a connection that comes back has no time limit: one
         // whose Postgres is gone without a word would be missing for a quarter of an hour.
-        .after_release(|conn, _| {
+        .after_release(move |conn, meta| {
+            let kin = of_released.upgrade();
             Box::pin(async move {
-                let answered = tokio::time::timeout(ACQUIRE_TIMEOUT, conn.ping()).await;
-                answered.map_err(|_| sqlx::Error::PoolTimedOut)??;
-                Ok(true)
+                let looked = async {
+                    match kin {
+                        Some(kin) if is_over(&kin, &meta) => Ok(false),
+                        Some(kin) if kin.look_is_due() => kin.takes_writes(conn).await,
+                        _ => conn.ping().await.map(|()| true),
+                    }
+                };
+                tokio::time::timeout(ACQUIRE_TIMEOUT, looked).await.map_err(|_| sqlx::Error::PoolTimedOut)?
             })
         })
 }
 
-/// A connection in use: every store function takes one.
-pub struct Connection {
-    held: Held,
-    named: bool,
-}
-
-enum Held {
-    Bare(PoolConnection<Postgres>),
-    Transaction(Transaction<'static, Postgres>),
-}
-
-impl Connection {
-    /// Makes what was done last. (On a bare connection each statement did so itself.)
-    pub async fn commit(self) -> sqlx::Result<()> {
-        match self.held {
-            Held::Bare(_) => Ok(()),
-            Held::Transaction(transaction) => transaction.commit().await,
-        }
-    }
-
-    /// Makes nothing of it last, and returns when Postgres has let go of its locks;
-    /// dropping the connection does so a moment later.
-    pub async fn rollback(self) -> sqlx::Result<()> {
-        match self.held {
-            Held::Bare(_) => Ok(()),
-            Held::Transaction(transaction) => transaction.rollback().await,
-        }
-    }
-
-    /// The connection beneath, for what sqlx offers on its own type alone (migrations).
-    /// Statements with parameters go through `Connection`.
-    pub fn inner(&mut self) -> &mut PgConnection {
-        match &mut self.held {
-            Held::Bare(connection) => connection,
-            Held::Transaction(transaction) => transaction,
-        }
-    }
-}
-
-/// What one task uses over and over. A pool tests each connection that it hands
-/// out and that it takes back, and hands out another one next time: two round
-/// trips a statement, and a plan of it in every session.
-#[derive(Debug)]
-pub struct Kept {
-    database: Database,
-    connection: Option<Connection>,
-}
-
-impl Kept {
-    /// Holds none yet.
-    pub fn new(database: Database) -> Self {
-        Self { database, connection: None }
-    }
-
-    /// As [`Database::acquire`]; what is dropped without [`Kept::commit`] is not used again.
-    ///
-    /// # Errors
-    /// As that.
-    pub async fn acquire(&mut self) -> sqlx::Result<Connection> {
-        match self.connection.take() {
-            Some(connection) => Ok(connection),
-            None => self.database.acquire().await,
-        }
-    }
-
-    /// As [`Connection::commit`]. A pooler's session is not kept: it is others' between transactions.
-    ///
-    /// # Errors
-    /// As that.
-    pub async fn commit(&mut self, connection: Connection) -> sqlx::Result<()> {
-        match connection.held {
-            Held::Bare(_) => self.connection = Some(connection),
-            Held::Transaction(transaction) => transaction.commit().await?,
-        }
-        Ok(())
-    }
-
-    /// Gives the connection back until it is needed again.
-    pub fn release(&mut self) {
-        self.connection = None;
-    }
-}
-
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("named", &self.named).finish_non_exhaustive()
-    }
-}
-
-impl<'c> Executor<'c> for &'c mut Connection {
-    type Database = Postgres;
-
-    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, sqlx::Result<Either<PgQueryResult, PgRow>>>
-    where
-        'c: 'e,
-        E: 'q + Execute<'q, Postgres>,
-    {
-        let named = self.named;
-        if named { self.inner().fetch_many(query) } else { self.inner().fetch_many(Unnamed(query)) }
-    }
-
-    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<PgRow>>>
-    where
-        'c: 'e,
-        E: 'q + Execute<'q, Postgres>,
-    {
-        let named = self.named;
-        if named { self.inner().fetch_optional(query) } else { self.inner().fetch_optional(Unnamed(query)) }
-    }
-
-    fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> BoxFuture<'e, sqlx::Result<PgStatement>>
-    where
-        'c: 'e,
-    {
-        self.inner().prepare_with(sql, parameters)
-    }
-
-    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, sqlx::Result<sqlx::Describe<Postgres>>>
-    where
-        'c: 'e,
-    {
-        self.inner().describe(sql)
-    }
-}
-
-/// A statement that leaves no name behind.
-struct Unnamed<E>(E);
-
-impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Unnamed<E> {
-    fn sql(self) -> SqlStr {
-        self.0.sql()
-    }
-
-    fn statement(&self) -> Option<&PgStatement> {
-        self.0.statement()
-    }
-
-    fn take_arguments(&mut self) -> Result<Option<PgArguments>, sqlx::error::BoxDynError> {
-        self.0.take_arguments()
-    }
-
-    fn persistent(&self) -> bool {
-        false
-    }
+fn is_over(kin: &Kin, connection: &PoolConnectionMetadata) -> bool {
+    Instant::now().checked_sub(connection.age).is_some_and(|made| kin.is_over(made))
 }

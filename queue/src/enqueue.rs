@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::{
-    database::Connection,
+    connection::Connection,
     fetch::interval,
     job::{Job, JobId},
     telemetry,

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     ack::Outcome,
-    database::{Connection, Kept},
+    connection::{Connection, Kept},
     job::{Attempt, JobId},
     lease::Lease,
     runtime::{Lane, Shared},

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::{database::Connection, job::JobId};
+use crate::{connection::Connection, job::JobId};
 
 /// Where counting ends: what operators look at must not cost what they have.
 pub const COUNT_LIMIT: i64 = 100_000;

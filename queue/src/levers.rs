@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde::Serialize;
 
 use crate::{
-    database::Connection,
+    connection::Connection,
     enqueue::CHANNEL,
     inspect::{self, JobFilter, JobState, JobSummary},
     job::JobId,

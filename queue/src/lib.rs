@@ -26,6 +26,8 @@
 //!    (`inspect.rs`), and a rate shared by all processes (`rate.rs`).
 //! 10. **A lost database connection ends nothing**: every task here retries with
 //!     backoff and says so.
+//!     Nor does a fail-over: what led to a server that takes no writes any more is
+//!     used no more (`kin.rs`).
 //! 11. **A pooler may stand in between** (`database.rs`): PgBouncer in transaction
 //!     mode takes LISTEN and named statements away, and neither is needed.
 //! 12. **It can be watched** (`telemetry.rs`, `standing.rs`, `presence.rs`, `pulse.rs`): outcomes and durations are counted by the
@@ -52,13 +54,16 @@
 
 mod ack;
 mod backend;
+mod connection;
 mod database;
 mod enqueue;
 mod fetch;
 mod inspect;
 mod job;
+mod kin;
 mod lease;
 mod levers;
+mod listener;
 mod presence;
 mod pulse;
 mod rate;
@@ -72,7 +77,8 @@ mod wake;
 
 pub use ack::Snooze;
 pub use backend::PgBackend;
-pub use database::{Connection, Connections, Database, Kept, Listen};
+pub use connection::{Connection, Kept};
+pub use database::{Connections, Database, Listen};
 pub use enqueue::{EnqueueOptions, Traced, enqueue, enqueue_each, enqueue_many, enqueue_with, wake};
 pub use inspect::{
     COUNT_LIMIT, JobFilter, JobState, JobSummary, QueueSummary, UnknownState, count, find, history, list, queues,
@@ -81,6 +87,7 @@ pub use job::{Attempt, Backoff, Job, JobId};
 pub use levers::{
     CancelledMany, DeadFilter, Pulled, RetriedMany, cancel, cancel_many, pause, resume, retry, retry_dead,
 };
+pub use listener::Listener;
 pub use presence::{WorkerStatus, workers};
 pub use pulse::pulse;
 pub use rate::{NoTurn, RateLimit};

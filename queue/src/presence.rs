@@ -7,11 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::{
-    database::{Connection, Database},
-    fetch,
-    runtime::Shared,
-};
+use crate::{connection::Connection, database::Database, fetch, runtime::Shared};
 
 /// How often a process says that it lives.
 const EVERY: Duration = Duration::from_secs(8);

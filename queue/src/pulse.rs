@@ -1,6 +1,6 @@
 //! Whether anything changed that operators look at.
 
-use crate::database::Connection;
+use crate::connection::Connection;
 
 /// A text that is another one after jobs moved on, a queue was paused or
 /// resumed, or a slot was let in. It reads the ends of indexes and no more than

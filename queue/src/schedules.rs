@@ -9,7 +9,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use crate::{
-    database::{Connection, Database},
+    connection::Connection,
+    database::Database,
     enqueue::{EnqueueOptions, enqueue_with},
     fetch::interval,
     job::{Job, JobId},

@@ -1,6 +1,6 @@
 //! How queues stand, as often as anybody asks: nothing here counts what is big.
 
-use crate::database::Connection;
+use crate::connection::Connection;
 
 /// The most dead jobs that are counted, those of all queues together: the newest.
 pub const DEAD_LIMIT: i64 = 1_000;

@@ -22,7 +22,7 @@ pub(crate) async fn listen(shared: Arc<Shared>) {
 }
 
 async fn listen_once(shared: &Shared, reconnect: &mut Reconnect) -> sqlx::Result<()> {
-    let Some(mut listener) = shared.database.listener(CHANNEL).await? else { return Ok(()) };
+    let Some(mut listener) = shared.database.listener(&[CHANNEL]).await? else { return Ok(()) };
     listener.ignore_pool_close_event(true); // this task ends by itself
     reconnect.worked();
     loop {

@@ -162,7 +162,7 @@ fn give_to(path: &Path, user: Uid, group: Gid) -> Result<()> {
 }
 
 /// The newest Postgres on this machine that is new enough.
-fn system_installation() -> Option<PathBuf> {
+pub fn system_installation() -> Option<PathBuf> {
     const OLDEST: u32 = 14;
     let version = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok().filter(|version| *version >= OLDEST);
     let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path());

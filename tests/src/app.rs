@@ -193,7 +193,9 @@ impl App {
         stripe.send_webhooks_to(Some(format!("http://{address}/api/webhooks/stripe")));
 
         let mut env = Env::of(setup.variables);
-        env.or_set("DATABASE_URL", &database.url);
+        // The test's own statements may do everything, the product's what its role may.
+        let product = database.as_product();
+        env.or_set("DATABASE_URL", &product.url);
         env.or_set("STRIPE_API_URL", stripe.url());
         env.or_set("PUBLIC_URL", format!("http://{address}"));
         let config = ApiConfig::from_env(&env).expect("a good configuration");
@@ -201,10 +203,10 @@ impl App {
         let (door, api_database) = if setup.door {
             let door = Door::closed(database.server_address()).await;
             door.open().await;
-            let by_way_of = database.by_way_of(door.address);
+            let by_way_of = product.by_way_of(door.address);
             (Some(door), by_way_of)
         } else {
-            (None, database.clone())
+            (None, product)
         };
         let reached = api_database.reach(common::db::listen_from_env(&env).expect("a good configuration"), 10);
         let news = LinkNews::start(reached.clone());

@@ -43,6 +43,9 @@ fn server() -> &'static Server {
     })
 }
 
+/// The file that operators make the two roles with.
+pub const ROLES: &str = include_str!("../../examples/roles.sql");
+
 /// A database of one test, as migrated as a new one.
 #[derive(Debug, Clone)]
 pub struct TestDatabase {
@@ -107,6 +110,22 @@ impl TestDatabase {
     pub fn by_way_of(&self, address: std::net::SocketAddr) -> Self {
         let url = self.url.replace(&self.server_address().to_string(), &address.to_string());
         Self { url, name: self.name.clone() }
+    }
+
+    /// The same database as another role reaches it.
+    ///
+    /// # Panics
+    /// Never: its address is a URL with a user.
+    #[must_use]
+    pub fn as_role(&self, role: &str, password: &str) -> Self {
+        let (_, after) = self.url.split_once('@').expect("a URL with a user");
+        Self { url: format!("postgres://{role}:{password}@{after}"), name: self.name.clone() }
+    }
+
+    /// The same database under the role that reads and writes rows and may do nothing else.
+    #[must_use]
+    pub fn as_product(&self) -> Self {
+        self.as_role("checkout", "checkout")
     }
 
     /// It, as the product reaches it.

@@ -2,19 +2,22 @@
 //! real router and worker in the test's process, Stripe played by the stand-in.
 
 mod app;
+pub mod cluster;
 mod contract;
 mod database;
 mod door;
 mod last_release;
+pub mod load;
 pub mod migration_harm;
 pub mod pooler;
+pub mod postgres_node;
 pub mod processes;
 
 use std::time::Duration;
 
 pub use app::{Answer, App, RunningWorker, Setup, a_cart};
 pub use contract::{Contract, is_of_the_dashboard};
-pub use database::{TestDatabase, connection, transaction};
+pub use database::{ROLES, TestDatabase, connection, transaction};
 pub use door::Door;
 pub use last_release::{Binaries, LastRelease};
 

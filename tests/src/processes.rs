@@ -143,6 +143,11 @@ impl Process {
         found.await.unwrap_or_else(|_| panic!("it did not say {text:?} in time"))
     }
 
+    /// What it has said since it was last listened to.
+    pub fn said(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.log.try_recv().ok()).collect()
+    }
+
     /// The next line of its log; `None` once it has ended.
     pub async fn next_line(&mut self) -> Option<String> {
         self.log.recv().await

@@ -24,6 +24,10 @@ fn serve(folder: &Path) -> Result<()> {
         postgres.ensure_database("template").await?;
         let template = db::from_env(&Env::of([("DATABASE_URL", postgres.url("template"))]), 1)?;
         db::prepare(&template).await?;
+        // The product's role, as operators make it: tests run under that one.
+        for sql in [tests::ROLES, "alter role checkout password 'checkout'"] {
+            sqlx::raw_sql(sql).execute(&mut template.acquire().await?).await?;
+        }
         template.close().await;
         println!("{}", postgres.url("postgres"));
         tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()))

@@ -200,7 +200,7 @@ async fn listening(careful: &Database, configured: &Database, listen: &Listen) -
     }
     let channel = format!("doctor_{}", Uuid::new_v4().simple());
     let heard = async {
-        let Some(mut listener) = configured.listener(&channel).await? else { return Ok(false) };
+        let Some(mut listener) = configured.listener(&[&channel]).await? else { return Ok(false) };
         let mut tx = careful.begin().await?;
         notify(&mut tx, &channel).await?;
         tx.commit().await?;

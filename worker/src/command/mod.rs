@@ -3,6 +3,7 @@
 
 mod doctor;
 mod jobs;
+mod migrate;
 mod rollup;
 
 use std::process::ExitCode;
@@ -88,6 +89,8 @@ enum Command {
         #[arg(long)]
         all: bool,
     },
+    /// Brings the schema up to date and ends: for the role that owns it, where processes run under another
+    Migrate,
     /// Looks at everything a worker needs; ends with 1 if something is wrong
     Doctor,
 }
@@ -132,6 +135,7 @@ impl CommandLine {
             Command::Resume { queue } => jobs::resume(&database, &queue).await?,
             Command::Schedules => jobs::schedules(&database).await?,
             Command::Rollup { all } => rollup::run(&database, all).await?,
+            Command::Migrate => migrate::run(&database).await?,
             Command::Doctor => {}
         }
         database.close().await;
