@@ -143,5 +143,5 @@ fn large_bodies_take_little_time() {
         let body = json!({"customerEmail": email, "customerName": email, "items": vec![json!(email); 3]});
         NewCart::parse(&body, Currency::USD, now()).expect_err("that is no address");
     }
-    assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
+    assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
 }
