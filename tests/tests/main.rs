@@ -11,6 +11,7 @@ mod dashboard;
 mod doctor;
 mod errors;
 mod expiry;
+#[cfg(target_os = "linux")] // it looks at memory and connections in /proc
 mod hostile;
 mod interface;
 mod maintenance;
