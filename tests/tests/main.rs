@@ -15,6 +15,7 @@ mod doctor;
 mod errors;
 mod expiry;
 mod fail_over;
+#[cfg(target_os = "linux")] // it looks at memory and connections in /proc
 mod hostile;
 mod interface;
 mod maintenance;
