@@ -15,6 +15,7 @@ mod compression;
 pub mod config;
 mod cors;
 mod dashboard;
+mod erasure;
 mod error;
 mod etag;
 mod health;
@@ -86,6 +87,8 @@ pub struct AppState {
     links: Arc<LinkBatches>,
     events: Arc<Batches<ApplyEvents>>,
     refused_webhooks: RefusedWebhooks,
+    /// Who looks for a person looks at everything: one at a time.
+    searching: Arc<tokio::sync::Mutex<()>>,
     dashboard: Arc<Dashboard>,
 }
 
@@ -101,7 +104,21 @@ impl AppState {
         let refused_webhooks = RefusedWebhooks::new(database.clone());
         let dashboard = Arc::new(Dashboard::new(&config, database.clone(), news.clone()));
         let config = Arc::new(config);
-        Self { database, by_key, clock, config, keys, news, carts, links, events, refused_webhooks, dashboard }
+        let searching = Arc::default();
+        Self {
+            database,
+            by_key,
+            clock,
+            config,
+            keys,
+            news,
+            carts,
+            links,
+            events,
+            refused_webhooks,
+            searching,
+            dashboard,
+        }
     }
 
     /// Resolves as `stop` does, and lets go of the pages that are told of changes:
@@ -135,6 +152,7 @@ fn routes() -> Routes {
         .merge(payment_links::router())
         .merge(timeline::router())
         .merge(analytics::router())
+        .merge(erasure::router())
         .merge(jobs::router())
         .merge(queues::router())
         .merge(schedules::router());

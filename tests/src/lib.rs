@@ -5,6 +5,7 @@ mod app;
 mod contract;
 mod database;
 mod door;
+pub mod leaks;
 pub mod pooler;
 pub mod processes;
 
