@@ -195,7 +195,7 @@ impl ApiError {
 
 impl From<sqlx::Error> for ApiError {
     fn from(error: sqlx::Error) -> Self {
-        if db::is_unavailable(&error) { Self::unavailable(error) } else { Self::internal(error) }
+        if db::is_unavailable(&error) { Self::unavailable(error) } else { Self::internal(db::told(&error)) }
     }
 }
 

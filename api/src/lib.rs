@@ -16,6 +16,7 @@ mod compression;
 pub mod config;
 mod cors;
 mod dashboard;
+mod erasure;
 mod error;
 mod etag;
 mod health;
@@ -95,6 +96,8 @@ pub struct AppState {
     events: Arc<Batches<ApplyEvents>>,
     refused_webhooks: RefusedWebhooks,
     webhook_bodies: WebhookBodies,
+    /// Who looks for a person looks at everything: one at a time.
+    searching: Arc<tokio::sync::Mutex<()>>,
     dashboard: Arc<Dashboard>,
 }
 
@@ -111,6 +114,7 @@ impl AppState {
         let webhook_bodies = WebhookBodies::default();
         let dashboard = Arc::new(Dashboard::new(&config, database.clone(), news.clone()));
         let config = Arc::new(config);
+        let searching = Arc::default();
         Self {
             database,
             by_key,
@@ -123,6 +127,7 @@ impl AppState {
             events,
             refused_webhooks,
             webhook_bodies,
+            searching,
             dashboard,
         }
     }
@@ -158,6 +163,7 @@ fn routes() -> Routes {
         .merge(payment_links::router())
         .merge(timeline::router())
         .merge(analytics::router())
+        .merge(erasure::router())
         .merge(jobs::router())
         .merge(queues::router())
         .merge(schedules::router());

@@ -64,7 +64,7 @@ enum Failure {
     Panicked,
     #[error("the answer to a batch was lost")]
     Lost,
-    #[error(transparent)]
+    #[error("{}", db::told(.0))]
     Postgres(#[from] sqlx::Error),
 }
 

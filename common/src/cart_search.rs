@@ -33,6 +33,13 @@ impl std::str::FromStr for EmailToFind {
     }
 }
 
+impl EmailToFind {
+    /// As it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Carts that were found.
 #[derive(Debug)]
 pub struct Found {
@@ -90,4 +97,18 @@ pub async fn by_email(
     carts.sort_by(|one, other| (other.created_at, &other.id).cmp(&(one.created_at, &one.id)));
     let next = carts.last().filter(|_| more).map(Cursor::after);
     Ok(Found { page: CartPage { carts, next }, total: found.total })
+}
+
+/// The ids of all carts with this address, A to Z in either case; at the same cost as [`by_email`].
+pub(crate) async fn ids_by_email(conn: &mut Connection, email: &EmailToFind) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!(
+        r#"
+        select id from carts
+        where octet_length(customer_email) = octet_length($1::text)
+          and lower(customer_email collate "C") = lower($1::text collate "C")
+        "#,
+        email.0,
+    )
+    .fetch_all(conn)
+    .await
 }

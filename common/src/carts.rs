@@ -18,7 +18,7 @@ use crate::{
     db::Connection,
     money::{Amount, Currency},
     new_cart::{Item, NewCart},
-    payment_links, recovery_links,
+    payment_links, personal_data,
 };
 
 #[derive(Default)]
@@ -454,9 +454,5 @@ pub async fn delete(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> s
     if lock(conn, id).await?.is_none() {
         return Ok(false);
     }
-    payment_links::close_all(conn, &[id.to_string()], now).await?;
-    payment_links::forget(conn, id.as_str()).await?;
-    recovery_links::retire(conn, id, now).await?;
-    let result = sqlx::query!("delete from carts where id = $1", id.as_str()).execute(conn).await?;
-    Ok(result.rows_affected() == 1)
+    Ok(personal_data::erase_carts(conn, &[id.to_string()], now).await? == 1)
 }

@@ -155,6 +155,21 @@ pub async fn migrate(database: &Database) -> Result<Vec<String>, DatabaseError> 
     }
 }
 
+/// Whether Postgres ended the transaction because two waited for each other: it may be done again.
+pub fn is_deadlock(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("40P01"))
+}
+
+/// An error as it may be kept and logged. One of decoding repeats what could not
+/// be read, which may be a shopper's.
+pub fn told(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::ColumnDecode { index, .. } => format!("the column {index} can't be read"),
+        sqlx::Error::Decode(_) => "what is stored can't be read".to_owned(),
+        other => other.to_string(),
+    }
+}
+
 /// Whether Postgres is away, starting, stopping or full: worth trying again.
 pub fn is_unavailable(error: &sqlx::Error) -> bool {
     match error {

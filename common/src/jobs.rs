@@ -100,6 +100,17 @@ impl Job for RollUpDays {
     const TIME_LIMIT: Duration = Duration::from_secs(10 * 60);
 }
 
+/// Takes the shopper out of carts that ended longer ago than `RETAIN_PERSONAL_DATA`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct AnonymizeOldCarts {}
+
+impl Job for AnonymizeOldCarts {
+    const QUEUE: &'static str = "maintenance";
+    const KIND: &'static str = "anonymize_old_carts";
+    // Where it is switched on for the first time, all carts of before are due at once.
+    const TIME_LIMIT: Duration = Duration::from_secs(60 * 60);
+}
+
 /// Deletes what has been kept for long enough: idempotency keys, events, old links, slots.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct DeleteOldRecords {}

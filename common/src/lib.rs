@@ -26,6 +26,7 @@ pub mod money;
 pub mod new_cart;
 pub mod operations;
 pub mod payment_links;
+pub mod personal_data;
 pub mod rebuild;
 pub mod recovery_links;
 pub mod refused_webhooks;

@@ -109,15 +109,3 @@ pub async fn holder(conn: &mut Connection, token: &str) -> sqlx::Result<Option<T
         None => TokenHolder::Deleted,
     }))
 }
-
-/// The cart is about to be deleted: keeps the hash alone.
-pub(crate) async fn retire(conn: &mut Connection, cart_id: &CartId, now: DateTime<Utc>) -> sqlx::Result<()> {
-    sqlx::query!(
-        "update recovery_links set token = null, cart_id = null, retired_at = $2 where cart_id = $1",
-        cart_id.as_str(),
-        now,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}

@@ -7,6 +7,7 @@ mod contract;
 mod database;
 mod door;
 mod last_release;
+pub mod leaks;
 pub mod load;
 pub mod migration_harm;
 pub mod pooler;

@@ -42,6 +42,8 @@ pub struct WorkerConfig {
     pub job_retention: Retention,
     /// `RETAIN_EVENTS`, `RETAIN_IDEMPOTENCY_KEYS` and `RETAIN_SLOTS`
     pub record_retention: RecordRetention,
+    /// `RETAIN_PERSONAL_DATA`; `None`: for as long as the cart.
+    pub retain_personal_data: Option<Duration>,
     /// `HEALTH_ADDR`
     pub health_addr: Option<SocketAddr>,
     /// How long a job stays with a worker that does not renew it. A killed
@@ -98,6 +100,7 @@ impl WorkerConfig {
                 )?,
                 slots: env.duration("RETAIN_SLOTS", 30 * DAY)?,
             },
+            retain_personal_data: retain_personal_data(env)?,
             health_addr: env.parse_or("HEALTH_ADDR", None, "an address and a port such as 0.0.0.0:9090", |text| {
                 text.parse().ok().map(Some)
             })?,
@@ -110,6 +113,15 @@ impl WorkerConfig {
     pub fn serves(&self, queue: &str) -> bool {
         self.queues.is_empty() || self.queues.contains(&queue)
     }
+}
+
+/// Nothing is taken out of carts unless somebody says when.
+fn retain_personal_data(env: &Env) -> Result<Option<Duration>, ConfigError> {
+    const NAME: &str = "RETAIN_PERSONAL_DATA";
+    const TAKES: &str =
+        "a duration of at least 1d such as 365d; not set keeps what is personal for as long as its cart";
+    let set = env.get(NAME).is_some();
+    set.then(|| env.duration_of_at_least(NAME, DAY, DAY, TAKES)).transpose()
 }
 
 fn schedule(env: &Env, name: &'static str, default: &str) -> Result<Cron, ConfigError> {

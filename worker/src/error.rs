@@ -37,7 +37,7 @@ impl JobError {
     /// Postgres is away, or has a complaint.
     pub fn postgres(error: &sqlx::Error) -> Self {
         let after = db::is_unavailable(error).then_some(AWAY);
-        Self::Retry { why: format!("Postgres: {error}"), after }
+        Self::Retry { why: format!("Postgres: {}", db::told(error)), after }
     }
 
     /// Try again, backing off.

@@ -1,6 +1,7 @@
 //! The job side: makes and closes payment links, expires carts, rolls up days.
 //! Every registration and every schedule is in this file.
 
+mod anonymize_old_carts;
 mod close_payment_link;
 mod command;
 pub mod config;
@@ -23,7 +24,7 @@ use apalis::prelude::{Data, Monitor, WorkerBuilder};
 use common::{
     clock::Clock,
     db::{self, Database},
-    jobs::{ClosePaymentLink, CreatePaymentLink, DeleteOldRecords, ExpireCarts, RollUpDays},
+    jobs::{AnonymizeOldCarts, ClosePaymentLink, CreatePaymentLink, DeleteOldRecords, ExpireCarts, RollUpDays},
 };
 use queue::{CatchUp, Job, RateLimit, Runtime, Schedule};
 use tokio::task::JoinHandle;
@@ -37,6 +38,8 @@ use crate::{link_batches::LinkBatches, stripe::Stripe};
 
 /// Hourly; nothing depends on when.
 const MAINTENANCE_SCHEDULE: &str = "0 40 * * * *";
+/// Daily, when few people shop: each run looks at every cart.
+const ANONYMIZE_SCHEDULE: &str = "0 20 3 * * *";
 /// Often enough that a list reads few rows more.
 const FOLD_SCHEDULE: &str = "30 */5 * * * *";
 
@@ -136,6 +139,11 @@ fn register_all(runtime: &Runtime, state: &State) -> Monitor {
     workers.register::<RollUpDays, _, _>(roll_up_days::run);
     // What nobody needs any more should not be kept.
     workers.register::<DeleteOldRecords, _, _>(delete_old_records::run);
+    // Who shopped is nobody's business for ever; what was won back is. (A worker that is
+    // not told for how long takes no such job: another may know.)
+    if state.config.retain_personal_data.is_some() {
+        workers.register::<AnonymizeOldCarts, _, _>(anonymize_old_carts::run);
+    }
     workers.monitor
 }
 
@@ -160,6 +168,12 @@ fn schedule_all(state: &State) -> Vec<JoinHandle<()>> {
     if let Ok(cron) = MAINTENANCE_SCHEDULE.parse() {
         let schedule = Schedule { name: "delete_old_records", cron, catch_up: latest };
         tasks.push(schedules::propose::<DeleteOldRecords>(state, schedule));
+    }
+    if config.retain_personal_data.is_some()
+        && let Ok(cron) = ANONYMIZE_SCHEDULE.parse()
+    {
+        let schedule = Schedule { name: "anonymize_old_carts", cron, catch_up: latest };
+        tasks.push(schedules::propose::<AnonymizeOldCarts>(state, schedule));
     }
     tasks
 }

@@ -9,7 +9,7 @@ use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use common::checkout::CheckoutCart;
+use common::{checkout::CheckoutCart, personal_data::ERASED_EMAIL};
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -134,11 +134,15 @@ impl Stripe {
             code: NOT_ASKED.to_owned(),
             message,
         })?;
-        let request = CreateCheckoutSession::new()
+        let mut request = CreateCheckoutSession::new();
+        // Stripe would show it, and let nobody change it.
+        if new.cart.customer_email != ERASED_EMAIL {
+            request = request.customer_email(&new.cart.customer_email);
+        }
+        let request = request
             .mode(CheckoutSessionMode::Payment)
             .line_items(line_items)
             .client_reference_id(new.cart_id)
-            .customer_email(&new.cart.customer_email)
             .expires_at(new.expires_at.timestamp())
             .metadata(metadata)
             .payment_intent_data(payment_intent)
@@ -233,7 +237,9 @@ impl Stripe {
             }
             return Err(error);
         }
-        serde_json::from_slice(&body).map_err(|error| StripeError::Unreadable(error.to_string()))
+        // What serde says repeats what it could not read, and Stripe's answers hold the shopper's address.
+        serde_json::from_slice(&body)
+            .map_err(|error| StripeError::Unreadable(format!("line {}, column {}", error.line(), error.column())))
     }
 
     /// It is the account that has asked too much, so nobody asks for a while.

@@ -56,8 +56,12 @@ const SHORTEST_TELLING_NAME: usize = 4;
 fn redact(message: &str, cart: &CheckoutCart) -> String {
     let names = cart.items.iter().map(|item| item.name.as_str()).filter(|name| name.len() >= SHORTEST_TELLING_NAME);
     let known = names.fold(message.replace(&cart.customer_email, "…"), |text, name| text.replace(name, "…"));
-    // In whatever form Stripe writes the address: no word with an @ passes.
-    let words = known.split(' ').map(|word| if word.contains('@') || word.contains("%40") { "…" } else { word });
+    without_addresses(&known)
+}
+
+/// In whatever form Stripe writes an address: no word with an @ passes.
+fn without_addresses(message: &str) -> String {
+    let words = message.split(' ').map(|word| if word.contains('@') || word.contains("%40") { "…" } else { word });
     words.collect::<Vec<_>>().join(" ")
 }
 
@@ -70,7 +74,8 @@ impl From<StripeError> for crate::JobError {
             StripeError::NoTurn(NoTurn::Database(ref error)) => return Self::postgres(error),
             _ => None,
         };
-        Self::Retry { why: error.to_string(), after }
+        // Who closes a session does not know its cart any more, and so not what to look for.
+        Self::Retry { why: without_addresses(&error.to_string()), after }
     }
 }
 

@@ -184,6 +184,15 @@ pub(crate) struct ImportTotals {
     reason: Option<String>,
 }
 
+/// What `POST /api/erasure` takes.
+#[derive(ToSchema)]
+#[schema(example = json!({"email": "ada@example.com"}))]
+pub(crate) struct Shopper {
+    /// The whole address, A to Z in either case.
+    #[schema(pattern = r"^[^\s\x00-\x1f\x7f-\x9f]{1,1000}$", example = "ada@example.com")]
+    email: String,
+}
+
 /// How the newest request for a cart's link stands.
 #[derive(ToSchema)]
 #[serde(untagged)]

@@ -16,7 +16,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use bodies::{
     CartChange, CartLine, DateOrInstant, DeadJobs, DeletedCart, ExportFormat, ImportAnswer, JobAttempt, LinkState,
-    NewCart, PageNumber, QueueName, StripeEvent, Success, only_failed, only_false, only_pending, only_ready, only_true,
+    NewCart, PageNumber, QueueName, Shopper, StripeEvent, Success, only_failed, only_false, only_pending, only_ready,
+    only_true,
 };
 pub(crate) use standard::{Described, ask_for_key};
 

@@ -38,11 +38,12 @@ const REFUSALS: [(&str, &str, &str); 12] = [
     ("Refused", "default", "Refused before a route was found, or with a method it does not take (405, see `Allow`)"),
 ];
 
-const TAGS: [(&str, &str); 9] = [
+const TAGS: [(&str, &str); 10] = [
     ("Carts", "What shoppers left behind."),
     ("Import and export", "Many carts at once, as lines of JSON or CSV."),
     ("Payment links", "A link for a cart, made by Stripe."),
     ("Analytics", "What was abandoned and won back, day by day."),
+    ("Personal data", "What is known of a shopper, and how it goes."),
     ("Operations", "Jobs, queues and schedules, for whoever runs it."),
     ("Webhooks", "What Stripe calls."),
     ("Shoppers", "What shoppers open."),

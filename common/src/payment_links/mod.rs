@@ -25,10 +25,10 @@ use queue::JobId;
 
 use crate::db::Connection;
 
+pub(crate) use outcome::close_all;
 pub use outcome::{
     Opening, begin_attempt, closed, fail, learn_session, open, open_free, paid, payment_failed, processing,
 };
-pub(crate) use outcome::{close_all, forget};
 pub use request::{NewRequest, give_up, replace, request, request_first, wake};
 
 /// The channel that tells waiting requests about a link; the payload is the cart's id.

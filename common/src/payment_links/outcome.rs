@@ -148,14 +148,6 @@ pub(crate) async fn close_all(conn: &mut Connection, cart_ids: &[String], now: D
     tell(conn, &cart_ids).await
 }
 
-/// The cart is deleted: what may tell of its shopper goes. Call [`close_all`] first.
-pub(crate) async fn forget(conn: &mut Connection, cart_id: &str) -> sqlx::Result<()> {
-    sqlx::query!("update payment_links set url = null, failure = null where cart_id = $1", cart_id)
-        .execute(conn)
-        .await?;
-    Ok(())
-}
-
 /// Nobody can pay with it any more: Stripe says so.
 pub async fn closed(conn: &mut Connection, cart_id: &str, version: i32, now: DateTime<Utc>) -> sqlx::Result<bool> {
     Change { from: &["pending", "open", "closing", "settling"], to: "closed", why: None }

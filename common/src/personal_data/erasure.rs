@@ -1,0 +1,181 @@
+//! Taking a person out of the database.
+
+use std::{collections::HashMap, fmt, str::FromStr};
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use sqlx::{AssertSqlSafe, types::Json};
+use type_safe_id::{StaticType, TypeSafeId};
+use utoipa::ToSchema;
+
+use super::statements;
+use crate::{
+    cart_search::{self, EmailToFind},
+    carts,
+    db::Connection,
+    payment_links,
+};
+
+#[derive(Default)]
+struct ErasureType;
+
+impl StaticType for ErasureType {
+    const TYPE: &'static str = "erasure";
+}
+
+/// `erasure_` and a time-ordered suffix: the TypeID form of a UUIDv7.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErasureId(String);
+
+/// Not the form of a receipt's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a receipt's id")]
+pub struct MalformedErasureId;
+
+impl FromStr for ErasureId {
+    type Err = MalformedErasureId;
+
+    fn from_str(text: &str) -> Result<Self, MalformedErasureId> {
+        let id: TypeSafeId<ErasureType> = text.parse().map_err(|_| MalformedErasureId)?;
+        Ok(Self(id.to_string()))
+    }
+}
+
+impl fmt::Display for ErasureId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What an erasure took out. It does not say whose it was.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ErasureReceipt)]
+pub struct Receipt {
+    /// Its name.
+    #[schema(pattern = "^erasure_[0-7][0-9a-hjkmnp-tv-z]{25}$", example = "erasure_01m84zjdhtftc9p973qfnt3nn0")]
+    pub id: String,
+    /// When.
+    pub erased_at: DateTime<Utc>,
+    /// How many of each kind: carts and events of timelines that were deleted, and
+    /// links, jobs and keys of them that had something of the person and have it no more.
+    #[schema(value_type = std::collections::BTreeMap<String, u64>,
+        example = json!({"carts": 2, "timeline": 9, "paymentLinks": 1, "recoveryLinks": 1, "jobs": 1, "idempotencyKeys": 2}))]
+    pub removed: Box<RawValue>,
+}
+
+/// How much to look for besides what carts lead to.
+#[derive(Debug, Clone, Copy)]
+enum Reach<'a> {
+    /// Nothing: what an index finds.
+    Carts,
+    /// Whatever a look at each row finds of the carts, and of this address.
+    Everywhere(&'a EmailToFind),
+}
+
+/// Takes the shopper of these carts out of all that tells of them, and deletes
+/// them. The carts must be locked.
+///
+/// What stays has nothing of the shopper: see [`super::fields`].
+pub(crate) async fn erase_carts(conn: &mut Connection, ids: &[String], now: DateTime<Utc>) -> sqlx::Result<u64> {
+    blank_around(conn, ids, Reach::Carts, now).await?;
+    delete_carts(conn, ids).await
+}
+
+async fn delete_carts(conn: &mut Connection, ids: &[String]) -> sqlx::Result<u64> {
+    let deleted = sqlx::query!("delete from carts where id = any ($1)", ids).execute(conn).await?;
+    Ok(deleted.rows_affected())
+}
+
+/// All but the carts themselves. Their sessions are closed at Stripe, so that
+/// nobody pays for what is not there any more. Answers how many rows of each
+/// kind had something personal.
+async fn blank_around(
+    conn: &mut Connection,
+    ids: &[String],
+    reach: Reach<'_>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<HashMap<&'static str, u64>> {
+    payment_links::close_all(conn, ids, now).await?;
+    let address = match reach {
+        // A text without an @ could be a part of anything.
+        Reach::Everywhere(email) => Some(email.as_str()).filter(|address| address.contains('@')),
+        Reach::Carts => None,
+    };
+    let mut blanked = HashMap::new();
+    for statements in statements::all() {
+        let statement = match reach {
+            Reach::Carts => &statements.blank,
+            Reach::Everywhere(_) => &statements.blank_by_looking,
+        };
+        let Some(statement) = statement else { continue };
+        let query = sqlx::query(AssertSqlSafe(statement.as_str())).bind(ids).bind(now).bind(address);
+        blanked.insert(statements.called, query.execute(&mut *conn).await?.rows_affected());
+    }
+    Ok(blanked)
+}
+
+/// The same for carts that stay: see [`super::anonymize_batch`].
+pub(super) async fn blank_around_carts(conn: &mut Connection, ids: &[String], now: DateTime<Utc>) -> sqlx::Result<()> {
+    blank_around(conn, ids, Reach::Carts, now).await?;
+    Ok(())
+}
+
+/// Takes the person with this address, A to Z in either case, out of the
+/// database, and leaves a receipt. Within a transaction: all of it, or nothing.
+///
+/// Every cart that was stored before this began is found. Takes time with what
+/// there is of everything.
+pub async fn erase(conn: &mut Connection, email: &EmailToFind, now: DateTime<Utc>) -> sqlx::Result<Receipt> {
+    let found = cart_search::ids_by_email(conn, email).await?;
+    let found: Vec<&str> = found.iter().map(String::as_str).collect();
+    // The carts first, as everybody does, and in the one order.
+    let mut ids: Vec<String> = carts::lock_all(conn, &found).await?.into_iter().collect();
+    ids.sort_unstable();
+
+    let mut removed = HashMap::new();
+    for statements in statements::all() {
+        let Some(count) = &statements.count else { continue };
+        let count: i64 = sqlx::query_scalar(AssertSqlSafe(count.as_str())).bind(&ids).fetch_one(&mut *conn).await?;
+        removed.insert(statements.called, count.unsigned_abs());
+    }
+    removed.extend(blank_around(conn, &ids, Reach::Everywhere(email), now).await?);
+    delete_carts(conn, &ids).await?;
+    keep_receipt(conn, &removed, now).await
+}
+
+async fn keep_receipt(
+    conn: &mut Connection,
+    removed: &HashMap<&'static str, u64>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Receipt> {
+    let id = TypeSafeId::<ErasureType>::new().to_string();
+    let in_order: Vec<String> = statements::all()
+        .iter()
+        .filter_map(|statements| removed.get(statements.called).map(|count| (statements.called, count)))
+        .map(|(called, count)| format!("\"{called}\":{count}"))
+        .collect();
+    let removed = RawValue::from_string(format!("{{{}}}", in_order.join(",")))
+        .map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
+    sqlx::query!(
+        "insert into erasures (id, erased_at, removed) values ($1, $2, $3::text::json)",
+        id,
+        now,
+        removed.get(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(Receipt { id, erased_at: now, removed })
+}
+
+/// A receipt.
+pub async fn receipt(conn: &mut Connection, id: &ErasureId) -> sqlx::Result<Option<Receipt>> {
+    let row = sqlx::query!(
+        r#"select id, erased_at, removed as "removed: Json<Box<RawValue>>" from erasures where id = $1"#,
+        id.0,
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| Receipt { id: row.id, erased_at: row.erased_at, removed: row.removed.0 }))
+}

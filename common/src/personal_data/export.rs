@@ -1,0 +1,32 @@
+//! What is known of a person.
+
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+use sqlx::AssertSqlSafe;
+
+use super::statements;
+use crate::db::Connection;
+
+/// All rows about some carts, by the names of their kinds.
+#[derive(Debug)]
+pub struct Records(Vec<(&'static str, Box<RawValue>)>);
+
+impl Serialize for Records {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(called, rows)| (called, rows)))
+    }
+}
+
+/// Everything that the database knows about these carts and their shoppers.
+///
+/// Takes time with the number of Stripe's events there are.
+pub async fn export(conn: &mut Connection, ids: &[&str]) -> sqlx::Result<Records> {
+    let mut records = Vec::new();
+    for statements in statements::all() {
+        let rows: String =
+            sqlx::query_scalar(AssertSqlSafe(statements.export.as_str())).bind(ids).fetch_one(&mut *conn).await?;
+        let rows = RawValue::from_string(rows).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+        records.push((statements.called, rows));
+    }
+    Ok(Records(records))
+}

@@ -1,0 +1,154 @@
+//! The statements that the list of fields amounts to, written once. (The macros
+//! that check statements when they compile take none that is put together; the
+//! tests run each of these.)
+
+use std::sync::LazyLock;
+
+use super::fields::{Content, End, Rows, TABLES, Table};
+
+/// What is done with the rows of one table that are about a shopper; the
+/// parameters are the carts' ids, now, and an address.
+#[derive(Debug)]
+pub(super) struct Statements {
+    pub(super) called: &'static str,
+    /// Takes out what is personal; `None` where there is nothing or the rows go.
+    pub(super) blank: Option<String>,
+    /// The same, and whatever a look at each row finds besides.
+    pub(super) blank_by_looking: Option<String>,
+    /// Counts the rows that go with their carts.
+    pub(super) count: Option<String>,
+    /// All of them as an array of JSON.
+    pub(super) export: String,
+}
+
+static STATEMENTS: LazyLock<Vec<Statements>> = LazyLock::new(|| {
+    let written = |table: &Table| table.rows.as_ref().map(|rows| Statements::of(table, rows));
+    TABLES.iter().filter_map(written).collect()
+});
+
+static ANONYMIZE: LazyLock<String> = LazyLock::new(|| {
+    let carts = TABLES.iter().find(|table| table.name == "carts");
+    let set = carts.map(assignments).unwrap_or_default();
+    format!("update carts set {set} where id = any ($1)")
+});
+
+/// In the order in which they are to be done, but for the carts themselves, which go last.
+pub(super) fn all() -> &'static [Statements] {
+    &STATEMENTS
+}
+
+/// Takes what is personal out of carts that stay.
+pub(super) fn anonymize() -> &'static str {
+    &ANONYMIZE
+}
+
+/// What is personal, and what becomes of it.
+fn personal(table: &Table) -> impl Iterator<Item = (&'static str, &'static str)> {
+    table.columns.iter().filter_map(|column| match column.content {
+        Content::Personal { becomes, .. } => Some((column.name, becomes)),
+        _ => None,
+    })
+}
+
+fn assignments(table: &Table) -> String {
+    let parts: Vec<String> = personal(table).map(|(name, becomes)| format!("{name} = {becomes}")).collect();
+    parts.join(", ")
+}
+
+impl Statements {
+    fn of(table: &Table, rows: &Rows) -> Self {
+        let deleted = rows.end == End::Deleted;
+        let blank = |which: &str| (!deleted && personal(table).next().is_some()).then(|| blank(table, rows, which));
+        let count = format!("select count(*) from {} told where {}", rows.told_by, rows.of_carts);
+        Self {
+            called: rows.called,
+            blank: blank(rows.of_carts),
+            blank_by_looking: blank(&by_looking(table, rows)),
+            count: deleted.then_some(count),
+            export: export(table, rows),
+        }
+    }
+}
+
+fn blank(table: &Table, rows: &Rows, which: &str) -> String {
+    let mut set = assignments(table);
+    if let End::Kept { set: besides } = rows.end
+        && !besides.is_empty()
+    {
+        set = format!("{set}, {besides}");
+    }
+    // Only what changes is written, and counted. (Not everything has an equality, but every text has.)
+    let differs: Vec<String> =
+        personal(table).map(|(name, becomes)| format!("({name})::text is distinct from ({becomes})::text")).collect();
+    format!("update {} set {set} where ({which}) and ({})", table.name, differs.join(" or "))
+}
+
+fn by_looking(table: &Table, rows: &Rows) -> String {
+    let mut which = vec![rows.of_carts.to_owned()];
+    which.extend(rows.of_carts_by_looking.map(str::to_owned));
+    let mentions = table.columns.iter().filter_map(|column| match column.content {
+        Content::Personal { words: true, .. } => {
+            Some(format!("position(lower($3 collate \"C\") in lower({}::text collate \"C\")) > 0", column.name))
+        }
+        _ => None,
+    });
+    which.extend(mentions);
+    which.join(" or ")
+}
+
+fn export(table: &Table, rows: &Rows) -> String {
+    let fields: Vec<String> = table
+        .columns
+        .iter()
+        .filter_map(|column| {
+            let value = match column.content {
+                Content::Personal { .. } | Content::About => column.name.to_owned(),
+                Content::Time => format!("cart_event_time({})", column.name),
+                Content::Other(_) => return None,
+            };
+            Some(format!("'{}', {value}", camel_case(column.name)))
+        })
+        .collect();
+    let which: Vec<&str> = std::iter::once(rows.of_carts).chain(rows.of_carts_by_looking).collect();
+    format!(
+        "select coalesce(json_agg(json_build_object({}) order by {}), '[]')::text from {} told where {}",
+        fields.join(", "),
+        rows.order,
+        rows.told_by,
+        which.join(" or "),
+    )
+}
+
+/// As the API writes names.
+fn camel_case(name: &str) -> String {
+    let mut words = name.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |mut name, word| {
+        let mut letters = word.chars();
+        name.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
+        name.push_str(letters.as_str());
+        name
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_written_as_the_api_writes_them() {
+        assert_eq!(camel_case("customer_email"), "customerEmail");
+        assert_eq!(camel_case("id"), "id");
+    }
+
+    #[test]
+    fn every_table_about_shoppers_has_its_statements() {
+        let called: Vec<&str> = all().iter().map(|statements| statements.called).collect();
+        let expected =
+            ["carts", "timeline", "paymentLinks", "recoveryLinks", "jobs", "idempotencyKeys", "stripeEvents"];
+        assert_eq!(called, expected);
+        assert!(
+            anonymize().starts_with("update carts set external_id = null, customer_email = 'erased@erased.invalid', ")
+        );
+    }
+}

@@ -1,0 +1,147 @@
+//! A person is taken out while something happens to his carts.
+
+use std::{sync::Arc, time::Duration};
+
+use common::{carts, personal_data};
+use reqwest::Method;
+use sandbox::stripe::{Fault, Operation, SessionStatus, sign};
+use serde_json::{Value, json};
+use tests::{App, Setup, eventually, leaks::mentions, transaction};
+
+use crate::erasure::ZEBEDEE;
+
+async fn erase(app: &App) -> Value {
+    let email = ZEBEDEE.cart()["customerEmail"].clone();
+    app.post("/api/erasure", &json!({"email": email})).await.data(200)["removed"].clone()
+}
+
+async fn nothing_is_left(app: &App) {
+    assert_eq!(mentions(&app.pool, ZEBEDEE.words).await, Vec::<String>::new());
+}
+
+/// Waits until somebody waits for a lock.
+async fn somebody_waits(app: &App) {
+    let waits = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    eventually("somebody waits for a lock", async || {
+        sqlx::query_scalar::<_, i64>(waits).fetch_one(&app.pool).await.unwrap() > 0
+    })
+    .await;
+}
+
+/// Stripe makes the session of a person who is gone when its answer comes.
+#[tokio::test]
+async fn a_link_that_is_being_made_is_not_written_down_any_more() {
+    let app = App::new().await;
+    let id = app.cart_of(&ZEBEDEE.cart()).await;
+    app.stripe.fail_next(Operation::Create, Fault::Slow(Duration::from_secs(2)));
+    let request = app.request(Method::POST, &format!("/api/carts/{id}/payment-link"));
+    app.send(request.header("prefer", "respond-async")).await.data(202);
+    eventually("Stripe is asked", async || app.stripe.calls(Operation::Create) == 1).await;
+    assert_eq!(erase(&app).await["carts"], json!(1));
+    assert!(app.stripe.sessions().is_empty(), "it was made afterwards");
+    eventually("Stripe made it, and it is closed", async || {
+        app.stripe.sessions().first().is_some_and(|session| session.status == SessionStatus::Expired)
+    })
+    .await;
+    app.idle().await;
+    nothing_is_left(&app).await;
+    let addresses: i64 =
+        sqlx::query_scalar("select count(url) + count(failure) from payment_links").fetch_one(&app.pool).await.unwrap();
+    assert_eq!(addresses, 0);
+}
+
+/// The answer is lost, so the job is tried again, when there is nothing left to ask for.
+#[tokio::test]
+async fn a_link_that_is_tried_again_finds_nobody() {
+    let app = App::new().await;
+    let id = app.cart_of(&ZEBEDEE.cart()).await;
+    app.stripe.fail_next(Operation::Create, Fault::ResetAfter);
+    app.stripe.fail_next(Operation::Create, Fault::RateLimited { retry_after: 1 });
+    let request = app.request(Method::POST, &format!("/api/carts/{id}/payment-link"));
+    app.send(request.header("prefer", "respond-async")).await.data(202);
+    eventually("it is tried again", async || app.stripe.calls(Operation::Create) == 2).await;
+    erase(&app).await;
+    app.idle().await;
+    assert!(app.stripe.sessions().iter().all(|session| session.status == SessionStatus::Expired));
+    nothing_is_left(&app).await;
+}
+
+/// Money arrives in the very moment.
+#[tokio::test]
+async fn a_payment_and_an_erasure_wait_for_each_other() {
+    let app = Arc::new(App::new().await);
+    let id = app.cart_of(&ZEBEDEE.cart()).await;
+    let session = app.session(&id).await;
+    app.stripe.send_webhooks_to(None);
+    // Somebody holds the cart, whoever comes first waits for him, and the other behind.
+    let mut holding = transaction(&app.pool).await;
+    carts::lock(&mut holding, &id.parse().unwrap()).await.unwrap().unwrap();
+    let erasing = {
+        let app = app.clone();
+        tokio::spawn(async move { erase(&app).await })
+    };
+    somebody_waits(&app).await;
+    let event = json!({"id": "evt_1", "type": "checkout.session.completed", "created": 1_772_000_000, "data": {"object": {
+        "id": session, "client_reference_id": id, "payment_status": "paid", "customer_details": {"email": ZEBEDEE.cart()["customerEmail"]},
+        "metadata": {"cart_id": id, "link_version": "1"}}}})
+    .to_string();
+    let paying = {
+        let app = app.clone();
+        tokio::spawn(async move {
+            let signature = sign(&event, "whsec_test", app.now().timestamp());
+            app.signed_webhook(&event, &signature).await
+        })
+    };
+    holding.rollback().await.unwrap();
+    assert_eq!(erasing.await.unwrap()["carts"], json!(1));
+    paying.await.unwrap().data(200);
+    app.idle().await;
+    nothing_is_left(&app).await;
+    let left: i64 = sqlx::query_scalar("select (select count(*) from carts) + (select count(*) from cart_events)")
+        .fetch_one(&app.pool)
+        .await
+        .unwrap();
+    assert_eq!(left, 0);
+}
+
+/// A job that dies while its cart is being deleted: what it would tell of the cart nobody could delete any more.
+#[tokio::test]
+async fn a_job_that_dies_in_that_moment_tells_nothing_of_the_cart() {
+    let app = Setup::default().without_worker().set("PAYMENT_LINK_WAIT", "10ms").start().await;
+    let id = app.cart_of(&ZEBEDEE.cart()).await;
+    app.ask(&id).await.data(202);
+    let email = ZEBEDEE.cart()["customerEmail"].as_str().unwrap().parse().unwrap();
+    let mut erasing = transaction(&app.pool).await;
+    personal_data::erase(&mut erasing, &email, app.now()).await.unwrap();
+    // It is not committed: to everybody else the cart is there.
+    sqlx::query("update jobs set state = 'dead', finished_at = now() where kind = 'create_payment_link'")
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    erasing.commit().await.unwrap();
+    let events: i64 = sqlx::query_scalar("select count(*) from cart_events").fetch_one(&app.pool).await.unwrap();
+    assert_eq!(events, 0);
+}
+
+/// Of two who erase the same person one does, and the other finds nothing.
+#[tokio::test]
+async fn many_erasures_at_once_take_each_cart_out_once() {
+    let app = Arc::new(Setup::default().without_worker().start().await);
+    for _ in 0..30 {
+        app.cart_of(&ZEBEDEE.cart()).await;
+    }
+    let erasures: Vec<_> = (0..8)
+        .map(|_| {
+            let app = app.clone();
+            tokio::spawn(async move { erase(&app).await["carts"].as_u64().unwrap() })
+        })
+        .collect();
+    let mut removed = 0;
+    for erasure in erasures {
+        removed += erasure.await.unwrap();
+    }
+    assert_eq!(removed, 30);
+    nothing_is_left(&app).await;
+    let receipts: i64 = sqlx::query_scalar("select count(*) from erasures").fetch_one(&app.pool).await.unwrap();
+    assert_eq!(receipts, 8);
+}

@@ -1,0 +1,165 @@
+//! Old carts lose their shoppers and go on counting.
+
+use chrono::TimeDelta;
+use common::{jobs::AnonymizeOldCarts, personal_data::ERASED_EMAIL};
+use serde_json::{Value, json};
+use tests::{App, Setup, a_cart, connection, eventually, leaks::mentions};
+
+use crate::{
+    cart_import::{NDJSON, import, ndjson},
+    erasure::ZEBEDEE,
+};
+
+async fn anonymize(app: &App) {
+    queue::enqueue(&mut connection(&app.pool).await, &AnonymizeOldCarts {}).await.unwrap();
+    app.idle().await;
+}
+
+fn keeping_for(days: &str) -> Setup {
+    Setup::default().at("2026-03-10T12:00:00Z").set("RETAIN_PERSONAL_DATA", days).set("CART_TTL", "3650d")
+}
+
+async fn timeline(app: &App, id: &str) -> Value {
+    app.get(&format!("/api/carts/{id}/timeline")).await.data(200)["events"].clone()
+}
+
+#[tokio::test]
+async fn a_cart_that_ended_long_ago_loses_its_shopper_and_nothing_else() {
+    let app = keeping_for("90d").start().await;
+    let recovered = app.cart_of(&ZEBEDEE.cart()).await;
+    let session = app.session(&recovered).await;
+    app.stripe.pay(&session).await.unwrap();
+    let expired = app.cart_of(&ZEBEDEE.cart()).await;
+    app.session(&expired).await;
+    app.patch(&format!("/api/carts/{expired}"), &json!({"status": "expired"})).await.data(200);
+    let mut line = ZEBEDEE.cart();
+    line["externalId"] = json!("order of zebedee");
+    line["status"] = json!("expired");
+    import(&app, NDJSON, ndjson([line])).await;
+    let abandoned = app.cart().await; // of Ada, whom nobody has won back or given up
+    app.idle().await;
+    let all = "/api/analytics?startDate=2026-03-01&endDate=2026-06-30";
+    let analytics = app.get(all).await.data(200);
+    let (before, told) = (app.show(&recovered).await, timeline(&app, &recovered).await);
+
+    app.clock.advance(TimeDelta::days(90));
+    anonymize(&app).await;
+    assert_eq!(app.show(&recovered).await, before, "not before its time is over");
+    let of_today = app.cart_of(&ZEBEDEE.cart()).await;
+    app.patch(&format!("/api/carts/{of_today}"), &json!({"status": "expired"})).await.data(200);
+
+    app.clock.advance(TimeDelta::seconds(1));
+    anonymize(&app).await;
+    let after = app.show(&recovered).await;
+    let mut expected = before.clone();
+    expected["customerEmail"] = json!(ERASED_EMAIL);
+    expected["customerName"] = json!("erased");
+    expected["items"][0]["name"] = json!("erased");
+    assert_eq!(after, expected);
+    assert_eq!(timeline(&app, &recovered).await, told);
+    let list = app.get(&format!("/api/carts?email={ERASED_EMAIL}")).await.data(200);
+    assert_eq!(list["pagination"]["total"], json!(3));
+    assert_eq!(app.show(&abandoned).await["customerEmail"], "ada@example.com", "somebody may yet come back");
+    assert_eq!(app.show(&of_today).await["customerName"], ZEBEDEE.cart()["customerName"]);
+    let with_today = app.get(all).await.data(200);
+    let summary = |of: &Value, name: &str| of["summary"][name].clone();
+    assert_eq!(summary(&with_today, "totalRecovered"), summary(&analytics, "totalRecovered"));
+    assert_eq!(with_today["summary"]["totalAbandoned"], json!(5));
+
+    // The one of today is all that is left of him.
+    app.delete(&format!("/api/carts/{of_today}")).await.data(200);
+    assert_eq!(app.get(all).await.data(200), analytics, "the rest counts as it did");
+    app.idle().await;
+    assert_eq!(mentions(&app.pool, ZEBEDEE.words).await, Vec::<String>::new());
+    let links: i64 =
+        sqlx::query_scalar("select count(url) + (select count(token) from recovery_links) from payment_links")
+            .fetch_one(&app.pool)
+            .await
+            .unwrap();
+    assert_eq!(links, 0);
+}
+
+/// More than a batch, more than a stretch of blocks, some held by others, and a second run that has nothing to do.
+#[tokio::test]
+async fn many_old_carts_are_found_wherever_they_lie() {
+    let app = keeping_for("90d").start().await;
+    sqlx::query(
+        "insert into carts (id, customer_email, customer_name, items, total_minor, currency, status, abandoned_at, recovered_at,
+                            expired_at, created_at, updated_at)
+         select 'cart_' || n, 'zebedee' || n || '@private.example', 'Zebedee', json_build_array(json_build_object(
+                    'name', 'Kaleidoscope', 'quantity', 3, 'price', 33.30, 'note', repeat('x', 600))), 9990, 'usd', status,
+                at, case status when 'recovered' then at end, case status when 'expired' then at end, at, at
+         from (select n, case n % 3 when 0 then 'abandoned' when 1 then 'recovered' else 'expired' end as status,
+                      '2025-06-01T00:00:00Z'::timestamptz + n * interval '1 hour' as at
+               from generate_series(1, 6000) n) made",
+    )
+    .execute(&app.pool)
+    .await
+    .unwrap();
+    let blocks: i64 = sqlx::query_scalar("select pg_relation_size('carts') / 8192").fetch_one(&app.pool).await.unwrap();
+    assert!(blocks > common::personal_data::BLOCKS, "{blocks}");
+    let mut holding = app.pool.begin().await.unwrap();
+    sqlx::query("select from carts where id = 'cart_1' for update").execute(&mut *holding).await.unwrap();
+    anonymize(&app).await;
+    holding.rollback().await.unwrap();
+    let named = async || -> Vec<(String, i64)> {
+        sqlx::query_as(
+            "select status, count(*) from carts where customer_email <> $1 and (status = 'abandoned' or updated_at < $2) group by 1 order by 1",
+        )
+        .bind(ERASED_EMAIL)
+        .bind(app.now() - TimeDelta::days(90))
+        .fetch_all(&app.pool)
+        .await
+        .unwrap()
+    };
+    assert_eq!(
+        named().await,
+        [("abandoned".to_owned(), 2000), ("recovered".to_owned(), 1)],
+        "but for the one that was held"
+    );
+    anonymize(&app).await;
+    assert_eq!(named().await, [("abandoned".to_owned(), 2000)]);
+    let items: Vec<String> = sqlx::query_scalar("select distinct items::text from carts where customer_email = $1")
+        .bind(ERASED_EMAIL)
+        .fetch_all(&app.pool)
+        .await
+        .unwrap();
+    assert_eq!(items, [r#"[{"name" : "erased", "quantity" : 3, "price" : 33.30}]"#]);
+
+    let written = async || -> i64 {
+        sqlx::query_scalar("select max(xmin::text::bigint) from carts").fetch_one(&app.pool).await.unwrap()
+    };
+    let last = written().await;
+    anonymize(&app).await;
+    assert_eq!(written().await, last, "nothing is written where there is nothing to do");
+}
+
+/// A cart without its shopper can be taken up again; Stripe is not told an address that is none.
+#[tokio::test]
+async fn a_link_of_a_cart_without_its_shopper_names_nobody() {
+    let app = keeping_for("1d").start().await;
+    let id = app.cart_of(&a_cart()).await;
+    app.patch(&format!("/api/carts/{id}"), &json!({"status": "expired"})).await.data(200);
+    app.clock.advance(TimeDelta::days(2));
+    anonymize(&app).await;
+    assert_eq!(app.show(&id).await["customerEmail"], ERASED_EMAIL);
+    app.patch(&format!("/api/carts/{id}"), &json!({"status": "abandoned"})).await.data(200);
+    let session = app.session(&id).await;
+    let made = app.stripe.sessions();
+    assert_eq!((made.len(), made[0].customer_email.as_deref()), (1, None));
+    app.stripe.pay(&session).await.unwrap();
+    assert_eq!(app.show(&id).await["status"], "recovered");
+}
+
+#[tokio::test]
+async fn nothing_is_taken_out_unless_somebody_says_when() {
+    let schedules = async |app: &App| -> Vec<String> {
+        sqlx::query_scalar("select name from schedules order by name").fetch_all(&app.pool).await.unwrap()
+    };
+    let forever = Setup::default().start().await;
+    eventually("the schedules are known", async || schedules(&forever).await.len() == 4).await;
+    let for_a_year = Setup::default().set("RETAIN_PERSONAL_DATA", "365d").start().await;
+    eventually("one more is known", async || schedules(&for_a_year).await.len() == 5).await;
+    assert!(schedules(&for_a_year).await.contains(&"anonymize_old_carts".to_owned()));
+    assert!(!schedules(&forever).await.contains(&"anonymize_old_carts".to_owned()));
+}
