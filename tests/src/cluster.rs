@@ -11,7 +11,7 @@ use tokio::{net::TcpStream, process::Child};
 
 use crate::{
     eventually,
-    postgres_node::{PostgresNode, free_port},
+    postgres_node::{PostgresNode, ending_with_us, free_port},
     within,
 };
 
@@ -57,7 +57,7 @@ impl Cluster {
             ])
             .await;
         let (standby_port, proxy_port) = (free_port(), free_port());
-        let mut command = tokio::process::Command::new(program);
+        let mut command = ending_with_us(&program, "KILL");
         command.args(["-db", "-f", PROXY_CONFIGURATION]).stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(Stdio::null()).kill_on_drop(true);
         command.env("LISTEN", format!("127.0.0.1:{proxy_port}"));
@@ -99,6 +99,20 @@ impl Cluster {
                 .expect("the primary answers")
         })
         .await;
+    }
+
+    /// The standby dies without a word, and commits wait for it.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub async fn lose_standby(&mut self) {
+        let mut standby = self.standby.take().expect("there is a standby");
+        standby.kill().await;
+    }
+
+    /// An operator takes note that there is one server left: commits wait for no other.
+    pub async fn go_on_alone(&mut self) {
+        self.primary.sql(&["alter system reset synchronous_standby_names", "select pg_reload_conf()"]).await;
     }
 
     /// The primary dies without a word, and the standby is promoted, by an operator who is as quick as can be.

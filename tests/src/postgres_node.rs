@@ -208,7 +208,7 @@ impl PostgresNode {
     }
 
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.programs.join(program));
+        let mut command = ending_with_us(&self.programs.join(program), "QUIT");
         command.env_clear().env("LC_ALL", "C").current_dir(&self.folder).stdin(Stdio::null()).kill_on_drop(true);
         if let Some(user) = ordinary_user() {
             command.uid(user.uid.as_raw()).gid(user.gid.as_raw()); // Postgres refuses to run as root
@@ -249,6 +249,17 @@ impl Drop for PostgresNode {
 fn send(process: u32, signal: Signal) {
     // One that has ended meanwhile needs none.
     let _ = kill(Pid::from_raw(process.cast_signed()), signal);
+}
+
+/// A program that is sent this signal when the test ends, even if that is killed and drops nothing.
+pub(crate) fn ending_with_us(program: &Path, signal: &str) -> Command {
+    let setpriv = Path::new("/usr/bin/setpriv"); // util-linux
+    if !setpriv.exists() {
+        return Command::new(program);
+    }
+    let mut command = Command::new(setpriv);
+    command.args(["--pdeathsig", signal]).arg(program);
+    command
 }
 
 /// The processes that this one started.

@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
+use common::{clock::Clock, config::Env, db};
 use nix::sys::signal::Signal;
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
 use tests::{ROLES, TestDatabase, a_cart, processes, processes::Process, within};
+use worker::{Verdict, WorkerConfig, examine};
 
 use crate::processes::Shop;
 
@@ -164,8 +166,8 @@ async fn the_products_role_can_change_rows_and_nothing_else() {
     let admin = database.pool(1);
     let (owner, product) = (database.as_role("checkout_owner", "owner"), database.as_product());
     run_roles_file(&admin).await;
-    let env = common::config::Env::of([("DATABASE_URL", &owner.url)]);
-    common::db::prepare(&common::db::from_env(&env, 1).unwrap()).await.unwrap();
+    let env = Env::of([("DATABASE_URL", &owner.url)]);
+    db::prepare(&db::from_env(&env, 1).unwrap()).await.unwrap();
     run_roles_file(&admin).await;
     for forbidden in [
         "create table mine (id int)",
@@ -198,4 +200,21 @@ async fn the_products_role_can_change_rows_and_nothing_else() {
         assert_eq!(code(&product, allowed).await, None, "{allowed}");
     }
     assert_eq!(code(&product, "drop table later").await.as_deref(), Some("42501"));
+
+    // What somebody else made is not, and the doctor says so.
+    let privileges = async || {
+        let env = Env::of([
+            ("DATABASE_URL", product.url.as_str()),
+            ("STRIPE_SECRET_KEY", "sk_test_roles"),
+            ("STRIPE_API_URL", "http://127.0.0.1:9"),
+        ]);
+        let config = WorkerConfig::from_env(&env).unwrap();
+        let findings = examine(&env, &config, &Clock::system()).await.unwrap();
+        findings.into_iter().find(|finding| finding.name == "privileges").unwrap()
+    };
+    assert_eq!(privileges().await.verdict, Verdict::Well, "{}", privileges().await.text);
+    sqlx::raw_sql("create table closed (id int); revoke delete on later from checkout").execute(&admin).await.unwrap();
+    let found = privileges().await;
+    assert_eq!(found.verdict, Verdict::Problem);
+    assert!(found.text.contains("closed, later") && found.text.contains("roles.sql"), "{}", found.text);
 }

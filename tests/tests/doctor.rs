@@ -103,9 +103,18 @@ async fn the_exit_code_says_whether_something_is_wrong() {
     };
     let (code, text) = run(&app.database.url).await;
     assert_eq!(code, Some(0), "{text}");
-    for name in
-        ["database", "migrations", "listen", "clock", "connections", "schedules", "queues", "dead jobs", "stripe"]
-    {
+    for name in [
+        "database",
+        "migrations",
+        "privileges",
+        "listen",
+        "clock",
+        "connections",
+        "schedules",
+        "queues",
+        "dead jobs",
+        "stripe",
+    ] {
         assert!(text.lines().any(|line| line.starts_with("ok") && line.contains(name)), "{name} is not well in {text}");
     }
     let (code, text) = run("postgres://postgres:wrong@127.0.0.1:9/none").await;

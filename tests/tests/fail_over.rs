@@ -204,3 +204,29 @@ async fn a_planned_switch_over_loses_nothing_either() {
         promised.carts.len(),
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_standby_nothing_is_acknowledged_until_somebody_says_so() {
+    let Some(mut cluster) = Cluster::start().await else { return };
+    let mut shop = Shop::open(&cluster.url()).await;
+    let load = shop.load();
+    more(&load, 30).await;
+    cluster.lose_standby().await;
+    let pool = cluster.pool();
+    within(PATIENCE, "commits wait for the standby", async || {
+        let waiting = "select count(*) from pg_stat_activity where wait_event = 'SyncRep'";
+        sqlx::query_scalar::<_, i64>(waiting).fetch_one(&pool).await.unwrap() > 0
+    })
+    .await;
+    cluster.go_on_alone().await;
+    more(&load, 50).await;
+    let promised = load.stop().await;
+    check(&mut shop, &pool, &promised).await;
+    // And with a new one it is as before.
+    cluster.add_standby().await;
+    let load = shop.load();
+    more(&load, 30).await;
+    cluster.fail_over().await;
+    more(&load, 30).await;
+    check(&mut shop, &cluster.pool(), &load.stop().await).await;
+}

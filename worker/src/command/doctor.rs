@@ -12,6 +12,7 @@ use common::{
 use queue::RateLimit;
 use uuid::Uuid;
 
+use super::privileges;
 use crate::{CONNECTIONS, EXPIRY_CONNECTIONS, WorkerConfig, connections, stripe::Stripe, stripe_error::StripeError};
 
 /// How long each look may take.
@@ -48,7 +49,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn well(name: &'static str, text: impl Into<String>) -> Self {
+    pub(super) fn well(name: &'static str, text: impl Into<String>) -> Self {
         Self { name, verdict: Verdict::Well, text: text.into() }
     }
 
@@ -56,7 +57,7 @@ impl Finding {
         Self { name, verdict: Verdict::Notice, text: text.into() }
     }
 
-    fn problem(name: &'static str, text: impl Into<String>) -> Self {
+    pub(super) fn problem(name: &'static str, text: impl Into<String>) -> Self {
         Self { name, verdict: Verdict::Problem, text: text.into() }
     }
 }
@@ -93,6 +94,7 @@ pub async fn examine(env: &Env, config: &WorkerConfig, clock: &Clock) -> Result<
         Ok(finding) => {
             findings.push(finding);
             findings.push(look("migrations", migrations(&careful)).await);
+            findings.push(look("privileges", privileges::examine(&careful)).await);
             findings.push(look("clock", skew(&careful, clock)).await);
             findings.push(
                 look("connections", room(&careful, CONNECTIONS + EXPIRY_CONNECTIONS + connections(config.concurrency)))

@@ -4,6 +4,7 @@
 mod doctor;
 mod jobs;
 mod migrate;
+mod privileges;
 mod rollup;
 
 use std::process::ExitCode;
