@@ -174,11 +174,11 @@ async fn inject(scene: Arc<Scene>, fault: Fault, mut dice: StdRng) {
     let outcome = fault.inject(&scene, &mut dice).await;
     let took = begun.elapsed().as_secs_f64();
     match &outcome {
-        Ok(true) => eprintln!("  {} ({took:.1} s)", fault.name()),
-        Ok(false) => eprintln!("  {}: there was no occasion ({took:.1} s)", fault.name()),
+        Ok(Some(what)) => eprintln!("  {}: {what} ({took:.1} s)", fault.name()),
+        Ok(None) => eprintln!("  {}: there was no occasion ({took:.1} s)", fault.name()),
         Err(error) => eprintln!("  {}: could not be done: {error:#} ({took:.1} s)", fault.name()),
     }
-    scene.tally.count(fault.name(), matches!(outcome, Ok(true)));
+    scene.tally.count(fault.name(), matches!(outcome, Ok(Some(_))));
 }
 
 /// Starts a process that was killed, as whoever runs it would, and waits until it is ready.

@@ -26,8 +26,8 @@ const UNTIL_RESET: Duration = Duration::from_secs(30);
 const AFTERMATH: Duration = Duration::from_secs(5);
 
 impl Fault {
-    /// Does it and undoes it. `false`: there was no occasion.
-    pub(crate) async fn inject(self, scene: &Scene, dice: &mut StdRng) -> Result<bool> {
+    /// Does it and undoes it, and says to whom. `None`: there was no occasion.
+    pub(crate) async fn inject(self, scene: &Scene, dice: &mut StdRng) -> Result<Option<String>> {
         match self {
             Self::Kill(kind) => kill(scene, kind, dice).await,
             Self::KillAt(point) => {
@@ -50,14 +50,15 @@ impl Fault {
             }
             Self::SessionsEnded => {
                 let _storm = surroundings(scene);
-                Ok(scene.server.end_sessions().await? > 0)
+                Ok(Some(format!("{} of them", scene.server.end_sessions().await?)))
             }
             Self::Cut => {
                 let _storm = surroundings(scene);
-                for member in some(scene, dice) {
+                let members = some(scene, dice);
+                for member in &members {
                     member.proxy.cut();
                 }
-                Ok(true)
+                Ok(Some(names(&members)))
             }
             Self::Stalled => stall(scene, dice).await,
             Self::Lost => lose(scene, dice).await,
@@ -90,35 +91,43 @@ fn some<'a>(scene: &'a Scene, dice: &mut StdRng) -> Vec<&'a Member> {
     scene.members.choose(dice).into_iter().collect()
 }
 
-async fn kill(scene: &Scene, kind: Kind, dice: &mut StdRng) -> Result<bool> {
-    let Some(mut held) = one(scene, kind, dice) else { return Ok(false) };
+fn names(members: &[&Member]) -> String {
+    members.iter().map(|member| member.name()).collect::<Vec<_>>().join(", ")
+}
+
+async fn kill(scene: &Scene, kind: Kind, dice: &mut StdRng) -> Result<Option<String>> {
+    let Some(mut held) = one(scene, kind, dice) else { return Ok(None) };
     let _storm = scene.weather.begin(Scope::Process(held.member.number));
     held.kill().await?;
     tokio::time::sleep(short(dice)).await;
     restart(scene, &mut held).await?;
-    Ok(true)
+    Ok(Some(held.member.name()))
 }
 
-async fn freeze(scene: &Scene, kind: Kind, time: Duration, dice: &mut StdRng) -> Result<bool> {
-    let Some(held) = one(scene, kind, dice) else { return Ok(false) };
+async fn freeze(scene: &Scene, kind: Kind, time: Duration, dice: &mut StdRng) -> Result<Option<String>> {
+    let Some(held) = one(scene, kind, dice) else { return Ok(None) };
     let _storm = scene.weather.begin(Scope::Process(held.member.number));
     held.signal(Signal::SIGSTOP)?;
     tokio::time::sleep(time).await;
     held.signal(Signal::SIGCONT)?;
     held.member.becomes_ready(&scene.http, Duration::from_secs(60)).await?;
     tokio::time::sleep(AFTERMATH).await;
-    Ok(true)
+    Ok(Some(held.member.name()))
 }
 
-async fn with_postgres_away(scene: &Scene, dice: &mut StdRng, end: impl AsyncFnOnce() -> Result<()>) -> Result<bool> {
+async fn with_postgres_away(
+    scene: &Scene,
+    dice: &mut StdRng,
+    end: impl AsyncFnOnce() -> Result<()>,
+) -> Result<Option<String>> {
     let _storm = surroundings(scene);
     end().await?;
     tokio::time::sleep(short(dice)).await;
-    scene.server.revive().await?;
-    Ok(true)
+    let came_back = scene.server.revive().await?;
+    Ok(Some(format!("it came back in {:.1} s", came_back.as_secs_f64())))
 }
 
-async fn stall(scene: &Scene, dice: &mut StdRng) -> Result<bool> {
+async fn stall(scene: &Scene, dice: &mut StdRng) -> Result<Option<String>> {
     let _storm = surroundings(scene);
     let members = some(scene, dice);
     for member in &members {
@@ -128,10 +137,10 @@ async fn stall(scene: &Scene, dice: &mut StdRng) -> Result<bool> {
     for member in &members {
         member.proxy.stall(false);
     }
-    Ok(true)
+    Ok(Some(names(&members)))
 }
 
-async fn lose(scene: &Scene, dice: &mut StdRng) -> Result<bool> {
+async fn lose(scene: &Scene, dice: &mut StdRng) -> Result<Option<String>> {
     let _storm = surroundings(scene);
     let members = some(scene, dice);
     for member in &members {
@@ -142,11 +151,11 @@ async fn lose(scene: &Scene, dice: &mut StdRng) -> Result<bool> {
         member.proxy.cut();
     }
     tokio::time::sleep(AFTERMATH).await;
-    Ok(true)
+    Ok(Some(names(&members)))
 }
 
 /// Leaves not a byte, has Postgres ask for more, and makes room again.
-async fn fill_disk(scene: &Scene, dice: &mut StdRng) -> Result<bool> {
+async fn fill_disk(scene: &Scene, dice: &mut StdRng) -> Result<Option<String>> {
     let disk = scene.disk.as_ref().context("there is no small disk")?;
     let ballast = disk.join("ballast");
     let _storm = surroundings(scene);
@@ -160,8 +169,8 @@ async fn fill_disk(scene: &Scene, dice: &mut StdRng) -> Result<bool> {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     fs::remove_file(&ballast)?;
-    scene.server.revive().await?;
-    Ok(true)
+    let came_back = scene.server.revive().await?;
+    Ok(Some(format!("it came back in {:.1} s", came_back.as_secs_f64())))
 }
 
 fn disk_size(disk: &Path) -> u64 {
@@ -188,9 +197,10 @@ async fn switch_log(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-fn move_clock(scene: &Scene, dice: &mut StdRng) -> Result<bool> {
-    let Some(member) = scene.members.choose(dice) else { return Ok(false) };
+fn move_clock(scene: &Scene, dice: &mut StdRng) -> Result<Option<String>> {
+    let Some(member) = scene.members.choose(dice) else { return Ok(None) };
     // Stripe's signatures and our own searches allow for five minutes.
-    member.set_clock(dice.random_range(-240..=240))?;
-    Ok(true)
+    let seconds = dice.random_range(-240..=240);
+    member.set_clock(seconds)?;
+    Ok(Some(format!("{} by {seconds} s", member.name())))
 }

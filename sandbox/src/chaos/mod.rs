@@ -51,6 +51,9 @@ const API_KEY: &str = "chaos";
 /// A cart older than this expires; some of the load is, the rest never gets there.
 const CART_TTL: &str = "1d";
 
+/// How long the load goes on before the first fault.
+const WARM_UP: Duration = Duration::from_secs(5);
+
 /// How long, how hard, and in which order.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
@@ -154,6 +157,8 @@ async fn strain(scene: &Arc<Scene>, options: &Options, seed: u64) -> Result<Vec<
         .map(|number| Client::new(scene.clone(), number as usize, seed).run(stop_load.clone(), options.pause))
         .map(tokio::spawn)
         .collect();
+    // There must be something to lose: connections, sessions, jobs.
+    tokio::time::sleep(WARM_UP).await;
     let faults = tokio::spawn(faults::run(scene.clone(), seed, stop_faults.clone()));
     let stripe_faults = tokio::spawn(make_stripe_ill(scene.clone(), seed, stop_faults.clone()));
     let progress = tokio::spawn(tell_progress(scene.clone()));

@@ -37,11 +37,11 @@ pub(crate) const POINTS: [Point; 8] = [
 
 /// Kills whoever comes by first. Whether Postgres then finishes what the dead
 /// process asked for, as it does when the packet was under way already, or
-/// drops it, is up to `finishes`. `false`: nobody came by.
-pub(crate) async fn kill_at(scene: &Scene, point: Point, finishes: bool, pause: Duration) -> Result<bool> {
+/// drops it, is up to `finishes`. `None`: nobody came by.
+pub(crate) async fn kill_at(scene: &Scene, point: Point, finishes: bool, pause: Duration) -> Result<Option<String>> {
     let mut session = scene.server.session().await?;
     if !arm(&mut session, point).await? {
-        return Ok(false);
+        return Ok(None);
     }
     let killed = kill_who_waits(scene, &mut session, point, finishes, pause).await;
     // The lock goes with the session, whatever happened.
@@ -69,7 +69,7 @@ async fn kill_who_waits(
     point: Point,
     finishes: bool,
     pause: Duration,
-) -> Result<bool> {
+) -> Result<Option<String>> {
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
         for (backend, port) in waiting(session, point).await? {
@@ -84,11 +84,11 @@ async fn kill_who_waits(
             sqlx::query("select pg_advisory_unlock($1)").bind(point.key).execute(&mut *session).await?;
             tokio::time::sleep(pause).await;
             restart(scene, &mut held).await?;
-            return Ok(true);
+            return Ok(Some(member.name()));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// The sessions that the point holds up: their process ids, and the clients' ports.

@@ -47,7 +47,7 @@ impl Report {
         let of_stripe = [
             ("a webhook is lost on its way".to_owned(), mail.lost as u64),
             ("a webhook comes again".to_owned(), mail.repeated as u64),
-            ("webhooks overtake each other".to_owned(), mail.taken as u64),
+            ("a webhook is delayed, and others overtake it".to_owned(), mail.taken as u64),
         ];
         for (fault, tried) in scene.tally.all().into_iter().map(|(fault, counts)| (fault, counts.tried)).chain(of_stripe) {
             println!("| {fault} | {tried} | {lost} |");
