@@ -173,10 +173,16 @@ fn migrator() -> Migrator {
 pub fn is_unavailable(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
+        // A proxy that has no server to lead to hangs up; sqlx takes that for an answer to its first question.
+        sqlx::Error::Protocol(message) => message.starts_with("unexpected response from SSLRequest: 0x00"),
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
             // Connection exceptions, insufficient resources, operator intervention,
-            // and a primary that became a standby.
-            code.starts_with("08") || code.starts_with("53") || code.starts_with("57P") || code == "25006"
+            // a primary that became a standby, and a session that was ended because we said nothing for too long.
+            code.starts_with("08")
+                || code.starts_with("53")
+                || code.starts_with("57P")
+                || code == "25006"
+                || code == "25P03"
         }),
         _ => false,
     }

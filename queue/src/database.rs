@@ -21,11 +21,21 @@ use sqlx::{
     },
 };
 
+use crate::patience::{in_time, stream_in_time};
+
 /// How long a caller waits for a connection before it is told that Postgres is away.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A connection that was seen to live this short a time ago is not looked at before it is used.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// How long a statement may take, where nobody says otherwise.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A session that holds a transaction open and says nothing for so long is
+/// ended by Postgres: its process is frozen, or gone without a word, and whoever
+/// wants what it has locked would wait for as long.
+const NO_LONG_SILENCE: &str = "set idle_in_transaction_session_timeout = '10s'";
 
 /// Where LISTEN goes.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +57,8 @@ pub struct Database {
     listen_pool: Option<PgPool>,
     /// Every pool that was made from the same [`Database::new`].
     kin: Arc<Mutex<Vec<PgPool>>>,
+    /// How long a statement may take.
+    patience: Duration,
 }
 
 /// Connections of a process.
@@ -68,7 +80,13 @@ impl Database {
         // Statements that are never named need no cache.
         let pooled = !matches!(listen, Listen::Directly);
         let options = if pooled { options.statement_cache_capacity(0) } else { options };
-        let pool = pool_options(connections).connect_lazy_with(options);
+        let mut with = pool_options(connections);
+        if !pooled {
+            with = with.after_connect(|conn, _| {
+                Box::pin(async move { sqlx::raw_sql(NO_LONG_SILENCE).execute(conn).await.map(drop) })
+            });
+        }
+        let pool = with.connect_lazy_with(options);
         Self::of(pool, listen, Arc::default())
     }
 
@@ -84,7 +102,15 @@ impl Database {
             pools.push(listen_pool.clone());
         }
         drop(pools);
-        Self { pool, listen, listen_pool, kin }
+        Self { pool, listen, listen_pool, kin, patience: PATIENCE }
+    }
+
+    /// The same connections; a statement that takes longer is given up, and its
+    /// connection with it: Postgres is gone without a word, or somebody holds on to
+    /// what the statement waits for. It may have happened all the same.
+    #[must_use]
+    pub fn answers_within(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The same Postgres, with connections of its own that plan each statement
@@ -103,13 +129,14 @@ impl Database {
                         sqlx::raw_sql("set plan_cache_mode = force_generic_plan; set jit = off")
                             .execute(&mut *conn)
                             .await?;
+                        sqlx::raw_sql(NO_LONG_SILENCE).execute(&mut *conn).await?;
                         sqlx::raw_sql(settings).execute(conn).await?;
                     }
                     Ok(())
                 })
             })
             .connect_lazy_with(self.pool.connect_options().as_ref().clone());
-        Self::of(pool, self.listen.clone(), self.kin.clone())
+        Self::of(pool, self.listen.clone(), self.kin.clone()).answers_within(self.patience)
     }
 
     /// Whether a pooler stands in between.
@@ -127,12 +154,13 @@ impl Database {
         if self.is_pooled() {
             return self.begin().await;
         }
-        Ok(Connection { held: Held::Bare(self.pool.acquire().await?), named: true })
+        Ok(Connection { held: Held::Bare(self.pool.acquire().await?), named: true, patience: self.patience })
     }
 
     /// A transaction: dropped without [`Connection::commit`] nothing of it happened.
     pub async fn begin(&self) -> sqlx::Result<Connection> {
-        Ok(Connection { held: Held::Transaction(self.pool.begin().await?), named: !self.is_pooled() })
+        let begun = in_time(self.patience, self.pool.begin()).await?;
+        Ok(Connection { held: Held::Transaction(begun), named: !self.is_pooled(), patience: self.patience })
     }
 
     /// A connection that listens to `channel`; `None` where LISTEN is off.
@@ -206,6 +234,7 @@ fn pool_options(connections: u32) -> PgPoolOptions {
 pub struct Connection {
     held: Held,
     named: bool,
+    patience: Duration,
 }
 
 enum Held {
@@ -218,7 +247,7 @@ impl Connection {
     pub async fn commit(self) -> sqlx::Result<()> {
         match self.held {
             Held::Bare(_) => Ok(()),
-            Held::Transaction(transaction) => transaction.commit().await,
+            Held::Transaction(transaction) => in_time(self.patience, transaction.commit()).await,
         }
     }
 
@@ -227,7 +256,7 @@ impl Connection {
     pub async fn rollback(self) -> sqlx::Result<()> {
         match self.held {
             Held::Bare(_) => Ok(()),
-            Held::Transaction(transaction) => transaction.rollback().await,
+            Held::Transaction(transaction) => in_time(self.patience, transaction.rollback()).await,
         }
     }
 
@@ -274,7 +303,7 @@ impl Kept {
     pub async fn commit(&mut self, connection: Connection) -> sqlx::Result<()> {
         match connection.held {
             Held::Bare(_) => self.connection = Some(connection),
-            Held::Transaction(transaction) => transaction.commit().await?,
+            Held::Transaction(transaction) => in_time(connection.patience, transaction.commit()).await?,
         }
         Ok(())
     }
@@ -299,8 +328,9 @@ impl<'c> Executor<'c> for &'c mut Connection {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let named = self.named;
-        if named { self.inner().fetch_many(query) } else { self.inner().fetch_many(Unnamed(query)) }
+        let (named, patience) = (self.named, self.patience);
+        let conn = self.inner();
+        stream_in_time(patience, if named { conn.fetch_many(query) } else { conn.fetch_many(Unnamed(query)) })
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<PgRow>>>
@@ -308,8 +338,12 @@ impl<'c> Executor<'c> for &'c mut Connection {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let named = self.named;
-        if named { self.inner().fetch_optional(query) } else { self.inner().fetch_optional(Unnamed(query)) }
+        let (named, patience) = (self.named, self.patience);
+        let conn = self.inner();
+        Box::pin(in_time(
+            patience,
+            if named { conn.fetch_optional(query) } else { conn.fetch_optional(Unnamed(query)) },
+        ))
     }
 
     fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> BoxFuture<'e, sqlx::Result<PgStatement>>

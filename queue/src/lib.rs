@@ -25,7 +25,7 @@
 //! 9. **Queues can be paused, jobs retried and cancelled** (`levers.rs`), seen
 //!    (`inspect.rs`), and a rate shared by all processes (`rate.rs`).
 //! 10. **A lost database connection ends nothing**: every task here retries with
-//!     backoff and says so.
+//!     backoff and says so, also where it was lost without a word (`patience.rs`).
 //! 11. **A pooler may stand in between** (`database.rs`): PgBouncer in transaction
 //!     mode takes LISTEN and named statements away, and neither is needed.
 //! 12. **It can be watched** (`telemetry.rs`, `standing.rs`, `presence.rs`, `pulse.rs`): outcomes and durations are counted by the
@@ -59,6 +59,7 @@ mod inspect;
 mod job;
 mod lease;
 mod levers;
+mod patience;
 mod presence;
 mod pulse;
 mod rate;

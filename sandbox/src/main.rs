@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result};
 use api::{ApiConfig, AppState, LinkNews};
+use clap::Parser;
 use common::{
     clock::Clock,
     config::Env,
@@ -13,7 +14,6 @@ use common::{
     telemetry::{self, LogConfig},
     traces::TraceConfig,
 };
-use clap::Parser;
 use sandbox::{
     chaos,
     postgres::{Durability, PrivatePostgres, become_ordinary_user, random_word, remember},

@@ -11,6 +11,7 @@ mod doctor;
 mod errors;
 mod expiry;
 mod interface;
+mod lost_connections;
 mod maintenance;
 mod metrics;
 mod operations;

@@ -142,7 +142,11 @@ async fn open_sessions(
     .await?;
     let at_once = scene.stripe.carts_with_two_open_sessions();
     found.extend(at_once.into_iter().map(|cart| format!("{cart} had two at Stripe in the same moment")));
-    report.check("no cart has two open sessions, at any moment", format!("{} sessions at Stripe", sessions.len()), &found);
+    report.check(
+        "no cart has two open sessions, at any moment",
+        format!("{} sessions at Stripe", sessions.len()),
+        &found,
+    );
 
     let open: Vec<&Session> = sessions.iter().filter(|session| session.status == SessionStatus::Open).collect();
     let kept: HashSet<String> = sqlx::query_scalar("select session_id from payment_links where status = 'open'")
@@ -169,16 +173,14 @@ async fn payments(
     session: &mut PgConnection,
     report: &mut Report,
 ) -> Result<()> {
-    let paid: Vec<&Session> =
-        sessions.iter().filter(|session| session.payment_status == PaymentStatus::Paid).collect();
-    let noted: HashMap<(String, String), String> = sqlx::query_as::<_, (String, i32, String)>(
-        "select cart_id, version, status from payment_links",
-    )
-    .fetch_all(session)
-    .await?
-    .into_iter()
-    .map(|(cart, version, status)| ((cart, version.to_string()), status))
-    .collect();
+    let paid: Vec<&Session> = sessions.iter().filter(|session| session.payment_status == PaymentStatus::Paid).collect();
+    let noted: HashMap<(String, String), String> =
+        sqlx::query_as::<_, (String, i32, String)>("select cart_id, version, status from payment_links")
+            .fetch_all(session)
+            .await?
+            .into_iter()
+            .map(|(cart, version, status)| ((cart, version.to_string()), status))
+            .collect();
     let (mut found, mut payers, mut of_links) = (Vec::new(), HashSet::new(), HashSet::new());
     for session in &paid {
         let cart = session.client_reference_id.clone().unwrap_or_default();
@@ -272,6 +274,10 @@ pub(crate) async fn stop(scene: &Scene, report: &mut Report) -> Result<()> {
             found.push(format!("{} did not end with 0 within 40 s of SIGTERM", member.name()));
         }
     }
-    report.check("every process is ready, and ends when it is told to", format!("{} processes", scene.members.len()), &found);
+    report.check(
+        "every process is ready, and ends when it is told to",
+        format!("{} processes", scene.members.len()),
+        &found,
+    );
     Ok(())
 }

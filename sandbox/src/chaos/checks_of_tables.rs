@@ -38,7 +38,11 @@ async fn final_states(session: &mut PgConnection, report: &mut Report) -> Result
     )
     .await?;
     let changes = count(session, "select count(*) from chaos.changes").await?;
-    report.check("what is final stays final, and is reached once", format!("{changes} changes of carts and links"), &found);
+    report.check(
+        "what is final stays final, and is reached once",
+        format!("{changes} changes of carts and links"),
+        &found,
+    );
     Ok(())
 }
 
@@ -91,10 +95,11 @@ async fn jobs(session: &mut PgConnection, report: &mut Report) -> Result<()> {
          where state = 'dead' and last_error not like 'Stripe refused it:%'",
     )
     .await?;
-    let (runs, again): (i64, i64) =
-        sqlx::query_as("select count(*), count(*) filter (where ended_as = 'pending' or ended_as is null) from chaos.runs")
-            .fetch_one(&mut *session)
-            .await?;
+    let (runs, again): (i64, i64) = sqlx::query_as(
+        "select count(*), count(*) filter (where ended_as = 'pending' or ended_as is null) from chaos.runs",
+    )
+    .fetch_one(&mut *session)
+    .await?;
     let counted = format!("{runs} runs, {again} of them interrupted or tried again");
     report.check("every job is done once, and none by who lost it", counted, &found);
     Ok(())
@@ -139,7 +144,8 @@ async fn counts(scene: &Scene, session: &mut PgConnection, report: &mut Report) 
         )
         .fetch_one(&mut *session)
         .await?;
-        let cents = |text: &str| text.parse::<rust_decimal::Decimal>().ok().map(|sum| sum * rust_decimal::Decimal::from(100));
+        let cents =
+            |text: &str| text.parse::<rust_decimal::Decimal>().ok().map(|sum| sum * rust_decimal::Decimal::from(100));
         let equal = said[0] == counted.0.to_string()
             && said[1] == counted.1.to_string()
             && cents(&said[2]) == Some(counted.2.into())
@@ -148,7 +154,8 @@ async fn counts(scene: &Scene, session: &mut PgConnection, report: &mut Report) 
             found.push(format!("{} answers {said:?}, and a count is {counted:?}", member.name()));
         }
         for status in ["abandoned", "recovered", "expired"] {
-            let total = ask(&format!("/api/carts?limit=1&status={status}")).await?["data"]["pagination"]["total"].as_i64();
+            let total =
+                ask(&format!("/api/carts?limit=1&status={status}")).await?["data"]["pagination"]["total"].as_i64();
             let counted: i64 = sqlx::query_scalar("select count(*) from carts where status = $1")
                 .bind(status)
                 .fetch_one(&mut *session)
@@ -164,6 +171,10 @@ async fn counts(scene: &Scene, session: &mut PgConnection, report: &mut Report) 
     if rebuilt.corrected > 0 || rebuilt.totals_corrected || rebuilt.periods_corrected > 0 {
         found.push(format!("the ledger was wrong: {rebuilt:?}"));
     }
-    report.check("analytics and totals equal a count", format!("{} carts, {} days", rebuilt.carts, rebuilt.days), &found);
+    report.check(
+        "analytics and totals equal a count",
+        format!("{} carts, {} days", rebuilt.carts, rebuilt.days),
+        &found,
+    );
     Ok(())
 }

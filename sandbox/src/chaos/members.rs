@@ -176,7 +176,8 @@ impl Held<'_> {
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = self.child.as_ref().and_then(Child::id).with_context(|| format!("{} has ended", self.member.name()))?;
+        let pid =
+            self.child.as_ref().and_then(Child::id).with_context(|| format!("{} has ended", self.member.name()))?;
         Ok(kill(Pid::from_raw(pid.cast_signed()), signal)?)
     }
 

@@ -14,7 +14,7 @@ mod kit;
 mod load;
 mod members;
 mod points;
-mod proxy;
+pub mod proxy;
 mod report;
 mod server;
 mod settle;
@@ -251,6 +251,8 @@ fn variables(kind: Kind, url: String, webhook_secret: &str, stripe: &StandIn) ->
             ("API_KEY", API_KEY.to_owned()),
             ("STRIPE_WEBHOOK_SECRET", webhook_secret.to_owned()),
             ("RATE_LIMIT_PER_MINUTE", "0".to_owned()),
+            // What is waited for on purpose, and what a statement may take, are less than any answer may.
+            ("PAYMENT_LINK_WAIT", "3s".to_owned()),
         ],
         Kind::Worker => vec![
             ("STRIPE_SECRET_KEY", "sk_test_chaos".to_owned()),

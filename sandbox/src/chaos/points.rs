@@ -54,7 +54,8 @@ pub(crate) async fn kill_at(scene: &Scene, point: Point, finishes: bool, pause: 
 async fn arm(session: &mut PgConnection, point: Point) -> Result<bool> {
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
-        let armed = sqlx::query_scalar("select pg_try_advisory_lock($1)").bind(point.key).fetch_one(&mut *session).await?;
+        let armed =
+            sqlx::query_scalar("select pg_try_advisory_lock($1)").bind(point.key).fetch_one(&mut *session).await?;
         if armed {
             return Ok(true);
         }

@@ -36,9 +36,9 @@ struct State {
 
 /// One way; it ends when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Proxy {
+pub struct Proxy {
     /// Where to connect to.
-    pub(crate) address: SocketAddr,
+    pub address: SocketAddr,
     shared: Arc<Shared>,
     accepting: JoinHandle<()>,
 }
@@ -61,7 +61,10 @@ impl Drop for Proxy {
 
 impl Proxy {
     /// Leads to the targets by turns; to the next one where one refuses.
-    pub(crate) async fn start(targets: Vec<SocketAddr>) -> Result<Self> {
+    ///
+    /// # Errors
+    /// If there is no free port.
+    pub async fn start(targets: Vec<SocketAddr>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
@@ -85,24 +88,24 @@ impl Proxy {
     }
 
     /// Ends every connection there is.
-    pub(crate) fn cut(&self) {
+    pub fn cut(&self) {
         let next = self.shared.next_number.load(Ordering::Acquire);
         self.shared.state.send_modify(|state| state.cut_before = next);
     }
 
     /// Holds bytes back, or lets them pass.
-    pub(crate) fn stall(&self, stalled: bool) {
+    pub fn stall(&self, stalled: bool) {
         self.shared.state.send_modify(|state| state.stalled = stalled);
     }
 
     /// The connections that there are swallow everything until they are [cut](Self::cut).
-    pub(crate) fn lose(&self) {
+    pub fn lose(&self) {
         let next = self.shared.next_number.load(Ordering::Acquire);
         self.shared.state.send_modify(|state| state.dead_before = next);
     }
 
     /// Whether the target knows one of the connections by this port.
-    pub(crate) fn has_port(&self, port: u16) -> bool {
+    pub fn has_port(&self, port: u16) -> bool {
         lock(&self.shared.ports).contains(&port)
     }
 }

@@ -49,7 +49,9 @@ impl Report {
             ("a webhook comes again".to_owned(), mail.repeated as u64),
             ("a webhook is delayed, and others overtake it".to_owned(), mail.taken as u64),
         ];
-        for (fault, tried) in scene.tally.all().into_iter().map(|(fault, counts)| (fault, counts.tried)).chain(of_stripe) {
+        for (fault, tried) in
+            scene.tally.all().into_iter().map(|(fault, counts)| (fault, counts.tried)).chain(of_stripe)
+        {
             println!("| {fault} | {tried} | {lost} |");
         }
         for (fault, counts) in scene.tally.all().into_iter().filter(|(_, counts)| counts.missed > 0) {

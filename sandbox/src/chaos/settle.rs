@@ -31,9 +31,11 @@ pub(crate) async fn settle(scene: &Scene) -> Result<()> {
     let mut session = scene.server.session().await?;
     loop {
         // Retries wait for minutes by then; nobody has to wait for that here.
-        sqlx::query("update jobs set run_at = now() where state = 'pending' and queue = 'payment-links' and run_at > now()")
-            .execute(&mut session)
-            .await?;
+        sqlx::query(
+            "update jobs set run_at = now() where state = 'pending' and queue = 'payment-links' and run_at > now()",
+        )
+        .execute(&mut session)
+        .await?;
         let (waiting, open) = (scene.stripe.mail().waiting, open_jobs(&mut session).await?);
         if waiting == 0 && open.is_empty() {
             break;

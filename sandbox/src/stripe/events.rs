@@ -105,7 +105,8 @@ impl Shared {
     pub(super) async fn deliver(&self, body: &str) -> Option<u16> {
         let url = lock(&self.webhook_url).clone()?;
         let signature = sign(body, &self.config.webhook_secret, self.config.clock.now().timestamp());
-        let request = self.http.post(&url).header("content-type", "application/json").header("stripe-signature", signature);
+        let request =
+            self.http.post(&url).header("content-type", "application/json").header("stripe-signature", signature);
         let sent = request.body(body.to_owned()).send().await;
         sent.ok().map(|response| response.status().as_u16())
     }

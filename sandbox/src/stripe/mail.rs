@@ -62,7 +62,13 @@ impl Mail {
     pub(super) fn counts(&self) -> MailCounts {
         let of = |counter: &AtomicUsize| counter.load(Ordering::Acquire);
         let Counters { waiting, taken, lost, repeated, refused } = &*self.counters;
-        MailCounts { waiting: of(waiting), taken: of(taken), lost: of(lost), repeated: of(repeated), refused: of(refused) }
+        MailCounts {
+            waiting: of(waiting),
+            taken: of(taken),
+            lost: of(lost),
+            repeated: of(repeated),
+            refused: of(refused),
+        }
     }
 }
 

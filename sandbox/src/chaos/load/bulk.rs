@@ -105,7 +105,8 @@ impl Client {
             self.scene.book.violation(promises::EXPORTS, format!("{id} is in it {times} times"));
         }
         // Nobody but this client deletes them, and it waits here.
-        let missing = |cart: &&OwnCart| !cart.known.possible().has(State::Gone) && !times.contains_key(cart.id.as_str());
+        let missing =
+            |cart: &&OwnCart| !cart.known.possible().has(State::Gone) && !times.contains_key(cart.id.as_str());
         for cart in self.carts.iter().filter(missing) {
             self.scene.book.violation(promises::EXPORTS, format!("{} is not in it", cart.id));
         }

@@ -10,7 +10,7 @@ impl Client {
     pub(super) async fn ask_for_link(&mut self) {
         let Some(place) = self.pick() else { return };
         let path = format!("/api/carts/{}/payment-link", self.carts[place].id);
-        let prefer = ["respond-async", "wait=2", "wait=5", "wait=9"][self.dice.random_range(0..4)];
+        let prefer = ["respond-async", "wait=1", "wait=2", "wait=3"][self.dice.random_range(0..4)];
         let answer =
             self.ask("POST payment-link", Method::POST, &path, |request| request.header("prefer", prefer)).await;
         match answer {
