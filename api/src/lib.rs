@@ -45,7 +45,7 @@ use std::sync::Arc;
 
 use axum::{Extension, Router, extract::DefaultBodyLimit, middleware};
 use common::{
-    batches::{Batch, Batches},
+    batches::{Batch, Batches, LONGEST},
     clock::Clock,
     db::{self, Database},
 };
@@ -104,6 +104,8 @@ pub struct AppState {
 impl AppState {
     /// Within a tokio runtime. `news` tells waiting requests about their links; see [`LinkNews::start`].
     pub fn new(database: Database, clock: Clock, config: ApiConfig, news: LinkNews) -> Self {
+        // Nobody who asks waits for longer, whatever Postgres does.
+        let database = database.answers_within(LONGEST);
         let by_key = db::by_key(&database, CONNECTIONS_BY_KEY);
         let keys = Arc::new(ApiKeys::start(&config.api_keys, by_key.clone(), clock.clone(), &news));
         let lanes = db::by_key(&database, u32::try_from(CONNECTIONS_OF_LANES).unwrap_or(u32::MAX));

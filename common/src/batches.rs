@@ -29,7 +29,7 @@ const IDLE: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_millis(20);
 
 /// A statement that takes longer gets no answer any more: Postgres hangs, or is gone without a word.
-const LONGEST: Duration = Duration::from_secs(15);
+pub const LONGEST: Duration = Duration::from_secs(15);
 
 /// Something that can be done for many at once.
 pub trait Batch: Send + Sync + 'static {

@@ -183,8 +183,12 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         sqlx::Error::Protocol(message) => message.starts_with("unexpected response from SSLRequest: 0x00"),
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
             // Connection exceptions, insufficient resources, operator intervention,
-            // and a primary that became a standby.
-            code.starts_with("08") || code.starts_with("53") || code.starts_with("57P") || code == "25006"
+            // a primary that became a standby, and a session that was ended because we said nothing for too long.
+            code.starts_with("08")
+                || code.starts_with("53")
+                || code.starts_with("57P")
+                || code == "25006"
+                || code == "25P03"
         }),
         _ => false,
     }

@@ -1,6 +1,10 @@
 //! A connection in use, and one that a task keeps.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::{TryFutureExt, TryStreamExt, future::BoxFuture, stream::BoxStream};
 use sqlx::{
@@ -12,12 +16,15 @@ use sqlx::{
 use crate::{
     database::Database,
     kin::{Kin, LOOK_EVERY},
+    patience::{in_time, stream_in_time},
 };
 
 /// A connection in use: every store function takes one.
 pub struct Connection {
     held: Held,
     named: bool,
+    /// How long a statement may take.
+    patience: Duration,
     kin: Arc<Kin>,
     /// When it was taken from its pool, which hands out none that is over.
     taken: Instant,
@@ -30,19 +37,24 @@ enum Held {
 
 impl Connection {
     /// Each statement is a transaction of its own.
-    pub(crate) fn bare(connection: PoolConnection<Postgres>, kin: Arc<Kin>) -> Self {
-        Self { held: Held::Bare(connection), named: true, kin, taken: Instant::now() }
+    pub(crate) fn bare(connection: PoolConnection<Postgres>, patience: Duration, kin: Arc<Kin>) -> Self {
+        Self { held: Held::Bare(connection), named: true, patience, kin, taken: Instant::now() }
     }
 
-    pub(crate) fn transaction(transaction: Transaction<'static, Postgres>, named: bool, kin: Arc<Kin>) -> Self {
-        Self { held: Held::Transaction(transaction), named, kin, taken: Instant::now() }
+    pub(crate) fn transaction(
+        transaction: Transaction<'static, Postgres>,
+        named: bool,
+        patience: Duration,
+        kin: Arc<Kin>,
+    ) -> Self {
+        Self { held: Held::Transaction(transaction), named, patience, kin, taken: Instant::now() }
     }
 
     /// Makes what was done last. (On a bare connection each statement did so itself.)
     pub async fn commit(self) -> sqlx::Result<()> {
         match self.held {
             Held::Bare(_) => Ok(()),
-            Held::Transaction(transaction) => transaction.commit().await,
+            Held::Transaction(transaction) => in_time(self.patience, transaction.commit()).await,
         }
     }
 
@@ -51,7 +63,7 @@ impl Connection {
     pub async fn rollback(self) -> sqlx::Result<()> {
         match self.held {
             Held::Bare(_) => Ok(()),
-            Held::Transaction(transaction) => transaction.rollback().await,
+            Held::Transaction(transaction) => in_time(self.patience, transaction.rollback()).await,
         }
     }
 
@@ -103,8 +115,8 @@ impl Kept {
 
     async fn look(&mut self, kept: &mut Connection) -> bool {
         self.looked = Instant::now();
-        let kin = kept.kin.clone();
-        kin.takes_writes(kept.inner()).await.unwrap_or(false)
+        let (kin, patience) = (kept.kin.clone(), kept.patience);
+        in_time(patience, kin.takes_writes(kept.inner())).await.unwrap_or(false)
     }
 
     /// As [`Connection::commit`]. A pooler's session is not kept: it is others' between transactions.
@@ -114,7 +126,7 @@ impl Kept {
     pub async fn commit(&mut self, connection: Connection) -> sqlx::Result<()> {
         match connection.held {
             Held::Bare(_) => self.connection = Some(connection),
-            Held::Transaction(transaction) => transaction.commit().await?,
+            Held::Transaction(transaction) => in_time(connection.patience, transaction.commit()).await?,
         }
         Ok(())
     }
@@ -139,10 +151,10 @@ impl<'c> Executor<'c> for &'c mut Connection {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let (named, kin) = (self.named, self.kin.clone());
+        let (named, patience, kin) = (self.named, self.patience, self.kin.clone());
         let conn = self.inner();
         let answer = if named { conn.fetch_many(query) } else { conn.fetch_many(Unnamed(query)) };
-        Box::pin(answer.inspect_err(move |error| kin.refused(error)))
+        Box::pin(stream_in_time(patience, answer).inspect_err(move |error| kin.refused(error)))
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<PgRow>>>
@@ -150,10 +162,10 @@ impl<'c> Executor<'c> for &'c mut Connection {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let (named, kin) = (self.named, self.kin.clone());
+        let (named, patience, kin) = (self.named, self.patience, self.kin.clone());
         let conn = self.inner();
         let answer = if named { conn.fetch_optional(query) } else { conn.fetch_optional(Unnamed(query)) };
-        Box::pin(answer.inspect_err(move |error| kin.refused(error)))
+        Box::pin(in_time(patience, answer).inspect_err(move |error| kin.refused(error)))
     }
 
     fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> BoxFuture<'e, sqlx::Result<PgStatement>>

@@ -20,13 +20,21 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use crate::{connection::Connection, kin::Kin, listener::Listener};
+use crate::{connection::Connection, kin::Kin, listener::Listener, patience::in_time};
 
 /// How long a caller waits for a connection before it is told that Postgres is away.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A connection that was seen to live this short a time ago is not looked at before it is used.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// How long a statement may take, where nobody says otherwise.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A session that holds a transaction open and says nothing for so long is
+/// ended by Postgres: its process is frozen, or gone without a word, and whoever
+/// wants what it has locked would wait for as long.
+const NO_LONG_SILENCE: &str = "set idle_in_transaction_session_timeout = '10s'";
 
 /// Where LISTEN goes.
 #[derive(Clone, Default)]
@@ -59,6 +67,8 @@ pub struct Database {
     listen_pool: Option<PgPool>,
     /// Every pool that was made from the same [`Database::new`].
     kin: Arc<Kin>,
+    /// How long a statement may take.
+    patience: Duration,
 }
 
 /// Connections of a process.
@@ -81,8 +91,13 @@ impl Database {
         let pooled = !matches!(listen, Listen::Directly);
         let options = if pooled { options.statement_cache_capacity(0) } else { options };
         let kin: Arc<Kin> = Arc::default();
-        let pool = pool_options(connections, &kin).connect_lazy_with(options);
-        Self::of(pool, listen, kin)
+        let mut with = pool_options(connections, &kin);
+        if !pooled {
+            with = with.after_connect(|conn, _| {
+                Box::pin(async move { sqlx::raw_sql(NO_LONG_SILENCE).execute(conn).await.map(drop) })
+            });
+        }
+        Self::of(with.connect_lazy_with(options), listen, kin)
     }
 
     fn of(pool: PgPool, listen: Listen, kin: Arc<Kin>) -> Self {
@@ -95,7 +110,15 @@ impl Database {
         if let (Listen::At(_), Some(listen_pool)) = (&listen, &listen_pool) {
             kin.join(listen_pool.clone());
         }
-        Self { pool, listen, listen_pool, kin }
+        Self { pool, listen, listen_pool, kin, patience: PATIENCE }
+    }
+
+    /// The same connections; a statement that takes longer is given up, and its
+    /// connection with it: Postgres is gone without a word, or somebody holds on to
+    /// what the statement waits for. It may have happened all the same.
+    #[must_use]
+    pub fn answers_within(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The same Postgres, with connections of its own that plan each statement
@@ -114,13 +137,14 @@ impl Database {
                         sqlx::raw_sql("set plan_cache_mode = force_generic_plan; set jit = off")
                             .execute(&mut *conn)
                             .await?;
+                        sqlx::raw_sql(NO_LONG_SILENCE).execute(&mut *conn).await?;
                         sqlx::raw_sql(settings).execute(conn).await?;
                     }
                     Ok(())
                 })
             })
             .connect_lazy_with(self.pool.connect_options().as_ref().clone());
-        Self::of(pool, self.listen.clone(), self.kin.clone())
+        Self::of(pool, self.listen.clone(), self.kin.clone()).answers_within(self.patience)
     }
 
     /// Whether a pooler stands in between.
@@ -138,12 +162,13 @@ impl Database {
         if self.is_pooled() {
             return self.begin().await;
         }
-        Ok(Connection::bare(self.pool.acquire().await?, self.kin.clone()))
+        Ok(Connection::bare(self.pool.acquire().await?, self.patience, self.kin.clone()))
     }
 
     /// A transaction: dropped without [`Connection::commit`] nothing of it happened.
     pub async fn begin(&self) -> sqlx::Result<Connection> {
-        Ok(Connection::transaction(self.pool.begin().await?, !self.is_pooled(), self.kin.clone()))
+        let begun = in_time(self.patience, self.pool.begin()).await?;
+        Ok(Connection::transaction(begun, !self.is_pooled(), self.patience, self.kin.clone()))
     }
 
     /// A connection that listens to these channels; `None` where LISTEN is off.

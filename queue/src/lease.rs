@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::{
     fetch,
     job::JobId,
+    patience::in_time,
     runtime::{Held, Shared},
 };
 
@@ -144,7 +145,7 @@ pub(crate) async fn reap(shared: Arc<Shared>) {
             _ = ticks.tick() => {}
             () = shared.stopping.cancelled() => return,
         }
-        match reap_once(&shared).await {
+        match in_time(shared.config.renew_every, reap_once(&shared)).await {
             Ok(0) => {}
             Ok(jobs) => {
                 tracing::warn!(jobs, "took back jobs of a lost worker");

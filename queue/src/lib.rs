@@ -25,7 +25,7 @@
 //! 9. **Queues can be paused, jobs retried and cancelled** (`levers.rs`), seen
 //!    (`inspect.rs`), and a rate shared by all processes (`rate.rs`).
 //! 10. **A lost database connection ends nothing**: every task here retries with
-//!     backoff and says so.
+//!     backoff and says so, also where it was lost without a word (`patience.rs`).
 //!     Nor does a fail-over: what led to a server that takes no writes any more is
 //!     used no more (`kin.rs`).
 //! 11. **A pooler may stand in between** (`database.rs`): PgBouncer in transaction
@@ -64,6 +64,7 @@ mod kin;
 mod lease;
 mod levers;
 mod listener;
+mod patience;
 mod presence;
 mod pulse;
 mod rate;

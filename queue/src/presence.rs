@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::{connection::Connection, database::Database, fetch, runtime::Shared};
+use crate::{connection::Connection, database::Database, fetch, patience::in_time, runtime::Shared};
 
 /// How often a process says that it lives.
 const EVERY: Duration = Duration::from_secs(8);
@@ -72,11 +72,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         }
         let queues: BTreeSet<&str> = shared.accepting_lanes().iter().map(|lane| lane.queue()).collect();
         let queues: Vec<String> = queues.into_iter().map(str::to_owned).collect();
-        if let Err(error) = say(&shared, &queues).await {
+        if let Err(error) = in_time(EVERY, say(&shared, &queues)).await {
             tracing::debug!(%error, "could not say that this worker lives");
         }
     }
-    if let Err(error) = leave(&shared.database, &shared.config.worker).await {
+    if let Err(error) = in_time(EVERY, leave(&shared.database, &shared.config.worker)).await {
         tracing::debug!(%error, "could not say that this worker ends"); // its silence will
     }
 }

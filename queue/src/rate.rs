@@ -14,7 +14,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{database::Database, fetch::interval};
+use crate::{database::Database, fetch::interval, patience::in_time};
 
 /// How far ahead turns are taken.
 const HORIZON: Duration = Duration::from_millis(100);
@@ -135,7 +135,8 @@ impl Bucket {
     async fn turns(&self, count: usize) -> Result<Instant, NoTurn> {
         let give_up = Instant::now() + PATIENCE;
         loop {
-            match self.take(count).await.map_err(|error| NoTurn::Database(Arc::new(error)))? {
+            // One that hangs would keep everybody in this process waiting for a turn.
+            match in_time(PATIENCE, self.take(count)).await.map_err(|error| NoTurn::Database(Arc::new(error)))? {
                 Taken::From(first) => return Ok(first),
                 Taken::Wait(wait) if Instant::now() + wait > give_up => return Err(NoTurn::After(wait)),
                 Taken::Wait(wait) => tokio::time::sleep(wait.saturating_sub(HORIZON / 2)).await,

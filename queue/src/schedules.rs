@@ -14,6 +14,7 @@ use crate::{
     enqueue::{EnqueueOptions, enqueue_with},
     fetch::interval,
     job::{Job, JobId},
+    patience::in_time,
 };
 
 /// A cron expression with seconds, in UTC.
@@ -25,6 +26,8 @@ const LOOK_EVERY: TimeDelta = TimeDelta::minutes(1);
 const LATE: TimeDelta = TimeDelta::seconds(15);
 /// A slot that is due for longer than this, and neither runs nor ran, is overdue.
 const OVERDUE_AFTER: TimeDelta = TimeDelta::minutes(2);
+/// A Postgres that does not answer for this long is asked anew.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// The most slots that one look lets in; the next look goes on.
 const SLOTS_AT_ONCE: usize = 500;
 
@@ -95,7 +98,14 @@ pub fn next_slot(cron: &Cron, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
 
 /// Queues `job` once for each slot that is due and not let in yet. Answers how
 /// long to wait before it is worth looking again.
+///
+/// # Errors
+/// If Postgres refuses, or does not answer in time.
 pub async fn propose<J: Job>(database: &Database, schedule: &Schedule, job: &J) -> sqlx::Result<Duration> {
+    in_time(PATIENCE, propose_once(database, schedule, job)).await
+}
+
+async fn propose_once<J: Job>(database: &Database, schedule: &Schedule, job: &J) -> sqlx::Result<Duration> {
     let mut tx = database.begin().await?;
     // A process that freezes here must not hold up the others: Postgres ends its session.
     let look = sqlx::query!(

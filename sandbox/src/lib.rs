@@ -1,6 +1,7 @@
 //! Everything on one machine, for trying it out and for tests; never part of a
 //! production image.
 
+pub mod chaos;
 pub mod postgres;
 pub mod stripe;
 

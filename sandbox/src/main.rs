@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result};
 use api::{ApiConfig, AppState, LinkNews};
+use clap::Parser;
 use common::{
     clock::Clock,
     config::Env,
@@ -14,6 +15,7 @@ use common::{
     traces::TraceConfig,
 };
 use sandbox::{
+    chaos,
     postgres::{Durability, PrivatePostgres, become_ordinary_user, random_word, remember},
     stripe::{StandIn, StandInConfig},
 };
@@ -25,7 +27,24 @@ const FOLDER: &str = ".local";
 const DATABASE: &str = "checkout";
 const STRIPE_ADDR: &str = "127.0.0.1:12111";
 
+/// Everything on this machine, to try the product out.
+#[derive(Debug, clap::Parser)]
+#[command(name = "sandbox")]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Breaks everything for some minutes, and checks that nothing was lost.
+    Chaos(chaos::Options),
+}
+
 fn main() -> ExitCode {
+    if let Some(Command::Chaos(options)) = CommandLine::parse().command {
+        return break_everything(options);
+    }
     let env = Env::of_process();
     let outcome = prepare(&env).and_then(|folder| {
         let runtime = tokio::runtime::Runtime::new().context("can't start tokio")?;
@@ -33,6 +52,21 @@ fn main() -> ExitCode {
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sandbox: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn break_everything(options: chaos::Options) -> ExitCode {
+    let outcome = chaos::prepare(options).and_then(|prepared| {
+        let runtime = tokio::runtime::Runtime::new().context("can't start tokio")?;
+        runtime.block_on(chaos::run(prepared))
+    });
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("sandbox: {error:#}");
             ExitCode::FAILURE

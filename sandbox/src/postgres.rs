@@ -36,6 +36,14 @@ impl PrivatePostgres {
     /// # Errors
     /// If the folder is in use or can't be used, or Postgres does not start.
     pub async fn start(folder: &Path, durability: Durability) -> Result<Self> {
+        Self::start_with(folder, durability, &[]).await
+    }
+
+    /// The same, with settings besides.
+    ///
+    /// # Errors
+    /// As [`PrivatePostgres::start`].
+    pub async fn start_with(folder: &Path, durability: Durability, more: &[(&str, &str)]) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("can't make the folder {}", folder.display()))?;
         let lock = lock(folder)?;
         crate::choose_cryptography(); // for the download
@@ -67,6 +75,7 @@ impl PrivatePostgres {
             }
             None => settings.installation_dir = folder.join("postgres"),
         }
+        settings.configuration.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let mut server = PostgreSQL::new(settings);
         server
             .setup()
@@ -80,6 +89,24 @@ impl PrivatePostgres {
             format!("Postgres does not start; its log is {}", folder.join("data/start.log").display())
         })?;
         Ok(Self { server, _lock: lock })
+    }
+
+    /// Where its data is.
+    pub fn data_folder(&self) -> &Path {
+        &self.server.settings().data_dir
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.server.settings().port
+    }
+
+    /// Starts it again on the same data, after it ended by itself or was killed.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub async fn start_again(&mut self) -> Result<()> {
+        Ok(self.server.start().await?)
     }
 
     /// The address of a database on it.

@@ -6,7 +6,10 @@ use api::{ApiConfig, AppState, LinkNews};
 use chrono::{DateTime, Utc};
 use common::{clock::Clock, config::Env};
 use reqwest::{Method, header::HeaderMap};
-use sandbox::stripe::{StandIn, StandInConfig, sign};
+use sandbox::{
+    chaos::proxy::Proxy,
+    stripe::{StandIn, StandInConfig, sign},
+};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
@@ -24,6 +27,7 @@ pub struct Setup {
     clock: Clock,
     worker: bool,
     door: bool,
+    proxy: bool,
 }
 
 impl Default for Setup {
@@ -39,6 +43,7 @@ impl Default for Setup {
             clock: Clock::system(),
             worker: true,
             door: false,
+            proxy: false,
         }
     }
 }
@@ -73,6 +78,13 @@ impl Setup {
         self
     }
 
+    /// The api reaches Postgres through [`App::proxy`].
+    #[must_use]
+    pub fn behind_a_proxy(mut self) -> Self {
+        self.proxy = true;
+        self
+    }
+
     /// Starts it all.
     ///
     /// # Panics
@@ -100,6 +112,8 @@ pub struct App {
     http: reqwest::Client,
     /// The api's way to Postgres, if the test wants to close it.
     pub door: Option<Door>,
+    /// The same, if the test wants to lose connections without a word.
+    pub proxy: Option<Proxy>,
     env: Env,
     worker: Option<RunningWorker>,
 }
@@ -200,14 +214,18 @@ impl App {
         env.or_set("PUBLIC_URL", format!("http://{address}"));
         let config = ApiConfig::from_env(&env).expect("a good configuration");
         let pool = database.pool(10);
-        let (door, api_database) = if setup.door {
-            let door = Door::closed(database.server_address()).await;
-            door.open().await;
-            let by_way_of = product.by_way_of(door.address);
-            (Some(door), by_way_of)
-        } else {
-            (None, product)
-        };
+        let (mut door, mut proxy, mut api_database) = (None, None, product.clone());
+        if setup.door {
+            let closed = Door::closed(database.server_address()).await;
+            closed.open().await;
+            api_database = product.by_way_of(closed.address);
+            door = Some(closed);
+        }
+        if setup.proxy {
+            let open = Proxy::start(vec![database.server_address()]).await.expect("a free port");
+            api_database = product.by_way_of(open.address);
+            proxy = Some(open);
+        }
         let reached = api_database.reach(common::db::listen_from_env(&env).expect("a good configuration"), 10);
         let news = LinkNews::start(reached.clone());
         let router = api::router(AppState::new(reached, setup.clock.clone(), config, news));
@@ -220,7 +238,7 @@ impl App {
             .build()
             .expect("a client");
         let mut app =
-            Self { database, pool, clock: setup.clock, stripe, address, router, http, env, door, worker: None };
+            Self { database, pool, clock: setup.clock, stripe, address, router, http, env, door, proxy, worker: None };
         if setup.worker {
             app.worker = Some(app.start_worker());
         }

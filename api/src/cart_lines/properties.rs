@@ -1,5 +1,6 @@
 //! What an import is taken for does not depend on how the network cut it.
 
+use axum::http::header;
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -73,6 +73,10 @@ impl Faults {
         lock(&self.waiting).get_mut(&operation)?.pop_front()
     }
 
+    pub(super) fn ahead(&self, operation: Operation) -> usize {
+        lock(&self.waiting).get(&operation).map_or(0, VecDeque::len)
+    }
+
     pub(super) fn calls(&self, operation: Operation) -> usize {
         lock(&self.calls).get(&operation).copied().unwrap_or(0)
     }

@@ -7,13 +7,14 @@
 mod api;
 mod events;
 mod faults;
+mod mail;
 mod page;
 mod sessions;
 
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -23,6 +24,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 pub use events::{Delivery, sign};
 pub use faults::{Fault, Operation};
+pub use mail::MailCounts;
 pub use sessions::{PaymentStatus, Session, SessionStatus};
 
 use sessions::Sessions;
@@ -57,6 +59,8 @@ struct Shared {
     sessions: Mutex<Sessions>,
     faults: faults::Faults,
     webhook_url: Mutex<Option<String>>,
+    /// Where events wait if their way is unreliable.
+    mail: OnceLock<mail::Mail>,
     http: reqwest::Client,
 }
 
@@ -75,6 +79,7 @@ impl StandIn {
         let shared = Arc::new(Shared {
             address,
             webhook_url: Mutex::new(config.webhook_url.clone()),
+            mail: OnceLock::new(),
             config,
             sessions: Mutex::new(sessions),
             faults: faults::Faults::default(),
@@ -108,6 +113,28 @@ impl StandIn {
     /// The next call of this kind meets this fault; several stand in line.
     pub fn fail_next(&self, operation: Operation, fault: Fault) {
         self.shared.faults.push(operation, fault);
+    }
+
+    /// How many faults still stand in line for calls of this kind.
+    pub fn faults_ahead(&self, operation: Operation) -> usize {
+        self.shared.faults.ahead(operation)
+    }
+
+    /// From now on events take their time, overtake each other, come twice and
+    /// get lost on the way, and are sent again until they are taken. Whoever
+    /// pays does not wait for them.
+    pub fn deliver_unreliably(&self, seed: u64) {
+        mail::open(&self.shared, seed);
+    }
+
+    /// How the unreliable way went so far.
+    pub fn mail(&self) -> MailCounts {
+        self.shared.mail.get().map(mail::Mail::counts).unwrap_or_default()
+    }
+
+    /// Carts (`client_reference_id`) that ever had two sessions open in the same moment.
+    pub fn carts_with_two_open_sessions(&self) -> Vec<String> {
+        lock(&self.shared.sessions).overlapping()
     }
 
     /// Every session it ever made, oldest first.

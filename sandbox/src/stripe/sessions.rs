@@ -109,6 +109,9 @@ pub(super) struct Stored {
 pub(super) struct Sessions {
     sessions: Vec<Session>,
     keys: HashMap<String, Stored>,
+    /// Carts that ever had two open at once.
+    #[serde(default)]
+    overlapping: Vec<String>,
 }
 
 impl Sessions {
@@ -133,7 +136,17 @@ impl Sessions {
         self.sessions.clone()
     }
 
+    pub(super) fn overlapping(&self) -> Vec<String> {
+        self.overlapping.clone()
+    }
+
     pub(super) fn add(&mut self, session: Session) {
+        let open_too = |other: &&Session| {
+            other.status == SessionStatus::Open && other.client_reference_id == session.client_reference_id
+        };
+        if let Some(other) = self.sessions.iter().rev().find(open_too) {
+            self.overlapping.extend(other.client_reference_id.clone());
+        }
         self.sessions.push(session);
     }
 

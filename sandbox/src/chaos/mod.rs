@@ -1,0 +1,330 @@
+//! The product under faults of every kind, and whether it keeps what it promises.
+//!
+//! `cargo run --package sandbox -- chaos` starts real processes on a durable
+//! Postgres of its own, loads them with every kind of request at once, breaks
+//! things as a seed says, lets everything settle, and counts what was lost.
+//! Linux only: it looks into `/proc`.
+
+mod book;
+mod checks;
+mod checks_of_tables;
+mod faults;
+mod injections;
+mod kit;
+mod load;
+mod members;
+mod points;
+pub mod proxy;
+mod report;
+mod server;
+mod settle;
+mod states;
+mod weather;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use common::clock::Clock;
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use sqlx::Connection;
+
+use crate::{
+    postgres::random_word,
+    stripe::{Fault as StripeFault, Operation, StandIn, StandInConfig},
+};
+use faults::{Scene, Tally};
+use kit::Kit;
+use load::Client;
+use members::{Kind, Member};
+use proxy::Proxy;
+use server::Server;
+
+const API_KEY: &str = "chaos";
+/// A cart older than this expires; some of the load is, the rest never gets there.
+const CART_TTL: &str = "1d";
+
+/// How long the load goes on before the first fault.
+const WARM_UP: Duration = Duration::from_secs(5);
+
+/// How long, how hard, and in which order.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// How long faults are injected; settling and checking come after that.
+    #[arg(long, default_value_t = 5.0)]
+    minutes: f64,
+    /// Decides what goes wrong, in which order, and what each client does. Without one it is left to chance, and printed.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many apis.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=5))]
+    apis: u64,
+    /// How many workers.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=8))]
+    workers: u64,
+    /// How many clients.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=500))]
+    clients: u64,
+    /// How long a client waits between two requests, in milliseconds, on average.
+    #[arg(long, default_value_t = 60)]
+    pause: u64,
+    /// Keeps the folder with the logs also if nothing failed.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// What has to be made ready while the process has one thread.
+#[derive(Debug)]
+pub struct Prepared {
+    kit: Kit,
+    options: Options,
+    seed: u64,
+}
+
+/// Builds the product, mounts a small disk where that is permitted, and gives up root.
+///
+/// # Errors
+/// If the product can't be built, or there is no user for Postgres.
+pub fn prepare(options: Options) -> Result<Prepared> {
+    tidy_up_after_others();
+    let seed = options.seed.unwrap_or_else(|| rand::random::<u32>().into());
+    let folder = PathBuf::from(format!("{FOLDERS}{}", std::process::id()));
+    // What the load writes in a minute, and room for Postgres' own.
+    let disk_mib = 320 + (options.minutes.max(0.0) * 40.0) as u64;
+    let kit = Kit::pack(&folder, disk_mib)?;
+    Ok(Prepared { kit, options, seed })
+}
+
+const FOLDERS: &str = "/var/tmp/quick-checkout-tracker-chaos-";
+
+/// A run can't unmount its disk, having given up root: its folder stays, empty.
+fn tidy_up_after_others() {
+    let folders = fs::read_dir("/var/tmp").into_iter().flatten().flatten().map(|entry| entry.path());
+    for folder in folders.filter(|folder| folder.to_string_lossy().starts_with(FOLDERS)) {
+        let _ = fs::remove_dir(folder.join("disk")); // fails for what is not empty
+        let _ = fs::remove_dir(folder);
+    }
+}
+
+/// The whole run. `false`: a promise was broken.
+///
+/// # Errors
+/// If it can't be carried through.
+pub async fn run(prepared: Prepared) -> Result<bool> {
+    let Prepared { kit, options, seed } = prepared;
+    let profile = if cfg!(debug_assertions) { "" } else { "--release " };
+    let repeat = format!("cargo run {profile}--package sandbox -- chaos --minutes {} --seed {seed}", options.minutes);
+    println!("seed {seed}; the same again: {repeat}");
+    for why in [kit.disk.as_ref().err(), kit.faketime.as_ref().err()].into_iter().flatten() {
+        println!("left out: {why}");
+    }
+    let begun = Instant::now();
+    let scene = Arc::new(set_scene(&kit, &options, seed).await?);
+    eprintln!("{:.0} s: everything runs; logs are in {}", begun.elapsed().as_secs_f64(), kit.folder.display());
+
+    let clients = strain(&scene, &options, seed).await?;
+    eprintln!("settling …");
+    let settled = settle::settle(&scene).await;
+    let mut report = report::Report::default();
+    match settled {
+        Ok(()) => checks::all(&scene, &kit, &clients, &mut report).await?,
+        Err(error) => report.failed("everything settles once faults have ended", "", &[format!("{error:#}")]),
+    }
+    checks::stop(&scene, &mut report).await?;
+    report.print(&scene, &clients, &repeat, begun.elapsed());
+    let kept = report.is_well();
+    if kept && !options.keep {
+        // Postgres ends with the last who knows of it.
+        drop((clients, scene));
+        clean(&kit.folder);
+    } else {
+        println!("logs and data are in {}", kit.folder.display());
+    }
+    Ok(kept)
+}
+
+/// Load and faults, then load alone for a while.
+async fn strain(scene: &Arc<Scene>, options: &Options, seed: u64) -> Result<Vec<Client>> {
+    let (stop_load, stop_faults) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let clients: Vec<_> = (0..options.clients)
+        .map(|number| Client::new(scene.clone(), number as usize, seed).run(stop_load.clone(), options.pause))
+        .map(tokio::spawn)
+        .collect();
+    // There must be something to lose: connections, sessions, jobs.
+    tokio::time::sleep(WARM_UP).await;
+    let faults = tokio::spawn(faults::run(scene.clone(), seed, stop_faults.clone()));
+    let stripe_faults = tokio::spawn(make_stripe_ill(scene.clone(), seed, stop_faults.clone()));
+    let progress = tokio::spawn(tell_progress(scene.clone()));
+    tokio::time::sleep(Duration::from_secs_f64(options.minutes.max(0.0) * 60.0)).await;
+    stop_faults.store(true, Ordering::Release);
+    eprintln!("no more faults: what is under way is mended …");
+    faults.await?;
+    stripe_faults.await?;
+    settle::mend(scene).await?;
+    eprintln!("all is well: the load goes on for a while …");
+    tokio::time::sleep(settle::FAIR_WEATHER).await;
+    stop_load.store(true, Ordering::Release);
+    let mut ended = Vec::new();
+    for client in clients {
+        ended.push(client.await?);
+    }
+    progress.abort();
+    Ok(ended)
+}
+
+async fn set_scene(kit: &Kit, options: &Options, seed: u64) -> Result<Scene> {
+    let home = kit.disk.as_ref().ok().cloned().unwrap_or_else(|| kit.folder.join("postgres"));
+    let server = Server::start(&home.join("data")).await?;
+    let webhook_secret = format!("whsec_{}", random_word());
+    let stripe = StandIn::start(StandInConfig {
+        bind_addr: "127.0.0.1:0".parse()?,
+        webhook_url: None,
+        webhook_secret: webhook_secret.clone(),
+        file: None,
+        clock: Clock::system(),
+    })
+    .await?;
+    let mut members = Vec::new();
+    for number in 0..(options.apis + options.workers) as usize {
+        let kind = if (number as u64) < options.apis { Kind::Api } else { Kind::Worker };
+        let proxy = Proxy::start(vec![([127, 0, 0, 1], server.port).into()]).await?;
+        let url = server.url_by_way_of(proxy.address.port());
+        let variables = variables(kind, url, &webhook_secret, &stripe);
+        members.push(Member::new(kit, number, kind, proxy, variables)?);
+    }
+    let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?;
+    let scene = Scene {
+        server,
+        members,
+        stripe,
+        http,
+        weather: weather::Weather::default(),
+        book: book::Book::default(),
+        tally: Tally::default(),
+        disk: kit.disk.as_ref().ok().cloned(),
+        clocks_move: kit.faketime.is_ok(),
+        door: std::sync::OnceLock::new(),
+    };
+    start_all(&scene, seed).await?;
+    Ok(scene)
+}
+
+/// The first one migrates the database, the others find the watch in it.
+async fn start_all(scene: &Scene, seed: u64) -> Result<()> {
+    let mut dice = StdRng::seed_from_u64(seed);
+    for (place, member) in scene.members.iter().enumerate() {
+        if scene.clocks_move && place > 0 && dice.random_bool(0.5) {
+            member.set_clock(dice.random_range(-240..=240))?;
+        }
+        member.hold().await.start()?;
+        if place == 0 {
+            member.becomes_ready(&scene.http, Duration::from_secs(60)).await?;
+            let mut session = scene.server.session().await?;
+            sqlx::raw_sql(include_str!("watch.sql")).execute(&mut session).await.context("watch.sql")?;
+            session.close().await?;
+        }
+    }
+    for member in &scene.members {
+        member.becomes_ready(&scene.http, Duration::from_secs(60)).await?;
+    }
+    // Events come to any of the apis, as behind a load balancer.
+    let apis = scene.members.iter().filter(|member| member.kind == Kind::Api).map(|member| member.address);
+    let door = Proxy::start(apis.collect()).await?;
+    scene.stripe.send_webhooks_to(Some(format!("http://{}/api/webhooks/stripe", door.address)));
+    scene.stripe.deliver_unreliably(seed);
+    scene.door.set(door).ok().context("it is set once")?;
+    Ok(())
+}
+
+fn variables(kind: Kind, url: String, webhook_secret: &str, stripe: &StandIn) -> Vec<(String, String)> {
+    let public = ("PUBLIC_URL", "http://localhost:3000".to_owned());
+    let common = [("DATABASE_URL", url), public, ("RUST_LOG", "info,sqlx=warn".to_owned())];
+    let own = match kind {
+        Kind::Api => vec![
+            ("API_KEY", API_KEY.to_owned()),
+            ("STRIPE_WEBHOOK_SECRET", webhook_secret.to_owned()),
+            ("RATE_LIMIT_PER_MINUTE", "0".to_owned()),
+            // What is waited for on purpose, and what a statement may take, are less than any answer may.
+            ("PAYMENT_LINK_WAIT", "3s".to_owned()),
+        ],
+        Kind::Worker => vec![
+            ("STRIPE_SECRET_KEY", "sk_test_chaos".to_owned()),
+            ("STRIPE_API_URL", stripe.url()),
+            ("CART_TTL", CART_TTL.to_owned()),
+            ("EXPIRY_SCHEDULE", "*/10 * * * * *".to_owned()),
+            ("ROLLUP_SCHEDULE", "*/15 * * * * *".to_owned()),
+        ],
+    };
+    common.into_iter().chain(own).map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Stripe answers late, wrongly or not at all, now and then.
+async fn make_stripe_ill(scene: Arc<Scene>, seed: u64, stop: Arc<AtomicBool>) {
+    const FAULTS: [(&str, StripeFault); 10] = [
+        ("Stripe answers 429", StripeFault::RateLimited { retry_after: 1 }),
+        ("Stripe answers 503", StripeFault::Unavailable { retry_after: 1 }),
+        ("Stripe stores a 500 under a key", StripeFault::ServerError),
+        ("Stripe's connection ends before anything is done", StripeFault::ResetBefore),
+        ("Stripe's answer is lost", StripeFault::ResetAfter),
+        ("Stripe's answer is lost", StripeFault::ResetAfter),
+        ("Stripe answers late", StripeFault::Slow(Duration::from_secs(3))),
+        ("Stripe answers too late", StripeFault::Slow(Duration::from_secs(22))),
+        ("Stripe answers what can't be read", StripeFault::Garbage),
+        ("Stripe's gateway answers 502", StripeFault::HtmlBadGateway),
+    ];
+    const OPERATIONS: [Operation; 4] = [Operation::Create, Operation::Create, Operation::Expire, Operation::Retrieve];
+    let mut dice = StdRng::seed_from_u64(seed ^ 0x5742_1b7e);
+    while !stop.load(Ordering::Acquire) {
+        tokio::time::sleep(Duration::from_millis(dice.random_range(100..900))).await;
+        let (Some((name, fault)), Some(operation)) = (FAULTS.choose(&mut dice), OPERATIONS.choose(&mut dice)) else {
+            return;
+        };
+        // What nobody has met yet does not pile up.
+        if scene.stripe.faults_ahead(*operation) == 0 {
+            scene.stripe.fail_next(*operation, *fault);
+            scene.tally.count(*name, true);
+        }
+    }
+}
+
+async fn tell_progress(scene: Arc<Scene>) {
+    let begun = Instant::now();
+    loop {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        eprintln!(
+            "{:4.0} s: {} requests, {} sessions at Stripe, {} faults, {} times against a promise",
+            begun.elapsed().as_secs_f64(),
+            scene.book.requests(),
+            scene.stripe.sessions().len(),
+            scene.tally.tried(),
+            scene.book.violation_count(),
+        );
+    }
+}
+
+/// The disk stays mounted as long as this process lives: what is in it goes.
+fn clean(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let _ = if path.ends_with("disk") { remove_within(&path) } else { remove(&path) };
+    }
+    let _ = fs::remove_dir(folder);
+}
+
+fn remove_within(folder: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        remove(&entry?.path())?;
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+}

@@ -1,0 +1,148 @@
+//! In which states a cart can be, by all that was acknowledged and all that was not.
+
+use std::fmt;
+
+/// What a cart can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Abandoned,
+    Recovered,
+    Expired,
+    /// Deleted.
+    Gone,
+}
+
+const ALL: [State; 4] = [State::Abandoned, State::Recovered, State::Expired, State::Gone];
+
+impl State {
+    /// As the API writes it; `None` for what it does not know.
+    pub(crate) fn parse(status: &str) -> Option<Self> {
+        match status {
+            "abandoned" => Some(Self::Abandoned),
+            "recovered" => Some(Self::Recovered),
+            "expired" => Some(Self::Expired),
+            _ => None,
+        }
+    }
+
+    fn may_become(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Gone, _) | (Self::Abandoned, Self::Abandoned) => false,
+            (_, Self::Gone) => true,
+            (Self::Recovered, _) => false, // final
+            (Self::Abandoned | Self::Expired, _) => true,
+        }
+    }
+
+    fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// A set of states.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct States(u8);
+
+impl States {
+    pub(crate) fn of(state: State) -> Self {
+        Self(state.bit())
+    }
+
+    pub(crate) fn has(self, state: State) -> bool {
+        self.0 & state.bit() != 0
+    }
+
+    fn with(self, state: State) -> Self {
+        Self(self.0 | state.bit())
+    }
+}
+
+impl fmt::Debug for States {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(ALL.into_iter().filter(|state| self.has(*state))).finish()
+    }
+}
+
+/// What is known of a cart's state.
+///
+/// A change that was acknowledged is known to have happened. One whose answer
+/// never came may have happened, or may happen yet: a frozen process goes on
+/// with it when it thaws.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known {
+    /// What it was when somebody last said so.
+    said: States,
+    /// What it may become without anybody saying so.
+    may_come: States,
+}
+
+impl Known {
+    pub(crate) fn new(state: State) -> Self {
+        Self { said: States::of(state), may_come: States::default() }
+    }
+
+    /// An answer said what it is, at a moment after the question was asked.
+    pub(crate) fn said(&mut self, state: State) {
+        self.said = States::of(state);
+    }
+
+    /// A change to `state` may happen from now on, or not.
+    pub(crate) fn may_come(&mut self, state: State) {
+        self.may_come = self.may_come.with(state);
+    }
+
+    /// Whether a change to `state` may be acknowledged.
+    pub(crate) fn can_become(&self, state: State) -> bool {
+        let possible = self.possible();
+        ALL.into_iter().any(|from| {
+            let stays = from == state && state != State::Gone; // nothing changes
+            possible.has(from) && (stays || from.may_become(state))
+        })
+    }
+
+    /// What it can be now.
+    pub(crate) fn possible(&self) -> States {
+        let mut possible = self.said;
+        loop {
+            let mut more = possible;
+            for from in ALL.into_iter().filter(|from| possible.has(*from)) {
+                for to in ALL.into_iter().filter(|to| self.may_come.has(*to) && from.may_become(*to)) {
+                    more = more.with(to);
+                }
+            }
+            if more == possible {
+                return possible;
+            }
+            possible = more;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_acknowledged_leaves_one_state() {
+        let mut known = Known::new(State::Abandoned);
+        assert_eq!(known.possible(), States::of(State::Abandoned));
+        assert!(known.can_become(State::Gone) && known.can_become(State::Abandoned));
+        known.said(State::Recovered);
+        known.may_come(State::Expired);
+        assert!(known.can_become(State::Recovered) && !known.can_become(State::Expired));
+        assert_eq!(known.possible(), States::of(State::Recovered), "which is final");
+    }
+
+    #[test]
+    fn what_was_not_acknowledged_leaves_several() {
+        let mut known = Known::new(State::Abandoned);
+        known.may_come(State::Expired);
+        known.may_come(State::Abandoned);
+        let possible = known.possible();
+        assert!(possible.has(State::Abandoned) && possible.has(State::Expired) && !possible.has(State::Gone));
+        known.may_come(State::Gone);
+        known.said(State::Gone);
+        assert_eq!(known.possible(), States::of(State::Gone));
+        assert!(!known.can_become(State::Gone), "nobody deletes it twice");
+    }
+}

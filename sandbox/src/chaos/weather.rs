@@ -1,0 +1,83 @@
+//! When something was wrong, and with whom: what is promised in fair weather is
+//! held against this.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
+
+/// Whom a fault concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// The process of this number can't answer: it is killed, or frozen.
+    Process(usize),
+    /// Something that several processes need is not as it should be.
+    Surroundings,
+}
+
+#[derive(Debug)]
+struct Storm {
+    scope: Scope,
+    over: Option<Instant>,
+}
+
+/// Every fault there was.
+#[derive(Debug, Default)]
+pub(crate) struct Weather(Mutex<Vec<Storm>>);
+
+/// A fault that is over when this is dropped.
+#[derive(Debug)]
+pub(crate) struct UnderWay<'a> {
+    weather: &'a Weather,
+    place: usize,
+}
+
+impl Weather {
+    pub(crate) fn begin(&self, scope: Scope) -> UnderWay<'_> {
+        let mut storms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        storms.push(Storm { scope, over: None });
+        UnderWay { weather: self, place: storms.len() - 1 }
+    }
+
+    /// Whether the process was there the whole time from `since` until now.
+    pub(crate) fn was_there(&self, process: usize, since: Instant) -> bool {
+        self.none(since, |scope| scope == Scope::Process(process))
+    }
+
+    /// Whether nothing at all was wrong from `since` until now.
+    pub(crate) fn was_fair(&self, since: Instant) -> bool {
+        self.none(since, |_| true)
+    }
+
+    fn none(&self, since: Instant, concerns: impl Fn(Scope) -> bool) -> bool {
+        let storms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_time = |storm: &Storm| storm.over.is_none_or(|over| over >= since);
+        !storms.iter().any(|storm| concerns(storm.scope) && in_time(storm))
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let mut storms = self.weather.0.lock().unwrap_or_else(PoisonError::into_inner);
+        storms[self.place].over = Some(Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_concerns_who_it_concerns_while_it_lasts() {
+        let weather = Weather::default();
+        let before = Instant::now();
+        let killed = weather.begin(Scope::Process(1));
+        assert!(weather.was_there(0, before) && !weather.was_there(1, before) && !weather.was_fair(before));
+        drop(killed);
+        assert!(!weather.was_there(1, before), "it was not there the whole time");
+        std::thread::yield_now();
+        let after = Instant::now();
+        drop(weather.begin(Scope::Surroundings));
+        assert!(weather.was_there(1, after) && !weather.was_fair(after));
+    }
+}

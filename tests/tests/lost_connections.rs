@@ -1,0 +1,112 @@
+//! Postgres gone without a word: connections swallow what they are given and
+//! never end. Nobody may wait for such a one for ever, and nobody for what it has locked.
+
+use std::time::{Duration, Instant};
+
+use common::config::Env;
+use queue::{CatchUp, Listen, RateLimit, Schedule};
+use sandbox::chaos::proxy::Proxy;
+use serde_json::json;
+use tests::{Setup, TestDatabase, a_cart, processes::Process, within};
+use tokio::net::TcpListener;
+
+use crate::probe::{Act, Probe};
+
+/// What the api promises: a statement has 15 s, and a connection is had within 3 s.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn every_request_is_answered_also_where_connections_are_lost_without_a_word() {
+    let app = Setup::default().behind_a_proxy().start().await;
+    let id = app.post("/api/carts", &a_cart()).await.data(201)["id"].as_str().unwrap().to_owned();
+    let cart = format!("/api/carts/{id}");
+    let link = format!("{cart}/payment-link");
+    let expired = json!({"status": "expired"});
+    let ask = async || {
+        tokio::join!(
+            app.get("/api/analytics"),
+            app.get("/api/queues"),
+            app.get("/api/jobs"),
+            app.get(&cart),
+            app.get(&link),
+            app.get("/api/carts/export"),
+            app.patch(&cart, &expired),
+            app.delete(&cart),
+        )
+    };
+    let _ = app.get("/api/analytics").await; // connections are there, and were used just now
+    let _ = app.get(&link).await;
+    app.proxy.as_ref().unwrap().lose();
+    let begun = Instant::now();
+    let answers = ask().await;
+    let took = begun.elapsed();
+    assert!(took < ANSWERED_WITHIN, "{took:?}: {answers:?}");
+    // Once it was found out, new connections are made.
+    within(ANSWERED_WITHIN, "it is answered again", async || app.get("/api/analytics").await.status == 200).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_lost_its_connections_takes_turns_and_proposes_slots_again() {
+    let direct = TestDatabase::create().await;
+    let proxy = Proxy::start(vec![direct.server_address()]).await.unwrap();
+    let database = direct.by_way_of(proxy.address).reach(Listen::Directly, 3);
+    let rate = RateLimit::start(database.clone(), "lost", 100);
+    let every_second = Schedule { name: "lost", cron: "* * * * * *".parse().unwrap(), catch_up: CatchUp::Latest };
+    let job = Probe { n: 0, act: Act::Succeed };
+    rate.turn().await.unwrap();
+    queue::propose(&database, &every_second, &job).await.unwrap();
+    proxy.lose();
+    let _ = tokio::join!(rate.turn(), queue::propose(&database, &every_second, &job));
+    within(ANSWERED_WITHIN, "there are turns again", async || rate.turn().await.is_ok()).await;
+    within(ANSWERED_WITHIN, "slots are proposed again", async || {
+        queue::propose(&database, &every_second, &job).await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_silent_process_has_locked_is_free_again_within_seconds() {
+    let database = TestDatabase::create().await;
+    let (silent, other) = (database.reach(Listen::Directly, 1), database.reach(Listen::Directly, 1));
+    let lock = async |of: &queue::Database| {
+        let mut tx = of.begin().await?;
+        sqlx::query("select from cart_status_counts for update").execute(&mut tx).await?;
+        Ok::<_, sqlx::Error>(tx)
+    };
+    for silent in [silent.planned_once(1, "set jit = off"), silent] {
+        let held = lock(&silent).await.unwrap();
+        let begun = Instant::now();
+        lock(&other).await.unwrap().rollback().await.unwrap();
+        let took = begun.elapsed();
+        assert!(took > Duration::from_secs(1) && took < Duration::from_secs(15), "{took:?}");
+        let error = held.commit().await.unwrap_err();
+        assert!(common::db::is_unavailable(&error), "{error}");
+    }
+}
+
+/// As a load balancer does that has no server to lead to.
+#[tokio::test]
+async fn a_proxy_that_hangs_up_means_that_postgres_is_away() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            drop(connection)
+        }
+    });
+    let mut worker = Process::start(
+        "worker",
+        [
+            ("DATABASE_URL", format!("postgres://nobody:nothing@{address}/none")),
+            ("STRIPE_SECRET_KEY", "sk_test_1".to_owned()),
+        ],
+    )
+    .await;
+    worker.says("Postgres is not there yet, waiting for it").await;
+    let env = Env::of([("DATABASE_URL", format!("postgres://nobody:nothing@{address}/none"))]);
+    let database = common::db::from_env(&env, 1).unwrap();
+    for _ in 0..20 {
+        let error = database.acquire().await.unwrap_err();
+        assert!(common::db::is_unavailable(&error), "{error:?}");
+    }
+}
