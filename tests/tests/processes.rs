@@ -233,6 +233,11 @@ async fn what_is_wrong_at_the_start_is_said_in_one_line() {
         ),
         (
             "worker",
+            with(worker.clone(), "RETAIN_PERSONAL_DATA", "1h"),
+            r#"worker: RETAIN_PERSONAL_DATA is "1h"; it takes a duration of at least 1d"#,
+        ),
+        (
+            "worker",
             with(worker.clone(), "RETAIN_EVENTS", "1h"),
             r#"worker: RETAIN_EVENTS is "1h"; it takes a duration of at least 3d"#,
         ),

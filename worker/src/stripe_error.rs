@@ -150,6 +150,15 @@ mod tests {
     }
 
     #[test]
+    fn who_does_not_know_the_cart_keeps_no_address_either() {
+        let message = "No such customer: ada@example.com".to_owned();
+        let error =
+            StripeError::Refused { status: StatusCode::BAD_REQUEST, code: "resource_missing".to_owned(), message };
+        let crate::JobError::Retry { why, .. } = error.into() else { panic!("closing is tried again") };
+        assert_eq!(why, "Stripe refused it: No such customer: …");
+    }
+
+    #[test]
     fn errors_are_sorted() {
         let sort = |status: u16, headers: &[(&'static str, &'static str)], body: &str| {
             let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();

@@ -111,10 +111,11 @@ const TIMELINE: &str = "(select distinct on (cart_id, at, cart_event_place(kind,
      order by cart_id, at, cart_event_place(kind, link))";
 
 /// The job that makes a link, which alone is told the address, by the link; and those that are still to close one.
+/// (The collation is that of the index; ids of carts have another, and with that no index fits.)
 const JOBS_OF_CARTS: &str = "id = any (array(\
      select job_id from payment_links where cart_id = any ($1) \
      union all select closing.id from payment_links link \
-     join jobs closing on closing.unique_key = 'close_payment_link:' || link.cart_id || ':v' || link.version \
+     join jobs closing on closing.unique_key = ('close_payment_link:' || link.cart_id || ':v' || link.version) collate \"default\" \
      and closing.state in ('pending', 'running') where link.cart_id = any ($1)))";
 
 /// A key is as old as its cart, and there is an index for that.
