@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, path::Path, process::ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use api::{ApiConfig, AppState, LinkNews};
 use clap::Parser;
 use common::{
@@ -62,7 +62,13 @@ fn main() -> ExitCode {
 fn break_everything(options: chaos::Options) -> ExitCode {
     let outcome = chaos::prepare(options).and_then(|prepared| {
         let runtime = tokio::runtime::Runtime::new().context("can't start tokio")?;
-        runtime.block_on(chaos::run(prepared))
+        runtime.block_on(async {
+            tokio::select! {
+                outcome = chaos::run(prepared) => outcome,
+                // What it started ends with it, Postgres included.
+                _ = shutdown::requested() => bail!("stopped before its end"),
+            }
+        })
     });
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

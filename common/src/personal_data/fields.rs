@@ -315,6 +315,14 @@ pub const TABLES: &[Table] = &[
     without_shoppers("cart_list_counts", &[]),
     without_shoppers("cart_status_counts", &[]),
     without_shoppers("refused_webhooks", &[]),
+    without_shoppers(
+        "api_keys",
+        &[
+            other("name", "of a program or a person of the shop's"),
+            other("key_hash", "of a key"),
+            other("scopes", "words of ours"),
+        ],
+    ),
     without_shoppers("erasures", &[other("id", "of a receipt"), other("removed", "numbers")]),
     without_shoppers(
         "_sqlx_migrations",

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
@@ -44,7 +44,11 @@ impl Kit {
             make_executable(&folder.join(name))?;
         }
         let disk = disk.map(|()| folder.join("disk"));
-        Ok(Self { folder, disk, faketime: find_faketime() })
+        let faketime = find_faketime();
+        if let (Err(why), Some(_)) = (&faketime, std::env::var_os("REQUIRE_FAKETIME")) {
+            bail!("{why}");
+        }
+        Ok(Self { folder, disk, faketime })
     }
 
     /// Where a binary of the product is.

@@ -16,9 +16,11 @@ mod members;
 mod points;
 pub mod proxy;
 mod report;
+mod scene;
 mod server;
 mod settle;
 mod states;
+mod stripe_faults;
 mod weather;
 
 use std::{
@@ -31,26 +33,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
-use common::clock::Clock;
-use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-use sqlx::Connection;
+use anyhow::Result;
 
-use crate::{
-    postgres::random_word,
-    stripe::{Fault as StripeFault, Operation, StandIn, StandInConfig},
-};
-use faults::{Scene, Tally};
+use faults::Scene;
 use kit::Kit;
 use load::Client;
-use members::{Kind, Member};
-use proxy::Proxy;
-use server::Server;
 
 const API_KEY: &str = "chaos";
-/// A cart older than this expires; some of the load is, the rest never gets there.
-const CART_TTL: &str = "1d";
-
 /// How long the load goes on before the first fault.
 const WARM_UP: Duration = Duration::from_secs(5);
 
@@ -126,7 +115,7 @@ pub async fn run(prepared: Prepared) -> Result<bool> {
         println!("left out: {why}");
     }
     let begun = Instant::now();
-    let scene = Arc::new(set_scene(&kit, &options, seed).await?);
+    let scene = Arc::new(scene::set(&kit, &options, seed).await?);
     eprintln!("{:.0} s: everything runs; logs are in {}", begun.elapsed().as_secs_f64(), kit.folder.display());
 
     let clients = strain(&scene, &options, seed).await?;
@@ -160,7 +149,7 @@ async fn strain(scene: &Arc<Scene>, options: &Options, seed: u64) -> Result<Vec<
     // There must be something to lose: connections, sessions, jobs.
     tokio::time::sleep(WARM_UP).await;
     let faults = tokio::spawn(faults::run(scene.clone(), seed, stop_faults.clone()));
-    let stripe_faults = tokio::spawn(make_stripe_ill(scene.clone(), seed, stop_faults.clone()));
+    let stripe_faults = tokio::spawn(stripe_faults::rain(scene.clone(), seed, stop_faults.clone()));
     let progress = tokio::spawn(tell_progress(scene.clone()));
     tokio::time::sleep(Duration::from_secs_f64(options.minutes.max(0.0) * 60.0)).await;
     stop_faults.store(true, Ordering::Release);
@@ -177,121 +166,6 @@ async fn strain(scene: &Arc<Scene>, options: &Options, seed: u64) -> Result<Vec<
     }
     progress.abort();
     Ok(ended)
-}
-
-async fn set_scene(kit: &Kit, options: &Options, seed: u64) -> Result<Scene> {
-    let home = kit.disk.as_ref().ok().cloned().unwrap_or_else(|| kit.folder.join("postgres"));
-    let server = Server::start(&home.join("data")).await?;
-    let webhook_secret = format!("whsec_{}", random_word());
-    let stripe = StandIn::start(StandInConfig {
-        bind_addr: "127.0.0.1:0".parse()?,
-        webhook_url: None,
-        webhook_secret: webhook_secret.clone(),
-        file: None,
-        clock: Clock::system(),
-    })
-    .await?;
-    let mut members = Vec::new();
-    for number in 0..(options.apis + options.workers) as usize {
-        let kind = if (number as u64) < options.apis { Kind::Api } else { Kind::Worker };
-        let proxy = Proxy::start(vec![([127, 0, 0, 1], server.port).into()]).await?;
-        let url = server.url_by_way_of(proxy.address.port());
-        let variables = variables(kind, url, &webhook_secret, &stripe);
-        members.push(Member::new(kit, number, kind, proxy, variables)?);
-    }
-    let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?;
-    let scene = Scene {
-        server,
-        members,
-        stripe,
-        http,
-        weather: weather::Weather::default(),
-        book: book::Book::default(),
-        tally: Tally::default(),
-        disk: kit.disk.as_ref().ok().cloned(),
-        clocks_move: kit.faketime.is_ok(),
-        door: std::sync::OnceLock::new(),
-    };
-    start_all(&scene, seed).await?;
-    Ok(scene)
-}
-
-/// The first one migrates the database, the others find the watch in it.
-async fn start_all(scene: &Scene, seed: u64) -> Result<()> {
-    let mut dice = StdRng::seed_from_u64(seed);
-    for (place, member) in scene.members.iter().enumerate() {
-        if scene.clocks_move && place > 0 && dice.random_bool(0.5) {
-            member.set_clock(dice.random_range(-240..=240))?;
-        }
-        member.hold().await.start()?;
-        if place == 0 {
-            member.becomes_ready(&scene.http, Duration::from_secs(60)).await?;
-            let mut session = scene.server.session().await?;
-            sqlx::raw_sql(include_str!("watch.sql")).execute(&mut session).await.context("watch.sql")?;
-            session.close().await?;
-        }
-    }
-    for member in &scene.members {
-        member.becomes_ready(&scene.http, Duration::from_secs(60)).await?;
-    }
-    // Events come to any of the apis, as behind a load balancer.
-    let apis = scene.members.iter().filter(|member| member.kind == Kind::Api).map(|member| member.address);
-    let door = Proxy::start(apis.collect()).await?;
-    scene.stripe.send_webhooks_to(Some(format!("http://{}/api/webhooks/stripe", door.address)));
-    scene.stripe.deliver_unreliably(seed);
-    scene.door.set(door).ok().context("it is set once")?;
-    Ok(())
-}
-
-fn variables(kind: Kind, url: String, webhook_secret: &str, stripe: &StandIn) -> Vec<(String, String)> {
-    let public = ("PUBLIC_URL", "http://localhost:3000".to_owned());
-    let common = [("DATABASE_URL", url), public, ("RUST_LOG", "info,sqlx=warn".to_owned())];
-    let own = match kind {
-        Kind::Api => vec![
-            ("API_KEY", API_KEY.to_owned()),
-            ("STRIPE_WEBHOOK_SECRET", webhook_secret.to_owned()),
-            ("RATE_LIMIT_PER_MINUTE", "0".to_owned()),
-            // What is waited for on purpose, and what a statement may take, are less than any answer may.
-            ("PAYMENT_LINK_WAIT", "3s".to_owned()),
-        ],
-        Kind::Worker => vec![
-            ("STRIPE_SECRET_KEY", "sk_test_chaos".to_owned()),
-            ("STRIPE_API_URL", stripe.url()),
-            ("CART_TTL", CART_TTL.to_owned()),
-            ("EXPIRY_SCHEDULE", "*/10 * * * * *".to_owned()),
-            ("ROLLUP_SCHEDULE", "*/15 * * * * *".to_owned()),
-        ],
-    };
-    common.into_iter().chain(own).map(|(name, value)| (name.to_owned(), value)).collect()
-}
-
-/// Stripe answers late, wrongly or not at all, now and then.
-async fn make_stripe_ill(scene: Arc<Scene>, seed: u64, stop: Arc<AtomicBool>) {
-    const FAULTS: [(&str, StripeFault); 10] = [
-        ("Stripe answers 429", StripeFault::RateLimited { retry_after: 1 }),
-        ("Stripe answers 503", StripeFault::Unavailable { retry_after: 1 }),
-        ("Stripe stores a 500 under a key", StripeFault::ServerError),
-        ("Stripe's connection ends before anything is done", StripeFault::ResetBefore),
-        ("Stripe's answer is lost", StripeFault::ResetAfter),
-        ("Stripe's answer is lost", StripeFault::ResetAfter),
-        ("Stripe answers late", StripeFault::Slow(Duration::from_secs(3))),
-        ("Stripe answers too late", StripeFault::Slow(Duration::from_secs(22))),
-        ("Stripe answers what can't be read", StripeFault::Garbage),
-        ("Stripe's gateway answers 502", StripeFault::HtmlBadGateway),
-    ];
-    const OPERATIONS: [Operation; 4] = [Operation::Create, Operation::Create, Operation::Expire, Operation::Retrieve];
-    let mut dice = StdRng::seed_from_u64(seed ^ 0x5742_1b7e);
-    while !stop.load(Ordering::Acquire) {
-        tokio::time::sleep(Duration::from_millis(dice.random_range(100..900))).await;
-        let (Some((name, fault)), Some(operation)) = (FAULTS.choose(&mut dice), OPERATIONS.choose(&mut dice)) else {
-            return;
-        };
-        // What nobody has met yet does not pile up.
-        if scene.stripe.faults_ahead(*operation) == 0 {
-            scene.stripe.fail_next(*operation, *fault);
-            scene.tally.count(*name, true);
-        }
-    }
 }
 
 async fn tell_progress(scene: Arc<Scene>) {
