@@ -75,8 +75,12 @@ impl std::fmt::Debug for Records {
 
 impl Records {
     pub(crate) fn new() -> Self {
+        let mut reader = Reader::new();
+        // A byte order mark is taken away before it gets here. The reader would take another one away,
+        // behind empty lines even, but only where all of it comes in one piece: it is past its beginning now.
+        let _ = reader.read_record(b"\n", &mut [0; 1], &mut [0; 1]);
         Self {
-            reader: Reader::new(),
+            reader,
             cells: vec![0; 8 * 1024],
             filled: 0,
             ends: vec![0; MOST_CELLS],

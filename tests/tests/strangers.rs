@@ -91,7 +91,9 @@ async fn hold(app: &App, cart: &str, token: &str, request: &Request) -> Result<(
     let response = response.map_err(|error| TestCaseError::fail(format!("no answer: {error:?}")))?;
     let (status, headers) = (response.status(), response.headers().clone());
     let text = response.text().await.map_err(|error| TestCaseError::fail(format!("half an answer: {error:?}")))?;
-    prop_assert!(!status.is_server_error(), "{status} {text}");
+    // Nobody makes the checkout here: that is said, and when to look again.
+    let being_prepared = sent_to.starts_with("/pay/") && status.as_u16() == 503 && headers.contains_key("retry-after");
+    prop_assert!(being_prepared || !status.is_server_error(), "{status} {text}");
     prop_assert!(begun.elapsed() < Duration::from_secs(20), "it took {:?}", begun.elapsed());
     // A page for a person is none of the envelope's.
     let for_people = is_of_the_dashboard(&sent_to) || sent_to.starts_with("/pay") || sent_to.starts_with("/docs");
