@@ -2,7 +2,10 @@
 
 use std::{io, str::FromStr, time::Duration};
 
-use sqlx::{migrate::MigrateError, postgres::PgConnectOptions};
+use sqlx::{
+    migrate::MigrateError,
+    postgres::{PgConnectOptions, PgDatabaseError, PgSeverity},
+};
 
 use crate::{
     config::{ConfigError, Env},
@@ -182,16 +185,22 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         // A proxy that has no server to lead to hangs up; sqlx takes that for an answer to its first question.
         sqlx::Error::Protocol(message) => message.starts_with("unexpected response from SSLRequest: 0x00"),
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            // Connection exceptions, insufficient resources, operator intervention,
+            // Connection exceptions, insufficient resources, operator intervention, errors of its system,
             // a primary that became a standby, and a session that was ended because we said nothing for too long.
-            code.starts_with("08")
-                || code.starts_with("53")
-                || code.starts_with("57P")
+            ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class))
                 || code == "25006"
+                // A session that can't begin (its disk is full: "could not write init file"), or that ended so.
+                || (code == "XX000" && is_fatal(&**error))
                 || code == "25P03"
         }),
         _ => false,
     }
+}
+
+/// Whether Postgres ended the session with it.
+fn is_fatal(error: &dyn sqlx::error::DatabaseError) -> bool {
+    let error = error.try_downcast_ref::<PgDatabaseError>();
+    error.is_some_and(|error| matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic))
 }
 
 /// Whether TLS can't be had as it is asked for. Waiting does not mend a

@@ -3,12 +3,16 @@
 
 use std::time::{Duration, Instant};
 
-use common::config::Env;
+use common::{config::Env, db::is_unavailable};
 use queue::{CatchUp, Listen, RateLimit, Schedule};
 use sandbox::chaos::proxy::Proxy;
 use serde_json::json;
+use sqlx::Connection as _;
 use tests::{Setup, TestDatabase, a_cart, processes::Process, within};
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 use crate::probe::{Act, Probe};
 
@@ -109,4 +113,37 @@ async fn a_proxy_that_hangs_up_means_that_postgres_is_away() {
         let error = database.acquire().await.unwrap_err();
         assert!(common::db::is_unavailable(&error), "{error:?}");
     }
+}
+
+/// Answers who connects as Postgres does before a session begins: with an error, and its end.
+async fn connect_to_one_that_says(severity: &str, code: &str, message: &str) -> sqlx::Error {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let fields = format!("S{severity}\0V{severity}\0C{code}\0M{message}\0\0");
+    let answering = tokio::spawn(async move {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let length = connection.read_u32().await.unwrap();
+        let mut startup = vec![0; length as usize - 4];
+        connection.read_exact(&mut startup).await.unwrap();
+        connection.write_u8(b'E').await.unwrap();
+        connection.write_u32(u32::try_from(fields.len()).unwrap() + 4).await.unwrap();
+        connection.write_all(fields.as_bytes()).await.unwrap();
+    });
+    let url = format!("postgres://somebody@127.0.0.1:{port}/somewhere?sslmode=disable");
+    let error = sqlx::PgConnection::connect(&url).await.unwrap_err();
+    answering.await.unwrap();
+    error
+}
+
+/// With a full disk Postgres can't write what a new session needs, and says so with the code of an error of its own.
+#[tokio::test]
+async fn a_session_that_can_t_begin_is_a_postgres_that_is_away() {
+    let full = connect_to_one_that_says("FATAL", "XX000", "could not write init file").await;
+    assert!(is_unavailable(&full), "{full}");
+    let broken = connect_to_one_that_says("FATAL", "58030", "could not read file: Input/output error").await;
+    assert!(is_unavailable(&broken), "{broken}");
+    let wrong_password = connect_to_one_that_says("FATAL", "28P01", "password authentication failed").await;
+    assert!(!is_unavailable(&wrong_password), "waiting does not mend it: {wrong_password}");
+    let fault = connect_to_one_that_says("ERROR", "XX000", "cache lookup failed").await;
+    assert!(!is_unavailable(&fault), "a fault of one statement: {fault}");
 }
