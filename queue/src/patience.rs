@@ -1,9 +1,16 @@
 //! Giving up on a Postgres that neither answers nor refuses: TCP takes a quarter
 //! of an hour to notice, or never does.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    task::{Poll, ready},
+    time::Duration,
+};
 
-use futures_util::{StreamExt, stream, stream::BoxStream};
+use futures_util::{
+    Stream,
+    stream::{self, BoxStream},
+};
 
 /// What `asked` answers, or, after `patience`, that there was no answer.
 pub(crate) async fn in_time<T>(patience: Duration, asked: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
@@ -13,19 +20,26 @@ pub(crate) async fn in_time<T>(patience: Duration, asked: impl Future<Output = s
     }
 }
 
-/// The same for each item of an answer, which ends with the first that does not come.
-pub(crate) fn stream_in_time<'e, T: Send + 'e>(
+/// The same for each item of an answer, which ends with the first that does not
+/// come. A timer is set only where there is something to wait for: most rows are there already.
+pub(crate) fn stream_in_time<'e, T: 'e>(
     patience: Duration,
-    answers: BoxStream<'e, sqlx::Result<T>>,
-) -> BoxStream<'e, sqlx::Result<T>> {
-    let answers = stream::unfold(Some(answers), move |answers| async move {
-        let mut answers = answers?;
-        match tokio::time::timeout(patience, answers.next()).await {
-            Ok(answer) => answer.map(|answer| (answer, Some(answers))),
-            Err(_) => Some((Err(no_answer(patience)), None)),
+    mut answers: BoxStream<'e, sqlx::Result<T>>,
+) -> impl Stream<Item = sqlx::Result<T>> + Send + 'e {
+    let (mut waiting, mut over) = (None, false);
+    stream::poll_fn(move |context| {
+        if over {
+            return Poll::Ready(None);
         }
-    });
-    answers.boxed()
+        if let Poll::Ready(answer) = answers.as_mut().poll_next(context) {
+            waiting = None;
+            return Poll::Ready(answer);
+        }
+        let sleep = waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        ready!(sleep.as_mut().poll(context));
+        over = true;
+        Poll::Ready(Some(Err(no_answer(patience))))
+    })
 }
 
 fn no_answer(patience: Duration) -> sqlx::Error {
@@ -35,6 +49,8 @@ fn no_answer(patience: Duration) -> sqlx::Error {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::StreamExt;
+
     use super::*;
 
     #[tokio::test]
