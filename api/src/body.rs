@@ -34,7 +34,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
 }
 
 /// A body has so long to be there, however it trickles.
-pub(crate) const BODY_TIME: Duration = Duration::from_secs(30);
+const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// The body as it came, at most 1 MiB.
 pub(crate) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
@@ -43,14 +43,18 @@ pub(crate) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<
     if request.body().size_hint().lower() > BODY_BYTES as u64 {
         return Err(ApiError::too_large());
     }
-    let bytes = tokio::time::timeout(BODY_TIME, Bytes::from_request(request, state)).await;
-    bytes.map_err(|_| ApiError::request_timeout(BODY_TIME))?.map_err(|rejection: BytesRejection| {
+    within_time(Bytes::from_request(request, state)).await?.map_err(|rejection: BytesRejection| {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
             ApiError::too_large()
         } else {
             ApiError::bad_request("The body could not be read to its end")
         }
     })
+}
+
+/// What reading a body comes to, if it is there in time.
+pub(crate) async fn within_time<T>(reading: impl Future<Output = T>) -> Result<T, ApiError> {
+    tokio::time::timeout(BODY_TIME, reading).await.map_err(|_| ApiError::request_timeout(BODY_TIME))
 }
 
 /// Nothing is decompressed here, so nothing can grow by it.

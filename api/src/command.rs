@@ -161,5 +161,5 @@ async fn revoke(database: &Database, name: &str, now: DateTime<Utc>) -> Answered
 
 /// No such table.
 fn is_not_migrated(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "42P01")
+    db::has_sql_state(error, &["42P01"])
 }

@@ -146,26 +146,19 @@ impl ApiError {
     }
 
     pub(crate) fn unavailable(cause: impl ToString) -> Self {
-        Self {
-            retry_after_seconds: Some(RETRY_AFTER_SECONDS),
-            cause: Some(cause.to_string()),
-            ..Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                ErrorCode::Unavailable,
-                format!("The database can't be reached: try again in {RETRY_AFTER_SECONDS} s"),
-            )
-        }
+        Self { cause: Some(cause.to_string()), ..Self::try_again("The database can't be reached") }
     }
 
     /// There is more to do than there is room for.
     pub(crate) fn busy() -> Self {
+        Self::try_again("There is no room for more at the moment")
+    }
+
+    fn try_again(why: &str) -> Self {
+        let message = format!("{why}: try again in {RETRY_AFTER_SECONDS} s");
         Self {
             retry_after_seconds: Some(RETRY_AFTER_SECONDS),
-            ..Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                ErrorCode::Unavailable,
-                format!("There is no room for more at the moment: try again in {RETRY_AFTER_SECONDS} s"),
-            )
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message)
         }
     }
 

@@ -1,9 +1,6 @@
 //! Asking for payment links: written down for the worker, for many carts in one transaction.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use common::{
@@ -139,8 +136,7 @@ impl AskForLinks {
         let latest = payment_links::latest_of(conn, &ids).await?;
         // Most carts have no link yet, and need no second look.
         let linked: Vec<&str> = latest.keys().map(String::as_str).collect();
-        let processing =
-            if linked.is_empty() { HashSet::new() } else { payment_links::processing_of(conn, &linked).await? };
+        let processing = payment_links::processing_of(conn, &linked).await?;
         let verdicts: Vec<Verdict> = questions
             .iter()
             .map(|question| match locked.get(question.id.as_str()) {

@@ -8,14 +8,11 @@ use axum::{
     extract::Request,
 };
 use futures_util::StreamExt;
-use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    time::timeout,
-};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     BODY_BYTES,
-    body::{BODY_TIME, check_encoding},
+    body::{check_encoding, within_time},
     error::ApiError,
 };
 
@@ -45,8 +42,7 @@ impl WebhookBodies {
     pub(crate) async fn read(&self, request: Request) -> Result<Bytes, ApiError> {
         check_encoding(request.headers())?;
         let _place = place(&self.small)?;
-        let reading = timeout(BODY_TIME, self.read_all(request.into_body())).await;
-        reading.map_err(|_| ApiError::request_timeout(BODY_TIME))?
+        within_time(self.read_all(request.into_body())).await?
     }
 
     async fn read_all(&self, body: Body) -> Result<Bytes, ApiError> {

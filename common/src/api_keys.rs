@@ -144,9 +144,8 @@ impl fmt::Debug for KeyHash {
 /// A new key, to be shown once. It can't be read from anything that is kept.
 pub fn new_key() -> String {
     // The thread's generator is a cryptographic one that the system seeds.
-    let bits: [u8; 32] = rand::random();
-    let hex: String = bits.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{PREFIX}{hex}")
+    let [first, second]: [u128; 2] = rand::random();
+    format!("{PREFIX}{first:032x}{second:032x}")
 }
 
 /// What a new key is to be.

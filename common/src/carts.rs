@@ -3,117 +3,24 @@
 use std::{
     borrow::Borrow,
     collections::{HashMap, HashSet},
-    fmt,
-    str::FromStr,
 };
 
 use chrono::{DateTime, Utc};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::types::Json;
-use type_safe_id::{StaticType, TypeSafeId};
 use utoipa::ToSchema;
 
+pub use crate::{
+    cart_id::{CartId, MalformedCartId},
+    cart_status::{CartStatus, UnknownStatus},
+};
 use crate::{
     db::Connection,
     money::{Amount, Currency},
     new_cart::{Item, NewCart},
     payment_links, personal_data,
 };
-
-#[derive(Default)]
-struct CartType;
-
-impl StaticType for CartType {
-    const TYPE: &'static str = "cart";
-}
-
-/// `cart_` and a time-ordered suffix: the TypeID form of a UUIDv7.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
-#[serde(transparent)]
-pub struct CartId(String);
-
-impl CartId {
-    /// A new one.
-    pub fn generate() -> Self {
-        Self(TypeSafeId::<CartType>::new().to_string())
-    }
-
-    /// Its text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// Not the form of a cart's id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a cart's id")]
-pub struct MalformedCartId;
-
-impl FromStr for CartId {
-    type Err = MalformedCartId;
-
-    /// Takes any `cart_…`: rows that were imported in SQL may have ids of their own making.
-    fn from_str(text: &str) -> Result<Self, MalformedCartId> {
-        let suffix = text.strip_prefix("cart_").ok_or(MalformedCartId)?;
-        let well_formed = (1..=100).contains(&suffix.len())
-            && suffix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
-        well_formed.then(|| Self(text.to_owned())).ok_or(MalformedCartId)
-    }
-}
-
-impl fmt::Display for CartId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// What became of a cart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ToSchema)]
-#[schema(rename_all = "lowercase")]
-pub enum CartStatus {
-    /// The shopper left it and may come back.
-    Abandoned,
-    /// It was paid. Final.
-    Recovered,
-    /// It is too old. Late money still recovers it.
-    Expired,
-}
-
-impl CartStatus {
-    /// As it is written in JSON and in the database.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Abandoned => "abandoned",
-            Self::Recovered => "recovered",
-            Self::Expired => "expired",
-        }
-    }
-}
-
-/// Not one of the three.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be abandoned, recovered or expired")]
-pub struct UnknownStatus;
-
-impl FromStr for CartStatus {
-    type Err = UnknownStatus;
-
-    fn from_str(text: &str) -> Result<Self, UnknownStatus> {
-        match text {
-            "abandoned" => Ok(Self::Abandoned),
-            "recovered" => Ok(Self::Recovered),
-            "expired" => Ok(Self::Expired),
-            _ => Err(UnknownStatus),
-        }
-    }
-}
-
-impl Serialize for CartStatus {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
 
 /// A cart as clients see it.
 #[derive(Debug, Serialize, ToSchema)]

@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub use crate::migrations::pending as pending_migrations;
-pub use queue::{Connection, Database, Listen};
+pub use queue::{Connection, Database, Listen, has_sql_state};
 
 /// Why a process can't use its database at all.
 #[derive(Debug, thiserror::Error)]
@@ -160,7 +160,7 @@ pub async fn migrate(database: &Database) -> Result<Vec<String>, DatabaseError> 
 
 /// Whether Postgres ended the transaction because two waited for each other: it may be done again.
 pub fn is_deadlock(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("40P01"))
+    has_sql_state(error, &["40P01"])
 }
 
 /// An error as it may be kept and logged. One of decoding repeats what could not
@@ -224,6 +224,5 @@ fn is_untrusted(error: &sqlx::Error, database: &Database) -> bool {
 
 /// Whether the role may not do this (or may not see where it would be done).
 pub(crate) fn is_forbidden(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
-    code.is_some_and(|code| code == "42501" || code == "3F000")
+    has_sql_state(error, &["42501", "3F000"])
 }

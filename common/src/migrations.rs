@@ -14,7 +14,7 @@ use sqlx::{
     migrate::{MigrateError, Migration, Migrator},
 };
 
-use crate::db::{Connection, Database, DatabaseError, is_forbidden, is_unavailable};
+use crate::db::{Connection, Database, DatabaseError, has_sql_state, is_forbidden, is_unavailable};
 
 /// Two processes must not migrate at once; the number is this product's own.
 /// (0.1.0 waits for another one, ending in 01, within a statement. An index that
@@ -162,13 +162,13 @@ impl Failure {
 
 /// Whether it was a lock that was not to be had: within `lock_timeout`, or without a deadlock.
 fn is_locked(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
-    matches!(code.as_deref(), Some("55P03" | "40P01"))
+    has_sql_state(error, &["55P03", "40P01"])
 }
 
 async fn step(database: &Database, migrator: &Migrator, lock_timeout: Duration) -> Result<Step, Failure> {
     // A transaction: behind a pooler a session, and a lock that belongs to one, is ours for no longer than that.
     let mut tx = database.begin().await?;
+    // Who has nothing to do waits for nobody, whatever a newer one is doing.
     if pending_of(&mut tx, migrator).await?.is_empty() {
         return Ok(Step::Done);
     }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use sqlx::{
-    Connection as _, PgPool,
+    AssertSqlSafe, Connection as _, PgPool,
     pool::PoolConnectionMetadata,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -93,9 +93,7 @@ impl Database {
         let kin: Arc<Kin> = Arc::default();
         let mut with = pool_options(connections, &kin);
         if !pooled {
-            with = with.after_connect(|conn, _| {
-                Box::pin(async move { sqlx::raw_sql(NO_LONG_SILENCE).execute(conn).await.map(drop) })
-            });
+            with = with_settings(with, NO_LONG_SILENCE.to_owned());
         }
         Self::of(with.connect_lazy_with(options), listen, kin)
     }
@@ -128,22 +126,13 @@ impl Database {
     /// so Postgres would plan a statement anew each time, which takes longer than
     /// a short one runs. Behind a pooler sessions are not ours to set.
     pub fn planned_once(&self, connections: u32, settings: &'static str) -> Self {
-        let own_sessions = !self.is_pooled();
-        let pool = pool_options(connections, &self.kin)
-            .after_connect(move |conn, _| {
-                Box::pin(async move {
-                    if own_sessions {
-                        // Nor is it worth compiling for each time, whatever it might cost.
-                        sqlx::raw_sql("set plan_cache_mode = force_generic_plan; set jit = off")
-                            .execute(&mut *conn)
-                            .await?;
-                        sqlx::raw_sql(NO_LONG_SILENCE).execute(&mut *conn).await?;
-                        sqlx::raw_sql(settings).execute(conn).await?;
-                    }
-                    Ok(())
-                })
-            })
-            .connect_lazy_with(self.pool.connect_options().as_ref().clone());
+        let mut with = pool_options(connections, &self.kin);
+        if !self.is_pooled() {
+            // Nor is it worth compiling for each time, whatever it might cost.
+            let once = "set plan_cache_mode = force_generic_plan; set jit = off";
+            with = with_settings(with, format!("{NO_LONG_SILENCE}; {once}; {settings}"));
+        }
+        let pool = with.connect_lazy_with(self.pool.connect_options().as_ref().clone());
         Self::of(pool, self.listen.clone(), self.kin.clone()).answers_within(self.patience)
     }
 
@@ -243,6 +232,14 @@ fn pool_options(connections: u32, kin: &Arc<Kin>) -> PgPoolOptions {
                 tokio::time::timeout(ACQUIRE_TIMEOUT, looked).await.map_err(|_| sqlx::Error::PoolTimedOut)?
             })
         })
+}
+
+/// Sessions begin with these: `set … = …`, separated by semicolons, in one round trip.
+fn with_settings(options: PgPoolOptions, settings: String) -> PgPoolOptions {
+    options.after_connect(move |conn, _| {
+        let settings = AssertSqlSafe(settings.clone());
+        Box::pin(async move { sqlx::raw_sql(settings).execute(conn).await.map(drop) })
+    })
 }
 
 fn is_over(kin: &Kin, connection: &PoolConnectionMetadata) -> bool {

@@ -14,6 +14,8 @@ use std::{
 use sqlx::{PgConnection, PgPool, Row};
 use tokio::sync::watch;
 
+use crate::sql_state::has_sql_state;
+
 /// Where no server takes writes they are refused on new connections, too: those
 /// are not made anew more often than this.
 const AT_MOST_EVERY: Duration = Duration::from_millis(250);
@@ -110,5 +112,5 @@ impl Kin {
 
 /// `read_only_sql_transaction`: a standby, or `default_transaction_read_only`.
 fn is_read_only(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "25006")
+    has_sql_state(error, &["25006"])
 }

@@ -8,14 +8,14 @@ use common::{clock::Clock, config::Env};
 use reqwest::{Method, header::HeaderMap};
 use sandbox::{
     chaos::proxy::Proxy,
-    stripe::{StandIn, StandInConfig, sign},
+    stripe::{StandIn, sign},
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use worker::WorkerConfig;
 
-use crate::{Contract, Door, TestDatabase};
+use crate::{Contract, Door, TestDatabase, stand_in};
 
 const KEY: &str = "test-key";
 const WEBHOOK_SECRET: &str = "whsec_test";
@@ -193,18 +193,9 @@ impl App {
 
     async fn start(setup: Setup) -> Self {
         let database = TestDatabase::create().await;
-        let stripe = StandIn::start(StandInConfig {
-            bind_addr: SocketAddr::from(([127, 0, 0, 1], 0)),
-            webhook_url: None,
-            webhook_secret: WEBHOOK_SECRET.to_owned(),
-            file: None,
-            clock: setup.clock.clone(),
-        })
-        .await
-        .expect("the stand-in starts");
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        stripe.send_webhooks_to(Some(format!("http://{address}/api/webhooks/stripe")));
+        let stripe = stand_in(&format!("http://{address}"), WEBHOOK_SECRET, setup.clock.clone()).await;
 
         let mut env = Env::of(setup.variables);
         // The test's own statements may do everything, the product's what its role may.

@@ -22,6 +22,24 @@ pub use database::{ROLES, TestDatabase, connection, transaction};
 pub use door::Door;
 pub use last_release::{Binaries, LastRelease};
 
+use common::clock::Clock;
+use sandbox::stripe::{StandIn, StandInConfig};
+
+/// A stand-in for Stripe that tells the api at `base`, such as `http://127.0.0.1:3000`, what happens.
+///
+/// # Panics
+/// If it can't be started.
+pub async fn stand_in(base: &str, webhook_secret: &str, clock: Clock) -> StandIn {
+    let config = StandInConfig {
+        bind_addr: ([127, 0, 0, 1], 0).into(),
+        webhook_url: Some(format!("{base}/api/webhooks/stripe")),
+        webhook_secret: webhook_secret.to_owned(),
+        file: None,
+        clock,
+    };
+    StandIn::start(config).await.expect("the stand-in starts")
+}
+
 /// Waits until `condition` holds.
 ///
 /// # Panics

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use common::clock::Clock;
-use sandbox::stripe::{StandIn, StandInConfig};
+use sandbox::stripe::StandIn;
 use sqlx::PgPool;
-use tests::{eventually, load::Load, postgres_node::PostgresNode, processes::Process, within};
+use tests::{eventually, load::Load, postgres_node::PostgresNode, processes::Process, stand_in, within};
 
 use crate::processes::free_address;
 
@@ -58,15 +58,7 @@ impl Server {
 async fn start(server: &Server, with_worker: bool) -> (String, StandIn, Vec<Process>) {
     let address = free_address().await;
     let base = format!("http://{address}");
-    let stripe = StandIn::start(StandInConfig {
-        bind_addr: "127.0.0.1:0".parse().unwrap(),
-        webhook_url: Some(format!("{base}/api/webhooks/stripe")),
-        webhook_secret: SECRET.to_owned(),
-        file: None,
-        clock: Clock::system(),
-    })
-    .await
-    .unwrap();
+    let stripe = stand_in(&base, SECRET, Clock::system()).await;
     let variables = [
         ("DATABASE_URL", server.url()),
         ("BIND_ADDR", address.to_string()),

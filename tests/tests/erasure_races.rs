@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use common::{carts, personal_data};
 use reqwest::Method;
-use sandbox::stripe::{Fault, Operation, SessionStatus, sign};
+use sandbox::stripe::{Fault, Operation, SessionStatus};
 use serde_json::{Value, json};
 use tests::{App, Setup, eventually, leaks::mentions, transaction};
 
-use crate::erasure::ZEBEDEE;
+use crate::{erasure_lives::ZEBEDEE, webhooks::event};
 
 async fn erase(app: &App) -> Value {
     let email = ZEBEDEE.cart()["customerEmail"].clone();
@@ -81,16 +81,13 @@ async fn a_payment_and_an_erasure_wait_for_each_other() {
         tokio::spawn(async move { erase(&app).await })
     };
     somebody_waits(&app).await;
-    let event = json!({"id": "evt_1", "type": "checkout.session.completed", "created": 1_772_000_000, "data": {"object": {
-        "id": session, "client_reference_id": id, "payment_status": "paid", "customer_details": {"email": ZEBEDEE.cart()["customerEmail"]},
-        "metadata": {"cart_id": id, "link_version": "1"}}}})
-    .to_string();
+    let session = json!({
+        "id": session, "client_reference_id": id, "payment_status": "paid",
+        "customer_details": {"email": ZEBEDEE.cart()["customerEmail"]}, "metadata": {"cart_id": id, "link_version": "1"},
+    });
     let paying = {
         let app = app.clone();
-        tokio::spawn(async move {
-            let signature = sign(&event, "whsec_test", app.now().timestamp());
-            app.signed_webhook(&event, &signature).await
-        })
+        tokio::spawn(async move { app.webhook(&event("evt_1", "checkout.session.completed", &session)).await })
     };
     holding.rollback().await.unwrap();
     assert_eq!(erasing.await.unwrap()["carts"], json!(1));

@@ -11,7 +11,7 @@ use common::{
     clock::Clock,
     db::{Database, Listen, is_unavailable},
 };
-use sandbox::stripe::{SessionStatus, StandIn, StandInConfig};
+use sandbox::stripe::{SessionStatus, StandIn};
 use serde_json::Value;
 use sqlx::PgPool;
 use tests::{
@@ -19,7 +19,7 @@ use tests::{
     cluster::Cluster,
     load::{Load, Promised},
     processes::Process,
-    within,
+    stand_in, within,
 };
 
 use crate::processes::free_address;
@@ -43,15 +43,7 @@ impl Shop {
     async fn open(database_url: &str) -> Self {
         let addresses = [free_address().await, free_address().await, free_address().await, free_address().await];
         let base = |n: usize| format!("http://{}", addresses[n]);
-        let stripe = StandIn::start(StandInConfig {
-            bind_addr: "127.0.0.1:0".parse().unwrap(),
-            webhook_url: Some(format!("{}/api/webhooks/stripe", base(0))),
-            webhook_secret: SECRET.to_owned(),
-            file: None,
-            clock: Clock::system(),
-        })
-        .await
-        .unwrap();
+        let stripe = stand_in(&base(0), SECRET, Clock::system()).await;
         let mut processes = Vec::new();
         for (n, address) in addresses.iter().enumerate() {
             let (binary, says) = if n < 2 { ("api", "api is listening") } else { ("worker", "worker is working") };
@@ -130,6 +122,7 @@ async fn check(shop: &mut Shop, database: &PgPool, promised: &Promised) {
     let recovered = stored.values().filter(|status| *status == "recovered").count();
     assert_eq!(summary["data"]["summary"]["totalAbandoned"], stored.len());
     assert_eq!(summary["data"]["summary"]["totalRecovered"], recovered);
+    within(PATIENCE, "all four are ready", async || shop.is_ready().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,7 +143,6 @@ async fn the_primary_dies_under_load_and_nothing_that_was_acknowledged_is_lost()
         more(&load, 100).await;
         let promised = load.stop().await;
         check(&mut shop, &cluster.pool(), &promised).await;
-        within(PATIENCE, "all four are ready", async || shop.is_ready().await).await;
         println!(
             "fail-over {time} of {times}: promoted after {promoted:.1?}, served after {served:.1?} (longest time without a \
              cart {:.1?}), {} requests put off; of {} carts, {} links and {} payments acknowledged none was lost",
@@ -197,7 +189,6 @@ async fn a_planned_switch_over_loses_nothing_either() {
     more(&load, 50).await;
     let promised = load.stop().await;
     check(&mut shop, &cluster.pool(), &promised).await;
-    within(PATIENCE, "all four are ready", async || shop.is_ready().await).await;
     println!(
         "switch-over: served after {served:.1?}, {} requests put off, {} carts acknowledged",
         promised.put_off,

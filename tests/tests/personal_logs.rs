@@ -6,7 +6,7 @@ use sandbox::stripe::{Fault, Operation};
 use serde_json::{Value, json};
 use tests::{eventually, processes::Process};
 
-use crate::{erasure::ZEBEDEE, processes::Shop};
+use crate::{erasure_lives::ZEBEDEE, processes::Shop};
 
 /// Everything that it said, once it has ended.
 async fn whole_log(mut process: Process) -> Vec<String> {

@@ -7,7 +7,7 @@ use tests::{App, Setup, a_cart, connection, eventually, leaks::mentions};
 
 use crate::{
     cart_import::{NDJSON, import, ndjson},
-    erasure::ZEBEDEE,
+    erasure_lives::ZEBEDEE,
 };
 
 async fn anonymize(app: &App) {

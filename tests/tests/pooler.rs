@@ -1,10 +1,10 @@
 //! Behind PgBouncer in transaction mode, with the real binaries.
 
 use common::{clock::Clock, config::Env};
-use sandbox::stripe::{StandIn, StandInConfig};
+use sandbox::stripe::StandIn;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
-use tests::{TestDatabase, a_cart, eventually, pooler::Pooler, processes::Process};
+use tests::{TestDatabase, a_cart, eventually, pooler::Pooler, processes::Process, stand_in};
 use tokio::net::TcpListener;
 use worker::{Verdict, WorkerConfig};
 
@@ -21,15 +21,7 @@ struct Shop {
 async fn open(database_url: &str, more: &[(&'static str, String)]) -> Shop {
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let base = format!("http://{address}");
-    let stripe = StandIn::start(StandInConfig {
-        bind_addr: "127.0.0.1:0".parse().unwrap(),
-        webhook_url: Some(format!("{base}/api/webhooks/stripe")),
-        webhook_secret: SECRET.to_owned(),
-        file: None,
-        clock: Clock::system(),
-    })
-    .await
-    .unwrap();
+    let stripe = stand_in(&base, SECRET, Clock::system()).await;
     let mut variables = vec![
         ("DATABASE_URL", database_url.to_owned()),
         ("API_KEY", "key".to_owned()),

@@ -4,9 +4,9 @@ use std::{net::SocketAddr, time::Duration};
 
 use common::clock::Clock;
 use nix::sys::signal::Signal;
-use sandbox::stripe::{Fault, Operation, SessionStatus, StandIn, StandInConfig};
+use sandbox::stripe::{Fault, Operation, SessionStatus, StandIn};
 use serde_json::{Value, json};
-use tests::{Door, TestDatabase, a_cart, eventually, processes::Process, within};
+use tests::{Door, TestDatabase, a_cart, eventually, processes::Process, stand_in, within};
 use tokio::net::TcpListener;
 
 const SECRET: &str = "whsec_processes";
@@ -28,15 +28,7 @@ impl Shop {
     pub(crate) async fn open() -> Self {
         let database = TestDatabase::create().await;
         let address = free_address().await;
-        let stripe = StandIn::start(StandInConfig {
-            bind_addr: "127.0.0.1:0".parse().unwrap(),
-            webhook_url: Some(format!("http://{address}/api/webhooks/stripe")),
-            webhook_secret: SECRET.to_owned(),
-            file: None,
-            clock: Clock::system(),
-        })
-        .await
-        .unwrap();
+        let stripe = stand_in(&format!("http://{address}"), SECRET, Clock::system()).await;
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { database, stripe, http, address }
     }

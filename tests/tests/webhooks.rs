@@ -3,7 +3,7 @@ use sandbox::stripe::sign;
 use serde_json::{Value, json};
 use tests::{App, Setup};
 
-fn event(id: &str, kind: &str, object: &Value) -> Value {
+pub(crate) fn event(id: &str, kind: &str, object: &Value) -> Value {
     json!({"id": id, "type": kind, "created": 1_772_000_000, "data": {"object": object}})
 }
 

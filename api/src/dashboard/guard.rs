@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     AppState,
-    body::{BODY_TIME, check_encoding},
+    body::{check_encoding, within_time},
     error::ApiError,
 };
 
@@ -84,8 +84,7 @@ impl FromRequest<AppState> for OurForm {
 /// The fields of any form; the last of a name counts.
 pub(crate) async fn fields(request: Request, state: &AppState) -> Result<HashMap<String, String>, PageError> {
     check_encoding(request.headers())?;
-    let form = Form::<Vec<(String, String)>>::from_request(request, state);
-    let form = tokio::time::timeout(BODY_TIME, form).await.map_err(|_| ApiError::request_timeout(BODY_TIME))?;
+    let form = within_time(Form::<Vec<(String, String)>>::from_request(request, state)).await?;
     let Form(fields) = form.map_err(|_| ApiError::bad_request("The form can't be read"))?;
     if fields.iter().any(|(_, value)| value.contains('\0')) {
         return Err(ApiError::bad_request("The form can't be read").into());

@@ -221,6 +221,9 @@ pub async fn latest_of(conn: &mut Connection, cart_ids: &[&str]) -> sqlx::Result
 
 /// Those of the carts of which the money of a session is under way.
 pub async fn processing_of(conn: &mut Connection, cart_ids: &[&str]) -> sqlx::Result<HashSet<String>> {
+    if cart_ids.is_empty() {
+        return Ok(HashSet::new());
+    }
     let processing = sqlx::query_scalar!(
         "select cart_id from payment_links where cart_id = any ($1) and status = 'processing'",
         cart_ids as &[&str],

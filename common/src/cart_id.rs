@@ -1,0 +1,53 @@
+//! What carts are called.
+
+use std::{fmt, str::FromStr};
+
+use serde::Serialize;
+use type_safe_id::{StaticType, TypeSafeId};
+
+#[derive(Default)]
+struct CartType;
+
+impl StaticType for CartType {
+    const TYPE: &'static str = "cart";
+}
+
+/// `cart_` and a time-ordered suffix: the TypeID form of a UUIDv7.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct CartId(String);
+
+impl CartId {
+    /// A new one.
+    pub fn generate() -> Self {
+        Self(TypeSafeId::<CartType>::new().to_string())
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Not the form of a cart's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a cart's id")]
+pub struct MalformedCartId;
+
+impl FromStr for CartId {
+    type Err = MalformedCartId;
+
+    /// Takes any `cart_…`: rows that were imported in SQL may have ids of their own making.
+    fn from_str(text: &str) -> Result<Self, MalformedCartId> {
+        let suffix = text.strip_prefix("cart_").ok_or(MalformedCartId)?;
+        let well_formed = (1..=100).contains(&suffix.len())
+            && suffix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+        well_formed.then(|| Self(text.to_owned())).ok_or(MalformedCartId)
+    }
+}
+
+impl fmt::Display for CartId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

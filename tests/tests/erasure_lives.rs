@@ -1,0 +1,163 @@
+//! People, and all that can happen to their carts.
+
+use chrono::TimeDelta;
+use reqwest::Method;
+use sandbox::stripe::{Fault, Operation};
+use serde_json::{Value, json};
+use tests::{Answer, App, eventually};
+
+use crate::{
+    cart_import::{NDJSON, import, ndjson},
+    webhooks::event,
+};
+
+/// Somebody of whom no other test, and nothing of ours, knows a word.
+pub(crate) struct Person {
+    pub(crate) email: &'static str,
+    pub(crate) other_spelling: &'static str,
+    name: &'static str,
+    item: &'static str,
+    pub(crate) words: &'static [&'static str],
+}
+
+pub(crate) const ZEBEDEE: Person = Person {
+    email: "zebedee.quill@private.example",
+    other_spelling: "Zebedee.QUILL@Private.Example",
+    name: "Zebedee Quillfeather",
+    item: "Kaleidoscope for Zebedee",
+    words: &["zebedee", "quill", "kaleidoscope", "private.example"],
+};
+
+pub(crate) const GRACE: Person = Person {
+    email: "grace@navy.example",
+    other_spelling: "GRACE@navy.example",
+    name: "Grace Hopper",
+    item: "Nanosecond of wire",
+    words: &["grace", "hopper", "nanosecond", "navy.example"],
+};
+
+impl Person {
+    pub(crate) fn cart(&self) -> Value {
+        json!({"customerEmail": self.email, "customerName": self.name, "items": [{"name": self.item, "quantity": 2, "price": 49.99}]})
+    }
+
+    pub(crate) fn key(&self) -> String {
+        format!("{}, first try", self.name)
+    }
+}
+
+/// What somebody's life left behind.
+pub(crate) struct Life {
+    /// The one that was stored under an `Idempotency-Key`, and paid.
+    pub(crate) paid: String,
+    /// Of the link that is open.
+    pub(crate) recovery_path: String,
+    pub(crate) carts: Vec<String>,
+    /// Addresses that show who it is to whoever has them.
+    pub(crate) addresses: Vec<String>,
+}
+
+pub(crate) async fn create(app: &App, key: &str, body: &Value) -> Answer {
+    app.send(app.request(Method::POST, "/api/carts").header("idempotency-key", key).json(body)).await
+}
+
+/// All that can happen to a person's carts.
+pub(crate) async fn live(app: &App, person: &Person) -> Life {
+    let mut addresses = Vec::new();
+    let mut links = async |id: &str| -> String {
+        let link = app.ask(id).await.data(200);
+        let of = |name: &str| link[name].as_str().unwrap().to_owned();
+        addresses.extend([of("paymentLink"), of("recoveryUrl").rsplit('/').next().unwrap().to_owned()]);
+        of("recoveryUrl").strip_prefix(&app.url("")).unwrap().to_owned()
+    };
+
+    // Stored under a key, linked, looked at, given up, taken up again, linked again, paid.
+    let paid = create(app, &person.key(), &person.cart()).await.data(201)["id"].as_str().unwrap().to_owned();
+    let path = links(&paid).await;
+    assert_eq!(app.send(app.bare_request(Method::GET, &path)).await.status, 303);
+    app.patch(&format!("/api/carts/{paid}"), &json!({"status": "expired"})).await.data(200);
+    app.idle().await;
+    app.patch(&format!("/api/carts/{paid}"), &json!({"status": "abandoned"})).await.data(200);
+    links(&paid).await;
+    app.stripe.pay(&app.session(&paid).await).await.unwrap();
+    assert_eq!(app.show(&paid).await["status"], "recovered");
+
+    // A link that nobody has paid yet.
+    let mut spelled = person.cart();
+    spelled["customerEmail"] = json!(person.other_spelling);
+    let open = app.cart_of(&spelled).await;
+    let recovery_path = links(&open).await;
+
+    // A link that could not be made, and whose job was given up.
+    let asked = app.stripe.calls(Operation::Create);
+    app.stripe.fail_next(Operation::Create, Fault::Unavailable { retry_after: 600 });
+    let given_up = app.cart_of(&person.cart()).await;
+    let request = app.request(Method::POST, &format!("/api/carts/{given_up}/payment-link"));
+    let job = app.send(request.header("prefer", "respond-async")).await.data(202)["jobId"].clone();
+    let job = format!("/api/jobs/{}", job.as_str().unwrap());
+    eventually("Stripe refused it", async || app.stripe.calls(Operation::Create) > asked).await;
+    eventually("it waits", async || app.get(&job).await.data(200)["state"] == "retrying").await;
+    app.send(app.request(Method::POST, &format!("{job}/cancel"))).await.data(200);
+
+    // From another shop's books.
+    let two_days_ago = app.now() - TimeDelta::days(2);
+    let lines = ["recovered", "expired"].map(|status| {
+        let mut line = person.cart();
+        line["externalId"] = json!(format!("{status} order of {}", person.name));
+        line["abandonedAt"] = json!(two_days_ago);
+        line["status"] = json!(status);
+        line
+    });
+    let (imported, _) = import(app, NDJSON, ndjson(lines)).await;
+
+    // What Stripe tells of people.
+    let details = json!({"email": person.email, "name": person.name});
+    for (kind, object) in [
+        ("customer.updated", details.clone()),
+        (
+            "checkout.session.expired",
+            json!({"id": "cs_of_nobody", "client_reference_id": open, "customer_details": details,
+            "metadata": {"cart_id": open, "link_version": "99"}}),
+        ),
+    ] {
+        let id = format!("evt_{kind}_{}", person.name.len());
+        app.webhook(&event(&id, kind, &object)).await.data(200);
+    }
+    let mut carts: Vec<String> = imported.iter().map(|line| line["id"].as_str().unwrap().to_owned()).collect();
+    carts.extend([paid.clone(), open, given_up]);
+    app.idle().await;
+    Life { paid, recovery_path, carts, addresses }
+}
+
+/// What a version of before might have written into its jobs.
+pub(crate) async fn plant_old_errors(app: &App, life: &Life, person: &Person) {
+    let why = format!("Stripe refused it: Invalid email address: {}", person.email);
+    sqlx::query(
+        "update jobs set last_error = $1, attempt_log = jsonb_build_array(jsonb_build_object('attempt', 1, 'error', $1))
+         where state = 'dead' and payload->>'cartId' = any ($2)",
+    )
+    .bind(&why)
+    .bind(&life.carts)
+    .execute(&app.pool)
+    .await
+    .unwrap();
+    sqlx::query("update payment_links set failure = $1 where status = 'pending' and cart_id = any ($2)")
+        .bind(&why)
+        .bind(&life.carts)
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    // One of a cart that is still there, and one of a cart that was deleted long ago.
+    for cart in [life.carts[0].as_str(), "cart_of_before"] {
+        sqlx::query(
+            "insert into jobs (id, queue, kind, payload, state, attempts, max_attempts, last_error, finished_at)
+             values (gen_random_uuid(), 'payment-links', 'close_payment_link', jsonb_build_object('cartId', $1, 'version', 1),
+                     'dead', 1, 1, $2, now())",
+        )
+        .bind(cart)
+        .bind(&why)
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    }
+}
