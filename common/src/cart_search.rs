@@ -49,6 +49,9 @@ pub struct Found {
     pub total: i64,
 }
 
+/// More elements than any array has, and one that its subscripts, of 32 bits, can still name with a page behind it.
+const LONGEST_ARRAY: i64 = 1 << 30;
+
 /// The carts with this address, A to Z in either case, newest first: a page of
 /// at most `limit`, with the links that work at `now`, and the exact total.
 ///
@@ -63,7 +66,7 @@ pub async fn by_email(
     now: DateTime<Utc>,
 ) -> sqlx::Result<Found> {
     let (offset, after) = match start {
-        Start::Offset(offset) => (offset, None),
+        Start::Offset(offset) => (offset.min(LONGEST_ARRAY), None),
         Start::After(cursor) => (0, Some(cursor)),
     };
     let (after_created_at, after_id) = after.map(Cursor::into_parts).unzip();
