@@ -1,16 +1,20 @@
 //! `/api/erasure`: a person's data, all of it, to be shown or taken out.
 
+use std::time::Duration;
+
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
 use common::{
+    batches::LONGEST,
     cart_list::{Cursor, Start},
     cart_search::{self, EmailToFind},
-    db,
+    db::{self, Database},
     personal_data::{self, ERASED_EMAIL, ErasureId, Receipt, Records},
 };
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::MutexGuard;
 use utoipa::ToSchema;
 use utoipa_axum::routes;
 
@@ -26,6 +30,17 @@ use crate::{
 
 /// Two who take hold of the same jobs may wait for each other; Postgres ends one of them.
 const ATTEMPTS: usize = 5;
+
+/// A look at everything takes seconds where there are millions of carts (`docs/scaling.md`); whoever asks for one waits for it.
+const LONGEST_LOOK: Duration = Duration::from_secs(5 * 60);
+
+/// Who looks for a person looks at everything: one at a time, so that the others
+/// have Postgres too. Who comes meanwhile is sent away rather than kept for many times as long.
+async fn turn(state: &AppState) -> Result<(MutexGuard<'_, ()>, Database), ApiError> {
+    let turn = tokio::time::timeout(LONGEST, state.searching.lock()).await;
+    let turn = turn.map_err(|_| ApiError::try_again("Another person is being looked for"))?;
+    Ok((turn, state.database.clone().answers_within(LONGEST_LOOK)))
+}
 
 pub(crate) fn router() -> KeyedRoutes {
     KeyedRoutes::new().operator(routes!(erase)).operator(routes!(export)).operator(routes!(show))
@@ -43,10 +58,10 @@ pub(crate) fn router() -> KeyedRoutes {
 async fn erase(State(state): State<AppState>, JsonBody(body): JsonBody) -> Result<Data<Receipt>, ApiError> {
     let email = parse_email(&body)?;
     let now = state.clock.now();
-    let _turn = state.searching.lock().await;
+    let (_turn, database) = turn(&state).await?;
     let mut attempt = 1;
     let receipt = loop {
-        let mut tx = state.database.begin().await?;
+        let mut tx = database.begin().await?;
         match personal_data::erase(&mut tx, &email, now).await {
             Err(error) if db::is_deadlock(&error) && attempt < ATTEMPTS => {
                 tx.rollback().await?;
@@ -144,8 +159,8 @@ async fn export(State(state): State<AppState>, parameters: Parameters) -> Result
     let start = cursor.map_or(Start::Offset(page.offset()), Start::After);
 
     let now = state.clock.now();
-    let _turn = state.searching.lock().await;
-    let mut conn = state.database.acquire().await?;
+    let (_turn, database) = turn(&state).await?;
+    let mut conn = database.acquire().await?;
     let found = cart_search::by_email(&mut conn, &email, None, start, page.limit, now).await?;
     let ids: Vec<&str> = found.page.carts.iter().map(|cart| cart.id.as_str()).collect();
     let records = personal_data::export(&mut conn, &ids).await?;

@@ -154,7 +154,8 @@ impl ApiError {
         Self::try_again("There is no room for more at the moment")
     }
 
-    fn try_again(why: &str) -> Self {
+    /// 503: somebody else is in the way, and won't be for long.
+    pub(crate) fn try_again(why: &str) -> Self {
         let message = format!("{why}: try again in {RETRY_AFTER_SECONDS} s");
         Self {
             retry_after_seconds: Some(RETRY_AFTER_SECONDS),

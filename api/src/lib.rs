@@ -96,7 +96,7 @@ pub struct AppState {
     events: Arc<Batches<ApplyEvents>>,
     refused_webhooks: RefusedWebhooks,
     webhook_bodies: WebhookBodies,
-    /// Who looks for a person looks at everything: one at a time.
+    /// Whose turn it is to look for a person: see [`erasure`].
     searching: Arc<tokio::sync::Mutex<()>>,
     dashboard: Arc<Dashboard>,
 }

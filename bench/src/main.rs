@@ -29,6 +29,7 @@ mod scene;
 mod seeds;
 mod size;
 mod size_costs;
+mod size_people;
 mod size_seeds;
 mod speed;
 mod table;

@@ -20,7 +20,7 @@ use crate::{
     pickup,
     rows::Part,
     scene::Scene,
-    size_costs, size_seeds, webhooks,
+    size_costs, size_people, size_seeds, webhooks,
     wrk::Load,
 };
 
@@ -54,14 +54,14 @@ pub(crate) struct Options {
     /// How long each load lasts
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
-    /// Only these rows, and not what each one costs
+    /// Only these rows, and neither what looks at every row nor what each one costs
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Row>,
 }
 
 /// A database of a size.
 pub(crate) struct Side {
-    database: &'static str,
+    pub(crate) database: &'static str,
     pub(crate) queue: Queue,
     /// The number of the page of ten in the middle of all.
     middle: i64,
@@ -144,6 +144,8 @@ impl Run {
         if !options.only.is_empty() {
             return scene.end().await;
         }
+        let people = size_people::table(&scene, [&small, &big], options.carts / TIMES, options.rounds).await?;
+        println!("What looks at every row:\n\n{people}");
         println!("Of each one, on the small database:\n\n{}", size_costs::table(&mut scene, &small).await?);
         scene.end().await
     }

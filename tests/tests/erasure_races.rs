@@ -142,3 +142,24 @@ async fn many_erasures_at_once_take_each_cart_out_once() {
     let receipts: i64 = sqlx::query_scalar("select count(*) from erasures").fetch_one(&app.pool).await.unwrap();
     assert_eq!(receipts, 8);
 }
+
+/// A look at everything may take longer than any other request, and others are not kept for it.
+#[tokio::test]
+async fn who_waits_for_a_long_erasure_is_sent_away_and_it_goes_on() {
+    let app = Arc::new(App::new().await);
+    app.cart_of(&ZEBEDEE.cart()).await;
+    let mut holder = transaction(&app.pool).await;
+    sqlx::query("lock table carts in access exclusive mode").execute(&mut holder).await.unwrap();
+    let erasure = tokio::spawn({
+        let app = app.clone();
+        async move { erase(&app).await }
+    });
+    somebody_waits(&app).await;
+    let asked = app.get(&format!("/api/erasure/export?email={}", ZEBEDEE.email)).await;
+    asked.is_error(503, "UNAVAILABLE");
+    assert!(asked.header("retry-after").parse::<u32>().is_ok(), "{:?}", asked.headers);
+    assert!(!erasure.is_finished(), "it waited for longer than whoever came after it");
+    holder.rollback().await.unwrap();
+    assert_eq!(erasure.await.unwrap()["carts"], json!(1));
+    nothing_is_left(&app).await;
+}

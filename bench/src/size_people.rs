@@ -1,0 +1,62 @@
+//! What looks at every row there is, to find a person. It takes time with the
+//! tables, and is told as that, not held against a wanted figure.
+
+use std::{fmt::Write, time::Instant};
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+
+use crate::{figures::median, http_rows, scene::Scene, size::Side};
+
+#[derive(Debug, Clone, Copy)]
+enum Look {
+    Search,
+    Export,
+    Erase,
+}
+
+const LOOKS: [(Look, &str); 3] = [
+    (Look::Search, "a search for an address"),
+    (Look::Export, "everything of a person, exported"),
+    (Look::Erase, "a person's erasure"),
+];
+
+/// Medians of so many rounds, each with another of the last people among the `carts` of the small side: they have carts on either.
+pub(crate) async fn table(scene: &Scene, sides: [&Side; 2], carts: i64, rounds: u32) -> Result<String> {
+    let mut table = String::from("| what | small | big |\n|---|--:|--:|\n");
+    for (look, what) in LOOKS {
+        eprintln!("looks: {what}");
+        let mut took = [Vec::new(), Vec::new()];
+        for round in 1..=rounds {
+            let email = format!("user{}@example.com", carts - i64::from(round));
+            for (side, took) in sides.iter().zip(&mut took) {
+                let address = &scene.product(side.database)?.api.address;
+                let begun = Instant::now();
+                let found = look.at(address, &email).await?;
+                took.push(begun.elapsed().as_secs_f64());
+                ensure!(found.as_i64() >= Some(1), "{what} finds {found} carts of {email}");
+            }
+        }
+        writeln!(table, "| {what} | {:.3} s | {:.3} s |", median(&took[0]), median(&took[1]))?;
+    }
+    Ok(table)
+}
+
+impl Look {
+    /// How many carts were found.
+    async fn at(self, address: &str, email: &str) -> Result<Value> {
+        let answer = match self {
+            Self::Search => http_rows::json(address, &format!("/api/carts?email={email}")).await?,
+            Self::Export => http_rows::json(address, &format!("/api/erasure/export?email={email}")).await?,
+            Self::Erase => {
+                let person =
+                    reqwest::Client::builder().no_proxy().build()?.post(format!("http://{address}/api/erasure"));
+                let response = person.header("x-api-key", "bench").json(&json!({"email": email})).send().await?;
+                let (status, text) = (response.status(), response.text().await?);
+                ensure!(status.is_success(), "POST /api/erasure answers {status}: {text}");
+                return Ok(serde_json::from_str::<Value>(&text)?["data"]["removed"]["carts"].take());
+            }
+        };
+        Ok(answer["data"]["pagination"]["total"].clone())
+    }
+}
