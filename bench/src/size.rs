@@ -144,9 +144,10 @@ impl Run {
         if !options.only.is_empty() {
             return scene.end().await;
         }
+        println!("Of each one, on the small database:\n\n{}", size_costs::table(&mut scene, &small).await?);
+        // Last, for it takes people out whom the rest asks for.
         let people = size_people::table(&scene, [&small, &big], options.carts / TIMES, options.rounds).await?;
         println!("What looks at every row:\n\n{people}");
-        println!("Of each one, on the small database:\n\n{}", size_costs::table(&mut scene, &small).await?);
         scene.end().await
     }
 }
