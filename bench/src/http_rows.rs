@@ -2,6 +2,7 @@
 //! getting, listing, far pages, analytics.
 
 use anyhow::{Result, ensure};
+use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
 use sqlx::PgPool;
 
@@ -143,10 +144,20 @@ pub(crate) async fn analytics(scene: &Scene, round: u32) -> Result<Sample> {
 
 /// What a path answers, which must be a success.
 pub(crate) async fn json(address: &str, path: &str) -> Result<Value> {
-    let client = reqwest::Client::builder().no_proxy().build()?;
-    let response = client.get(format!("http://{address}{path}")).header("x-api-key", "bench").send().await?;
-    let status = response.status();
+    answer(request(Method::GET, address, path)?).await
+}
+
+/// A request with our key, on a connection of its own.
+pub(crate) fn request(method: Method, address: &str, path: &str) -> Result<RequestBuilder> {
+    let client = Client::builder().no_proxy().build()?;
+    Ok(client.request(method, format!("http://{address}{path}")).header("x-api-key", "bench"))
+}
+
+/// The answer's JSON; the answer must be a success.
+pub(crate) async fn answer(request: RequestBuilder) -> Result<Value> {
+    let response = request.send().await?;
+    let (status, url) = (response.status(), response.url().clone());
     let text = response.text().await?;
-    ensure!(status.is_success(), "GET {path} answers {status}: {text}");
+    ensure!(status.is_success(), "{url} answers {status}: {text}");
     Ok(serde_json::from_str(&text)?)
 }

@@ -5,11 +5,11 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use common::{carts::CartId, clock::Clock};
-use reqwest::{Body, Client, Response, StatusCode};
+use reqwest::{Body, Method, Response, StatusCode};
 use sqlx::PgPool;
 
 use crate::{
-    http_rows::{SCRATCH, empty},
+    http_rows::{self, SCRATCH, empty},
     results::{Sample, Trouble},
     scene::{Product, Scene, both},
 };
@@ -32,8 +32,7 @@ pub(crate) async fn prepare(scene: &mut Scene) -> Result<()> {
 }
 
 async fn post(address: &str, lines: String) -> Result<Response> {
-    let client = Client::builder().no_proxy().build()?;
-    let request = client.post(format!("http://{address}/api/carts/import")).header("x-api-key", "bench");
+    let request = http_rows::request(Method::POST, address, "/api/carts/import")?;
     let sent = request.header("content-type", "application/x-ndjson").body(Body::from(lines)).send().await;
     sent.context("the import was not answered")
 }

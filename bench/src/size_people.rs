@@ -4,6 +4,7 @@
 use std::{fmt::Write, time::Instant};
 
 use anyhow::{Result, ensure};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{figures::median, http_rows, scene::Scene, size::Side};
@@ -49,12 +50,9 @@ impl Look {
             Self::Search => http_rows::json(address, &format!("/api/carts?email={email}")).await?,
             Self::Export => http_rows::json(address, &format!("/api/erasure/export?email={email}")).await?,
             Self::Erase => {
-                let person =
-                    reqwest::Client::builder().no_proxy().build()?.post(format!("http://{address}/api/erasure"));
-                let response = person.header("x-api-key", "bench").json(&json!({"email": email})).send().await?;
-                let (status, text) = (response.status(), response.text().await?);
-                ensure!(status.is_success(), "POST /api/erasure answers {status}: {text}");
-                return Ok(serde_json::from_str::<Value>(&text)?["data"]["removed"]["carts"].take());
+                let request = http_rows::request(Method::POST, address, "/api/erasure")?;
+                let receipt = http_rows::answer(request.json(&json!({"email": email}))).await?;
+                return Ok(receipt["data"]["removed"]["carts"].clone());
             }
         };
         Ok(answer["data"]["pagination"]["total"].clone())
