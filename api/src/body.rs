@@ -8,13 +8,15 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use common::json;
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use crate::{BODY_BYTES, error::ApiError};
 
-/// A body of well-formed JSON, of any shape.
+/// A body of well-formed JSON, of any shape, as it was sent.
 #[derive(Debug)]
-pub(crate) struct JsonBody(pub(crate) serde_json::Value);
+pub(crate) struct JsonBody(pub(crate) Box<RawValue>);
 
 impl<S: Send + Sync> FromRequest<S> for JsonBody {
     type Rejection = ApiError;
@@ -27,7 +29,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
         if bytes.is_empty() {
             return Err(ApiError::bad_request("The body is empty; it must be JSON"));
         }
-        serde_json::from_slice(&bytes)
+        json::parse(&bytes)
             .map(Self)
             .map_err(|error| ApiError::bad_request(format!("The body is not well-formed JSON: {error}")))
     }

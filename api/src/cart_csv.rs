@@ -6,11 +6,14 @@
 //! (<https://owasp.org/www-community/attacks/CSV_Injection>), and come in
 //! without it, so that a round trip is exact.
 
+use std::collections::BTreeMap;
+
 use bytes::{Buf, BytesMut};
 use chrono::{DateTime, SecondsFormat, Utc};
-use common::{cart_export::ExportedCart, new_cart::FieldError};
+use common::{cart_export::ExportedCart, json, new_cart::FieldError};
 use csv_core::{ReadRecordResult, Reader};
-use serde_json::{Map, Value};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{
     cart_lines::{LINE_BYTES, Line},
@@ -211,7 +214,7 @@ impl Records {
 }
 
 /// The record as the line of JSON it stands for; an empty cell is a field that is not given.
-fn cart(header: &[Option<Column>], cells: &[&str]) -> Result<Value, ApiError> {
+fn cart(header: &[Option<Column>], cells: &[&str]) -> Result<Box<RawValue>, ApiError> {
     if cells.len() != header.len() {
         return Err(ApiError::bad_request(format!(
             "The line has {} cells and the header {}; a cell with a comma, a quote or a line break must be quoted",
@@ -219,21 +222,30 @@ fn cart(header: &[Option<Column>], cells: &[&str]) -> Result<Value, ApiError> {
             header.len()
         )));
     }
-    let mut fields = Map::new();
+    let mut fields = BTreeMap::new();
     for (column, cell) in header.iter().zip(cells) {
         let Some(Column { name, kind }) = *column else { continue };
         if cell.is_empty() {
             continue;
         }
         let value = match kind {
-            Kind::Text => Value::from(as_typed(cell)),
-            Kind::Word => Value::from(*cell),
-            Kind::Json => serde_json::from_str(cell)
+            Kind::Text => Cell::Text(as_typed(cell)),
+            Kind::Word => Cell::Text(cell),
+            Kind::Json => json::parse(cell.as_bytes())
+                .map(Cell::Json)
                 .map_err(|error| ApiError::invalid(name, format!("must be a JSON array, but is not JSON: {error}")))?,
         };
-        fields.insert(name.to_owned(), value);
+        fields.insert(name, value);
     }
-    Ok(Value::Object(fields))
+    to_raw_value(&fields).map_err(|error| ApiError::bad_request(format!("The line can't be read: {error}")))
+}
+
+/// A cell as a JSON value.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Cell<'a> {
+    Text(&'a str),
+    Json(Box<RawValue>),
 }
 
 /// Whether a spreadsheet might run the cell, were it not for apostrophes before it.

@@ -2,7 +2,8 @@
 
 use axum::http::HeaderMap;
 use bytes::BytesMut;
-use serde_json::Value;
+use common::json;
+use serde_json::value::RawValue;
 use tokio_util::codec::{AnyDelimiterCodec, Decoder};
 
 use crate::{body, cart_csv::Records, error::ApiError};
@@ -56,7 +57,7 @@ pub(crate) struct Line {
     /// How long it was.
     pub(crate) bytes: usize,
     /// What it says, or why that can't be read.
-    pub(crate) content: Result<Value, ApiError>,
+    pub(crate) content: Result<Box<RawValue>, ApiError>,
 }
 
 /// Splits a body into its lines. It holds no more than one line and what the
@@ -125,7 +126,7 @@ fn next_json(codec: &mut AnyDelimiterCodec, number: &mut u64, buffer: &mut Bytes
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let content = serde_json::from_slice(&line)
+        let content = json::parse(&line)
             .map_err(|error| ApiError::bad_request(format!("The line is not well-formed JSON: {error}")));
         return Some(Line { number: *number, bytes: line.len(), content });
     }
@@ -136,6 +137,8 @@ mod properties;
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     /// Line numbers, and what stands there; fed in pieces of every size.
@@ -146,11 +149,11 @@ mod tests {
             for piece in body.chunks(size) {
                 lines.feed(piece);
                 while let Some(line) = lines.next(false).unwrap() {
-                    read.push((line.number, line.content.ok()));
+                    read.push((line.number, line.content.ok().map(|json| serde_json::from_str(json.get()).unwrap())));
                 }
             }
             while let Some(line) = lines.next(true).unwrap() {
-                read.push((line.number, line.content.ok()));
+                read.push((line.number, line.content.ok().map(|json| serde_json::from_str(json.get()).unwrap())));
             }
             read
         };

@@ -12,10 +12,10 @@ use common::{
     carts::{self, Cart, CartId, CartStatus, LockedCart, RecoveredBy},
     db::Connection,
     idempotency::{self, Claim, Fingerprint},
+    json::Fields,
     new_cart::{NewCart, past_instant},
 };
 use serde::Serialize;
-use serde_json::Value;
 use utoipa_axum::routes;
 
 use crate::{
@@ -183,12 +183,9 @@ pub(crate) async fn change(
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let now = state.clock.now();
-    let Some(fields) = body.as_object() else { return Err(ApiError::invalid("", "must be an object")) };
-    let wanted: CartStatus = match fields.get("status") {
-        Some(Value::String(text)) => text.parse().ok(),
-        _ => None,
-    }
-    .ok_or_else(|| ApiError::invalid("status", "must be abandoned, recovered or expired"))?;
+    let Some(fields) = &Fields::of(&body) else { return Err(ApiError::invalid("", "must be an object")) };
+    let wanted: Option<CartStatus> = fields.text("status").and_then(|text| text.parse().ok());
+    let wanted = wanted.ok_or_else(|| ApiError::invalid("status", "must be abandoned, recovered or expired"))?;
     let mut errors = Vec::new();
     let recovered_at = past_instant(fields, "recoveredAt", now, &mut errors);
     if !errors.is_empty() {

@@ -10,10 +10,11 @@ use common::{
     cart_list::{Cursor, Start},
     cart_search::{self, EmailToFind},
     db::{self, Database},
+    json::{self, Fields},
     personal_data::{self, ERASED_EMAIL, ErasureId, Receipt, Records},
 };
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::sync::MutexGuard;
 use utoipa::ToSchema;
 use utoipa_axum::routes;
@@ -78,12 +79,12 @@ async fn erase(State(state): State<AppState>, JsonBody(body): JsonBody) -> Resul
     Ok(Data(receipt))
 }
 
-fn parse_email(body: &Value) -> Result<EmailToFind, ApiError> {
+fn parse_email(body: &RawValue) -> Result<EmailToFind, ApiError> {
     const FIELD: &str = "email";
-    let Some(fields) = body.as_object() else { return Err(ApiError::invalid("", "must be an object")) };
+    let Some(fields) = Fields::of(body) else { return Err(ApiError::invalid("", "must be an object")) };
     let email = match fields.get(FIELD) {
-        None | Some(Value::Null) => return Err(ApiError::invalid(FIELD, "is required")),
-        Some(value) => value.as_str().and_then(|text| text.trim().parse::<EmailToFind>().ok()),
+        None => return Err(ApiError::invalid(FIELD, "is required")),
+        Some(value) => json::text(value).and_then(|text| text.trim().parse::<EmailToFind>().ok()),
     };
     let email = email.ok_or_else(|| ApiError::invalid(FIELD, "must be an e-mail address"))?;
     // Carts of many people have it, which stay so that they count.

@@ -6,11 +6,11 @@ use axum::{
 };
 use common::{
     jobs::QUEUES,
+    json::{self, Fields},
     new_cart::FieldError,
-    operations::{self, COUNT_LIMIT, DeadFilter, JobFilter, JobState, JobSummary, Pulled, RetriedMany},
+    operations::{self, COUNT_LIMIT, DeadFilter, FailedAttempt, JobFilter, JobState, JobSummary, Pulled, RetriedMany},
 };
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -20,7 +20,7 @@ use crate::{
     body::{Data, JsonBody},
     error::ApiError,
     keyed_routes::KeyedRoutes,
-    openapi::{self, DeadJobs, JobAttempt, PageNumber, QueueName, Success},
+    openapi::{self, DeadJobs, PageNumber, QueueName, Success},
     pagination::{Page, Pagination},
     query::Parameters,
 };
@@ -91,8 +91,7 @@ struct JobDetail {
     #[serde(flatten)]
     job: JobSummary,
     /// The attempts that failed, oldest first.
-    #[schema(value_type = Vec<JobAttempt>)]
-    history: Value,
+    history: Vec<FailedAttempt>,
 }
 
 /// Shows a job
@@ -169,22 +168,22 @@ async fn retry_many(State(state): State<AppState>, JsonBody(body): JsonBody) -> 
     Ok(Data(retried))
 }
 
-fn parse_retry(body: &Value) -> Result<(DeadFilter, bool), Vec<FieldError>> {
+fn parse_retry(body: &serde_json::value::RawValue) -> Result<(DeadFilter, bool), Vec<FieldError>> {
     let mut errors = Vec::new();
-    let Some(fields) = body.as_object() else { return Err(vec![FieldError::new("", "must be an object")]) };
-    let mut text = |name: &str| match fields.get(name) {
-        None | Some(Value::Null) => None,
-        Some(Value::String(text)) if !text.is_empty() && !text.contains('\0') => Some(text.clone()),
+    let Some(fields) = Fields::of(body) else { return Err(vec![FieldError::new("", "must be an object")]) };
+    let mut text = |name: &str| match fields.get(name).map(json::text) {
+        None => None,
+        Some(Some(text)) if !text.is_empty() && !text.contains('\0') => Some(text.into_owned()),
         Some(_) => {
             errors.push(FieldError::new(name, "must be a text that is not empty"));
             None
         }
     };
     let (queue, kind, error) = (text("queue"), text("kind"), text("error"));
-    let dry_run = match fields.get("dryRun") {
-        None | Some(Value::Null) => false,
-        Some(Value::Bool(dry_run)) => *dry_run,
-        Some(_) => {
+    let dry_run = match fields.get("dryRun").map(json::boolean) {
+        None => false,
+        Some(Some(dry_run)) => dry_run,
+        Some(None) => {
             errors.push(FieldError::new("dryRun", "must be true or false"));
             false
         }

@@ -1,6 +1,8 @@
 //! `cargo run --release -p bench`: the product beside its peers, in one run on one
 //! Postgres with default durability. Storage swings; only ratios count.
 
+#![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
+
 mod analytics;
 mod apalis_storage;
 mod cpu;

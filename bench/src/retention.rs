@@ -15,6 +15,7 @@ use common::{
 };
 use queue::{Config, Retention, Runtime};
 use sandbox::postgres::PrivatePostgres;
+use serde_json::value::RawValue;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::{sync::oneshot, time::interval};
 
@@ -94,7 +95,7 @@ async fn load(database: Database) -> Result<()> {
         queue::enqueue_many(&mut tx, &jobs).await?;
         for n in 0..A_SECOND {
             let name = format!("{second}_{n}");
-            let fingerprint = Fingerprint::of(&name, &serde_json::Value::Null);
+            let fingerprint = Fingerprint::of(&name, RawValue::NULL);
             idempotency::claim(&mut tx, &fingerprint, &CartId::generate(), now).await?;
             stripe_events::apply(&mut tx, &[event(&name, now)], now).await?;
         }

@@ -80,8 +80,7 @@ impl std::fmt::Display for Rate {
 
 impl Serialize for Rate {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let number: serde_json::Number = self.0.to_string().parse().map_err(serde::ser::Error::custom)?;
-        number.serialize(serializer)
+        crate::money::serialize_decimal(&self.0, serializer)
     }
 }
 

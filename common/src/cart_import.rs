@@ -1,13 +1,14 @@
 //! Carts that a client brings along from elsewhere, thousands at a time.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use chrono::{DateTime, Utc};
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 
 use crate::{
     carts::{CartId, CartStatus},
     db::Connection,
+    json::{self, Fields},
     money::Currency,
     new_cart::{FieldError, NewCart, past_instant},
 };
@@ -39,13 +40,13 @@ impl ImportedCart {
     ///
     /// # Errors
     /// Everything that is wrong with it, not just the first thing.
-    pub fn parse(line: &Value, store_currency: Currency, now: DateTime<Utc>) -> Result<Self, Vec<FieldError>> {
-        let Some(fields) = line.as_object() else {
+    pub fn parse(line: &RawValue, store_currency: Currency, now: DateTime<Utc>) -> Result<Self, Vec<FieldError>> {
+        let Some(fields) = &Fields::of(line) else {
             return Err(vec![FieldError::new("", "must be an object")]);
         };
         let mut errors = Vec::new();
         let currency = currency(fields, &mut errors).unwrap_or(store_currency);
-        let cart = NewCart::parse(line, currency, now).map_err(|of_cart| errors.extend(of_cart)).ok();
+        let cart = NewCart::of(fields, currency, now).map_err(|of_cart| errors.extend(of_cart)).ok();
         let abandoned_at = cart.as_ref().map(|cart| cart.abandoned_at);
         let status = status(fields, &mut errors);
         let recovered_at = Moment { field: "recoveredAt", of: CartStatus::Recovered };
@@ -67,19 +68,19 @@ impl ImportedCart {
     }
 }
 
-fn currency(fields: &Map<String, Value>, errors: &mut Vec<FieldError>) -> Option<Currency> {
-    let value = fields.get("currency").filter(|value| !value.is_null())?;
-    let currency = value.as_str().and_then(|code| code.parse().ok());
+fn currency(fields: &Fields<'_>, errors: &mut Vec<FieldError>) -> Option<Currency> {
+    let value = fields.get("currency")?;
+    let currency = json::text(value).and_then(|code| code.parse().ok());
     if currency.is_none() {
         errors.push(FieldError::new("currency", "must be an ISO 4217 code such as usd"));
     }
     currency
 }
 
-fn status(fields: &Map<String, Value>, errors: &mut Vec<FieldError>) -> Option<CartStatus> {
+fn status(fields: &Fields<'_>, errors: &mut Vec<FieldError>) -> Option<CartStatus> {
     let status = match fields.get("status") {
-        None | Some(Value::Null) => Some(CartStatus::Abandoned),
-        Some(value) => value.as_str().and_then(|text| text.parse().ok()),
+        None => Some(CartStatus::Abandoned),
+        Some(value) => json::text(value).and_then(|text| text.parse().ok()),
     };
     if status.is_none() {
         errors.push(FieldError::new("status", "must be abandoned, recovered or expired"));
@@ -99,7 +100,7 @@ impl Moment {
     /// while "now" would make a peak of today.
     fn read(
         &self,
-        fields: &Map<String, Value>,
+        fields: &Fields<'_>,
         status: Option<CartStatus>,
         abandoned_at: Option<DateTime<Utc>>,
         now: DateTime<Utc>,
@@ -120,16 +121,15 @@ impl Moment {
     }
 }
 
-fn external_id(fields: &Map<String, Value>, errors: &mut Vec<FieldError>) -> Option<String> {
-    let value = fields.get("externalId").filter(|value| !value.is_null())?;
-    let external_id = value
-        .as_str()
+fn external_id(fields: &Fields<'_>, errors: &mut Vec<FieldError>) -> Option<String> {
+    let value = fields.get("externalId")?;
+    let external_id = json::text(value)
         .filter(|id| (1..=EXTERNAL_ID_CHARACTERS).contains(&id.chars().count()) && !id.chars().any(char::is_control));
     if external_id.is_none() {
         let message = format!("must be a string of 1 to {EXTERNAL_ID_CHARACTERS} printable characters");
         errors.push(FieldError::new("externalId", message));
     }
-    external_id.map(str::to_owned)
+    external_id.map(Cow::into_owned)
 }
 
 /// Stores the carts and answers what became of each, in their order. Of carts
@@ -236,7 +236,7 @@ mod properties;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn parse(change: Value) -> Result<ImportedCart, Vec<FieldError>> {
         let mut line = json!({
@@ -244,6 +244,7 @@ mod tests {
             "items": [{"name": "Teapot", "quantity": 2, "price": 49.99}],
         });
         line.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let line = json::parse(line.to_string().as_bytes()).unwrap();
         ImportedCart::parse(&line, Currency::USD, "2026-03-01T12:00:00Z".parse().unwrap())
     }
 

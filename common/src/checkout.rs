@@ -1,12 +1,14 @@
 //! A cart as Stripe is to see it.
 
 use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
 use sqlx::types::Json;
 
 use crate::{
     carts::CartStatus,
     db::Connection,
-    money::{self, Currency},
+    json,
+    money::Currency,
     payment_links::{LinkStatus, PaymentLink},
 };
 
@@ -40,7 +42,7 @@ pub struct CheckoutItem {
 struct StoredItem {
     name: String,
     quantity: u32,
-    price: serde_json::Number,
+    price: Box<RawValue>,
 }
 
 struct Row {
@@ -61,7 +63,7 @@ impl TryFrom<Row> for CheckoutCart {
             .0
             .into_iter()
             .map(|item| {
-                let price_minor = money::decimal(&item.price).and_then(|price| currency.to_minor(price));
+                let price_minor = json::number(&item.price).and_then(|price| currency.to_minor(price));
                 let price_minor =
                     price_minor.ok_or_else(|| sqlx::Error::Decode("a stored price is malformed".into()))?;
                 Ok(CheckoutItem { name: item.name, quantity: item.quantity, price_minor })

@@ -1,9 +1,10 @@
 //! `Idempotency-Key`: the same request twice makes one cart.
 
 use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use crate::{carts::CartId, db::Connection, maintenance::IDEMPOTENCY_KEY_LIFE};
+use crate::{carts::CartId, db::Connection, json, maintenance::IDEMPOTENCY_KEY_LIFE};
 
 /// Hashes of a key and of the body that came with it; nothing else is kept.
 #[derive(Debug, Clone)]
@@ -13,10 +14,13 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// `body` in a form in which white space and the order of fields don't matter.
-    pub fn of(key: &str, body: &serde_json::Value) -> Self {
+    /// White space and the order of fields in `body` do not matter.
+    pub fn of(key: &str, body: &RawValue) -> Self {
         let hash = |bytes: &[u8]| Sha256::digest(bytes).to_vec();
-        Self { key_hash: hash(key.as_bytes()), body_hash: hash(body.to_string().as_bytes()) }
+        Self {
+            key_hash: hash(key.as_bytes()),
+            body_hash: hash(json::canonical(body).as_deref().unwrap_or(body.get()).as_bytes()),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::{fmt, str::FromStr};
 
 use rust_decimal::{Decimal, prelude::ToPrimitive};
 use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{ObjectBuilder, RefOr, Schema, Type},
@@ -181,9 +182,7 @@ impl fmt::Display for Amount {
 
 impl Serialize for Amount {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // serde_json keeps the digits as they are (feature `arbitrary_precision`).
-        let number: serde_json::Number = self.0.to_string().parse().map_err(serde::ser::Error::custom)?;
-        number.serialize(serializer)
+        serialize_decimal(&self.0, serializer)
     }
 }
 
@@ -202,9 +201,16 @@ impl PartialSchema for Amount {
     }
 }
 
-/// Reads a JSON number exactly; `None` if it is beyond what money needs.
-pub fn decimal(number: &serde_json::Number) -> Option<Decimal> {
-    let text = number.as_str();
+/// Writes a JSON number with the decimal's own digits.
+///
+/// # Errors
+/// Those of the serializer, which must be serde_json's.
+pub(crate) fn serialize_decimal<S: Serializer>(decimal: &Decimal, serializer: S) -> Result<S::Ok, S::Error> {
+    RawValue::from_string(decimal.to_string()).map_err(serde::ser::Error::custom)?.serialize(serializer)
+}
+
+/// Reads the text of a JSON number exactly; `None` if it is beyond what money needs.
+pub fn decimal(text: &str) -> Option<Decimal> {
     let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     // (The library reads exponents, too, but rounds the digits before them.)
     let value = Decimal::from_str_exact(digits).ok()?;
@@ -226,8 +232,7 @@ mod tests {
     use super::*;
 
     fn minor(currency: &str, json: &str) -> Option<i64> {
-        let number: serde_json::Number = serde_json::from_str(json).unwrap();
-        currency.parse::<Currency>().unwrap().to_minor(decimal(&number)?)
+        currency.parse::<Currency>().unwrap().to_minor(decimal(json)?)
     }
 
     #[test]

@@ -4,10 +4,13 @@ use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use email_address::{EmailAddress, Options};
 use rust_decimal::Decimal;
 use serde::Serialize;
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::money::{self, Amount, Currency};
+use crate::{
+    json::{self, Fields},
+    money::{Amount, Currency},
+};
 
 const NAME_CHARACTERS: usize = 200;
 const MOST_ITEMS: usize = 100; // also Stripe's limit of line items in payment mode
@@ -69,10 +72,18 @@ impl NewCart {
     ///
     /// # Errors
     /// Everything that is wrong with it, not just the first thing.
-    pub fn parse(body: &Value, currency: Currency, now: DateTime<Utc>) -> Result<Self, Vec<FieldError>> {
-        let Some(fields) = body.as_object() else {
+    pub fn parse(body: &RawValue, currency: Currency, now: DateTime<Utc>) -> Result<Self, Vec<FieldError>> {
+        let Some(fields) = Fields::of(body) else {
             return Err(vec![FieldError::new("", "must be an object")]);
         };
+        Self::of(&fields, currency, now)
+    }
+
+    /// As [`NewCart::parse`], of a body whose fields were read already.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, not just the first thing.
+    pub fn of(fields: &Fields<'_>, currency: Currency, now: DateTime<Utc>) -> Result<Self, Vec<FieldError>> {
         let mut errors = Vec::new();
         let customer_email = email(fields, &mut errors);
         let customer_name = text(fields.get("customerName"), "customerName", &mut errors);
@@ -92,13 +103,13 @@ impl NewCart {
 
 /// Reads an optional instant that is not in the future; absent and null are the same.
 pub fn past_instant(
-    fields: &Map<String, Value>,
+    fields: &Fields<'_>,
     field: &str,
     now: DateTime<Utc>,
     errors: &mut Vec<FieldError>,
 ) -> Option<DateTime<Utc>> {
-    let value = fields.get(field).filter(|value| !value.is_null())?;
-    let Some(instant) = value.as_str().and_then(|text| DateTime::parse_from_rfc3339(text).ok()) else {
+    let value = fields.get(field)?;
+    let Some(instant) = json::text(value).and_then(|text| DateTime::parse_from_rfc3339(&text).ok()) else {
         errors.push(FieldError::new(field, "must be an ISO 8601 instant such as 2024-01-15T10:30:00Z"));
         return None;
     };
@@ -110,24 +121,25 @@ pub fn past_instant(
     Some(instant.min(now))
 }
 
-fn email(fields: &Map<String, Value>, errors: &mut Vec<FieldError>) -> Option<String> {
+fn email(fields: &Fields<'_>, errors: &mut Vec<FieldError>) -> Option<String> {
     const FIELD: &str = "customerEmail";
-    let address = fields.get(FIELD).and_then(Value::as_str).map(str::trim).filter(|address| {
+    let sent = fields.text(FIELD);
+    let address = sent.as_deref().map(str::trim).filter(|address| {
         let options = Options::default().with_required_tld().without_display_text().without_domain_literal();
         EmailAddress::parse_with_options(address, options).is_ok() && !address.contains('\0')
     });
     if address.is_none() {
-        let missing = fields.get(FIELD).is_none_or(Value::is_null);
-        let message = if missing { "is required" } else { "must be an e-mail address" };
+        let message = if fields.get(FIELD).is_none() { "is required" } else { "must be an e-mail address" };
         errors.push(FieldError::new(FIELD, message));
     }
     address.map(str::to_owned)
 }
 
-fn text(value: Option<&Value>, field: &str, errors: &mut Vec<FieldError>) -> Option<String> {
-    let message = match value {
-        None | Some(Value::Null) => "is required".to_owned(),
-        Some(Value::String(text)) => {
+fn text(value: Option<&RawValue>, field: &str, errors: &mut Vec<FieldError>) -> Option<String> {
+    let message = match value.map(json::text) {
+        None => "is required".to_owned(),
+        Some(None) => "must be a string".to_owned(),
+        Some(Some(text)) => {
             let text = text.trim();
             let characters = text.chars().count();
             if (1..=NAME_CHARACTERS).contains(&characters) && !text.contains('\0') {
@@ -139,19 +151,18 @@ fn text(value: Option<&Value>, field: &str, errors: &mut Vec<FieldError>) -> Opt
                 format!("must have 1 to {NAME_CHARACTERS} characters")
             }
         }
-        Some(_) => "must be a string".to_owned(),
     };
     errors.push(FieldError::new(field, message));
     None
 }
 
-fn items(value: Option<&Value>, currency: Currency, errors: &mut Vec<FieldError>) -> Option<(Box<RawValue>, i64)> {
-    let list = match value {
-        None | Some(Value::Null) => {
+fn items(value: Option<&RawValue>, currency: Currency, errors: &mut Vec<FieldError>) -> Option<(Box<RawValue>, i64)> {
+    let list = match value.map(json::list) {
+        None => {
             errors.push(FieldError::new("items", "is required"));
             return None;
         }
-        Some(Value::Array(list)) if (1..=MOST_ITEMS).contains(&list.len()) => list,
+        Some(Some(list)) if (1..=MOST_ITEMS).contains(&list.len()) => list,
         Some(_) => {
             errors.push(FieldError::new("items", format!("must be a list of 1 to {MOST_ITEMS} items")));
             return None;
@@ -170,14 +181,16 @@ fn items(value: Option<&Value>, currency: Currency, errors: &mut Vec<FieldError>
     complete.then(|| serde_json::value::to_raw_value(&items).ok()).flatten().map(|items| (items, total_minor))
 }
 
-fn item(value: &Value, index: usize, currency: Currency, errors: &mut Vec<FieldError>) -> Option<(Item, i64)> {
+fn item(value: &RawValue, index: usize, currency: Currency, errors: &mut Vec<FieldError>) -> Option<(Item, i64)> {
     let at = format!("items[{index}]");
-    let Some(fields) = value.as_object() else {
+    let Some(fields) = Fields::of(value) else {
         errors.push(FieldError::new(at, "must be an object"));
         return None;
     };
     let name = text(fields.get("name"), &format!("{at}.name"), errors);
-    let quantity = number(fields.get("quantity"))
+    let quantity = fields
+        .get("quantity")
+        .and_then(json::number)
         .filter(|quantity| quantity.is_integer())
         .and_then(|quantity| u32::try_from(quantity).ok())
         .filter(|quantity| (1..=MOST_QUANTITY).contains(quantity));
@@ -192,10 +205,12 @@ fn item(value: &Value, index: usize, currency: Currency, errors: &mut Vec<FieldE
     Some((Item { name, quantity, price: currency.amount(minor) }, minor))
 }
 
-fn price(value: Option<&Value>, at: &str, currency: Currency, errors: &mut Vec<FieldError>) -> Option<i64> {
+fn price(value: Option<&RawValue>, at: &str, currency: Currency, errors: &mut Vec<FieldError>) -> Option<i64> {
     let highest = Decimal::new(99_999_999, 2);
-    let price =
-        number(value).filter(|price| !price.is_sign_negative() || price.is_zero()).filter(|price| *price <= highest);
+    let price = value
+        .and_then(json::number)
+        .filter(|price| !price.is_sign_negative() || price.is_zero())
+        .filter(|price| *price <= highest);
     let minor = price.and_then(|price| currency.to_minor(price));
     if minor.is_none() {
         let message = match (price, currency.decimals()) {
@@ -208,23 +223,17 @@ fn price(value: Option<&Value>, at: &str, currency: Currency, errors: &mut Vec<F
     minor
 }
 
-fn number(value: Option<&Value>) -> Option<Decimal> {
-    match value {
-        Some(Value::Number(number)) => money::decimal(number),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod properties;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn parse(body: &Value) -> Result<NewCart, Vec<FieldError>> {
-        NewCart::parse(body, Currency::USD, "2026-03-01T12:00:00Z".parse().unwrap())
+        let body = json::parse(body.to_string().as_bytes()).unwrap();
+        NewCart::parse(&body, Currency::USD, "2026-03-01T12:00:00Z".parse().unwrap())
     }
 
     fn body(text: &str) -> Value {

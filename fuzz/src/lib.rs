@@ -6,6 +6,8 @@
 //! for all of them at every run, and for what comes of them by some edits.
 //! It knows nothing of the product; `docs/changing.md` tells how to go on for longer.
 
+#![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
+
 mod edits;
 
 use proptest::{

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, str::FromStr};
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use sqlx::types::Json;
 use utoipa::ToSchema;
 
 use crate::{connection::Connection, job::JobId};
@@ -155,9 +155,33 @@ pub async fn find(conn: &mut Connection, id: JobId) -> sqlx::Result<Option<JobSu
     .transpose()
 }
 
-/// What went wrong in each attempt, oldest first: `attempt`, `startedAt`, `endedAt`, `worker`, `error`.
-pub async fn history(conn: &mut Connection, id: JobId) -> sqlx::Result<Option<Value>> {
-    sqlx::query_scalar!("select attempt_log from jobs where id = $1", id).fetch_optional(conn).await
+/// An attempt at a job that failed.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = JobAttempt)]
+pub struct FailedAttempt {
+    /// 1 is the first.
+    pub attempt: i64,
+    /// When a worker began it.
+    #[schema(required)]
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it failed.
+    pub ended_at: DateTime<Utc>,
+    /// The worker's name.
+    #[schema(required)]
+    pub worker: Option<String>,
+    /// What went wrong.
+    #[schema(required)]
+    pub error: Option<String>,
+}
+
+/// The failed attempts at a job, oldest first; `None` if there is no such job.
+pub async fn history(conn: &mut Connection, id: JobId) -> sqlx::Result<Option<Vec<FailedAttempt>>> {
+    let log = sqlx::query_scalar!(
+        r#"select attempt_log as "attempt_log: Json<Vec<FailedAttempt>>" from jobs where id = $1"#,
+        id
+    );
+    Ok(log.fetch_optional(conn).await?.map(|log| log.0))
 }
 
 /// Which jobs somebody asks for.

@@ -83,14 +83,15 @@ pub use connection::{Connection, Kept};
 pub use database::{Connections, Database, Listen};
 pub use enqueue::{EnqueueOptions, Traced, enqueue, enqueue_each, enqueue_many, enqueue_with, wake};
 pub use inspect::{
-    COUNT_LIMIT, JobFilter, JobState, JobSummary, QueueSummary, UnknownState, count, find, history, list, queues,
+    COUNT_LIMIT, FailedAttempt, JobFilter, JobState, JobSummary, QueueSummary, UnknownState, count, find, history,
+    list, queues,
 };
 pub use job::{Attempt, Backoff, Job, JobId};
 pub use levers::{
     CancelledMany, DeadFilter, Pulled, RetriedMany, cancel, cancel_many, pause, resume, retry, retry_dead,
 };
 pub use listener::Listener;
-pub use presence::{WorkerStatus, workers};
+pub use presence::{RunningJob, WorkerStatus, workers};
 pub use pulse::pulse;
 pub use rate::{NoTurn, RateLimit};
 pub use retention::Retention;

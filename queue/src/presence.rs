@@ -3,11 +3,11 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use sqlx::types::Json;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::{connection::Connection, database::Database, fetch, patience::in_time, runtime::Shared};
+use crate::{connection::Connection, database::Database, fetch, job::JobId, patience::in_time, runtime::Shared};
 
 /// How often a process says that it lives.
 const EVERY: Duration = Duration::from_secs(8);
@@ -32,8 +32,22 @@ pub struct WorkerStatus {
     pub started_at: DateTime<Utc>,
     /// When it last said so.
     pub seen_at: DateTime<Utc>,
-    /// What it runs now: `id`, `kind`, `queue` and `startedAt`, oldest first.
-    pub running: Value,
+    /// What it runs now, oldest first.
+    pub running: Json<Vec<RunningJob>>,
+}
+
+/// A job that a worker runs now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunningJob {
+    /// Which job.
+    pub id: JobId,
+    /// What it does.
+    pub kind: String,
+    /// Its queue.
+    pub queue: String,
+    /// When this attempt began.
+    pub started_at: Option<DateTime<Utc>>,
 }
 
 /// The workers that live, longest first.
@@ -49,7 +63,7 @@ pub async fn workers(conn: &mut Connection) -> sqlx::Result<Vec<WorkerStatus>> {
                    select jsonb_agg(jsonb_build_object('id', id, 'kind', kind, 'queue', queue, 'startedAt', running.started_at)
                                     order by running.started_at, id)
                    from running where running.worker = workers.name
-               ), '[]') as "running!"
+               ), '[]') as "running!: Json<Vec<RunningJob>>"
         from workers
         where seen_at > now() - $1::interval
         order by workers.started_at, name

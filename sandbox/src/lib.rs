@@ -1,6 +1,8 @@
 //! Everything on one machine, for trying it out and for tests; never part of a
 //! production image.
 
+#![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
+
 pub mod chaos;
 pub mod postgres;
 pub mod stripe;

@@ -1,6 +1,8 @@
 //! `cargo run`: a private Postgres, a stand-in for Stripe with a payable page,
 //! the api and a worker, in one process, with no set-up.
 
+#![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
+
 use std::{net::SocketAddr, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, bail};

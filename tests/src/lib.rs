@@ -1,6 +1,8 @@
 //! The harness: a real Postgres a test run, a database of its own a test, the
 //! real router and worker in the test's process, Stripe played by the stand-in.
 
+#![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
+
 mod app;
 pub mod cluster;
 mod contract;

@@ -1,5 +1,7 @@
 //! All tests against the running product. One binary, one Postgres.
 
+#![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
+
 mod analytics;
 mod api_keys;
 mod cart_export;

@@ -2,7 +2,7 @@
 
 use common::{carts::CartStatus, money::Currency};
 use proptest::{collection::vec, prelude::*};
-use serde_json::{json, value::RawValue};
+use serde_json::{Value, json};
 
 use super::*;
 use crate::cart_lines::{Format, Lines};
@@ -12,7 +12,8 @@ fn lines(body: &[u8]) -> Vec<(u64, Result<Value, String>)> {
     lines.feed(body);
     let mut read = Vec::new();
     while let Some(line) = lines.next(true).expect("a good header") {
-        read.push((line.number, line.content.map_err(|error| error.body().message.to_owned())));
+        let content = line.content.map(|json| serde_json::from_str(json.get()).expect("it is JSON"));
+        read.push((line.number, content.map_err(|error| error.body().message.to_owned())));
     }
     read
 }

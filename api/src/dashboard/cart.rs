@@ -4,13 +4,15 @@ use axum::{Router, extract::State, response::Response, routing::get};
 use chrono::{DateTime, Utc};
 use common::{
     carts::{self, Cart, CartStatus},
-    money::{self, Currency},
+    json,
+    money::Currency,
     payment_links::{self, LinkStatus, PaymentLink},
     recovery_links::{self, RecoveryLink},
     timeline,
 };
 use maud::{Markup, html};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::{
     cart_actions::done,
@@ -73,13 +75,13 @@ async fn show(
 struct Item {
     name: String,
     quantity: i64,
-    price: serde_json::Number,
+    price: Box<RawValue>,
 }
 
 fn items(cart: &Cart) -> Markup {
     // They were checked when they came; what an operator put there in SQL may be anything.
     let items: Vec<Item> = serde_json::from_str(cart.items.get()).unwrap_or_default();
-    let minor = |price: &serde_json::Number| money::decimal(price).and_then(|price| cart.currency.to_minor(price));
+    let minor = |price: &RawValue| json::number(price).and_then(|price| cart.currency.to_minor(price));
     let amount = |minor: Option<i64>| minor.map(|minor| format::amount(cart.currency.amount(minor)));
     html! {
         section.card aria-labelledby="items" {

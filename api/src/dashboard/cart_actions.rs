@@ -10,7 +10,8 @@ use axum::{
 };
 use common::carts::{self, Cart, CartId};
 use maud::{Markup, html};
-use serde_json::json;
+use serde::Serialize;
+use serde_json::value::to_raw_value;
 
 use super::{
     format,
@@ -63,7 +64,12 @@ async fn recover(state: State<AppState>, path: Result<CartPath, ApiError>, _: Ou
 }
 
 async fn change(state: State<AppState>, id: CartId, status: &str) -> Result<Response, PageError> {
-    api::change(state, CartPath(id.clone()), IfMatch::anything(), JsonBody(json!({ "status": status }))).await?;
+    #[derive(Serialize)]
+    struct Change<'a> {
+        status: &'a str,
+    }
+    let body = to_raw_value(&Change { status }).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    api::change(state, CartPath(id.clone()), IfMatch::anything(), JsonBody(body)).await?;
     Ok(go_to(&format!("/carts/{id}?done={status}")))
 }
 

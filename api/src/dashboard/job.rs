@@ -6,10 +6,8 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use chrono::{DateTime, Utc};
-use common::operations::{self, JobState, JobSummary};
+use common::operations::{self, FailedAttempt, JobState, JobSummary};
 use maud::{Markup, html};
-use serde::Deserialize;
 
 use super::{
     format,
@@ -41,7 +39,6 @@ async fn show(
     let mut conn = state.database.acquire().await?;
     let job = operations::find(&mut conn, id).await?.ok_or_else(job_not_found)?;
     let history = operations::history(&mut conn, id).await?.ok_or_else(job_not_found)?;
-    let attempts: Vec<Attempt> = serde_json::from_value(history).unwrap_or_default();
     let title = format::capital(&job.kind);
     let body = html! {
         (page::notice(parameters.get("done").and_then(done)))
@@ -51,7 +48,7 @@ async fn show(
             (levers(&operator, &job))
         }
         div.columns.uneven {
-            (history_of(&attempts, &job))
+            (history_of(&history, &job))
             (details(&job))
         }
     };
@@ -87,18 +84,7 @@ fn levers(operator: &Operator, job: &JobSummary) -> Markup {
     }
 }
 
-/// An attempt that failed, as the queue keeps it.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Attempt {
-    attempt: i64,
-    started_at: Option<DateTime<Utc>>,
-    ended_at: Option<DateTime<Utc>>,
-    worker: Option<String>,
-    error: Option<String>,
-}
-
-fn history_of(attempts: &[Attempt], job: &JobSummary) -> Markup {
+fn history_of(attempts: &[FailedAttempt], job: &JobSummary) -> Markup {
     html! {
         section.card aria-labelledby="attempts" {
             h2 #attempts { "Attempts that failed" }
@@ -111,8 +97,8 @@ fn history_of(attempts: &[Attempt], job: &JobSummary) -> Markup {
                         p.muted.small {
                             "Attempt " (attempt.attempt)
                             @if let Some(at) = attempt.started_at { ", began " (format::instant(at)) }
-                            @if let (Some(from), Some(to)) = (attempt.started_at, attempt.ended_at) {
-                                ", took " ((to - from).num_milliseconds()) " ms"
+                            @if let Some(from) = attempt.started_at {
+                                ", took " ((attempt.ended_at - from).num_milliseconds()) " ms"
                             }
                             @if let Some(worker) = &attempt.worker { ", by worker " (worker) }
                         }

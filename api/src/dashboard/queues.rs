@@ -12,7 +12,6 @@ use common::{
     operations::{self, JobState, QueueSummary, WorkerStatus},
 };
 use maud::{Markup, html};
-use serde::Deserialize;
 
 use super::{
     format,
@@ -86,15 +85,6 @@ fn card(operator: &Operator, queue: &QueueSummary) -> Markup {
     }
 }
 
-/// What a worker runs.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Running {
-    id: uuid::Uuid,
-    kind: String,
-    started_at: Option<DateTime<Utc>>,
-}
-
 fn living(workers: &[WorkerStatus], now: DateTime<Utc>) -> Markup {
     html! {
         section.card aria-labelledby="workers" {
@@ -114,13 +104,13 @@ fn living(workers: &[WorkerStatus], now: DateTime<Utc>) -> Markup {
 }
 
 fn worker_row(worker: &WorkerStatus, now: DateTime<Utc>) -> Markup {
-    let running: Vec<Running> = serde_json::from_value(worker.running.clone()).unwrap_or_default();
+    let running = &worker.running.0;
     html! {
         tr {
             th scope="row" { code { (worker.name) } }
             td {
                 span { (running.len()) " of " (worker.concurrency) }
-                @for job in &running {
+                @for job in running {
                     br;
                     a href={ "/jobs/" (job.id) } { (format::capital(&job.kind)) }
                     @if let Some(at) = job.started_at { " " span.muted { "for " (format::seconds((now - at).num_seconds())) } }

@@ -203,21 +203,6 @@ pub(crate) enum LinkState {
     Failed(crate::payment_links::Failed),
 }
 
-/// What went wrong in an attempt at a job.
-#[derive(ToSchema)]
-#[schema(rename_all = "camelCase")]
-pub(crate) struct JobAttempt {
-    /// 1 is the first.
-    attempt: i64,
-    #[schema(required)]
-    started_at: Option<DateTime<Utc>>,
-    ended_at: DateTime<Utc>,
-    #[schema(required)]
-    worker: Option<String>,
-    #[schema(required)]
-    error: Option<String>,
-}
-
 /// What `POST /api/jobs/retry` takes.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase", example = json!({"queue": "payment-links", "dryRun": true}))]
@@ -262,7 +247,7 @@ pub(crate) struct StripeEvent {
     #[schema(nullable = false)]
     created: Option<i64>,
     #[schema(nullable = false, value_type = Object)]
-    data: Option<serde_json::Value>,
+    data: Option<()>,
 }
 
 /// A date, or an instant whose date in UTC is meant.

@@ -1,5 +1,7 @@
 //! The document as a page: made once, on the server, with nothing to load.
 
+#![expect(clippy::disallowed_types, reason = "it shows our own document")]
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;

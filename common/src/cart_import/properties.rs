@@ -7,7 +7,7 @@ use super::*;
 const CORPUS: fuzz::Corpus = fuzz::corpus!("carts");
 
 fn hold(text: &str) -> Result<(), TestCaseError> {
-    let Ok(line) = serde_json::from_str::<Value>(text) else { return Ok(()) };
+    let Ok(line) = json::parse(text.as_bytes()) else { return Ok(()) };
     let now: DateTime<Utc> = "2026-03-01T12:00:00Z".parse().expect("an instant");
     let of_cart = NewCart::parse(&line, Currency::USD, now);
     match ImportedCart::parse(&line, Currency::USD, now) {

@@ -1,9 +1,14 @@
 //! A body is a cart that can be stored, or every field that is wrong with it is named.
 
 use proptest::{collection::vec, prelude::*, sample::select};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
+
+/// What a client that sends this value sends.
+fn sent(value: &Value) -> Box<RawValue> {
+    json::parse(value.to_string().as_bytes()).expect("it is JSON")
+}
 
 const CORPUS: fuzz::Corpus = fuzz::corpus!("carts");
 
@@ -37,8 +42,8 @@ fn is_good(cart: &NewCart) -> Result<(), TestCaseError> {
     let again = json!({
         "customerEmail": email, "customerName": cart.customer_name, "items": items, "abandonedAt": cart.abandoned_at,
     });
-    let again =
-        NewCart::parse(&again, cart.currency, now()).map_err(|errors| TestCaseError::fail(format!("{errors:?}")))?;
+    let again = NewCart::parse(&sent(&again), cart.currency, now())
+        .map_err(|errors| TestCaseError::fail(format!("{errors:?}")))?;
     prop_assert_eq!(again.items.get(), cart.items.get());
     prop_assert_eq!((&again.customer_email, &again.customer_name), (email, &cart.customer_name));
     prop_assert_eq!((again.total_minor, again.abandoned_at), (cart.total_minor, cart.abandoned_at));
@@ -46,7 +51,7 @@ fn is_good(cart: &NewCart) -> Result<(), TestCaseError> {
 }
 
 fn hold(text: &str) -> Result<(), TestCaseError> {
-    let Ok(body) = serde_json::from_str(text) else { return Ok(()) }; // told before, as malformed JSON
+    let Ok(body) = json::parse(text.as_bytes()) else { return Ok(()) }; // refused before, as malformed JSON
     match NewCart::parse(&body, Currency::USD, now()) {
         Ok(cart) => is_good(&cart),
         Err(errors) => {
@@ -95,7 +100,7 @@ proptest! {
 
     #[test]
     fn a_good_cart_is_taken_and_its_total_is_exact(email in emails(), name in "[!-~]([ -~]{0,198}[!-~])?", lines in lines()) {
-        let cart = NewCart::parse(&body(&email, &name, &lines), Currency::USD, now());
+        let cart = NewCart::parse(&sent(&body(&email, &name, &lines)), Currency::USD, now());
         let cart = cart.map_err(|errors| TestCaseError::fail(format!("{errors:?}")))?;
         let total: i128 = lines.iter().map(|line| i128::from(line.quantity) * i128::from(line.minor)).sum();
         prop_assert_eq!(i128::from(cart.total_minor), total);
@@ -122,7 +127,7 @@ proptest! {
             None => { body[field] = value; field.to_owned() }
             Some(part) => { body["items"][index][part] = value; format!("items[{index}]{field}") }
         };
-        let errors = NewCart::parse(&body, Currency::USD, now()).expect_err("it is wrong");
+        let errors = NewCart::parse(&sent(&body), Currency::USD, now()).expect_err("it is wrong");
         let fields: Vec<String> = errors.into_iter().map(|error| error.field).collect();
         prop_assert_eq!(fields, [expected]);
     }
@@ -141,7 +146,7 @@ fn large_bodies_take_little_time() {
         ["a".repeat(1 << 20), "a.".repeat(1 << 19), "\"".repeat(1 << 20), format!("a@{}", "b.".repeat(1 << 19))]
     {
         let body = json!({"customerEmail": email, "customerName": email, "items": vec![json!(email); 3]});
-        NewCart::parse(&body, Currency::USD, now()).expect_err("that is no address");
+        NewCart::parse(&sent(&body), Currency::USD, now()).expect_err("that is no address");
     }
     assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
 }

@@ -8,11 +8,11 @@
 mod notes;
 mod summary;
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use chrono::{DateTime, Datelike, Utc};
 use serde::{Deserialize, Serialize, de::IntoDeserializer};
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 use sqlx::types::Json;
 use utoipa::ToSchema;
 
@@ -58,7 +58,7 @@ pub enum EventKind {
 }
 
 /// Something that happened to a cart.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Event {
     /// When.
     pub at: DateTime<Utc>,
@@ -72,7 +72,7 @@ pub struct Event {
     pub summary: String,
     /// What else is known: `attempts`, `recoveredAt`, `expiredAt`, `until`.
     #[schema(value_type = Object)]
-    pub details: Map<String, Value>,
+    pub details: BTreeMap<String, Box<RawValue>>,
     #[serde(skip)]
     place: i64,
 }
@@ -129,7 +129,7 @@ pub async fn page(
     let rows = sqlx::query!(
         r#"
         select told.at as "at?", told.kind as "kind?", told.link as "link?", told.why as "why?",
-               told.details as "details?: Json<Map<String, Value>>", told.place as "place?"
+               told.details as "details?: Json<BTreeMap<String, Box<RawValue>>>", told.place as "place?"
         from carts
         left join lateral (
             -- An event may be told twice while its row is the same again as before: it is one.

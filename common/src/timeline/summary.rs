@@ -1,13 +1,22 @@
 //! Events in plain English.
 
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
 
 use super::EventKind;
+use crate::json;
 
 /// One sentence for people; it says what the codes say and no more.
-pub(super) fn of(kind: EventKind, why: Option<&str>, link: Option<i32>, details: &Map<String, Value>) -> String {
+pub(super) fn of(
+    kind: EventKind,
+    why: Option<&str>,
+    link: Option<i32>,
+    details: &BTreeMap<String, Box<RawValue>>,
+) -> String {
     let link = link.unwrap_or_default();
-    let detail = |name: &str| details.get(name).map(|value| value.as_str().map_or(value.to_string(), str::to_owned));
+    let detail =
+        |name: &str| details.get(name).map(|value| json::text(value).map_or(value.get().to_owned(), Into::into));
     let attempts = || detail("attempts").unwrap_or_default();
     match (kind, why) {
         (EventKind::Created, Some("import")) => "Stored by an import".to_owned(),

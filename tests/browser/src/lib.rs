@@ -1,5 +1,7 @@
 //! Drives Chromium through its devtools protocol, and notes what it complains of.
 
+#![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
+
 mod chromium;
 mod devtools;
 mod tab;

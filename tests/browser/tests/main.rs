@@ -1,5 +1,7 @@
 //! The dashboard as people use it: in Chromium, wide and narrow, light and dark.
 
+#![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
+
 mod pages;
 mod walk;
 

@@ -37,16 +37,15 @@ pub(super) async fn show(database: &Database, id: JobId) -> Answered {
     let mut conn = database.acquire().await?;
     let job = queue::find(&mut conn, id).await?.ok_or("there is no such job (any more)")?;
     println!("{}", line(&job));
-    let history = queue::history(&mut conn, id).await?.unwrap_or_default();
-    for attempt in history.as_array().into_iter().flatten() {
-        let text = |name: &str| attempt[name].as_str().unwrap_or("?").to_owned();
+    for attempt in queue::history(&mut conn, id).await?.unwrap_or_default() {
+        let started_at = attempt.started_at.map(|at| at.to_rfc3339());
         println!(
             "  attempt {}: {} to {} by {}: {}",
-            attempt["attempt"],
-            text("startedAt"),
-            text("endedAt"),
-            text("worker"),
-            text("error")
+            attempt.attempt,
+            started_at.as_deref().unwrap_or("?"),
+            attempt.ended_at.to_rfc3339(),
+            attempt.worker.as_deref().unwrap_or("?"),
+            attempt.error.as_deref().unwrap_or("?"),
         );
     }
     Ok(())

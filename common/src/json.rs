@@ -1,0 +1,265 @@
+//! Reads JSON from untrusted input, one level at a time, each value as the text it was sent as.
+//!
+//! Untrusted input is never read into a `serde_json::Value` or `Number`; clippy forbids both types.
+//! With the features `raw_value` (which sqlx turns on) and `arbitrary_precision` (exact amounts)
+//! serde_json gives a meaning to objects with the keys `$serde_json::private::RawValue` and
+//! `…::Number` when it reads them: the string inside is parsed as JSON again, and its depth is
+//! counted anew, so a body of 41 kB overflows the stack. [`parse`] gives no key a meaning and never
+//! recurses deeper than [`MAX_DEPTH`]; the other functions look at one level of what it checked.
+
+use std::{borrow::Cow, collections::BTreeMap, fmt};
+
+use rust_decimal::Decimal;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use crate::money;
+
+/// The deepest nesting that is read; serde_json's own limit.
+pub const MAX_DEPTH: usize = 128;
+
+/// Checks that `bytes` are one well-formed JSON value, and returns its text.
+///
+/// # Errors
+/// If the bytes are not UTF-8 or not JSON, or the value is nested deeper than [`MAX_DEPTH`].
+pub fn parse(bytes: &[u8]) -> serde_json::Result<Box<RawValue>> {
+    serde_json::from_slice::<WellFormed>(bytes)?;
+    serde_json::from_slice(bytes)
+}
+
+/// The fields of an object, each as its JSON text.
+#[derive(Debug, Clone)]
+pub struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Fields<'a> {
+    /// The fields of `value`; `None` if it is not an object.
+    pub fn of(value: &'a RawValue) -> Option<Self> {
+        serde_json::from_str(value.get()).ok()
+    }
+
+    /// The field of this name; `None` if it is absent or `null`. The last one of several counts.
+    pub fn get(&self, name: &str) -> Option<&'a RawValue> {
+        let (_, value) = self.0.iter().rfind(|(field, _)| field == name)?;
+        (value.get() != "null").then_some(*value)
+    }
+
+    /// The string in the field of this name; `None` if there is none.
+    pub fn text(&self, name: &str) -> Option<Cow<'a, str>> {
+        text(self.get(name)?)
+    }
+}
+
+/// The string that `value` is; `None` if it is not a string.
+pub fn text(value: &RawValue) -> Option<Cow<'_, str>> {
+    serde_json::from_str::<Text>(value.get()).ok().map(|text| text.0)
+}
+
+/// The number that `value` is, exactly; `None` if it is not a number or beyond what money needs.
+pub fn number(value: &RawValue) -> Option<Decimal> {
+    let text = value.get();
+    text.starts_with(|first: char| first == '-' || first.is_ascii_digit()).then(|| money::decimal(text)).flatten()
+}
+
+/// The elements of the array that `value` is; `None` if it is not an array.
+pub fn list(value: &RawValue) -> Option<Vec<&RawValue>> {
+    serde_json::from_str(value.get()).ok()
+}
+
+/// Whether `value` is `true` or `false`; `None` if it is neither.
+pub fn boolean(value: &RawValue) -> Option<bool> {
+    serde_json::from_str(value.get()).ok()
+}
+
+/// `value` written in a form in which white space, the order of fields, and the way a string is
+/// escaped do not matter; `None` if it is not what [`parse`] accepts.
+pub fn canonical(value: &RawValue) -> Option<String> {
+    serde_json::from_str::<Canonical>(value.get()).ok().map(|canonical| canonical.0)
+}
+
+/// A value in its canonical form.
+struct Canonical(String);
+
+impl<'de> Deserialize<'de> for Canonical {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Write;
+
+        impl<'de> Visitor<'de> for Write {
+            type Value = Canonical;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a JSON value")
+            }
+
+            fn visit_unit<E>(self) -> Result<Canonical, E> {
+                Ok(Canonical("null".to_owned()))
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Canonical, E> {
+                Ok(Canonical(value.to_string()))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Canonical, E> {
+                Ok(Canonical(value.to_string()))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Canonical, E> {
+                Ok(Canonical(value.to_string()))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Canonical, E> {
+                serde_json::to_string(text).map(Canonical).map_err(E::custom)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Canonical, A::Error> {
+                let mut written = Vec::new();
+                while let Some(Canonical(element)) = elements.next_element()? {
+                    written.push(element);
+                }
+                Ok(Canonical(format!("[{}]", written.join(","))))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Canonical, A::Error> {
+                let mut written = BTreeMap::new();
+                while let Some((Canonical(name), Canonical(value))) = fields.next_entry()? {
+                    written.insert(name, value);
+                }
+                let written: Vec<String> = written.iter().map(|(name, value)| format!("{name}:{value}")).collect();
+                Ok(Canonical(format!("{{{}}}", written.join(","))))
+            }
+        }
+
+        deserializer.deserialize_any(Write)
+    }
+}
+
+/// A string, borrowed where it has no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfObject;
+
+        impl<'de> Visitor<'de> for OfObject {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+                let mut fields = Vec::new();
+                while let Some((Text(name), value)) = map.next_entry()? {
+                    fields.push((name, value));
+                }
+                Ok(Fields(fields))
+            }
+        }
+
+        deserializer.deserialize_map(OfObject)
+    }
+}
+
+/// Any JSON value, of which nothing is kept.
+struct WellFormed;
+
+impl<'de> Deserialize<'de> for WellFormed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for WellFormed {
+    type Value = Self;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self, A::Error> {
+        while elements.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    /// Objects; numbers that are no integer too, which `arbitrary_precision` shows as an object.
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self, A::Error> {
+        while fields.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod properties;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn canonical_of(text: &str) -> String {
+        canonical(&parse(text.as_bytes()).expect("it is JSON")).expect("what was parsed has a canonical form")
+    }
+
+    #[test]
+    fn private_keys_have_no_meaning() {
+        let number = parse(br#"{"$serde_json::private::Number":"5"}"#).unwrap();
+        assert_eq!(super::number(&number), None);
+        let raw = parse(br#"{"$serde_json::private::RawValue":"[]"}"#).unwrap();
+        assert!(list(&raw).is_none() && text(&raw).is_none() && boolean(&raw).is_none());
+        assert_eq!(Fields::of(&raw).unwrap().text("$serde_json::private::RawValue").as_deref(), Some("[]"));
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(parse(nested(MAX_DEPTH - 1).as_bytes()).is_ok());
+        assert!(parse(nested(MAX_DEPTH + 1).as_bytes()).is_err());
+        assert!(parse(nested(500_000).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn values_are_read_by_their_own_type_only() {
+        let body = parse(br#" {"a":"x\u00e9","n":1.50,"t":true,"l":[1,null],"z":null,"a":"last"} "#).unwrap();
+        let fields = Fields::of(&body).unwrap();
+        assert_eq!(fields.text("a").as_deref(), Some("last"));
+        assert_eq!(fields.get("n").and_then(number), Some(Decimal::new(150, 2)));
+        assert_eq!(fields.get("n").and_then(text), None);
+        assert_eq!(fields.get("a").and_then(number), None);
+        assert_eq!(fields.get("t").and_then(boolean), Some(true));
+        assert_eq!(fields.get("l").and_then(list).map(|list| list.len()), Some(2));
+        assert!(fields.get("z").is_none() && fields.get("absent").is_none());
+        assert!(Fields::of(fields.get("l").unwrap()).is_none());
+        assert!(parse(br#"{"a":"\ud800"}"#).is_err(), "half a surrogate pair is no text");
+    }
+
+    #[test]
+    fn the_canonical_form_forgets_order_space_and_escapes() {
+        assert_eq!(canonical_of(r#"{"b": [1, "\u0041"], "a": null}"#), canonical_of(r#"{"a":null,"b":[1,"A"]}"#));
+        assert_eq!(canonical_of(r#"{"a":1,"a":2}"#), canonical_of(r#"{"a":2}"#));
+        for (one, other) in [("1", "1.0"), ("\"1\"", "1"), ("[1,2]", "[2,1]"), ("[[1],2]", "[[1,2]]"), ("{}", "[]")] {
+            assert_ne!(canonical_of(one), canonical_of(other));
+        }
+    }
+}

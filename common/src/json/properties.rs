@@ -1,0 +1,42 @@
+//! Whatever is accepted is JSON, is read without private keys, and keeps its text.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const CORPUS: fuzz::Corpus = fuzz::corpus!("json");
+
+fn hold(text: &str) -> Result<(), TestCaseError> {
+    let Ok(value) = parse(text.as_bytes()) else { return Ok(()) };
+    prop_assert_eq!(value.get(), text.trim_matches([' ', '\t', '\r', '\n']));
+    let canonical_text = canonical(&value).expect("what was parsed has a canonical form");
+    let again = parse(canonical_text.as_bytes()).expect("the canonical form is JSON");
+    let same = canonical(&again);
+    prop_assert_eq!(same.as_deref(), Some(canonical_text.as_str()));
+    let kinds = [
+        Fields::of(&value).is_some(),
+        list(&value).is_some(),
+        super::text(&value).is_some(),
+        boolean(&value).is_some(),
+    ];
+    prop_assert!(kinds.iter().filter(|is| **is).count() <= 1, "{kinds:?}");
+    prop_assert!(number(&value).is_none() || !kinds.contains(&true));
+    if let Some(fields) = Fields::of(&value) {
+        for (name, _) in &fields.0 {
+            let _ = fields.get(name);
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn a_body_is_refused_or_means_one_thing(text in CORPUS.near()) {
+        hold(&text)?;
+    }
+}
+
+#[test]
+fn the_corpus_holds() {
+    CORPUS.replay(hold);
+}
