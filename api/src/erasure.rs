@@ -23,7 +23,7 @@ use crate::{
     body::{Data, JsonBody},
     error::ApiError,
     keyed_routes::KeyedRoutes,
-    openapi::{PageNumber, Shopper, Success},
+    openapi::{self, PageNumber, Shopper, Success},
     pagination::{Page, Pagination},
     query::Parameters,
 };
@@ -48,7 +48,7 @@ pub(crate) fn router() -> KeyedRoutes {
 
 /// Takes a person out of the database
 ///
-/// The carts with this address are deleted as `DELETE /api/carts/{id}` does, and whatever else tells of them or has the address in it loses that.
+/// The carts with this address, in any spelling, are deleted as `DELETE /api/carts/{id}` does, and whatever else tells of them or has the address in it loses that.
 /// All of it happens, or nothing. Every cart that was answered before the request is found; one that is stored meanwhile may not be: ask again, and the receipt says 0.
 #[utoipa::path(
     post, path = "/erasure", operation_id = "eraseShopper", tag = "Personal data",
@@ -83,11 +83,11 @@ fn parse_email(body: &Value) -> Result<EmailToFind, ApiError> {
     let Some(fields) = body.as_object() else { return Err(ApiError::invalid("", "must be an object")) };
     let email = match fields.get(FIELD) {
         None | Some(Value::Null) => return Err(ApiError::invalid(FIELD, "is required")),
-        Some(value) => value.as_str().and_then(|text| text.trim().parse::<EmailToFind>().ok()),
+        Some(value) => value.as_str().and_then(|text| text.parse::<EmailToFind>().ok()),
     };
     let email = email.ok_or_else(|| ApiError::invalid(FIELD, "must be an e-mail address"))?;
     // Carts of many people have it, which stay so that they count.
-    if email.as_str().eq_ignore_ascii_case(ERASED_EMAIL) {
+    if email.canonical() == ERASED_EMAIL {
         return Err(ApiError::invalid(FIELD, "is of carts whose shopper was taken out already"));
     }
     Ok(email)
@@ -143,7 +143,7 @@ struct PersonalData {
 #[utoipa::path(
     get, path = "/erasure/export", operation_id = "exportShopper", tag = "Personal data",
     params(
-        ("email" = String, Query, pattern = r"^[^\s\x00-\x1f\x7f-\x9f]{1,1000}$", description = "The whole address, A to Z in either case."),
+        ("email" = inline(openapi::EmailToFind), Query, description = "The whole address, in any spelling."),
         ("page" = inline(Option<PageNumber>), Query, description = "Which page of carts; the default is 1."),
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "Carts a page; the default is 100."),
         ("cursor" = Option<String>, Query, pattern = "^-?[0-9]{1,16}-[A-Za-z0-9_-]{1,200}$", description = "The `nextCursor` of the page before; `page` does not count then."),

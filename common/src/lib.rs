@@ -18,6 +18,7 @@ pub mod checkout_hosts;
 pub mod clock;
 pub mod config;
 pub mod db;
+pub mod email;
 pub mod expiry;
 pub mod idempotency;
 pub mod jobs;

@@ -1,5 +1,6 @@
 //! All tests against the running product. One binary, one Postgres.
 
+mod addresses;
 mod analytics;
 mod api_keys;
 mod cart_export;
