@@ -43,7 +43,7 @@ async fn turn(state: &AppState) -> Result<(MutexGuard<'_, ()>, Database), ApiErr
 }
 
 pub(crate) fn router() -> KeyedRoutes {
-    KeyedRoutes::new().operator(routes!(erase)).operator(routes!(export)).operator(routes!(show))
+    KeyedRoutes::new().write(routes!(erase)).read(routes!(export)).operator(routes!(show))
 }
 
 /// Takes a person out of the database
@@ -140,6 +140,7 @@ struct PersonalData {
 /// Exports what is known of a person
 ///
 /// Everything in the database that tells of the carts with this address, a page of carts at a time, the newest first.
+/// Links and tokens that work are left out: they would let whoever reads the export act for the shopper.
 #[utoipa::path(
     get, path = "/erasure/export", operation_id = "exportShopper", tag = "Personal data",
     params(

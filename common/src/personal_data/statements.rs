@@ -104,9 +104,9 @@ fn export(table: &Table, rows: &Rows) -> String {
         .iter()
         .filter_map(|column| {
             let value = match column.content {
-                Content::Personal { .. } | Content::About => column.name.to_owned(),
+                Content::Personal { secret: false, .. } | Content::About => column.name.to_owned(),
                 Content::Time => format!("cart_event_time({})", column.name),
-                Content::Other(_) => return None,
+                Content::Personal { secret: true, .. } | Content::Other(_) => return None,
             };
             Some(format!("'{}', {value}", camel_case(column.name)))
         })
