@@ -4,6 +4,7 @@
 mod analytics;
 mod auth;
 mod body;
+mod cart_answers;
 mod cart_batches;
 mod cart_csv;
 mod cart_export;

@@ -3,20 +3,24 @@
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
-use crate::{carts::CartId, db::Connection, maintenance::IDEMPOTENCY_KEY_LIFE};
+use crate::{api_keys::KeyHash, carts::CartId, db::Connection, maintenance::IDEMPOTENCY_KEY_LIFE};
 
 /// Hashes of a key and of the body that came with it; nothing else is kept.
 #[derive(Debug, Clone)]
 pub struct Fingerprint {
+    /// Of the API key and the idempotency key: no API key meets another's.
     key_hash: Vec<u8>,
+    /// Of the idempotency key alone, as the release before this one keeps it; goes with the next one.
+    old_key_hash: Vec<u8>,
     body_hash: Vec<u8>,
 }
 
 impl Fingerprint {
-    /// `body` in a form in which white space and the order of fields don't matter.
-    pub fn of(key: &str, body: &serde_json::Value) -> Self {
+    /// `key` belongs to the API key `owner`. `body` in a form in which white space and the order of fields don't matter.
+    pub fn of(owner: &KeyHash, key: &str, body: &serde_json::Value) -> Self {
         let hash = |bytes: &[u8]| Sha256::digest(bytes).to_vec();
-        Self { key_hash: hash(key.as_bytes()), body_hash: hash(body.to_string().as_bytes()) }
+        let key_hash = Sha256::new().chain_update(owner.as_bytes()).chain_update(key).finalize().to_vec();
+        Self { key_hash, old_key_hash: hash(key.as_bytes()), body_hash: hash(body.to_string().as_bytes()) }
     }
 }
 
@@ -41,7 +45,10 @@ pub async fn claim(
 ) -> sqlx::Result<Claim> {
     let claimed = sqlx::query!(
         r#"
-        insert into idempotency_keys as known (key_hash, body_hash, cart_id, created_at) values ($1, $2, $3, $4)
+        insert into idempotency_keys as known (key_hash, body_hash, cart_id, created_at)
+        select $1, $2, $3, $4
+        where not exists (select from idempotency_keys old where old.key_hash = $6 and old.created_at > $5
+                              and substr($2::bytea, 1, octet_length(old.body_hash)) = old.body_hash)
         on conflict (key_hash) do update
             set body_hash = excluded.body_hash, cart_id = excluded.cart_id, created_at = excluded.created_at
             where known.created_at <= $5
@@ -51,6 +58,7 @@ pub async fn claim(
         cart_id.as_str(),
         now,
         now - IDEMPOTENCY_KEY_LIFE,
+        fingerprint.old_key_hash,
     )
     .execute(&mut *conn)
     .await?
@@ -59,10 +67,13 @@ pub async fn claim(
     if claimed {
         return Ok(Claim::New);
     }
-    let known =
-        sqlx::query!("select body_hash, cart_id from idempotency_keys where key_hash = $1", fingerprint.key_hash)
-            .fetch_one(conn)
-            .await?;
+    let known = sqlx::query!(
+        "select body_hash, cart_id from idempotency_keys where key_hash in ($1, $2) order by key_hash = $1 desc limit 1",
+        fingerprint.key_hash,
+        fingerprint.old_key_hash,
+    )
+    .fetch_one(conn)
+    .await?;
     // Once the shopper was erased only the beginning of the hash is there.
     let same = fingerprint.body_hash.starts_with(&known.body_hash);
     Ok(if same { Claim::Same(known.cart_id) } else { Claim::Different })

@@ -22,6 +22,7 @@ mod fail_over;
 #[cfg(target_os = "linux")] // it looks at memory and connections in /proc
 mod hostile;
 mod interface;
+mod key_scopes;
 mod lost_connections;
 mod maintenance;
 mod metrics;

@@ -17,7 +17,7 @@ use super::{
     guard::{Operator, OurForm, go_to},
     page::{Page, PageError, Section},
 };
-use crate::{AppState, body::JsonBody, carts as api, carts::CartPath, error::ApiError, etag::IfMatch, payment_links};
+use crate::{AppState, carts as api, carts::CartPath, error::ApiError, etag::IfMatch, payment_links};
 
 pub(crate) fn router() -> Router<AppState> {
     Router::new()
@@ -62,8 +62,8 @@ async fn recover(state: State<AppState>, path: Result<CartPath, ApiError>, _: Ou
     change(state, path?.0, "recovered").await
 }
 
-async fn change(state: State<AppState>, id: CartId, status: &str) -> Result<Response, PageError> {
-    api::change(state, CartPath(id.clone()), IfMatch::anything(), JsonBody(json!({ "status": status }))).await?;
+async fn change(State(state): State<AppState>, id: CartId, status: &str) -> Result<Response, PageError> {
+    api::apply_change(&state, &id, &IfMatch::anything(), &json!({ "status": status })).await?;
     Ok(go_to(&format!("/carts/{id}?done={status}")))
 }
 

@@ -61,14 +61,15 @@ async fn sign_in(State(state): State<AppState>, headers: HeaderMap, request: Req
     let next = fields.get("next").map(String::as_str).filter(|next| is_ours(next)).unwrap_or("/");
     let given = fields.get("key").map(|key| key.trim()).unwrap_or_default();
     let (secure, now) = (guard::is_https(&state, &headers), state.clock.now());
-    let Some((key, scopes)) = state.keys.find(given.as_bytes()).await? else {
+    let given = KeyHash::of(given.as_bytes());
+    let Some((key, scopes)) = state.keys.find(&given).await? else {
         return Ok(form(StatusCode::UNAUTHORIZED, next, Some("That is not an API key of this tracker.")));
     };
     if !scopes.has(Scope::Operator) {
         let wrong = "This API key lacks the scope operator, which these pages ask for.";
         return Ok(form(StatusCode::FORBIDDEN, next, Some(wrong)));
     }
-    let cookie = state.dashboard.sessions.open(key, Some(KeyHash::of(given.as_bytes())), secure, now);
+    let cookie = state.dashboard.sessions.open(key, Some(given), secure, now);
     let cookie = cookie.and_then(|cookie| HeaderValue::from_str(&cookie).ok());
     let cookie = cookie.ok_or_else(|| ApiError::internal("a session could not be opened"))?;
     let mut response = go_to(next);

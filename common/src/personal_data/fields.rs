@@ -279,7 +279,10 @@ pub const TABLES: &[Table] = &[
         columns: &[
             // Who guesses the body could see that he is right. Two bytes still tell a repeat from another body.
             personal("body_hash", "substr(body_hash, 1, 2)"),
-            other("key_hash", "of the client's own word; for a day, so that a repeat does not bring the cart back"),
+            other(
+                "key_hash",
+                "of the API key and the client's own word; for a day, so that a repeat does not bring the cart back",
+            ),
             about("cart_id"),
             time("created_at"),
         ],
