@@ -16,6 +16,7 @@ use common::{
     api_keys::{KeyHash, Scope, Scopes},
     clock::Clock,
     db::Database,
+    ended_sessions::SessionHash,
 };
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -91,13 +92,28 @@ impl ApiKeys {
         self.store.get(id).filter(|key| key.scopes.has(Scope::Operator)).map(|key| key.hash)
     }
 
-    /// Resolves when `key` does not let its holder into the dashboard any more.
-    pub(crate) async fn operator_ended(&self, key: Key) {
-        match key {
+    /// Whether somebody signed out of the session, at whatever api.
+    ///
+    /// # Errors
+    /// If the database never told which sessions were ended.
+    pub(crate) async fn is_signed_out(&self, session: &SessionHash) -> Result<bool, ApiError> {
+        self.store.known().await?;
+        Ok(self.store.is_signed_out(session))
+    }
+
+    /// Signs out of a session that would end at `ends_at`: here at once. The other apis see it in the database.
+    pub(crate) fn sign_out(&self, session: SessionHash, ends_at: DateTime<Utc>) {
+        self.store.sign_out(session, ends_at);
+    }
+
+    /// Resolves when the session is signed out of, or its key does not let its holder into the dashboard any more.
+    pub(crate) async fn session_ended(&self, key: Key, session: SessionHash) {
+        let key_ended = || match key {
             // It ends with the process.
-            Key::Bootstrap(_) => std::future::pending().await,
-            Key::Stored(id) => self.store.wait_until(|| self.operator(id).is_none()).await,
-        }
+            Key::Bootstrap(_) => false,
+            Key::Stored(id) => self.operator(id).is_none(),
+        };
+        self.store.wait_until(|| key_ended() || self.store.is_signed_out(&session)).await;
     }
 }
 

@@ -19,6 +19,7 @@ pub mod clock;
 pub mod config;
 pub mod db;
 pub mod email;
+pub mod ended_sessions;
 pub mod expiry;
 pub mod idempotency;
 pub mod jobs;

@@ -42,6 +42,7 @@ mod rates;
 mod rollup;
 mod schedules;
 mod secrets;
+mod sign_out;
 mod strangers;
 mod stripe_faults;
 mod supply_chain;

@@ -333,6 +333,7 @@ pub const TABLES: &[Table] = &[
             other("scopes", "words of ours"),
         ],
     ),
+    without_shoppers("ended_sessions", &[other("session_hash", "of a random number")]),
     without_shoppers("erasures", &[other("id", "of a receipt"), other("removed", "numbers")]),
     without_shoppers(
         "_sqlx_migrations",
