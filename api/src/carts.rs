@@ -24,6 +24,7 @@ use crate::{
     body::{Data, JsonBody, Rendered, render},
     cart_answers::{self, ChangedCart},
     cart_batches::{CartList, ListQuestion, SearchQuestion},
+    cart_locks::{self, Locked},
     error::ApiError,
     etag::{IfMatch, IfNoneMatch},
     keyed_routes::KeyedRoutes,
@@ -215,9 +216,8 @@ pub(crate) async fn apply_change(
         return Err(ApiError::invalid("recoveredAt", "can only be given with the status recovered"));
     }
 
-    let mut tx = state.by_key.begin().await?;
-    let cart = carts::lock(&mut tx, &id).await?.ok_or_else(ApiError::cart_not_found)?;
-    check_belief(&mut tx, &id, &believed, now).await?;
+    let Locked { mut tx, cart, turn: _turn } = cart_locks::lock(state, id).await?;
+    check_belief(&mut tx, id, believed, now).await?;
     match (cart.status, wanted) {
         (from, to) if from == to => {}
         (CartStatus::Recovered, _) => return Err(ApiError::conflict("The cart is recovered, which is final")),
@@ -290,14 +290,9 @@ pub(crate) async fn delete(
     believed: IfMatch,
 ) -> Result<Response, ApiError> {
     let now = state.clock.now();
-    let mut tx = state.by_key.begin().await?;
-    if believed.is_given() {
-        carts::lock(&mut tx, &id).await?;
-        check_belief(&mut tx, &id, &believed, now).await?;
-    }
-    if !carts::delete(&mut tx, &id, now).await? {
-        return Err(ApiError::cart_not_found());
-    }
+    let Locked { mut tx, turn: _turn, .. } = cart_locks::lock(&state, &id).await?;
+    check_belief(&mut tx, &id, &believed, now).await?;
+    carts::delete(&mut tx, &id, now).await?;
     tx.commit().await?;
     Ok(Data(Deleted { id: id.to_string(), deleted: true }).into_response())
 }

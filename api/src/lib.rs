@@ -11,6 +11,7 @@ mod cart_export;
 mod cart_import;
 mod cart_import_reader;
 mod cart_lines;
+mod cart_locks;
 mod carts;
 mod command;
 mod compression;
@@ -62,6 +63,7 @@ pub use serve::{raise_file_limit, serve};
 use crate::{
     auth::ApiKeys,
     cart_batches::CartBatches,
+    cart_locks::CartLocks,
     dashboard::Dashboard,
     error::ApiError,
     keyed_routes::KeyedRoutes,
@@ -93,6 +95,7 @@ pub struct AppState {
     keys: Arc<ApiKeys>,
     news: LinkNews,
     carts: Arc<CartBatches>,
+    cart_locks: CartLocks,
     links: Arc<LinkBatches>,
     events: Arc<Batches<ApplyEvents>>,
     refused_webhooks: RefusedWebhooks,
@@ -126,6 +129,7 @@ impl AppState {
             keys,
             news,
             carts,
+            cart_locks: CartLocks::default(),
             links,
             events,
             refused_webhooks,

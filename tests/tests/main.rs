@@ -23,6 +23,7 @@ mod fail_over;
 mod hostile;
 mod interface;
 mod key_scopes;
+mod locked_carts;
 mod lost_connections;
 mod maintenance;
 mod metrics;

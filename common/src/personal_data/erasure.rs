@@ -1,6 +1,6 @@
 //! Taking a person out of the database.
 
-use std::{collections::HashMap, fmt, str::FromStr};
+use std::{collections::HashMap, fmt, str::FromStr, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -13,9 +13,13 @@ use super::statements;
 use crate::{
     cart_search::{self, EmailToFind},
     carts,
-    db::Connection,
+    db::{self, Connection},
     payment_links,
 };
+
+/// How long an erasure waits for a cart that is being changed: the person's other carts are locked meanwhile,
+/// and nobody else is erased. After that [`db::is_locked`] is true of its error.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
 struct ErasureType;
@@ -130,6 +134,7 @@ pub async fn erase(conn: &mut Connection, email: &EmailToFind, now: DateTime<Utc
     let (found, stored) = cart_search::ids_by_email(conn, email).await?;
     let spellings = spellings(email, stored);
     let found: Vec<&str> = found.iter().map(String::as_str).collect();
+    db::limit_lock_waits(conn, LOCK_WAIT).await?;
     // The carts first, as everybody does, and in the one order.
     let mut ids: Vec<String> = carts::lock_all(conn, &found).await?.into_iter().collect();
     ids.sort_unstable();
