@@ -6,14 +6,17 @@
 use std::fmt;
 
 use axum::{
-    extract::{Request, State},
+    extract::{FromRequestParts, Request, State},
+    http::request::Parts,
     middleware::Next,
     response::Response,
 };
+use chrono::{DateTime, Utc};
 use common::{
     api_keys::{KeyHash, Scope, Scopes},
     clock::Clock,
     db::Database,
+    ended_sessions::SessionHash,
 };
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -75,13 +78,12 @@ impl ApiKeys {
     ///
     /// # Errors
     /// If it is none of `API_KEY`, and the database never told which others there are.
-    pub(crate) async fn find(&self, given: &[u8]) -> Result<Option<(Key, Scopes)>, ApiError> {
-        let given = KeyHash::of(given);
-        let fits: Vec<bool> = self.bootstrap.iter().map(|key| key.hash.fits(&given).into()).collect();
+    pub(crate) async fn find(&self, given: &KeyHash) -> Result<Option<(Key, Scopes)>, ApiError> {
+        let fits: Vec<bool> = self.bootstrap.iter().map(|key| key.hash.fits(given).into()).collect();
         if let Some(place) = fits.into_iter().position(|fits| fits) {
             return Ok(Some((Key::Bootstrap(place), Scopes::all())));
         }
-        let stored = self.store.find(&given).await?;
+        let stored = self.store.find(given).await?;
         Ok(stored.map(|(id, scopes)| (Key::Stored(id), scopes)))
     }
 
@@ -90,19 +92,55 @@ impl ApiKeys {
         self.store.get(id).filter(|key| key.scopes.has(Scope::Operator)).map(|key| key.hash)
     }
 
-    /// Resolves when `key` does not let its holder into the dashboard any more.
-    pub(crate) async fn operator_ended(&self, key: Key) {
-        match key {
+    /// Whether somebody signed out of the session, at whatever api.
+    ///
+    /// # Errors
+    /// If the database never told which sessions were ended.
+    pub(crate) async fn is_signed_out(&self, session: &SessionHash) -> Result<bool, ApiError> {
+        self.store.known().await?;
+        Ok(self.store.is_signed_out(session))
+    }
+
+    /// Signs out of a session that would end at `ends_at`: here at once. The other apis see it in the database.
+    pub(crate) fn sign_out(&self, session: SessionHash, ends_at: DateTime<Utc>) {
+        self.store.sign_out(session, ends_at);
+    }
+
+    /// Resolves when the session is signed out of, or its key does not let its holder into the dashboard any more.
+    pub(crate) async fn session_ended(&self, key: Key, session: SessionHash) {
+        let key_ended = || match key {
             // It ends with the process.
-            Key::Bootstrap(_) => std::future::pending().await,
-            Key::Stored(id) => self.store.wait_until(|| self.operator(id).is_none()).await,
-        }
+            Key::Bootstrap(_) => false,
+            Key::Stored(id) => self.operator(id).is_none(),
+        };
+        self.store.wait_until(|| key_ended() || self.store.is_signed_out(&session)).await;
     }
 }
 
-/// What the key of a request may be used for: in its extensions, for the routes to look at.
+/// The key of a request: in its extensions, for the routes to look at.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Granted(pub(crate) Scopes);
+pub(crate) struct Granted {
+    /// What it may be used for.
+    pub(crate) scopes: Scopes,
+    /// Of the key itself.
+    pub(crate) key: KeyHash,
+}
+
+impl Granted {
+    /// Whether answers may show the shopper's fields.
+    pub(crate) fn may_read(&self) -> bool {
+        self.scopes.has(Scope::Read)
+    }
+}
+
+/// Without [`require_key`] before it nothing is granted.
+impl<S: Sync> FromRequestParts<S> for Granted {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        parts.extensions.get().copied().ok_or_else(ApiError::unauthorized)
+    }
+}
 
 /// Lets nobody by without a key that is known.
 pub(crate) async fn require_key(
@@ -111,7 +149,8 @@ pub(crate) async fn require_key(
     next: Next,
 ) -> Result<Response, ApiError> {
     let given = request.headers().get("x-api-key").ok_or_else(ApiError::unauthorized)?;
-    let (_, scopes) = state.keys.find(given.as_bytes()).await?.ok_or_else(ApiError::unauthorized)?;
-    request.extensions_mut().insert(Granted(scopes));
+    let key = KeyHash::of(given.as_bytes());
+    let (_, scopes) = state.keys.find(&key).await?.ok_or_else(ApiError::unauthorized)?;
+    request.extensions_mut().insert(Granted { scopes, key });
     Ok(next.run(request).await)
 }

@@ -22,6 +22,7 @@ use utoipa_axum::routes;
 
 use crate::{
     AppState,
+    auth::Granted,
     cart_import_reader::{Batch, Piece, Reader},
     cart_lines::{Format, Lines},
     compression::AS_IT_COMES,
@@ -42,7 +43,8 @@ pub(crate) fn router() -> KeyedRoutes {
 /// A file of any size: a cart a line, or CSV whose header names the columns (`items` is the JSON array in a quoted
 /// cell). A line that can't be stored has an `error`, the others are stored. An answered line is stored for good. An
 /// answer without `summary` was cut off: go on after the last line that was answered. Read while you send, or ask for
-/// `Prefer: return=minimal`. The body must not be compressed.
+/// `Prefer: return=minimal`. The body must not be compressed. A line whose `externalId` a cart has already is answered
+/// with that cart's `id` if the key has the scope `read`.
 #[utoipa::path(
     post, path = "/carts/import", operation_id = "importCarts", tag = "Import and export",
     params(("Prefer" = Option<String>, Header, description = "`return=minimal`: only errors and the summary are answered.", example = "return=minimal")),
@@ -53,13 +55,14 @@ pub(crate) fn router() -> KeyedRoutes {
     responses((status = 200, description = "The schema is that of each line.", body = ImportAnswer, content_type = "application/x-ndjson",
         headers(("Preference-Applied" = String, description = "`return=minimal`, if it was asked for.")))),
 )]
-async fn import(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
+async fn import(State(state): State<AppState>, granted: Granted, request: Request) -> Result<Response, ApiError> {
     let lines = Lines::new(Format::of_body(request.headers())?);
     let minimal = wants_minimal(request.headers());
     // One batch waits while another is being stored and the next is being read.
     let (sender, pieces) = mpsc::channel(1);
     tokio::spawn(Reader::new(lines, state.clone(), sender).run(request.into_body()));
-    let mut import = Import { state, pieces, minimal, totals: Totals::default(), last_line: 0, ended: false };
+    let may_read = granted.may_read();
+    let mut import = Import { state, pieces, minimal, may_read, totals: Totals::default(), last_line: 0, ended: false };
     // What keeps the first batch from being stored is answered as it is everywhere.
     let first = import.next().await?.unwrap_or_default();
     let rest = stream::unfold(import, async |mut import| {
@@ -130,6 +133,8 @@ struct Import {
     state: AppState,
     pieces: mpsc::Receiver<Piece>,
     minimal: bool,
+    /// Whether the ids of carts that were there before may be answered.
+    may_read: bool,
     totals: Totals,
     last_line: u64,
     ended: bool,
@@ -187,8 +192,8 @@ impl Import {
 
     fn answer_stored(&mut self, out: &mut Vec<u8>, line: u64, stored: &Stored, cart: &ImportedCart) {
         let (status, id, external_id) = match stored {
-            Stored::Created(id) => ("created", id, None),
-            Stored::Exists(id) => ("exists", id, cart.external_id()),
+            Stored::Created(id) => ("created", Some(id.as_str()), None),
+            Stored::Exists(id) => ("exists", self.may_read.then_some(id.as_str()), cart.external_id()),
         };
         match stored {
             Stored::Created(_) => self.totals.created += 1,
@@ -196,7 +201,7 @@ impl Import {
         }
         self.answered(line);
         if !self.minimal {
-            write(out, &Answer { line, status, id: Some(id.as_str()), external_id, error: None });
+            write(out, &Answer { line, status, id, external_id, error: None });
         }
     }
 

@@ -16,14 +16,18 @@ use common::{
     new_cart::{NewCart, past_instant},
 };
 use serde::Serialize;
+use serde_json::value::RawValue;
 use utoipa_axum::routes;
 
 use crate::{
     AppState,
-    body::{self, Data, JsonBody, Rendered},
+    auth::Granted,
+    body::{Data, JsonBody, Rendered, render},
+    cart_answers::{self, ChangedCart},
     cart_batches::{CartList, ListQuestion, SearchQuestion},
+    cart_locks::{self, Locked},
     error::ApiError,
-    etag::{self, ETag, IfMatch, IfNoneMatch},
+    etag::{IfMatch, IfNoneMatch},
     keyed_routes::KeyedRoutes,
     openapi::{self, CartChange, DeletedCart, PageNumber, Success},
     pagination::Page,
@@ -54,23 +58,25 @@ impl<S: Send + Sync> FromRequestParts<S> for CartPath {
 /// Stores a cart
 ///
 /// `totalValue` is the server's own sum. Money is exact: a price is kept with the digits it was sent with.
+/// A key without the scope `read` is answered a `CartReceipt`.
 #[utoipa::path(
     post, path = "/carts", operation_id = "createCart", tag = "Carts",
     params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[ -~]+$", example = "order-1001",
-        description = "Makes creation safe to repeat for 24 hours: the same key and body answer the same cart, as it is now; another body is 422.")),
+        description = "Makes creation safe to repeat for 24 hours with the same API key: the same key and body answer the same cart, as it is now; another body is 422.")),
     request_body = openapi::NewCart,
     responses(
-        (status = 201, description = "It is stored", body = Success<Cart>, headers(("Location" = String, description = "The cart's path."))),
+        (status = 201, description = "It is stored", body = Success<ChangedCart>, headers(("Location" = String, description = "The cart's path."))),
         (status = 404, description = "`NOT_FOUND`: the cart of this `Idempotency-Key` was deleted", body = openapi::Error),
     ),
 )]
 async fn create(
     State(state): State<AppState>,
+    granted: Granted,
     headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<(StatusCode, [(HeaderName, String); 1], Rendered), ApiError> {
     let now = state.clock.now();
-    let fingerprint = idempotency_key(&headers)?.map(|key| Fingerprint::of(key, &body));
+    let fingerprint = idempotency_key(&headers)?.map(|key| Fingerprint::of(&granted.key, key, &body));
     let cart = NewCart::parse(&body, state.config.currency, now).map_err(ApiError::validation)?;
     let id = CartId::generate();
     let cart = Cart::new(&id, cart, now);
@@ -83,7 +89,7 @@ async fn create(
         Some(fingerprint) => Arc::new(create_once(&state, &id, cart, &fingerprint).await?),
     };
     let location = format!("/api/carts/{}", cart.id);
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Rendered(body::render(&*cart))))
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Rendered(cart_answers::render(&granted, &cart))))
 }
 
 /// Stores the cart, unless its key stands for one already.
@@ -128,7 +134,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
 )]
 async fn show(State(state): State<AppState>, CartPath(id): CartPath, known: IfNoneMatch) -> Result<Response, ApiError> {
     let cart = state.carts.find.ask(id).await?.ok_or_else(ApiError::cart_not_found)?;
-    Ok(known.answer(body::render(&*cart)))
+    Ok(known.answer(render(&*cart)))
 }
 
 /// Lists carts, newest first
@@ -138,7 +144,7 @@ async fn show(State(state): State<AppState>, CartPath(id): CartPath, known: IfNo
     get, path = "/carts", operation_id = "listCarts", tag = "Carts",
     params(
         ("status" = Option<CartStatus>, Query, description = "Only with this status."),
-        ("email" = Option<String>, Query, pattern = r"^[^\s\x00-\x1f\x7f-\x9f]{1,1000}$", description = "Only of the shopper with this address, A to Z in either case."),
+        ("email" = inline(Option<openapi::EmailToFind>), Query, description = "Only of the shopper with this address, in any spelling."),
         ("page" = inline(Option<PageNumber>), Query, description = "Which page; the default is 1."),
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "Carts a page; the default is 10."),
         ("cursor" = Option<String>, Query, pattern = "^-?[0-9]{1,16}-[A-Za-z0-9_-]{1,200}$", description = "The `nextCursor` of the page before; `page` does not count then."),
@@ -163,6 +169,7 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<R
 ///
 /// `abandoned` and `expired` may become each other or `recovered`; `recovered` is final. A cart that is reopened keeps
 /// its `abandonedAt`: ask for a new link, or the next expiry takes it again.
+/// A key without the scope `read` is answered a `CartReceipt`, without an `ETag`.
 #[utoipa::path(
     patch, path = "/carts/{id}", operation_id = "changeCart", tag = "Carts",
     params(
@@ -171,19 +178,26 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<R
     ),
     request_body = CartChange,
     responses(
-        (status = 200, description = "The cart as it is now", body = Success<Cart>, headers(("ETag" = String, description = "Of this representation; strong."))),
+        (status = 200, description = "The cart as it is now", body = Success<ChangedCart>, headers(("ETag" = String, description = "Of this representation; strong."))),
         (status = 409, description = "`CONFLICT`: the cart is recovered", body = openapi::Error),
         (status = 412, description = "`PRECONDITION_FAILED`: the cart has changed", body = openapi::Error),
     ),
 )]
-pub(crate) async fn change(
+async fn change(
     State(state): State<AppState>,
+    granted: Granted,
     CartPath(id): CartPath,
     believed: IfMatch,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let now = state.clock.now();
-    let Some(fields) = &Fields::of(&body) else { return Err(ApiError::invalid("", "must be an object")) };
+    let (wanted, recovered_at) = parse_change(&body, state.clock.now())?;
+    let cart = change_status(&state, &id, &believed, wanted, recovered_at).await?;
+    Ok(cart_answers::changed(&granted, &cart))
+}
+
+/// What the body of `PATCH /api/carts/{id}` asks for: a status, and when the cart was recovered.
+fn parse_change(body: &RawValue, now: DateTime<Utc>) -> Result<(CartStatus, Option<DateTime<Utc>>), ApiError> {
+    let Some(fields) = &Fields::of(body) else { return Err(ApiError::invalid("", "must be an object")) };
     let wanted: Option<CartStatus> = fields.text("status").and_then(|text| text.parse().ok());
     let wanted = wanted.ok_or_else(|| ApiError::invalid("status", "must be abandoned, recovered or expired"))?;
     let mut errors = Vec::new();
@@ -194,28 +208,37 @@ pub(crate) async fn change(
     if recovered_at.is_some() && wanted != CartStatus::Recovered {
         return Err(ApiError::invalid("recoveredAt", "can only be given with the status recovered"));
     }
+    Ok((wanted, recovered_at))
+}
 
-    let mut tx = state.by_key.begin().await?;
-    let cart = carts::lock(&mut tx, &id).await?.ok_or_else(ApiError::cart_not_found)?;
-    check_belief(&mut tx, &id, &believed, now).await?;
+/// Changes the cart's status, and returns the cart as it is then.
+pub(crate) async fn change_status(
+    state: &AppState,
+    id: &CartId,
+    believed: &IfMatch,
+    wanted: CartStatus,
+    recovered_at: Option<DateTime<Utc>>,
+) -> Result<Cart, ApiError> {
+    let now = state.clock.now();
+    let Locked { mut tx, cart, turn: _turn } = cart_locks::lock(state, id).await?;
+    check_belief(&mut tx, id, believed, now).await?;
     match (cart.status, wanted) {
         (from, to) if from == to => {}
         (CartStatus::Recovered, _) => return Err(ApiError::conflict("The cart is recovered, which is final")),
         (_, CartStatus::Recovered) => {
             let recovered_at = recovery_time(recovered_at, &cart, now)?;
-            carts::recover(&mut tx, &id, RecoveredBy::Operator, recovered_at, now).await?;
+            carts::recover(&mut tx, id, RecoveredBy::Operator, recovered_at, now).await?;
         }
         (_, CartStatus::Expired) => {
-            carts::expire(&mut tx, &id, now).await?;
+            carts::expire(&mut tx, id, now).await?;
         }
         (_, CartStatus::Abandoned) => {
-            carts::reopen(&mut tx, &id, now).await?;
+            carts::reopen(&mut tx, id, now).await?;
         }
     }
-    let cart = carts::find(&mut tx, &id, now).await?.ok_or_else(ApiError::cart_not_found)?;
+    let cart = carts::find(&mut tx, id, now).await?.ok_or_else(ApiError::cart_not_found)?;
     tx.commit().await?;
-    let body = body::render(&cart);
-    Ok(etag::tagged(&ETag::of(&body), body))
+    Ok(cart)
 }
 
 /// Holds `If-Match` against the cart, which must be locked, or it could change between the look and the change.
@@ -229,7 +252,7 @@ async fn check_belief(
         return Ok(());
     }
     let cart = carts::find(conn, id, now).await?.ok_or_else(ApiError::cart_not_found)?;
-    believed.check(&body::render(&cart))
+    believed.check(&render(&cart))
 }
 
 fn recovery_time(
@@ -271,14 +294,9 @@ pub(crate) async fn delete(
     believed: IfMatch,
 ) -> Result<Response, ApiError> {
     let now = state.clock.now();
-    let mut tx = state.by_key.begin().await?;
-    if believed.is_given() {
-        carts::lock(&mut tx, &id).await?;
-        check_belief(&mut tx, &id, &believed, now).await?;
-    }
-    if !carts::delete(&mut tx, &id, now).await? {
-        return Err(ApiError::cart_not_found());
-    }
+    let Locked { mut tx, turn: _turn, .. } = cart_locks::lock(&state, &id).await?;
+    check_belief(&mut tx, &id, &believed, now).await?;
+    carts::delete(&mut tx, &id, now).await?;
     tx.commit().await?;
     Ok(Data(Deleted { id: id.to_string(), deleted: true }).into_response())
 }

@@ -163,6 +163,11 @@ impl ApiError {
         }
     }
 
+    /// 503: another request or job has the cart locked. Nothing of this request happened.
+    pub(crate) fn locked() -> Self {
+        Self::try_again("Another change is in progress")
+    }
+
     pub(crate) fn internal(cause: impl ToString) -> Self {
         Self {
             cause: Some(cause.to_string()),
@@ -189,13 +194,25 @@ impl ApiError {
 
 impl From<sqlx::Error> for ApiError {
     fn from(error: sqlx::Error) -> Self {
-        if db::is_unavailable(&error) { Self::unavailable(error) } else { Self::internal(db::told(&error)) }
+        if db::is_unavailable(&error) {
+            Self::unavailable(error)
+        } else if db::is_locked(&error) {
+            Self::locked()
+        } else {
+            Self::internal(db::told(&error))
+        }
     }
 }
 
 impl From<Unanswered> for ApiError {
     fn from(error: Unanswered) -> Self {
-        if error.is_unavailable() { Self::unavailable(error) } else { Self::internal(error) }
+        if error.is_unavailable() {
+            Self::unavailable(error)
+        } else if error.is_locked() {
+            Self::locked()
+        } else {
+            Self::internal(error)
+        }
     }
 }
 

@@ -1,8 +1,9 @@
-//! The keys of the database, in memory: no request asks Postgres for its key.
+//! The keys of the database, and the sessions that were signed out of, in memory:
+//! no request asks Postgres for its key or session.
 //!
 //! NOTIFY tells at once that they changed, and a look every other second makes up
 //! for one that got lost (or where there is no LISTEN): a revoked key is refused
-//! everywhere within five seconds. While Postgres is away the keys stay as they were.
+//! everywhere within five seconds, and so is a session. While Postgres is away the keys stay as they were.
 
 use std::{
     collections::HashMap,
@@ -18,6 +19,7 @@ use common::{
     api_keys::{self, KeyHash, LiveKey, Scopes},
     clock::Clock,
     db::Database,
+    ended_sessions::{self, SessionHash},
 };
 use tokio::{
     sync::watch,
@@ -33,8 +35,16 @@ const LOOK_FOR: Duration = Duration::from_secs(3);
 /// A process says no more often than this that a key is in use.
 const NOTE_EVERY_SECONDS: i64 = 60;
 
-/// Live keys; `None`: Postgres was not asked yet.
-type Known = Option<Arc<[Kept]>>;
+/// What the database holds; `None`: it was not asked yet.
+type Known = Option<Holds>;
+
+#[derive(Debug, Clone)]
+struct Holds {
+    /// Live keys.
+    keys: Arc<[Kept]>,
+    /// Sessions that were signed out of, until they would have ended by themselves.
+    ended: Arc<HashMap<SessionHash, DateTime<Utc>>>,
+}
 
 /// A live key, and what this process has seen of it.
 #[derive(Debug, Clone)]
@@ -46,6 +56,7 @@ pub(crate) struct Kept {
 
 #[derive(Debug)]
 pub(crate) struct KeyStore {
+    sender: Arc<watch::Sender<Known>>,
     known: watch::Receiver<Known>,
     clock: Clock,
 }
@@ -54,8 +65,39 @@ impl KeyStore {
     /// Looks until it is dropped. `changes` tells when to look at once.
     pub(crate) fn start(database: Database, clock: Clock, changes: watch::Receiver<()>) -> Self {
         let (sender, known) = watch::channel(None);
-        tokio::spawn(Looking { database, sender, changes, written: HashMap::new(), well: true }.run());
-        Self { known, clock }
+        let sender = Arc::new(sender);
+        let (of_task, now) = (sender.clone(), clock.clone());
+        tokio::spawn(
+            Looking { database, clock: now, sender: of_task, changes, written: HashMap::new(), well: true }.run(),
+        );
+        Self { sender, known, clock }
+    }
+
+    /// Waits until the database was asked.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub(crate) async fn known(&self) -> Result<(), ApiError> {
+        if self.known.borrow().is_none() {
+            let mut known = self.known.clone();
+            let told = timeout(LOOK_FOR, known.wait_for(Option::is_some)).await;
+            told.map_err(|_| ApiError::unavailable("the keys of the database are not known yet"))?
+                .map_err(ApiError::internal)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_signed_out(&self, session: &SessionHash) -> bool {
+        self.known.borrow().as_ref().is_some_and(|known| known.ended.contains_key(session))
+    }
+
+    /// For this process; the database is the caller's to tell.
+    pub(crate) fn sign_out(&self, session: SessionHash, ends_at: DateTime<Utc>) {
+        self.sender.send_modify(|known| {
+            if let Some(known) = known {
+                Arc::make_mut(&mut known.ended).insert(session, ends_at);
+            }
+        });
     }
 
     /// Whose hash it is, and what it may be used for.
@@ -63,15 +105,10 @@ impl KeyStore {
     /// # Errors
     /// If the keys are not known yet, and can't be had.
     pub(crate) async fn find(&self, given: &KeyHash) -> Result<Option<(Uuid, Scopes)>, ApiError> {
-        if self.known.borrow().is_none() {
-            let mut known = self.known.clone();
-            let told = timeout(LOOK_FOR, known.wait_for(Option::is_some)).await;
-            told.map_err(|_| ApiError::unavailable("the keys of the database are not known yet"))?
-                .map_err(ApiError::internal)?;
-        }
+        self.known().await?;
         let known = self.known.borrow();
         let mut found = None;
-        for kept in known.iter().flat_map(|known| known.iter()) {
+        for kept in known.iter().flat_map(|known| known.keys.iter()) {
             if bool::from(kept.key.hash.fits(given)) {
                 found = Some(kept);
             }
@@ -86,7 +123,7 @@ impl KeyStore {
     /// The key, if it is good now.
     pub(crate) fn get(&self, id: Uuid) -> Option<LiveKey> {
         let known = self.known.borrow();
-        let kept = known.iter().flat_map(|known| known.iter()).find(|kept| kept.key.id == id)?;
+        let kept = known.iter().flat_map(|known| known.keys.iter()).find(|kept| kept.key.id == id)?;
         let now = self.clock.now();
         kept.lives(now).then(|| {
             kept.note_use(now);
@@ -120,7 +157,8 @@ impl Kept {
 /// The task that keeps up with the database.
 struct Looking {
     database: Database,
-    sender: watch::Sender<Known>,
+    clock: Clock,
+    sender: Arc<watch::Sender<Known>>,
     changes: watch::Receiver<()>,
     /// Which uses are written down already.
     written: HashMap<Uuid, i64>,
@@ -153,7 +191,8 @@ impl Looking {
     async fn look(&mut self) -> sqlx::Result<()> {
         let mut conn = self.database.acquire().await?;
         let live = api_keys::live(&mut conn).await?;
-        self.publish(live);
+        let ended = ended_sessions::all(&mut conn).await?;
+        self.publish(live, ended);
         let uses = self.new_uses();
         if !uses.is_empty() {
             api_keys::note_uses(&mut conn, &uses).await?;
@@ -163,24 +202,30 @@ impl Looking {
     }
 
     /// Tells whoever waits for a change only if there is one.
-    fn publish(&self, live: Vec<LiveKey>) {
+    fn publish(&self, live: Vec<LiveKey>, mut ended: HashMap<SessionHash, DateTime<Utc>>) {
+        let now = self.clock.now();
         self.sender.send_if_modified(|known| {
-            let before = known.as_deref();
-            if before.is_some_and(|before| before.iter().map(|kept| &kept.key).eq(&live)) {
+            // One that was signed out of here while the database was read is not in what was read.
+            ended.extend(known.iter().flat_map(|known| known.ended.iter().map(|(session, at)| (*session, *at))));
+            ended.retain(|_, ends_at| *ends_at > now);
+            let before: &[Kept] = known.as_ref().map_or(&[], |known| &known.keys);
+            let same_keys = before.iter().map(|kept| &kept.key).eq(&live);
+            if known.as_ref().is_some_and(|known| same_keys && *known.ended == ended) {
                 return false;
             }
             let used = |key: &LiveKey| {
-                let same = before.into_iter().flatten().find(|kept| kept.key.id == key.id);
+                let same = before.iter().find(|kept| kept.key.id == key.id);
                 same.map_or_else(Arc::default, |kept| kept.used.clone())
             };
-            *known = Some(live.into_iter().map(|key| Kept { used: used(&key), key }).collect());
+            let keys = live.into_iter().map(|key| Kept { used: used(&key), key }).collect();
+            *known = Some(Holds { keys, ended: Arc::new(ended) });
             true
         });
     }
 
     fn new_uses(&self) -> Vec<(Uuid, DateTime<Utc>)> {
         let known = self.sender.borrow();
-        let uses = known.iter().flat_map(|known| known.iter()).filter_map(|kept| {
+        let uses = known.iter().flat_map(|known| known.keys.iter()).filter_map(|kept| {
             let used = kept.used.load(Ordering::Relaxed);
             let new = used > self.written.get(&kept.key.id).copied().unwrap_or_default();
             new.then(|| Some((kept.key.id, DateTime::from_timestamp(used, 0)?))).flatten()

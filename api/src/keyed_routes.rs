@@ -57,7 +57,7 @@ impl KeyedRoutes {
 async fn check_scope(State(scope): State<Scope>, request: Request, next: Next) -> Result<Response, ApiError> {
     match request.extensions().get::<Granted>() {
         None => Err(ApiError::unauthorized()),
-        Some(Granted(scopes)) if !scopes.has(scope) => Err(ApiError::forbidden(scope)),
+        Some(Granted { scopes, .. }) if !scopes.has(scope) => Err(ApiError::forbidden(scope)),
         Some(_) => Ok(next.run(request).await),
     }
 }

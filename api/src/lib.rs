@@ -6,12 +6,14 @@
 mod analytics;
 mod auth;
 mod body;
+mod cart_answers;
 mod cart_batches;
 mod cart_csv;
 mod cart_export;
 mod cart_import;
 mod cart_import_reader;
 mod cart_lines;
+mod cart_locks;
 mod carts;
 mod command;
 mod compression;
@@ -63,6 +65,7 @@ pub use serve::{raise_file_limit, serve};
 use crate::{
     auth::ApiKeys,
     cart_batches::CartBatches,
+    cart_locks::CartLocks,
     dashboard::Dashboard,
     error::ApiError,
     keyed_routes::KeyedRoutes,
@@ -94,6 +97,7 @@ pub struct AppState {
     keys: Arc<ApiKeys>,
     news: LinkNews,
     carts: Arc<CartBatches>,
+    cart_locks: CartLocks,
     links: Arc<LinkBatches>,
     events: Arc<Batches<ApplyEvents>>,
     refused_webhooks: RefusedWebhooks,
@@ -127,6 +131,7 @@ impl AppState {
             keys,
             news,
             carts,
+            cart_locks: CartLocks::default(),
             links,
             events,
             refused_webhooks,

@@ -13,7 +13,11 @@ use common::{
     traces,
 };
 
-use crate::{AppState, error::ApiError};
+use crate::{
+    AppState,
+    cart_locks::{self, Locked},
+    error::ApiError,
+};
 
 /// Stripe ends a session after 24 hours at the latest
 /// (<https://docs.stripe.com/api/checkout/sessions/create#create_checkout_session-expires_at>).
@@ -80,9 +84,8 @@ pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTim
 }
 
 async fn alone(state: &AppState, question: &LinkQuestion) -> Result<Asked, ApiError> {
-    let mut tx = state.by_key.begin().await?;
     // Twenty at once stand in line here, and nineteen find the first one's request.
-    let cart = carts::lock(&mut tx, &question.id).await?.ok_or_else(ApiError::cart_not_found)?;
+    let Locked { mut tx, cart, turn: _turn } = cart_locks::lock(state, &question.id).await?;
     let locked = HashMap::from([(question.id.to_string(), cart)]);
     let answers = state.links.asking.answer_locked(&mut tx, std::slice::from_ref(question), &locked).await?;
     let asked = answers.into_iter().next().flatten().ok_or_else(ApiError::cart_not_found)??;

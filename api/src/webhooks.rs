@@ -1,5 +1,7 @@
 //! `/api/webhooks/stripe`
 
+use std::time::Duration;
+
 use axum::{
     body::Bytes,
     extract::{Request, State},
@@ -10,7 +12,7 @@ use common::{
     batches::Batch,
     carts::CartId,
     clock::Clock,
-    db::Connection,
+    db::{self, Connection},
     stripe_events::{self, Effect, StripeEvent},
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -23,6 +25,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     AppState,
     body::Data,
+    cart_locks,
     error::ApiError,
     openapi::{self, Success},
 };
@@ -30,6 +33,9 @@ use crate::{
 pub(crate) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(receive))
 }
+
+/// How long a batch waits for a lock.
+const LOCK_WAIT: Duration = Duration::from_millis(50);
 
 /// Events that come at the same time, in one transaction.
 #[derive(Debug)]
@@ -47,8 +53,8 @@ impl Batch for ApplyEvents {
 
     async fn answer(&self, conn: &mut Connection, events: &[StripeEvent]) -> sqlx::Result<Vec<Effect>> {
         // A cart that somebody holds on to must not keep the others waiting: then
-        // each event goes by itself, and Stripe repeats the one that can't.
-        sqlx::query("select set_config('lock_timeout', '2s', true)").execute(&mut *conn).await?;
+        // each event goes by itself, and that of the cart waits elsewhere (`cart_locks`).
+        db::limit_lock_waits(conn, LOCK_WAIT).await?;
         stripe_events::apply(conn, events, self.clock.now()).await
     }
 }
@@ -82,7 +88,7 @@ async fn receive(State(state): State<AppState>, request: Request) -> Result<Data
         .inspect_err(|_| state.refused_webhooks.note(now))?;
     let event = read_event(payload, now)?;
     let (id, kind) = (event.id.clone(), event.kind.clone());
-    let effect = state.events.ask(event).await?;
+    let effect = cart_locks::apply(&state, event).await?;
     tracing::info!(event = id, kind, effect = effect.as_str(), "stripe event");
     Ok(Data(Received { received: true }))
 }

@@ -6,6 +6,7 @@ use anyhow::Result;
 use apalis::prelude::{Monitor, WorkerBuilder};
 use chrono::{DateTime, Utc};
 use common::{
+    api_keys::KeyHash,
     carts::CartId,
     clock::Clock,
     db::Database,
@@ -95,7 +96,7 @@ async fn load(database: Database) -> Result<()> {
         queue::enqueue_many(&mut tx, &jobs).await?;
         for n in 0..A_SECOND {
             let name = format!("{second}_{n}");
-            let fingerprint = Fingerprint::of(&name, RawValue::NULL);
+            let fingerprint = Fingerprint::of(&KeyHash::of(b"bench"), &name, RawValue::NULL);
             idempotency::claim(&mut tx, &fingerprint, &CartId::generate(), now).await?;
             stripe_events::apply(&mut tx, &[event(&name, now)], now).await?;
         }

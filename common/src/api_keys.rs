@@ -21,9 +21,9 @@ const PREFIX: &str = "qct_";
 /// What a key may be used for. None includes another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Reading carts, their links, timelines, analytics and exports.
+    /// Reading carts, their links, timelines, analytics and exports, those of a person among them.
     Read,
-    /// Creating, importing, changing and deleting carts, and asking for their links.
+    /// Creating, importing, changing and deleting carts, asking for their links, and erasing a person.
     Write,
     /// Jobs, queues, schedules, and the dashboard with all that is on it.
     Operator,

@@ -85,6 +85,11 @@ impl Unanswered {
     pub fn is_unavailable(&self) -> bool {
         self.0.is_away() || matches!(*self.0, Failure::Slow)
     }
+
+    /// See [`db::is_locked`].
+    pub fn is_locked(&self) -> bool {
+        matches!(&*self.0, Failure::Postgres(error) if db::is_locked(error))
+    }
 }
 
 type Answered<A> = Result<A, Unanswered>;

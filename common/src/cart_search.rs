@@ -4,6 +4,11 @@
 //! is stored or expires than all searches of a shop are worth
 //! (`docs/changing.md` has the figures). A search looks at each cart once, and
 //! at little of it: most addresses differ in their length already.
+//!
+//! Two spellings of an address are the same if their canonical forms are
+//! ([`crate::email`]). The canonical form of an address in ASCII without quotes
+//! and white space is its lower case, which Postgres compares; all other
+//! addresses are compared here.
 
 use chrono::{DateTime, Utc};
 
@@ -11,11 +16,15 @@ use crate::{
     cart_list::{CartPage, Cursor, Start},
     carts::{self, CartStatus},
     db::Connection,
+    email,
 };
 
 /// A shopper's e-mail address, as somebody looks for it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct EmailToFind(String);
+pub struct EmailToFind {
+    given: String,
+    canonical: String,
+}
 
 /// Not an address that a cart could have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -26,17 +35,34 @@ impl std::str::FromStr for EmailToFind {
     type Err = NoEmail;
 
     /// Takes more than a cart does: rows that were written in SQL may have anything for an address.
+    /// White space around it does not count.
     fn from_str(text: &str) -> Result<Self, NoEmail> {
+        let given = text.trim();
         let possible =
-            (1..=1_000).contains(&text.chars().count()) && !text.chars().any(|c| c.is_whitespace() || c.is_control());
-        possible.then(|| Self(text.to_owned())).ok_or(NoEmail)
+            !given.is_empty() && text.chars().count() <= 1_000 && !given.chars().any(|c| c.is_control() && c != '\t'); // a tab may stand in quotes
+        possible.then(|| Self { given: given.to_owned(), canonical: email::canonical(given) }).ok_or(NoEmail)
     }
 }
 
 impl EmailToFind {
     /// As it was given.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.given
+    }
+
+    /// The form that all spellings share.
+    pub fn canonical(&self) -> &str {
+        &self.canonical
+    }
+
+    /// What an address in ASCII may begin with, as Postgres' `ascii` has it.
+    fn first(&self) -> Vec<i32> {
+        let first = self.canonical.bytes().next().filter(u8::is_ascii);
+        first.into_iter().flat_map(|letter| [letter, letter.to_ascii_uppercase()]).map(i32::from).collect()
+    }
+
+    fn is(&self, address: &str) -> bool {
+        email::canonical(address) == self.canonical
     }
 }
 
@@ -52,8 +78,8 @@ pub struct Found {
 /// More elements than any array has, and one that its subscripts, of 32 bits, can still name with a page behind it.
 const LONGEST_ARRAY: i64 = 1 << 30;
 
-/// The carts with this address, A to Z in either case, newest first: a page of
-/// at most `limit`, with the links that work at `now`, and the exact total.
+/// The carts with this address in any spelling, newest first: a page of at most
+/// `limit`, with the links that work at `now`, and the exact total.
 ///
 /// Takes time with the number of carts there are; not for connections that are
 /// set to go by index.
@@ -69,29 +95,14 @@ pub async fn by_email(
         Start::Offset(offset) => (offset.min(LONGEST_ARRAY), None),
         Start::After(cursor) => (0, Some(cursor)),
     };
-    let (after_created_at, after_id) = after.map(Cursor::into_parts).unzip();
-    // "C": no other lower() is as fast. One more than asked for tells whether there is a next page.
-    let found = sqlx::query!(
-        r#"
-        select count(*) as "total!",
-               (array_agg(id order by created_at desc, id desc)
-                    filter (where (created_at, id) < (coalesce($3::timestamptz, 'infinity'), coalesce($4::text, '')))
-               )[$5::bigint + 1 : $5::bigint + $6::bigint + 1] as ids
-        from carts
-        where octet_length(customer_email) = octet_length($1::text)
-          and lower(customer_email collate "C") = lower($1::text collate "C")
-          and ($2::text is null or status = $2)
-        "#,
-        email.0,
-        status.map(CartStatus::as_str),
-        after_created_at,
-        after_id,
-        offset,
-        limit,
-    )
-    .fetch_one(&mut *conn)
-    .await?;
-    let mut ids = found.ids.unwrap_or_default();
+    let query = Query { email, status, offset, after, limit };
+    let mut matches = query.run(conn, &[]).await?;
+    matches.others.retain(|address| email.is(address));
+    if !matches.others.is_empty() {
+        let spellings = matches.others;
+        matches = query.run(conn, &spellings).await?;
+    }
+    let mut ids = matches.ids;
     let asked_for = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = ids.len() > asked_for;
     ids.truncate(asked_for);
@@ -99,19 +110,89 @@ pub async fn by_email(
     let mut carts = carts::find_many(conn, &ids, now).await?;
     carts.sort_by(|one, other| (other.created_at, &other.id).cmp(&(one.created_at, &one.id)));
     let next = carts.last().filter(|_| more).map(Cursor::after);
-    Ok(Found { page: CartPage { carts, next }, total: found.total })
+    Ok(Found { page: CartPage { carts, next }, total: matches.total })
 }
 
-/// The ids of all carts with this address, A to Z in either case; at the same cost as [`by_email`].
-pub(crate) async fn ids_by_email(conn: &mut Connection, email: &EmailToFind) -> sqlx::Result<Vec<String>> {
-    sqlx::query_scalar!(
+struct Query<'a> {
+    email: &'a EmailToFind,
+    status: Option<CartStatus>,
+    offset: i64,
+    after: Option<Cursor>,
+    limit: i64,
+}
+
+struct Matches {
+    total: i64,
+    /// One more than a page, if there is a next page.
+    ids: Vec<String>,
+    /// Addresses that Postgres can't compare, each once.
+    others: Vec<String>,
+}
+
+impl Query<'_> {
+    /// Carts whose address is the canonical form but for A to Z, or one of `spellings`.
+    async fn run(&self, conn: &mut Connection, spellings: &[String]) -> sqlx::Result<Matches> {
+        let (after_created_at, after_id) = self.after.clone().map(Cursor::into_parts).unzip();
+        // "C": no other lower() is as fast. ASCII 34 is the quote, before it are white space and controls. To look at
+        // the end of each address would take as long as all the rest.
+        let found = sqlx::query!(
+            r#"
+            select count(*) filter (where matches) as "total!",
+                   (array_agg(id order by created_at desc, id desc)
+                        filter (where matches and (created_at, id) < (coalesce($3::timestamptz, 'infinity'), coalesce($4::text, '')))
+                   )[$5::bigint + 1 : $5::bigint + $6::bigint + 1] as ids,
+                   array_agg(distinct customer_email collate "C") filter (where not matches) as others
+            from (
+                select id, created_at, customer_email,
+                       (octet_length(customer_email) = octet_length($1::text) and lower(customer_email collate "C") = $1)
+                       or customer_email = any ($7::text[]) as matches
+                from carts
+                where ((octet_length(customer_email) = octet_length($1) and lower(customer_email collate "C") = $1)
+                       or octet_length(customer_email) <> char_length(customer_email) or ascii(customer_email) <= 34
+                       or (octet_length(customer_email) > octet_length($1) and ascii(customer_email) = any ($8::integer[])
+                           and ascii(right(customer_email, 1)) <= 32))
+                  and ($2::text is null or status = $2)
+            ) candidate
+            "#,
+            self.email.canonical,
+            self.status.map(CartStatus::as_str),
+            after_created_at,
+            after_id,
+            self.offset,
+            self.limit,
+            spellings,
+            &self.email.first(),
+        )
+        .fetch_one(conn)
+        .await?;
+        let (ids, others) = (found.ids.unwrap_or_default(), found.others.unwrap_or_default());
+        Ok(Matches { total: found.total, ids, others })
+    }
+}
+
+/// Ids of all carts with this address in any spelling, and the spellings; at the same cost as [`by_email`].
+pub(crate) async fn ids_by_email(
+    conn: &mut Connection,
+    email: &EmailToFind,
+) -> sqlx::Result<(Vec<String>, Vec<String>)> {
+    let candidates = sqlx::query!(
         r#"
-        select id from carts
-        where octet_length(customer_email) = octet_length($1::text)
-          and lower(customer_email collate "C") = lower($1::text collate "C")
+        select customer_email, array_agg(id) as "ids!" from carts
+        where (octet_length(customer_email) = octet_length($1::text) and lower(customer_email collate "C") = $1)
+           or octet_length(customer_email) <> char_length(customer_email) or ascii(customer_email) <= 34
+           or (octet_length(customer_email) > octet_length($1) and ascii(customer_email) = any ($2::integer[])
+               and ascii(right(customer_email, 1)) <= 32)
+        group by customer_email
         "#,
-        email.0,
+        email.canonical,
+        &email.first(),
     )
     .fetch_all(conn)
-    .await
+    .await?;
+    let (mut ids, mut spellings) = (Vec::new(), Vec::new());
+    for candidate in candidates.into_iter().filter(|candidate| email.is(&candidate.customer_email)) {
+        ids.extend(candidate.ids);
+        spellings.push(candidate.customer_email);
+    }
+    Ok((ids, spellings))
 }

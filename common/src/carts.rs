@@ -233,6 +233,26 @@ pub async fn lock(conn: &mut Connection, id: &CartId) -> sqlx::Result<Option<Loc
     .transpose()
 }
 
+/// What came of [`try_lock`].
+#[derive(Debug)]
+pub enum TryLock {
+    /// The cart is locked for the rest of the transaction.
+    Locked(LockedCart),
+    /// Another transaction has it locked.
+    Held,
+    /// There is no such cart.
+    Missing,
+}
+
+/// As [`lock`], but waits for nobody.
+pub async fn try_lock(conn: &mut Connection, id: &CartId) -> sqlx::Result<TryLock> {
+    if let Some(cart) = lock_free(conn, &[id.as_str()]).await?.remove(id.as_str()) {
+        return Ok(TryLock::Locked(cart));
+    }
+    let exists = sqlx::query_scalar!(r#"select exists (select from carts where id = $1) as "exists!""#, id.as_str());
+    Ok(if exists.fetch_one(conn).await? { TryLock::Held } else { TryLock::Missing })
+}
+
 /// Locks those of the carts that there are and that nobody else has locked, and
 /// waits for none: by their ids.
 pub async fn lock_free(conn: &mut Connection, ids: &[&str]) -> sqlx::Result<HashMap<String, LockedCart>> {
@@ -356,10 +376,8 @@ pub async fn reopen(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> s
     Ok(result.rows_affected() == 1)
 }
 
-/// Deletes the cart and everything of the shopper. `false`: there was none.
-pub async fn delete(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<bool> {
-    if lock(conn, id).await?.is_none() {
-        return Ok(false);
-    }
-    Ok(personal_data::erase_carts(conn, &[id.to_string()], now).await? == 1)
+/// Deletes the cart, which must be locked, and everything of the shopper.
+pub async fn delete(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<()> {
+    personal_data::erase_carts(conn, &[id.to_string()], now).await?;
+    Ok(())
 }

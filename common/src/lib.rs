@@ -20,6 +20,8 @@ pub mod checkout_hosts;
 pub mod clock;
 pub mod config;
 pub mod db;
+pub mod email;
+pub mod ended_sessions;
 pub mod expiry;
 pub mod idempotency;
 pub mod jobs;

@@ -24,6 +24,8 @@ const cart = must(
     },
   }),
 );
+// A key without the scope read is answered what became of the cart, and nothing of its shopper.
+if (!("totalValue" in cart)) throw new Error("the key lacks the scope read");
 console.log(`${cart.id}: ${cart.totalValue} ${cart.currency}, ${cart.status}`);
 
 const path = { id: cart.id };

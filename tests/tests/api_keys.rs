@@ -18,7 +18,7 @@ use crate::processes::{Shop, free_address};
 /// How long a revoked key may go on working.
 const REVOKED_WITHIN: Duration = Duration::from_secs(5);
 
-async fn key(pool: &PgPool, name: &str, scopes: &[Scope], expires_at: Option<DateTime<Utc>>) -> String {
+pub(crate) async fn key(pool: &PgPool, name: &str, scopes: &[Scope], expires_at: Option<DateTime<Utc>>) -> String {
     let key = api_keys::new_key();
     let scopes: Scopes = scopes.iter().copied().collect();
     let new = NewKey { name: name.to_owned(), hash: KeyHash::of(key.as_bytes()), scopes, expires_at };
@@ -32,7 +32,7 @@ async fn revoke(pool: &PgPool, name: &str) {
     assert!(api_keys::revoke(&mut connection(pool).await, name, now).await.unwrap());
 }
 
-async fn ask(app: &App, key: &str, method: Method, path: &str) -> Answer {
+pub(crate) async fn ask(app: &App, key: &str, method: Method, path: &str) -> Answer {
     app.send(app.bare_request(method, path).header("x-api-key", key)).await
 }
 

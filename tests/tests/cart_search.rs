@@ -52,7 +52,8 @@ async fn carts_are_found_by_their_shoppers_address() {
 
     app.delete(&format!("/api/carts/{}", of_ada[3])).await.data(200);
     assert_eq!(found(&app, "email=ada@example.com").await.1, json!(6));
-    for bad in ["email=%00", "email=a%0Ab", "email=%20", "email=ada@example.com%20", "email=a%C2%A0b"] {
+    assert_eq!(found(&app, "email=%20ada@example.com%20").await.1, json!(6), "white space around it does not count");
+    for bad in ["email=%00", "email=a%0Ab", "email=%20", "email=%C2%A0"] {
         app.get(&format!("/api/carts?{bad}")).await.is_error(400, "BAD_REQUEST");
     }
 }

@@ -6,13 +6,13 @@ use serde_json::json;
 use tests::{Answer, App, Setup, connection, eventually};
 
 /// Somebody who is signed in.
-struct Operator<'a> {
+pub(crate) struct Operator<'a> {
     app: &'a App,
     cookie: String,
 }
 
 impl<'a> Operator<'a> {
-    async fn sign_in(app: &'a App, key: &str) -> Self {
+    pub(crate) async fn sign_in(app: &'a App, key: &str) -> Self {
         let answer = sign_in(app, key).await;
         assert_eq!((answer.status, answer.header("location")), (303, "/"), "{}", answer.text);
         let cookie = answer.header("set-cookie").split(';').next().unwrap().to_owned();
@@ -35,7 +35,7 @@ impl<'a> Operator<'a> {
         request.header("content-type", "application/x-www-form-urlencoded").body(fields.to_owned())
     }
 
-    async fn post(&self, path: &str, fields: &str) -> Answer {
+    pub(crate) async fn post(&self, path: &str, fields: &str) -> Answer {
         let token = self.token().await;
         self.app.send(self.form(path, &format!("token={token}&{fields}"))).await
     }

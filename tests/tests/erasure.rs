@@ -201,7 +201,7 @@ async fn what_is_known_of_a_person_is_shown_to_him() {
         assert_eq!(exported, kinds);
     }
     for address in &zebedee.addresses {
-        assert!(text.contains(address.as_str()), "{address}");
+        assert!(!text.contains(address.as_str()), "a link that may work: {address}");
     }
     let counts: BTreeMap<&str, usize> =
         ["paymentLinks", "recoveryLinks", "idempotencyKeys"].map(|kind| (kind, of(kind).len())).into();

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
 
+mod addresses;
 mod analytics;
 mod api_keys;
 mod cart_export;
@@ -23,6 +24,8 @@ mod fail_over;
 #[cfg(target_os = "linux")] // it looks at memory and connections in /proc
 mod hostile;
 mod interface;
+mod key_scopes;
+mod locked_carts;
 mod lost_connections;
 mod maintenance;
 mod metrics;
@@ -42,6 +45,7 @@ mod rates;
 mod rollup;
 mod schedules;
 mod secrets;
+mod sign_out;
 mod strangers;
 mod stripe_faults;
 mod supply_chain;

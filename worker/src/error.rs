@@ -36,6 +36,9 @@ pub enum JobError {
 impl JobError {
     /// Postgres is away, or has a complaint.
     pub fn postgres(error: &sqlx::Error) -> Self {
+        if db::is_locked(error) {
+            return Self::Snooze { why: "another transaction holds the cart".to_owned(), after: AWAY };
+        }
         let after = db::is_unavailable(error).then_some(AWAY);
         Self::Retry { why: format!("Postgres: {}", db::told(error)), after }
     }

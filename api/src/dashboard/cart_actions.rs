@@ -8,17 +8,15 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use common::carts::{self, Cart, CartId};
+use common::carts::{self, Cart, CartId, CartStatus};
 use maud::{Markup, html};
-use serde::Serialize;
-use serde_json::value::to_raw_value;
 
 use super::{
     format,
     guard::{Operator, OurForm, go_to},
     page::{Page, PageError, Section},
 };
-use crate::{AppState, body::JsonBody, carts as api, carts::CartPath, error::ApiError, etag::IfMatch, payment_links};
+use crate::{AppState, carts as api, carts::CartPath, error::ApiError, etag::IfMatch, payment_links};
 
 pub(crate) fn router() -> Router<AppState> {
     Router::new()
@@ -52,24 +50,20 @@ async fn make_link(
 }
 
 async fn expire(state: State<AppState>, path: Result<CartPath, ApiError>, _: OurForm) -> Result<Response, PageError> {
-    change(state, path?.0, "expired").await
+    change(state, path?.0, CartStatus::Expired).await
 }
 
 async fn reopen(state: State<AppState>, path: Result<CartPath, ApiError>, _: OurForm) -> Result<Response, PageError> {
-    change(state, path?.0, "abandoned").await
+    change(state, path?.0, CartStatus::Abandoned).await
 }
 
 async fn recover(state: State<AppState>, path: Result<CartPath, ApiError>, _: OurForm) -> Result<Response, PageError> {
-    change(state, path?.0, "recovered").await
+    change(state, path?.0, CartStatus::Recovered).await
 }
 
-async fn change(state: State<AppState>, id: CartId, status: &str) -> Result<Response, PageError> {
-    #[derive(Serialize)]
-    struct Change<'a> {
-        status: &'a str,
-    }
-    let body = to_raw_value(&Change { status }).map_err(|error| ApiError::bad_request(error.to_string()))?;
-    api::change(state, CartPath(id.clone()), IfMatch::anything(), JsonBody(body)).await?;
+async fn change(State(state): State<AppState>, id: CartId, status: CartStatus) -> Result<Response, PageError> {
+    api::change_status(&state, &id, &IfMatch::anything(), status, None).await?;
+    let status = status.as_str();
     Ok(go_to(&format!("/carts/{id}?done={status}")))
 }
 

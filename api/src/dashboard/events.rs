@@ -30,16 +30,16 @@ pub(crate) fn router() -> Router<AppState> {
 
 /// Somebody who is not signed in gets 401, after which browsers do not try again.
 async fn show(State(state): State<AppState>, headers: HeaderMap) -> Result<Response, ApiError> {
-    let session = guard::signed_in(&state, &headers).ok_or_else(ApiError::unauthorized)?;
+    let session = guard::signed_in(&state, &headers).await?.ok_or_else(ApiError::unauthorized)?;
     let stopping = state.dashboard.stopping.clone();
     let left = (session.ends_at - state.clock.now()).to_std().unwrap_or_default();
-    let (keys, key) = (state.keys.clone(), session.key);
+    let keys = state.keys.clone();
     let over = async move {
         tokio::select! {
             () = stopping.cancelled() => {}
-            // The session ends, or its key, and with it what it may see.
+            // The session ends by itself, by signing out, or with its key.
             () = tokio::time::sleep(left) => {}
-            () = keys.operator_ended(key) => {}
+            () = keys.session_ended(session.key, session.hash) => {}
         }
     };
     let events = changes(state.dashboard.watch.begin()).take_until(Box::pin(over));

@@ -31,7 +31,7 @@ impl FromRequestParts<AppState> for Operator {
     type Rejection = PageError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, PageError> {
-        match signed_in(state, &parts.headers) {
+        match signed_in(state, &parts.headers).await? {
             Some(session) => Ok(Self(session)),
             // A link from elsewhere (a mail, a chat) comes without the cookie, because that is
             // SameSite=Strict: the page loads itself once more, and then it is our own.
@@ -46,15 +46,24 @@ impl FromRequestParts<AppState> for Operator {
     }
 }
 
-pub(crate) fn signed_in(state: &AppState, headers: &HeaderMap) -> Option<Session> {
+/// The session of a request, unless it has ended.
+///
+/// # Errors
+/// If nobody can tell whether it was signed out of.
+pub(crate) async fn signed_in(state: &AppState, headers: &HeaderMap) -> Result<Option<Session>, ApiError> {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let now = state.clock.now();
-    cookies.into_iter().find_map(|cookies| state.dashboard.sessions.find(cookies, now, |id| state.keys.operator(id)))
+    let find = |cookies| state.dashboard.sessions.find(cookies, now, |id| state.keys.operator(id));
+    let Some(session) = cookies.into_iter().find_map(find) else { return Ok(None) };
+    let signed_out = state.keys.is_signed_out(&session.hash).await?;
+    Ok(Some(session).filter(|_| !signed_out))
 }
 
 /// The fields of a form of ours, sent by somebody who is signed in.
 #[derive(Debug)]
 pub(crate) struct OurForm {
+    /// Whose form it is.
+    pub(crate) session: Session,
     fields: HashMap<String, String>,
 }
 
@@ -69,12 +78,12 @@ impl FromRequest<AppState> for OurForm {
     type Rejection = PageError;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, PageError> {
-        let session = signed_in(state, request.headers()).ok_or(PageError::SignIn(None))?;
+        let session = signed_in(state, request.headers()).await?.ok_or(PageError::SignIn(None))?;
         check_origin(state, request.headers())?;
         let fields = fields(request, state).await?;
         let given = fields.get(TOKEN).map(String::as_bytes).unwrap_or_default();
         if bool::from(given.ct_eq(session.form_token.as_bytes())) {
-            Ok(Self { fields })
+            Ok(Self { session, fields })
         } else {
             Err(refused("This form is of another session. Open the page again and repeat what you did."))
         }

@@ -1,13 +1,13 @@
-//! Sessions: a signed cookie and nothing else, so that all apis share them and
-//! none keeps them. What signs it derives from the API key that opened it: taking
-//! that key away ends the session.
+//! Sessions: a signed cookie, so that all apis share them and none keeps them. What
+//! signs it derives from the API key that opened it: taking that key away ends the
+//! session. Those that are signed out of are written down (`common::ended_sessions`).
 //!
 //! Of a key of the database only the hash is known here, and a backup of the
 //! database has that, too. So what signs its sessions derives from one of `API_KEY`
 //! besides: who reads the database can't sign in.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use common::api_keys::KeyHash;
+use common::{api_keys::KeyHash, ended_sessions::SessionHash};
 use cookie::{Cookie, CookieJar, Key as SigningKey, SameSite};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -39,6 +39,8 @@ pub(crate) struct Session {
     pub(crate) ends_at: DateTime<Utc>,
     /// The key that opened it: it ends with that.
     pub(crate) key: Key,
+    /// What it is called when it is signed out of.
+    pub(crate) hash: SessionHash,
     /// What each form carries, so that no other site can fill one in.
     pub(crate) form_token: String,
 }
@@ -99,7 +101,8 @@ impl Sessions {
         let ends_at = cookie.value().split_once('.')?.0.parse().ok();
         let ends_at = ends_at.and_then(|seconds| DateTime::from_timestamp(seconds, 0)).filter(|at| *at > now)?;
         let form_token = hex(&form_mac(&signing_key, cookie.value())?.finalize().into_bytes());
-        Some(Session { ends_at, key: id.map_or(Key::Bootstrap(place), Key::Stored), form_token })
+        let hash = SessionHash::of(cookie.value());
+        Some(Session { ends_at, key: id.map_or(Key::Bootstrap(place), Key::Stored), hash, form_token })
     }
 }
 

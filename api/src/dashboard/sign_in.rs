@@ -10,7 +10,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use common::api_keys::{KeyHash, Scope};
+use common::{
+    api_keys::{KeyHash, Scope},
+    ended_sessions,
+};
 use maud::html;
 
 use super::{
@@ -49,7 +52,7 @@ async fn show(
     parameters: Result<Parameters, ApiError>,
 ) -> Result<Response, PageError> {
     let next = parameters?.get("next").filter(|next| is_ours(next)).unwrap_or("/").to_owned();
-    if guard::signed_in(&state, &headers).is_some() {
+    if guard::signed_in(&state, &headers).await?.is_some() {
         return Ok(go_to(&next));
     }
     Ok(form(StatusCode::OK, &next, None))
@@ -61,14 +64,15 @@ async fn sign_in(State(state): State<AppState>, headers: HeaderMap, request: Req
     let next = fields.get("next").map(String::as_str).filter(|next| is_ours(next)).unwrap_or("/");
     let given = fields.get("key").map(|key| key.trim()).unwrap_or_default();
     let (secure, now) = (guard::is_https(&state, &headers), state.clock.now());
-    let Some((key, scopes)) = state.keys.find(given.as_bytes()).await? else {
+    let given = KeyHash::of(given.as_bytes());
+    let Some((key, scopes)) = state.keys.find(&given).await? else {
         return Ok(form(StatusCode::UNAUTHORIZED, next, Some("That is not an API key of this tracker.")));
     };
     if !scopes.has(Scope::Operator) {
         let wrong = "This API key lacks the scope operator, which these pages ask for.";
         return Ok(form(StatusCode::FORBIDDEN, next, Some(wrong)));
     }
-    let cookie = state.dashboard.sessions.open(key, Some(KeyHash::of(given.as_bytes())), secure, now);
+    let cookie = state.dashboard.sessions.open(key, Some(given), secure, now);
     let cookie = cookie.and_then(|cookie| HeaderValue::from_str(&cookie).ok());
     let cookie = cookie.ok_or_else(|| ApiError::internal("a session could not be opened"))?;
     let mut response = go_to(next);
@@ -76,12 +80,18 @@ async fn sign_in(State(state): State<AppState>, headers: HeaderMap, request: Req
     Ok(response)
 }
 
-async fn sign_out(State(state): State<AppState>, headers: HeaderMap, _form: OurForm) -> Response {
+/// Ends the session, whoever has a copy of its cookie.
+async fn sign_out(State(state): State<AppState>, headers: HeaderMap, form: OurForm) -> Result<Response, PageError> {
+    let session = form.session;
+    let mut conn = state.by_key.acquire().await?;
+    ended_sessions::end(&mut conn, &session.hash, session.ends_at, state.clock.now()).await?;
+    conn.commit().await?;
+    state.keys.sign_out(session.hash, session.ends_at);
     let mut response = go_to("/sign-in");
     if let Ok(cookie) = HeaderValue::from_str(&Sessions::close(guard::is_https(&state, &headers))) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);
     }
-    response
+    Ok(response)
 }
 
 /// A path on this host: nobody is led elsewhere from here.

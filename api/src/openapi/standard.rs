@@ -34,7 +34,11 @@ const REFUSALS: [(&str, &str, &str); 12] = [
     ("ValidationError", "422", "`VALIDATION_ERROR`: `error.details` lists all that is wrong"),
     ("RateLimited", "429", "`RATE_LIMITED`: wait for `Retry-After` seconds"),
     ("InternalError", "500", "`INTERNAL_ERROR`: the log says more under the `x-request-id`"),
-    ("Unavailable", "503", "`UNAVAILABLE`: the database is away; wait for `Retry-After` seconds"),
+    (
+        "Unavailable",
+        "503",
+        "`UNAVAILABLE`: the database is away, or others have the cart locked; wait for `Retry-After` seconds",
+    ),
     ("Refused", "default", "Refused before a route was found, or with a method it does not take (405, see `Allow`)"),
 ];
 

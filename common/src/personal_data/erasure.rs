@@ -1,6 +1,6 @@
 //! Taking a person out of the database.
 
-use std::{collections::HashMap, fmt, str::FromStr};
+use std::{collections::HashMap, fmt, str::FromStr, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -13,9 +13,13 @@ use super::statements;
 use crate::{
     cart_search::{self, EmailToFind},
     carts,
-    db::Connection,
+    db::{self, Connection},
     payment_links,
 };
+
+/// How long an erasure waits for a cart that is being changed: the person's other carts are locked meanwhile,
+/// and nobody else is erased. After that [`db::is_locked`] is true of its error.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
 struct ErasureType;
@@ -70,8 +74,8 @@ pub struct Receipt {
 enum Reach<'a> {
     /// Nothing: what an index finds.
     Carts,
-    /// Whatever a look at each row finds of the carts, and of this address.
-    Everywhere(&'a EmailToFind),
+    /// Whatever a look at each row finds of the carts, and of an address with these spellings.
+    Everywhere(&'a [String]),
 }
 
 /// Takes the shopper of these carts out of all that tells of them, and deletes
@@ -98,10 +102,9 @@ async fn blank_around(
     now: DateTime<Utc>,
 ) -> sqlx::Result<HashMap<&'static str, u64>> {
     payment_links::close_all(conn, ids, now).await?;
-    let address = match reach {
-        // A text without an @ could be a part of anything.
-        Reach::Everywhere(email) => Some(email.as_str()).filter(|address| address.contains('@')),
-        Reach::Carts => None,
+    let spellings = match reach {
+        Reach::Everywhere(spellings) => spellings,
+        Reach::Carts => &[],
     };
     let mut blanked = HashMap::new();
     for statements in statements::all() {
@@ -110,7 +113,7 @@ async fn blank_around(
             Reach::Everywhere(_) => &statements.blank_by_looking,
         };
         let Some(statement) = statement else { continue };
-        let query = sqlx::query(AssertSqlSafe(statement.as_str())).bind(ids).bind(now).bind(address);
+        let query = sqlx::query(AssertSqlSafe(statement.as_str())).bind(ids).bind(now).bind(spellings);
         blanked.insert(statements.called, query.execute(&mut *conn).await?.rows_affected());
     }
     Ok(blanked)
@@ -122,14 +125,16 @@ pub(super) async fn blank_around_carts(conn: &mut Connection, ids: &[String], no
     Ok(())
 }
 
-/// Takes the person with this address, A to Z in either case, out of the
-/// database, and leaves a receipt. Within a transaction: all of it, or nothing.
+/// Takes the person with this address, in any spelling, out of the database,
+/// and leaves a receipt. Within a transaction: all of it, or nothing.
 ///
 /// Every cart that was stored before this began is found. Takes time with what
 /// there is of everything.
 pub async fn erase(conn: &mut Connection, email: &EmailToFind, now: DateTime<Utc>) -> sqlx::Result<Receipt> {
-    let found = cart_search::ids_by_email(conn, email).await?;
+    let (found, stored) = cart_search::ids_by_email(conn, email).await?;
+    let spellings = spellings(email, stored);
     let found: Vec<&str> = found.iter().map(String::as_str).collect();
+    db::limit_lock_waits(conn, LOCK_WAIT).await?;
     // The carts first, as everybody does, and in the one order.
     let mut ids: Vec<String> = carts::lock_all(conn, &found).await?.into_iter().collect();
     ids.sort_unstable();
@@ -140,9 +145,29 @@ pub async fn erase(conn: &mut Connection, email: &EmailToFind, now: DateTime<Utc
         let count: i64 = sqlx::query_scalar(AssertSqlSafe(count.as_str())).bind(&ids).fetch_one(&mut *conn).await?;
         removed.insert(statements.called, count.unsigned_abs());
     }
-    removed.extend(blank_around(conn, &ids, Reach::Everywhere(email), now).await?);
+    removed.extend(blank_around(conn, &ids, Reach::Everywhere(&spellings), now).await?);
     delete_carts(conn, &ids).await?;
     keep_receipt(conn, &removed, now).await
+}
+
+/// How messages may write the address: as it was given and as it is stored, in capitals and small letters (Postgres
+/// compares A to Z in either case), and each as a string of JSON.
+fn spellings(email: &EmailToFind, stored: Vec<String>) -> Vec<String> {
+    let mut spellings = stored;
+    spellings.extend([email.as_str().to_owned(), email.canonical().to_owned()]);
+    // A text without an @ could be a part of anything.
+    spellings.retain(|address| address.contains('@'));
+    let cases: Vec<String> = spellings.iter().flat_map(|text| [text.to_uppercase(), text.to_lowercase()]).collect();
+    spellings.extend(cases);
+    let in_json = |address: &String| {
+        let json = serde_json::to_string(address).unwrap_or_default();
+        json.get(1..json.len().saturating_sub(1)).filter(|text| text != address).map(str::to_owned)
+    };
+    let escaped: Vec<String> = spellings.iter().filter_map(in_json).collect();
+    spellings.extend(escaped);
+    spellings.sort_unstable();
+    spellings.dedup();
+    spellings
 }
 
 async fn keep_receipt(

@@ -65,6 +65,8 @@ pub enum Content {
         becomes: &'static str,
         /// Whether somebody else's words are in it, which might repeat an address.
         words: bool,
+        /// Whether it lets its holder act for the shopper; then it is not exported.
+        secret: bool,
     },
     /// A number, code or id of a shopper's cart: told in exports, and telling of nobody once the cart is gone.
     About,
@@ -75,11 +77,16 @@ pub enum Content {
 }
 
 const fn personal(name: &'static str, becomes: &'static str) -> Column {
-    Column { name, content: Content::Personal { becomes, words: false } }
+    Column { name, content: Content::Personal { becomes, words: false, secret: false } }
+}
+
+/// A working link, or what makes one: erased like all that is personal, and never exported.
+const fn secret(name: &'static str, becomes: &'static str) -> Column {
+    Column { name, content: Content::Personal { becomes, words: false, secret: true } }
 }
 
 const fn words(name: &'static str, becomes: &'static str) -> Column {
-    Column { name, content: Content::Personal { becomes, words: true } }
+    Column { name, content: Content::Personal { becomes, words: true, secret: false } }
 }
 
 const fn about(name: &'static str) -> Column {
@@ -189,7 +196,7 @@ pub const TABLES: &[Table] = &[
             // Stripe's name of the session, by which it is closed there.
             about("session_id"),
             // Its page shows the address.
-            personal("url", "null"),
+            secret("url", "null"),
             words("failure", "null"),
             about("failure_code"),
             about("requested_by"),
@@ -215,7 +222,7 @@ pub const TABLES: &[Table] = &[
         }),
         columns: &[
             personal("cart_id", "null"),
-            personal("token", "null"),
+            secret("token", "null"),
             other("token_hash", "of a random number; for 30 days, so that its link answers that it is gone"),
             time("expires_at"),
             time("opened_at"),
@@ -272,7 +279,10 @@ pub const TABLES: &[Table] = &[
         columns: &[
             // Who guesses the body could see that he is right. Two bytes still tell a repeat from another body.
             personal("body_hash", "substr(body_hash, 1, 2)"),
-            other("key_hash", "of the client's own word; for a day, so that a repeat does not bring the cart back"),
+            other(
+                "key_hash",
+                "of the API key and the client's own word; for a day, so that a repeat does not bring the cart back",
+            ),
             about("cart_id"),
             time("created_at"),
         ],
@@ -323,6 +333,7 @@ pub const TABLES: &[Table] = &[
             other("scopes", "words of ours"),
         ],
     ),
+    without_shoppers("ended_sessions", &[other("session_hash", "of a random number")]),
     without_shoppers("erasures", &[other("id", "of a receipt"), other("removed", "numbers")]),
     without_shoppers(
         "_sqlx_migrations",

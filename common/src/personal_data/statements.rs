@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use super::fields::{Content, End, Rows, TABLES, Table};
 
 /// What is done with the rows of one table that are about a shopper; the
-/// parameters are the carts' ids, now, and an address.
+/// parameters are the carts' ids, now, and spellings of an address.
 #[derive(Debug)]
 pub(super) struct Statements {
     pub(super) called: &'static str,
@@ -87,9 +87,11 @@ fn by_looking(table: &Table, rows: &Rows) -> String {
     let mut which = vec![rows.of_carts.to_owned()];
     which.extend(rows.of_carts_by_looking.map(str::to_owned));
     let mentions = table.columns.iter().filter_map(|column| match column.content {
-        Content::Personal { words: true, .. } => {
-            Some(format!("position(lower($3 collate \"C\") in lower({}::text collate \"C\")) > 0", column.name))
-        }
+        Content::Personal { words: true, .. } => Some(format!(
+            "exists (select from unnest($3::text[]) as spelling (address) \
+                 where position(lower(address collate \"C\") in lower({}::text collate \"C\")) > 0)",
+            column.name,
+        )),
         _ => None,
     });
     which.extend(mentions);
@@ -102,9 +104,9 @@ fn export(table: &Table, rows: &Rows) -> String {
         .iter()
         .filter_map(|column| {
             let value = match column.content {
-                Content::Personal { .. } | Content::About => column.name.to_owned(),
+                Content::Personal { secret: false, .. } | Content::About => column.name.to_owned(),
                 Content::Time => format!("cart_event_time({})", column.name),
-                Content::Other(_) => return None,
+                Content::Personal { secret: true, .. } | Content::Other(_) => return None,
             };
             Some(format!("'{}', {value}", camel_case(column.name)))
         })

@@ -39,7 +39,8 @@ impl Opening {
 
 /// The shopper followed the recovery link. Of openings within a minute the first
 /// is noted, of all beyond the tenth one an hour: a machine that opens it all the
-/// time leaves some hundred lines, not a million.
+/// time leaves some hundred lines, not a million. A link that somebody is changing, as
+/// an erasure does, is not waited for.
 pub async fn note_opening(
     conn: &mut Connection,
     cart_id: &CartId,
@@ -50,9 +51,12 @@ pub async fn note_opening(
         r#"
         with noted as (
             update recovery_links set opened_at = $3, openings = openings + 1
-            where cart_id = $1
-              and (opened_at is null
-                   or opened_at <= $3::timestamptz - case when openings < 10 then interval '1 minute' else interval '1 hour' end)
+            where token_hash = (
+                select token_hash from recovery_links
+                where cart_id = $1
+                  and (opened_at is null
+                       or opened_at <= $3::timestamptz - case when openings < 10 then interval '1 minute' else interval '1 hour' end)
+                for no key update skip locked)
             returning cart_id
         )
         insert into cart_events (cart_id, at, kind, why)

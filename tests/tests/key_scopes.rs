@@ -1,0 +1,169 @@
+//! What keys see of shoppers: answers to changes, idempotency keys, and exports of a person.
+
+use common::api_keys::Scope::{Operator, Read, Write};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tests::{Answer, App, Setup, a_cart, eventually};
+
+use crate::api_keys::{ask, key};
+
+async fn keys(app: &App, wanted: &[(&str, &[common::api_keys::Scope])]) -> Vec<String> {
+    let mut keys = Vec::new();
+    for (name, scopes) in wanted {
+        let key = key(&app.pool, name, scopes, None).await;
+        eventually("the key is known", async || ask(app, &key, Method::GET, "/api/nothing").await.status == 404).await;
+        keys.push(key);
+    }
+    keys
+}
+
+async fn post(app: &App, key: &str, path: &str, body: &Value) -> Answer {
+    app.send(app.bare_request(Method::POST, path).header("x-api-key", key).json(body)).await
+}
+
+async fn create(app: &App, key: &str, idempotency_key: &str, body: &Value) -> Answer {
+    let request = app.bare_request(Method::POST, "/api/carts").header("x-api-key", key);
+    app.send(request.header("idempotency-key", idempotency_key).json(body)).await
+}
+
+fn id(answer: Answer) -> String {
+    answer.data(201)["id"].as_str().unwrap().to_owned()
+}
+
+/// Nothing of the shopper's is in it, headers included.
+fn is_blind(answer: &Answer) {
+    let text = format!("{:?} {}", answer.headers, answer.text).to_lowercase();
+    for word in ["ada", "lovelace", "teapot", "99.98", "checkout", "/pay/", "etag"] {
+        assert!(!text.contains(word), "{word}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn an_idempotency_key_belongs_to_its_api_key() {
+    let app = Setup::default().without_worker().start().await;
+    let mut keys = keys(&app, &[("one", &[Write]), ("other", &[Read, Write])]).await;
+    keys.extend(["test-key".to_owned(), "old-key".to_owned()]);
+    let mut ids = Vec::new();
+    for key in &keys {
+        let first = id(create(&app, key, "order 1", &a_cart()).await);
+        assert_eq!(id(create(&app, key, "order 1", &a_cart()).await), first);
+        ids.push(first);
+    }
+    let mut different = ids.clone();
+    different.sort();
+    different.dedup();
+    assert_eq!(different.len(), keys.len(), "each made a cart of its own");
+    let mut other = a_cart();
+    other["customerName"] = json!("Grace");
+    create(&app, &keys[0], "order 1", &other).await.is_error(422, "VALIDATION_ERROR");
+
+    // The release before this one kept the key alone; its clients' repeats go on for a day.
+    id(create(&app, "test-key", "order 2", &a_cart()).await);
+    sqlx::query("update idempotency_keys set key_hash = sha256('order 2'::bytea) where cart_id not in (select unnest($1::text[]))")
+        .bind(&ids)
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    let total = async || app.get("/api/carts").await.data(200)["pagination"]["total"].as_u64().unwrap();
+    let before = total().await;
+    create(&app, "test-key", "order 2", &a_cart()).await.data(201);
+    assert_eq!(total().await, before);
+    create(&app, "test-key", "order 2", &other).await.data(201);
+    assert_eq!(total().await, before + 1, "another body may be another client's");
+}
+
+#[tokio::test]
+async fn a_change_shows_the_shopper_to_keys_that_may_read() {
+    let app = App::new().await;
+    let keys = keys(&app, &[("blind", &[Write]), ("seeing", &[Read, Write])]).await;
+    let (blind, seeing) = (&keys[0], &keys[1]);
+    let of_another = app.cart().await;
+    app.ask(&of_another).await.data(200);
+    let path = format!("/api/carts/{of_another}");
+    let patch = async |key: &str, status: &str| {
+        app.send(app.bare_request(Method::PATCH, &path).header("x-api-key", key).json(&json!({"status": status}))).await
+    };
+    // The same status again changes nothing.
+    let blindly = patch(blind, "abandoned").await;
+    is_blind(&blindly);
+    let fields: Vec<String> = blindly.data(200).as_object().unwrap().keys().cloned().collect();
+    assert_eq!(fields, ["abandonedAt", "createdAt", "expiredAt", "id", "recoveredAt", "status", "updatedAt"]);
+    let seen = patch(seeing, "abandoned").await;
+    assert!(!seen.header("etag").is_empty());
+    assert_eq!(seen.data(200), app.show(&of_another).await);
+
+    for key in ["first try", "first try"] {
+        let created = create(&app, blind, key, &a_cart()).await;
+        is_blind(&created);
+        assert_eq!(created.header("location"), format!("/api/carts/{}", created.body["data"]["id"].as_str().unwrap()));
+        created.data(201);
+    }
+    assert_eq!(create(&app, seeing, "first try", &a_cart()).await.data(201)["customerName"], "Ada Lovelace");
+
+    // What is refused says no more.
+    let request = app.bare_request(Method::PATCH, &path).header("x-api-key", blind).header("if-match", "\"guess\"");
+    let refused = app.send(request.json(&json!({"status": "expired"}))).await;
+    refused.is_error(412, "PRECONDITION_FAILED");
+    is_blind(&refused);
+    app.patch(&path, &json!({"status": "recovered"})).await.data(200);
+    let refused = patch(blind, "expired").await;
+    refused.is_error(409, "CONFLICT");
+    is_blind(&refused);
+
+    // An external id that is guessed.
+    let mut line = a_cart();
+    line["externalId"] = json!("order-1");
+    let import = async |key: &str| {
+        let request = app.bare_request(Method::POST, "/api/carts/import").header("x-api-key", key);
+        let answer = app.send(request.header("content-type", "application/x-ndjson").body(line.to_string())).await;
+        serde_json::from_str::<Value>(answer.text.lines().next().unwrap()).unwrap()
+    };
+    let created = import(seeing).await["id"].clone();
+    assert!(created.is_string());
+    assert_eq!(import(blind).await, json!({"line": 1, "status": "exists", "externalId": "order-1"}));
+    assert_eq!(import(seeing).await["id"], created);
+
+    // Asking for a link is what `write` is for: its answer is the link.
+    let own = id(create(&app, blind, "own", &a_cart()).await);
+    let link = ask(&app, blind, Method::POST, &format!("/api/carts/{own}/payment-link")).await.data(200);
+    assert!(link["paymentLink"].is_string() && link["recoveryUrl"].is_string());
+    ask(&app, blind, Method::GET, &format!("/api/carts/{own}/payment-link")).await.is_error(403, "FORBIDDEN");
+    let deleted = ask(&app, blind, Method::DELETE, &format!("/api/carts/{own}")).await;
+    is_blind(&deleted);
+    assert_eq!(deleted.data(200), json!({"id": own, "deleted": true}));
+}
+
+#[tokio::test]
+async fn an_operator_alone_neither_exports_nor_erases_a_person() {
+    let app = App::new().await;
+    let keys = keys(&app, &[("operator", &[Operator]), ("reader", &[Read]), ("writer", &[Write])]).await;
+    let (operator, reader, writer) = (&keys[0], &keys[1], &keys[2]);
+    let cart = app.cart().await;
+    let link = app.ask(&cart).await.data(200);
+    let export = "/api/erasure/export?email=ada@example.com";
+    let person = json!({"email": "ada@example.com"});
+    for (key, scope) in [(operator, "read"), (writer, "read")] {
+        let refused = ask(&app, key, Method::GET, export).await;
+        let message = refused.is_error(403, "FORBIDDEN")["message"].as_str().unwrap().to_owned();
+        assert!(message.ends_with(&format!("scope {scope}")), "{message}");
+    }
+    for key in [operator, reader] {
+        post(&app, key, "/api/erasure", &person).await.is_error(403, "FORBIDDEN");
+    }
+    assert_eq!(app.show(&cart).await["status"], "abandoned");
+
+    // What is exported lets nobody act for the shopper.
+    let exported = ask(&app, reader, Method::GET, export).await;
+    let token = link["recoveryUrl"].as_str().unwrap().rsplit('/').next().unwrap();
+    for secret in [token, link["paymentLink"].as_str().unwrap()] {
+        assert!(!exported.text.contains(secret), "{secret}");
+    }
+    let records = exported.data(200)["records"].clone();
+    assert_eq!((&records["carts"][0]["id"], &records["recoveryLinks"][0]["cartId"]), (&json!(cart), &json!(cart)));
+    assert!(records["recoveryLinks"][0].get("token").is_none() && records["paymentLinks"][0].get("url").is_none());
+
+    let receipt = post(&app, writer, "/api/erasure", &person).await.data(200);
+    assert_eq!(receipt["removed"]["carts"], json!(1));
+    let path = format!("/api/erasure/{}", receipt["id"].as_str().unwrap());
+    assert_eq!(ask(&app, operator, Method::GET, &path).await.data(200), receipt);
+}
