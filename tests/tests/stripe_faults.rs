@@ -262,3 +262,35 @@ async fn a_session_that_nobody_heard_of_is_found_and_closed() {
     app.idle().await;
     assert_eq!((app.stripe.sessions().len(), app.stripe.calls(Operation::List)), (1, 1));
 }
+
+/// A shopper pays, by card or by debit, before the worker has read Stripe's answer that made the session:
+/// the payment counts, and the session is known afterwards.
+#[tokio::test]
+async fn a_payment_that_overtakes_the_answer_that_made_its_session_counts() {
+    for (by_card, status, link_status) in [(true, "recovered", "paid"), (false, "abandoned", "processing")] {
+        let app = App::new().await;
+        let id = app.cart().await;
+        app.stripe.fail_next(Operation::Create, Fault::Held);
+        let pay = async {
+            eventually("Stripe made the session", async || app.stripe.sessions().len() == 1).await;
+            let session = app.stripe.sessions()[0].id.clone();
+            let deliveries =
+                if by_card { app.stripe.pay(&session).await } else { app.stripe.pay_later(&session).await }.unwrap();
+            assert!(deliveries.iter().all(|delivery| delivery.status == Some(200)), "{deliveries:?}");
+            app.stripe.let_go();
+            session
+        };
+        let (asked, session) = tokio::join!(app.ask(&id), pay);
+        asked.is_error(409, "CONFLICT");
+        app.idle().await;
+        assert_eq!(app.show(&id).await["status"], status);
+        let kept: (String, Option<String>) =
+            sqlx::query_as("select status, session_id from payment_links").fetch_one(&app.pool).await.unwrap();
+        assert_eq!(kept, (link_status.to_owned(), Some(session)));
+        let job: String = sqlx::query_scalar("select state from jobs where kind = 'create_payment_link'")
+            .fetch_one(&app.pool)
+            .await
+            .unwrap();
+        assert_eq!(job, "done");
+    }
+}

@@ -115,6 +115,11 @@ impl StandIn {
         self.shared.faults.push(operation, fault);
     }
 
+    /// Lets go of an answer that [`Fault::Held`] holds, or will hold.
+    pub fn let_go(&self) {
+        self.shared.faults.let_go.notify_one();
+    }
+
     /// How many faults still stand in line for calls of this kind.
     pub fn faults_ahead(&self, operation: Operation) -> usize {
         self.shared.faults.ahead(operation)
