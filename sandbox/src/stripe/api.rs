@@ -327,9 +327,10 @@ async fn expire(State(shared): State<Arc<Shared>>, headers: HeaderMap, Path(id):
     match expired {
         Ok(session) => {
             let answer = session.to_json(&shared.url());
-            let sender = shared.clone();
+            let (sender, on_its_way) = (shared.clone(), shared.traffic.begin());
             tokio::spawn(async move {
                 sender.send(&session, "checkout.session.expired").await;
+                drop(on_its_way);
             });
             if fault == Some(Fault::Held) {
                 shared.faults.let_go.notified().await;
