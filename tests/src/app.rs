@@ -37,6 +37,8 @@ impl Default for Setup {
             ("STRIPE_WEBHOOK_SECRET", "whsec_other,whsec_test"),
             ("STRIPE_SECRET_KEY", "sk_test_1"),
             ("RATE_LIMIT_PER_MINUTE", "0"),
+            // A busy machine may need long for a link; a test of the wait itself sets its own.
+            ("PAYMENT_LINK_WAIT", "30s"),
         ];
         Self {
             variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
@@ -177,6 +179,10 @@ impl Answer {
     }
 }
 
+/// What shows whose cart [`a_cart`] is, or what was in it, wherever it stands. Ids and tokens are random: each
+/// word has a letter that neither hexadecimal nor TypeIDs have, and is too long for base64 to hold by chance.
+pub const OF_THE_SHOPPER: [&str; 5] = ["ada@example.com", "ada%40example.com", "Ada Lovelace", "Lovelace", "Teapot"];
+
 /// A body for `POST /api/carts`.
 pub fn a_cart() -> Value {
     json!({
@@ -225,7 +231,7 @@ impl App {
         let http = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(Duration::from_secs(30))
+            .timeout(Duration::from_secs(90))
             .build()
             .expect("a client");
         let mut app =
@@ -376,8 +382,25 @@ impl App {
             .expect("Postgres is there")
     }
 
-    /// Waits until no job is left to run.
+    /// Waits until everything that was begun has ended: no job is left to run (of a schedule: none runs),
+    /// no session is open past its time, and every event of Stripe's has arrived. What is looked at
+    /// afterwards changes only if the test does something.
     pub async fn idle(&self) {
-        crate::eventually("no job is left", async || self.unfinished_jobs().await == 0).await;
+        crate::eventually("no job is left and no event is on its way", async || {
+            self.stripe.expire_due().await;
+            // Events queue jobs and jobs cause events: neither may have begun between the two looks.
+            let delivered = self.stripe.all_delivered();
+            delivered.is_some() && !self.is_working().await && self.stripe.all_delivered() == delivered
+        })
+        .await;
+    }
+
+    async fn is_working(&self) -> bool {
+        sqlx::query_scalar(
+            "select exists (select from jobs where state = 'running' or (state = 'pending' and slot is null))",
+        )
+        .fetch_one(&self.pool)
+        .await
+        .expect("Postgres is there")
     }
 }

@@ -10,8 +10,8 @@ use sqlx::PgPool;
 use tokio::{net::TcpStream, process::Child};
 
 use crate::{
-    eventually,
-    postgres_node::{PostgresNode, ending_with_us, free_port},
+    eventually, free_port,
+    postgres_node::{PostgresNode, ending_with_us},
     within,
 };
 

@@ -8,6 +8,8 @@ use tokio::{
     task::JoinSet,
 };
 
+use crate::free_address;
+
 /// Forwards connections while it is open; closed, it refuses new ones and cuts
 /// those there are.
 #[derive(Debug)]
@@ -24,9 +26,7 @@ impl Door {
     /// # Panics
     /// If there is no free port.
     pub async fn closed(leads_to: SocketAddr) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = free.local_addr().expect("it is bound");
-        Self { address, leads_to, inside: Mutex::default() }
+        Self { address: free_address(), leads_to, inside: Mutex::default() }
     }
 
     /// Opens it.

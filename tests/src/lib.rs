@@ -13,16 +13,18 @@ pub mod leaks;
 pub mod load;
 pub mod migration_harm;
 pub mod pooler;
+mod ports;
 pub mod postgres_node;
 pub mod processes;
 
 use std::time::Duration;
 
-pub use app::{Answer, App, RunningWorker, Setup, a_cart};
+pub use app::{Answer, App, OF_THE_SHOPPER, RunningWorker, Setup, a_cart};
 pub use contract::{Contract, is_of_the_dashboard};
 pub use database::{ROLES, TestDatabase, connection, transaction};
 pub use door::Door;
 pub use last_release::{Binaries, LastRelease};
+pub use ports::{free_address, free_port};
 
 use common::clock::Clock;
 use sandbox::stripe::{StandIn, StandInConfig};
@@ -42,12 +44,15 @@ pub async fn stand_in(base: &str, webhook_secret: &str, clock: Clock) -> StandIn
     StandIn::start(config).await.expect("the stand-in starts")
 }
 
+/// How long a test waits for what is a matter of milliseconds on a machine that does nothing else.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
 /// Waits until `condition` holds.
 ///
 /// # Panics
-/// If it does not within 20 s.
+/// If it does not within [`DEADLINE`].
 pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl FnMut() -> F) {
-    within(Duration::from_secs(20), what, condition).await;
+    within(DEADLINE, what, condition).await;
 }
 
 /// Waits until `condition` holds.

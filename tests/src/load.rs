@@ -62,7 +62,7 @@ impl Load {
     /// # Panics
     /// Never: a client can be built.
     pub fn start(apis: Vec<String>, stripe: StandIn, clients: usize) -> Self {
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(40)).build().expect("a client");
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(90)).build().expect("a client");
         let shared = Arc::new(Shared {
             apis,
             http,

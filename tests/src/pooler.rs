@@ -6,9 +6,9 @@ use std::{
     process::{Command, Stdio},
 };
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
-use crate::{TestDatabase, eventually};
+use crate::{TestDatabase, eventually, free_address};
 
 /// A PgBouncer that ends when the test does.
 #[derive(Debug)]
@@ -30,9 +30,7 @@ impl Pooler {
             eprintln!("left out: no pgbouncer on this machine (Debian: apt-get install pgbouncer)");
             return None;
         };
-        let free = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = free.local_addr().expect("it is bound");
-        drop(free);
+        let address = free_address();
         let folder = std::env::temp_dir().join(format!("quick-checkout-pgbouncer-{}", address.port()));
         std::fs::create_dir_all(&folder).expect("a folder of its own");
         let configuration = folder.join("pgbouncer.ini");

@@ -17,7 +17,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, postgres::PgPoo
 use tokio::process::{Child, Command};
 use uuid::Uuid;
 
-use crate::within;
+use crate::{free_port, within};
 
 /// What every node has in its `postgresql.conf`. Killed processes need no fsync; nothing is to be left in memory.
 const CONFIGURATION: &str = "listen_addresses = '127.0.0.1'\nunix_socket_directories = ''\nmax_connections = 200\n\
@@ -284,16 +284,4 @@ fn ordinary_user() -> Option<User> {
         return None;
     }
     ["postgres", "nobody"].iter().find_map(|name| User::from_name(name).ok().flatten())
-}
-
-/// A port that nobody listens on, and that the system gives to nobody by itself:
-/// a server that was killed comes back on its own.
-///
-/// # Panics
-/// If there is none.
-pub fn free_port() -> u16 {
-    let start = Uuid::new_v4().as_u128() % 10_000;
-    let ports = (0..10_000).map(|n| 20_000 + u16::try_from((start + n) % 10_000).unwrap_or_default());
-    let mut free = ports.filter(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok());
-    free.next().expect("one of ten thousand ports is free")
 }

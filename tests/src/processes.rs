@@ -15,7 +15,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::database::binaries;
+use crate::{DEADLINE, database::binaries};
 
 static BUILT: OnceLock<()> = OnceLock::new();
 
@@ -70,7 +70,7 @@ pub async fn run<'a>(
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(std::time::Duration::from_secs(60), output).await;
+    let output = tokio::time::timeout(DEADLINE, output).await;
     output.expect("it should end").expect("it starts")
 }
 
@@ -139,7 +139,7 @@ impl Process {
     /// # Panics
     /// If it ends before, or stays silent.
     pub async fn says(&mut self, text: &str) -> String {
-        let found = tokio::time::timeout(std::time::Duration::from_secs(30), async {
+        let found = tokio::time::timeout(DEADLINE, async {
             while let Some(line) = self.log.recv().await {
                 if line.contains(text) {
                     return line;
@@ -165,7 +165,7 @@ impl Process {
     /// # Panics
     /// If it does not end.
     pub async fn ends(&mut self) -> Option<i32> {
-        let status = tokio::time::timeout(std::time::Duration::from_secs(30), self.child.wait());
+        let status = tokio::time::timeout(DEADLINE, self.child.wait());
         status.await.expect("it should end").expect("it can be waited for").code()
     }
 }

@@ -239,6 +239,7 @@ async fn rolling_up_beside_writers_loses_nothing() {
     for writer in writers {
         writer.await.unwrap();
     }
+    folded += common::analytics::fold(&mut connection(&app.pool).await).await.unwrap();
     assert!(folded > 0);
     let summary = app.get("/api/analytics?period=7d").await.data(200)["summary"].clone();
     assert_eq!((&summary["totalAbandoned"], &summary["totalRecovered"]), (&json!(200), &json!(200)));

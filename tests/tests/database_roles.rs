@@ -1,14 +1,12 @@
 //! The least role that works: `examples/roles.sql`, and both binaries under it.
 //! (Every test that starts the product in its own process does so under that role, too.)
 
-use std::time::Duration;
-
 use common::{clock::Clock, config::Env, db};
 use nix::sys::signal::Signal;
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
-use tests::{ROLES, TestDatabase, a_cart, processes, processes::Process, within};
+use tests::{DEADLINE, ROLES, TestDatabase, a_cart, processes, processes::Process, within};
 use worker::{Verdict, WorkerConfig, examine};
 
 use crate::processes::Shop;
@@ -147,7 +145,7 @@ async fn everything(shop: &Shop, admin: &PgPool) {
     ask(Method::POST, "/api/queues/analytics/pause", None).await;
     ask(Method::POST, "/api/queues/analytics/resume", None).await;
     let count = async |sql: &'static str| sqlx::query_scalar::<_, i64>(sql).fetch_one(admin).await.unwrap();
-    within(Duration::from_secs(30), "the schedules did their work", async || {
+    within(DEADLINE, "the schedules did their work", async || {
         count("select count(*) from carts where status = 'expired' and status_reason = 'age'").await == 1
             && count("select count(*) from carts where status = 'recovered'").await == 1
             && count("select count(*) from payment_links where status in ('paid', 'closed')").await == 2

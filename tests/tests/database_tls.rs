@@ -1,9 +1,7 @@
 //! TLS to Postgres with `sslmode=verify-full`, against a server whose certificate this test made.
 
-use std::time::Duration;
-
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
-use tests::{postgres_node::PostgresNode, processes::Process, within};
+use tests::{DEADLINE, postgres_node::PostgresNode, processes::Process, within};
 
 use crate::processes::Shop;
 
@@ -69,7 +67,7 @@ async fn every_connection_is_encrypted_from_the_first_migration_on() {
         assert_eq!(shop.http.post(format!("{page}/pay")).send().await.unwrap().status(), 200);
     }
     let pool = node.pool("postgres");
-    within(Duration::from_secs(20), "both listen, by TLS as everything else", async || {
+    within(DEADLINE, "both listen, by TLS as everything else", async || {
         let sessions: Vec<(bool, String)> = sqlx::query_as(
             "select ssl and version like 'TLSv1._', query from pg_stat_activity join pg_stat_ssl using (pid)
              where usename = 'checkout'",

@@ -11,7 +11,7 @@ use tests::{eventually, load::Load, postgres_node::PostgresNode, processes::Proc
 use crate::processes::free_address;
 
 const SECRET: &str = "whsec_demotion";
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server that can be demoted for the sessions there are.
 struct Server {

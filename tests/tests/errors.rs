@@ -119,6 +119,7 @@ async fn the_rate_limit_counts_before_the_key_and_by_client() {
     let ask = async |client: &str| {
         app.send(app.bare_request(Method::GET, "/api/carts").header("x-forwarded-for", client)).await
     };
+    // Three a minute are one more every 20 s, within which this has to happen.
     for _ in 0..3 {
         ask("198.51.100.1, 203.0.113.7").await.is_error(401, "UNAUTHORIZED");
     }
@@ -137,6 +138,7 @@ async fn the_rate_limit_counts_before_the_key_and_by_client() {
 #[tokio::test]
 async fn without_trusted_proxies_the_peer_is_the_client() {
     let app = Setup::default().set("RATE_LIMIT_PER_MINUTE", "2").without_worker().start().await;
+    // Two a minute are one more every 30 s, within which this has to happen.
     for n in 0..3 {
         let request = app.request(Method::GET, "/api/carts").header("x-forwarded-for", format!("203.0.113.{n}"));
         let answer = app.send(request).await;

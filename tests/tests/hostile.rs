@@ -2,6 +2,7 @@
 //! in bounded time and memory, while others are served.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -16,10 +17,10 @@ use tokio::{
 use crate::processes::Shop;
 
 /// A new connection has 15 s for its first request, a body 30 s; the machine may be busy.
-const FIRST_HEAD: Duration = Duration::from_secs(15 + 10);
-const BODY: Duration = Duration::from_secs(30 + 10);
-/// What needs no waiting at all.
-const AT_ONCE: Duration = Duration::from_secs(10);
+const FIRST_HEAD: Duration = Duration::from_secs(15 + 45);
+const BODY: Duration = Duration::from_secs(30 + 45);
+/// What needs no waiting at all, on a busy machine: less than the 15 s after which a silent connection is closed.
+const AT_ONCE: Duration = Duration::from_secs(14);
 
 /// An api without a rate limit, in a process of its own.
 async fn an_api() -> (Shop, Process) {
@@ -109,7 +110,7 @@ async fn whoever_sends_too_slowly_is_let_go() {
             slowest = slowest.max(asked.elapsed());
             sleep(Duration::from_millis(500)).await;
         }
-        assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+        assert!(slowest < AT_ONCE, "{slowest:?}");
     };
     let form = "content-type: application/x-www-form-urlencoded\r\ncontent-length: 500\r\n";
     let chunked = "content-type: application/json\r\ntransfer-encoding: chunked\r\n";
@@ -313,17 +314,19 @@ async fn events_that_are_large_and_slow_leave_room_for_others() {
         connection.write_all(begun.as_bytes()).await.unwrap();
         connections.push(connection);
     }
-    let mut turned_away = 0;
-    for connection in &mut connections {
-        let mut answer = [0; 12];
-        // Those that have a place are waited for; nobody answers them yet.
-        let answered = timeout(Duration::from_millis(200), connection.read_exact(&mut answer)).await;
-        if answered.is_ok() {
-            assert_eq!(&answer, b"HTTP/1.1 503", "{}", String::from_utf8_lossy(&answer));
-            turned_away += 1;
+    // Those that have a place are waited for, so nobody answers them before their 30 s are over.
+    let mut answers = BTreeMap::new();
+    eventually("those without a place are answered", || {
+        for (number, connection) in connections.iter().enumerate() {
+            let mut answer = [0; 12];
+            if !answers.contains_key(&number) && connection.try_read(&mut answer).is_ok() {
+                answers.insert(number, String::from_utf8_lossy(&answer).into_owned());
+            }
         }
-    }
-    assert_eq!(turned_away, 80 - 64);
+        std::future::ready(answers.len() >= 80 - 64)
+    })
+    .await;
+    assert_eq!(answers.into_values().collect::<Vec<_>>(), ["HTTP/1.1 503"; 80 - 64]);
     let small = shop.http.post(shop.url("/api/webhooks/stripe")).header("stripe-signature", "t=1,v1=00").body("{}");
     assert_eq!(small.send().await.unwrap().status(), 400, "it was read, and found to be forged");
     drop(connections);

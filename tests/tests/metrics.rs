@@ -3,10 +3,10 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use tests::{Door, eventually, processes::Process};
+use tests::{DEADLINE, Door, OF_THE_SHOPPER, eventually, processes::Process};
 
 use crate::processes::{Shop, free_address};
 
@@ -107,7 +107,7 @@ async fn requests_jobs_and_calls_to_stripe_are_counted() {
     assert_eq!(status, 200, "{link}");
     let refused = shop.http.get(shop.url("/api/carts?search=ada@example.com")).send().await.unwrap();
     assert_eq!(refused.status(), 401);
-    let invented = reqwest::Method::from_bytes(b"ADA").unwrap();
+    let invented = reqwest::Method::from_bytes(b"LOVELACE").unwrap();
     let nowhere = shop.http.request(invented, shop.url("/ada@example.com")).send().await.unwrap();
     assert_eq!(nowhere.status(), 404);
 
@@ -143,7 +143,7 @@ async fn requests_jobs_and_calls_to_stripe_are_counted() {
 
     let link = &link["data"]["recoveryUrl"].as_str().unwrap();
     let token = link.rsplit('/').next().unwrap();
-    for word in ["ada", "Ada", "ADA", "Teapot", &id, token, "cs_test"] {
+    for word in OF_THE_SHOPPER.into_iter().chain(["LOVELACE", &id, token, "cs_test_"]) {
         assert!(!api.text.contains(word) && !worker.text.contains(word), "{word}");
     }
     assert_eq!(shop.http.get(shop.url("/metrics")).send().await.unwrap().status(), 404, "not for the public");
@@ -173,7 +173,7 @@ async fn how_queues_and_schedules_stand_is_shown() {
     let (_api, address) = api_with_metrics(&shop, &shop.database.url).await;
     let api = scrape(&shop, address).await;
     let age = |queue| api.value("queue_oldest_ready_age_seconds", &[("queue", queue)]).unwrap();
-    assert!((3600.0..3700.0).contains(&age("payment-links")), "{}", age("payment-links"));
+    assert!((3600.0..7200.0).contains(&age("payment-links")), "{}", age("payment-links"));
     assert_eq!((age("analytics"), age("expiry"), age("maintenance")), (0.0, 0.0, 0.0));
     for (queue, paused, dead) in [("payment-links", 0.0, 0.0), ("expiry", 1.0, 1.0), ("maintenance", 0.0, 999.0)] {
         api.is("queue_paused", &[("queue", queue)], paused);
@@ -195,7 +195,7 @@ async fn a_scrape_answers_while_postgres_is_away() {
     eventually("the scrape says that Postgres is away", async || {
         let asked = Instant::now();
         let scraped = scrape(&shop, address).await;
-        assert!(asked.elapsed() < Duration::from_secs(4), "it waits for Postgres for two seconds");
+        assert!(asked.elapsed() < DEADLINE, "it waits for Postgres for two seconds, and the machine may be busy");
         scraped.is("queue_paused", &[("queue", "expiry")], 0.0); // what it has
         scraped.value("postgres_up", &[]) == Some(0.0)
     })

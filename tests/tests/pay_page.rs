@@ -135,16 +135,29 @@ async fn nobody_is_led_to_a_page_that_is_not_stripes() {
     assert_eq!((led.status, led.header("location")), (303, real));
 }
 
-/// What Stripe is said to have answered is not kept either, and nobody can pay there.
+/// A session whose page is elsewhere is not kept, and is closed. Stripe's event about that arrives before
+/// Stripe's answer, as it may: the shop receives the reason all the same.
 #[tokio::test]
 async fn a_session_whose_page_is_not_stripes_is_closed_and_given_up() {
     let app = App::new().await;
     let id = app.cart().await;
     app.stripe.fail_next(Operation::Create, Fault::ForeignUrl);
-    let refused = app.ask(&id).await;
+    app.stripe.fail_next(Operation::Expire, Fault::Held);
+    let event_first = async {
+        let stored = "select count(*) from stripe_events where kind = 'checkout.session.expired'";
+        tests::eventually("the event is stored", async || {
+            sqlx::query_scalar::<_, i64>(stored).fetch_one(&app.pool).await.unwrap() == 1
+        })
+        .await;
+        app.stripe.let_go();
+    };
+    let (refused, ()) = tokio::join!(app.ask(&id), event_first);
     let message = refused.is_error(502, "PAYMENT_PROVIDER_ERROR")["message"].as_str().unwrap().to_owned();
     assert!(message.contains("checkout.stripe.com.evil.example") && message.contains("CHECKOUT_HOSTS"), "{message}");
+    app.idle().await;
     assert!(app.stripe.sessions().iter().all(|session| session.status == SessionStatus::Expired));
+    let shown = app.get(&format!("/api/carts/{id}/payment-link")).await.data(200);
+    assert!(shown["status"] == "failed" && message.ends_with(shown["reason"].as_str().unwrap()), "{shown}");
     let events = app.get(&format!("/api/carts/{id}/timeline")).await.data(200);
     assert!(events["events"].as_array().unwrap().iter().any(|event| event["why"] == "foreign_checkout"), "{events}");
     app.session(&id).await; // the next one is as it should be

@@ -1,4 +1,4 @@
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc};
 
 use chrono::TimeDelta;
 use reqwest::Method;
@@ -78,11 +78,11 @@ async fn without_a_worker_it_is_accepted_and_made_later() {
 
 #[tokio::test]
 async fn prefer_says_how_long_to_wait() {
-    let app = Setup::default().without_worker().start().await; // waits ten seconds by default
+    let app = Setup::default().without_worker().set("PAYMENT_LINK_WAIT", "80s").start().await;
     let id = app.cart().await;
     for prefer in ["respond-async", "wait=0", "handling=lenient, Respond-Async"] {
         let request = app.request(Method::POST, &format!("/api/carts/{id}/payment-link")).header("prefer", prefer);
-        let answer = tokio::time::timeout(Duration::from_secs(5), app.send(request)).await.expect("it does not wait");
+        let answer = tokio::time::timeout(tests::DEADLINE, app.send(request)).await.expect("it does not wait");
         answer.data(202);
     }
 }
@@ -167,19 +167,20 @@ async fn a_request_withdrawn_while_stripe_works_leaves_no_open_session() {
     let app = Arc::new(App::new().await);
     for end in ["recovered", "expired", "deleted"] {
         let id = app.cart().await;
-        let calls = app.stripe.calls(Operation::Create);
-        app.stripe.fail_next(Operation::Create, Fault::Slow(Duration::from_millis(700)));
+        let made = app.stripe.sessions().len();
+        app.stripe.fail_next(Operation::Create, Fault::Held);
         let ask = tokio::spawn({
             let (app, id) = (app.clone(), id.clone());
             async move { app.ask(&id).await }
         });
-        eventually("Stripe is being asked", async || app.stripe.calls(Operation::Create) > calls).await;
+        eventually("Stripe makes the session", async || app.stripe.sessions().len() > made).await;
         let path = format!("/api/carts/{id}");
         match end {
             "deleted" => app.delete(&path).await.data(200),
             status => app.patch(&path, &json!({"status": status})).await.data(200),
         };
         ask.await.unwrap().is_error(409, "CONFLICT");
+        app.stripe.let_go();
         app.idle().await;
         assert_eq!(open_sessions(&app), 0, "{end}");
     }

@@ -4,8 +4,7 @@ use common::{clock::Clock, config::Env};
 use sandbox::stripe::StandIn;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
-use tests::{TestDatabase, a_cart, eventually, pooler::Pooler, processes::Process, stand_in};
-use tokio::net::TcpListener;
+use tests::{TestDatabase, a_cart, eventually, free_address, pooler::Pooler, processes::Process, stand_in};
 use worker::{Verdict, WorkerConfig};
 
 const SECRET: &str = "whsec_pooler";
@@ -19,7 +18,7 @@ struct Shop {
 
 /// An api and two workers that reach Postgres through the pooler, with these variables more.
 async fn open(database_url: &str, more: &[(&'static str, String)]) -> Shop {
-    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let address = free_address();
     let base = format!("http://{address}");
     let stripe = stand_in(&base, SECRET, Clock::system()).await;
     let mut variables = vec![
@@ -28,6 +27,7 @@ async fn open(database_url: &str, more: &[(&'static str, String)]) -> Shop {
         ("BIND_ADDR", address.to_string()),
         ("PUBLIC_URL", base.clone()),
         ("RATE_LIMIT_PER_MINUTE", "0".to_owned()),
+        ("PAYMENT_LINK_WAIT", "30s".to_owned()),
         ("STRIPE_WEBHOOK_SECRET", SECRET.to_owned()),
         ("STRIPE_SECRET_KEY", "sk_test_pooler".to_owned()),
         ("STRIPE_API_URL", stripe.url()),
@@ -122,13 +122,13 @@ async fn listen_can_have_a_way_of_its_own() {
     for _ in 0..5 {
         shop.sell().await;
     }
-    let listening: Vec<String> = sqlx::query_scalar(
-        "select query from pg_stat_activity where datname = current_database() and query ilike 'listen %'",
-    )
-    .fetch_all(&database.pool(1))
-    .await
-    .unwrap();
-    assert_eq!(listening.len(), 3, "the api and both workers listen, on connections that live: {listening:?}");
+    let pool = database.pool(1);
+    eventually("the api and both workers listen, on connections that live", async || {
+        let listening =
+            "select count(*) from pg_stat_activity where datname = current_database() and query ilike 'listen %'";
+        sqlx::query_scalar::<_, i64>(listening).fetch_one(&pool).await.unwrap() == 3
+    })
+    .await;
 }
 
 /// Somebody forgot to say that there is a pooler.

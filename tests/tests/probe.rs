@@ -13,7 +13,10 @@ use queue::{Attempt, Backoff, Config, Database, Job, Listen, Runtime};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use tests::{TestDatabase, connection};
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    task::JoinHandle,
+};
 use uuid::Uuid;
 
 pub(crate) const QUICKLY: Backoff = Backoff { first: Duration::from_millis(20), longest: Duration::from_millis(100) };
@@ -30,17 +33,16 @@ pub(crate) enum Act {
     Succeed,
     Fail,
     Panic,
-    Hang,
     Abort,
     AskForDelay,
-    Sleep,
+    /// Until the test lets one go.
+    Wait,
 }
 
 impl Job for Probe {
     const QUEUE: &'static str = "tests";
     const KIND: &'static str = "probe";
     const MAX_ATTEMPTS: i16 = 3;
-    const TIME_LIMIT: Duration = Duration::from_secs(4);
     const BACKOFF: Backoff = QUICKLY;
 
     fn unique_key(&self) -> Option<String> {
@@ -52,12 +54,25 @@ pub(crate) fn probe(act: Act) -> Probe {
     Probe { n: 0, act }
 }
 
-/// What the handlers saw.
-#[derive(Debug, Default)]
+/// What the handlers saw, and what some wait for.
+#[derive(Debug)]
 pub(crate) struct Seen {
     pub(crate) starts: AtomicUsize,
     pub(crate) dropped: AtomicUsize,
     pub(crate) attempts: Mutex<Vec<Attempt>>,
+    /// Each permit lets one [`Act::Wait`] go.
+    pub(crate) gate: Semaphore,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self {
+            starts: AtomicUsize::default(),
+            dropped: AtomicUsize::default(),
+            attempts: Mutex::default(),
+            gate: Semaphore::new(0),
+        }
+    }
 }
 
 pub(crate) struct CountDrop(Arc<Seen>);
@@ -75,12 +90,11 @@ pub(crate) async fn handle(job: Probe, seen: Data<Arc<Seen>>, attempt: Data<Atte
         Act::Succeed => {}
         Act::Fail => return Err("no luck".into()),
         Act::Panic => panic!("on purpose"),
-        Act::Hang => std::future::pending().await,
         Act::Abort => return Err(AbortError::new("hopeless").into()),
         Act::AskForDelay => return Err(RetryAfterError::new("later", Duration::from_secs(3600)).into()),
-        Act::Sleep => {
+        Act::Wait => {
             let _count = CountDrop((*seen).clone());
-            tokio::time::sleep(Duration::from_millis(2_500)).await;
+            seen.gate.acquire().await?.forget();
         }
     }
     Ok(())

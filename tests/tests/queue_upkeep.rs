@@ -12,7 +12,7 @@ use chrono::TimeDelta;
 use queue::{Config, EnqueueOptions, Job, Listen, Retention};
 use serde::{Deserialize, Serialize};
 use sqlx::Connection;
-use tests::{TestDatabase, connection, eventually, transaction, within};
+use tests::{TestDatabase, connection, eventually, transaction};
 
 use crate::probe::{Act, Probe, Running, Seen, count, enqueue, probe, start, start_on, state, with_workers};
 
@@ -25,11 +25,13 @@ async fn pickup_does_not_wait_for_the_poll() {
         enqueue(&pool, &probe(Act::Succeed)).await;
         eventually("it ran", async || seen.starts.load(Ordering::SeqCst) == n).await;
     }
-    let due: chrono::DateTime<chrono::Utc> = sqlx::query_scalar("select now()").fetch_one(&pool).await.unwrap();
-    let options = EnqueueOptions { run_at: Some(due + TimeDelta::milliseconds(700)), ..EnqueueOptions::default() };
-    let later =
-        queue::enqueue_with(&mut connection(&pool).await, &probe(Act::Succeed), options).await.unwrap().unwrap();
-    assert_eq!(state(&pool, later).await.0, "scheduled");
+    // Within the transaction it is the same moment for as long as the test takes.
+    let mut tx = transaction(&pool).await;
+    let now: chrono::DateTime<chrono::Utc> = sqlx::query_scalar("select now()").fetch_one(&mut tx).await.unwrap();
+    let options = EnqueueOptions { run_at: Some(now + TimeDelta::milliseconds(700)), ..EnqueueOptions::default() };
+    let later = queue::enqueue_with(&mut tx, &probe(Act::Succeed), options).await.unwrap().unwrap();
+    assert_eq!(queue::find(&mut tx, later).await.unwrap().unwrap().state.as_str(), "scheduled");
+    tx.commit().await.unwrap();
     eventually("it ran when due", async || state(&pool, later).await.0 == "done").await;
     let early: bool = sqlx::query_scalar("select started_at < run_at from jobs where id = $1")
         .bind(later)
@@ -111,8 +113,9 @@ async fn finished_jobs_are_deleted_after_their_time() {
     let retention = Retention { done: Duration::from_secs(60 * 1_000), dead: Duration::from_secs(60 * 3_000) };
     let running = start(&database, Config { retention, ..Config::default() }, &Arc::new(Seen::default()));
     eventually("old ones are gone", async || count(&pool, "true").await <= 1_400).await;
-    assert!(count(&pool, "state = 'done'").await >= 799);
-    assert!(count(&pool, "state = 'dead'").await >= 599);
+    // There is one a minute: a busy machine may take some.
+    assert!(count(&pool, "state = 'done'").await >= 790);
+    assert!(count(&pool, "state = 'dead'").await >= 590);
     running.stop().await;
 }
 
@@ -121,7 +124,7 @@ async fn finished_jobs_are_deleted_after_their_time() {
 async fn lost_connections_end_no_worker_and_lose_no_job() {
     let (_database, pool, seen, running) = with_workers(Config { concurrency: 8, ..Config::default() }).await;
     let jobs: Vec<Probe> = (0..400).map(|_| probe(Act::Succeed)).collect();
-    let long = enqueue(&pool, &probe(Act::Sleep)).await;
+    let long = enqueue(&pool, &probe(Act::Wait)).await;
     eventually("it runs", async || seen.starts.load(Ordering::SeqCst) == 1).await;
     for batch in jobs.chunks(50) {
         queue::enqueue_many(&mut connection(&pool).await, batch).await.unwrap();
@@ -130,6 +133,7 @@ async fn lost_connections_end_no_worker_and_lose_no_job() {
             .await
             .unwrap();
     }
+    seen.gate.add_permits(1);
     eventually("all are done", async || count(&pool, "state = 'done'").await == 401).await;
     assert_eq!(state(&pool, long).await, ("done".to_owned(), 1));
     assert!(seen.starts.load(Ordering::SeqCst) >= 401, "a lost outcome means a second run, never a lost job");
@@ -164,9 +168,11 @@ async fn a_fetch_on_its_way_gives_back_what_it_brings() {
 #[tokio::test]
 async fn stopping_finishes_what_runs_and_gives_back_the_rest() {
     let (_database, pool, seen, running) = with_workers(Config { concurrency: 4, ..Config::default() }).await;
-    let jobs: Vec<Probe> = (0..20).map(|_| probe(Act::Sleep)).collect();
+    let jobs: Vec<Probe> = (0..20).map(|_| probe(Act::Wait)).collect();
     queue::enqueue_many(&mut connection(&pool).await, &jobs).await.unwrap();
     eventually("four run", async || seen.starts.load(Ordering::SeqCst) == 4).await;
+    running.runtime.stop(); // the first thing that is done about a signal: no more is fetched
+    seen.gate.add_permits(20);
     running.stop().await;
     assert_eq!(count(&pool, "state = 'done' and attempts = 1").await, 4);
     assert_eq!(count(&pool, "state = 'pending' and attempts = 0").await, 16);
@@ -181,6 +187,15 @@ struct Other {
 impl Job for Other {
     const QUEUE: &'static str = Probe::QUEUE;
     const KIND: &'static str = "other";
+}
+
+/// Waits elsewhere.
+#[derive(Debug, Serialize, Deserialize)]
+struct Elsewhere {}
+
+impl Job for Elsewhere {
+    const QUEUE: &'static str = "elsewhere";
+    const KIND: &'static str = "elsewhere";
 }
 
 // One fetch takes jobs of all kinds: each goes to the handler of its kind, with its own payload.
@@ -224,15 +239,23 @@ async fn a_paused_queue_waits() {
     let (_database, pool, seen, running) =
         with_workers(Config { poll_every: Duration::from_millis(50), ..Config::default() }).await;
     sqlx::query("insert into queues (name, paused_at) values ('tests', now())").execute(&pool).await.unwrap();
+    let backend = running.runtime.clone();
+    let elsewhere = tokio::spawn(
+        Monitor::new()
+            .register(move |_| {
+                WorkerBuilder::new("elsewhere").backend(backend.backend::<Elsewhere>()).build(async |_: Elsewhere| {})
+            })
+            .run_with_signal(std::future::pending()),
+    );
     let id = enqueue(&pool, &probe(Act::Succeed)).await;
-    // It polls every 50 ms: in half a second it looks ten times and finds nothing.
-    let watched = seen.clone();
-    let started = tokio::spawn(within(Duration::from_millis(500), "it runs", move || {
-        let watched = watched.clone();
-        async move { watched.starts.load(Ordering::SeqCst) > 0 }
-    }));
-    assert!(started.await.is_err(), "it must not run");
+    // What was queued after it, in another queue, runs: it was looked at, and left alone.
+    for _ in 0..3 {
+        let other = queue::enqueue(&mut connection(&pool).await, &Elsewhere {}).await.unwrap().unwrap();
+        eventually("another queue's job runs", async || state(&pool, other).await.0 == "done").await;
+    }
+    assert_eq!(seen.starts.load(Ordering::SeqCst), 0, "it must not run");
     assert_eq!(state(&pool, id).await.0, "ready");
+    elsewhere.abort();
     sqlx::query("update queues set paused_at = null").execute(&pool).await.unwrap();
     eventually("it runs", async || state(&pool, id).await.0 == "done").await;
     running.stop().await;

@@ -7,15 +7,17 @@ use sandbox::stripe::{Fault, Operation};
 use tests::{App, Setup, TestDatabase, connection, eventually};
 use tokio::time::Instant;
 
-/// Ten processes' worth of limits, forty callers: in no second of it more turns than the rate.
+/// Ten processes' worth of limits, forty callers who wait all the time: nobody's turn comes before the rate allows
+/// it. (Turns are not counted by the second: a busy machine wakes callers late, and then many at once.)
 #[tokio::test]
 async fn ten_processes_together_stay_under_the_rate() {
-    const RATE: usize = 40;
+    const RATE: u32 = 40;
     let database = TestDatabase::create().await;
+    let begun = Instant::now();
     let turns = Arc::new(std::sync::Mutex::new(Vec::new()));
     let callers: Vec<_> = (0..10)
         .flat_map(|_| {
-            let limit = RateLimit::start(database.reach(Listen::Directly, 1), "test", 40);
+            let limit = RateLimit::start(database.reach(Listen::Directly, 1), "test", RATE);
             (0..4).map(move |_| limit.clone())
         })
         .map(|limit| {
@@ -34,12 +36,10 @@ async fn ten_processes_together_stay_under_the_rate() {
     let mut turns = turns.lock().unwrap().clone();
     turns.sort_unstable();
     assert_eq!(turns.len(), 120);
-    for (at, turn) in turns.iter().enumerate() {
-        let within = turns[at..].iter().take_while(|later| **later - *turn < Duration::from_secs(1)).count();
-        // A turn that a busy machine woke late may fall into a second with those after it.
-        assert!(within <= RATE + RATE / 10, "{within} turns in a second");
+    for (before, turn) in (0..).zip(turns) {
+        let earliest = Duration::from_secs(1) * before / RATE;
+        assert!(turn - begun >= earliest, "turn {before} came after {:?}, not {earliest:?}", turn - begun);
     }
-    assert!(turns[119] - turns[0] >= Duration::from_millis(2_800), "{:?} for 120 turns", turns[119] - turns[0]);
 }
 
 #[tokio::test]
@@ -48,13 +48,13 @@ async fn who_is_held_back_is_held_back_everywhere() {
     let reach = || database.reach(Listen::Directly, 1);
     let (one, two) = (RateLimit::start(reach(), "test", 100), RateLimit::start(reach(), "test", 100));
     one.turn().await.unwrap();
+    let held_back = Instant::now();
     one.hold_back(Duration::from_millis(1_500)).await.unwrap();
-    let asked = Instant::now();
     two.turn().await.unwrap();
-    assert!(asked.elapsed() >= Duration::from_millis(1_300), "{:?}", asked.elapsed());
+    assert!(held_back.elapsed() >= Duration::from_millis(1_450), "{:?}", held_back.elapsed());
     // Nobody keeps a slot busy for a long pause: he is told to come back.
     one.hold_back(Duration::from_secs(600)).await.unwrap();
-    assert!(matches!(two.turn().await, Err(queue::NoTurn::After(wait)) if wait > Duration::from_secs(590)));
+    assert!(matches!(two.turn().await, Err(queue::NoTurn::After(wait)) if wait > Duration::from_secs(500)));
     // So is who has no limit of his own; other rates go on.
     assert!(RateLimit::start(reach(), "test", 0).turn().await.is_err());
     RateLimit::start(reach(), "other", 100).turn().await.unwrap();
@@ -72,11 +72,14 @@ async fn a_long_line_is_not_waited_in() {
             tokio::spawn(async move { limit.turn().await.is_ok() })
         })
         .collect();
+    let begun = Instant::now();
     let mut turns = 0;
     for caller in callers {
-        turns += usize::from(caller.await.unwrap());
+        turns += u32::from(caller.await.unwrap());
     }
-    assert!((5..=15).contains(&turns), "{turns} of 60 had a turn within the patience of 5 s");
+    // On a machine that is not busy that takes the patience of 5 s.
+    let most = 2 * u32::try_from(begun.elapsed().as_secs()).unwrap() + 4;
+    assert!((5..=most).contains(&turns), "{turns} of 60 had a turn in {:?}", begun.elapsed());
     // The line is empty: the next is not behind forty-five who have gone.
     limit.turn().await.unwrap();
 }

@@ -1,7 +1,7 @@
 //! Requests that nobody would send: whatever comes, the answer is an envelope
 //! and no 5xx, and the api goes on.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use proptest::{
     prelude::*,
@@ -9,7 +9,7 @@ use proptest::{
     test_runner::{Config, TestRunner},
 };
 use reqwest::header::{HeaderName, HeaderValue};
-use tests::{App, Contract, Setup, is_of_the_dashboard};
+use tests::{App, Contract, DEADLINE, Setup, is_of_the_dashboard};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -94,7 +94,7 @@ async fn hold(app: &App, cart: &str, token: &str, request: &Request) -> Result<(
     // Nobody makes the checkout here: that is said, and when to look again.
     let being_prepared = sent_to.starts_with("/pay/") && status.as_u16() == 503 && headers.contains_key("retry-after");
     prop_assert!(being_prepared || !status.is_server_error(), "{status} {text}");
-    prop_assert!(begun.elapsed() < Duration::from_secs(20), "it took {:?}", begun.elapsed());
+    prop_assert!(begun.elapsed() < DEADLINE, "it took {:?}", begun.elapsed());
     // A page for a person is none of the envelope's.
     let for_people = is_of_the_dashboard(&sent_to) || sent_to.starts_with("/pay") || sent_to.starts_with("/docs");
     if status.is_client_error() && !for_people && method != reqwest::Method::HEAD {
@@ -151,7 +151,7 @@ fn bytes_that_are_no_request_end_their_connection_alone() {
             let _ = stream.write_all(&bytes).await;
             let _ = stream.shutdown().await;
             let mut answer = Vec::new();
-            let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
+            let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await;
             prop_assert!(read.is_ok(), "the connection stays open");
             let answer = String::from_utf8_lossy(&answer);
             prop_assert!(!answer.contains("HTTP/1.1 5"), "{answer}");

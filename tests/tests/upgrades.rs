@@ -35,7 +35,7 @@ async fn history(shop: &Shop, api: SocketAddr) -> (String, Value) {
         shop.call(Method::POST, &format!("/api/carts/{refused}/payment-link"), |request| request).await;
     assert_eq!(status, 502, "{body}");
     shop.wrong.lock().unwrap().clear(); // that was wanted
-    within(Duration::from_secs(20), "the job is dead", async || {
+    within(Duration::from_secs(60), "the job is dead", async || {
         shop.count("select count(*) from jobs where state = 'dead'").await == 1
     })
     .await;

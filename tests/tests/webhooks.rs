@@ -135,7 +135,7 @@ async fn what_is_unknown_is_answered_and_kept_without_personal_data() {
     assert_eq!(effect(&app, "evt_kind").await, "none");
     assert_eq!(effect(&app, "evt_cart").await, "unknown_cart");
     assert_eq!(effect(&app, "evt_none").await, "unknown_cart");
-    let personal: i64 = sqlx::query_scalar("select count(*) from stripe_events e where e::text ~* 'ada'")
+    let personal: i64 = sqlx::query_scalar("select count(*) from stripe_events e where e::text ~* '\\mada\\M'")
         .fetch_one(&app.pool)
         .await
         .unwrap();

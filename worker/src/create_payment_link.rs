@@ -103,9 +103,13 @@ async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(),
     };
     let kept = state.links.open.ask(opening.clone()).await? || open(state, &opening).await?;
     if !kept {
-        // Withdrawn while Stripe was working (or kept by another run of this
-        // very job, which then has this session): close what nobody will use.
-        let now_known = payment_links::find(&mut state.by_key.acquire().await?, &link.cart_id, link.version).await?;
+        // Withdrawn, or paid already, while Stripe was working (or kept by another run of
+        // this very job, which then has this session): close what nobody will use.
+        let mut conn = state.by_key.acquire().await?;
+        // Stored even where Stripe's events came first: a payment in progress is followed by its session.
+        payment_links::learn_session(&mut conn, link, &session.id).await?;
+        let now_known = payment_links::find(&mut conn, &link.cart_id, link.version).await?;
+        conn.commit().await?;
         if let Some(withdrawn) = now_known.filter(|known| known.status != LinkStatus::Open) {
             let withdrawn = PaymentLink { session_id: Some(session.id), ..withdrawn };
             settle::settle(state, &withdrawn).await?;
@@ -114,13 +118,20 @@ async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(),
     Ok(())
 }
 
-/// Nobody is sent where neither Stripe nor the operator said its pages are.
+/// Nobody is sent to a page that belongs neither to Stripe nor to a host the operator named.
+///
+/// The refusal, the session and the job that closes it are stored in one transaction before
+/// Stripe is asked to close anything: Stripe's `checkout.session.expired` can arrive here
+/// before Stripe's answer does, and finds the reason in place.
 async fn refuse_address(state: &State, link: &PaymentLink, session: &Session, url: &str) -> Result<(), JobError> {
-    settle::close(state, &session.id).await?;
     let host = url.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
     let why = format!("the session's page is at {host:?}, which is not Stripe's; is it to be in CHECKOUT_HOSTS?");
+    let now = state.clock.now();
+    // `link` was read before this attempt, which made a session.
+    let attempted = PaymentLink { attempted_at: Some(link.attempted_at.unwrap_or(now)), ..link.clone() };
     let mut tx = state.by_key.begin().await?;
-    payment_links::give_up(&mut tx, link, Failure::new("foreign_checkout", &why), state.clock.now()).await?;
+    payment_links::give_up(&mut tx, &attempted, Failure::new("foreign_checkout", &why), now).await?;
+    payment_links::learn_session(&mut tx, &attempted, &session.id).await?;
     tx.commit().await?;
     Err(JobError::GiveUp { why })
 }

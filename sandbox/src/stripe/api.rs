@@ -116,6 +116,9 @@ async fn create(State(shared): State<Arc<Shared>>, headers: HeaderMap, RawForm(f
     if fault == Some(Fault::ResetAfter) {
         reset();
     }
+    if fault == Some(Fault::Held) {
+        shared.faults.let_go.notified().await;
+    }
     response
 }
 
@@ -324,9 +327,14 @@ async fn expire(State(shared): State<Arc<Shared>>, headers: HeaderMap, Path(id):
     match expired {
         Ok(session) => {
             let answer = session.to_json(&shared.url());
+            let (sender, on_its_way) = (shared.clone(), shared.traffic.begin());
             tokio::spawn(async move {
-                shared.send(&session, "checkout.session.expired").await;
+                sender.send(&session, "checkout.session.expired").await;
+                drop(on_its_way);
             });
+            if fault == Some(Fault::Held) {
+                shared.faults.let_go.notified().await;
+            }
             Json(answer).into_response()
         }
         Err(_) => {

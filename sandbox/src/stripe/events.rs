@@ -1,6 +1,12 @@
 //! What happens to a session, and the signed events that tell of it.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::Result;
 use hmac::{Hmac, KeyInit, Mac};
@@ -31,6 +37,36 @@ pub fn sign(body: &str, secret: &str, timestamp: i64) -> String {
     mac.update(format!("{timestamp}.{body}").as_bytes());
     let signature: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("t={timestamp},v1={signature}")
+}
+
+/// Counts events, from the change that they tell of until they were taken or given up.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    begun: AtomicUsize,
+    ended: AtomicUsize,
+}
+
+/// An event is on its way for as long as this lives.
+#[derive(Debug)]
+pub(super) struct OnItsWay(Arc<Traffic>);
+
+impl Traffic {
+    pub(super) fn begin(self: &Arc<Self>) -> OnItsWay {
+        self.begun.fetch_add(1, Ordering::AcqRel);
+        OnItsWay(self.clone())
+    }
+
+    /// How many there ever were; `None` while one is on its way.
+    pub(super) fn all_ended(&self) -> Option<usize> {
+        let ended = self.ended.load(Ordering::Acquire); // first: none that begins meanwhile is overlooked
+        (self.begun.load(Ordering::Acquire) == ended).then_some(ended)
+    }
+}
+
+impl Drop for OnItsWay {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::AcqRel);
+    }
 }
 
 impl Shared {
@@ -77,6 +113,7 @@ impl Shared {
 
     /// Sends an event, and again a few times if it is not taken.
     pub(super) async fn send(&self, session: &Session, kind: &str) -> Delivery {
+        let _on_its_way = self.traffic.begin();
         let now = self.config.clock.now().timestamp();
         let object =
             if kind == "payment_intent.succeeded" { payment_intent(session) } else { session.to_json(&self.url()) };
@@ -93,6 +130,9 @@ impl Shared {
         }
         for pause in [0, 100, 500, 2_000, 5_000] {
             tokio::time::sleep(Duration::from_millis(pause)).await;
+            if lock(&self.webhook_url).is_none() {
+                break; // there is no endpoint
+            }
             status = self.deliver(&body).await;
             if status.is_some_and(is_taken) {
                 break;

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::Notify;
+
 use super::lock;
 
 /// What can be asked of Stripe here.
@@ -54,12 +56,16 @@ pub enum Fault {
     NoUrl,
     /// A session whose page is not at Stripe.
     ForeignUrl,
+    /// It is done, and events tell of it; the answer comes after `StandIn::let_go`.
+    Held,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     waiting: Mutex<HashMap<Operation, VecDeque<Fault>>>,
     calls: Mutex<HashMap<Operation, usize>>,
+    /// Answers that are held wait for this.
+    pub(super) let_go: Notify,
 }
 
 impl Faults {

@@ -59,6 +59,7 @@ struct Shared {
     sessions: Mutex<Sessions>,
     faults: faults::Faults,
     webhook_url: Mutex<Option<String>>,
+    traffic: Arc<events::Traffic>,
     /// Where events wait if their way is unreliable.
     mail: OnceLock<mail::Mail>,
     http: reqwest::Client,
@@ -79,6 +80,7 @@ impl StandIn {
         let shared = Arc::new(Shared {
             address,
             webhook_url: Mutex::new(config.webhook_url.clone()),
+            traffic: Arc::default(),
             mail: OnceLock::new(),
             config,
             sessions: Mutex::new(sessions),
@@ -113,6 +115,22 @@ impl StandIn {
     /// The next call of this kind meets this fault; several stand in line.
     pub fn fail_next(&self, operation: Operation, fault: Fault) {
         self.shared.faults.push(operation, fault);
+    }
+
+    /// Lets go of an answer that [`Fault::Held`] holds, or will hold.
+    pub fn let_go(&self) {
+        self.shared.faults.let_go.notify_one();
+    }
+
+    /// Ends the sessions whose time is over, without waiting for the next look at the clock, and tells of it.
+    pub async fn expire_due(&self) {
+        expire_due(&self.shared).await;
+    }
+
+    /// How many events there ever were; `None` while one is on its way. (An unreliable way counts for itself:
+    /// [`StandIn::mail`].)
+    pub fn all_delivered(&self) -> Option<usize> {
+        self.shared.traffic.all_ended()
     }
 
     /// How many faults still stand in line for calls of this kind.
@@ -180,13 +198,17 @@ impl StandIn {
 /// Ends sessions whose time is over, as Stripe does by itself.
 async fn expire_when_due(shared: &Shared) {
     loop {
-        let now = shared.config.clock.now();
-        let expired = lock(&shared.sessions).expire_due(now);
-        for session in expired {
-            shared.save();
-            shared.send(&session, "checkout.session.expired").await;
-        }
+        expire_due(shared).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn expire_due(shared: &Shared) {
+    let _on_its_way = shared.traffic.begin();
+    let expired = lock(&shared.sessions).expire_due(shared.config.clock.now());
+    for session in expired {
+        shared.save();
+        shared.send(&session, "checkout.session.expired").await;
     }
 }
 

@@ -96,7 +96,7 @@ impl Chromium {
     /// If it does not.
     pub async fn close(mut self) {
         let _ = self.devtools.call("", "Browser.close", json!({})).await;
-        tokio::time::timeout(Duration::from_secs(30), self.process.wait()).await.expect("it ends").expect("it ran");
+        tokio::time::timeout(Duration::from_secs(60), self.process.wait()).await.expect("it ends").expect("it ran");
         let _ = std::fs::remove_dir_all(&self.profile);
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::devtools::{Devtools, Event};
 
 /// So long a page may take; the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 const AXE: &str = include_str!("../axe-core/axe.min.js");
 
 /// How a page is looked at.

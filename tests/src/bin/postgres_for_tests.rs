@@ -20,7 +20,9 @@ fn serve(folder: &Path) -> Result<()> {
     runtime.block_on(async {
         let durability =
             if std::env::args().any(|word| word == "--durable") { Durability::Full } else { Durability::None };
-        let postgres = PrivatePostgres::start(&folder.join("postgres"), durability).await?;
+        // All tests of a run share it, as many at once as the machine has processors.
+        let postgres =
+            PrivatePostgres::start_with(&folder.join("postgres"), durability, &[("max_connections", "500")]).await?;
         postgres.ensure_database("template").await?;
         let template = db::from_env(&Env::of([("DATABASE_URL", postgres.url("template"))]), 1)?;
         db::prepare(&template).await?;

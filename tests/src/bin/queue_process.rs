@@ -1,7 +1,6 @@
-//! A worker process for the queue's own tests, to be killed: `abort` ends it in
-//! the middle of every job, `slow` takes its time. Leases are short.
-
-use std::time::Duration;
+//! A worker process for the queue's own tests, to be killed: `MODE` says what
+//! it does with every job. `abort` ends the process in the middle, `hang` never
+//! ends, `work` does it.
 
 use apalis::prelude::{Data, Monitor, WorkerBuilder};
 use queue::{Config, Database, Job, Listen, Runtime};
@@ -18,28 +17,24 @@ impl Job for InProcess {
     const MAX_ATTEMPTS: i16 = 3;
 }
 
-async fn run(job: InProcess, abort: Data<bool>) {
-    if *abort {
-        std::process::abort();
+async fn run(_: InProcess, mode: Data<String>) {
+    match mode.as_str() {
+        "abort" => std::process::abort(),
+        "hang" => std::future::pending().await,
+        _ => {}
     }
-    tokio::time::sleep(Duration::from_millis(20 + job.n.unsigned_abs() % 10)).await;
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let abort = std::env::var("MODE")? == "abort";
+    let mode = std::env::var("MODE")?;
     let database = Database::new(std::env::var("DATABASE_URL")?.parse()?, Listen::Directly, 1);
-    let config = Config {
-        concurrency: 8,
-        lease: Duration::from_secs(2),
-        renew_every: Duration::from_millis(600),
-        ..Config::default()
-    };
+    let config = Config { concurrency: 8, ..Config::default() };
     let runtime = Runtime::start(&database, config);
     let backend = runtime.clone();
     Monitor::new()
         .register(move |_| {
-            WorkerBuilder::new("in_process").backend(backend.backend::<InProcess>()).data(abort).build(run)
+            WorkerBuilder::new("in_process").backend(backend.backend::<InProcess>()).data(mode.clone()).build(run)
         })
         .run_with_signal(runtime.stop_after(common::shutdown::requested()))
         .await?;

@@ -60,7 +60,7 @@ impl Shop {
         })
         .await
         .unwrap();
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(90)).build().unwrap();
         Arc::new(Self {
             pool: database.pool(4),
             database,
@@ -87,6 +87,7 @@ impl Shop {
                 ("BIND_ADDR", address.to_string()),
                 ("STRIPE_WEBHOOK_SECRET", SECRET.to_owned()),
                 ("RATE_LIMIT_PER_MINUTE", "0".to_owned()),
+                ("PAYMENT_LINK_WAIT", "30s".to_owned()),
             ],
             _ => vec![
                 ("STRIPE_SECRET_KEY", "sk_test_upgrades".to_owned()),

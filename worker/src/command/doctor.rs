@@ -17,8 +17,8 @@ use crate::{CONNECTIONS, EXPIRY_CONNECTIONS, WorkerConfig, connections, stripe::
 
 /// How long each look may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A notification takes milliseconds.
-const HEARD_WITHIN: Duration = Duration::from_secs(2);
+/// A notification takes milliseconds, and more on a busy machine.
+const HEARD_WITHIN: Duration = Duration::from_secs(4);
 /// Carts' times go by the processes' clocks, leases and slots by Postgres'.
 const SKEW: TimeDelta = TimeDelta::seconds(5);
 /// With fewer connections than this left, processes that run wait for each other.

@@ -36,7 +36,7 @@ fn hold(header: &str, opened: &str) -> Result<(), TestCaseError> {
         let value = opened.split_once('=').map_or("", |pair| pair.1);
         prop_assert!(header.contains(value), "{header:?} is not {opened:?}");
     }
-    prop_assert!(begun.elapsed().as_secs() < 5);
+    prop_assert!(begun.elapsed().as_secs() < 60);
     Ok(())
 }
 

@@ -1,0 +1,33 @@
+//! Ports for servers that take their address from a variable.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use uuid::Uuid;
+
+/// Below those that systems give to whoever asks for any port, so no connection or listener of another
+/// test gets one between this look and the server's start, or while a server that was killed is away.
+const FIRST: u32 = 20_000;
+const COUNT: u32 = 10_000;
+
+/// Where to look next; begins anywhere, for other test processes look, too.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A port that nobody listens on. This process gets each only once in ten thousand.
+///
+/// # Panics
+/// If there is none.
+pub fn free_port() -> u16 {
+    let anywhere = Uuid::new_v4().as_fields().0 % COUNT + 1;
+    let _ = NEXT.compare_exchange(0, anywhere, Ordering::AcqRel, Ordering::Acquire);
+    let mut ports = (0..COUNT).filter_map(|_| u16::try_from(FIRST + NEXT.fetch_add(1, Ordering::AcqRel) % COUNT).ok());
+    let free = ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.expect("one of ten thousand ports is free")
+}
+
+/// An address of this machine with such a port.
+pub fn free_address() -> SocketAddr {
+    ([127, 0, 0, 1], free_port()).into()
+}
