@@ -98,7 +98,7 @@ pub fn past_instant(
     errors: &mut Vec<FieldError>,
 ) -> Option<DateTime<Utc>> {
     let value = fields.get(field).filter(|value| !value.is_null())?;
-    let Some(instant) = value.as_str().and_then(|text| DateTime::parse_from_rfc3339(text).ok()) else {
+    let Some(instant) = value.as_str().and_then(crate::clock::parse_instant) else {
         errors.push(FieldError::new(field, "must be an ISO 8601 instant such as 2024-01-15T10:30:00Z"));
         return None;
     };

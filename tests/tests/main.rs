@@ -43,6 +43,7 @@ mod secrets;
 mod strangers;
 mod stripe_faults;
 mod supply_chain;
+mod times;
 mod timeline;
 mod timeline_growth;
 mod timeline_links;
