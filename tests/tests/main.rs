@@ -21,7 +21,10 @@ mod expiry;
 mod fail_over;
 #[cfg(target_os = "linux")] // it looks at memory and connections in /proc
 mod hostile;
+#[cfg(target_os = "linux")]
+mod hostile_webhooks;
 mod interface;
+mod kept_connections;
 mod lost_connections;
 mod maintenance;
 mod metrics;
@@ -44,10 +47,10 @@ mod secrets;
 mod strangers;
 mod stripe_faults;
 mod supply_chain;
-mod times;
 mod timeline;
 mod timeline_growth;
 mod timeline_links;
+mod times;
 mod traces;
 mod upgrades;
 mod webhooks;
