@@ -32,7 +32,7 @@ async fn main() -> ExitCode {
 }
 
 async fn answer(command: CommandLine) -> Result<(), Box<dyn std::error::Error>> {
-    let mut env = Env::of_process();
+    let mut env = Env::of_process()?;
     env.or_set("RUST_LOG", "error"); // the answer is what counts
     telemetry::init(&LogConfig::from_env(&env)?);
     command.answer(&env).await
@@ -40,7 +40,7 @@ async fn answer(command: CommandLine) -> Result<(), Box<dyn std::error::Error>> 
 
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
     api::raise_file_limit();
-    let env = Env::of_process();
+    let env = Env::of_process()?;
     let traces =
         telemetry::init_with_traces(&LogConfig::from_env(&env)?, &TraceConfig::from_env(&env, "quick-checkout-api")?);
     let config = ApiConfig::from_env(&env)?;
@@ -68,14 +68,14 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     let news = LinkNews::start(database.clone());
-    let timeout = config.shutdown_timeout;
+    let (timeout, trusted_proxies) = (config.shutdown_timeout, config.trusted_proxies.clone());
     tracing::info!(address = %listener.local_addr()?, "api is listening");
     let state = AppState::new(database.clone(), Clock::system(), config, news);
     let mut stopped = stopped;
     let stop = state.stopping(async move {
         let _ = stopped.wait_for(|stopped| *stopped).await;
     });
-    api::serve(listener, api::router(state), stop, timeout).await?;
+    api::serve(listener, api::router(state), trusted_proxies, stop, timeout).await?;
     traces.end().await;
     database.close().await;
     Ok(())

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::{
+    clock::parse_instant,
     email::EmailAddress,
     json::{self, Fields},
     money::{Amount, Currency},
@@ -109,7 +110,7 @@ pub fn past_instant(
     errors: &mut Vec<FieldError>,
 ) -> Option<DateTime<Utc>> {
     let value = fields.get(field)?;
-    let Some(instant) = json::text(value).and_then(|text| DateTime::parse_from_rfc3339(&text).ok()) else {
+    let Some(instant) = json::text(value).and_then(|text| parse_instant(&text)) else {
         errors.push(FieldError::new(field, "must be an ISO 8601 instant such as 2024-01-15T10:30:00Z"));
         return None;
     };

@@ -10,6 +10,7 @@ mod cart_import;
 mod cart_search;
 mod cart_uploads;
 mod carts;
+mod configuration;
 mod dashboard;
 mod database_roles;
 mod database_tls;
@@ -23,7 +24,10 @@ mod expiry;
 mod fail_over;
 #[cfg(target_os = "linux")] // it looks at memory and connections in /proc
 mod hostile;
+#[cfg(target_os = "linux")]
+mod hostile_webhooks;
 mod interface;
+mod kept_connections;
 mod key_scopes;
 mod locked_carts;
 mod lost_connections;
@@ -52,6 +56,7 @@ mod supply_chain;
 mod timeline;
 mod timeline_growth;
 mod timeline_links;
+mod times;
 mod traces;
 mod upgrades;
 mod webhooks;

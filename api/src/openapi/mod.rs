@@ -15,9 +15,9 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use bodies::{
-    CartChange, CartLine, DateOrInstant, DeadJobs, DeletedCart, EmailToFind, ExportFormat, ImportAnswer,
-    LinkState, NewCart, PageNumber, QueueName, Shopper, StripeEvent, Success, only_failed, only_false, only_pending,
-    only_ready, only_true,
+    CartChange, CartLine, DateOrInstant, DeadJobs, DeletedCart, EmailToFind, ExportFormat, ImportAnswer, LinkState,
+    NewCart, PageNumber, QueueName, Shopper, StripeEvent, Success, only_failed, only_false, only_pending, only_ready,
+    only_true,
 };
 pub(crate) use standard::{Described, ask_for_key};
 
