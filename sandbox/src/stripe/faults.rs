@@ -54,6 +54,10 @@ pub enum Fault {
     NoUrl,
     /// A session whose page is not at Stripe.
     ForeignUrl,
+    /// A session of another amount than was asked for.
+    OtherAmount,
+    /// A session of another request.
+    OtherSession,
 }
 
 #[derive(Debug, Default)]
