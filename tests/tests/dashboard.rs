@@ -6,20 +6,20 @@ use serde_json::json;
 use tests::{Answer, App, Setup, connection, eventually};
 
 /// Somebody who is signed in.
-struct Operator<'a> {
+pub(crate) struct Operator<'a> {
     app: &'a App,
     cookie: String,
 }
 
 impl<'a> Operator<'a> {
-    async fn sign_in(app: &'a App, key: &str) -> Self {
+    pub(crate) async fn sign_in(app: &'a App, key: &str) -> Self {
         let answer = sign_in(app, key).await;
         assert_eq!((answer.status, answer.header("location")), (303, "/"), "{}", answer.text);
         let cookie = answer.header("set-cookie").split(';').next().unwrap().to_owned();
         Self { app, cookie }
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.app.send(self.app.bare_request(Method::GET, path).header("cookie", &self.cookie)).await
     }
 

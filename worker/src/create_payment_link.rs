@@ -5,13 +5,13 @@ use common::{
     carts::CartStatus,
     checkout::{self, CheckoutCart},
     jobs::CreatePaymentLink,
-    payment_links::{self, Failure, LinkStatus, Opening, PaymentLink},
+    payment_links::{self, Failure, LinkStatus, Mismatch, Opening, PaymentLink},
 };
 
 use crate::{
     JobError, State,
     settle::{self, Settled, new_session},
-    stripe::{Session, Turn},
+    stripe::{Session, SessionState, Turn},
     stripe_error::StripeError,
 };
 
@@ -25,7 +25,7 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
     let mut conn = state.by_key.acquire().await?;
     let link = payment_links::find(&mut conn, &job.cart_id, job.version).await?;
     let Some(link) = link.filter(|link| link.status == LinkStatus::Pending) else { return Ok(()) };
-    let cart = checkout::for_checkout(&mut conn, &link.cart_id).await?;
+    let cart = checkout::for_checkout(&mut conn, &link.cart_id, link.version).await?;
     let Some(cart) = cart.filter(|cart| cart.status == CartStatus::Abandoned) else {
         // Whoever ended the cart withdrew the request; this is for hand-made SQL.
         let why = Failure::new("cart_not_payable", "the cart can't be paid any more");
@@ -62,8 +62,20 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
 
 /// Asks Stripe. `link` was read before this attempt: it knows of earlier ones only.
 async fn create(state: &State, turn: Turn, link: &PaymentLink, cart: &CheckoutCart) -> Result<(), JobError> {
+    if !cart.is_as_requested() {
+        // For hand-made SQL: payments of the session would not fit what was frozen.
+        let why = "the cart's total or currency changed since the link was requested";
+        let mut tx = state.by_key.begin().await?;
+        payment_links::give_up(&mut tx, link, Failure::new("cart_changed", why), state.clock.now()).await?;
+        tx.commit().await?;
+        return Err(JobError::GiveUp { why: why.to_owned() });
+    }
     match state.stripe.create(turn, &new_session(state, link, cart)).await {
-        Ok(session) => keep(state, link, session).await,
+        Ok(session) => match cart.expected.check_session(&session.reported()) {
+            Ok(()) if session.state()? == SessionState::Open => keep(state, link, session).await,
+            Ok(()) => refuse_session(state, link, &session, Mismatch::Status).await,
+            Err(mismatch) => refuse_session(state, link, &session, mismatch).await,
+        },
         Err(StripeError::Refused { message, code, .. }) => {
             let mut tx = state.by_key.begin().await?;
             payment_links::give_up(&mut tx, link, Failure::new(&code, &message), state.clock.now()).await?;
@@ -100,6 +112,7 @@ async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(),
         session_id: session.id.clone(),
         url,
         session_expires_at: session.expires_at(link.session_expires_at),
+        livemode: session.livemode,
     };
     let kept = state.links.open.ask(opening.clone()).await? || open(state, &opening).await?;
     if !kept {
@@ -112,6 +125,21 @@ async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Stripe made a session that is not what was requested: no shopper gets its address, and a job closes it.
+async fn refuse_session(
+    state: &State,
+    link: &PaymentLink,
+    session: &Session,
+    mismatch: Mismatch,
+) -> Result<(), JobError> {
+    let why = format!("Stripe's session does not fit the request: {mismatch}");
+    let mut tx = state.by_key.begin().await?;
+    let failure = Failure::new(mismatch.as_str(), &why);
+    payment_links::refuse_session(&mut tx, link, &session.id, failure, state.clock.now()).await?;
+    tx.commit().await?;
+    Err(JobError::GiveUp { why })
 }
 
 /// Nobody is sent where neither Stripe nor the operator said its pages are.
