@@ -103,7 +103,7 @@ pub(crate) async fn lock(state: &AppState, id: &CartId) -> Result<Locked, ApiErr
 /// 503 if others have its cart locked for too long; then it is not stored, and Stripe sends it again.
 pub(crate) async fn apply(state: &AppState, event: StripeEvent) -> Result<Effect, ApiError> {
     let mut patience = Patience::new();
-    let _turn = match &event.cart_id {
+    let _turn = match event.object.named_carts().next() {
         Some(id) => Some(state.cart_locks.turn(id, patience.deadline).await?),
         None => None,
     };

@@ -1,22 +1,22 @@
 //! `/api/webhooks/stripe`
 
+mod event;
+
 use std::time::Duration;
 
 use axum::{
     body::Bytes,
     extract::{Request, State},
 };
-use chrono::{DateTime, Datelike, Utc};
+use chrono::{DateTime, Utc};
 use common::{
     batches::Batch,
-    carts::CartId,
     clock::Clock,
     db::{self, Connection},
     stripe_events::{self, Effect, StripeEvent},
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
-use serde_json::Value;
 use stripe_webhook::{Webhook, WebhookError};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -71,7 +71,9 @@ struct Received {
 /// Takes an event from Stripe
 ///
 /// The event's id and its effect are stored in one transaction: repeats and events out of order change nothing.
-/// Unknown kinds, and events of other carts, are answered 200 and kept. What is not 200 Stripe sends again.
+/// An event changes a cart only through a Checkout Session that was made for one of its payment links, and only if
+/// mode, amount, currency and status fit. Any other event is answered 200 and stored without effect; one that names
+/// a cart, or pays for a deleted one, is shown to the operator. Stripe repeats an event that is not answered 200.
 #[utoipa::path(
     post, path = "/api/webhooks/stripe", operation_id = "receiveStripeEvent", tag = "Webhooks",
     params(("stripe-signature" = String, Header, description = "`t=…,v1=…`: HMAC-SHA256 with one of `STRIPE_WEBHOOK_SECRET` over the time, a point and the body as it is sent; not older than 300 s.",
@@ -89,7 +91,7 @@ async fn receive(State(state): State<AppState>, request: Request) -> Result<Data
     let now = state.clock.now();
     let payload = verified(&body, signature.as_deref(), &state.config.webhook_secrets, now)
         .inspect_err(|_| state.refused_webhooks.note(now))?;
-    let event = read_event(payload, now)?;
+    let event = event::read(payload, now)?;
     let (id, kind) = (event.id.clone(), event.kind.clone());
     let effect = cart_locks::apply(&state, event).await?;
     tracing::info!(event = id, kind, effect = effect.as_str(), "stripe event");
@@ -116,38 +118,6 @@ fn verified<'a>(
     signed.then_some(payload).ok_or_else(|| {
         ApiError::bad_request("The signature does not fit the body and STRIPE_WEBHOOK_SECRET, or is older than 300 s")
     })
-}
-
-/// Reads the few fields that matter, so that events of any API version are understood.
-fn read_event(payload: &str, now: DateTime<Utc>) -> Result<StripeEvent, ApiError> {
-    let event: Value =
-        serde_json::from_str(payload).map_err(|_| ApiError::bad_request("The body is not well-formed JSON"))?;
-    let text =
-        |value: &Value| value.as_str().filter(|text| text.len() <= 255 && !text.contains('\0')).map(str::to_owned);
-    let id = text(&event["id"]).ok_or_else(|| ApiError::bad_request("The event has no id"))?;
-    let kind = text(&event["type"]).ok_or_else(|| ApiError::bad_request("The event has no type"))?;
-    // chrono knows years that Postgres does not.
-    let created_at = event["created"]
-        .as_i64()
-        .and_then(|seconds| DateTime::from_timestamp(seconds, 0))
-        .filter(|at| (1..=9999).contains(&at.year()));
-    let object = &event["data"]["object"];
-    let metadata = &object["metadata"];
-    Ok(StripeEvent {
-        id,
-        kind,
-        created_at: created_at.unwrap_or(now),
-        object_id: text(&object["id"]),
-        // Other shops' tools put what they like there, an address perhaps: only a cart's id is kept.
-        cart_id: cart_id(&object["client_reference_id"]).or_else(|| cart_id(&metadata["cart_id"])),
-        link_version: metadata["link_version"].as_str().and_then(|version| version.parse().ok()),
-        // Versions before 2020 had no payment_status, and completed meant paid.
-        paid: object["payment_status"].as_str() != Some("unpaid"),
-    })
-}
-
-fn cart_id(value: &Value) -> Option<CartId> {
-    value.as_str()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use common::{
     db::Database,
     idempotency::{self, Fingerprint},
     maintenance::{self, RecordRetention},
-    stripe_events::{self, StripeEvent},
+    stripe_events::{self, StripeEvent, StripeObject},
 };
 use queue::{Config, Retention, Runtime};
 use sandbox::postgres::PrivatePostgres;
@@ -117,10 +117,7 @@ fn event(name: &str, now: DateTime<Utc>) -> StripeEvent {
         id: format!("evt_{name}"),
         kind: "customer.created".to_owned(),
         created_at: now,
-        object_id: None,
-        cart_id: None,
-        link_version: None,
-        paid: false,
+        object: StripeObject::default(),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     db::Connection,
     json,
     money::Currency,
-    payment_links::{LinkStatus, PaymentLink},
+    payment_links::{Expected, LinkStatus, PaymentLink},
 };
 
 /// What Stripe is told of a cart.
@@ -25,6 +25,18 @@ pub struct CheckoutCart {
     pub status: CartStatus,
     /// Part of the address that the shopper comes back to.
     pub recovery_token: String,
+    /// What the session must be, frozen with the request.
+    pub expected: Expected,
+}
+
+impl CheckoutCart {
+    /// Whether the lines add up to the amount and currency that were frozen: a cart that
+    /// was changed since is not what its session's payments are compared with.
+    pub fn is_as_requested(&self) -> bool {
+        let mut lines = self.items.iter().map(|item| item.price_minor.checked_mul(item.quantity.into()));
+        let total = lines.try_fold(0_i64, |sum, line| sum.checked_add(line?));
+        total == self.expected.amount_minor && self.expected.currency.as_deref() == Some(self.currency.code())
+    }
 }
 
 /// A line of the order.
@@ -51,6 +63,9 @@ struct Row {
     currency: String,
     status: String,
     token: String,
+    amount_minor: Option<i64>,
+    expected_currency: Option<String>,
+    livemode: Option<bool>,
 }
 
 impl TryFrom<Row> for CheckoutCart {
@@ -75,20 +90,30 @@ impl TryFrom<Row> for CheckoutCart {
             currency,
             status: row.status.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
             recovery_token: row.token,
+            expected: Expected {
+                amount_minor: row.amount_minor,
+                currency: row.expected_currency,
+                livemode: row.livemode,
+            },
         })
     }
 }
 
-/// The cart as Stripe is to see it; `None` if it is gone.
-pub async fn for_checkout(conn: &mut Connection, id: &str) -> sqlx::Result<Option<CheckoutCart>> {
+/// The cart as Stripe is to see it for this request; `None` if it is gone.
+pub async fn for_checkout(conn: &mut Connection, id: &str, version: i32) -> sqlx::Result<Option<CheckoutCart>> {
     sqlx::query_as!(
         Row,
         r#"
-        select customer_email, items as "items: Json<Vec<StoredItem>>", currency, status, token as "token!"
-        from carts join recovery_links on recovery_links.cart_id = carts.id
+        select customer_email, items as "items: Json<Vec<StoredItem>>", carts.currency, carts.status, token as "token!",
+               coalesce(link.amount_minor, total_minor) as amount_minor,
+               coalesce(link.currency, carts.currency) as expected_currency, link.livemode
+        from carts
+        join recovery_links on recovery_links.cart_id = carts.id
+        join payment_links link on link.cart_id = carts.id and link.version = $2
         where carts.id = $1 and token is not null
         "#,
         id,
+        version,
     )
     .fetch_optional(conn)
     .await?
@@ -128,7 +153,9 @@ pub async fn begin_free(
           and carts.status = 'abandoned' and token is not null
         returning link.cart_id, link.version, link.job_id, link.session_expires_at, link.replacements,
                   free.attempted_at as "attempted_at?", free.updated_at,
-                  customer_email, items as "items: Json<Vec<StoredItem>>", currency, carts.status, token as "token!"
+                  customer_email, items as "items: Json<Vec<StoredItem>>", carts.currency, carts.status, token as "token!",
+                  coalesce(link.amount_minor, total_minor) as amount_minor,
+                  coalesce(link.currency, carts.currency) as expected_currency, link.livemode
         "#,
         cart_ids as &[&str],
         versions,
@@ -157,6 +184,9 @@ pub async fn begin_free(
                 currency: row.currency,
                 status: row.status,
                 token: row.token,
+                amount_minor: row.amount_minor,
+                expected_currency: row.expected_currency,
+                livemode: row.livemode,
             };
             Ok((link, cart.try_into()?))
         })

@@ -19,7 +19,7 @@ impl<'a> Operator<'a> {
         Self { app, cookie }
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.app.send(self.app.bare_request(Method::GET, path).header("cookie", &self.cookie)).await
     }
 

@@ -14,7 +14,7 @@ fn env(app: &App, key: &str) -> Env {
     ])
 }
 
-async fn findings(app: &App, clock: &Clock) -> Vec<Finding> {
+pub(crate) async fn findings(app: &App, clock: &Clock) -> Vec<Finding> {
     let env = env(app, "sk_test_1");
     examine(&env, &WorkerConfig::from_env(&env).unwrap(), clock).await.unwrap()
 }

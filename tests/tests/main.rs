@@ -16,12 +16,14 @@ mod database_roles;
 mod database_tls;
 mod demotion;
 mod doctor;
+mod early_events;
 mod erasure;
 mod erasure_lives;
 mod erasure_races;
 mod errors;
 mod expiry;
 mod fail_over;
+mod foreign_events;
 #[cfg(target_os = "linux")] // it looks at memory and connections in /proc
 mod hostile;
 #[cfg(target_os = "linux")]
@@ -31,6 +33,7 @@ mod kept_connections;
 mod key_scopes;
 mod locked_carts;
 mod lost_connections;
+mod lost_sessions;
 mod maintenance;
 mod metrics;
 mod migrations;

@@ -7,6 +7,7 @@ use common::{
 };
 use queue::Job;
 use reqwest::Method;
+use sandbox::stripe::Session;
 use serde_json::{Value, json};
 use tests::{App, Setup, a_cart, connection, transaction};
 
@@ -210,29 +211,19 @@ async fn money_that_recovers_nothing() {
     patch(&app, &id, "recovered").await;
     app.idle().await; // closing the session finds out that it was paid
     app.clock.advance(TimeDelta::minutes(1));
-    let event = |n: u8, kind: &str| {
-        json!({"id": format!("evt_{n}"), "type": kind, "created": app.now().timestamp(), "data": {"object": {
-            "id": session, "client_reference_id": id, "payment_status": "paid",
-            "metadata": {"cart_id": id, "link_version": "1"}}}})
-    };
-    for (n, kind) in [(1, "checkout.session.completed"), (2, "payment_intent.succeeded")] {
-        app.webhook(&event(n, kind)).await.data(200);
+    for kind in ["checkout.session.completed", "payment_intent.succeeded"] {
+        app.webhook(&app.stripe.event_of(&session, kind, |_| ())).await.data(200);
     }
     let expected = ["payment_received 1", "not_recovered 1: already_recovered", "recovered: operator"];
     assert_eq!(told(&app, &id).await[3..], expected);
 
     // The same, told by Stripe's events alone; both of one payment are one.
     let (twice, once) = (app.cart().await, app.cart().await);
-    for id in [&twice, &once] {
-        app.session(id).await;
-    }
+    let sessions = [app.session(&twice).await, app.session(&once).await];
     sqlx::query("update carts set status = 'recovered' where id = $1").bind(&twice).execute(&app.pool).await.unwrap();
-    for id in [&twice, &once] {
+    for session in &sessions {
         for kind in ["checkout.session.completed", "payment_intent.succeeded"] {
-            let object = json!({"id": "x", "client_reference_id": id, "payment_status": "paid",
-                                "metadata": {"cart_id": id, "link_version": "1"}});
-            let event = json!({"id": format!("{id}{kind}"), "type": kind, "created": 1, "data": {"object": object}});
-            app.webhook(&event).await.data(200);
+            app.webhook(&app.stripe.event_of(session, kind, Session::complete)).await.data(200);
         }
     }
     let not_recovered = |told: Vec<String>| told.iter().filter(|event| event.starts_with("not_recovered")).count();

@@ -5,13 +5,13 @@ use common::{
     carts::CartStatus,
     checkout::{self, CheckoutCart},
     jobs::CreatePaymentLink,
-    payment_links::{self, Failure, LinkStatus, Opening, PaymentLink},
+    payment_links::{self, Failure, LinkStatus, Mismatch, Opening, PaymentLink},
 };
 
 use crate::{
     JobError, State,
     settle::{self, Settled, new_session},
-    stripe::{Session, Turn},
+    stripe::{Session, SessionState, Turn},
     stripe_error::StripeError,
 };
 
@@ -25,7 +25,7 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
     let mut conn = state.by_key.acquire().await?;
     let link = payment_links::find(&mut conn, &job.cart_id, job.version).await?;
     let Some(link) = link.filter(|link| link.status == LinkStatus::Pending) else { return Ok(()) };
-    let cart = checkout::for_checkout(&mut conn, &link.cart_id).await?;
+    let cart = checkout::for_checkout(&mut conn, &link.cart_id, link.version).await?;
     let Some(cart) = cart.filter(|cart| cart.status == CartStatus::Abandoned) else {
         // Whoever ended the cart withdrew the request; this is for hand-made SQL.
         let why = Failure::new("cart_not_payable", "the cart can't be paid any more");
@@ -62,8 +62,26 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
 
 /// Asks Stripe. `link` was read before this attempt: it knows of earlier ones only.
 async fn create(state: &State, turn: Turn, link: &PaymentLink, cart: &CheckoutCart) -> Result<(), JobError> {
+    if !cart.is_as_requested() {
+        // For hand-made SQL: payments of the session would not fit what was frozen.
+        let why = "the cart's total or currency changed since the link was requested";
+        let mut tx = state.by_key.begin().await?;
+        payment_links::give_up(&mut tx, link, Failure::new("cart_changed", why), state.clock.now()).await?;
+        tx.commit().await?;
+        return Err(JobError::GiveUp { why: why.to_owned() });
+    }
     match state.stripe.create(turn, &new_session(state, link, cart)).await {
-        Ok(session) => keep(state, link, session).await,
+        Ok(session) => {
+            let is_open = session.state()? == SessionState::Open;
+            let fits = cart.expected.check_session(&session.reported());
+            match fits.and_then(|()| is_open.then_some(()).ok_or(Mismatch::Status)) {
+                Ok(()) => keep(state, link, session).await,
+                Err(mismatch) => {
+                    let why = format!("Stripe's session does not fit the request: {mismatch}");
+                    refuse_session(state, link, &session, mismatch.as_str(), why).await
+                }
+            }
+        }
         Err(StripeError::Refused { message, code, .. }) => {
             let mut tx = state.by_key.begin().await?;
             payment_links::give_up(&mut tx, link, Failure::new(&code, &message), state.clock.now()).await?;
@@ -100,6 +118,7 @@ async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(),
         session_id: session.id.clone(),
         url,
         session_expires_at: session.expires_at(link.session_expires_at),
+        livemode: session.livemode,
     };
     let kept = state.links.open.ask(opening.clone()).await? || open(state, &opening).await?;
     if !kept {
@@ -107,7 +126,8 @@ async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(),
         // this very job, which then has this session): close what nobody will use.
         let mut conn = state.by_key.acquire().await?;
         // Stored even where Stripe's events came first: a payment in progress is followed by its session.
-        payment_links::learn_session(&mut conn, link, &session.id).await?;
+        let intent = session.payment_intent.as_deref();
+        payment_links::attach_session(&mut conn, link, &session.id, intent, session.livemode).await?;
         let now_known = payment_links::find(&mut conn, &link.cart_id, link.version).await?;
         conn.commit().await?;
         if let Some(withdrawn) = now_known.filter(|known| known.status != LinkStatus::Open) {
@@ -118,22 +138,29 @@ async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(),
     Ok(())
 }
 
-/// Nobody is sent to a page that belongs neither to Stripe nor to a host the operator named.
+/// Stripe made a session that no shopper may get.
 ///
 /// The refusal, the session and the job that closes it are stored in one transaction before
-/// Stripe is asked to close anything: Stripe's `checkout.session.expired` can arrive here
-/// before Stripe's answer does, and finds the reason in place.
+/// Stripe closes anything: Stripe's `checkout.session.expired` can arrive here before Stripe's
+/// answer does, and finds the reason in place.
+async fn refuse_session(
+    state: &State,
+    link: &PaymentLink,
+    session: &Session,
+    code: &str,
+    why: String,
+) -> Result<(), JobError> {
+    let mut tx = state.by_key.begin().await?;
+    payment_links::refuse_session(&mut tx, link, &session.id, Failure::new(code, &why), state.clock.now()).await?;
+    tx.commit().await?;
+    Err(JobError::GiveUp { why })
+}
+
+/// A page that belongs neither to Stripe nor to a host the operator named.
 async fn refuse_address(state: &State, link: &PaymentLink, session: &Session, url: &str) -> Result<(), JobError> {
     let host = url.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
     let why = format!("the session's page is at {host:?}, which is not Stripe's; is it to be in CHECKOUT_HOSTS?");
-    let now = state.clock.now();
-    // `link` was read before this attempt, which made a session.
-    let attempted = PaymentLink { attempted_at: Some(link.attempted_at.unwrap_or(now)), ..link.clone() };
-    let mut tx = state.by_key.begin().await?;
-    payment_links::give_up(&mut tx, &attempted, Failure::new("foreign_checkout", &why), now).await?;
-    payment_links::learn_session(&mut tx, &attempted, &session.id).await?;
-    tx.commit().await?;
-    Err(JobError::GiveUp { why })
+    refuse_session(state, link, session, "foreign_checkout", why).await
 }
 
 /// A link that is held, or withdrawn: only by itself may it wait to learn which.

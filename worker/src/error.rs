@@ -19,7 +19,8 @@ pub enum JobError {
         /// When to try again; `None` backs off.
         after: Option<Duration>,
     },
-    /// It could not begin: what it needs is not to be had for now. This attempt does not count.
+    /// It could not begin because what it needs is unavailable, or it went a part of the way
+    /// and its progress is kept. This attempt does not count.
     Snooze {
         /// What it waits for.
         why: String,
@@ -41,6 +42,14 @@ impl JobError {
         }
         let after = db::is_unavailable(error).then_some(AWAY);
         Self::Retry { why: format!("Postgres: {}", db::told(error)), after }
+    }
+
+    /// The same, for a run whose progress is kept: the attempt does not count.
+    pub fn without_counting(self, soon: Duration) -> Self {
+        match self {
+            Self::Retry { why, after } => Self::Snooze { why, after: after.unwrap_or(soon) },
+            other => other,
+        }
     }
 
     /// Try again, backing off.

@@ -13,9 +13,11 @@ mod health;
 mod link_batches;
 mod roll_up_days;
 mod schedules;
+mod search;
 mod settle;
 mod stripe;
 mod stripe_error;
+mod stripe_session;
 mod watched;
 
 use std::{sync::Arc, time::Duration};

@@ -1,23 +1,22 @@
 //! Making sure that nobody can pay with a session any more, or learning that
 //! somebody has.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, Utc};
 use common::{
-    carts::CartId,
+    carts::{self, CartId},
     checkout::{self, CheckoutCart},
-    payment_links::{self, LinkStatus, PaymentLink},
-    stripe_events,
+    db::Connection,
+    payment_links::{self, LinkStatus, Mismatch, Payment, PaymentLink},
+    stripe_events::{self, Effect},
 };
 use http::StatusCode;
 
 use crate::{
     JobError, State,
+    search::{self, InFlight},
     stripe::{NewSession, Session, SessionState},
     stripe_error::StripeError,
 };
-
-/// Clocks of ours and Stripe's may differ by this much, and a request may have been on its way.
-const SLACK: TimeDelta = TimeDelta::minutes(5);
 
 /// How a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,30 +39,27 @@ pub(crate) async fn settle(state: &State, link: &PaymentLink) -> Result<Settled,
         Some(session_id) => Some(session_id.clone()),
         None => find_out(state, link).await?.map(|session| session.id),
     };
-    let settled = match &session_id {
-        Some(session_id) => close(state, session_id).await?,
-        None => Settled::Closed,
+    let session = match &session_id {
+        Some(session_id) => end(state, session_id).await?,
+        None => None,
     };
-    write_down(state, link, session_id.as_deref(), settled).await?;
-    Ok(settled)
+    write_down(state, link, session_id.as_deref(), session.as_ref()).await
 }
 
-/// Closes a session; one that can't be closed tells why.
-pub(crate) async fn close(state: &State, session_id: &str) -> Result<Settled, JobError> {
+/// Ends a session; answers it as it is then, expired or completed. `None`: Stripe does not know it.
+async fn end(state: &State, session_id: &str) -> Result<Option<Session>, JobError> {
     let session = match state.stripe.expire(session_id).await {
         Ok(session) => session,
         // Stripe expires open sessions only: it is expired already, or completed.
         Err(StripeError::Refused { status, .. }) if status == StatusCode::BAD_REQUEST => {
             state.stripe.retrieve(session_id).await?
         }
-        Err(StripeError::Refused { status, .. }) if status == StatusCode::NOT_FOUND => return Ok(Settled::Closed),
+        Err(StripeError::Refused { status, .. }) if status == StatusCode::NOT_FOUND => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    match session.state() {
-        SessionState::Expired => Ok(Settled::Closed),
-        SessionState::Paid => Ok(Settled::Paid),
-        SessionState::Processing => Ok(Settled::Processing),
+    match session.state()? {
         SessionState::Open => Err(JobError::retry("Stripe did not close the session")),
+        SessionState::Expired | SessionState::Complete => Ok(Some(session)),
     }
 }
 
@@ -71,49 +67,76 @@ async fn write_down(
     state: &State,
     link: &PaymentLink,
     session_id: Option<&str>,
-    settled: Settled,
-) -> Result<(), JobError> {
+    session: Option<&Session>,
+) -> Result<Settled, JobError> {
     let now = state.clock.now();
     let mut tx = state.by_key.begin().await?;
-    match (settled, link.cart_id.parse::<CartId>()) {
-        (Settled::Paid, Ok(cart)) => {
-            stripe_events::money_came(&mut tx, &cart, link.version, now, now).await?;
-        }
-        (Settled::Processing, _) => {
-            payment_links::processing(&mut tx, &link.cart_id, link.version, now).await?;
-        }
-        _ => {
-            payment_links::closed(&mut tx, &link.cart_id, link.version, now).await?;
-        }
+    let is_complete = |session: &&Session| session.state().is_ok_and(|state| state == SessionState::Complete);
+    let settled = match session.filter(is_complete) {
+        Some(session) => completed(&mut tx, link, session, now).await?,
+        None => Settled::Closed,
+    };
+    if settled == Settled::Closed {
+        payment_links::closed(&mut tx, &link.cart_id, link.version, now).await?;
     }
     // After the above, which locks the cart before its links, as everybody does.
     if let Some(session_id) = session_id {
-        payment_links::learn_session(&mut tx, link, session_id).await?;
+        let intent = session.and_then(|session| session.payment_intent.as_deref());
+        let livemode = session.and_then(|session| session.livemode);
+        payment_links::attach_session(&mut tx, link, session_id, intent, livemode).await?;
     }
     tx.commit().await?;
-    Ok(())
+    Ok(settled)
+}
+
+/// Somebody completed the session: what its money does. Money that does not fit the
+/// link is the operator's to look at; nobody can pay with the session any more.
+async fn completed(
+    conn: &mut Connection,
+    link: &PaymentLink,
+    session: &Session,
+    now: DateTime<Utc>,
+) -> Result<Settled, JobError> {
+    let Ok(cart) = link.cart_id.parse::<CartId>() else { return Ok(Settled::Closed) };
+    carts::lock(&mut *conn, &cart).await?;
+    let expected = payment_links::expected(&mut *conn, &link.cart_id, link.version).await?;
+    let reported = session.reported();
+    match expected.check_session(&reported).and_then(|()| expected.payment(&reported)) {
+        Ok(Payment::Paid) => {
+            let effect = stripe_events::money_came(&mut *conn, &cart, link.version, now, now).await?;
+            if effect == Effect::UnknownCart {
+                stripe_events::note_answer(conn, link, &session.id, Mismatch::CartDeleted, now).await?;
+            }
+            Ok(Settled::Paid)
+        }
+        Ok(Payment::Processing) => {
+            payment_links::processing(conn, &link.cart_id, link.version, now).await?;
+            Ok(Settled::Processing)
+        }
+        Err(why) => {
+            tracing::error!(session = session.id, reason = why.as_str(), "a completed session does not fit its link");
+            stripe_events::note_answer(conn, link, &session.id, why, now).await?;
+            Ok(Settled::Closed)
+        }
+    }
 }
 
 /// Stripe was asked for this session and the answer never came: did it make one?
 async fn find_out(state: &State, link: &PaymentLink) -> Result<Option<Session>, JobError> {
-    let Some(attempted_at) = link.attempted_at else { return Ok(None) };
-    if link.session_expires_at <= state.clock.now() {
+    if link.attempted_at.is_none() || link.session_expires_at <= state.clock.now() {
         return Ok(None); // whatever was made has ended by itself
     }
-    let cart = checkout::for_checkout(&mut state.by_key.acquire().await?, &link.cart_id).await?;
-    if let Some(cart) = cart {
-        let turn = state.stripe.turn().await?;
-        match state.stripe.create(turn, &new_session(state, link, &cart)).await {
-            Ok(session) => return Ok(Some(session)),
-            // What it refuses now it refused then. (Not so where the key is to blame.)
-            Err(StripeError::Refused { status, .. }) if status == StatusCode::BAD_REQUEST => return Ok(None),
-            Err(StripeError::KeySpent { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
+    let cart = checkout::for_checkout(&mut state.by_key.acquire().await?, &link.cart_id, link.version).await?;
+    // The cart is gone, and with it what Stripe was asked.
+    let Some(cart) = cart else { return search::find(state, link, InFlight::Perhaps).await };
+    let turn = state.stripe.turn().await?;
+    match state.stripe.create(turn, &new_session(state, link, &cart)).await {
+        Ok(session) => Ok(Some(session)),
+        // What it refuses now it refused then. (Not so where the key is to blame.)
+        Err(StripeError::Refused { status, .. }) if status == StatusCode::BAD_REQUEST => Ok(None),
+        Err(StripeError::KeySpent { .. }) => search::find(state, link, InFlight::No).await,
+        Err(error) => Err(error.into()),
     }
-    // The cart is gone, and with it what Stripe was asked; or the key is spent: look for it.
-    let to = link.updated_at.max(attempted_at) + SLACK;
-    Ok(state.stripe.search(&link.cart_id, link.version, attempted_at - SLACK, to).await?)
 }
 
 /// What Stripe is asked for, each time the same.

@@ -31,6 +31,7 @@ use stripe_checkout::{
 use stripe_client_core::{RequestBuilder, StripeMethod, StripeRequest, VERSION};
 use tracing::Instrument;
 
+pub(crate) use crate::stripe_session::{Page, Session, SessionState};
 use crate::{
     stripe_error::{StripeError, sort_error},
     watched::Call,
@@ -55,46 +56,6 @@ pub(crate) struct Stripe {
 /// The right to make one call, in the rate that all workers share.
 #[derive(Debug)]
 pub(crate) struct Turn(());
-
-/// A Checkout Session, as far as it matters.
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct Session {
-    pub(crate) id: String,
-    pub(crate) url: Option<String>,
-    status: Option<String>,
-    payment_status: Option<String>,
-    #[serde(default, with = "chrono::serde::ts_seconds_option")]
-    expires_at: Option<DateTime<Utc>>,
-    client_reference_id: Option<String>,
-    #[serde(default)]
-    metadata: Option<HashMap<String, String>>,
-}
-
-/// What became of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SessionState {
-    Open,
-    Expired,
-    Paid,
-    /// Completed, the money is under way.
-    Processing,
-}
-
-impl Session {
-    pub(crate) fn state(&self) -> SessionState {
-        let paid = matches!(self.payment_status.as_deref(), Some("paid" | "no_payment_required"));
-        match self.status.as_deref() {
-            Some("complete") if paid => SessionState::Paid,
-            Some("complete") => SessionState::Processing,
-            Some("expired") => SessionState::Expired,
-            _ => SessionState::Open,
-        }
-    }
-
-    pub(crate) fn expires_at(&self, asked: DateTime<Utc>) -> DateTime<Utc> {
-        self.expires_at.unwrap_or(asked)
-    }
-}
 
 /// What is frozen about a request for a session.
 #[derive(Debug)]
@@ -147,65 +108,51 @@ impl Stripe {
             .metadata(metadata)
             .payment_intent_data(payment_intent)
             .success_url(&new.success_url);
-        let made = self.call(turn, request.build(), Some(&new.idempotency_key)).await;
-        made.map_err(|error| error.without_personal_data(new.cart))
+        let made: Result<Session, _> = self.call(turn, request.build(), Some(&new.idempotency_key)).await;
+        let made = made.map_err(|error| error.without_personal_data(new.cart))?;
+        if !made.is_of(new.cart_id, new.version) {
+            return Err(StripeError::Unexpected("the session is of another request"));
+        }
+        Ok(made)
     }
 
     /// Closes a session, so that nobody can pay with it.
     pub(crate) async fn expire(&self, session_id: &str) -> Result<Session, StripeError> {
-        self.call(self.turn().await?, ExpireCheckoutSession::new(session_id).build(), None).await
+        let request = ExpireCheckoutSession::new(session_id).build();
+        self.call(self.turn().await?, request, None).await.and_then(|session| named(session, session_id))
     }
 
     pub(crate) async fn retrieve(&self, session_id: &str) -> Result<Session, StripeError> {
-        self.call(self.turn().await?, RetrieveCheckoutSession::new(session_id).build(), None).await
+        let request = RetrieveCheckoutSession::new(session_id).build();
+        self.call(self.turn().await?, request, None).await.and_then(|session| named(session, session_id))
     }
 
-    /// Looks for the session of a request among those made between two moments.
-    pub(crate) async fn search(
+    /// A page of the sessions made between two moments, newest first, that follow the session `after`.
+    pub(crate) async fn sessions(
         &self,
-        cart_id: &str,
-        version: i32,
         from: DateTime<Utc>,
         to: DateTime<Utc>,
-    ) -> Result<Option<Session>, StripeError> {
-        #[derive(Deserialize)]
-        struct Page {
-            data: Vec<Session>,
-            #[serde(default)]
-            has_more: bool,
+        after: Option<&str>,
+    ) -> Result<Page, StripeError> {
+        let made = stripe_types::RangeBoundsTs {
+            gte: Some(from.timestamp()),
+            lte: Some(to.timestamp()),
+            ..stripe_types::RangeBoundsTs::default()
+        };
+        let mut request = ListCheckoutSession::new().created(stripe_types::RangeQueryTs::Bounds(made)).limit(100);
+        if let Some(after) = after {
+            request = request.starting_after(after);
         }
-
-        let version = version.to_string();
-        let mut after: Option<String> = None;
-        loop {
-            let made = stripe_types::RangeBoundsTs {
-                gte: Some(from.timestamp()),
-                lte: Some(to.timestamp()),
-                ..stripe_types::RangeBoundsTs::default()
-            };
-            let mut request = ListCheckoutSession::new().created(stripe_types::RangeQueryTs::Bounds(made)).limit(100);
-            if let Some(after) = after.take() {
-                request = request.starting_after(after);
-            }
-            let page: Page = self.call(self.turn().await?, request.build(), None).await?;
-            after = page.data.last().map(|session| session.id.clone());
-            let found = page.data.into_iter().find(|session| {
-                let named = session.metadata.as_ref().and_then(|metadata| metadata.get("link_version"));
-                session.client_reference_id.as_deref() == Some(cart_id) && named == Some(&version)
-            });
-            if found.is_some() || !page.has_more || after.is_none() {
-                return Ok(found);
-            }
-        }
+        self.call(self.turn().await?, request.build(), None).await
     }
 
     /// Whether Stripe accepts the key: asks for the newest session, and wants none.
     pub(crate) async fn check_key(&self) -> Result<(), StripeError> {
         #[derive(Deserialize)]
-        struct Page {}
+        struct Anything {}
 
         let request = ListCheckoutSession::new().limit(1).build();
-        let Page {} = self.call(self.turn().await?, request, None).await?;
+        let Anything {} = self.call(self.turn().await?, request, None).await?;
         Ok(())
     }
 
@@ -292,6 +239,11 @@ impl Stripe {
             message: format!("the request can't be written: {error}"),
         })
     }
+}
+
+/// The session, if it is the one that was asked for.
+fn named(session: Session, id: &str) -> Result<Session, StripeError> {
+    if session.id == id { Ok(session) } else { Err(StripeError::Unexpected("it is another session")) }
 }
 
 /// The same parameters in the same order each time: maps come out in any, and a

@@ -34,6 +34,9 @@ pub(crate) enum StripeError {
     /// No answer: whether Stripe did it is unknown.
     #[error("no answer from Stripe: {0}")]
     NoAnswer(String),
+    /// An answer about something else than what was requested.
+    #[error("Stripe's answer does not fit the request: {0}")]
+    Unexpected(&'static str),
     /// An answer that makes no sense.
     #[error("Stripe's answer can't be read: {0}")]
     Unreadable(String),
@@ -131,7 +134,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use common::{carts::CartStatus, checkout::CheckoutItem, money::Currency};
+    use common::{carts::CartStatus, checkout::CheckoutItem, money::Currency, payment_links::Expected};
 
     use super::*;
 
@@ -144,6 +147,7 @@ mod tests {
             currency: Currency::USD,
             status: CartStatus::Abandoned,
             recovery_token: String::new(),
+            expected: Expected::default(),
         };
         let text = "Invalid address: \"ada l\"@example.com (Ada@Example.com, ada%40x) for 'Mug for Ada' a day";
         assert_eq!(redact(text, &cart), "Invalid address: … … … for '…' a day");

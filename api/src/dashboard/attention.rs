@@ -6,6 +6,7 @@ use common::{
     jobs::QUEUES,
     operations::{self, DEAD_LIMIT},
     refused_webhooks,
+    stripe_events::{self, ATTENTION_LIMIT},
 };
 use maud::{Markup, html};
 
@@ -13,7 +14,7 @@ use super::format;
 
 /// So long a job may wait before it is worth a word.
 const LONG_WAIT_SECONDS: f64 = 60.0;
-/// Refused webhooks are told of for so many days.
+/// Refused webhooks, and events that did not count, are shown for so many days.
 const WEBHOOK_DAYS: u64 = 7;
 
 /// One thing.
@@ -69,6 +70,19 @@ pub(crate) async fn concerns(conn: &mut Connection, now: DateTime<Utc>) -> sqlx:
         let age = format::seconds((now - refused.last_at).num_seconds());
         let what = format!("{} {times} failed verification, the last {age} ago", format::count(refused.count));
         add(what, "If they are Stripe's, STRIPE_WEBHOOK_SECRET does not fit. Counted over seven days.", None);
+    }
+    if let Some(found) = stripe_events::attention_since(conn, now - Days::new(WEBHOOK_DAYS)).await? {
+        let or_more = if found.count >= ATTENTION_LIMIT { " or more" } else { "" };
+        let events = if found.count == 1 { "event" } else { "events" };
+        let age = format::seconds((now - found.last_at).num_seconds());
+        let count = format::count(found.count);
+        let what = format!("{count}{or_more} Stripe {events} named a cart and did not count, the last {age} ago");
+        let advice = format!(
+            "Not of the cart's own session, or the cart was deleted. Look up {} ({}) at Stripe, and refund the payment \
+             if there is one. Counted over seven days.",
+            found.event, found.reason
+        );
+        add(what, &advice, None);
     }
     Ok(concerns)
 }

@@ -258,7 +258,9 @@ impl PartialSchema for QueueName {
 /// What Stripe sends: an event of any kind and API version. Only a few fields are looked at.
 #[derive(ToSchema)]
 #[schema(example = json!({"id": "evt_1", "type": "checkout.session.completed", "created": 1_764_000_000,
-    "data": {"object": {"id": "cs_test_1", "client_reference_id": "cart_01m84zjdhtftc9p973qfnt3nn0", "payment_status": "paid"}}}))]
+    "livemode": false, "data": {"object": {"id": "cs_test_1", "object": "checkout.session", "mode": "payment",
+    "status": "complete", "payment_status": "paid", "amount_total": 9998, "currency": "usd", "livemode": false,
+    "payment_intent": "pi_1", "metadata": {"cart_id": "cart_01m84zjdhtftc9p973qfnt3nn0", "link_version": "1"}}}}))]
 pub(crate) struct StripeEvent {
     #[schema(max_length = 255, pattern = r"^[^\u0000]*$")]
     id: String,

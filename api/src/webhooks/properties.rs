@@ -1,5 +1,6 @@
 //! Nothing gets in without a signature over the very bytes, and what gets in is read without harm.
 
+use chrono::Datelike;
 use hmac::{Hmac, KeyInit, Mac};
 use proptest::prelude::*;
 use sha2::Sha256;
@@ -55,9 +56,11 @@ fn signature_holds(signature: &str, body: &str) -> Result<(), TestCaseError> {
 fn event_holds(payload: &str) -> Result<(), TestCaseError> {
     let header = format!("t={NOW},v1={}", mac("whsec_new", &NOW.to_string(), payload.as_bytes()));
     prop_assert!(is_taken(payload.as_bytes(), header.as_bytes()), "a good signature of {payload:?}");
-    if let Ok(event) = read_event(payload, now()) {
+    if let Ok(event) = event::read(payload, now()) {
         // All of it goes into Postgres.
-        for text in [Some(&event.id), Some(&event.kind), event.object_id.as_ref()].into_iter().flatten() {
+        let object = &event.object;
+        let texts = [object.id.as_ref(), object.payment_intent.as_ref(), Some(&event.id), Some(&event.kind)];
+        for text in texts.into_iter().flatten() {
             prop_assert!(text.len() <= 255 && !text.contains('\0'), "{text:?}");
         }
         prop_assert!((1..=9999).contains(&event.created_at.year()));
@@ -103,6 +106,45 @@ proptest! {
         let header = format!("t={time},v1={}", mac(&secret, &time, b"{}"));
         prop_assert_eq!(is_taken(b"{}", header.as_bytes()), age.abs() <= 300 && secret != "whsec_none");
     }
+}
+
+/// A field of another type reads as absent; JSON arrays and serde_json's own keys mean nothing.
+#[test]
+fn fields_of_other_types_are_absent() {
+    let object = |object: &str| {
+        let body = format!(r#"{{"id":"evt_1","type":"t","livemode":false,"data":{{"object":{object}}}}}"#);
+        event::read(&body, now()).expect("an event").object
+    };
+    let good = object(r#"{"amount_total":9998,"currency":"usd","metadata":{"cart_id":"cart_1","link_version":"1"}}"#);
+    assert_eq!((good.reported.amount, good.link_version), (Some(9998), Some(1)));
+    for amount in [
+        "\"9998\"",
+        "9998.0",
+        "1e4",
+        "null",
+        "[9998]",
+        r#"{"$serde_json::private::Number":"9998"}"#,
+        "99999999999999999999",
+    ] {
+        assert_eq!(object(&format!(r#"{{"amount_total":{amount}}}"#)).reported.amount, None, "{amount}");
+    }
+    for metadata in [
+        "null",
+        "7",
+        r#"["cart_1","1"]"#,
+        r#"{"$serde_json::private::RawValue":"{}"}"#,
+        r#"{"cart_id":7,"link_version":1}"#,
+    ] {
+        let read = object(&format!(r#"{{"metadata":{metadata}}}"#));
+        assert_eq!((read.cart_id, read.link_version), (None, None), "{metadata}");
+    }
+    for data in ["[]", "[{}]", "7", "null"] {
+        let body = format!(r#"{{"id":"evt_1","type":"t","data":{data}}}"#);
+        assert!(event::read(&body, now()).expect("an event").object.id.is_none());
+    }
+    assert!(event::read(r#"["evt_1","t",1,false,{}]"#, now()).is_err());
+    let contradiction = r#"{"id":"e","type":"t","livemode":true,"data":{"object":{"livemode":false}}}"#;
+    assert_eq!(event::read(contradiction, now()).expect("an event").object.reported.livemode, None);
 }
 
 #[test]

@@ -12,8 +12,10 @@
 //! `settling` and `closing` always have a job that closes the session at Stripe.
 //! The database allows one `pending` and one session that can take money a cart.
 
+mod expected;
 mod outcome;
 mod request;
+mod search;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,11 +27,14 @@ use queue::JobId;
 
 use crate::db::Connection;
 
+pub use expected::{Expected, Mismatch, Payment, Reported, expected};
 pub(crate) use outcome::close_all;
 pub use outcome::{
-    Opening, begin_attempt, closed, fail, learn_session, open, open_free, paid, payment_failed, processing,
+    Opening, attach_session, begin_attempt, closed, fail, open, open_free, paid, payment_failed, processing,
+    refuse_session,
 };
 pub use request::{NewRequest, give_up, replace, request, request_first, wake};
+pub use search::{Search, save_search, search};
 
 /// The channel that tells waiting requests about a link; the payload is the cart's id.
 pub const CHANNEL: &str = "payment_links";
@@ -273,14 +278,6 @@ pub async fn unsettled_before(conn: &mut Connection, cart_id: &str, version: i32
     .into_iter()
     .map(PaymentLink::try_from)
     .collect()
-}
-
-/// Which request a session belongs to.
-pub async fn of_session(conn: &mut Connection, session_id: &str) -> sqlx::Result<Option<(String, i32)>> {
-    let row = sqlx::query!("select cart_id, version from payment_links where session_id = $1", session_id)
-        .fetch_optional(conn)
-        .await?;
-    Ok(row.map(|row| (row.cart_id, row.version)))
 }
 
 /// Tells the requests that wait for the carts' links to look at them. Where

@@ -38,6 +38,8 @@ pub struct Opening {
     pub url: String,
     /// When it ends.
     pub session_expires_at: DateTime<Utc>,
+    /// Whether real money moves.
+    pub livemode: Option<bool>,
 }
 
 /// pending → open. `false`: the request was withdrawn meanwhile; the session must be closed.
@@ -45,8 +47,9 @@ pub struct Opening {
 pub async fn open(conn: &mut Connection, opening: &Opening, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let result = sqlx::query!(
         r#"
-        update payment_links set status = 'open', session_id = $3, url = $4, session_expires_at = $5, opened_at = $6, updated_at = $6
-        where cart_id = $1 and version = $2 and status = 'pending'
+        update payment_links set status = 'open', session_id = $3, url = $4, session_expires_at = $5, livemode = $7,
+                                 opened_at = $6, updated_at = $6
+        where cart_id = $1 and version = $2 and status = 'pending' and (session_id is null or session_id = $3)
         "#,
         opening.cart_id,
         opening.version,
@@ -54,6 +57,7 @@ pub async fn open(conn: &mut Connection, opening: &Opening, now: DateTime<Utc>) 
         opening.url,
         opening.session_expires_at,
         now,
+        opening.livemode,
     )
     .execute(conn)
     .await?;
@@ -66,19 +70,20 @@ pub async fn open_free(conn: &mut Connection, openings: &[Opening], now: DateTim
     let column = |of: fn(&Opening) -> &str| -> Vec<&str> { openings.iter().map(of).collect() };
     let versions: Vec<i32> = openings.iter().map(|opening| opening.version).collect();
     let ends: Vec<DateTime<Utc>> = openings.iter().map(|opening| opening.session_expires_at).collect();
+    let livemodes: Vec<Option<bool>> = openings.iter().map(|opening| opening.livemode).collect();
     sqlx::query_scalar!(
         r#"
         with free as (
-            select link.cart_id, link.version, made.session_id, made.url, made.session_expires_at
-            from unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::timestamptz[])
-                as made (cart_id, version, session_id, url, session_expires_at)
+            select link.cart_id, link.version, made.session_id, made.url, made.session_expires_at, made.livemode
+            from unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::timestamptz[], $7::boolean[])
+                as made (cart_id, version, session_id, url, session_expires_at, livemode)
             join payment_links link on link.cart_id = made.cart_id and link.version = made.version
-            where link.status = 'pending'
+            where link.status = 'pending' and (link.session_id is null or link.session_id = made.session_id)
             for no key update of link skip locked
         )
         update payment_links link
         set status = 'open', session_id = free.session_id, url = free.url,
-            session_expires_at = free.session_expires_at, opened_at = $6, updated_at = $6
+            session_expires_at = free.session_expires_at, livemode = free.livemode, opened_at = $6, updated_at = $6
         from free
         where link.cart_id = free.cart_id and link.version = free.version and link.status = 'pending'
         returning link.cart_id
@@ -89,6 +94,7 @@ pub async fn open_free(conn: &mut Connection, openings: &[Opening], now: DateTim
         &column(|opening| &opening.url) as &[&str],
         &ends,
         now,
+        &livemodes as &[Option<bool>],
     )
     .fetch_all(conn)
     .await
@@ -236,13 +242,42 @@ impl Change<'_> {
     }
 }
 
-/// Stripe named the session: kept, so that it can be closed.
-pub async fn learn_session(conn: &mut Connection, link: &PaymentLink, session_id: &str) -> sqlx::Result<()> {
+/// pending → settling: Stripe made a session that is not what was requested. Nobody gets
+/// its address, and a job closes it. `false`: the request is not pending any more.
+pub async fn refuse_session(
+    conn: &mut Connection,
+    link: &PaymentLink,
+    session_id: &str,
+    why: Failure<'_>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let refused = settle_later(conn, link, why, now).await?;
+    attach_session(conn, link, session_id, None, None).await?;
+    Ok(refused)
+}
+
+/// Keeps the id of the link's session, so that it can be closed, and what else Stripe
+/// reported of it. What is known already stays.
+pub async fn attach_session(
+    conn: &mut Connection,
+    link: &PaymentLink,
+    session_id: &str,
+    payment_intent: Option<&str>,
+    livemode: Option<bool>,
+) -> sqlx::Result<()> {
     sqlx::query!(
-        "update payment_links set session_id = $3 where cart_id = $1 and version = $2 and session_id is null",
+        r#"
+        update payment_links
+        set session_id = $3, livemode = coalesce(livemode, $5),
+            payment_intent = coalesce(payment_intent, case
+                when not exists (select from payment_links other where other.payment_intent = $4) then $4 end)
+        where cart_id = $1 and version = $2 and (session_id is null or session_id = $3)
+        "#,
         link.cart_id,
         link.version,
         session_id,
+        payment_intent,
+        livemode,
     )
     .execute(conn)
     .await?;

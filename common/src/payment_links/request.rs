@@ -148,10 +148,13 @@ async fn insert(
     sqlx::query!(
         r#"
         insert into payment_links
-            (cart_id, version, status, job_id, session_expires_at, replacements, requested_by, created_at, updated_at)
-        select cart_id, version, 'pending', job_id, session_expires_at, replacements, requested_by, $6, $6
+            (cart_id, version, status, job_id, session_expires_at, replacements, requested_by, created_at, updated_at,
+             amount_minor, currency)
+        select cart_id, version, 'pending', job_id, session_expires_at, replacements, requested_by, $6, $6,
+               carts.total_minor, carts.currency
         from unnest($1::text[], $2::integer[], $3::uuid[], $4::timestamptz[], $5::smallint[], $7::text[])
             as new (cart_id, version, job_id, session_expires_at, replacements, requested_by)
+        left join carts on carts.id = new.cart_id
         "#,
         &cart_ids as &[&str],
         &versions,

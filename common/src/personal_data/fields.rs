@@ -195,6 +195,10 @@ pub const TABLES: &[Table] = &[
             about("status"),
             // Stripe's name of the session, by which it is closed there.
             about("session_id"),
+            about("payment_intent"),
+            about("amount_minor"),
+            about("currency"),
+            about("livemode"),
             // Its page shows the address.
             secret("url", "null"),
             words("failure", "null"),
@@ -207,6 +211,8 @@ pub const TABLES: &[Table] = &[
             time("ended_at"),
             time("created_at"),
             time("updated_at"),
+            time("search_began_at"),
+            other("search_after", "a place in Stripe's list of all sessions"),
             other("job_id", "a name of ours"),
         ],
     },
@@ -304,6 +310,7 @@ pub const TABLES: &[Table] = &[
             about("object_id"),
             about("cart_id"),
             about("effect"),
+            about("reason"),
             time("created_at"),
             time("received_at"),
         ],

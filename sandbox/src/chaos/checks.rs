@@ -53,6 +53,7 @@ pub(crate) async fn all(scene: &Scene, kit: &Kit, clients: &[Client], report: &m
     let sessions = scene.stripe.sessions();
     open_sessions(scene, &sessions, &carts, &mut session, report).await?;
     payments(&sessions, &carts, &mut session, report).await?;
+    foreign_events(&sessions, &mut session, report).await?;
     checks_of_tables::all(scene, &mut session, report).await?;
     while_it_went_on(scene, report);
     doctor(scene, kit, report).await?;
@@ -203,6 +204,24 @@ async fn payments(
     let never_paid = by_payment.filter(|row| !payers.contains(&row.id));
     found.extend(never_paid.map(|row| format!("{} counts as recovered by a payment, and Stripe has none", row.id)));
     report.check("every payment counts, once", format!("{} payments", paid.len()), &found);
+    Ok(())
+}
+
+/// Only our own sessions change carts and links: an event with an effect is in Stripe's book as of a session of ours.
+async fn foreign_events(sessions: &[Session], session: &mut PgConnection, report: &mut Report) -> Result<()> {
+    let ours: HashSet<&str> =
+        sessions.iter().flat_map(|session| [Some(&*session.id), session.payment_intent.as_deref()]).flatten().collect();
+    let events: Vec<(String, Option<String>, String)> =
+        sqlx::query_as("select id, object_id, effect from stripe_events").fetch_all(session).await?;
+    let changes = ["recovered", "already_recovered", "processing", "payment_failed", "closed"];
+    let is_ours = |object: &Option<String>| object.as_deref().is_some_and(|object| ours.contains(object));
+    let found: Vec<String> = events
+        .iter()
+        .filter(|(_, object, effect)| changes.contains(&effect.as_str()) && !is_ours(object))
+        .map(|(id, object, effect)| format!("{id} of {object:?} is not of a session of ours, and {effect}"))
+        .collect();
+    let foreign = events.iter().filter(|(_, object, _)| !is_ours(object)).count();
+    report.check("only our own sessions change carts", format!("{foreign} foreign events of {}", events.len()), &found);
     Ok(())
 }
 

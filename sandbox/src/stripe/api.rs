@@ -149,6 +149,12 @@ fn create_once(shared: &Shared, key: &str, parameters: Parameters, fault: Option
         if fault == Some(Fault::NoUrl) {
             body["url"] = Value::Null;
         }
+        if fault == Some(Fault::OtherAmount) {
+            body["amount_total"] = json!(session.amount_total + 1);
+        }
+        if fault == Some(Fault::OtherSession) {
+            body["metadata"]["link_version"] = json!("99");
+        }
         if fault == Some(Fault::ForeignUrl) {
             body["url"] = json!("https://checkout.stripe.com.evil.example/c/pay/cs_test_1");
         }
@@ -217,6 +223,8 @@ fn new_session(parameters: &Parameters, now: DateTime<Utc>) -> Result<Session, R
         success_url,
         created: now,
         expires_at,
+        mode: "payment".to_owned(),
+        livemode: false,
     })
 }
 
@@ -357,14 +365,21 @@ async fn list(
     let seconds = |name: &str, otherwise| parameters.get(name).and_then(|text| text.parse().ok()).unwrap_or(otherwise);
     let (from, to) = (seconds("created[gte]", i64::MIN), seconds("created[lte]", i64::MAX));
     let limit = usize::try_from(seconds("limit", 10)).unwrap_or(10).clamp(1, 100);
-    let mut sessions = lock(&shared.sessions).all();
-    sessions.reverse(); // newest first
-    sessions.retain(|session| (from..=to).contains(&session.created.timestamp()));
-    if let Some(after) = parameters.get("starting_after") {
-        sessions = sessions.into_iter().skip_while(|session| session.id != *after).skip(1).collect();
+    let sessions = lock(&shared.sessions);
+    let mut page: Vec<&Session> = Vec::new();
+    let mut after = parameters.get("starting_after");
+    for session in sessions.newest_first() {
+        if let Some(last) = after {
+            after = after.filter(|_| session.id != *last);
+        } else if (from..=to).contains(&session.created.timestamp()) && page.len() <= limit {
+            page.push(session);
+        }
     }
-    let has_more = sessions.len() > limit;
-    let data: Vec<Value> = sessions.iter().take(limit).map(|session| session.to_json(&shared.url())).collect();
+    if let Some(unknown) = after {
+        return no_such(unknown).into_response();
+    }
+    let has_more = page.len() > limit;
+    let data: Vec<Value> = page.iter().take(limit).map(|session| session.to_json(&shared.url())).collect();
     Json(json!({"object": "list", "url": "/v1/checkout/sessions", "has_more": has_more, "data": data})).into_response()
 }
 

@@ -114,16 +114,11 @@ impl Shared {
     /// Sends an event, and again a few times if it is not taken.
     pub(super) async fn send(&self, session: &Session, kind: &str) -> Delivery {
         let _on_its_way = self.traffic.begin();
-        let now = self.config.clock.now().timestamp();
-        let object =
-            if kind == "payment_intent.succeeded" { payment_intent(session) } else { session.to_json(&self.url()) };
-        let body = json!({
-            "id": format!("evt_{}", random_word()), "object": "event", "api_version": "2026-09-30.endive", "created": now,
-            "livemode": false, "pending_webhooks": 1, "request": {"id": null, "idempotency_key": null}, "type": kind,
-            "data": {"object": object},
-        })
-        .to_string();
+        let body = self.event(session, kind).to_string();
         let mut status = None;
+        if lock(&self.webhook_url).is_none() {
+            return Delivery { kind: kind.to_owned(), status };
+        }
         if let Some(mail) = self.mail.get() {
             mail.post(body);
             return Delivery { kind: kind.to_owned(), status };
@@ -139,6 +134,17 @@ impl Shared {
             }
         }
         Delivery { kind: kind.to_owned(), status }
+    }
+
+    /// An event of this type about the session as it is given.
+    pub(super) fn event(&self, session: &Session, kind: &str) -> Value {
+        let object =
+            if kind == "payment_intent.succeeded" { payment_intent(session) } else { session.to_json(&self.url()) };
+        json!({
+            "id": format!("evt_{}", random_word()), "object": "event", "api_version": "2026-09-30.endive",
+            "created": self.config.clock.now().timestamp(), "livemode": session.livemode, "pending_webhooks": 1,
+            "request": {"id": null, "idempotency_key": null}, "type": kind, "data": {"object": object},
+        })
     }
 
     /// One attempt, signed for itself as Stripe does; answers the status.
@@ -161,6 +167,6 @@ fn payment_intent(session: &Session) -> Value {
     json!({
         "id": session.payment_intent, "object": "payment_intent", "amount": session.amount_total,
         "amount_received": session.amount_total, "currency": session.currency, "status": "succeeded",
-        "metadata": session.payment_intent_metadata, "created": session.created.timestamp(), "livemode": false,
+        "metadata": session.payment_intent_metadata, "created": session.created.timestamp(), "livemode": session.livemode,
     })
 }

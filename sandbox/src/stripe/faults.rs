@@ -58,6 +58,10 @@ pub enum Fault {
     ForeignUrl,
     /// It is done, and events tell of it; the answer comes after `StandIn::let_go`.
     Held,
+    /// A session of another amount than was asked for.
+    OtherAmount,
+    /// A session of another request.
+    OtherSession,
 }
 
 #[derive(Debug, Default)]

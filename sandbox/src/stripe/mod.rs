@@ -7,6 +7,7 @@
 mod api;
 mod events;
 mod faults;
+mod foreign;
 mod mail;
 mod page;
 mod sessions;
@@ -19,11 +20,13 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use chrono::{DateTime, Utc};
 use common::clock::Clock;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 pub use events::{Delivery, sign};
 pub use faults::{Fault, Operation};
+pub use foreign::Foreign;
 pub use mail::MailCounts;
 pub use sessions::{PaymentStatus, Session, SessionStatus};
 
@@ -158,6 +161,14 @@ impl StandIn {
     /// Every session it ever made, oldest first.
     pub fn sessions(&self) -> Vec<Session> {
         lock(&self.shared.sessions).all()
+    }
+
+    /// Adds sessions of other tools on the account, all made at this moment.
+    pub fn add_foreign_sessions(&self, count: usize, created: DateTime<Utc>) {
+        let mut sessions = lock(&self.shared.sessions);
+        for _ in 0..count {
+            sessions.add(Session { created, ..foreign::session(created) });
+        }
     }
 
     /// How many calls of this kind reached it.

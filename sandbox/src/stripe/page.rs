@@ -75,7 +75,9 @@ fn page(session: &Session, notice: Option<&str>) -> Markup {
                     (SessionStatus::Open, _) => {
                         (button("pay", "Pay")) (button("decline", "Decline")) (button("pay-later", "Pay by bank debit"))
                     }
-                    (SessionStatus::Complete, PaymentStatus::Paid) => { p { "Paid. Thank you!" } }
+                    (SessionStatus::Complete, PaymentStatus::Paid | PaymentStatus::NoPaymentRequired) => {
+                        p { "Paid. Thank you!" }
+                    }
                     (SessionStatus::Complete, PaymentStatus::Unpaid) => {
                         p { "The bank debit is under way." }
                         (button("money-arrives", "The money arrives")) (button("money-fails", "The money fails"))

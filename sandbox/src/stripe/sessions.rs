@@ -31,6 +31,8 @@ pub enum PaymentStatus {
     Unpaid,
     /// Here.
     Paid,
+    /// There is nothing to pay.
+    NoPaymentRequired,
 }
 
 /// A line of the order.
@@ -75,16 +77,36 @@ pub struct Session {
     pub created: DateTime<Utc>,
     /// When it ends.
     pub expires_at: DateTime<Utc>,
+    /// `payment`, or `setup` for a foreign one.
+    #[serde(default = "payment")]
+    pub mode: String,
+    /// Whether real money moves.
+    #[serde(default)]
+    pub livemode: bool,
+}
+
+fn payment() -> String {
+    "payment".to_owned()
 }
 
 impl Session {
+    /// A shopper paid by card.
+    pub fn complete(&mut self) {
+        self.status = SessionStatus::Complete;
+        self.payment_status = PaymentStatus::Paid;
+        self.payment_intent.get_or_insert_with(|| format!("pi_of_{}", self.id));
+    }
+
     /// As Stripe's API writes it. The address is there while the session is open.
     pub(super) fn to_json(&self, base: &str) -> Value {
         let open = self.status == SessionStatus::Open;
+        // Without a payment there is no amount.
+        let amount = (self.mode == "payment").then_some(self.amount_total);
+        let currency = (self.mode == "payment").then_some(&self.currency);
         json!({
-            "id": self.id, "object": "checkout.session", "livemode": false, "mode": "payment",
+            "id": self.id, "object": "checkout.session", "livemode": self.livemode, "mode": self.mode,
             "status": self.status, "payment_status": self.payment_status,
-            "amount_subtotal": self.amount_total, "amount_total": self.amount_total, "currency": self.currency,
+            "amount_subtotal": amount, "amount_total": amount, "currency": currency,
             "client_reference_id": self.client_reference_id, "customer": null, "customer_email": self.customer_email,
             "metadata": self.metadata, "payment_intent": self.payment_intent, "success_url": self.success_url,
             "cancel_url": null, "created": self.created.timestamp(), "expires_at": self.expires_at.timestamp(),
@@ -136,6 +158,10 @@ impl Sessions {
         self.sessions.clone()
     }
 
+    pub(super) fn newest_first(&self) -> impl Iterator<Item = &Session> {
+        self.sessions.iter().rev()
+    }
+
     pub(super) fn overlapping(&self) -> Vec<String> {
         self.overlapping.clone()
     }
@@ -144,7 +170,10 @@ impl Sessions {
         let open_too = |other: &&Session| {
             other.status == SessionStatus::Open && other.client_reference_id == session.client_reference_id
         };
-        if let Some(other) = self.sessions.iter().rev().find(open_too) {
+        // Sessions of other tools name no cart, and may be many.
+        if session.client_reference_id.is_some()
+            && let Some(other) = self.sessions.iter().rev().find(open_too)
+        {
             self.overlapping.extend(other.client_reference_id.clone());
         }
         self.sessions.push(session);

@@ -12,7 +12,7 @@ use common::{
 use queue::RateLimit;
 use uuid::Uuid;
 
-use super::privileges;
+use super::{payments, privileges};
 use crate::{CONNECTIONS, EXPIRY_CONNECTIONS, WorkerConfig, connections, stripe::Stripe, stripe_error::StripeError};
 
 /// How long each look may take.
@@ -53,7 +53,7 @@ impl Finding {
         Self { name, verdict: Verdict::Well, text: text.into() }
     }
 
-    fn notice(name: &'static str, text: impl Into<String>) -> Self {
+    pub(super) fn notice(name: &'static str, text: impl Into<String>) -> Self {
         Self { name, verdict: Verdict::Notice, text: text.into() }
     }
 
@@ -104,6 +104,7 @@ pub async fn examine(env: &Env, config: &WorkerConfig, clock: &Clock) -> Result<
             findings.push(look("schedules", overdue(&careful)).await);
             findings.push(look("queues", waiting(&careful)).await);
             findings.push(look("dead jobs", dead(&careful)).await);
+            findings.push(look("payments", payments::examine(&careful, clock)).await);
         }
         Err(why) => {
             findings.push(Finding::problem("database", format!("Postgres can't be used: {why}; see DATABASE_URL")));

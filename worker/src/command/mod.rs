@@ -4,6 +4,7 @@
 mod doctor;
 mod jobs;
 mod migrate;
+mod payments;
 mod privileges;
 mod rollup;
 

@@ -4,7 +4,7 @@ use rand::RngExt;
 use reqwest::{Method, StatusCode};
 
 use super::{Answer, Client};
-use crate::chaos::states::State;
+use crate::{chaos::states::State, stripe::Foreign};
 
 impl Client {
     pub(super) async fn ask_for_link(&mut self) {
@@ -67,6 +67,15 @@ impl Client {
         }
         let place = places[self.dice.random_range(0..places.len())];
         self.pay_at(place).await;
+    }
+
+    /// The account has other sessions, some of which name our carts: they change nothing.
+    pub(super) async fn send_foreign_event(&mut self) {
+        let Some(place) = self.pick() else { return };
+        let foreign = Foreign::ALL[self.dice.random_range(0..Foreign::ALL.len())];
+        let (stripe, version) = (self.scene.stripe.clone(), self.dice.random_range(1..3));
+        stripe.send_foreign(foreign, &self.carts[place].id, version).await;
+        self.scene.book.ended("foreign event", "done");
     }
 
     /// Stripe's book is the truth: what it takes has to arrive.

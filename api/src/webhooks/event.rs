@@ -1,0 +1,144 @@
+//! Reading an event: the few fields that matter, of any API version. Whatever else is
+//! in it is skipped, and a field of an unexpected type reads as absent.
+
+use chrono::{DateTime, Datelike, Utc};
+use common::{
+    carts::CartId,
+    payment_links::Reported,
+    stripe_events::{StripeEvent, StripeObject},
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::error::ApiError;
+
+/// A field as it was sent: read once it is known what it must be.
+type Raw<'a> = Option<&'a RawValue>;
+
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(borrow)]
+    id: Raw<'a>,
+    #[serde(borrow, rename = "type")]
+    kind: Raw<'a>,
+    #[serde(borrow)]
+    created: Raw<'a>,
+    #[serde(borrow)]
+    livemode: Raw<'a>,
+    #[serde(borrow)]
+    data: Raw<'a>,
+}
+
+#[derive(Default, Deserialize)]
+struct EventData<'a> {
+    #[serde(borrow)]
+    object: Raw<'a>,
+}
+
+#[derive(Default, Deserialize)]
+struct Object<'a> {
+    #[serde(borrow)]
+    object: Raw<'a>,
+    #[serde(borrow)]
+    id: Raw<'a>,
+    #[serde(borrow)]
+    mode: Raw<'a>,
+    #[serde(borrow)]
+    status: Raw<'a>,
+    #[serde(borrow)]
+    payment_status: Raw<'a>,
+    #[serde(borrow)]
+    amount_total: Raw<'a>,
+    #[serde(borrow)]
+    amount_received: Raw<'a>,
+    #[serde(borrow)]
+    currency: Raw<'a>,
+    #[serde(borrow)]
+    livemode: Raw<'a>,
+    #[serde(borrow)]
+    payment_intent: Raw<'a>,
+    #[serde(borrow)]
+    client_reference_id: Raw<'a>,
+    #[serde(borrow)]
+    metadata: Raw<'a>,
+}
+
+#[derive(Default, Deserialize)]
+struct Metadata<'a> {
+    #[serde(borrow)]
+    cart_id: Raw<'a>,
+    #[serde(borrow)]
+    link_version: Raw<'a>,
+}
+
+/// Reads an event.
+///
+/// # Errors
+/// If it is no JSON object, or has no id or type.
+pub(super) fn read(payload: &str, now: DateTime<Utc>) -> Result<StripeEvent, ApiError> {
+    // An array would be read for a structure, field by field.
+    if !payload.trim_start().starts_with('{') {
+        return Err(ApiError::bad_request("The body is not a JSON object"));
+    }
+    let event: Event<'_> =
+        serde_json::from_str(payload).map_err(|_| ApiError::bad_request("The body is not well-formed JSON"))?;
+    let id = text(event.id).ok_or_else(|| ApiError::bad_request("The event has no id"))?;
+    let kind = text(event.kind).ok_or_else(|| ApiError::bad_request("The event has no type"))?;
+    // chrono knows years that Postgres does not.
+    let created_at = read_as::<i64>(event.created)
+        .and_then(|seconds| DateTime::from_timestamp(seconds, 0))
+        .filter(|at| (1..=9999).contains(&at.year()));
+    let data: EventData<'_> = structure(event.data);
+    let object: Object<'_> = structure(data.object);
+    Ok(StripeEvent {
+        id,
+        kind,
+        created_at: created_at.unwrap_or(now),
+        object: read_object(&object, read_as(event.livemode)),
+    })
+}
+
+fn read_object(object: &Object<'_>, livemode: Option<bool>) -> StripeObject {
+    let metadata: Metadata<'_> = structure(object.metadata);
+    // A PaymentIntent has the one, a session the other.
+    let amount = object.amount_total.or(object.amount_received);
+    let livemode = match (livemode, read_as(object.livemode)) {
+        (Some(event), Some(object)) if event != object => None,
+        (event, object) => event.or(object),
+    };
+    StripeObject {
+        object: text(object.object),
+        id: text(object.id),
+        status: text(object.status),
+        payment_intent: text(object.payment_intent),
+        reported: Reported {
+            mode: text(object.mode),
+            payment_status: text(object.payment_status),
+            amount: read_as(amount),
+            currency: text(object.currency),
+            livemode,
+        },
+        // Other tools of the account put what they like there, an address perhaps: only a cart's id is kept.
+        cart_id: cart_id(metadata.cart_id),
+        link_version: text(metadata.link_version).and_then(|version| version.parse().ok()),
+        reference: cart_id(object.client_reference_id),
+    }
+}
+
+fn read_as<'a, T: Deserialize<'a>>(raw: Raw<'a>) -> Option<T> {
+    serde_json::from_str(raw?.get()).ok()
+}
+
+/// An object's fields; none if it is something else.
+fn structure<'a, T: Deserialize<'a> + Default>(raw: Raw<'a>) -> T {
+    read_as(raw.filter(|raw| raw.get().starts_with('{'))).unwrap_or_default()
+}
+
+/// A text that Postgres can keep.
+fn text(raw: Raw<'_>) -> Option<String> {
+    read_as::<String>(raw).filter(|text| text.len() <= 255 && !text.contains('\0'))
+}
+
+fn cart_id(raw: Raw<'_>) -> Option<CartId> {
+    text(raw)?.parse().ok()
+}

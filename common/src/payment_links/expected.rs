@@ -1,0 +1,208 @@
+//! What the session of a payment link must be, held against what Stripe reports of it.
+
+use std::fmt;
+
+use crate::{db::Connection, money::Currency};
+
+/// What a session and its PaymentIntent must be. `None`: not known, and not compared.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// The cart's total in minor units.
+    pub amount_minor: Option<i64>,
+    /// The cart's currency.
+    pub currency: Option<String>,
+    /// Whether real money moves.
+    pub livemode: Option<bool>,
+}
+
+/// What Stripe reports of a Checkout Session or of a PaymentIntent, in an event or an answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reported {
+    /// `payment`, `setup` or `subscription`; a PaymentIntent has none.
+    pub mode: Option<String>,
+    /// `paid`, `unpaid` or `no_payment_required`; a PaymentIntent has none.
+    pub payment_status: Option<String>,
+    /// In Stripe's smallest unit.
+    pub amount: Option<i64>,
+    /// In lower case.
+    pub currency: Option<String>,
+    /// Whether real money moves.
+    pub livemode: Option<bool>,
+}
+
+/// Where the money of a completed session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Payment {
+    /// It arrived.
+    Paid,
+    /// It is in progress.
+    Processing,
+}
+
+/// Why Stripe's word on a payment does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mismatch {
+    /// No session of ours has this id.
+    UnknownSession,
+    /// Not the type of object that the event is about.
+    OtherObject,
+    /// `mode` is not `payment`.
+    OtherMode,
+    /// Another amount.
+    OtherAmount,
+    /// Another currency.
+    OtherCurrency,
+    /// Test mode in place of live mode, or the other way round.
+    OtherLivemode,
+    /// The session has another PaymentIntent.
+    OtherPaymentIntent,
+    /// `status` contradicts the event.
+    Status,
+    /// `payment_status` is missing, or not one that fits.
+    PaymentStatus,
+    /// The payment is the session's own, but its cart was deleted.
+    CartDeleted,
+}
+
+impl Mismatch {
+    /// As it is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownSession => "unknown_session",
+            Self::OtherObject => "other_object",
+            Self::OtherMode => "other_mode",
+            Self::OtherAmount => "other_amount",
+            Self::OtherCurrency => "other_currency",
+            Self::OtherLivemode => "other_livemode",
+            Self::OtherPaymentIntent => "other_payment_intent",
+            Self::Status => "status",
+            Self::PaymentStatus => "payment_status",
+            Self::CartDeleted => "cart_deleted",
+        }
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnknownSession => "it is not a session of this cart",
+            Self::OtherObject => "it is another type of object",
+            Self::OtherMode => "its mode is not payment",
+            Self::OtherAmount => "its amount is not the cart's total",
+            Self::OtherCurrency => "its currency is not the cart's",
+            Self::OtherLivemode => "it is of the other mode (test or live)",
+            Self::OtherPaymentIntent => "its PaymentIntent is another one",
+            Self::Status => "its status does not fit",
+            Self::PaymentStatus => "its payment_status does not fit",
+            Self::CartDeleted => "its cart was deleted",
+        })
+    }
+}
+
+impl Expected {
+    /// Compares the amount, currency and mode (test or live) of a session or PaymentIntent.
+    ///
+    /// # Errors
+    /// The first that differs.
+    pub fn check_money(&self, reported: &Reported) -> Result<(), Mismatch> {
+        if self.currency.is_some() && self.currency != reported.currency {
+            return Err(Mismatch::OtherCurrency);
+        }
+        if self.amount_minor.is_some() && (reported.amount.is_none() || self.stripe_amount() != reported.amount) {
+            return Err(Mismatch::OtherAmount);
+        }
+        if self.livemode.is_some() && self.livemode != reported.livemode {
+            return Err(Mismatch::OtherLivemode);
+        }
+        Ok(())
+    }
+
+    /// The same for a session, which besides must be in `payment` mode.
+    ///
+    /// # Errors
+    /// The first that differs.
+    pub fn check_session(&self, reported: &Reported) -> Result<(), Mismatch> {
+        if reported.mode.as_deref() != Some("payment") {
+            return Err(Mismatch::OtherMode);
+        }
+        self.check_money(reported)
+    }
+
+    /// Where the money of a completed session is, once [`Self::check_session`] passed.
+    ///
+    /// # Errors
+    /// If Stripe reports neither `paid` nor `unpaid`, nor that a free cart needs no payment.
+    pub fn payment(&self, reported: &Reported) -> Result<Payment, Mismatch> {
+        match reported.payment_status.as_deref() {
+            Some("paid") => Ok(Payment::Paid),
+            Some("unpaid") => Ok(Payment::Processing),
+            Some("no_payment_required") if self.amount_minor == Some(0) => Ok(Payment::Paid),
+            _ => Err(Mismatch::PaymentStatus),
+        }
+    }
+
+    /// The amount in Stripe's smallest unit; `None` if it is not known or Stripe could not charge it.
+    pub fn stripe_amount(&self) -> Option<i64> {
+        let currency: Currency = self.currency.as_deref()?.parse().ok()?;
+        currency.stripe_amount(self.amount_minor?).ok()
+    }
+}
+
+/// What the session of this request must be. A request of an earlier version, which
+/// froze nothing, takes it from its cart.
+pub async fn expected(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx::Result<Expected> {
+    let row = sqlx::query_as!(
+        Expected,
+        r#"
+        select coalesce(link.amount_minor, carts.total_minor) as amount_minor,
+               coalesce(link.currency, carts.currency) as currency, link.livemode
+        from payment_links link left join carts on carts.id = link.cart_id
+        where link.cart_id = $1 and link.version = $2
+        "#,
+        cart_id,
+        version,
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_must_fit_in_everything() {
+        let expected = Expected { amount_minor: Some(700), currency: Some("isk".to_owned()), livemode: Some(false) };
+        let good = Reported {
+            mode: Some("payment".to_owned()),
+            payment_status: Some("paid".to_owned()),
+            amount: Some(70_000), // Stripe counts hundredths of a króna
+            currency: Some("isk".to_owned()),
+            livemode: Some(false),
+        };
+        assert_eq!(expected.check_session(&good), Ok(()));
+        assert_eq!(expected.payment(&good), Ok(Payment::Paid));
+        let other = |change: fn(&mut Reported)| {
+            let mut reported = good.clone();
+            change(&mut reported);
+            expected.check_session(&reported).and_then(|()| expected.payment(&reported).map(drop))
+        };
+        assert_eq!(other(|it| it.mode = Some("setup".to_owned())), Err(Mismatch::OtherMode));
+        assert_eq!(other(|it| it.mode = None), Err(Mismatch::OtherMode));
+        assert_eq!(other(|it| it.amount = Some(700)), Err(Mismatch::OtherAmount));
+        assert_eq!(other(|it| it.amount = None), Err(Mismatch::OtherAmount));
+        assert_eq!(other(|it| it.currency = Some("ISK".to_owned())), Err(Mismatch::OtherCurrency));
+        assert_eq!(other(|it| it.currency = None), Err(Mismatch::OtherCurrency));
+        assert_eq!(other(|it| it.livemode = Some(true)), Err(Mismatch::OtherLivemode));
+        assert_eq!(other(|it| it.payment_status = None), Err(Mismatch::PaymentStatus));
+        assert_eq!(
+            other(|it| it.payment_status = Some("no_payment_required".to_owned())),
+            Err(Mismatch::PaymentStatus)
+        );
+        // An amount that Stripe can't charge fits nothing.
+        let kwd = Expected { amount_minor: Some(1_005), currency: Some("kwd".to_owned()), livemode: None };
+        let reported = Reported { currency: Some("kwd".to_owned()), amount: None, ..good.clone() };
+        assert_eq!(kwd.check_session(&reported), Err(Mismatch::OtherAmount));
+    }
+}

@@ -1,0 +1,282 @@
+//! Which link an event is about, and whether everything in it fits that link.
+//!
+//! A session's id decides, not what the session names. Only where the answer that
+//! made the session has not arrived yet, the metadata decides: nobody but the
+//! account itself can write it.
+
+use std::collections::HashSet;
+
+use super::event::{Kind, StripeEvent, StripeObject};
+use crate::{
+    carts::CartId,
+    db::Connection,
+    payment_links::{Expected, Mismatch, Payment},
+};
+
+/// What an event means, once it is known to be of a session of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Meaning {
+    Paid,
+    Processing,
+    PaymentFailed,
+    Closed,
+}
+
+/// What an event is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// A session of this link.
+    Ours { cart: String, version: i32, meaning: Meaning },
+    /// A session of this cart's link, and something in the event does not fit.
+    Mismatch { cart: String, why: Mismatch },
+    /// It names this cart, and is of no session of the cart.
+    NotOurs { cart: String, why: Mismatch },
+    /// Nothing of ours.
+    Unknown,
+}
+
+/// How an event was matched to a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// By the id of the link's session or PaymentIntent.
+    Id,
+    /// By its metadata, because that id is not known yet.
+    Metadata,
+}
+
+/// A link, locked.
+#[derive(Debug)]
+struct Link {
+    cart_id: String,
+    version: i32,
+    session_id: Option<String>,
+    payment_intent: Option<String>,
+    attempted: bool,
+    amount_minor: Option<i64>,
+    currency: Option<String>,
+    livemode: Option<bool>,
+}
+
+/// The links that events may be about, and what was learned of them.
+#[derive(Debug)]
+pub(super) struct Links {
+    links: Vec<Link>,
+    learned: HashSet<usize>,
+}
+
+/// What events name, column by column.
+#[derive(Debug, Default)]
+struct Named<'a> {
+    carts: Vec<&'a str>,
+    sessions: Vec<&'a str>,
+    intents: Vec<&'a str>,
+}
+
+impl<'a> Named<'a> {
+    fn of(events: impl Iterator<Item = &'a StripeEvent>) -> Self {
+        let mut named = Self::default();
+        for event in events {
+            let Some(kind) = event.matters() else { continue };
+            let (session, intent) = event.object.ids(kind);
+            named.carts.extend(event.object.named_carts().map(CartId::as_str));
+            named.sessions.extend(session);
+            named.intents.extend(intent);
+        }
+        named
+    }
+}
+
+/// Locks the carts that the events may be about, then their links; answers the carts that exist.
+pub(super) async fn lock<'a>(
+    conn: &mut Connection,
+    events: impl Iterator<Item = &'a StripeEvent>,
+) -> sqlx::Result<(HashSet<String>, Links)> {
+    let named = Named::of(events);
+    if named.carts.is_empty() && named.sessions.is_empty() && named.intents.is_empty() {
+        return Ok((HashSet::new(), Links { links: Vec::new(), learned: HashSet::new() }));
+    }
+    // The carts first, in one order, as everybody does: nobody waits in a circle.
+    let carts = sqlx::query_scalar!(
+        r#"
+        select id from carts
+        where id = any (array(
+            select unnest($1::text[]) collate "C"
+            union all select cart_id from payment_links where session_id = any ($2)
+            union all select cart_id from payment_links where payment_intent is not null and payment_intent = any ($3)))
+        order by id
+        for no key update
+        "#,
+        &named.carts as &[&str],
+        &named.sessions as &[&str],
+        &named.intents as &[&str],
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let links = sqlx::query_as!(
+        Link,
+        r#"
+        select link.cart_id, link.version, link.session_id, link.payment_intent,
+               link.attempted_at is not null as "attempted!",
+               coalesce(link.amount_minor, carts.total_minor) as amount_minor,
+               coalesce(link.currency, carts.currency) as currency, link.livemode
+        from payment_links link left join carts on carts.id = link.cart_id
+        where link.cart_id = any ($1) or link.session_id = any ($2)
+           or (link.payment_intent is not null and link.payment_intent = any ($3))
+        order by link.cart_id, link.version
+        for no key update of link
+        "#,
+        &named.carts as &[&str],
+        &named.sessions as &[&str],
+        &named.intents as &[&str],
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    Ok((carts.into_iter().collect(), Links { links, learned: HashSet::new() }))
+}
+
+impl Links {
+    /// What the event is about. Learns the session and the PaymentIntent of its link.
+    pub(super) fn judge(&mut self, event: &StripeEvent, kind: Kind, carts: &HashSet<String>) -> Verdict {
+        let found = match kind {
+            Kind::IntentSucceeded => self.of_intent(&event.object),
+            _ => self.of_session(&event.object),
+        };
+        let found = found.map(|(place, by)| (place, by, self.meaning(place, &event.object, kind)));
+        match found {
+            Ok((place, _, Ok(meaning))) => {
+                self.learn(place, &event.object, kind);
+                let link = &self.links[place];
+                Verdict::Ours { cart: link.cart_id.clone(), version: link.version, meaning }
+            }
+            Ok((place, By::Id, Err(why))) => Verdict::Mismatch { cart: self.links[place].cart_id.clone(), why },
+            Ok((_, By::Metadata, Err(why))) | Err(why) => {
+                let is_known =
+                    |cart: &&str| carts.contains(*cart) || self.links.iter().any(|link| link.cart_id == **cart);
+                let cart = event.object.named_carts().map(CartId::as_str).find(is_known);
+                cart.map_or(Verdict::Unknown, |cart| Verdict::NotOurs { cart: cart.to_owned(), why })
+            }
+        }
+    }
+
+    fn of_session(&self, object: &StripeObject) -> Result<(usize, By), Mismatch> {
+        let Some(id) = object.id.as_deref() else { return Err(Mismatch::UnknownSession) };
+        if let Some(place) = self.links.iter().position(|link| link.session_id.as_deref() == Some(id)) {
+            return Ok((place, By::Id));
+        }
+        let place = self.named(object).ok_or(Mismatch::UnknownSession)?;
+        let link = &self.links[place];
+        if !link.attempted || link.session_id.is_some() {
+            return Err(Mismatch::UnknownSession);
+        }
+        // Its PaymentIntent was faster.
+        if link.payment_intent.is_some() && link.payment_intent != object.payment_intent {
+            return Err(Mismatch::OtherPaymentIntent);
+        }
+        Ok((place, By::Metadata))
+    }
+
+    fn of_intent(&self, object: &StripeObject) -> Result<(usize, By), Mismatch> {
+        let Some(id) = object.id.as_deref() else { return Err(Mismatch::UnknownSession) };
+        if let Some(place) = self.with_intent(id) {
+            return Ok((place, By::Id));
+        }
+        let place = self.named(object).ok_or(Mismatch::UnknownSession)?;
+        match &self.links[place] {
+            link if link.payment_intent.is_some() => Err(Mismatch::OtherPaymentIntent),
+            link if !link.attempted => Err(Mismatch::UnknownSession),
+            _ => Ok((place, By::Metadata)),
+        }
+    }
+
+    /// The link that the object's metadata name.
+    fn named(&self, object: &StripeObject) -> Option<usize> {
+        let (cart, version) = (object.cart_id.as_ref()?.as_str(), object.link_version?);
+        self.links.iter().position(|link| link.cart_id == cart && link.version == version)
+    }
+
+    fn with_intent(&self, id: &str) -> Option<usize> {
+        self.links.iter().position(|link| link.payment_intent.as_deref() == Some(id))
+    }
+
+    fn meaning(&self, place: usize, object: &StripeObject, kind: Kind) -> Result<Meaning, Mismatch> {
+        let link = &self.links[place];
+        let expected =
+            Expected { amount_minor: link.amount_minor, currency: link.currency.clone(), livemode: link.livemode };
+        let is = |field: &Option<String>, value: &str| field.as_deref() == Some(value);
+        if kind == Kind::IntentSucceeded {
+            if !is(&object.object, "payment_intent") {
+                return Err(Mismatch::OtherObject);
+            }
+            if !is(&object.status, "succeeded") {
+                return Err(Mismatch::Status);
+            }
+            return expected.check_money(&object.reported).map(|()| Meaning::Paid);
+        }
+        if !is(&object.object, "checkout.session") {
+            return Err(Mismatch::OtherObject);
+        }
+        // Sessions of old API versions have no status.
+        let status = if kind == Kind::Expired { "expired" } else { "complete" };
+        if object.status.is_some() && !is(&object.status, status) {
+            return Err(Mismatch::Status);
+        }
+        expected.check_session(&object.reported)?;
+        if let Some(intent) = object.payment_intent.as_deref() {
+            let is_another = link.payment_intent.as_deref().is_some_and(|known| known != intent);
+            if is_another || self.with_intent(intent).is_some_and(|other| other != place) {
+                return Err(Mismatch::OtherPaymentIntent);
+            }
+        }
+        match kind {
+            Kind::Expired => Ok(Meaning::Closed),
+            Kind::MoneyFailed => Ok(Meaning::PaymentFailed),
+            _ => match expected.payment(&object.reported)? {
+                Payment::Paid => Ok(Meaning::Paid),
+                Payment::Processing if kind == Kind::Completed => Ok(Meaning::Processing),
+                Payment::Processing => Err(Mismatch::PaymentStatus),
+            },
+        }
+    }
+
+    fn learn(&mut self, place: usize, object: &StripeObject, kind: Kind) {
+        let (session, intent) = object.ids(kind);
+        let link = &mut self.links[place];
+        let is_new = |known: &Option<String>, id: Option<&str>| known.is_none() && id.is_some();
+        if is_new(&link.session_id, session) || is_new(&link.payment_intent, intent) {
+            link.session_id = link.session_id.take().or(session.map(str::to_owned));
+            link.payment_intent = link.payment_intent.take().or(intent.map(str::to_owned));
+            link.livemode = link.livemode.or(object.reported.livemode);
+            self.learned.insert(place);
+        }
+    }
+
+    /// Writes down what was learned.
+    pub(super) async fn save_learned(&self, conn: &mut Connection) -> sqlx::Result<()> {
+        if self.learned.is_empty() {
+            return Ok(());
+        }
+        let learned: Vec<&Link> = self.learned.iter().map(|place| &self.links[*place]).collect();
+        let carts: Vec<&str> = learned.iter().map(|link| link.cart_id.as_str()).collect();
+        let versions: Vec<i32> = learned.iter().map(|link| link.version).collect();
+        let sessions: Vec<Option<&str>> = learned.iter().map(|link| link.session_id.as_deref()).collect();
+        let intents: Vec<Option<&str>> = learned.iter().map(|link| link.payment_intent.as_deref()).collect();
+        let livemodes: Vec<Option<bool>> = learned.iter().map(|link| link.livemode).collect();
+        sqlx::query!(
+            r#"
+            update payment_links link
+            set session_id = learned.session_id, payment_intent = learned.payment_intent, livemode = learned.livemode
+            from unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::boolean[])
+                as learned (cart_id, version, session_id, payment_intent, livemode)
+            where link.cart_id = learned.cart_id and link.version = learned.version
+            "#,
+            &carts as &[&str],
+            &versions,
+            &sessions as &[Option<&str>],
+            &intents as &[Option<&str>],
+            &livemodes as &[Option<bool>],
+        )
+        .execute(conn)
+        .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,220 @@
+//! Stripe's events: each once, whatever the order, effect and record in one transaction.
+//!
+//! An event changes a cart only through a session of `payment_links`, with the right
+//! mode, amount, currency and status. Any other event that names a cart is stored
+//! with the reason, and shown to the operator.
+
+mod attention;
+mod event;
+mod matching;
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::{DateTime, Utc};
+
+use crate::{
+    carts::{self, CartId, RecoveredBy},
+    db::Connection,
+    payment_links::{self, Mismatch},
+    timeline,
+};
+
+pub use attention::{Attention, LIMIT as ATTENTION_LIMIT, attention_since, note_answer};
+pub use event::{Effect, StripeEvent, StripeObject};
+
+use matching::{Meaning, Verdict};
+
+/// Stores the events and does what they mean, all or nothing; answers what each
+/// did. The caller's transaction decides.
+pub async fn apply(conn: &mut Connection, events: &[StripeEvent], now: DateTime<Utc>) -> sqlx::Result<Vec<Effect>> {
+    let mut new = store(conn, events, now).await?;
+    // What came before, or earlier in this batch, is left out.
+    let fresh: Vec<usize> = (0..events.len()).filter(|place| new.remove(&events[*place].id)).collect();
+    let (carts, mut links) = matching::lock(conn, fresh.iter().map(|place| &events[*place])).await?;
+    let mut outcomes: Vec<Outcome> = fresh.iter().map(|place| Outcome::nothing(*place, &events[*place])).collect();
+    let (mut payments, mut others) = (Vec::new(), Vec::new());
+    for (number, outcome) in outcomes.iter_mut().enumerate() {
+        let event = &events[outcome.place];
+        let Some(kind) = event.matters() else { continue };
+        match links.judge(event, kind, &carts) {
+            Verdict::Ours { cart, version, meaning } => {
+                outcome.cart = Some(cart.clone());
+                let subject = Subject { number, event, cart, version };
+                if meaning == Meaning::Paid { payments.push(subject) } else { others.push((subject, meaning)) }
+            }
+            Verdict::Mismatch { cart, why } => outcome.refuse(Effect::Mismatch, cart, why),
+            Verdict::NotOurs { cart, why } => outcome.refuse(Effect::NotOurs, cart, why),
+            Verdict::Unknown => outcome.effect = Effect::UnknownCart,
+        }
+    }
+    links.save_learned(conn).await?;
+    take_payments(conn, &payments, &carts, now, &mut outcomes).await?;
+    for (subject, meaning) in &others {
+        outcomes[subject.number].effect = take_effect(conn, subject, *meaning, now).await?;
+    }
+    note_outcomes(conn, events, &outcomes).await?;
+    let mut effects = vec![Effect::Repeated; events.len()];
+    for outcome in outcomes {
+        effects[outcome.place] = outcome.effect;
+    }
+    Ok(effects)
+}
+
+/// What became of a new event.
+struct Outcome {
+    place: usize,
+    cart: Option<String>,
+    effect: Effect,
+    reason: Option<Mismatch>,
+}
+
+impl Outcome {
+    fn nothing(place: usize, event: &StripeEvent) -> Self {
+        let cart = event.object.named_carts().next().map(ToString::to_string);
+        Self { place, cart, effect: Effect::None, reason: None }
+    }
+
+    fn refuse(&mut self, effect: Effect, cart: String, why: Mismatch) {
+        (self.effect, self.cart, self.reason) = (effect, Some(cart), Some(why));
+    }
+}
+
+/// A new event and the link that it is about.
+struct Subject<'a> {
+    /// Of its outcome.
+    number: usize,
+    event: &'a StripeEvent,
+    cart: String,
+    version: i32,
+}
+
+/// Answers the ids of those that are new.
+async fn store(conn: &mut Connection, events: &[StripeEvent], now: DateTime<Utc>) -> sqlx::Result<HashSet<String>> {
+    let column = |of: fn(&StripeEvent) -> &str| -> Vec<&str> { events.iter().map(of).collect() };
+    let objects: Vec<Option<&str>> = events.iter().map(|event| event.object.id.as_deref()).collect();
+    let created: Vec<DateTime<Utc>> = events.iter().map(|event| event.created_at).collect();
+    // In one order, so that two who store the same events can't wait for each other.
+    let new = sqlx::query_scalar!(
+        r#"
+        insert into stripe_events (id, kind, object_id, created_at, received_at, effect)
+        select id, kind, object_id, created_at, $5, 'none'
+        from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) as event (id, kind, object_id, created_at)
+        order by id
+        on conflict (id) do nothing
+        returning id
+        "#,
+        &column(|event| &event.id) as &[&str],
+        &column(|event| &event.kind) as &[&str],
+        &objects as &[Option<&str>],
+        &created,
+        now,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(new.into_iter().collect())
+}
+
+async fn note_outcomes(conn: &mut Connection, events: &[StripeEvent], outcomes: &[Outcome]) -> sqlx::Result<()> {
+    if outcomes.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<&str> = outcomes.iter().map(|outcome| events[outcome.place].id.as_str()).collect();
+    let carts: Vec<Option<&str>> = outcomes.iter().map(|outcome| outcome.cart.as_deref()).collect();
+    let effects: Vec<&str> = outcomes.iter().map(|outcome| outcome.effect.as_str()).collect();
+    let reasons: Vec<Option<&str>> = outcomes.iter().map(|outcome| outcome.reason.map(Mismatch::as_str)).collect();
+    sqlx::query!(
+        r#"
+        update stripe_events set cart_id = noted.cart_id, effect = noted.effect, reason = noted.reason
+        from unnest($1::text[], $2::text[], $3::text[], $4::text[]) as noted (id, cart_id, effect, reason)
+        where stripe_events.id = noted.id
+        "#,
+        &ids as &[&str],
+        &carts as &[Option<&str>],
+        &effects as &[&str],
+        &reasons as &[Option<&str>],
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What an event that tells of no payment does.
+async fn take_effect(
+    conn: &mut Connection,
+    subject: &Subject<'_>,
+    meaning: Meaning,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Effect> {
+    let (cart, version) = (subject.cart.as_str(), subject.version);
+    let (changed, effect) = match meaning {
+        Meaning::Paid => return Ok(Effect::None), // see take_payments
+        Meaning::Processing => (payment_links::processing(conn, cart, version, now).await?, Effect::Processing),
+        Meaning::PaymentFailed => {
+            (payment_links::payment_failed(conn, cart, version, now).await?, Effect::PaymentFailed)
+        }
+        Meaning::Closed => (payment_links::closed(conn, cart, version, now).await?, Effect::Closed),
+    };
+    Ok(if changed { effect } else { Effect::None })
+}
+
+/// Payments arrived: their carts are recovered, each once, whatever they were
+/// before. The carts that are `there` are locked.
+async fn take_payments(
+    conn: &mut Connection,
+    payments: &[Subject<'_>],
+    there: &HashSet<String>,
+    now: DateTime<Utc>,
+    outcomes: &mut [Outcome],
+) -> sqlx::Result<()> {
+    if payments.is_empty() {
+        return Ok(());
+    }
+    let (carts, versions): (Vec<&str>, Vec<i32>) =
+        payments.iter().map(|subject| (subject.cart.as_str(), subject.version)).unzip();
+    let mut news = payment_links::paid(conn, &carts, &versions, now).await?;
+    // Of two events of one payment the first one counts.
+    let mut firsts: HashMap<&str, DateTime<Utc>> = HashMap::new();
+    for subject in payments.iter().filter(|subject| there.contains(&subject.cart)) {
+        firsts.entry(&subject.cart).or_insert_with(|| subject.event.created_at.min(now));
+    }
+    let (first_carts, times): (Vec<&str>, Vec<DateTime<Utc>>) = firsts.into_iter().unzip();
+    let mut recovered = carts::recover_all(conn, &first_carts, RecoveredBy::Payment, &times, now).await?;
+    let mut for_nothing = Vec::new();
+    for subject in payments {
+        let outcome = &mut outcomes[subject.number];
+        if !there.contains(&subject.cart) {
+            (outcome.effect, outcome.reason) = (Effect::UnknownCart, Some(Mismatch::CartDeleted));
+            continue;
+        }
+        // Two events of one payment are one payment: its link is news once.
+        let news = news.remove(&(subject.cart.clone(), subject.version));
+        outcome.effect = if recovered.remove(&subject.cart) { Effect::Recovered } else { Effect::AlreadyRecovered };
+        if news && outcome.effect == Effect::AlreadyRecovered {
+            for_nothing.push((subject.cart.as_str(), subject.version));
+        }
+    }
+    timeline::note_not_recovered(conn, &for_nothing, now).await
+}
+
+/// A job found out, by asking Stripe, that a payment arrived: the cart is
+/// recovered, once, whatever it was before.
+pub async fn money_came(
+    conn: &mut Connection,
+    cart: &CartId,
+    version: i32,
+    paid_at: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Effect> {
+    let exists = carts::lock(conn, cart).await?.is_some();
+    let news = payment_links::paid(conn, &[cart.as_str()], &[version], now).await?;
+    if !exists {
+        return Ok(Effect::UnknownCart);
+    }
+    if carts::recover(conn, cart, RecoveredBy::Payment, paid_at.min(now), now).await? {
+        return Ok(Effect::Recovered);
+    }
+    if !news.is_empty() {
+        timeline::note_not_recovered(conn, &[(cart.as_str(), version)], now).await?;
+    }
+    Ok(Effect::AlreadyRecovered)
+}

@@ -1,0 +1,115 @@
+//! Stripe's answers that do not fit, and sessions whose answer got lost among very many.
+
+use chrono::TimeDelta;
+use sandbox::stripe::{Fault, Operation, SessionStatus};
+use serde_json::json;
+use tests::{App, Setup, eventually};
+
+fn open_sessions(app: &App) -> usize {
+    let is_open = |session: &&sandbox::stripe::Session| {
+        session.status == SessionStatus::Open && session.client_reference_id.is_some()
+    };
+    app.stripe.sessions().iter().filter(is_open).count()
+}
+
+async fn link(app: &App) -> (String, Option<String>) {
+    sqlx::query_as("select status, failure_code from payment_links").fetch_one(&app.pool).await.unwrap()
+}
+
+/// Asks for a link; Stripe makes the session, and nobody hears of it before the cart is deleted.
+async fn lose_a_session(app: &App, before_deletion: impl FnOnce()) {
+    let id = app.cart().await;
+    app.stripe.fail_next(Operation::Create, Fault::ResetAfter);
+    app.stripe.fail_next(Operation::Create, Fault::Unavailable { retry_after: 600 });
+    app.ask(&id).await.data(202);
+    eventually("Stripe made it and nobody knows", async || app.stripe.calls(Operation::Create) == 2).await;
+    before_deletion();
+    app.delete(&format!("/api/carts/{id}")).await.data(200);
+}
+
+#[tokio::test]
+async fn a_session_of_another_amount_is_closed_and_no_shopper_gets_it() {
+    let app = App::new().await;
+    app.stripe.fail_next(Operation::Create, Fault::OtherAmount);
+    let id = app.cart().await;
+    let refused = app.ask(&id).await;
+    let message = refused.is_error(502, "PAYMENT_PROVIDER_ERROR")["message"].as_str().unwrap();
+    assert!(message.contains("its amount is not the cart's total"), "{message}");
+    app.idle().await;
+    assert_eq!((app.stripe.sessions().len(), open_sessions(&app)), (1, 0));
+    assert_eq!(link(&app).await, ("closed".to_owned(), Some("other_amount".to_owned())));
+    app.session(&id).await; // the next one is as it should be
+}
+
+#[tokio::test]
+async fn the_session_of_another_request_is_not_taken() {
+    let app = Setup::default().set("PAYMENT_LINK_WAIT", "300ms").start().await;
+    app.stripe.fail_next(Operation::Create, Fault::OtherSession);
+    let id = app.cart().await;
+    app.ask(&id).await.data(202);
+    let shown = app.get(&format!("/api/carts/{id}/payment-link")).await.data(200);
+    assert_eq!(shown["lastError"], "Stripe's answer does not fit the request: the session is of another request");
+}
+
+/// The books say another amount than Stripe took: the link does not count as paid, and the operator is told.
+#[tokio::test]
+async fn money_that_does_not_fit_is_not_believed_when_stripe_is_asked() {
+    let app = App::new().await;
+    let id = app.cart().await;
+    let session = app.session(&id).await;
+    app.stripe.send_webhooks_to(None);
+    app.stripe.pay(&session).await.unwrap();
+    sqlx::query("update payment_links set amount_minor = amount_minor + 1").execute(&app.pool).await.unwrap();
+    app.patch(&format!("/api/carts/{id}"), &json!({"status": "expired"})).await.data(200);
+    app.idle().await;
+    assert_eq!(link(&app).await.0, "closed");
+    assert_eq!(app.show(&id).await["status"], "expired");
+    let noted: (String, String) = sqlx::query_as("select effect, reason from stripe_events where object_id = $1")
+        .bind(&session)
+        .fetch_one(&app.pool)
+        .await
+        .unwrap();
+    assert_eq!(noted, ("mismatch".to_owned(), "other_amount".to_owned()));
+}
+
+/// 45 pages are more than one run of a job reads, and one fails on the way: the search goes on where it was.
+#[tokio::test]
+async fn a_lost_session_among_thousands_is_found_and_closed() {
+    let app = Setup::default().set("PAYMENT_LINK_WAIT", "100ms").set("STRIPE_RATE", "0").start().await;
+    lose_a_session(&app, || app.stripe.add_foreign_sessions(4_500, app.now())).await;
+    eventually("the search is on its way", async || app.stripe.calls(Operation::List) > 25).await;
+    app.stripe.fail_next(Operation::List, Fault::HtmlBadGateway);
+    eventually("it is closed all the same", async || link(&app).await.0 == "closed").await;
+    let (calls, attempts): (usize, i16) = (
+        app.stripe.calls(Operation::List),
+        sqlx::query_scalar("select attempts from jobs where kind = 'close_payment_link'")
+            .fetch_one(&app.pool)
+            .await
+            .unwrap(),
+    );
+    assert!((46..=48).contains(&calls), "each page is read once, but the one that failed: {calls}");
+    assert!(attempts <= 2, "runs that came further do not count: {attempts}");
+    assert_eq!(open_sessions(&app), 0);
+}
+
+/// What is not in the list yet may be in the making: the list is read again before the search ends.
+#[tokio::test]
+async fn a_search_that_found_nothing_is_repeated_once_no_request_is_on_its_way() {
+    let app = Setup::default().at("2026-03-10T12:00:00Z").set("PAYMENT_LINK_WAIT", "100ms").start().await;
+    let id = app.cart().await;
+    app.stripe.fail_next(Operation::Create, Fault::Unavailable { retry_after: 600 });
+    app.ask(&id).await.data(202);
+    eventually("Stripe was asked", async || app.stripe.calls(Operation::Create) == 1).await;
+    app.delete(&format!("/api/carts/{id}")).await.data(200);
+    let waits = "select count(*) from jobs where kind = 'close_payment_link' and state = 'pending'
+                 and attempts = 0 and last_error like '%may be in the making%'";
+    eventually("the search is put off", async || {
+        sqlx::query_scalar::<_, i64>(waits).fetch_one(&app.pool).await.unwrap() == 1
+    })
+    .await;
+    assert_eq!((link(&app).await.0, app.stripe.calls(Operation::List)), ("settling".to_owned(), 1));
+    app.clock.advance(TimeDelta::seconds(11));
+    sqlx::query("update jobs set run_at = now() where kind = 'close_payment_link'").execute(&app.pool).await.unwrap();
+    eventually("it ends", async || link(&app).await.0 == "closed").await;
+    assert_eq!(app.stripe.calls(Operation::List), 2);
+}
