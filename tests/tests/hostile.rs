@@ -2,7 +2,6 @@
 //! in bounded time and memory, while others are served.
 
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
