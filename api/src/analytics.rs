@@ -1,7 +1,7 @@
 //! `/api/analytics`
 
 use axum::extract::State;
-use chrono::{DateTime, Days, NaiveDate, Utc};
+use chrono::{Days, NaiveDate};
 use common::{
     analytics::{self, DayStats, Summary},
     money::Currency,
@@ -16,7 +16,7 @@ use crate::{
     error::ApiError,
     keyed_routes::KeyedRoutes,
     openapi::{DateOrInstant, Success},
-    query::Parameters,
+    query::{DATE_OR_INSTANT, Parameters, date_or_instant},
 };
 
 const MOST_DAYS: i64 = 3_660;
@@ -72,9 +72,9 @@ enum Period {
 
 /// The days asked for, both included.
 pub(crate) fn range(parameters: &Parameters, today: NaiveDate) -> Result<(NaiveDate, NaiveDate), ApiError> {
-    let takes = "a date such as 2024-01-15 or an instant such as 2024-01-15T10:30:00Z";
-    let start = parameters.parse("startDate", takes, parse_day)?;
-    let end = parameters.parse("endDate", takes, parse_day)?;
+    let day = |text: &str| Some(date_or_instant(text)?.date_naive());
+    let start = parameters.parse("startDate", DATE_OR_INSTANT, day)?;
+    let end = parameters.parse("endDate", DATE_OR_INSTANT, day)?;
     let period = parameters.parse("period", "7d, 30d or 90d", |text| match text {
         "7d" => Some(7),
         "30d" => Some(30),
@@ -98,13 +98,4 @@ pub(crate) fn range(parameters: &Parameters, today: NaiveDate) -> Result<(NaiveD
         return Err(ApiError::bad_request(format!("The range must not have more than {MOST_DAYS} days")));
     }
     Ok((first, last))
-}
-
-/// A date, or the UTC date of an instant. A `+` that a client forgot to escape reads as a space.
-fn parse_day(text: &str) -> Option<NaiveDate> {
-    let instant =
-        || DateTime::parse_from_rfc3339(&text.replace(' ', "+")).ok().map(|at| at.with_timezone(&Utc).date_naive());
-    let day = text.parse::<NaiveDate>().ok().or_else(instant)?;
-    // What Postgres and everybody else can hold.
-    (NaiveDate::from_ymd_opt(1, 1, 1)?..=NaiveDate::from_ymd_opt(9999, 12, 31)?).contains(&day).then_some(day)
 }

@@ -6,7 +6,6 @@ use axum::{
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use common::{
     cart_export::{self, ExportedCart, Position},
     carts::CartStatus,
@@ -21,7 +20,7 @@ use crate::{
     error::ApiError,
     keyed_routes::KeyedRoutes,
     openapi::{DateOrInstant, ExportFormat},
-    query::Parameters,
+    query::{DATE_OR_INSTANT, Parameters, date_or_instant},
 };
 
 /// Carts a statement.
@@ -58,10 +57,9 @@ async fn export(
         _ => None,
     })?;
     let format = format.unwrap_or_else(|| accepted(&headers));
-    let takes = "a date such as 2024-01-15 or an instant such as 2024-01-15T10:30:00Z";
     let status = parameters.parse("status", "abandoned, recovered or expired", |text| text.parse().ok())?;
-    let from = parameters.parse("from", takes, parse_instant)?;
-    let position = Position::start(status, from, parameters.parse("to", takes, parse_instant)?);
+    let from = parameters.parse("from", DATE_OR_INSTANT, date_or_instant)?;
+    let position = Position::start(status, from, parameters.parse("to", DATE_OR_INSTANT, date_or_instant)?);
     let day = state.clock.now().date_naive();
     let mut export = Export { database: state.database, format, position, ended: false };
     // What keeps the first batch from being read is answered as it is everywhere.
@@ -91,16 +89,6 @@ fn accepted(headers: &HeaderMap) -> Format {
     let media_types = values.flat_map(|value| value.split(',')).filter_map(|range| range.split(';').next());
     let mut formats = media_types.filter_map(|media_type| Format::named(&media_type.trim().to_ascii_lowercase()));
     formats.next().unwrap_or(Format::Ndjson)
-}
-
-/// An instant, or the beginning of a day in UTC. A `+` that a client forgot to escape reads as a space.
-pub(crate) fn parse_instant(text: &str) -> Option<DateTime<Utc>> {
-    let day = text.parse::<NaiveDate>().ok().map(|day| day.and_time(NaiveTime::MIN).and_utc());
-    let instant = || DateTime::parse_from_rfc3339(&text.replace(' ', "+")).ok().map(|at| at.with_timezone(&Utc));
-    let instant = day.or_else(instant)?;
-    // What Postgres and everybody else can hold.
-    let year = NaiveDate::from_ymd_opt(1, 1, 1)?..=NaiveDate::from_ymd_opt(9999, 12, 31)?;
-    year.contains(&instant.date_naive()).then_some(instant)
 }
 
 /// An export under way. It holds a connection to Postgres only while it reads.

@@ -48,6 +48,7 @@ mod supply_chain;
 mod timeline;
 mod timeline_growth;
 mod timeline_links;
+mod times;
 mod traces;
 mod upgrades;
 mod webhooks;

@@ -9,7 +9,7 @@ use common::{cart_list, carts::CartStatus, timeline};
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::{analytics, cart_export, error::ErrorCode, pagination::Page};
+use crate::{analytics, error::ErrorCode, pagination::Page};
 
 const CORPUS: fuzz::Corpus = fuzz::corpus!("queries");
 
@@ -48,7 +48,7 @@ fn hold(query: &str) -> Result<(), TestCaseError> {
         prop_assert!(first <= last && (last - first).num_days() < 3_660, "{first} to {last}");
     }
     for name in ["from", "to"] {
-        is_told(parameters.parse(name, "an instant", cart_export::parse_instant), &[name])?;
+        is_told(parameters.parse(name, "an instant", date_or_instant), &[name])?;
     }
     Ok(())
 }
@@ -78,7 +78,7 @@ proptest! {
         let written = instant.to_rfc3339();
         // As a client that does not escape its plus sends it, too.
         for text in [written.clone(), written.replace('+', " ")] {
-            let read = cart_export::parse_instant(&text);
+            let read = date_or_instant(&text);
             let utc = instant.with_timezone(&chrono::Utc);
             let possible = (1..=9999).contains(&chrono::Datelike::year(&utc)) && (0..=9999).contains(&chrono::Datelike::year(&day));
             prop_assert_eq!(read, possible.then_some(utc), "{}", text);
