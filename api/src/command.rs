@@ -1,14 +1,16 @@
 //! The api's command line: without a command it serves; with one it manages the
 //! keys to the API and ends.
 
-use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use chrono::{DateTime, Utc};
 use clap::{Parser, Subcommand};
 use common::{
     api_keys::{self, KeyHash, ListedKey, NewKey, Scope},
     clock::Clock,
-    config::Env,
+    config::{Env, parse_duration},
     db::{self, Database},
 };
+
+use crate::query;
 
 /// Connections of a command.
 const CONNECTIONS: u32 = 1;
@@ -39,8 +41,8 @@ enum Keys {
         /// What it may be used for: read, write, operator, separated by commas
         #[arg(long = "scope", required = true, value_delimiter = ',')]
         scopes: Vec<Scope>,
-        /// When it ends by itself: after a while such as 90d, or at a date or instant
-        #[arg(long, value_parser = parse_end)]
+        /// When it ends by itself: after a while such as 90d (1s to 100 years), or at a date or instant to come
+        #[arg(long, value_parser = parse_end, allow_hyphen_values = true)]
         expires: Option<End>,
     },
     /// All keys, with their scopes and when they were used last
@@ -60,11 +62,14 @@ enum End {
     At(DateTime<Utc>),
 }
 
+/// The shortest life of a key.
+const MIN_LIFE: std::time::Duration = std::time::Duration::from_secs(1);
+
 fn parse_end(text: &str) -> Result<End, &'static str> {
-    let day = || text.parse::<NaiveDate>().ok().map(|day| End::At(day.and_time(NaiveTime::MIN).and_utc()));
-    let instant = || DateTime::parse_from_rfc3339(text).ok().map(|at| End::At(at.with_timezone(&Utc)));
-    let after = common::config::parse_duration(text).map(End::After);
-    after.or_else(day).or_else(instant).ok_or("it takes a duration such as 90d, a date or an instant")
+    let after = parse_duration(text).filter(|duration| *duration >= MIN_LIFE).map(End::After);
+    after.or_else(|| query::date_or_instant(text).map(End::At)).ok_or(
+        "it takes a duration such as 90d, from 1s to 100 years, or a date or an instant such as 2030-01-15T10:30:00Z",
+    )
 }
 
 impl CommandLine {
@@ -108,7 +113,12 @@ async fn add(
         None => None,
         Some(End::After(duration)) => Some(now + duration),
         Some(End::At(at)) if at > now => Some(at),
-        Some(End::At(_)) => return Err("--expires is not in the future".into()),
+        Some(End::At(_)) => {
+            return Err(
+                "--expires is not in the future; it takes a date or an instant to come, or a duration such as 90d"
+                    .into(),
+            );
+        }
     };
     let key = api_keys::new_key();
     let new = NewKey { name, hash: KeyHash::of(key.as_bytes()), scopes: scopes.into_iter().collect(), expires_at };

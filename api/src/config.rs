@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use axum::http::HeaderValue;
 use common::{
     checkout_hosts::CheckoutHosts,
-    config::{ConfigError, Env},
+    config::{ConfigError, Env, is_token},
     money::Currency,
 };
 use ipnet::IpNet;
@@ -52,7 +52,7 @@ impl ApiConfig {
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
         Ok(Self {
             api_keys: env
-                .secrets("API_KEY", "one key, or several separated by commas")?
+                .secrets("API_KEY", "one key, or several separated by commas", is_key)?
                 .iter()
                 .map(BootstrapKey::new)
                 .collect(),
@@ -72,6 +72,7 @@ impl ApiConfig {
             webhook_secrets: env.secrets(
                 "STRIPE_WEBHOOK_SECRET",
                 "the signing secret of Stripe's webhook endpoint (whsec_…), or several separated by commas",
+                is_webhook_secret,
             )?,
             checkout_hosts: CheckoutHosts::from_env(env)?,
             currency: env.currency()?,
@@ -96,4 +97,14 @@ impl ApiConfig {
             shutdown_timeout: env.shutdown_timeout()?,
         })
     }
+}
+
+/// What a client can send as `x-api-key`.
+fn is_key(text: &str) -> bool {
+    !text.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER)
+}
+
+/// As Stripe makes them. (They have 32 characters and more; tests have short ones.)
+fn is_webhook_secret(text: &str) -> bool {
+    is_token(text) && text.strip_prefix("whsec_").is_some_and(|secret| secret.len() >= 4)
 }

@@ -32,7 +32,7 @@ async fn main() -> ExitCode {
 }
 
 async fn answer(command: CommandLine) -> Result<(), Box<dyn std::error::Error>> {
-    let mut env = Env::of_process();
+    let mut env = Env::of_process()?;
     env.or_set("RUST_LOG", "error"); // the answer is what counts
     telemetry::init(&LogConfig::from_env(&env)?);
     command.answer(&env).await
@@ -40,7 +40,7 @@ async fn answer(command: CommandLine) -> Result<(), Box<dyn std::error::Error>> 
 
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
     api::raise_file_limit();
-    let env = Env::of_process();
+    let env = Env::of_process()?;
     let traces =
         telemetry::init_with_traces(&LogConfig::from_env(&env)?, &TraceConfig::from_env(&env, "quick-checkout-api")?);
     let config = ApiConfig::from_env(&env)?;

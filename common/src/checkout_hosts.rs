@@ -31,8 +31,10 @@ impl CheckoutHosts {
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
         let takes = "hosts such as pay.shop.example, separated by commas";
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
+        let has_labels =
+            |domain: &str| domain.split('.').all(|label| !label.is_empty() && label.trim_matches('-') == label);
         let custom = env.list("CHECKOUT_HOSTS", takes, |text| match Host::parse(text).ok()? {
-            Host::Domain(domain) if domain == text && domain.bytes().all(plain) => Some(domain),
+            Host::Domain(domain) if domain == text && domain.bytes().all(plain) && has_labels(&domain) => Some(domain),
             _ => None,
         })?;
         let api = env.web_address("STRIPE_API_URL", "https://api.stripe.com")?;

@@ -4,6 +4,7 @@
 use std::{collections::HashMap, fmt, time::Duration};
 
 use secrecy::SecretString;
+use url::Url;
 
 use crate::money::Currency;
 
@@ -28,6 +29,11 @@ pub enum ConfigError {
         /// What it takes.
         takes: &'static str,
     },
+    /// The `.env` file is there and can't be read. Its lines are not repeated: they hold secrets.
+    #[error(
+        "the .env file can't be read ({0}); every line of it is NAME=value, empty, or a comment that begins with #"
+    )]
+    File(String),
 }
 
 /// The environment of a process, or what a test or the sandbox says it is.
@@ -44,10 +50,19 @@ impl fmt::Debug for Env {
 }
 
 impl Env {
-    /// The process' environment and, below it, the `.env` file.
-    pub fn of_process() -> Self {
-        dotenvy::dotenv().ok();
-        Self::of(std::env::vars())
+    /// The process' environment and, below it, the `.env` file. Bytes that are not UTF-8 become U+FFFD, which no
+    /// variable accepts where it matters.
+    ///
+    /// # Errors
+    /// If there is a `.env` file and it can't be read.
+    pub fn of_process() -> Result<Self, ConfigError> {
+        match dotenvy::dotenv() {
+            Err(dotenvy::Error::LineParse(..)) => return Err(ConfigError::File("a line is malformed".to_owned())),
+            Err(error) if !error.not_found() => return Err(ConfigError::File(error.to_string())),
+            _ => {}
+        }
+        let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        Ok(Self::of(std::env::vars_os().map(|(name, value)| (text(name), text(value)))))
     }
 
     /// The given variables and no others.
@@ -79,18 +94,32 @@ impl Env {
     /// A secret without a default.
     ///
     /// # Errors
-    /// If it is not set.
-    pub fn secret(&self, name: &'static str, takes: &'static str) -> Result<SecretString, ConfigError> {
-        self.required(name, takes).map(SecretString::from)
+    /// If it is not set, or not as `fits` wants it.
+    pub fn secret(
+        &self,
+        name: &'static str,
+        takes: &'static str,
+        fits: impl Fn(&str) -> bool,
+    ) -> Result<SecretString, ConfigError> {
+        let secret = self.required(name, takes)?;
+        if fits(secret) { Ok(secret.into()) } else { Err(malformed_secret(name, takes)) }
     }
 
     /// Secrets separated by commas, at least one, so that they can be rotated.
     ///
     /// # Errors
-    /// If there is none.
-    pub fn secrets(&self, name: &'static str, takes: &'static str) -> Result<Vec<SecretString>, ConfigError> {
-        let secrets: Vec<SecretString> = split(self.required(name, takes)?).map(SecretString::from).collect();
-        if secrets.is_empty() { Err(ConfigError::Missing { name, takes }) } else { Ok(secrets) }
+    /// If there is none, or one that is not as `fits` wants it.
+    pub fn secrets(
+        &self,
+        name: &'static str,
+        takes: &'static str,
+        fits: impl Fn(&str) -> bool,
+    ) -> Result<Vec<SecretString>, ConfigError> {
+        let secrets: Vec<&str> = split(self.required(name, takes)?).collect();
+        if secrets.is_empty() || !secrets.iter().all(|secret| fits(secret)) {
+            return Err(malformed_secret(name, takes));
+        }
+        Ok(secrets.into_iter().map(SecretString::from).collect())
     }
 
     /// Values separated by commas, maybe none.
@@ -122,12 +151,12 @@ impl Env {
         self.get(name).map_or(Ok(default), |text| parse(text).ok_or_else(|| malformed(name, text, takes)))
     }
 
-    /// A duration such as `30s`, `10m` or `7d`, longer than nothing.
+    /// A duration such as `30s`, `10m` or `7d`; see [`parse_duration`].
     ///
     /// # Errors
     /// If it is none.
     pub fn duration(&self, name: &'static str, default: Duration) -> Result<Duration, ConfigError> {
-        self.parse_or(name, default, "a duration such as 30s, 10m or 7d", parse_duration)
+        self.parse_or(name, default, "a duration such as 30s, 10m or 7d, from 1ms to 100 years", parse_duration)
     }
 
     /// A duration that must not be shorter than `shortest`.
@@ -149,12 +178,13 @@ impl Env {
         }
     }
 
-    /// `CURRENCY`
+    /// `CURRENCY`: money that shoppers can pay with.
     ///
     /// # Errors
     /// If it is none.
     pub fn currency(&self) -> Result<Currency, ConfigError> {
-        self.parse_or("CURRENCY", Currency::USD, "an ISO 4217 code such as usd", |text| text.parse().ok())
+        let takes = "an ISO 4217 code of a currency that shoppers pay with, such as usd";
+        self.parse_or("CURRENCY", Currency::USD, takes, |text| text.parse().ok().filter(Currency::is_tender))
     }
 
     /// `PUBLIC_URL`, without a slash at its end.
@@ -171,9 +201,15 @@ impl Env {
     /// If it is none.
     pub fn web_address(&self, name: &'static str, default: &str) -> Result<String, ConfigError> {
         self.parse_or(name, default.to_owned(), "an address such as https://shop.example", |text| {
-            let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
-            let well_formed = !host.is_empty() && !host.starts_with('/') && !host.contains(char::is_whitespace);
-            well_formed.then(|| text.trim_end_matches('/').to_owned())
+            let after = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
+            // The URL standard repairs these; whoever else reads the address may not.
+            let repaired = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '\\' | '\u{fffd}');
+            if after.starts_with('/') || after.contains(repaired) {
+                return None;
+            }
+            let url = Url::parse(text).ok()?;
+            let plain = url.username().is_empty() && url.password().is_none();
+            (plain && url.query().is_none() && url.fragment().is_none()).then(|| text.trim_end_matches('/').to_owned())
         })
     }
 
@@ -206,20 +242,36 @@ impl Env {
     }
 }
 
+/// [`crate::clock::Clock`] counts milliseconds: less is nothing.
+const SHORTEST: Duration = Duration::from_millis(1);
 /// A hundred years: sums of times stay within what Postgres and chrono can hold.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// A duration such as `30s`, `10m` or `7d`, longer than nothing.
+/// A duration such as `30s`, `10m` or `7d`, from a millisecond to a hundred years.
 pub fn parse_duration(text: &str) -> Option<Duration> {
-    humantime::parse_duration(text).ok().filter(|duration| !duration.is_zero() && *duration <= LONGEST)
+    humantime::parse_duration(text).ok().filter(|duration| (SHORTEST..=LONGEST).contains(duration))
+}
+
+/// Whether `text` can be sent in a header: visible ASCII.
+pub fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn split(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
+/// The most characters of a value that an error repeats.
+const SHOWN: usize = 100;
+
 fn malformed(name: &'static str, value: &str, takes: &'static str) -> ConfigError {
-    ConfigError::Malformed { name, value: format!("{value:?}"), takes }
+    let shown: String = value.chars().take(SHOWN).collect();
+    let more = if shown.len() < value.len() { "…" } else { "" };
+    ConfigError::Malformed { name, value: format!("{shown:?}{more}"), takes }
+}
+
+fn malformed_secret(name: &'static str, takes: &'static str) -> ConfigError {
+    ConfigError::Malformed { name, value: "malformed".to_owned(), takes }
 }
 
 #[cfg(test)]
@@ -235,7 +287,7 @@ mod tests {
         assert_eq!(env.duration("CART_TTL", Duration::ZERO), Ok(Duration::from_secs(7 * 86_400)));
         assert_eq!(
             env.shutdown_timeout().unwrap_err().to_string(),
-            r#"SHUTDOWN_TIMEOUT is "soon"; it takes a duration such as 30s, 10m or 7d"#
+            r#"SHUTDOWN_TIMEOUT is "soon"; it takes a duration such as 30s, 10m or 7d, from 1ms to 100 years"#
         );
         assert!(env.payment_link_ttl().is_err());
     }
@@ -243,7 +295,7 @@ mod tests {
     #[test]
     fn a_missing_value_is_named() {
         let env = Env::of([("API_KEY", "  ")]);
-        let error = env.secrets("API_KEY", "one key, or several separated by commas").unwrap_err();
+        let error = env.secrets("API_KEY", "one key, or several separated by commas", is_token).unwrap_err();
         assert_eq!(error.to_string(), "API_KEY is not set; it takes one key, or several separated by commas");
     }
 }

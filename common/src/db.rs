@@ -67,7 +67,9 @@ fn options(env: &Env, name: &'static str) -> Result<PgConnectOptions, ConfigErro
     const TAKES: &str = "postgres://user:password@host:port/database";
     let url = env.required(name, TAKES)?;
     let malformed = || ConfigError::Malformed { name, value: "malformed".to_owned(), takes: TAKES };
-    if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
+    let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"));
+    let unreadable = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
+    if rest.is_none_or(|rest| rest.is_empty() || rest.contains(unreadable)) {
         return Err(malformed());
     }
     PgConnectOptions::from_str(url).map_err(|_| malformed())

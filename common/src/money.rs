@@ -46,6 +46,14 @@ impl Currency {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
+    /// Whether people pay with it: not so with ISO's codes for metals, funds and units of account, for tests (`xts`)
+    /// and for no currency (`xxx`).
+    pub fn is_tender(&self) -> bool {
+        use iso_currency::Flag::{Fund, Special};
+        let known = iso_currency::Currency::from_code(&self.code().to_ascii_uppercase());
+        known.is_some_and(|known| !known.has_flag(Fund) && !known.has_flag(Special))
+    }
+
     /// Decimals of its minor unit: 0, 2 or 3.
     ///
     /// Stripe's list (<https://docs.stripe.com/currencies#zero-decimal>), which is ISO's but for
@@ -266,6 +274,17 @@ mod tests {
         assert_eq!(written("jpy", 500), "500");
         assert_eq!(written("kwd", 1_230), "1.230");
         assert_eq!(Currency::USD.sum("123456789012345678901".parse().unwrap()).to_string(), "1234567890123456789.01");
+    }
+
+    #[test]
+    fn shoppers_pay_with_tender() {
+        let is_tender = |code: &str| code.parse::<Currency>().unwrap().is_tender();
+        for code in ["usd", "eur", "jpy", "bgn", "xaf", "xof", "xpf", "xcd"] {
+            assert!(is_tender(code), "{code}");
+        }
+        for code in ["xxx", "xts", "xau", "xag", "xpt", "xpd", "xdr", "xua", "xsu", "xba", "che", "clf", "usn", "uyi"] {
+            assert!(!is_tender(code), "{code}");
+        }
     }
 
     #[test]

@@ -66,6 +66,7 @@ impl TraceConfig {
     /// The first that is malformed.
     pub fn from_env(env: &Env, service: &str) -> Result<Self, ConfigError> {
         const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+        const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
         let service = env.get("OTEL_SERVICE_NAME").unwrap_or(service).to_owned();
         if env.get(ENDPOINT).is_none() {
             return Ok(Self { endpoint: None, service });
@@ -82,6 +83,13 @@ impl TraceConfig {
         checked("OTEL_TRACES_SAMPLER", "a sampler such as parentbased_traceidratio", is_sampler)?;
         checked("OTEL_TRACES_SAMPLER_ARG", "a number from 0 to 1", |text| {
             text.parse().is_ok_and(|share: f64| (0.0..=1.0).contains(&share))
+        })?;
+        if env.get(HEADERS).is_some() {
+            env.secret(HEADERS, PAIRS, are_pairs)?; // a collector's password may be among them
+        }
+        checked("OTEL_RESOURCE_ATTRIBUTES", PAIRS, are_pairs)?;
+        checked("OTEL_BSP_SCHEDULE_DELAY", "milliseconds, a whole number from 1 to 3600000", |text| {
+            text.parse().is_ok_and(|delay: u32| (1..=3_600_000).contains(&delay))
         })?;
         Ok(Self { endpoint: Some(endpoint), service })
     }
@@ -115,6 +123,12 @@ fn can_be_reached(endpoint: &str) -> bool {
         let authority = uri.authority().map(|authority| (authority.host(), authority.as_str(), authority.port()));
         authority.is_some_and(|(host, whole, port)| !host.is_empty() && (host == whole || port.is_some()))
     })
+}
+
+const PAIRS: &str = "pairs such as name=value, separated by commas";
+
+fn are_pairs(text: &str) -> bool {
+    text.split(',').all(|pair| pair.split_once('=').is_some_and(|(name, _)| !name.trim().is_empty()))
 }
 
 fn is_sampler(text: &str) -> bool {
@@ -248,5 +262,8 @@ mod tests {
         assert!(error("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc").starts_with(r#"OTEL_EXPORTER_OTLP_PROTOCOL is "grpc""#));
         assert!(error("OTEL_TRACES_SAMPLER", "sometimes").starts_with("OTEL_TRACES_SAMPLER is "));
         assert!(error("OTEL_TRACES_SAMPLER_ARG", "2").starts_with("OTEL_TRACES_SAMPLER_ARG is "));
+        assert!(error("OTEL_EXPORTER_OTLP_HEADERS", "secret").starts_with("OTEL_EXPORTER_OTLP_HEADERS is malformed"));
+        assert!(error("OTEL_RESOURCE_ATTRIBUTES", "=x").starts_with("OTEL_RESOURCE_ATTRIBUTES is "));
+        assert!(error("OTEL_BSP_SCHEDULE_DELAY", "0").starts_with("OTEL_BSP_SCHEDULE_DELAY is "));
     }
 }

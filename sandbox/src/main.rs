@@ -47,8 +47,8 @@ fn main() -> ExitCode {
     if let Some(Command::Chaos(options)) = CommandLine::parse().command {
         return break_everything(options);
     }
-    let env = Env::of_process();
-    let outcome = prepare(&env).and_then(|folder| {
+    let outcome = Env::of_process().map_err(Into::into).and_then(|env| {
+        let folder = prepare(&env)?;
         let runtime = tokio::runtime::Runtime::new().context("can't start tokio")?;
         runtime.block_on(run(env, &folder))
     });

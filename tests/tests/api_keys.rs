@@ -226,7 +226,7 @@ async fn keys_are_managed_on_the_command_line_and_a_revoked_one_is_refused_by_ev
         (vec!["add", "x", "--scope", "read", "--expires", "2020-01-01"], "api: --expires is not in the future"),
         (
             vec!["add", "x", "--scope", "read", "--expires", "soon"],
-            "it takes a duration such as 90d, a date or an instant",
+            "it takes a duration such as 90d, from 1s to 100 years, or a date or an instant",
         ),
     ] {
         let (good, _, said) = keys(&shop, &arguments).await;

@@ -289,7 +289,7 @@ async fn other_origins_are_let_in_by_name_only() {
 
 #[test]
 fn bad_origins_are_refused_at_the_start() {
-    let variables = [("API_KEY", "k"), ("STRIPE_WEBHOOK_SECRET", "whsec_x"), ("CORS_ORIGINS", "*")];
+    let variables = [("API_KEY", "k"), ("STRIPE_WEBHOOK_SECRET", "whsec_test"), ("CORS_ORIGINS", "*")];
     let error = api::ApiConfig::from_env(&common::config::Env::of(variables)).unwrap_err();
     assert_eq!(
         error.to_string(),

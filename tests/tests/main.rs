@@ -9,6 +9,7 @@ mod cart_import;
 mod cart_search;
 mod cart_uploads;
 mod carts;
+mod configuration;
 mod dashboard;
 mod database_roles;
 mod database_tls;

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use common::{
     checkout_hosts::CheckoutHosts,
     clock::Clock,
-    config::{ConfigError, Env},
+    config::{ConfigError, Env, is_token},
     jobs::QUEUES,
     maintenance::RecordRetention,
 };
@@ -61,7 +61,11 @@ impl WorkerConfig {
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
         Ok(Self {
             public_url: env.public_url()?,
-            stripe_secret_key: env.secret("STRIPE_SECRET_KEY", "Stripe's secret or restricted key (sk_… or rk_…)")?,
+            stripe_secret_key: env.secret(
+                "STRIPE_SECRET_KEY",
+                "Stripe's secret or restricted key (sk_… or rk_…)",
+                is_stripe_key,
+            )?,
             stripe_api_url: env.web_address("STRIPE_API_URL", "https://api.stripe.com")?,
             checkout_hosts: CheckoutHosts::from_env(env)?,
             stripe_rate: env.parse_or(
@@ -113,6 +117,12 @@ impl WorkerConfig {
     pub fn serves(&self, queue: &str) -> bool {
         self.queues.is_empty() || self.queues.contains(&queue)
     }
+}
+
+/// Neither a publishable key nor a webhook's secret.
+fn is_stripe_key(text: &str) -> bool {
+    let kind = |prefix| text.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty());
+    is_token(text) && (kind("sk_") || kind("rk_"))
 }
 
 /// Nothing is taken out of carts unless somebody says when.

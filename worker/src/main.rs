@@ -28,7 +28,7 @@ async fn main() -> ExitCode {
 }
 
 async fn answer(command: CommandLine) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let mut env = Env::of_process();
+    let mut env = Env::of_process()?;
     env.or_set("RUST_LOG", "error"); // the answer is what counts
     telemetry::init(&LogConfig::from_env(&env)?);
     command.answer(&env).await.map_err(|error| match error.downcast::<sqlx::Error>() {
@@ -38,7 +38,7 @@ async fn answer(command: CommandLine) -> Result<ExitCode, Box<dyn std::error::Er
 }
 
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let env = Env::of_process();
+    let env = Env::of_process()?;
     let traces = telemetry::init_with_traces(
         &LogConfig::from_env(&env)?,
         &TraceConfig::from_env(&env, "quick-checkout-worker")?,

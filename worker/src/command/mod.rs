@@ -34,6 +34,7 @@ enum Command {
     /// Jobs, newest first; or one of them with the history of its attempts
     Jobs {
         /// Only this one
+        #[arg(value_parser = parse_job_id)]
         id: Option<JobId>,
         /// Only of this queue
         #[arg(long, value_parser = parse_queue)]
@@ -48,7 +49,7 @@ enum Command {
     /// Brings dead jobs back: one, or all of a queue that fit
     Retry {
         /// Only this one
-        #[arg(required_unless_present = "queue", conflicts_with = "queue")]
+        #[arg(required_unless_present = "queue", conflicts_with = "queue", value_parser = parse_job_id)]
         id: Option<JobId>,
         /// All dead jobs of this queue
         #[arg(long, value_parser = parse_queue)]
@@ -66,6 +67,7 @@ enum Command {
     /// Gives an unfinished job up
     Cancel {
         /// Which
+        #[arg(value_parser = parse_job_id)]
         id: JobId,
     },
     /// Queues: how many jobs in which state, how long the oldest waits, whether paused
@@ -94,6 +96,10 @@ enum Command {
     Migrate,
     /// Looks at everything a worker needs; ends with 1 if something is wrong
     Doctor,
+}
+
+fn parse_job_id(text: &str) -> Result<JobId, &'static str> {
+    text.parse().map_err(|_| "it takes a job's id, as `worker jobs` lists it")
 }
 
 fn parse_queue(text: &str) -> Result<String, String> {

@@ -1,0 +1,344 @@
+//! Whatever stands in a variable or an argument that can't be used: one line names it and says what it accepts.
+
+use std::{collections::BTreeSet, process::Output};
+
+use api::ApiConfig;
+use common::{config::Env, db, telemetry::LogConfig, traces::TraceConfig};
+use futures_util::{StreamExt, stream};
+use tests::processes::run;
+use worker::WorkerConfig;
+
+/// Nobody listens there: whoever gets as far as to ask Postgres waits for it.
+const NOWHERE: &str = "postgres://nobody:hush@127.0.0.1:1/none";
+/// Refused as a number, an address, a duration and a list alike.
+const NONSENSE: &[&str] = &["\u{1}", "-", "½", "a b", "\u{fffd}"];
+const DURATIONS: &[&str] =
+    &["soon", "10", "0s", "1ns", "999us", "-1s", "1d -1s", "101years", "99999999999999999999s", "1.5x"];
+const ADDRESSES: &[&str] = &["3000", "localhost:3000", "127.0.0.1", "127.0.0.1:65536", "127.0.0.1:-1", "1.2.3:80"];
+const WEB_ADDRESSES: &[&str] = &[
+    "shop.example",
+    "ftp://shop.example",
+    "https://",
+    "https:///x",
+    "https://:80",
+    "https://shop.example:99999",
+    "https://shop.example?x",
+    "https://shop.example/#x",
+    "https://user:pass@shop.example",
+    "https://shop\\.example",
+    "https://[::1",
+];
+const NUMBERS: &[&str] = &["-1", "1.5", "4294967296", "1e3", "0x10", "many", "1,000"];
+const DATABASES: &[&str] =
+    &["mysql://x", "localhost", "postgres://", "postgres://h:99999/d", "postgres://h/d?sslmode=perhaps"];
+const SCHEDULES: &[&str] = &["daily", "* * * * *", "60 * * * * *", "0 0 0 30 2 *", "0 */0 * * * *", "0 0 0 32 * *"];
+const PAIRS: &[&str] = &["secret", "=x", "a=b,c"];
+
+type Case = (&'static str, &'static str, &'static [&'static str]);
+
+/// Every variable that can be malformed: whose it is, and values beside [`NONSENSE`] that are refused.
+const VARIABLES: &[Case] = &[
+    ("both", "DATABASE_URL", DATABASES),
+    ("both", "DATABASE_LISTEN_URL", DATABASES),
+    ("api", "API_KEY", &["a\u{7f}b"]),
+    ("api", "BIND_ADDR", ADDRESSES),
+    ("both", "PUBLIC_URL", WEB_ADDRESSES),
+    ("worker", "STRIPE_SECRET_KEY", &["sk_", "rk_", "sk_test_…", "pk_live_1234", "whsec_1234", "sk_test 1"]),
+    (
+        "api",
+        "STRIPE_WEBHOOK_SECRET",
+        &[
+            "whsec_",
+            "whsec_…",
+            "whsec_ ",
+            "whsec_abc",
+            "whsec_ab cd",
+            "sk_test_1234",
+            "we_1234",
+            "whsec_good,whsec_",
+            ",",
+        ],
+    ),
+    ("both", "STRIPE_API_URL", WEB_ADDRESSES),
+    ("both", "CHECKOUT_HOSTS", &["https://pay.example", "pay.example/x", "10.0.0.1", "*.example", "a..b"]),
+    ("worker", "STRIPE_RATE", &["10001"]),
+    ("worker", "STRIPE_RATE", NUMBERS),
+    (
+        "api",
+        "CURRENCY",
+        &["dollars", "us", "xxx", "XTS", "xau", "xag", "xpt", "xpd", "xdr", "che", "clf", "usdd", "u$d"],
+    ),
+    ("api", "RATE_LIMIT_PER_MINUTE", NUMBERS),
+    ("api", "TRUSTED_PROXIES", &["10.0.0.0/33", "10.0.0", "proxy", "10.0.0.1,nonsense", "::/129"]),
+    ("api", "CORS_ORIGINS", &["*", "shop.example", "https://shop.example/", "null"]),
+    ("api", "PAYMENT_LINK_TTL", DURATIONS),
+    ("api", "PAYMENT_LINK_WAIT", DURATIONS),
+    ("worker", "CART_TTL", DURATIONS),
+    ("worker", "WORKER_CONCURRENCY", &["0", "1001"]),
+    ("worker", "WORKER_CONCURRENCY", NUMBERS),
+    ("worker", "WORKER_QUEUES", &["mail", "expiry,mail", "Expiry"]),
+    ("worker", "EXPIRY_SCHEDULE", SCHEDULES),
+    ("worker", "ROLLUP_SCHEDULE", SCHEDULES),
+    ("worker", "HEALTH_ADDR", ADDRESSES),
+    ("api", "METRICS_ADDR", ADDRESSES),
+    ("both", "QUEUE_LISTEN", &["yes", "true", "ON"]),
+    ("worker", "RETAIN_DONE_JOBS", DURATIONS),
+    ("worker", "RETAIN_DEAD_JOBS", DURATIONS),
+    ("worker", "RETAIN_EVENTS", &["2d"]),
+    ("worker", "RETAIN_EVENTS", DURATIONS),
+    ("worker", "RETAIN_IDEMPOTENCY_KEYS", &["23h"]),
+    ("worker", "RETAIN_IDEMPOTENCY_KEYS", DURATIONS),
+    ("worker", "RETAIN_SLOTS", DURATIONS),
+    ("worker", "RETAIN_PERSONAL_DATA", &["23h"]),
+    ("worker", "RETAIN_PERSONAL_DATA", DURATIONS),
+    ("both", "SHUTDOWN_TIMEOUT", DURATIONS),
+    ("both", "LOG_FORMAT", &["xml", "JSON"]),
+    ("both", "RUST_LOG", &["api=loud", "=info"]),
+    ("both", "OTEL_EXPORTER_OTLP_ENDPOINT", WEB_ADDRESSES),
+    ("both", "OTEL_EXPORTER_OTLP_PROTOCOL", &["grpc"]),
+    ("both", "OTEL_EXPORTER_OTLP_HEADERS", PAIRS),
+    ("both", "OTEL_RESOURCE_ATTRIBUTES", PAIRS),
+    ("both", "OTEL_BSP_SCHEDULE_DELAY", &["0", "3600001"]),
+    ("both", "OTEL_BSP_SCHEDULE_DELAY", NUMBERS),
+    ("both", "OTEL_TRACES_SAMPLER", &["sometimes"]),
+    ("both", "OTEL_TRACES_SAMPLER_ARG", &["2", "-1"]),
+];
+/// Any text is good, or some of [`NONSENSE`] is.
+const FREE: &[&str] = &["API_KEY", "DATABASE_URL", "DATABASE_LISTEN_URL", "RUST_LOG", "OTEL_RESOURCE_ATTRIBUTES"];
+
+/// A good configuration but for one variable.
+fn variables(binary: &str, name: &'static str, value: &str) -> Vec<(&'static str, String)> {
+    let mut variables = vec![("DATABASE_URL", NOWHERE.to_owned())];
+    variables.extend(match binary {
+        "api" => [("API_KEY", "hush".to_owned()), ("STRIPE_WEBHOOK_SECRET", "whsec_hush".to_owned())].to_vec(),
+        _ => [("STRIPE_SECRET_KEY", "sk_hush".to_owned())].to_vec(),
+    });
+    if name.starts_with("OTEL_") {
+        variables.push(("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1".to_owned()));
+    }
+    variables.retain(|(other, _)| *other != name);
+    variables.push((name, value.to_owned()));
+    variables
+}
+
+/// As the binaries read it, in their order.
+fn read(binary: &str, name: &'static str, value: &str) -> Result<(), String> {
+    let env = Env::of(variables(binary, name, value));
+    LogConfig::from_env(&env).map_err(|error| error.to_string())?;
+    TraceConfig::from_env(&env, "shop").map_err(|error| error.to_string())?;
+    match binary {
+        "api" => ApiConfig::from_env(&env).map(|_| ()),
+        _ => WorkerConfig::from_env(&env).map(|_| ()),
+    }
+    .map_err(|error| error.to_string())?;
+    db::options_from_env(&env).map_err(|error| error.to_string())?;
+    db::listen_from_env(&env).map(|_| ()).map_err(|error| error.to_string())
+}
+
+fn binaries(who: &'static str) -> &'static [&'static str] {
+    match who {
+        "both" => &["api", "worker"],
+        "api" => &["api"],
+        _ => &["worker"],
+    }
+}
+
+fn cases() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    VARIABLES.iter().flat_map(|(who, name, values)| {
+        let nonsense = NONSENSE.iter().filter(|_| !FREE.contains(name));
+        let values: Vec<&str> = values.iter().chain(nonsense).copied().collect();
+        binaries(who)
+            .iter()
+            .flat_map(move |binary| values.clone().into_iter().map(move |value| (*binary, *name, value)))
+    })
+}
+
+/// One line that begins with the variable's name, and what it accepts.
+fn hold(name: &str, line: &str, what: &str) {
+    let told = line.starts_with(&format!("{name} is ")) && line.contains("; it takes ");
+    assert!(told && line.lines().count() == 1 && line.len() < 900, "{what}: {line}");
+    assert!(!line.contains("hush") && !line.contains("Postgres"), "{what}: {line}");
+}
+
+#[test]
+fn every_malformed_value_is_told_in_one_line() {
+    let mut taken = Vec::new();
+    for (binary, name, value) in cases() {
+        let what = format!("{binary} with {name}={value:?}");
+        match read(binary, name, value) {
+            Ok(()) => taken.push(what),
+            Err(line) => hold(name, &line, &what),
+        }
+    }
+    assert!(taken.is_empty(), "{taken:#?}");
+    let long = format!("https://{}", "\u{1}".repeat(100_000));
+    hold("PUBLIC_URL", &read("api", "PUBLIC_URL", &long).unwrap_err(), "a long value");
+}
+
+#[test]
+fn blank_values_count_as_not_set() {
+    let required = ["DATABASE_URL", "API_KEY", "STRIPE_WEBHOOK_SECRET", "STRIPE_SECRET_KEY"];
+    for (who, name, _) in VARIABLES {
+        for (binary, blank) in binaries(who).iter().flat_map(|binary| ["", " ", "\t"].map(|blank| (binary, blank))) {
+            let outcome = read(binary, name, blank);
+            if required.contains(name) {
+                let line = outcome.expect_err("it is required");
+                assert!(line.starts_with(&format!("{name} is not set; it takes ")), "{line}");
+            } else {
+                assert_eq!(outcome, Ok(()), "{binary} with a blank {name}");
+            }
+        }
+    }
+}
+
+/// The binaries themselves say the same, before they ask Postgres: one value of each variable.
+#[tokio::test]
+async fn the_binaries_end_with_that_line() {
+    let mut seen = BTreeSet::new();
+    let one_each = cases().filter(move |(binary, name, _)| seen.insert((*binary, *name)));
+    let runs = stream::iter(one_each).map(|(binary, name, value)| async move {
+        (binary, name, value, run(binary, &[], variables(binary, name, value)).await)
+    });
+    let runs: Vec<_> = runs.buffer_unordered(4).collect().await;
+    assert!(runs.len() > 50, "{}", runs.len());
+    for (binary, name, value, output) in runs {
+        let said = said(&output);
+        let what = format!("{binary} with {name}={value:?}");
+        assert_eq!(output.status.code(), Some(1), "{what}: {said}");
+        let line = said.strip_prefix(&format!("{binary}: ")).unwrap_or_else(|| panic!("{what}: {said}"));
+        hold(name, line, &what);
+    }
+}
+
+/// Bytes that are no text end neither binary with a panic.
+#[cfg(unix)]
+#[tokio::test]
+async fn bytes_that_are_no_text_are_told_like_other_nonsense() {
+    use std::os::unix::ffi::OsStringExt;
+    for (binary, name) in [("api", "BIND_ADDR"), ("api", "STRIPE_WEBHOOK_SECRET"), ("worker", "DATABASE_URL")] {
+        let path = tests::processes::program(binary).await;
+        let output = tokio::process::Command::new(path)
+            .env_clear()
+            .envs(variables(binary, name, ""))
+            .env(name, std::ffi::OsString::from_vec(b"postgres://\xff\xfe".to_vec()))
+            .env("UNRELATED", std::ffi::OsString::from_vec(vec![0xff]))
+            .current_dir(std::env::temp_dir())
+            .output()
+            .await
+            .unwrap();
+        let said = said(&output);
+        hold(name, said.strip_prefix(&format!("{binary}: ")).unwrap_or(&said), binary);
+    }
+}
+
+#[tokio::test]
+async fn a_malformed_env_file_is_told_without_its_secrets() {
+    let folder = std::env::temp_dir().join(format!("env-file-{}", uuid::Uuid::new_v4()));
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join(".env"), "API_KEY=hush\nthis is hush and no assignment\nBIND_ADDR=127.0.0.1:0\n")
+        .unwrap();
+    for binary in ["api", "worker"] {
+        let path = tests::processes::program(binary).await;
+        let output = tokio::process::Command::new(path).env_clear().current_dir(&folder).output().await.unwrap();
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(
+            said.starts_with(&format!("{binary}: the .env file can't be read")) && !said.contains("hush"),
+            "{said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Every variable that the README knows is tried here, for each binary that reads it.
+#[test]
+fn no_variable_is_left_out() {
+    let readme = include_str!("../../README.md");
+    let tried: BTreeSet<(&str, &str)> =
+        VARIABLES.iter().flat_map(|(who, name, _)| binaries(who).iter().map(|binary| (*binary, *name))).collect();
+    let rows = readme.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" | "));
+    let mut known = 0;
+    for (names, rest) in rows {
+        let who = rest.split(" | ").next().unwrap_or_default();
+        let names = names.split('`').filter(|name| name.contains('_') && name.to_uppercase() == **name);
+        for name in names.filter(|name| *name != "OTEL_SERVICE_NAME") {
+            known += 1;
+            for binary in ["api", "worker"].into_iter().filter(|binary| who == *binary || who == "both") {
+                assert!(tried.contains(&(binary, name)), "{binary} {name}");
+            }
+        }
+    }
+    assert!(known > 30, "{known}");
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).trim_end().to_owned()
+}
+
+#[tokio::test]
+async fn arguments_are_told_by_their_names_and_postgres_is_not_blamed() {
+    let add = ["keys", "add", "shop", "--scope", "read", "--expires"];
+    let long = "x".repeat(65);
+    let mut cases: Vec<(&str, Vec<&str>, &str, &str)> = Vec::new();
+    for end in [
+        "1ns",
+        "999ms",
+        "0s",
+        "-1d",
+        "-1",
+        "101years",
+        "99999999999999999999d",
+        "soon",
+        "",
+        " ",
+        "2020-01-01",
+        "0000-01-01",
+        "+262142-01-01",
+        "+10000-01-01T00:00:00Z",
+        "2099-12-31T23:59:60Z",
+        "9999-12-31T23:59:59-00:01",
+        "2024-02-30",
+    ] {
+        cases.push(("api", [&add[..], &[end]].concat(), "--expires", "it takes a d"));
+    }
+    for name in ["", " ", "a b", "a\nb", "ö", "a/b", &long] {
+        cases.push(("api", vec!["keys", "add", name, "--scope", "read"], "<NAME>", "a name is 1 to 64 letters"));
+        cases.push(("api", vec!["keys", "revoke", name], "<NAME>", "a name is 1 to 64 letters"));
+    }
+    for scope in ["", "admin", "read,", "READ", "read write"] {
+        cases.push((
+            "api",
+            vec!["keys", "add", "x", "--scope", scope],
+            "--scope",
+            "there are read, write and operator",
+        ));
+    }
+    cases.push(("api", vec!["keys", "add", "x"], "--scope", ""));
+    for queue in ["", "mail", "Expiry"] {
+        cases.push(("worker", vec!["jobs", "--queue", queue], "--queue", "there are payment-links"));
+        cases.push(("worker", vec!["pause", queue], "<QUEUE>", "there are payment-links"));
+        cases.push(("worker", vec!["resume", queue], "<QUEUE>", "there are payment-links"));
+        cases.push(("worker", vec!["retry", "--queue", queue], "--queue", "there are payment-links"));
+    }
+    for state in ["", "lost", "Dead"] {
+        cases.push(("worker", vec!["jobs", "--state", state], "--state", "there are scheduled"));
+    }
+    for limit in ["", "0", "1001", "x", "99999999999999999999"] {
+        cases.push(("worker", vec!["jobs", "--limit", limit], "--limit", ""));
+    }
+    for id in ["", "x", "00000000-0000-0000-0000-00000000000"] {
+        cases.push(("worker", vec!["jobs", id], "[ID]", "a job's id"));
+        cases.push(("worker", vec!["retry", id], "[ID]", "a job's id"));
+        cases.push(("worker", vec!["cancel", id], "<ID>", "a job's id"));
+    }
+    let runs = stream::iter(cases).map(|(binary, arguments, names, accepts)| async move {
+        let output = run(binary, &arguments, [("DATABASE_URL", NOWHERE.to_owned())]).await;
+        let said = said(&output);
+        let what = format!("{binary} {arguments:?}: {said}");
+        assert!(!output.status.success(), "{what}");
+        let line = said.lines().find(|line| line.contains(names) && line.contains(accepts));
+        assert!(line.is_some() && !said.contains("Postgres"), "{what}");
+    });
+    runs.buffer_unordered(4).collect::<()>().await;
+}
