@@ -35,7 +35,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
     }
 }
 
-/// A body has so long to be there, however it trickles.
+/// A body sent with an API key has so long to be there, however it trickles.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// The body as it came, at most 1 MiB.
@@ -43,11 +43,11 @@ pub(crate) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<
     check_encoding(request.headers())?;
     // What the client announces need not be read first.
     if request.body().size_hint().lower() > BODY_BYTES as u64 {
-        return Err(ApiError::too_large());
+        return Err(ApiError::too_large(BODY_BYTES));
     }
-    within_time(Bytes::from_request(request, state)).await?.map_err(|rejection: BytesRejection| {
+    within_time(BODY_TIME, Bytes::from_request(request, state)).await?.map_err(|rejection: BytesRejection| {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            ApiError::too_large()
+            ApiError::too_large(BODY_BYTES)
         } else {
             ApiError::bad_request("The body could not be read to its end")
         }
@@ -55,8 +55,8 @@ pub(crate) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<
 }
 
 /// What reading a body comes to, if it is there in time.
-pub(crate) async fn within_time<T>(reading: impl Future<Output = T>) -> Result<T, ApiError> {
-    tokio::time::timeout(BODY_TIME, reading).await.map_err(|_| ApiError::request_timeout(BODY_TIME))
+pub(crate) async fn within_time<T>(limit: Duration, reading: impl Future<Output = T>) -> Result<T, ApiError> {
+    tokio::time::timeout(limit, reading).await.map_err(|_| ApiError::request_timeout(limit))
 }
 
 /// Nothing is decompressed here, so nothing can grow by it.

@@ -83,7 +83,7 @@ impl ApiError {
 
     /// The connection is of no further use: what comes next on it is the rest of the body.
     pub(crate) fn request_timeout(after: std::time::Duration) -> Self {
-        let message = format!("The body was not there within {} s", after.as_secs());
+        let message = format!("Request body not received within {} s", after.as_secs());
         Self::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::RequestTimeout, message)
     }
 
@@ -99,8 +99,10 @@ impl ApiError {
         )
     }
 
-    pub(crate) fn too_large() -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::PayloadTooLarge, "The body is larger than 1 MiB")
+    pub(crate) fn too_large(limit: usize) -> Self {
+        let limit = if limit < 1024 * 1024 { format!("{} KiB", limit >> 10) } else { format!("{} MiB", limit >> 20) };
+        let message = format!("The body is larger than {limit}");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::PayloadTooLarge, message)
     }
 
     /// One line of an import.

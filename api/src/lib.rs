@@ -13,11 +13,13 @@ mod cart_import;
 mod cart_import_reader;
 mod cart_lines;
 mod carts;
+mod client;
 mod command;
 mod compression;
 pub mod config;
 mod cors;
 mod dashboard;
+mod entrance;
 mod erasure;
 mod error;
 mod etag;
@@ -40,7 +42,8 @@ mod request_log;
 mod schedules;
 mod serve;
 mod timeline;
-mod webhook_bodies;
+mod unread_body;
+mod unverified_bodies;
 mod webhooks;
 
 use std::sync::Arc;
@@ -56,9 +59,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 pub use auth::BootstrapKey;
 pub use command::CommandLine;
 pub use config::ApiConfig;
+pub use entrance::raise_file_limit;
 pub use link_wait::LinkNews;
 pub use metrics::serve as serve_metrics;
-pub use serve::{raise_file_limit, serve};
+pub use serve::serve;
 
 use crate::{
     auth::ApiKeys,
@@ -70,7 +74,7 @@ use crate::{
     openapi::{Described, Documents},
     rate_limit::RateLimiter,
     refused_webhooks::RefusedWebhooks,
-    webhook_bodies::WebhookBodies,
+    unverified_bodies::UnverifiedBodies,
     webhooks::ApplyEvents,
 };
 
@@ -97,7 +101,7 @@ pub struct AppState {
     links: Arc<LinkBatches>,
     events: Arc<Batches<ApplyEvents>>,
     refused_webhooks: RefusedWebhooks,
-    webhook_bodies: WebhookBodies,
+    unverified_bodies: UnverifiedBodies,
     /// Whose turn it is to look for a person: see [`erasure`].
     searching: Arc<tokio::sync::Mutex<()>>,
     dashboard: Arc<Dashboard>,
@@ -115,7 +119,7 @@ impl AppState {
         let links = Arc::new(LinkBatches::start(&lanes, &clock, config.payment_link_ttl));
         let events = Arc::new(Batches::start(ApplyEvents { clock: clock.clone() }, lanes));
         let refused_webhooks = RefusedWebhooks::new(database.clone());
-        let webhook_bodies = WebhookBodies::default();
+        let unverified_bodies = UnverifiedBodies::new(&config.trusted_proxies);
         let dashboard = Arc::new(Dashboard::new(&config, database.clone(), news.clone()));
         let config = Arc::new(config);
         let searching = Arc::default();
@@ -130,7 +134,7 @@ impl AppState {
             links,
             events,
             refused_webhooks,
-            webhook_bodies,
+            unverified_bodies,
             searching,
             dashboard,
         }

@@ -68,14 +68,14 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     let news = LinkNews::start(database.clone());
-    let timeout = config.shutdown_timeout;
+    let (timeout, trusted_proxies) = (config.shutdown_timeout, config.trusted_proxies.clone());
     tracing::info!(address = %listener.local_addr()?, "api is listening");
     let state = AppState::new(database.clone(), Clock::system(), config, news);
     let mut stopped = stopped;
     let stop = state.stopping(async move {
         let _ = stopped.wait_for(|stopped| *stopped).await;
     });
-    api::serve(listener, api::router(state), stop, timeout).await?;
+    api::serve(listener, api::router(state), trusted_proxies, stop, timeout).await?;
     traces.end().await;
     database.close().await;
     Ok(())

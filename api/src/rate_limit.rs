@@ -1,7 +1,7 @@
 //! So many requests a minute from one client address.
 
 use std::{
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     num::NonZeroU32,
     sync::{
         Arc,
@@ -11,7 +11,7 @@ use std::{
 
 use axum::{
     extract::{ConnectInfo, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue},
+    http::{HeaderName, HeaderValue},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -22,7 +22,7 @@ use governor::{
 };
 use ipnet::IpNet;
 
-use crate::{config::ApiConfig, error::ApiError};
+use crate::{client, config::ApiConfig, error::ApiError};
 
 /// After so many requests, addresses that have been quiet are forgotten.
 const FORGET_EVERY: u32 = 10_000;
@@ -77,7 +77,7 @@ impl RateLimiter {
         if self.seen.fetch_add(1, Ordering::Relaxed) % FORGET_EVERY == FORGET_EVERY - 1 {
             limit.limiter.retain_recent();
         }
-        match limit.limiter.check_key(&subscriber(client)) {
+        match limit.limiter.check_key(&client) {
             Ok(state) => {
                 let remaining = state.remaining_burst_capacity();
                 let used = u64::from(limit.per_minute.get().saturating_sub(remaining));
@@ -111,7 +111,7 @@ pub(crate) async fn limit_or(
     next: Next,
 ) -> Response {
     let Some(limit) = &limiter.limit else { return next.run(request).await };
-    let counted = limiter.count(limit, client_address(peer.ip(), request.headers(), &limiter.trusted_proxies));
+    let counted = limiter.count(limit, client::of(peer.ip(), request.headers(), &limiter.trusted_proxies));
     let (mut response, Standing { remaining, seconds }) = match counted {
         Ok(standing) => (next.run(request).await, standing),
         Err(standing) => (refuse(ApiError::rate_limited(standing.seconds)), standing),
@@ -122,74 +122,4 @@ pub(crate) async fn limit_or(
         headers.insert(RATE_LIMIT, standing);
     }
     response
-}
-
-/// The last address that no trusted proxy speaks for: whatever stands further
-/// left in `X-Forwarded-For` anybody could have written.
-fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
-    let peer = peer.to_canonical();
-    if !is_trusted(&peer) {
-        return peer;
-    }
-    let forwarded: Vec<&str> = headers
-        .get_all("x-forwarded-for")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .collect();
-    let mut client = peer;
-    for address in forwarded.iter().rev() {
-        let Some(address) = parse_address(address) else { break };
-        client = address;
-        if !is_trusted(&client) {
-            break;
-        }
-    }
-    client
-}
-
-/// An address as proxies write it: maybe with a port, maybe in brackets.
-fn parse_address(text: &str) -> Option<IpAddr> {
-    let address = text.parse::<SocketAddr>().map(|address| address.ip());
-    let bare = text.trim_start_matches('[').trim_end_matches(']').parse();
-    address.or(bare).ok().map(|address: IpAddr| address.to_canonical())
-}
-
-/// An IPv6 subscriber has a /64 to choose addresses from.
-fn subscriber(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn client(peer: &str, forwarded: &str, trusted: &[&str]) -> String {
-        let mut headers = HeaderMap::new();
-        if !forwarded.is_empty() {
-            headers.insert("x-forwarded-for", forwarded.parse().unwrap());
-        }
-        let trusted: Vec<IpNet> = trusted.iter().map(|network| network.parse().unwrap()).collect();
-        client_address(peer.parse().unwrap(), &headers, &trusted).to_string()
-    }
-
-    #[test]
-    fn only_trusted_proxies_are_believed() {
-        assert_eq!(client("203.0.113.9", "198.51.100.1", &[]), "203.0.113.9");
-        assert_eq!(client("10.0.0.1", "198.51.100.1", &["10.0.0.0/8"]), "198.51.100.1");
-        assert_eq!(client("10.0.0.1", "1.1.1.1, 198.51.100.1, 10.0.0.7", &["10.0.0.0/8"]), "198.51.100.1");
-        assert_eq!(client("10.0.0.1", "nonsense", &["10.0.0.0/8"]), "10.0.0.1");
-        assert_eq!(client("10.0.0.1", "[2001:db8::1]:443", &["10.0.0.0/8"]), "2001:db8::1");
-        assert_eq!(client("::ffff:10.0.0.1", "198.51.100.1:5000", &["10.0.0.0/8"]), "198.51.100.1");
-    }
-
-    #[test]
-    fn a_v6_subscriber_is_a_network() {
-        assert_eq!(subscriber("2001:db8::1".parse().unwrap()), subscriber("2001:db8::ffff".parse().unwrap()));
-    }
 }

@@ -4,6 +4,7 @@
 //! `axum::serve` has no such bounds. Bodies have theirs in `body.rs`.
 
 use std::{
+    convert::Infallible,
     net::SocketAddr,
     sync::{
         Arc,
@@ -12,20 +13,23 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body, extract::ConnectInfo};
+use axum::{Router, extract::ConnectInfo};
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto::Builder, graceful::GracefulShutdown},
 };
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use ipnet::IpNet;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep},
+    time::sleep,
 };
 use tokio_io_timeout::TimeoutStream;
-use tower::ServiceExt;
+
+use crate::{
+    entrance::{Entrance, Place},
+    unread_body,
+};
 
 /// A new connection has so long for the head of its first request, whatever it speaks.
 const FIRST_HEAD: Duration = Duration::from_secs(15);
@@ -43,39 +47,20 @@ const STREAMS: u32 = 100;
 /// A head in HTTP/2 may hold so much.
 const HEAD_BYTES: u32 = 16 * 1024;
 
-/// Connections at a time; more wait until the system accepts them no more.
-const CONNECTIONS: usize = 4096;
-/// How often the log says that they wait.
-const SAY_EVERY: Duration = Duration::from_secs(60);
-/// Files that are for something else than connections: those to Postgres, the listeners, logs.
-const OTHER_FILES: usize = 128;
-
-/// Lets this process have as many open files as it may. (The limit it starts with, often 1,024,
-/// is there for programs that use `select`.)
-pub fn raise_file_limit() {
-    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        // It goes on with less if it must.
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
-    }
-}
-
-fn connections() -> usize {
-    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(now, _)| usize::try_from(now).unwrap_or(usize::MAX));
-    CONNECTIONS.min(files.saturating_sub(OTHER_FILES)).max(1)
-}
-
-/// Serves until `stop` resolves, then finishes what is in flight for at most `timeout`.
+/// Serves until `stop` resolves, then finishes what is in flight for at most `timeout`. A connection's peer is a
+/// client, unless it is one of `trusted_proxies`.
 ///
 /// # Errors
 /// None at present: a connection that can't be accepted is logged, and others are served.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
+    trusted_proxies: Vec<IpNet>,
     stop: impl Future<Output = ()> + Send + 'static,
     timeout: Duration,
 ) -> std::io::Result<()> {
     let server = Server { builder: builder(), router, ending: GracefulShutdown::new() };
-    let mut entrance = Entrance::of(listener);
+    let mut entrance = Entrance::of(listener, trusted_proxies);
     tokio::pin!(stop);
     loop {
         tokio::select! {
@@ -89,42 +74,6 @@ pub async fn serve(
         tracing::warn!("some requests did not finish within SHUTDOWN_TIMEOUT");
     }
     Ok(())
-}
-
-/// Lets connections in while there is room.
-struct Entrance {
-    listener: TcpListener,
-    places: Arc<Semaphore>,
-    /// When it was last said that there is no more room: not again for each who waits.
-    said: Option<Instant>,
-}
-
-impl Entrance {
-    fn of(listener: TcpListener) -> Self {
-        Self { listener, places: Arc::new(Semaphore::new(connections())), said: None }
-    }
-
-    /// The next connection, once there is a place for it.
-    async fn next(&mut self) -> (OwnedSemaphorePermit, TcpStream, SocketAddr) {
-        if self.places.available_permits() == 0 && self.said.is_none_or(|said| said.elapsed() > SAY_EVERY) {
-            tracing::warn!(connections = connections(), "there is no room for more connections; new ones wait");
-            self.said = Some(Instant::now());
-        }
-        let place = match self.places.clone().acquire_owned().await {
-            Ok(place) => place,
-            Err(_) => std::future::pending().await, // nobody closes it
-        };
-        loop {
-            match self.listener.accept().await {
-                Ok((connection, peer)) => return (place, connection, peer),
-                // The client went away again, or there are no more files: others may do better.
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
-    }
 }
 
 fn builder() -> Builder<TokioExecutor> {
@@ -148,7 +97,7 @@ struct Server {
 }
 
 impl Server {
-    fn begin(&self, place: OwnedSemaphorePermit, connection: TcpStream, peer: SocketAddr) {
+    fn begin(&self, place: Place, connection: TcpStream, peer: SocketAddr) {
         // Answers are small and complete: waiting to fill a packet only delays them.
         let _ = connection.set_nodelay(true);
         let mut connection = TimeoutStream::new(connection);
@@ -156,11 +105,11 @@ impl Server {
         let asked = Arc::new(AtomicBool::new(false));
         let service = service_fn({
             let (router, asked) = (self.router.clone(), asked.clone());
-            move |request: Request<Incoming>| {
+            move |mut request: Request<Incoming>| {
                 asked.store(true, Ordering::Relaxed);
-                let mut request = request.map(Body::new);
                 request.extensions_mut().insert(ConnectInfo(peer));
-                router.clone().oneshot(request)
+                let answer = unread_body::answer(request, router.clone());
+                async { Ok::<_, Infallible>(answer.await) }
             }
         });
         let serving = self.builder.serve_connection(TokioIo::new(Box::pin(connection)), service).into_owned();

@@ -38,7 +38,7 @@ impl Api {
         let address = listener.local_addr()?;
         let news = LinkNews::start(database.clone());
         let router = api::router(AppState::new(database, Clock::system(), config, news));
-        tokio::spawn(api::serve(listener, router, std::future::pending(), Duration::from_secs(1)));
+        tokio::spawn(api::serve(listener, router, Vec::new(), std::future::pending(), Duration::from_secs(1)));
         sandbox::choose_cryptography();
         Ok(Self { address, client: reqwest::Client::builder().no_proxy().build()? })
     }

@@ -122,11 +122,11 @@ async fn run(mut env: Env, folder: &Path) -> Result<()> {
     };
     let clock = Clock::system();
     let news = LinkNews::start(database.clone());
-    let timeout = api.shutdown_timeout;
+    let (timeout, trusted_proxies) = (api.shutdown_timeout, api.trusted_proxies.clone());
     let state = AppState::new(database.clone(), clock.clone(), api, news);
     let working = worker::run(database.clone(), clock, worker, until_stopped(stopped.clone()));
     let serving_stops = state.stopping(until_stopped(stopped));
-    let serving = api::serve(listener, api::router(state), serving_stops, timeout);
+    let serving = api::serve(listener, api::router(state), trusted_proxies, serving_stops, timeout);
     let (served, (), ()) = tokio::join!(serving, working, async {
         let _ = stop.await;
         let _ = stopping.send(true);

@@ -219,8 +219,15 @@ impl App {
         }
         let reached = api_database.reach(common::db::listen_from_env(&env).expect("a good configuration"), 10);
         let news = LinkNews::start(reached.clone());
+        let trusted_proxies = config.trusted_proxies.clone();
         let router = api::router(AppState::new(reached, setup.clock.clone(), config, news));
-        tokio::spawn(api::serve(listener, router.clone(), std::future::pending(), Duration::from_secs(1)));
+        tokio::spawn(api::serve(
+            listener,
+            router.clone(),
+            trusted_proxies,
+            std::future::pending(),
+            Duration::from_secs(1),
+        ));
 
         let http = reqwest::Client::builder()
             .no_proxy()

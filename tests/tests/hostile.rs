@@ -15,14 +15,15 @@ use tokio::{
 
 use crate::processes::Shop;
 
-/// A new connection has 15 s for its first request, a body 30 s; the machine may be busy.
+/// A new connection has 15 s for its first request, a body 30 s, and what comes after its answer 5 s more; the
+/// machine may be busy.
 const FIRST_HEAD: Duration = Duration::from_secs(15 + 10);
-const BODY: Duration = Duration::from_secs(30 + 10);
+const BODY: Duration = Duration::from_secs(30 + 5 + 10);
 /// What needs no waiting at all.
-const AT_ONCE: Duration = Duration::from_secs(10);
+pub(crate) const AT_ONCE: Duration = Duration::from_secs(10);
 
 /// An api without a rate limit, in a process of its own.
-async fn an_api() -> (Shop, Process) {
+pub(crate) async fn an_api() -> (Shop, Process) {
     let shop = Shop::open().await;
     let mut variables = shop.api_variables();
     variables.push(("RATE_LIMIT_PER_MINUTE", "0".to_owned()));
@@ -32,7 +33,7 @@ async fn an_api() -> (Shop, Process) {
 }
 
 /// Sends what it can, and reads until the api ends the connection or `bound` has passed.
-async fn exchange(address: SocketAddr, sent: &[u8], bound: Duration) -> String {
+pub(crate) async fn exchange(address: SocketAddr, sent: &[u8], bound: Duration) -> String {
     let mut connection = TcpStream::connect(address).await.unwrap();
     let (mut reader, mut writer) = connection.split();
     let mut answer = Vec::new();
@@ -75,7 +76,7 @@ async fn trickle(address: SocketAddr, head: &str, rest: &str, bound: Duration) -
     (begun.elapsed(), String::from_utf8_lossy(&answer).into_owned())
 }
 
-fn post(path: &str, headers: &str) -> String {
+pub(crate) fn post(path: &str, headers: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nhost: x\r\nx-api-key: key\r\n{headers}\r\n")
 }
 
@@ -94,9 +95,10 @@ async fn whoever_sends_too_slowly_is_let_go() {
         silent("HTTP/2 without a request", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", ""),
     ]);
     let json = "content-type: application/json\r\ncontent-length: 500\r\n";
-    let slow_body = async |path: &str, headers: &str, rest: &str| {
-        let (took, answer) = trickle(at, &post(path, headers), rest, BODY).await;
-        assert!(took >= Duration::from_secs(29), "{path}: {took:?} {answer}");
+    let slow_body = async |path: &str, headers: &str, rest: &str, seconds: u64| {
+        let (_, answer) = trickle(at, &post(path, headers), rest, BODY).await;
+        let said = format!("Request body not received within {seconds} s");
+        assert!(answer.contains(&said), "{path}: {answer}");
         assert!(answer.starts_with("HTTP/1.1 408 "), "{path}: {answer}");
         answer
     };
@@ -114,10 +116,10 @@ async fn whoever_sends_too_slowly_is_let_go() {
     let form = "content-type: application/x-www-form-urlencoded\r\ncontent-length: 500\r\n";
     let chunked = "content-type: application/json\r\ntransfer-encoding: chunked\r\n";
     let (cart, event, chunks, sign_in, _, ()) = tokio::join!(
-        slow_body("/api/carts", json, " "),
-        slow_body("/api/webhooks/stripe", json, " "),
-        slow_body("/api/carts", chunked, "1\r\n \r\n"),
-        slow_body("/sign-in", form, "x"),
+        slow_body("/api/carts", json, " ", 30),
+        slow_body("/api/webhooks/stripe", json, " ", 10),
+        slow_body("/api/carts", chunked, "1\r\n \r\n", 30),
+        slow_body("/sign-in", form, "x", 10),
         silent,
         others,
     );
@@ -252,7 +254,7 @@ async fn requests_that_can_be_read_in_two_ways_are_not() {
 }
 
 /// What Linux says of a process, in MiB.
-fn resident_mebibytes(process: u32) -> u64 {
+pub(crate) fn resident_mebibytes(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
@@ -299,39 +301,6 @@ async fn a_thousand_connections_cost_little_and_are_let_go() {
     let more = resident_mebibytes(api.id()).saturating_sub(before);
     assert!(more < 150, "{more} MiB more than before");
     within(BODY + FIRST_HEAD, "they are let go", async || established(shop.address()) < 10).await;
-}
-
-/// Their signature can't be looked at before they are there, so anybody can begin one.
-#[tokio::test]
-async fn events_that_are_large_and_slow_leave_room_for_others() {
-    let (shop, _api) = an_api().await;
-    let head = post("/api/webhooks/stripe", "content-length: 1000000\r\n");
-    let begun = format!("{head}{}", " ".repeat(20_000));
-    let mut connections = Vec::new();
-    for _ in 0..80 {
-        let mut connection = TcpStream::connect(shop.address()).await.unwrap();
-        connection.write_all(begun.as_bytes()).await.unwrap();
-        connections.push(connection);
-    }
-    let mut turned_away = 0;
-    for connection in &mut connections {
-        let mut answer = [0; 12];
-        // Those that have a place are waited for; nobody answers them yet.
-        let answered = timeout(Duration::from_millis(200), connection.read_exact(&mut answer)).await;
-        if answered.is_ok() {
-            assert_eq!(&answer, b"HTTP/1.1 503", "{}", String::from_utf8_lossy(&answer));
-            turned_away += 1;
-        }
-    }
-    assert_eq!(turned_away, 80 - 64);
-    let small = shop.http.post(shop.url("/api/webhooks/stripe")).header("stripe-signature", "t=1,v1=00").body("{}");
-    assert_eq!(small.send().await.unwrap().status(), 400, "it was read, and found to be forged");
-    drop(connections);
-    eventually("there is room again", async || {
-        let large = shop.http.post(shop.url("/api/webhooks/stripe")).body(" ".repeat(20_000));
-        large.send().await.unwrap().status() == 400
-    })
-    .await;
 }
 
 #[tokio::test]

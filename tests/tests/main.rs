@@ -23,7 +23,10 @@ mod expiry;
 mod fail_over;
 #[cfg(target_os = "linux")] // it looks at memory and connections in /proc
 mod hostile;
+#[cfg(target_os = "linux")]
+mod hostile_webhooks;
 mod interface;
+mod kept_connections;
 mod lost_connections;
 mod maintenance;
 mod metrics;

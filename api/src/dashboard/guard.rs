@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use axum::{
-    Form,
     extract::{FromRequest, FromRequestParts, Request},
     http::{HeaderMap, Method, header, request::Parts},
     response::Response,
@@ -11,14 +10,11 @@ use axum::{
 use subtle::ConstantTimeEq;
 
 use super::{
+    FORM_BYTES,
     page::{self, PageError},
     session::Session,
 };
-use crate::{
-    AppState,
-    body::{check_encoding, within_time},
-    error::ApiError,
-};
+use crate::{AppState, body::media_type, error::ApiError};
 
 /// The field of each form that proves it is ours.
 pub(crate) const TOKEN: &str = "token";
@@ -83,13 +79,13 @@ impl FromRequest<AppState> for OurForm {
 
 /// The fields of any form; the last of a name counts.
 pub(crate) async fn fields(request: Request, state: &AppState) -> Result<HashMap<String, String>, PageError> {
-    check_encoding(request.headers())?;
-    let form = within_time(Form::<Vec<(String, String)>>::from_request(request, state)).await?;
-    let Form(fields) = form.map_err(|_| ApiError::bad_request("The form can't be read"))?;
-    if fields.iter().any(|(_, value)| value.contains('\0')) {
+    let is_form = media_type(request.headers()).is_some_and(|name| name == "application/x-www-form-urlencoded");
+    let body = state.unverified_bodies.read(request, FORM_BYTES).await?;
+    let fields: HashMap<String, String> = form_urlencoded::parse(&body).into_owned().collect();
+    if !is_form || fields.values().any(|value| value.contains('\0')) {
         return Err(ApiError::bad_request("The form can't be read").into());
     }
-    Ok(fields.into_iter().collect())
+    Ok(fields)
 }
 
 /// Whether a form was sent from a page of ours: browsers say so.

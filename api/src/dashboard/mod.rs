@@ -29,7 +29,7 @@ mod watch;
 
 use std::sync::Arc;
 
-use axum::{Router, extract::DefaultBodyLimit};
+use axum::Router;
 use common::db::Database;
 use tokio_util::sync::CancellationToken;
 
@@ -75,5 +75,4 @@ pub(crate) fn router(limiter: RateLimiter) -> Router<AppState> {
         .merge(schedules::router())
         .merge(events::router())
         .merge(assets::router())
-        .layer(DefaultBodyLimit::max(FORM_BYTES))
 }

@@ -55,12 +55,13 @@ async fn show(
     Ok(form(StatusCode::OK, &next, None))
 }
 
-async fn sign_in(State(state): State<AppState>, headers: HeaderMap, request: Request) -> Result<Response, PageError> {
-    guard::check_origin(&state, &headers)?;
+async fn sign_in(State(state): State<AppState>, request: Request) -> Result<Response, PageError> {
+    guard::check_origin(&state, request.headers())?;
+    let secure = guard::is_https(&state, request.headers());
     let fields = guard::fields(request, &state).await?;
     let next = fields.get("next").map(String::as_str).filter(|next| is_ours(next)).unwrap_or("/");
     let given = fields.get("key").map(|key| key.trim()).unwrap_or_default();
-    let (secure, now) = (guard::is_https(&state, &headers), state.clock.now());
+    let now = state.clock.now();
     let Some((key, scopes)) = state.keys.find(given.as_bytes()).await? else {
         return Ok(form(StatusCode::UNAUTHORIZED, next, Some("That is not an API key of this tracker.")));
     };

@@ -28,7 +28,7 @@ const REFUSALS: [(&str, &str, &str); 12] = [
     ("Unauthorized", "401", "`UNAUTHORIZED`: no key, or not one that is known"),
     ("Forbidden", "403", "`FORBIDDEN`: the key lacks the scope that is asked for"),
     ("NotFound", "404", "`NOT_FOUND`: there is none"),
-    ("RequestTimeout", "408", "`REQUEST_TIMEOUT`: the body was not there within 30 s"),
+    ("RequestTimeout", "408", "`REQUEST_TIMEOUT`: the body was not received within 30 s (webhooks: 10 s)"),
     ("PayloadTooLarge", "413", "`PAYLOAD_TOO_LARGE`: the body is larger than 1 MiB"),
     ("UnsupportedMediaType", "415", "`UNSUPPORTED_MEDIA_TYPE`: the message says which content type to send"),
     ("ValidationError", "422", "`VALIDATION_ERROR`: `error.details` lists all that is wrong"),

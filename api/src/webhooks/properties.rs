@@ -27,10 +27,8 @@ fn mac(secret: &str, time: &str, body: &[u8]) -> String {
 }
 
 fn is_taken(body: &[u8], signature: &[u8]) -> bool {
-    let mut headers = HeaderMap::new();
     let Ok(signature) = axum::http::HeaderValue::from_bytes(signature) else { return false };
-    headers.insert("stripe-signature", signature);
-    verified(&Bytes::copy_from_slice(body), &headers, &secrets(), now()).is_ok()
+    verified(&Bytes::copy_from_slice(body), signature.to_str().ok(), &secrets(), now()).is_ok()
 }
 
 /// The rule as Stripe's documentation has it, on its own feet: a time that is near, and one of the `v1` is of it and the body.

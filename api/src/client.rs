@@ -1,0 +1,86 @@
+//! Which client a request is from, for every limit that is one client's.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use axum::http::HeaderMap;
+use ipnet::IpNet;
+
+/// The client of a request: an IPv4 address, or the /64 of an IPv6 one.
+pub(crate) fn of(peer: IpAddr, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> IpAddr {
+    subscriber(client_address(peer, headers, trusted_proxies))
+}
+
+/// Whether others' requests come from this address.
+pub(crate) fn is_trusted_proxy(peer: IpAddr, trusted_proxies: &[IpNet]) -> bool {
+    let peer = peer.to_canonical();
+    trusted_proxies.iter().any(|network| network.contains(&peer))
+}
+
+/// The last address that no trusted proxy speaks for: whatever stands further
+/// left in `X-Forwarded-For` anybody could have written.
+fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let peer = peer.to_canonical();
+    if !is_trusted_proxy(peer, trusted) {
+        return peer;
+    }
+    let forwarded: Vec<&str> = headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .collect();
+    let mut client = peer;
+    for address in forwarded.iter().rev() {
+        let Some(address) = parse_address(address) else { break };
+        client = address;
+        if !is_trusted_proxy(client, trusted) {
+            break;
+        }
+    }
+    client
+}
+
+/// An address as proxies write it: maybe with a port, maybe in brackets.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    let address = text.parse::<SocketAddr>().map(|address| address.ip());
+    let bare = text.trim_start_matches('[').trim_end_matches(']').parse();
+    address.or(bare).ok().map(|address: IpAddr| address.to_canonical())
+}
+
+/// An IPv6 subscriber has a /64 to choose addresses from.
+pub(crate) fn subscriber(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(peer: &str, forwarded: &str, trusted: &[&str]) -> String {
+        let mut headers = HeaderMap::new();
+        if !forwarded.is_empty() {
+            headers.insert("x-forwarded-for", forwarded.parse().unwrap());
+        }
+        let trusted: Vec<IpNet> = trusted.iter().map(|network| network.parse().unwrap()).collect();
+        client_address(peer.parse().unwrap(), &headers, &trusted).to_string()
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        assert_eq!(client("203.0.113.9", "198.51.100.1", &[]), "203.0.113.9");
+        assert_eq!(client("10.0.0.1", "198.51.100.1", &["10.0.0.0/8"]), "198.51.100.1");
+        assert_eq!(client("10.0.0.1", "1.1.1.1, 198.51.100.1, 10.0.0.7", &["10.0.0.0/8"]), "198.51.100.1");
+        assert_eq!(client("10.0.0.1", "nonsense", &["10.0.0.0/8"]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", "[2001:db8::1]:443", &["10.0.0.0/8"]), "2001:db8::1");
+        assert_eq!(client("::ffff:10.0.0.1", "198.51.100.1:5000", &["10.0.0.0/8"]), "198.51.100.1");
+    }
+
+    #[test]
+    fn a_v6_subscriber_is_a_network() {
+        assert_eq!(subscriber("2001:db8::1".parse().unwrap()), subscriber("2001:db8::ffff".parse().unwrap()));
+    }
+}

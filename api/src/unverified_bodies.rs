@@ -1,0 +1,216 @@
+//! Bodies of senders that nobody has identified yet: webhooks, whose signature covers the whole body, and forms of
+//! the dashboard. They share one memory budget.
+//!
+//! When the budget is used up, the client that holds the most loses its oldest unfinished body. So a client that sends
+//! many bodies, or slowly, is in its own way only, and a small body that arrives whole gets in even from that
+//! client's address (where a proxy is not in `TRUSTED_PROXIES`, everybody has it).
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    body::{Bytes, HttpBody},
+    extract::{ConnectInfo, Request},
+};
+use futures_util::StreamExt;
+use ipnet::IpNet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    body::{check_encoding, within_time},
+    client,
+    error::ApiError,
+};
+
+/// What all bodies may hold together. (Buffers grow by doubling, so memory may reach twice that.)
+const BUDGET_BYTES: usize = 32 * 1024 * 1024;
+/// What a body counts beside its bytes: its task and its connection's state.
+const OVERHEAD_BYTES: usize = 8 * 1024;
+/// These bodies are small and sent at once.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The bodies that are being read.
+#[derive(Debug, Clone)]
+pub(crate) struct UnverifiedBodies {
+    budget: Arc<Mutex<Budget>>,
+    trusted_proxies: Arc<[IpNet]>,
+}
+
+impl UnverifiedBodies {
+    pub(crate) fn new(trusted_proxies: &[IpNet]) -> Self {
+        Self { budget: Arc::new(Mutex::new(Budget::of(BUDGET_BYTES))), trusted_proxies: trusted_proxies.into() }
+    }
+
+    /// The body as it came, at most `limit` bytes. The request's head is dropped before the body is waited for.
+    ///
+    /// # Errors
+    /// If it is compressed, too large, too slow, or loses its memory to others.
+    pub(crate) async fn read(&self, request: Request, limit: usize) -> Result<Bytes, ApiError> {
+        check_encoding(request.headers())?;
+        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+        let peer = peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |ConnectInfo(peer)| peer.ip());
+        let client = client::of(peer, request.headers(), &self.trusted_proxies);
+        let body = request.into_body();
+        // What the client announces need not be read first.
+        if body.size_hint().lower() > limit as u64 {
+            return Err(ApiError::too_large(limit));
+        }
+        let share = Share::of(&self.budget, client);
+        let reading = async {
+            let mut body = body.into_data_stream();
+            let mut read = Vec::new();
+            loop {
+                let piece = tokio::select! {
+                    biased;
+                    () = share.evicted.cancelled() => return Err(ApiError::busy()),
+                    piece = body.next() => piece,
+                };
+                let Some(piece) = piece else { return Ok(read.into()) };
+                let piece = piece.map_err(|_| ApiError::bad_request("The body could not be read to its end"))?;
+                if read.len() + piece.len() > limit {
+                    return Err(ApiError::too_large(limit));
+                }
+                share.grow(piece.len());
+                read.extend_from_slice(&piece);
+            }
+        };
+        within_time(TIMEOUT, reading).await?
+    }
+}
+
+/// What one body holds of the budget, until it is dropped or evicted.
+struct Share {
+    budget: Arc<Mutex<Budget>>,
+    number: u64,
+    evicted: CancellationToken,
+}
+
+impl Share {
+    fn of(budget: &Arc<Mutex<Budget>>, client: IpAddr) -> Self {
+        let evicted = CancellationToken::new();
+        let number = lock(budget).begin(client, evicted.clone());
+        Self { budget: budget.clone(), number, evicted }
+    }
+
+    fn grow(&self, bytes: usize) {
+        lock(&self.budget).grow(self.number, bytes);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        lock(&self.budget).remove(self.number);
+    }
+}
+
+fn lock(budget: &Mutex<Budget>) -> MutexGuard<'_, Budget> {
+    budget.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Debug)]
+struct Budget {
+    capacity: usize,
+    used: usize,
+    /// Bodies in the order they began.
+    bodies: BTreeMap<u64, Held>,
+    clients: HashMap<IpAddr, usize>,
+    next_number: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    client: IpAddr,
+    bytes: usize,
+    evicted: CancellationToken,
+}
+
+impl Budget {
+    fn of(capacity: usize) -> Self {
+        Self { capacity, used: 0, bodies: BTreeMap::new(), clients: HashMap::new(), next_number: 0 }
+    }
+
+    fn begin(&mut self, client: IpAddr, evicted: CancellationToken) -> u64 {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.bodies.insert(number, Held { client, bytes: 0, evicted });
+        self.grow(number, OVERHEAD_BYTES);
+        number
+    }
+
+    fn grow(&mut self, number: u64, bytes: usize) {
+        let Some(held) = self.bodies.get_mut(&number) else { return };
+        held.bytes += bytes;
+        *self.clients.entry(held.client).or_default() += bytes;
+        self.used += bytes;
+        while self.used > self.capacity && self.evict() {}
+    }
+
+    /// Takes the oldest body from the client that holds the most. `false`: there is none.
+    fn evict(&mut self) -> bool {
+        let largest = self.clients.iter().max_by_key(|(_, bytes)| **bytes).map(|(client, _)| *client);
+        let oldest = self.bodies.iter().find(|(_, held)| Some(held.client) == largest).map(|(number, _)| *number);
+        let evicted = oldest.and_then(|oldest| self.remove(oldest));
+        evicted.inspect(|held| held.evicted.cancel()).is_some()
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Held> {
+        let held = self.bodies.remove(&number)?;
+        self.used -= held.bytes;
+        if let Some(bytes) = self.clients.get_mut(&held.client) {
+            *bytes -= held.bytes;
+            if *bytes == 0 {
+                self.clients.remove(&held.client);
+            }
+        }
+        Some(held)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOM_FOR: usize = 10;
+
+    fn budget() -> Arc<Mutex<Budget>> {
+        Arc::new(Mutex::new(Budget::of(ROOM_FOR * OVERHEAD_BYTES)))
+    }
+
+    fn client(last: u8) -> IpAddr {
+        Ipv4Addr::new(192, 0, 2, last).into()
+    }
+
+    fn evicted(shares: &[Share]) -> Vec<bool> {
+        shares.iter().map(|share| share.evicted.is_cancelled()).collect()
+    }
+
+    #[test]
+    fn the_client_that_holds_the_most_loses_its_oldest() {
+        let budget = budget();
+        let genuine = Share::of(&budget, client(1));
+        let many: Vec<Share> = (0..2 * ROOM_FOR).map(|_| Share::of(&budget, client(2))).collect();
+        assert!(!genuine.evicted.is_cancelled());
+        assert_eq!(evicted(&many).iter().filter(|evicted| **evicted).count(), ROOM_FOR + 1);
+        assert!(evicted(&many)[..=ROOM_FOR].iter().all(|evicted| *evicted), "the oldest go first");
+        // One that grows is in its own way, too, and in nobody else's.
+        let large = Share::of(&budget, client(3));
+        large.grow(ROOM_FOR * OVERHEAD_BYTES);
+        assert!(large.evicted.is_cancelled() && !genuine.evicted.is_cancelled());
+        drop((genuine, many, large));
+        let budget = lock(&budget);
+        assert_eq!((budget.used, budget.bodies.len(), budget.clients.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn behind_one_address_the_newest_stay() {
+        let budget = budget();
+        let stalled: Vec<Share> = (0..ROOM_FOR).map(|_| Share::of(&budget, client(1))).collect();
+        let genuine = Share::of(&budget, client(1));
+        assert!(!genuine.evicted.is_cancelled());
+        assert_eq!(evicted(&stalled).iter().position(|evicted| !evicted), Some(1));
+    }
+}
