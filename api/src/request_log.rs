@@ -1,5 +1,6 @@
 //! A request's id, and its one line in the log. No addresses, no paths (a
-//! recovery token stands in one), no bodies: routes and numbers only.
+//! recovery token stands in one), no bodies: routes and numbers only. Nothing in
+//! it is as long as the client likes.
 
 use std::time::Instant;
 
@@ -19,6 +20,8 @@ use uuid::Uuid;
 use crate::error::Cause;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The most of a cause that is logged: a panic's message may quote anything.
+const CAUSE_BYTES: usize = 2000;
 /// Where no route matched.
 const NO_ROUTE: &str = "none";
 
@@ -26,25 +29,28 @@ pub(crate) async fn log(mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(&request);
     request.headers_mut().insert(REQUEST_ID, id.clone());
-    let method = request.method().clone();
+    let method = metrics::method_label(request.method().as_str());
     let route = request.extensions().get::<MatchedPath>().map(|route| route.as_str().to_owned());
-    let span = span(&request, route.as_deref(), id.to_str().unwrap_or_default());
+    let span = span(&request, method, route.as_deref(), id.to_str().unwrap_or_default());
     let mut response = next.run(request).instrument(span.clone()).await;
     response.headers_mut().insert(REQUEST_ID, id.clone());
 
     let (status, id) = (response.status().as_u16(), id.to_str().unwrap_or_default());
     let route = route.as_deref().unwrap_or(NO_ROUTE);
     let took = started.elapsed();
-    metrics::http_request(method.as_str(), route, status, took);
+    metrics::http_request(method, route, status, took);
     end(&span, status);
     let milliseconds = (took.as_secs_f64() * 1e6).round() / 1e3;
     match response.extensions().get::<Cause>() {
-        Some(Cause(cause)) => tracing::error!(request_id = id, %method, route, status, milliseconds, cause, "request"),
+        Some(Cause(cause)) => {
+            let cause = &cause[..cause.floor_char_boundary(CAUSE_BYTES)];
+            tracing::error!(request_id = id, method, route, status, milliseconds, cause, "request");
+        }
         // Probes come every few seconds and say nothing while all is well.
         None if is_probe(route) => {
-            tracing::debug!(request_id = id, %method, route, status, milliseconds, "request");
+            tracing::debug!(request_id = id, method, route, status, milliseconds, "request");
         }
-        None => tracing::info!(request_id = id, %method, route, status, milliseconds, "request"),
+        None => tracing::info!(request_id = id, method, route, status, milliseconds, "request"),
     }
     response
 }
@@ -54,8 +60,8 @@ fn is_probe(route: &str) -> bool {
 }
 
 /// What a trace shows of the request; it goes on with the client's trace, if there is one.
-fn span(request: &Request, route: Option<&str>, id: &str) -> Span {
-    let (method, route) = (request.method(), route.unwrap_or(NO_ROUTE));
+fn span(request: &Request, method: &'static str, route: Option<&str>, id: &str) -> Span {
+    let route = route.unwrap_or(NO_ROUTE);
     if is_probe(route) {
         return Span::none();
     }
@@ -66,7 +72,7 @@ fn span(request: &Request, route: Option<&str>, id: &str) -> Span {
         otel.name = format_args!("{method} {route}"),
         otel.kind = "server",
         otel.status_code = field::Empty,
-        http.request.method = %method,
+        http.request.method = method,
         http.route = route,
         http.response.status_code = field::Empty,
         request.id = id,

@@ -84,14 +84,14 @@ pub fn http_request(method: &str, route: &str, status: u16, took: Duration) {
     if RECORDER.get().is_none() {
         return;
     }
-    let (method, route) = (known(method), route.to_owned());
+    let (method, route) = (method_label(method), route.to_owned());
     counter!(HTTP_REQUESTS, "method" => method, "route" => route.clone(), "status" => status.to_string()).increment(1);
     histogram!(HTTP_REQUEST_DURATION, "method" => method, "route" => route).record(took);
 }
 
-/// A client may invent methods, each of which would be a series of its own.
-fn known(method: &str) -> &'static str {
-    const METHODS: [&str; 7] = ["GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS"];
+/// A method as metrics, logs and traces name it. A client may invent methods of any length: those are `other`.
+pub fn method_label(method: &str) -> &'static str {
+    const METHODS: [&str; 9] = ["GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS", "TRACE", "CONNECT"];
     METHODS.into_iter().find(|known| *known == method).unwrap_or("other")
 }
 

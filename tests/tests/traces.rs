@@ -18,6 +18,8 @@ use serde_json::Value;
 use tests::{eventually, processes::Process};
 use tokio::net::TcpListener;
 
+#[cfg(target_os = "linux")]
+use crate::hostile::{AT_ONCE, exchange};
 use crate::processes::{Shop, free_address};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -209,5 +211,59 @@ async fn a_malformed_address_of_a_collector_ends_the_start() {
         let mut process = Process::start(binary, variables).await;
         process.says(&format!(r#"{binary}: OTEL_EXPORTER_OTLP_ENDPOINT is "collector:4318"; it takes"#)).await;
         assert_eq!(process.ends().await, Some(1));
+    }
+}
+
+/// Neither a line of the log, nor a span, nor a metric is as long, or of as many kinds, as a stranger likes.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_is_kept_of_a_strangers_request_is_bounded() {
+    const LINE: usize = 600;
+    let shop = Shop::open().await;
+    let (collector, address) = Collector::open().await;
+    let metrics = free_address().await;
+    let mut variables = exporting(shop.api_variables(), address, 50);
+    variables.push(("METRICS_ADDR", metrics.to_string()));
+    let mut api = Process::start("api", variables).await;
+    api.says("api is listening").await;
+    let long = "A".repeat(60_000);
+    for (line, headers) in [
+        (format!("{long} /healthz"), String::new()),
+        (format!("{long} /api/carts"), String::new()),
+        (format!("{long} /{}", "b".repeat(500)), String::new()),
+        (format!("GET /{long}"), String::new()),
+        (format!("GET /pay/{long}"), String::new()),
+        (format!("GET /api/carts?{long}"), String::new()),
+        (format!("POST /api/carts/{long}/payment-link"), "content-length: 0\r\n".to_owned()),
+        ("GET /api/carts".to_owned(), format!("x-request-id: {long}\r\n")),
+        ("GET /api/carts".to_owned(), format!("x-request-id: {}\r\n", "c".repeat(128))),
+        ("GET /api/carts".to_owned(), format!("traceparent: 00-{TRACE}-{CLIENT_SPAN}-01{long}\r\n")),
+        (
+            "GET /api/carts".to_owned(),
+            format!("traceparent: 00-{TRACE}-{CLIENT_SPAN}-01\r\ntracestate: a={long}\r\nbaggage: a={long}\r\n"),
+        ),
+        ("GET /api/carts".to_owned(), format!("x-api-key: {long}\r\n")),
+        ("GET /".to_owned(), format!("cookie: {long}\r\n")),
+        ("GET /docs".to_owned(), format!("user-agent: {long}\r\n")),
+        ("POST /api/webhooks/stripe".to_owned(), format!("stripe-signature: {long}\r\ncontent-length: 0\r\n")),
+        ("OPTIONS /api/carts".to_owned(), format!("origin: {long}\r\naccess-control-request-method: {}\r\n", "B")),
+    ] {
+        let request = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+        let answer = exchange(shop.address(), request.as_bytes(), AT_ONCE).await;
+        assert!(answer.starts_with("HTTP/1.1 "), "{line:.50} {headers:.50}");
+    }
+    let scraped = shop.http.get(format!("http://{metrics}/metrics")).send().await.unwrap().text().await.unwrap();
+    assert!(scraped.contains("method=\"other\"") && !scraped.contains("AAAA"), "{scraped}");
+    eventually("the spans are exported", async || collector.all().len() >= 10).await;
+    api.signal(Signal::SIGTERM);
+    assert_eq!(api.ends().await, Some(0));
+    let (mut lines, mut longest) = (0, String::new());
+    while let Some(line) = api.next_line().await {
+        lines += usize::from(line.contains("\"request\""));
+        longest = std::cmp::max_by_key(longest, line, String::len);
+    }
+    assert!(lines >= 10 && longest.len() < LINE, "{lines} lines, up to {} bytes: {longest:.600}", longest.len());
+    for (_, span) in collector.all() {
+        assert!(span.encoded_len() < LINE, "{:.600}", format!("{span:?}"));
     }
 }
