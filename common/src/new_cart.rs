@@ -1,6 +1,6 @@
 //! From a JSON body to a cart that can't be wrong.
 
-use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use rust_decimal::Decimal;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -111,10 +111,12 @@ pub fn past_instant(
 ) -> Option<DateTime<Utc>> {
     let value = fields.get(field)?;
     let Some(instant) = json::text(value).and_then(|text| parse_instant(&text)) else {
-        errors.push(FieldError::new(field, "must be an ISO 8601 instant such as 2024-01-15T10:30:00Z"));
+        errors.push(FieldError::new(
+            field,
+            "must be an ISO 8601 instant from year 0001 on such as 2024-01-15T10:30:00Z, without leap seconds",
+        ));
         return None;
     };
-    let instant = instant.with_timezone(&Utc).trunc_subsecs(6); // Postgres keeps microseconds
     if instant > now + CLOCK_SKEW {
         errors.push(FieldError::new(field, "must not be in the future"));
         return None;
