@@ -8,7 +8,7 @@ use sandbox::stripe::{Fault, Operation, SessionStatus, StandIn};
 use serde_json::{Value, json};
 use tests::{Door, OF_THE_SHOPPER, TestDatabase, a_cart, eventually, processes::Process, stand_in, within};
 
-const SECRET: &str = "whsec_processes";
+pub(crate) const SECRET: &str = "whsec_processes";
 
 /// [`tests::free_address`], which may look at many ports.
 pub(crate) async fn free_address() -> SocketAddr {
