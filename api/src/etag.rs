@@ -13,9 +13,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use common::api_keys::Scope;
 use sha2::{Digest, Sha256};
 
-use crate::{body::Rendered, error::ApiError};
+use crate::{auth::Granted, body::Rendered, error::ApiError};
 
 /// An answer with a tag may be kept by the client that got it, and is to be asked for again.
 const ASK_AGAIN: HeaderValue = HeaderValue::from_static("private, no-cache");
@@ -117,10 +118,14 @@ pub(crate) fn tagged(tag: &ETag, body: Bytes) -> Response {
 pub(crate) struct IfMatch(Lists);
 
 impl<S: Sync> FromRequestParts<S> for IfMatch {
-    type Rejection = Infallible;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self(Lists::of(parts, header::IF_MATCH)))
+    /// A tag is a hash of the whole cart, so a key without the scope `read` could test guesses of
+    /// the shopper's fields with it.
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let given = Self(Lists::of(parts, header::IF_MATCH));
+        let granted = Granted::from_request_parts(parts, state).await?;
+        if given.is_given() && !granted.may_read() { Err(ApiError::forbidden(Scope::Read)) } else { Ok(given) }
     }
 }
 

@@ -21,7 +21,7 @@ impl Fingerprint {
     pub fn of(owner: &KeyHash, key: &str, body: &RawValue) -> Self {
         let hash = |bytes: &[u8]| Sha256::digest(bytes).to_vec();
         let key_hash = Sha256::new().chain_update(owner.as_bytes()).chain_update(key).finalize().to_vec();
-        let body_hash = hash(json::canonical(body).as_deref().unwrap_or(body.get()).as_bytes());
+        let body_hash = hash(json::canonical(body).as_bytes());
         Self { key_hash, old_key_hash: hash(key.as_bytes()), body_hash }
     }
 }

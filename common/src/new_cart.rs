@@ -8,14 +8,17 @@ use utoipa::ToSchema;
 
 use crate::{
     clock::parse_instant,
-    email::EmailAddress,
+    email::{EmailAddress, canonical},
     json::{self, Fields},
     money::{Amount, Currency},
+    personal_data::{ERASED, ERASED_EMAIL},
 };
 
 const NAME_CHARACTERS: usize = 200;
 const MOST_ITEMS: usize = 100; // also Stripe's limit of line items in payment mode
 const MOST_QUANTITY: u32 = 10_000;
+/// No more errors than this are reported of a cart; they would outgrow its body.
+const MAX_ERRORS: usize = 20;
 /// A client's clock may run ahead of ours by this much.
 const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(5);
 
@@ -72,7 +75,7 @@ impl NewCart {
     /// Reads the body of `POST /api/carts`. Fields it does not know are ignored.
     ///
     /// # Errors
-    /// Everything that is wrong with it, not just the first thing.
+    /// What is wrong with it: everything, or the first twenty things.
     pub fn parse(body: &RawValue, currency: Currency, now: DateTime<Utc>) -> Result<Self, Vec<FieldError>> {
         let Some(fields) = Fields::of(body) else {
             return Err(vec![FieldError::new("", "must be an object")]);
@@ -83,7 +86,7 @@ impl NewCart {
     /// As [`NewCart::parse`], of a body whose fields were read already.
     ///
     /// # Errors
-    /// Everything that is wrong with it, not just the first thing.
+    /// What is wrong with it: everything, or the first twenty things.
     pub fn of(fields: &Fields<'_>, currency: Currency, now: DateTime<Utc>) -> Result<Self, Vec<FieldError>> {
         let mut errors = Vec::new();
         let customer_email = email(fields, &mut errors);
@@ -95,11 +98,20 @@ impl NewCart {
         else {
             return Err(errors);
         };
+        if canonical(&customer_email) == ERASED_EMAIL && !names_nobody(&customer_name, &items) {
+            errors.push(FieldError::new("customerEmail", "is reserved for carts whose shopper was erased"));
+        }
         if !errors.is_empty() {
             return Err(errors);
         }
         Ok(Self { customer_email, customer_name, items, total_minor, currency, abandoned_at })
     }
+}
+
+/// Whether a cart is as erasure leaves it, and as exports of such carts bring it back.
+fn names_nobody(customer_name: &str, items: &RawValue) -> bool {
+    let is_erased = |item: &RawValue| Fields::of(item).is_some_and(|item| item.text("name").as_deref() == Some(ERASED));
+    customer_name == ERASED && json::list(items).is_some_and(|items| items.into_iter().all(is_erased))
 }
 
 /// Reads an optional instant that is not in the future; absent and null are the same.
@@ -170,6 +182,9 @@ fn items(value: Option<&RawValue>, currency: Currency, errors: &mut Vec<FieldErr
     let mut items = Vec::with_capacity(list.len());
     let mut total_minor = 0_i64;
     for (index, value) in list.iter().enumerate() {
+        if errors.len() >= MAX_ERRORS {
+            break;
+        }
         if let Some((item, minor)) = item(value, index, currency, errors) {
             // At most 100 × 10,000 × 999,999.990: far from overflow.
             total_minor += i64::from(item.quantity) * minor;
@@ -272,5 +287,26 @@ mod tests {
                 "abandonedAt"
             ]
         );
+    }
+
+    #[test]
+    fn no_more_than_twenty_errors_are_reported() {
+        let errors = parse(&json!({"items": vec![json!({}); 100]})).unwrap_err();
+        assert!((20..=MAX_ERRORS + 5).contains(&errors.len()), "{}", errors.len());
+    }
+
+    #[test]
+    fn the_address_of_erased_shoppers_names_nobody() {
+        let cart = |email: &str, name: &str, item: &str| {
+            let items = json!([{"name": item, "quantity": 1, "price": 1}]);
+            parse(&json!({"customerEmail": email, "customerName": name, "items": items}))
+        };
+        assert!(cart(ERASED_EMAIL, ERASED, ERASED).is_ok(), "an export of an erased cart is imported again");
+        for (name, item) in [("Ada", ERASED), (ERASED, "Teapot")] {
+            for email in [ERASED_EMAIL, "Erased@ERASED.invalid", "\"erased\"@erased.invalid"] {
+                let errors = cart(email, name, item).unwrap_err();
+                assert_eq!(errors[0].field, "customerEmail", "{email} {name} {item}");
+            }
+        }
     }
 }

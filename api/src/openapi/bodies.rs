@@ -188,8 +188,7 @@ pub(crate) struct ImportTotals {
 fn email_to_find() -> Object {
     ObjectBuilder::new()
         .schema_type(Type::String)
-        .max_length(Some(1_000))
-        .pattern(Some(r"^[^\x00-\x08\x0a-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x08\x0a-\x1f\x7f-\x9f]*$"))
+        .pattern(Some(r"^[^\x00]*[^\s\x00-\x1f\x85][^\x00]*$"))
         .examples(["ada@example.com"])
         .build()
 }

@@ -9,10 +9,9 @@ const CORPUS: fuzz::Corpus = fuzz::corpus!("json");
 fn hold(text: &str) -> Result<(), TestCaseError> {
     let Ok(value) = parse(text.as_bytes()) else { return Ok(()) };
     prop_assert_eq!(value.get(), text.trim_matches([' ', '\t', '\r', '\n']));
-    let canonical_text = canonical(&value).expect("what was parsed has a canonical form");
-    let again = parse(canonical_text.as_bytes()).expect("the canonical form is JSON");
-    let same = canonical(&again);
-    prop_assert_eq!(same.as_deref(), Some(canonical_text.as_str()));
+    let spaced = format!(" {text}\n");
+    let again = parse(spaced.as_bytes()).expect("white space around it changes nothing");
+    prop_assert_eq!(canonical(&again), canonical(&value));
     let kinds = [
         Fields::of(&value).is_some(),
         list(&value).is_some(),

@@ -6,6 +6,8 @@
 
 /// The address of a cart whose shopper was taken out: nobody can have it (RFC 2606).
 pub const ERASED_EMAIL: &str = "erased@erased.invalid";
+/// What stands in place of an erased name.
+pub const ERASED: &str = "erased";
 
 /// A table.
 #[derive(Debug)]

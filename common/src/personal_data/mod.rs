@@ -13,5 +13,5 @@ mod statements;
 pub(crate) use erasure::erase_carts;
 pub use erasure::{ErasureId, Receipt, erase, receipt};
 pub use export::{Records, export};
-pub use fields::ERASED_EMAIL;
+pub use fields::{ERASED, ERASED_EMAIL};
 pub use retention::{BLOCKS, anonymize_batch, blocks};
