@@ -12,13 +12,13 @@ use std::{borrow::Cow, collections::BTreeMap, fmt};
 use rust_decimal::Decimal;
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, MapAccess, SeqAccess, Visitor},
+    de::{MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
 use crate::money;
 
-/// The deepest nesting that is read; serde_json's own limit.
+/// The deepest nesting that is accepted; serde_json's own limit.
 pub const MAX_DEPTH: usize = 128;
 
 /// Checks that `bytes` are one well-formed JSON value, and returns its text.
@@ -76,63 +76,40 @@ pub fn boolean(value: &RawValue) -> Option<bool> {
 /// `value` written in a form in which white space, the order of fields, and the way a string is
 /// escaped do not matter; `None` if it is not what [`parse`] accepts.
 pub fn canonical(value: &RawValue) -> Option<String> {
-    serde_json::from_str::<Canonical>(value.get()).ok().map(|canonical| canonical.0)
+    let mut written = String::new();
+    write_canonical(value, 0, &mut written)?;
+    Some(written)
 }
 
-/// A value in its canonical form.
-struct Canonical(String);
-
-impl<'de> Deserialize<'de> for Canonical {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Write;
-
-        impl<'de> Visitor<'de> for Write {
-            type Value = Canonical;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a JSON value")
-            }
-
-            fn visit_unit<E>(self) -> Result<Canonical, E> {
-                Ok(Canonical("null".to_owned()))
-            }
-
-            fn visit_bool<E>(self, value: bool) -> Result<Canonical, E> {
-                Ok(Canonical(value.to_string()))
-            }
-
-            fn visit_u64<E>(self, value: u64) -> Result<Canonical, E> {
-                Ok(Canonical(value.to_string()))
-            }
-
-            fn visit_i64<E>(self, value: i64) -> Result<Canonical, E> {
-                Ok(Canonical(value.to_string()))
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Canonical, E> {
-                serde_json::to_string(text).map(Canonical).map_err(E::custom)
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Canonical, A::Error> {
-                let mut written = Vec::new();
-                while let Some(Canonical(element)) = elements.next_element()? {
-                    written.push(element);
-                }
-                Ok(Canonical(format!("[{}]", written.join(","))))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Canonical, A::Error> {
-                let mut written = BTreeMap::new();
-                while let Some((Canonical(name), Canonical(value))) = fields.next_entry()? {
-                    written.insert(name, value);
-                }
-                let written: Vec<String> = written.iter().map(|(name, value)| format!("{name}:{value}")).collect();
-                Ok(Canonical(format!("{{{}}}", written.join(","))))
-            }
-        }
-
-        deserializer.deserialize_any(Write)
+fn write_canonical(value: &RawValue, depth: usize, out: &mut String) -> Option<()> {
+    if depth > MAX_DEPTH {
+        return None;
     }
+    match value.get().as_bytes().first()? {
+        b'"' => out.push_str(&serde_json::to_string(&text(value)?).ok()?),
+        b'[' => {
+            out.push('[');
+            for (place, element) in list(value)?.into_iter().enumerate() {
+                out.push_str(if place == 0 { "" } else { "," });
+                write_canonical(element, depth + 1, out)?;
+            }
+            out.push(']');
+        }
+        b'{' => {
+            // The last one of several fields with the same name counts.
+            let fields: BTreeMap<_, _> = Fields::of(value)?.0.into_iter().collect();
+            out.push('{');
+            for (place, (name, value)) in fields.into_iter().enumerate() {
+                out.push_str(if place == 0 { "" } else { "," });
+                out.push_str(&serde_json::to_string(&name).ok()?);
+                out.push(':');
+                write_canonical(value, depth + 1, out)?;
+            }
+            out.push('}');
+        }
+        _ => out.push_str(value.get()),
+    }
+    Some(())
 }
 
 /// A string, borrowed where it has no escapes.
@@ -163,7 +140,7 @@ impl<'de> Deserialize<'de> for Fields<'de> {
     }
 }
 
-/// Any JSON value, of which nothing is kept.
+/// Any JSON value; the content is discarded.
 struct WellFormed;
 
 impl<'de> Deserialize<'de> for WellFormed {
@@ -204,7 +181,7 @@ impl<'de> Visitor<'de> for WellFormed {
         Ok(self)
     }
 
-    /// Objects; numbers that are no integer too, which `arbitrary_precision` shows as an object.
+    /// Visits objects, and also numbers that are not integers, which `arbitrary_precision` presents as objects.
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self, A::Error> {
         while fields.next_entry::<Self, Self>()?.is_some() {}
         Ok(self)
@@ -252,6 +229,14 @@ mod tests {
         assert!(fields.get("z").is_none() && fields.get("absent").is_none());
         assert!(Fields::of(fields.get("l").unwrap()).is_none());
         assert!(parse(br#"{"a":"\ud800"}"#).is_err(), "half a surrogate pair is no text");
+    }
+
+    /// The previous release hashed that text for `idempotency_keys.body_hash`.
+    #[test]
+    fn the_canonical_form_is_the_text_of_a_value() {
+        let body = r#"{"price": 49.99, "a": [1, -2.50, true, null, {}], "a!": "\u00e9\n\"", "": 1.5}"#;
+        let value: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(canonical_of(body), value.to_string());
     }
 
     #[test]
