@@ -119,7 +119,7 @@ impl WorkerConfig {
     }
 }
 
-/// Neither a publishable key nor a webhook's secret.
+/// Whether `text` has the form of a secret (`sk_…`) or restricted (`rk_…`) key.
 fn is_stripe_key(text: &str) -> bool {
     let kind = |prefix| text.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty());
     is_token(text) && (kind("sk_") || kind("rk_"))
