@@ -99,12 +99,12 @@ impl ApiConfig {
     }
 }
 
-/// What a client can send as `x-api-key`.
+/// Whether a client can send `text` as `x-api-key`.
 fn is_key(text: &str) -> bool {
     !text.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER)
 }
 
-/// As Stripe makes them. (They have 32 characters and more; tests have short ones.)
+/// Whether `text` has the form of Stripe's signing secrets. (Stripe's have 32 characters or more; tests use short ones.)
 fn is_webhook_secret(text: &str) -> bool {
     is_token(text) && text.strip_prefix("whsec_").is_some_and(|secret| secret.len() >= 4)
 }

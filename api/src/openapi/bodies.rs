@@ -184,7 +184,7 @@ pub(crate) struct ImportTotals {
     reason: Option<String>,
 }
 
-/// An address that somebody looks for: not blank, and no control characters but a tab, which may stand in quotes.
+/// An address to search for: not blank, without control characters but tabs, which a quoted local part may hold.
 fn email_to_find() -> Object {
     ObjectBuilder::new()
         .schema_type(Type::String)
@@ -194,7 +194,7 @@ fn email_to_find() -> Object {
         .build()
 }
 
-/// The same, of a query.
+/// [`email_to_find`] as a query parameter.
 pub(crate) struct EmailToFind;
 
 impl ToSchema for EmailToFind {}
