@@ -1,4 +1,4 @@
-//! Whatever address can be stored can be found, exported and erased, in any spelling.
+//! Every address that can be stored can be found, exported and erased, in any spelling.
 
 use std::collections::{BTreeMap, BTreeSet};
 
