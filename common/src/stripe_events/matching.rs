@@ -265,10 +265,10 @@ impl Links {
         sqlx::query!(
             r#"
             update payment_links link
-            set session_id = learned.session_id, payment_intent = learned.payment_intent, livemode = learned.livemode
+            set session_id = attached.session_id, payment_intent = attached.payment_intent, livemode = attached.livemode
             from unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::boolean[])
-                as learned (cart_id, version, session_id, payment_intent, livemode)
-            where link.cart_id = learned.cart_id and link.version = learned.version
+                as attached (cart_id, version, session_id, payment_intent, livemode)
+            where link.cart_id = attached.cart_id and link.version = attached.version
             "#,
             &carts as &[&str],
             &versions,
