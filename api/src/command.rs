@@ -115,7 +115,8 @@ async fn add(
         Some(End::At(at)) if at > now => Some(at),
         Some(End::At(_)) => {
             return Err(
-                "--expires is not in the future; it takes a date or instant in the future, or a duration such as 90d".into()
+                "--expires is not in the future; it takes a date or instant in the future, or a duration such as 90d"
+                    .into(),
             );
         }
     };
