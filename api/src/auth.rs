@@ -92,24 +92,24 @@ impl ApiKeys {
         self.store.get(id).filter(|key| key.scopes.has(Scope::Operator)).map(|key| key.hash)
     }
 
-    /// Whether somebody signed out of the session, at whatever api.
+    /// Whether the session was signed out, at any api.
     ///
     /// # Errors
-    /// If the database never told which sessions were ended.
+    /// 503 if the signed-out sessions were never read from the database.
     pub(crate) async fn is_signed_out(&self, session: &SessionHash) -> Result<bool, ApiError> {
-        self.store.known().await?;
+        self.store.loaded().await?;
         Ok(self.store.is_signed_out(session))
     }
 
-    /// Signs out of a session that would end at `ends_at`: here at once. The other apis see it in the database.
+    /// Ends a session at this api; the others read it from the database. `ends_at`: when the session would expire.
     pub(crate) fn sign_out(&self, session: SessionHash, ends_at: DateTime<Utc>) {
         self.store.sign_out(session, ends_at);
     }
 
-    /// Resolves when the session is signed out of, or its key does not let its holder into the dashboard any more.
+    /// Resolves when the session is signed out, or its key no longer opens the dashboard.
     pub(crate) async fn session_ended(&self, key: Key, session: SessionHash) {
         let key_ended = || match key {
-            // It ends with the process.
+            // Keys of `API_KEY` live as long as the process.
             Key::Bootstrap(_) => false,
             Key::Stored(id) => self.operator(id).is_none(),
         };
@@ -117,23 +117,23 @@ impl ApiKeys {
     }
 }
 
-/// The key of a request: in its extensions, for the routes to look at.
+/// The API key of a request and its scopes, in the request's extensions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Granted {
-    /// What it may be used for.
+    /// The key's scopes.
     pub(crate) scopes: Scopes,
-    /// Of the key itself.
+    /// The key's hash.
     pub(crate) key: KeyHash,
 }
 
 impl Granted {
-    /// Whether answers may show the shopper's fields.
+    /// Whether responses may contain the shopper's fields.
     pub(crate) fn may_read(&self) -> bool {
         self.scopes.has(Scope::Read)
     }
 }
 
-/// Without [`require_key`] before it nothing is granted.
+/// Rejects with 401 on routes without [`require_key`].
 impl<S: Sync> FromRequestParts<S> for Granted {
     type Rejection = ApiError;
 

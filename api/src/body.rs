@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::{BODY_BYTES, error::ApiError};
 
-/// A body of well-formed JSON, of any shape, as it was sent.
+/// A body of well-formed JSON of any type, as the text that was sent.
 #[derive(Debug)]
 pub(crate) struct JsonBody(pub(crate) Box<RawValue>);
 
@@ -35,7 +35,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
     }
 }
 
-/// A body sent with an API key has so long to be there, however it trickles.
+/// Time limit for receiving a body that is sent with an API key.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// The body as it came, at most 1 MiB.
@@ -54,7 +54,7 @@ pub(crate) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<
     })
 }
 
-/// What reading a body comes to, if it is there in time.
+/// Runs `reading`, the reading of a body, for at most `limit`; then 408.
 pub(crate) async fn within_time<T>(limit: Duration, reading: impl Future<Output = T>) -> Result<T, ApiError> {
     tokio::time::timeout(limit, reading).await.map_err(|_| ApiError::request_timeout(limit))
 }

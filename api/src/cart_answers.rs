@@ -1,4 +1,4 @@
-//! What a change answers: the cart to keys that may read it, to all others that it happened.
+//! Responses to changes of a cart: the cart for keys with the scope `read`, a receipt for others.
 
 use axum::{
     body::Bytes,
@@ -18,14 +18,14 @@ use crate::{
     etag::{self, ETag},
 };
 
-/// What a key without the scope `read` is answered: nothing of the shopper's.
+/// The cart as keys without the scope `read` see it: nothing of the shopper's.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CartReceipt<'a> {
     /// The cart's id.
     #[schema(pattern = "^cart_[A-Za-z0-9_-]{1,100}$", example = "cart_01m84zjdhtftc9p973qfnt3nn0")]
     id: &'a str,
-    /// What became of it.
+    /// The cart's status.
     status: CartStatus,
     /// When the shopper left it.
     abandoned_at: DateTime<Utc>,
@@ -41,14 +41,14 @@ pub(crate) struct CartReceipt<'a> {
     updated_at: DateTime<Utc>,
 }
 
-/// `Cart` or `CartReceipt`. (A cart fits both descriptions, so this is no `oneOf`.)
+/// `Cart` or `CartReceipt`. (A cart matches both schemas, so `oneOf` would be wrong.)
 pub(crate) struct ChangedCart;
 
 impl PartialSchema for ChangedCart {
     fn schema() -> RefOr<Schema> {
         let item = |name: &str| RefOr::<Schema>::Ref(Ref::from_schema_name(name));
         AnyOfBuilder::new()
-            .description(Some("The cart; to a key without the scope `read` only what became of it."))
+            .description(Some("The cart; for keys without the scope `read` a `CartReceipt`."))
             .item(item("Cart"))
             .item(item("CartReceipt"))
             .into()
@@ -63,7 +63,7 @@ impl ToSchema for ChangedCart {
     }
 }
 
-/// The envelope of a success, with as much of the cart as the key may see.
+/// Renders a success with the cart, or with its receipt if the key lacks `read`.
 pub(crate) fn render(granted: &Granted, cart: &Cart) -> Bytes {
     if granted.may_read() {
         return body::render(cart);
@@ -79,7 +79,8 @@ pub(crate) fn render(granted: &Granted, cart: &Cart) -> Bytes {
     })
 }
 
-/// The same with its tag. A tag is a hash of the whole cart, against which guesses could be held: it needs `read`, too.
+/// Like [`render`], with an `ETag` for keys with `read`. A tag is a hash of the whole cart, with which others could
+/// check guesses.
 pub(crate) fn changed(granted: &Granted, cart: &Cart) -> Response {
     let body = render(granted, cart);
     if granted.may_read() { etag::tagged(&ETag::of(&body), body) } else { Rendered(body).into_response() }

@@ -43,8 +43,8 @@ pub(crate) fn router() -> KeyedRoutes {
 /// A file of any size: a cart a line, or CSV whose header names the columns (`items` is the JSON array in a quoted
 /// cell). A line that can't be stored has an `error`, the others are stored. An answered line is stored for good. An
 /// answer without `summary` was cut off: go on after the last line that was answered. Read while you send, or ask for
-/// `Prefer: return=minimal`. The body must not be compressed. A line whose `externalId` a cart has already is answered
-/// with that cart's `id` if the key has the scope `read`.
+/// `Prefer: return=minimal`. The body must not be compressed. A line whose `externalId` exists already
+/// has that cart's `id` in its answer if the key has the scope `read`.
 #[utoipa::path(
     post, path = "/carts/import", operation_id = "importCarts", tag = "Import and export",
     params(("Prefer" = Option<String>, Header, description = "`return=minimal`: only errors and the summary are answered.", example = "return=minimal")),
@@ -133,7 +133,7 @@ struct Import {
     state: AppState,
     pieces: mpsc::Receiver<Piece>,
     minimal: bool,
-    /// Whether the ids of carts that were there before may be answered.
+    /// Whether answers may contain the ids of carts that existed before.
     may_read: bool,
     totals: Totals,
     last_line: u64,

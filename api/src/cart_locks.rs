@@ -1,9 +1,9 @@
-//! Changing one cart: requests that change the same one take turns, and a cart
-//! that somebody else has locked holds up nobody but those who want to change it.
+//! Locks one cart for a change. Requests that change the same cart are served in
+//! order, and a cart that another transaction has locked delays only them.
 //!
-//! A request waits without a connection: behind the others of this process, then
-//! by looking now and then whether the lock is free. So the connections are there
-//! for all other carts, however many requests wait and for whatever.
+//! A waiting request holds no connection: it queues behind the other requests of
+//! this process, then tries to lock the cart again and again, with growing pauses.
+//! The connections stay available to requests for other carts.
 
 use std::{
     collections::HashMap,
@@ -23,113 +23,116 @@ use tokio::{
 
 use crate::{AppState, error::ApiError};
 
-/// The longest wait for a cart. After that nothing was changed, and the client may try again.
+/// The longest wait for a cart. After that the request fails without a change, and the client may repeat it.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
-/// The first pause before the next look at a lock; each further one is twice as long …
+/// The pause after the first attempt to lock; each further one is twice as long …
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// … up to this.
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
-type Gate = Arc<tokio::sync::Mutex<()>>;
+type CartMutex = Arc<tokio::sync::Mutex<()>>;
 
-/// The carts that requests of this process are changing.
+/// A mutex for each cart that requests of this process are changing.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct CartLocks(Arc<Mutex<HashMap<CartId, Gate>>>);
+pub(crate) struct CartLocks(Arc<Mutex<HashMap<CartId, CartMutex>>>);
 
 impl CartLocks {
-    fn gates(&self) -> MutexGuard<'_, HashMap<CartId, Gate>> {
+    fn mutexes(&self) -> MutexGuard<'_, HashMap<CartId, CartMutex>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the requests that came before, in their order.
-    async fn turn(&self, id: &CartId, deadline: Instant) -> Result<Turn, ApiError> {
-        let gate = self.gates().entry(id.clone()).or_default().clone();
-        let mut turn = Turn { locks: self.clone(), id: id.clone(), gate, held: None };
-        let held = timeout_at(deadline, turn.gate.clone().lock_owned()).await;
-        turn.held = Some(held.map_err(|_| ApiError::locked())?);
-        Ok(turn)
+    /// Waits for earlier requests for the cart, in their order.
+    ///
+    /// # Errors
+    /// 503 at the deadline.
+    async fn acquire(&self, id: &CartId, deadline: Instant) -> Result<Permit, ApiError> {
+        let mutex = self.mutexes().entry(id.clone()).or_default().clone();
+        let mut permit = Permit { locks: self.clone(), id: id.clone(), mutex, held: None };
+        let held = timeout_at(deadline, permit.mutex.clone().lock_owned()).await;
+        permit.held = Some(held.map_err(|_| ApiError::locked())?);
+        Ok(permit)
     }
 }
 
-/// A request's turn, or its place in the line; it ends when this is dropped.
+/// A request's permit to change a cart; its place in the queue until `held` is set. Released when dropped.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct Permit {
     locks: CartLocks,
     id: CartId,
-    gate: Gate,
+    mutex: CartMutex,
     held: Option<OwnedMutexGuard<()>>,
 }
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
         drop(self.held.take());
-        let mut gates = self.locks.gates();
-        // The map's own and this one: nobody else waits.
-        if Arc::strong_count(&self.gate) == 2 {
-            gates.remove(&self.id);
+        let mut mutexes = self.locks.mutexes();
+        // Only the map and this permit refer to the mutex: no other request waits.
+        if Arc::strong_count(&self.mutex) == 2 {
+            mutexes.remove(&self.id);
         }
     }
 }
 
-/// A transaction that has a cart locked.
+/// A transaction that holds the lock of a cart.
 pub(crate) struct Locked {
     pub(crate) tx: Connection,
     pub(crate) cart: LockedCart,
-    /// To be kept until the transaction has ended.
-    pub(crate) turn: Turn,
+    /// To be dropped after the transaction has ended.
+    pub(crate) permit: Permit,
 }
 
 /// Locks the cart.
 ///
 /// # Errors
-/// 404 if there is none, 503 if others have it locked for too long.
+/// 404 if there is no such cart, 503 if its lock is not free in time.
 pub(crate) async fn lock(state: &AppState, id: &CartId) -> Result<Locked, ApiError> {
-    let mut patience = Patience::new();
-    let turn = state.cart_locks.turn(id, patience.deadline).await?;
+    let mut backoff = Backoff::new();
+    let permit = state.cart_locks.acquire(id, backoff.deadline).await?;
     loop {
         let mut tx = state.by_key.begin().await?;
         match carts::try_lock(&mut tx, id).await? {
-            TryLock::Locked(cart) => return Ok(Locked { tx, cart, turn }),
+            TryLock::Locked(cart) => return Ok(Locked { tx, cart, permit }),
             TryLock::Missing => return Err(ApiError::cart_not_found()),
             TryLock::Held => tx.rollback().await?,
         }
-        patience.pause().await?;
+        backoff.pause().await?;
     }
 }
 
-/// Stores an event of Stripe's and does what it means.
+/// Stores and applies an event of Stripe's.
 ///
 /// # Errors
-/// 503 if others have its cart locked for too long; then it is not stored, and Stripe sends it again.
+/// 503 if the lock of its cart is not free in time. The event is not stored then, and Stripe sends it again.
 pub(crate) async fn apply(state: &AppState, event: StripeEvent) -> Result<Effect, ApiError> {
-    let mut patience = Patience::new();
-    let _turn = match event.object.named_carts().next() {
-        Some(id) => Some(state.cart_locks.turn(id, patience.deadline).await?),
+    let mut backoff = Backoff::new();
+    let _permit = match event.object.named_carts().next() {
+        Some(id) => Some(state.cart_locks.acquire(id, backoff.deadline).await?),
         None => None,
     };
     loop {
         match state.events.ask(event.clone()).await {
-            Err(error) if error.is_locked() => patience.pause().await?,
+            Err(error) if error.is_locked() => backoff.pause().await?,
             done => return Ok(done?),
         }
     }
 }
 
-/// How long a request goes on looking whether a lock is free.
-struct Patience {
+/// Pauses between attempts to lock, up to a deadline.
+struct Backoff {
     deadline: Instant,
     pause: Duration,
 }
 
-impl Patience {
+impl Backoff {
     fn new() -> Self {
         Self { deadline: Instant::now() + LONGEST_WAIT, pause: FIRST_PAUSE }
     }
 
-    /// Until the next look.
+    /// Waits until the next attempt.
     ///
     /// # Errors
-    /// 503 if there is no time left for one.
+    /// 503 if the deadline comes first.
     async fn pause(&mut self) -> Result<(), ApiError> {
         if Instant::now() + self.pause > self.deadline {
             return Err(ApiError::locked());
@@ -145,20 +148,20 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn requests_of_one_cart_take_turns_and_leave_nothing_behind() {
+    async fn requests_for_one_cart_are_served_in_order_and_leave_no_mutex() {
         let locks = CartLocks::default();
         let (one, other) = (CartId::generate(), CartId::generate());
         let soon = || Instant::now() + Duration::from_millis(20);
-        let first = locks.turn(&one, soon()).await.unwrap();
-        let _of_another_cart = locks.turn(&other, soon()).await.unwrap();
-        assert!(locks.turn(&one, soon()).await.is_err(), "it is the first one's turn");
+        let first = locks.acquire(&one, soon()).await.unwrap();
+        let _of_another_cart = locks.acquire(&other, soon()).await.unwrap();
+        assert!(locks.acquire(&one, soon()).await.is_err(), "the first request holds the permit");
         let second = tokio::spawn({
             let (locks, one) = (locks.clone(), one.clone());
-            async move { locks.turn(&one, Instant::now() + Duration::from_secs(5)).await.is_ok() }
+            async move { locks.acquire(&one, Instant::now() + Duration::from_secs(5)).await.is_ok() }
         });
         tokio::task::yield_now().await;
         drop(first);
         assert!(second.await.unwrap());
-        assert_eq!(locks.gates().len(), 1);
+        assert_eq!(locks.mutexes().len(), 1);
     }
 }

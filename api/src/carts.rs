@@ -58,7 +58,7 @@ impl<S: Send + Sync> FromRequestParts<S> for CartPath {
 /// Stores a cart
 ///
 /// `totalValue` is the server's own sum. Money is exact: a price is kept with the digits it was sent with.
-/// A key without the scope `read` is answered a `CartReceipt`.
+/// A key without the scope `read` gets a `CartReceipt`.
 #[utoipa::path(
     post, path = "/carts", operation_id = "createCart", tag = "Carts",
     params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[ -~]+$", example = "order-1001",
@@ -169,7 +169,7 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<R
 ///
 /// `abandoned` and `expired` may become each other or `recovered`; `recovered` is final. A cart that is reopened keeps
 /// its `abandonedAt`: ask for a new link, or the next expiry takes it again.
-/// A key without the scope `read` is answered a `CartReceipt`, without an `ETag`.
+/// A key without the scope `read` gets a `CartReceipt`, without an `ETag`.
 #[utoipa::path(
     patch, path = "/carts/{id}", operation_id = "changeCart", tag = "Carts",
     params(
@@ -187,15 +187,15 @@ async fn change(
     State(state): State<AppState>,
     granted: Granted,
     CartPath(id): CartPath,
-    believed: IfMatch,
+    precondition: IfMatch,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let (wanted, recovered_at) = parse_change(&body, state.clock.now())?;
-    let cart = change_status(&state, &id, &believed, wanted, recovered_at).await?;
+    let cart = change_status(&state, &id, &precondition, wanted, recovered_at).await?;
     Ok(cart_answers::changed(&granted, &cart))
 }
 
-/// What the body of `PATCH /api/carts/{id}` asks for: a status, and when the cart was recovered.
+/// Parses the body of `PATCH /api/carts/{id}`: the status, and when the cart was recovered.
 fn parse_change(body: &RawValue, now: DateTime<Utc>) -> Result<(CartStatus, Option<DateTime<Utc>>), ApiError> {
     let Some(fields) = &Fields::of(body) else { return Err(ApiError::invalid("", "must be an object")) };
     let wanted: Option<CartStatus> = fields.text("status").and_then(|text| text.parse().ok());
@@ -211,17 +211,17 @@ fn parse_change(body: &RawValue, now: DateTime<Utc>) -> Result<(CartStatus, Opti
     Ok((wanted, recovered_at))
 }
 
-/// Changes the cart's status, and returns the cart as it is then.
+/// Changes the cart's status; returns the cart after the change.
 pub(crate) async fn change_status(
     state: &AppState,
     id: &CartId,
-    believed: &IfMatch,
+    precondition: &IfMatch,
     wanted: CartStatus,
     recovered_at: Option<DateTime<Utc>>,
 ) -> Result<Cart, ApiError> {
     let now = state.clock.now();
-    let Locked { mut tx, cart, turn: _turn } = cart_locks::lock(state, id).await?;
-    check_belief(&mut tx, id, believed, now).await?;
+    let Locked { mut tx, cart, permit: _permit } = cart_locks::lock(state, id).await?;
+    check_precondition(&mut tx, id, precondition, now).await?;
     match (cart.status, wanted) {
         (from, to) if from == to => {}
         (CartStatus::Recovered, _) => return Err(ApiError::conflict("The cart is recovered, which is final")),
@@ -242,17 +242,17 @@ pub(crate) async fn change_status(
 }
 
 /// Holds `If-Match` against the cart, which must be locked, or it could change between the look and the change.
-async fn check_belief(
+async fn check_precondition(
     conn: &mut Connection,
     id: &CartId,
-    believed: &IfMatch,
+    precondition: &IfMatch,
     now: DateTime<Utc>,
 ) -> Result<(), ApiError> {
-    if !believed.is_given() {
+    if !precondition.is_given() {
         return Ok(());
     }
     let cart = carts::find(conn, id, now).await?.ok_or_else(ApiError::cart_not_found)?;
-    believed.check(&render(&cart))
+    precondition.check(&render(&cart))
 }
 
 fn recovery_time(
@@ -291,11 +291,11 @@ struct Deleted {
 pub(crate) async fn delete(
     State(state): State<AppState>,
     CartPath(id): CartPath,
-    believed: IfMatch,
+    precondition: IfMatch,
 ) -> Result<Response, ApiError> {
     let now = state.clock.now();
-    let Locked { mut tx, turn: _turn, .. } = cart_locks::lock(&state, &id).await?;
-    check_belief(&mut tx, &id, &believed, now).await?;
+    let Locked { mut tx, permit: _permit, .. } = cart_locks::lock(&state, &id).await?;
+    check_precondition(&mut tx, &id, &precondition, now).await?;
     carts::delete(&mut tx, &id, now).await?;
     tx.commit().await?;
     Ok(Data(Deleted { id: id.to_string(), deleted: true }).into_response())

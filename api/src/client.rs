@@ -1,4 +1,4 @@
-//! Which client a request is from, for every limit that is one client's.
+//! Identifies the client of a request, for the limits per client.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -10,14 +10,14 @@ pub(crate) fn of(peer: IpAddr, headers: &HeaderMap, trusted_proxies: &[IpNet]) -
     subscriber(client_address(peer, headers, trusted_proxies))
 }
 
-/// Whether others' requests come from this address.
+/// Whether the peer is in `TRUSTED_PROXIES`.
 pub(crate) fn is_trusted_proxy(peer: IpAddr, trusted_proxies: &[IpNet]) -> bool {
     let peer = peer.to_canonical();
     trusted_proxies.iter().any(|network| network.contains(&peer))
 }
 
-/// The last address that no trusted proxy speaks for: whatever stands further
-/// left in `X-Forwarded-For` anybody could have written.
+/// The last address of `X-Forwarded-For` that is not a trusted proxy's; anybody could
+/// have written the addresses further left.
 fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let peer = peer.to_canonical();
     if !is_trusted_proxy(peer, trusted) {
@@ -41,14 +41,14 @@ fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAdd
     client
 }
 
-/// An address as proxies write it: maybe with a port, maybe in brackets.
+/// Parses an address as proxies write it, with or without port and brackets.
 fn parse_address(text: &str) -> Option<IpAddr> {
     let address = text.parse::<SocketAddr>().map(|address| address.ip());
     let bare = text.trim_start_matches('[').trim_end_matches(']').parse();
     address.or(bare).ok().map(|address: IpAddr| address.to_canonical())
 }
 
-/// An IPv6 subscriber has a /64 to choose addresses from.
+/// An IPv4 address, or the /64 of an IPv6 one, all of which one subscriber may use.
 pub(crate) fn subscriber(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn only_trusted_proxies_are_believed() {
+    fn forwarded_addresses_count_if_a_trusted_proxy_sent_them() {
         assert_eq!(client("203.0.113.9", "198.51.100.1", &[]), "203.0.113.9");
         assert_eq!(client("10.0.0.1", "198.51.100.1", &["10.0.0.0/8"]), "198.51.100.1");
         assert_eq!(client("10.0.0.1", "1.1.1.1, 198.51.100.1, 10.0.0.7", &["10.0.0.0/8"]), "198.51.100.1");

@@ -41,7 +41,7 @@ enum Keys {
         /// What it may be used for: read, write, operator, separated by commas
         #[arg(long = "scope", required = true, value_delimiter = ',')]
         scopes: Vec<Scope>,
-        /// When it ends by itself: after a while such as 90d (1s to 100 years), or at a date or instant to come
+        /// When the key expires: after a duration such as 90d (1s to 100 years), or at a future date or instant
         #[arg(long, value_parser = parse_end, allow_hyphen_values = true)]
         expires: Option<End>,
     },
@@ -115,7 +115,7 @@ async fn add(
         Some(End::At(at)) if at > now => Some(at),
         Some(End::At(_)) => {
             return Err(
-                "--expires is not in the future; it takes a date or an instant to come, or a duration such as 90d"
+                "--expires is not in the future; it takes a date or instant in the future, or a duration such as 90d"
                     .into(),
             );
         }

@@ -99,13 +99,13 @@ impl ApiConfig {
     }
 }
 
-/// What a client can send as `x-api-key`.
+/// Whether a client can send `text` as `x-api-key`.
 fn is_key(text: &str) -> bool {
     !text.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER)
 }
 
-/// Anything that can be one: a fake Stripe may sign with any word. Stripe's own begin with `whsec_`,
-/// and the ids and API keys of Stripe that are confused with them do not.
+/// Whether `text` can be a signing secret. Stripe's begin with `whsec_`; a fake Stripe may sign with
+/// any word, but not with an id or API key of Stripe's that is confused with the secret.
 fn is_webhook_secret(text: &str) -> bool {
     const OTHERS: [&str; 4] = ["we_", "sk_", "rk_", "pk_"];
     is_token(text) && text != "whsec_" && !OTHERS.iter().any(|other| text.starts_with(other))

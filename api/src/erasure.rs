@@ -141,7 +141,7 @@ struct PersonalData {
 /// Exports what is known of a person
 ///
 /// Everything in the database that tells of the carts with this address, a page of carts at a time, the newest first.
-/// Links and tokens that work are left out: they would let whoever reads the export act for the shopper.
+/// Working links and tokens are left out, because a reader of the export could act for the shopper with them.
 #[utoipa::path(
     get, path = "/erasure/export", operation_id = "exportShopper", tag = "Personal data",
     params(

@@ -165,9 +165,9 @@ impl ApiError {
         }
     }
 
-    /// 503: another request or job has the cart locked. Nothing of this request happened.
+    /// 503: another transaction holds the cart's lock. This request changed nothing.
     pub(crate) fn locked() -> Self {
-        Self::try_again("Another change is in progress")
+        Self::try_again("Another request is changing the same cart")
     }
 
     pub(crate) fn internal(cause: impl ToString) -> Self {

@@ -1,9 +1,9 @@
-//! The keys of the database, and the sessions that were signed out of, in memory:
-//! no request asks Postgres for its key or session.
+//! Keeps the database's API keys and signed-out sessions in memory, so that no request
+//! queries Postgres for them.
 //!
-//! NOTIFY tells at once that they changed, and a look every other second makes up
-//! for one that got lost (or where there is no LISTEN): a revoked key is refused
-//! everywhere within five seconds, and so is a session. While Postgres is away the keys stay as they were.
+//! They are read again after a NOTIFY, and every other second in case a notification is
+//! lost (or LISTEN is off): a revoked key or a signed-out session is refused everywhere
+//! within five seconds. While Postgres is unavailable both stay as they were.
 
 use std::{
     collections::HashMap,
@@ -35,14 +35,14 @@ const LOOK_FOR: Duration = Duration::from_secs(3);
 /// A process says no more often than this that a key is in use.
 const NOTE_EVERY_SECONDS: i64 = 60;
 
-/// What the database holds; `None`: it was not asked yet.
-type Known = Option<Holds>;
+/// What was last read from the database; `None` before the first time.
+type Known = Option<Snapshot>;
 
 #[derive(Debug, Clone)]
-struct Holds {
+struct Snapshot {
     /// Live keys.
     keys: Arc<[Kept]>,
-    /// Sessions that were signed out of, until they would have ended by themselves.
+    /// Signed-out sessions, each with the time at which it would expire.
     ended: Arc<HashMap<SessionHash, DateTime<Utc>>>,
 }
 
@@ -73,11 +73,11 @@ impl KeyStore {
         Self { sender, known, clock }
     }
 
-    /// Waits until the database was asked.
+    /// Waits until the database was read for the first time.
     ///
     /// # Errors
-    /// If it does not answer.
-    pub(crate) async fn known(&self) -> Result<(), ApiError> {
+    /// 503 if that takes more than 3 s.
+    pub(crate) async fn loaded(&self) -> Result<(), ApiError> {
         if self.known.borrow().is_none() {
             let mut known = self.known.clone();
             let told = timeout(LOOK_FOR, known.wait_for(Option::is_some)).await;
@@ -91,7 +91,7 @@ impl KeyStore {
         self.known.borrow().as_ref().is_some_and(|known| known.ended.contains_key(session))
     }
 
-    /// For this process; the database is the caller's to tell.
+    /// Ends the session in this process; the caller stores that in the database.
     pub(crate) fn sign_out(&self, session: SessionHash, ends_at: DateTime<Utc>) {
         self.sender.send_modify(|known| {
             if let Some(known) = known {
@@ -105,7 +105,7 @@ impl KeyStore {
     /// # Errors
     /// If the keys are not known yet, and can't be had.
     pub(crate) async fn find(&self, given: &KeyHash) -> Result<Option<(Uuid, Scopes)>, ApiError> {
-        self.known().await?;
+        self.loaded().await?;
         let known = self.known.borrow();
         let mut found = None;
         for kept in known.iter().flat_map(|known| known.keys.iter()) {
@@ -205,7 +205,7 @@ impl Looking {
     fn publish(&self, live: Vec<LiveKey>, mut ended: HashMap<SessionHash, DateTime<Utc>>) {
         let now = self.clock.now();
         self.sender.send_if_modified(|known| {
-            // One that was signed out of here while the database was read is not in what was read.
+            // A session that was signed out here during the query may be missing from its result.
             ended.extend(known.iter().flat_map(|known| known.ended.iter().map(|(session, at)| (*session, *at))));
             ended.retain(|_, ends_at| *ends_at > now);
             let before: &[Kept] = known.as_ref().map_or(&[], |known| &known.keys);
@@ -218,7 +218,7 @@ impl Looking {
                 same.map_or_else(Arc::default, |kept| kept.used.clone())
             };
             let keys = live.into_iter().map(|key| Kept { used: used(&key), key }).collect();
-            *known = Some(Holds { keys, ended: Arc::new(ended) });
+            *known = Some(Snapshot { keys, ended: Arc::new(ended) });
             true
         });
     }

@@ -3,6 +3,7 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_types, reason = "tests read what they wrote themselves"))]
 
+mod acceptor;
 mod analytics;
 mod auth;
 mod body;
@@ -21,7 +22,6 @@ mod compression;
 pub mod config;
 mod cors;
 mod dashboard;
-mod entrance;
 mod erasure;
 mod error;
 mod etag;
@@ -58,10 +58,10 @@ use common::{
 };
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub use acceptor::raise_file_limit;
 pub use auth::BootstrapKey;
 pub use command::CommandLine;
 pub use config::ApiConfig;
-pub use entrance::raise_file_limit;
 pub use link_wait::LinkNews;
 pub use metrics::serve as serve_metrics;
 pub use serve::serve;

@@ -60,7 +60,7 @@ impl Parameters {
 /// What [`date_or_instant`] accepts.
 pub(crate) const DATE_OR_INSTANT: &str = "a date such as 2024-01-15 or an instant such as 2024-01-15T10:30:00Z";
 
-/// An instant, or the beginning of a day in UTC. A `+` that a client forgot to escape reads as a space.
+/// Parses an instant, or a date as its beginning in UTC. A space is read as a `+` that a client did not escape.
 pub(crate) fn date_or_instant(text: &str) -> Option<DateTime<Utc>> {
     let day = clock::parse_date(text).map(|day| day.and_time(NaiveTime::MIN).and_utc());
     day.or_else(|| clock::parse_instant(&text.replace(' ', "+")))

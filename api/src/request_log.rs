@@ -1,6 +1,6 @@
 //! A request's id, and its one line in the log. No addresses, no paths (a
-//! recovery token stands in one), no bodies: routes and numbers only. Nothing in
-//! it is as long as the client likes.
+//! recovery token stands in one), no bodies: routes and numbers only. No field's
+//! length is up to the client.
 
 use std::time::Instant;
 
@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::error::Cause;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The most of a cause that is logged: a panic's message may quote anything.
+/// The most bytes of a cause that are logged; a panic's message may quote input of any length.
 const CAUSE_BYTES: usize = 2000;
 /// Where no route matched.
 const NO_ROUTE: &str = "none";

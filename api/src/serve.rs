@@ -27,7 +27,7 @@ use tokio::{
 use tokio_io_timeout::TimeoutStream;
 
 use crate::{
-    entrance::{Entrance, Place},
+    acceptor::{Acceptor, Permit},
     unread_body,
 };
 
@@ -47,8 +47,8 @@ const STREAMS: u32 = 100;
 /// A head in HTTP/2 may hold so much.
 const HEAD_BYTES: u32 = 16 * 1024;
 
-/// Serves until `stop` resolves, then finishes what is in flight for at most `timeout`. A connection's peer is a
-/// client, unless it is one of `trusted_proxies`.
+/// Serves until `stop` resolves, then finishes what is in flight for at most `timeout`. Each client
+/// address may have half of all connections, except for `trusted_proxies`.
 ///
 /// # Errors
 /// None at present: a connection that can't be accepted is logged, and others are served.
@@ -60,16 +60,16 @@ pub async fn serve(
     timeout: Duration,
 ) -> std::io::Result<()> {
     let server = Server { builder: builder(), router, ending: GracefulShutdown::new() };
-    let mut entrance = Entrance::of(listener, trusted_proxies);
+    let mut acceptor = Acceptor::new(listener, trusted_proxies);
     tokio::pin!(stop);
     loop {
         tokio::select! {
             biased;
             () = &mut stop => break,
-            (place, connection, peer) = entrance.next() => server.begin(place, connection, peer),
+            (permit, connection, peer) = acceptor.accept() => server.begin(permit, connection, peer),
         }
     }
-    drop(entrance); // nobody else may come
+    drop(acceptor); // no more connections
     if tokio::time::timeout(timeout, server.ending.shutdown()).await.is_err() {
         tracing::warn!("some requests did not finish within SHUTDOWN_TIMEOUT");
     }
@@ -97,7 +97,7 @@ struct Server {
 }
 
 impl Server {
-    fn begin(&self, place: Place, connection: TcpStream, peer: SocketAddr) {
+    fn begin(&self, permit: Permit, connection: TcpStream, peer: SocketAddr) {
         // Answers are small and complete: waiting to fill a packet only delays them.
         let _ = connection.set_nodelay(true);
         let mut connection = TimeoutStream::new(connection);
@@ -130,7 +130,7 @@ impl Server {
                 }
                 () = late => {}
             }
-            drop(place);
+            drop(permit);
         });
     }
 }

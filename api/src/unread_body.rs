@@ -1,10 +1,10 @@
-//! What becomes of an HTTP/1.1 connection whose request was answered before its body was read: a refusal without a
-//! key, a body of the wrong type, a panic.
+//! Handles HTTP/1.1 connections whose request was answered before its body was read: a refusal without a key, a body
+//! of the wrong type, a panic.
 //!
-//! hyper closes such a connection without a word, and the request that the client sends next on it gets no answer.
-//! Here what little is left of the body is read, so that the connection stays good; otherwise the answer says
-//! `connection: close`, and what the client still sends is discarded for a while, so that it gets to read the answer.
-//! (HTTP/2 ends the one stream.)
+//! hyper closes such a connection without notice, and the client's next request on it gets no answer. This module
+//! reads a small rest of the body, so that the connection can be used again. Otherwise the answer has
+//! `connection: close`, and further input is discarded for a while, so that the client can read the answer.
+//! (HTTP/2 ends only the stream.)
 
 use std::{
     pin::Pin,
@@ -23,14 +23,14 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::time::timeout;
 use tower::ServiceExt;
 
-/// The most that is read so that the connection stays good …
+/// The most of an unread body that is read to keep the connection …
 const DRAIN_BYTES: usize = 64 * 1024;
 /// … and the longest that the answer waits for it.
 const DRAIN_TIME: Duration = Duration::from_millis(100);
-/// How long a client is listened to that goes on sending after its answer.
+/// How long input is discarded after an answer with `connection: close`.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// Answers a request, and leaves the connection in a state that the answer tells.
+/// Answers a request, with `connection: close` if the connection can't be used again.
 pub(crate) async fn answer(request: Request<Incoming>, router: Router) -> Response<Body> {
     if request.version() > Version::HTTP_11 || request.body().is_end_stream() {
         return route(request.map(Body::new), router).await;
@@ -42,10 +42,10 @@ pub(crate) async fn answer(request: Request<Incoming>, router: Router) -> Respon
     let left = std::mem::replace(&mut *lock(&rest), Rest::Read);
     let stays = match left {
         Rest::Read => true,
-        // An import reads on while it answers.
+        // An import reads on while its answer is sent.
         Rest::InUse => response.status().is_success(),
         Rest::Broken => false,
-        // The client sends nothing before it is asked to, and now it is not.
+        // The client waits for `100 Continue`, which is not sent after the answer.
         Rest::Unread { begun: false, .. } if waits => false,
         Rest::Unread { body, .. } => drain(Body::new(body)).await,
     };
@@ -59,7 +59,7 @@ async fn route(request: Request<Body>, router: Router) -> Response<Body> {
     router.oneshot(request).await.unwrap_or_else(|never| match never {})
 }
 
-/// Reads the rest of a body if it is little and there. `false`: it is not, and is discarded from now on.
+/// Reads the rest of a body if it is small and arrives in time. `false`: it does not, and a task discards it.
 async fn drain(body: Body) -> bool {
     let announced = body.size_hint().lower();
     let mut body = body.into_data_stream();
@@ -80,19 +80,19 @@ async fn drain(body: Body) -> bool {
     false
 }
 
-/// What is left of a body.
+/// What is left of a request's body.
 enum Rest {
-    /// Somebody holds it.
+    /// A handler still holds it.
     InUse,
     /// It was read to its end.
     Read,
-    /// It can't be read to its end.
+    /// Reading it failed.
     Broken,
-    /// Nobody wants more of it. `begun`: some of it was asked for.
+    /// It was dropped before its end. `begun`: reading it had begun.
     Unread { body: Incoming, begun: bool },
 }
 
-/// A body that is handed back when nobody wants more of it.
+/// A body that puts what is left of it into `rest` when it is dropped.
 struct Watched {
     body: Option<Incoming>,
     begun: bool,

@@ -1,9 +1,9 @@
-//! Bodies of senders that nobody has identified yet: webhooks, whose signature covers the whole body, and forms of
-//! the dashboard. They share one memory budget.
+//! Reads bodies of senders that are not authenticated yet: webhooks, whose signature covers the whole body, and forms
+//! of the dashboard. They share one memory budget.
 //!
 //! When the budget is used up, the client that holds the most loses its oldest unfinished body. So a client that sends
-//! many bodies, or slowly, is in its own way only, and a small body that arrives whole gets in even from that
-//! client's address (where a proxy is not in `TRUSTED_PROXIES`, everybody has it).
+//! many bodies, or slowly, delays only itself, and a small body that arrives at once gets in even from the same
+//! address (all clients share one behind a proxy that is not in `TRUSTED_PROXIES`).
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -26,14 +26,14 @@ use crate::{
     error::ApiError,
 };
 
-/// What all bodies may hold together. (Buffers grow by doubling, so memory may reach twice that.)
+/// The most bytes of all bodies together. (Buffers grow by doubling, so memory may reach twice that.)
 const BUDGET_BYTES: usize = 32 * 1024 * 1024;
-/// What a body counts beside its bytes: its task and its connection's state.
+/// Added to the size of each body, for its task and its connection.
 const OVERHEAD_BYTES: usize = 8 * 1024;
-/// These bodies are small and sent at once.
+/// Time limit for receiving such a body; they are small and sent at once.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The bodies that are being read.
+/// Reads bodies within the shared budget.
 #[derive(Debug, Clone)]
 pub(crate) struct UnverifiedBodies {
     budget: Arc<Mutex<Budget>>,
@@ -45,17 +45,18 @@ impl UnverifiedBodies {
         Self { budget: Arc::new(Mutex::new(Budget::of(BUDGET_BYTES))), trusted_proxies: trusted_proxies.into() }
     }
 
-    /// The body as it came, at most `limit` bytes. The request's head is dropped before the body is waited for.
+    /// Reads the body, of at most `limit` bytes. The request's head is dropped first.
     ///
     /// # Errors
-    /// If it is compressed, too large, too slow, or loses its memory to others.
+    /// 415 if the body is compressed, 413 if it is too large, 408 if it is too slow, 503 if it loses its part of the
+    /// budget.
     pub(crate) async fn read(&self, request: Request, limit: usize) -> Result<Bytes, ApiError> {
         check_encoding(request.headers())?;
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
         let peer = peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |ConnectInfo(peer)| peer.ip());
         let client = client::of(peer, request.headers(), &self.trusted_proxies);
         let body = request.into_body();
-        // What the client announces need not be read first.
+        // A body that announces its size is refused before it is read.
         if body.size_hint().lower() > limit as u64 {
             return Err(ApiError::too_large(limit));
         }
@@ -82,7 +83,7 @@ impl UnverifiedBodies {
     }
 }
 
-/// What one body holds of the budget, until it is dropped or evicted.
+/// One body's part of the budget, released when it is dropped or evicted.
 struct Share {
     budget: Arc<Mutex<Budget>>,
     number: u64,
@@ -149,7 +150,7 @@ impl Budget {
         while self.used > self.capacity && self.evict() {}
     }
 
-    /// Takes the oldest body from the client that holds the most. `false`: there is none.
+    /// Evicts the oldest body of the client that holds the most. `false` if there is none.
     fn evict(&mut self) -> bool {
         let largest = self.clients.iter().max_by_key(|(_, bytes)| **bytes).map(|(client, _)| *client);
         let oldest = self.bodies.iter().find(|(_, held)| Some(held.client) == largest).map(|(number, _)| *number);
@@ -196,7 +197,7 @@ mod tests {
         assert!(!genuine.evicted.is_cancelled());
         assert_eq!(evicted(&many).iter().filter(|evicted| **evicted).count(), ROOM_FOR + 1);
         assert!(evicted(&many)[..=ROOM_FOR].iter().all(|evicted| *evicted), "the oldest go first");
-        // One that grows is in its own way, too, and in nobody else's.
+        // A body that grows evicts itself and no other client's.
         let large = Share::of(&budget, client(3));
         large.grow(ROOM_FOR * OVERHEAD_BYTES);
         assert!(large.evicted.is_cancelled() && !genuine.evicted.is_cancelled());

@@ -33,7 +33,7 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(receive))
 }
 
-/// How long a batch waits for a lock.
+/// How long a batch waits for each lock.
 const LOCK_WAIT: Duration = Duration::from_millis(50);
 
 /// Events that come at the same time, in one transaction.
@@ -51,14 +51,14 @@ impl Batch for ApplyEvents {
     const TRANSACTION: bool = true;
 
     async fn answer(&self, conn: &mut Connection, events: &[StripeEvent]) -> sqlx::Result<Vec<Effect>> {
-        // A cart that somebody holds on to must not keep the others waiting: then
-        // each event goes by itself, and that of the cart waits elsewhere (`cart_locks`).
+        // A locked cart must not delay the other events: after this timeout each event is
+        // applied by itself, and `cart_locks` repeats that of the locked cart.
         db::limit_lock_waits(conn, LOCK_WAIT).await?;
         stripe_events::apply(conn, events, self.clock.now()).await
     }
 }
 
-/// Room for a signature by each of several secrets; Stripe's have some hundred bytes.
+/// The longest `stripe-signature`: room for several signatures; Stripe's headers have some hundred bytes.
 const SIGNATURE_BYTES: usize = 4096;
 
 /// What Stripe is told.
@@ -85,7 +85,7 @@ struct Received {
     ),
 )]
 async fn receive(State(state): State<AppState>, request: Request) -> Result<Data<Received>, ApiError> {
-    // Copied, so that no more of the head is held while the body is waited for.
+    // Copied, so that the head of the request can be dropped before its body is read.
     let signature = request.headers().get("stripe-signature").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let body = state.unverified_bodies.read(request, BODY_BYTES).await?;
     let now = state.clock.now();
@@ -105,8 +105,11 @@ fn verified<'a>(
     secrets: &[SecretString],
     now: DateTime<Utc>,
 ) -> Result<&'a str, ApiError> {
-    let signature = signature.filter(|signature| signature.len() <= SIGNATURE_BYTES);
     let signature = signature.ok_or_else(|| ApiError::bad_request("The stripe-signature header is missing"))?;
+    if signature.len() > SIGNATURE_BYTES {
+        let message = format!("The stripe-signature header is longer than {SIGNATURE_BYTES} bytes");
+        return Err(ApiError::bad_request(message));
+    }
     let payload = std::str::from_utf8(body).map_err(|_| ApiError::bad_request("The body is not UTF-8"))?;
     let signed = secrets.iter().any(|secret| {
         let verdict =

@@ -21,9 +21,9 @@ const PREFIX: &str = "qct_";
 /// What a key may be used for. None includes another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Reading carts, their links, timelines, analytics and exports, those of a person among them.
+    /// Reads carts, links, timelines, analytics and exports, including the export of one person.
     Read,
-    /// Creating, importing, changing and deleting carts, asking for their links, and erasing a person.
+    /// Creates, imports, changes and deletes carts, requests payment links, and erases a person.
     Write,
     /// Jobs, queues, schedules, and the dashboard with all that is on it.
     Operator,

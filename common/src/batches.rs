@@ -86,7 +86,7 @@ impl Unanswered {
         self.0.is_away() || matches!(*self.0, Failure::Slow)
     }
 
-    /// See [`db::is_locked`].
+    /// Whether a lock was not granted in time; see [`db::is_locked`].
     pub fn is_locked(&self) -> bool {
         matches!(&*self.0, Failure::Postgres(error) if db::is_locked(error))
     }

@@ -233,18 +233,18 @@ pub async fn lock(conn: &mut Connection, id: &CartId) -> sqlx::Result<Option<Loc
     .transpose()
 }
 
-/// What came of [`try_lock`].
+/// The outcome of [`try_lock`].
 #[derive(Debug)]
 pub enum TryLock {
     /// The cart is locked for the rest of the transaction.
     Locked(LockedCart),
-    /// Another transaction has it locked.
+    /// Another transaction holds the lock.
     Held,
     /// There is no such cart.
     Missing,
 }
 
-/// As [`lock`], but waits for nobody.
+/// Locks the cart like [`lock`], but does not wait for the lock.
 pub async fn try_lock(conn: &mut Connection, id: &CartId) -> sqlx::Result<TryLock> {
     if let Some(cart) = lock_free(conn, &[id.as_str()]).await?.remove(id.as_str()) {
         return Ok(TryLock::Locked(cart));
@@ -376,7 +376,7 @@ pub async fn reopen(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> s
     Ok(result.rows_affected() == 1)
 }
 
-/// Deletes the cart, which must be locked, and everything of the shopper.
+/// Deletes the cart and the shopper's data. The cart must be locked.
 pub async fn delete(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<()> {
     personal_data::erase_carts(conn, &[id.to_string()], now).await?;
     Ok(())

@@ -25,13 +25,13 @@ pub struct CheckoutCart {
     pub status: CartStatus,
     /// Part of the address that the shopper comes back to.
     pub recovery_token: String,
-    /// What the session must be, frozen with the request.
+    /// The amount, currency and mode of the session, stored with the request.
     pub expected: Expected,
 }
 
 impl CheckoutCart {
-    /// Whether the lines add up to the amount and currency that were frozen: a cart that
-    /// was changed since is not what its session's payments are compared with.
+    /// Whether the cart's lines and currency still match `expected`. After a change of the cart,
+    /// payments of the session would be refused.
     pub fn is_as_requested(&self) -> bool {
         let mut lines = self.items.iter().map(|item| item.price_minor.checked_mul(item.quantity.into()));
         let total = lines.try_fold(0_i64, |sum, line| sum.checked_add(line?));
@@ -99,7 +99,7 @@ impl TryFrom<Row> for CheckoutCart {
     }
 }
 
-/// The cart as Stripe is to see it for this request; `None` if it is gone.
+/// Reads the cart for the Checkout Session of this request; `None` if the cart was deleted.
 pub async fn for_checkout(conn: &mut Connection, id: &str, version: i32) -> sqlx::Result<Option<CheckoutCart>> {
     sqlx::query_as!(
         Row,

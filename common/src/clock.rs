@@ -1,4 +1,4 @@
-//! The one place where the time is read, and where text becomes an instant.
+//! Reads the time and parses instants; no other module does either.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -43,7 +43,7 @@ impl Clock {
     }
 }
 
-/// Nanoseconds of a second; chrono counts a leap second on from here.
+/// Nanoseconds per second; chrono represents a leap second by larger values.
 const LEAP_SECOND: u32 = 1_000_000_000;
 
 /// Reads an RFC 3339 instant as Postgres stores it: in UTC and whole microseconds.
@@ -61,7 +61,7 @@ pub fn parse_date(text: &str) -> Option<NaiveDate> {
     text.parse().ok().filter(|date: &NaiveDate| is_storable(date.year()))
 }
 
-/// Years that chrono, Postgres and RFC 3339 can all write.
+/// Whether chrono, Postgres and RFC 3339 can all represent the year.
 fn is_storable(year: i32) -> bool {
     (1..=9999).contains(&year)
 }
@@ -106,7 +106,7 @@ mod tests {
     }
 
     proptest! {
-        /// An instant is written in JSON as it was read.
+        /// An instant survives a round trip through JSON.
         #[test]
         fn what_is_read_is_written_and_read_again(
             micros in -62_135_700_000_000_000..253_402_400_000_000_000_i64, nanos in 0..1000_i64,

@@ -29,10 +29,8 @@ pub enum ConfigError {
         /// What it takes.
         takes: &'static str,
     },
-    /// The `.env` file is there and can't be read. Its lines are not repeated: they hold secrets.
-    #[error(
-        "the .env file can't be read ({0}); every line of it is NAME=value, empty, or a comment that begins with #"
-    )]
+    /// The `.env` file exists and can't be read. The message does not quote its lines, which hold secrets.
+    #[error("the .env file can't be read ({0}); each line must be NAME=value, empty, or a comment that begins with #")]
     File(String),
 }
 
@@ -50,11 +48,11 @@ impl fmt::Debug for Env {
 }
 
 impl Env {
-    /// The process' environment and, below it, the `.env` file. Bytes that are not UTF-8 become U+FFFD, which no
-    /// variable accepts where it matters.
+    /// The process' environment, completed by the `.env` file. Bytes that are not UTF-8 become U+FFFD, which the
+    /// parsers refuse where it matters.
     ///
     /// # Errors
-    /// If there is a `.env` file and it can't be read.
+    /// If the `.env` file exists and can't be read.
     pub fn of_process() -> Result<Self, ConfigError> {
         match dotenvy::dotenv() {
             Err(dotenvy::Error::LineParse(..)) => return Err(ConfigError::File("a line is malformed".to_owned())),
@@ -94,7 +92,7 @@ impl Env {
     /// A secret without a default.
     ///
     /// # Errors
-    /// If it is not set, or not as `fits` wants it.
+    /// If the variable is not set, or `fits` rejects its value.
     pub fn secret(
         &self,
         name: &'static str,
@@ -108,7 +106,7 @@ impl Env {
     /// Secrets separated by commas, at least one, so that they can be rotated.
     ///
     /// # Errors
-    /// If there is none, or one that is not as `fits` wants it.
+    /// If the variable is not set, or `fits` rejects one of its values.
     pub fn secrets(
         &self,
         name: &'static str,
@@ -178,7 +176,7 @@ impl Env {
         }
     }
 
-    /// `CURRENCY`: money that shoppers can pay with.
+    /// `CURRENCY`: a currency that shoppers can pay in.
     ///
     /// # Errors
     /// If it is none.
@@ -202,7 +200,7 @@ impl Env {
     pub fn web_address(&self, name: &'static str, default: &str) -> Result<String, ConfigError> {
         self.parse_or(name, default.to_owned(), "an address such as https://shop.example", |text| {
             let after = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
-            // The URL standard repairs these; whoever else reads the address may not.
+            // URL parsers silently repair these characters; other readers of the address may not.
             let repaired = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '\\' | '\u{fffd}');
             if after.starts_with('/') || after.contains(repaired) {
                 return None;
@@ -242,7 +240,7 @@ impl Env {
     }
 }
 
-/// [`crate::clock::Clock`] counts milliseconds: less is nothing.
+/// A shorter duration would round to zero.
 const SHORTEST: Duration = Duration::from_millis(1);
 /// A hundred years: sums of times stay within what Postgres and chrono can hold.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -261,7 +259,7 @@ fn split(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
-/// The most characters of a value that an error repeats.
+/// The most characters of a value that an error message quotes.
 const SHOWN: usize = 100;
 
 fn malformed(name: &'static str, value: &str, takes: &'static str) -> ConfigError {

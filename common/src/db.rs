@@ -87,7 +87,7 @@ pub fn from_env(env: &Env, connections: u32) -> Result<Database, ConfigError> {
 /// Connections of their own for short statements that find what they look for by
 /// a key: they are planned once, and by an index, however few rows there were then.
 pub fn by_key(database: &Database, connections: u32) -> Database {
-    // A lock that others hold for longer fails its statement, which gives the connection back.
+    // A statement that waits longer for a lock fails, so that its connection returns to the pool.
     const BY_INDEX: &str = "set lock_timeout = '5s'; set enable_seqscan = off; set enable_bitmapscan = off; set enable_hashjoin = off; \
                             set enable_mergejoin = off; set enable_sort = off";
     database.planned_once(connections, BY_INDEX)
@@ -166,12 +166,13 @@ pub fn is_deadlock(error: &sqlx::Error) -> bool {
     has_sql_state(error, &["40P01"])
 }
 
-/// Whether somebody else holds what the statement would have changed. Nothing of the transaction happened.
+/// Whether a statement gave up waiting for a lock (SQLSTATE 55P03). Its transaction has no effect.
 pub fn is_locked(error: &sqlx::Error) -> bool {
     has_sql_state(error, &["55P03"])
 }
 
-/// In this transaction, a statement waits for each lock for at most `wait`; then see [`is_locked`].
+/// Limits how long each statement of this transaction waits for a lock. After `wait` the statement fails
+/// with an error for which [`is_locked`] is true.
 pub async fn limit_lock_waits(tx: &mut Connection, wait: Duration) -> sqlx::Result<()> {
     let wait = format!("{}ms", wait.as_millis());
     sqlx::query("select set_config('lock_timeout', $1, true)").bind(wait).execute(tx).await?;

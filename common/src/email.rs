@@ -4,7 +4,7 @@
 use email_address::Options;
 use unicode_normalization::UnicodeNormalization;
 
-/// An address that a cart may have, as it is stored: trimmed, and in NFC where that is an address too.
+/// A valid address as it is stored: trimmed, and in NFC unless only the original form is valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmailAddress(String);
 
@@ -13,7 +13,7 @@ impl EmailAddress {
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let nfc: String = text.nfc().collect();
-        // NFC makes few texts longer, and then perhaps too long.
+        // NFC lengthens a few texts, perhaps beyond the limit.
         [nfc.as_str(), text].into_iter().find(|text| is_valid(text)).map(|text| Self(text.to_owned()))
     }
 
@@ -22,7 +22,7 @@ impl EmailAddress {
         &self.0
     }
 
-    /// See [`canonical`].
+    /// The canonical form; see [`canonical`].
     pub fn canonical(&self) -> String {
         canonical(&self.0)
     }

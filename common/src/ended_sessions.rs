@@ -1,4 +1,4 @@
-//! Sessions of the dashboard that were signed out before their time.
+//! Dashboard sessions that were signed out before they expired.
 
 use std::{collections::HashMap, fmt};
 
@@ -7,12 +7,12 @@ use sha2::{Digest, Sha256};
 
 use crate::db::Connection;
 
-/// The SHA-256 of a session's cookie. It opens nothing.
+/// SHA-256 of a session's cookie value. Nobody can sign in with the hash.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionHash([u8; 32]);
 
 impl SessionHash {
-    /// Of the cookie's value, without its signature.
+    /// Hashes the cookie's value, without its signature.
     pub fn of(value: &str) -> Self {
         Self(Sha256::digest(value).into())
     }
@@ -24,7 +24,8 @@ impl fmt::Debug for SessionHash {
     }
 }
 
-/// Ends a session that would have ended at `ends_at`, and forgets those that have ended by themselves.
+/// Stores that a session was signed out, and deletes the rows of sessions that have expired since.
+/// `ends_at`: when the session would have expired.
 pub async fn end(
     conn: &mut Connection,
     session: &SessionHash,
@@ -45,7 +46,7 @@ pub async fn end(
     Ok(())
 }
 
-/// The sessions that were ended, with the time at which each would have ended by itself.
+/// All signed-out sessions, each with the time at which it would have expired.
 pub async fn all(conn: &mut Connection) -> sqlx::Result<HashMap<SessionHash, DateTime<Utc>>> {
     let rows = sqlx::query!("select session_hash, ends_at from ended_sessions").fetch_all(conn).await?;
     let ended = rows.into_iter().map(|row| {

@@ -9,9 +9,9 @@ use crate::{api_keys::KeyHash, carts::CartId, db::Connection, json, maintenance:
 /// Hashes of a key and of the body that came with it; nothing else is kept.
 #[derive(Debug, Clone)]
 pub struct Fingerprint {
-    /// Of the API key and the idempotency key: no API key meets another's.
+    /// Hash of the API key and the idempotency key, so that each API key has idempotency keys of its own.
     key_hash: Vec<u8>,
-    /// Of the idempotency key alone, as the release before this one keeps it; goes with the next one.
+    /// Hash of the idempotency key alone, as the previous release stores it. To be removed in the next release.
     old_key_hash: Vec<u8>,
     body_hash: Vec<u8>,
 }

@@ -7,7 +7,7 @@
 //! counted anew, so a body of 41 kB overflows the stack. [`parse`] gives no key a meaning and never
 //! recurses deeper than [`MAX_DEPTH`]; the other functions look at one level of what it checked.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use rust_decimal::Decimal;
 use serde::{
@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 
 use crate::money;
 
-/// The deepest nesting that is read; serde_json's own limit.
+/// The deepest nesting that is accepted; serde_json's own limit.
 pub const MAX_DEPTH: usize = 128;
 
 /// Checks that `bytes` are one well-formed JSON value, and returns its text.
@@ -84,23 +84,22 @@ pub fn canonical(value: &RawValue) -> String {
 /// Recurses as deep as `value` is nested: [`MAX_DEPTH`] at most.
 fn write_canonical(value: &RawValue, out: &mut String) {
     let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
-    if let Some(Fields(mut fields)) = Fields::of(value) {
-        fields.sort_by(|(one, _), (other, _)| one.cmp(other)); // stable: the last of equal names counts
+    if let Some(Fields(fields)) = Fields::of(value) {
+        // The last one of several fields with the same name counts.
+        let fields: BTreeMap<_, _> = fields.into_iter().collect();
         out.push('{');
-        for (place, (name, field)) in fields.iter().enumerate() {
-            if fields.get(place + 1).is_none_or(|(next, _)| next != name) {
-                out.push_str(&quoted(name));
-                out.push(':');
-                write_canonical(field, out);
-                out.push(',');
-            }
+        for (place, (name, field)) in fields.into_iter().enumerate() {
+            out.push_str(if place == 0 { "" } else { "," });
+            out.push_str(&quoted(&name));
+            out.push(':');
+            write_canonical(field, out);
         }
         out.push('}');
     } else if let Some(elements) = list(value) {
         out.push('[');
-        for element in elements {
+        for (place, element) in elements.into_iter().enumerate() {
+            out.push_str(if place == 0 { "" } else { "," });
             write_canonical(element, out);
-            out.push(',');
         }
         out.push(']');
     } else if let Some(text) = text(value) {
@@ -138,7 +137,7 @@ impl<'de> Deserialize<'de> for Fields<'de> {
     }
 }
 
-/// Any JSON value, of which nothing is kept.
+/// Any JSON value; the content is discarded.
 struct WellFormed;
 
 impl<'de> Deserialize<'de> for WellFormed {
@@ -179,7 +178,7 @@ impl<'de> Visitor<'de> for WellFormed {
         Ok(self)
     }
 
-    /// Objects; numbers that are no integer too, which `arbitrary_precision` shows as an object.
+    /// Visits objects, and also numbers that are not integers, which `arbitrary_precision` presents as objects.
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self, A::Error> {
         while fields.next_entry::<Self, Self>()?.is_some() {}
         Ok(self)
@@ -227,6 +226,14 @@ mod tests {
         assert!(fields.get("z").is_none() && fields.get("absent").is_none());
         assert!(Fields::of(fields.get("l").unwrap()).is_none());
         assert!(parse(br#"{"a":"\ud800"}"#).is_err(), "half a surrogate pair is no text");
+    }
+
+    /// The previous release hashed that text for `idempotency_keys.body_hash`.
+    #[test]
+    fn the_canonical_form_is_the_text_of_a_value() {
+        let body = r#"{"price": 49.99, "a": [1, -2.50, true, null, {}], "a!": "\u00e9\n\"", "": 1.5}"#;
+        let value: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(canonical_of(body), value.to_string());
     }
 
     #[test]

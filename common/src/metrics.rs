@@ -89,7 +89,7 @@ pub fn http_request(method: &str, route: &str, status: u16, took: Duration) {
     histogram!(HTTP_REQUEST_DURATION, "method" => method, "route" => route).record(took);
 }
 
-/// A method as metrics, logs and traces name it. A client may invent methods of any length: those are `other`.
+/// The label of an HTTP method in metrics, logs and traces: `other` for methods that a client invented.
 pub fn method_label(method: &str) -> &'static str {
     const METHODS: [&str; 9] = ["GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS", "TRACE", "CONNECT"];
     METHODS.into_iter().find(|known| *known == method).unwrap_or("other")

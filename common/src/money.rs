@@ -46,8 +46,8 @@ impl Currency {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// Whether people pay with it: not so with ISO's codes for metals, funds and units of account, for tests (`xts`)
-    /// and for no currency (`xxx`).
+    /// Whether shoppers can pay in the currency. `false` for ISO's codes of metals, funds and units of account, of
+    /// tests (`xts`) and of no currency (`xxx`).
     pub fn is_tender(&self) -> bool {
         use iso_currency::Flag::{Fund, Special};
         let known = iso_currency::Currency::from_code(&self.code().to_ascii_uppercase());

@@ -83,7 +83,7 @@ impl NewCart {
         Self::of(&fields, currency, now)
     }
 
-    /// As [`NewCart::parse`], of a body whose fields were read already.
+    /// Like [`NewCart::parse`], for a body whose fields were read already.
     ///
     /// # Errors
     /// What is wrong with it: everything, or the first twenty things.
@@ -125,7 +125,7 @@ pub fn past_instant(
     let Some(instant) = json::text(value).and_then(|text| parse_instant(&text)) else {
         errors.push(FieldError::new(
             field,
-            "must be an ISO 8601 instant from year 0001 on such as 2024-01-15T10:30:00Z, without leap seconds",
+            "must be an ISO 8601 instant such as 2024-01-15T10:30:00Z, from year 0001 on, and not a leap second",
         ));
         return None;
     };

@@ -155,7 +155,7 @@ pub async fn find(conn: &mut Connection, id: JobId) -> sqlx::Result<Option<JobSu
     .transpose()
 }
 
-/// An attempt at a job that failed.
+/// A failed attempt at a job.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = JobAttempt)]

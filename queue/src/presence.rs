@@ -32,7 +32,7 @@ pub struct WorkerStatus {
     pub started_at: DateTime<Utc>,
     /// When it last said so.
     pub seen_at: DateTime<Utc>,
-    /// What it runs now, oldest first.
+    /// The jobs that it runs now, oldest first.
     pub running: Json<Vec<RunningJob>>,
 }
 

@@ -179,8 +179,8 @@ impl Answer {
     }
 }
 
-/// What shows whose cart [`a_cart`] is, or what was in it, wherever it stands. Ids and tokens are random: each
-/// word has a letter that neither hexadecimal nor TypeIDs have, and is too long for base64 to hold by chance.
+/// Texts that identify the shopper or the items of [`a_cart`]. None can be a part of a random id or token: each has
+/// a letter that neither hexadecimal nor TypeIDs have, and is too long to occur in base64 by chance.
 pub const OF_THE_SHOPPER: [&str; 5] = ["ada@example.com", "ada%40example.com", "Ada Lovelace", "Lovelace", "Teapot"];
 
 /// A body for `POST /api/carts`.
@@ -389,9 +389,9 @@ impl App {
             .expect("Postgres is there")
     }
 
-    /// Waits until everything that was begun has ended: no job is left to run (of a schedule: none runs),
-    /// no session is open past its time, and every event of Stripe's has arrived. What is looked at
-    /// afterwards changes only if the test does something.
+    /// Waits until nothing is in progress: no job is running or pending (scheduled jobs may be pending),
+    /// no session is open past its end, and every Stripe event has arrived. After that, state changes only
+    /// if the test changes it.
     pub async fn idle(&self) {
         crate::eventually("no job is left and no event is on its way", async || {
             self.stripe.expire_due().await;

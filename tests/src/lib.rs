@@ -44,7 +44,7 @@ pub async fn stand_in(base: &str, webhook_secret: &str, clock: Clock) -> StandIn
     StandIn::start(config).await.expect("the stand-in starts")
 }
 
-/// How long a test waits for what is a matter of milliseconds on a machine that does nothing else.
+/// How long tests wait for a condition. On an idle machine it holds within milliseconds.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Waits until `condition` holds.

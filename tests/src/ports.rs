@@ -7,15 +7,15 @@ use std::{
 
 use uuid::Uuid;
 
-/// Below those that systems give to whoever asks for any port, so no connection or listener of another
-/// test gets one between this look and the server's start, or while a server that was killed is away.
+/// The range lies below the system's ephemeral ports, so no connection or listener of another test takes
+/// a port of it before the server starts, or while a server that was killed is down.
 const FIRST: u32 = 20_000;
 const COUNT: u32 = 10_000;
 
-/// Where to look next; begins anywhere, for other test processes look, too.
+/// The next port to try. Begins at a random one, because other test processes use the range, too.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// A port that nobody listens on. This process gets each only once in ten thousand.
+/// Returns a port that nobody listens on; the same one again only after ten thousand calls.
 ///
 /// # Panics
 /// If there is none.

@@ -15,7 +15,7 @@ use tests::{
 
 use crate::processes::{Shop, free_address};
 
-/// How long a revoked key may go on working: the product promises 5 s, a busy machine gets more here.
+/// How long a revoked key may be accepted: the product promises 5 s, a busy machine needs longer.
 const REVOKED_WITHIN: Duration = Duration::from_secs(30);
 
 pub(crate) async fn key(pool: &PgPool, name: &str, scopes: &[Scope], expires_at: Option<DateTime<Utc>>) -> String {

@@ -1,4 +1,4 @@
-//! Whatever stands in a variable or an argument that can't be used: one line names it and says what it accepts.
+//! A malformed variable or argument is reported in one line with its name and what it accepts.
 
 use std::{collections::BTreeSet, process::Output};
 
@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 use tests::processes::run;
 use worker::WorkerConfig;
 
-/// Nobody listens there: whoever gets as far as to ask Postgres waits for it.
+/// Nobody listens on this port: a process that connects to Postgres waits forever.
 const NOWHERE: &str = "postgres://nobody:hush@127.0.0.1:1/none";
 /// Refused as a number, an address, a duration and a list alike.
 const NONSENSE: &[&str] = &["\u{1}", "-", "½", "a b", "\u{fffd}"];
@@ -36,7 +36,7 @@ const PAIRS: &[&str] = &["secret", "=x", "a=b,c"];
 
 type Case = (&'static str, &'static str, &'static [&'static str]);
 
-/// Every variable that can be malformed: whose it is, and values beside [`NONSENSE`] that are refused.
+/// Every variable that can be malformed: which binaries read it, and refused values beside [`NONSENSE`].
 const VARIABLES: &[Case] = &[
     ("both", "DATABASE_URL", DATABASES),
     ("both", "DATABASE_LISTEN_URL", DATABASES),
@@ -93,10 +93,10 @@ const VARIABLES: &[Case] = &[
     ("both", "OTEL_TRACES_SAMPLER", &["sometimes"]),
     ("both", "OTEL_TRACES_SAMPLER_ARG", &["2", "-1"]),
 ];
-/// Any text is good, or some of [`NONSENSE`] is.
+/// Variables that accept any text, or some of [`NONSENSE`].
 const FREE: &[&str] = &["API_KEY", "DATABASE_URL", "DATABASE_LISTEN_URL", "RUST_LOG", "OTEL_RESOURCE_ATTRIBUTES"];
 
-/// A good configuration but for one variable.
+/// A configuration in which one variable is malformed.
 fn variables(binary: &str, name: &'static str, value: &str) -> Vec<(&'static str, String)> {
     let mut variables = vec![("DATABASE_URL", NOWHERE.to_owned())];
     variables.extend(match binary {
@@ -111,7 +111,7 @@ fn variables(binary: &str, name: &'static str, value: &str) -> Vec<(&'static str
     variables
 }
 
-/// As the binaries read it, in their order.
+/// Reads the configuration in the order of the binaries.
 fn read(binary: &str, name: &'static str, value: &str) -> Result<(), String> {
     let env = Env::of(variables(binary, name, value));
     LogConfig::from_env(&env).map_err(|error| error.to_string())?;
@@ -143,15 +143,15 @@ fn cases() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
     })
 }
 
-/// One line that begins with the variable's name, and what it accepts.
+/// Asserts one line with the variable's name and what it accepts.
 fn hold(name: &str, line: &str, what: &str) {
-    let told = line.starts_with(&format!("{name} is ")) && line.contains("; it takes ");
-    assert!(told && line.lines().count() == 1 && line.len() < 900, "{what}: {line}");
+    let is_complete = line.starts_with(&format!("{name} is ")) && line.contains("; it takes ");
+    assert!(is_complete && line.lines().count() == 1 && line.len() < 900, "{what}: {line}");
     assert!(!line.contains("hush") && !line.contains("Postgres"), "{what}: {line}");
 }
 
 #[test]
-fn every_malformed_value_is_told_in_one_line() {
+fn every_malformed_value_is_reported_in_one_line() {
     let mut taken = Vec::new();
     for (binary, name, value) in cases() {
         let what = format!("{binary} with {name}={value:?}");
@@ -181,7 +181,7 @@ fn blank_values_count_as_not_set() {
     }
 }
 
-/// The binaries themselves say the same, before they ask Postgres: one value of each variable.
+/// The binaries report one malformed value of each variable before they query Postgres.
 #[tokio::test]
 async fn the_binaries_end_with_that_line() {
     let mut seen = BTreeSet::new();
@@ -203,7 +203,7 @@ async fn the_binaries_end_with_that_line() {
 /// Bytes that are no text end neither binary with a panic.
 #[cfg(unix)]
 #[tokio::test]
-async fn bytes_that_are_no_text_are_told_like_other_nonsense() {
+async fn bytes_that_are_no_text_are_reported_like_other_nonsense() {
     use std::os::unix::ffi::OsStringExt;
     for (binary, name) in [("api", "BIND_ADDR"), ("api", "STRIPE_WEBHOOK_SECRET"), ("worker", "DATABASE_URL")] {
         let path = tests::processes::program(binary).await;
@@ -222,7 +222,7 @@ async fn bytes_that_are_no_text_are_told_like_other_nonsense() {
 }
 
 #[tokio::test]
-async fn a_malformed_env_file_is_told_without_its_secrets() {
+async fn a_malformed_env_file_is_reported_without_its_secrets() {
     let folder = std::env::temp_dir().join(format!("env-file-{}", uuid::Uuid::new_v4()));
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join(".env"), "API_KEY=hush\nthis is hush and no assignment\nBIND_ADDR=127.0.0.1:0\n")
@@ -241,7 +241,7 @@ async fn a_malformed_env_file_is_told_without_its_secrets() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// Every variable that the README knows is tried here, for each binary that reads it.
+/// The tests cover every variable of the README, for each binary that reads it.
 #[test]
 fn no_variable_is_left_out() {
     let readme = include_str!("../../README.md");
@@ -267,7 +267,7 @@ fn said(output: &Output) -> String {
 }
 
 #[tokio::test]
-async fn arguments_are_told_by_their_names_and_postgres_is_not_blamed() {
+async fn arguments_are_reported_by_name_before_postgres_is_queried() {
     let add = ["keys", "add", "shop", "--scope", "read", "--expires"];
     let long = "x".repeat(65);
     let mut cases: Vec<(&str, Vec<&str>, &str, &str)> = Vec::new();

@@ -1,4 +1,4 @@
-//! Events that come before the answer that made their session.
+//! Events that arrive before Stripe's answer to the creation of their session.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::{
     webhooks::{event, expired, intent, session},
 };
 
-/// A cart whose session Stripe was asked for, and whose answer has not arrived.
+/// A cart whose session was requested, without Stripe's answer so far.
 async fn asked(app: &App) -> String {
     let id = app.cart().await;
     app.ask(&id).await.data(202);
@@ -27,23 +27,23 @@ async fn without_worker() -> App {
     Setup::default().without_worker().set("PAYMENT_LINK_WAIT", "10ms").start().await
 }
 
-/// Events may come before the answer that made the session, in any order.
+/// Events may arrive before that answer, in any order.
 #[tokio::test]
 async fn early_events_of_our_own_session_count_in_any_order() {
     let app = without_worker().await;
     for (n, order) in [["session", "intent"], ["intent", "session"]].into_iter().enumerate() {
         let id = asked(&app).await;
         let link = format!("cs_early_{n}");
-        for (turn, what) in order.into_iter().enumerate() {
+        for (place, what) in order.into_iter().enumerate() {
             let (kind, object) = match what {
                 "session" => (COMPLETED, session(&link, &id, "paid")),
                 _ => ("payment_intent.succeeded", intent(&link, &id)),
             };
-            let expected = if turn == 0 { "recovered" } else { "already_recovered" };
+            let expected = if place == 0 { "recovered" } else { "already_recovered" };
             let event = event(&format!("evt_{n}_{what}"), kind, &object);
             assert_eq!(outcome(&app, &event).await, (expected.to_owned(), None), "{order:?}");
         }
-        // Another session of the same request is none of ours, whatever it says.
+        // Another session with the same metadata has no effect.
         let second = event(&format!("evt_{n}_second"), COMPLETED, &session("cs_second", &id, "paid"));
         assert_eq!(outcome(&app, &second).await, refused("not_ours", "unknown_session"));
     }
@@ -51,7 +51,7 @@ async fn early_events_of_our_own_session_count_in_any_order() {
     let closed = event("evt_expired", "checkout.session.expired", &expired("cs_gone", &id));
     assert_eq!(outcome(&app, &closed).await, ("closed".to_owned(), None));
 
-    // The worker's answer comes later, of the same session or of another: the link stays as it is.
+    // Stripe's answer arrives later, with the same session or another: the link does not change.
     let id = asked(&app).await;
     let unpaid = event("evt_unpaid", COMPLETED, &session("cs_known", &id, "unpaid"));
     assert_eq!(outcome(&app, &unpaid).await, ("processing".to_owned(), None));

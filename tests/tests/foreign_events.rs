@@ -1,4 +1,4 @@
-//! Only our own sessions change carts: what does not fit is stored with its reason, and shown to the operator.
+//! Only our own sessions change carts. Events that do not match are stored with a reason and shown to the operator.
 
 use sandbox::stripe::{Foreign, PaymentStatus, Session, SessionStatus};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ async fn reason(app: &App, event: &str) -> Option<String> {
     sqlx::query_scalar("select reason from stripe_events where id = $1").bind(event).fetch_one(&app.pool).await.unwrap()
 }
 
-/// What the event did: its effect, and the reason if it did nothing.
+/// The event's effect, and the reason if it had none.
 pub(crate) async fn outcome(app: &App, event: &Value) -> (String, Option<String>) {
     app.webhook(event).await.data(200);
     let id = event["id"].as_str().unwrap();
@@ -46,7 +46,7 @@ async fn no_foreign_event_changes_a_cart_or_a_link() {
         app.session(&linked).await;
         for (cart, version) in [(&linked, 1), (&linked, 2), (&never_linked, 1)] {
             let event = app.stripe.foreign_event(foreign, cart, version);
-            // The metadata of an intent name a link whose PaymentIntent is not known yet: then the amount tells.
+            // The metadata of an intent names a link whose PaymentIntent is not known yet: the amount decides.
             let by_metadata = foreign == Foreign::CentIntent && cart == &linked && version == 1;
             let reason = if by_metadata { "other_amount" } else { "unknown_session" };
             assert_eq!(outcome(&app, &event).await, refused("not_ours", reason), "{foreign:?}");
@@ -57,7 +57,7 @@ async fn no_foreign_event_changes_a_cart_or_a_link() {
     }
 }
 
-/// The amount is the right one, the payer chose `client_reference_id`: still not our session.
+/// The amount matches and the payer chose `client_reference_id`, but the session is not ours.
 #[tokio::test]
 async fn a_payment_link_of_the_same_amount_is_not_ours() {
     let app = App::new().await;
@@ -143,7 +143,7 @@ async fn an_intent_must_be_the_sessions_own() {
         let event = event(&format!("evt_{n}"), "payment_intent.succeeded", &object);
         assert_eq!(outcome(&app, &event).await, refused("not_ours", reason), "{field}");
     }
-    // The session tells its PaymentIntent: from then on no other is believed, and no other session has it.
+    // The session's event has its PaymentIntent: from then on no other is accepted, and no other session has it.
     let unpaid = event("evt_unpaid", COMPLETED, &session(&link, &id, "unpaid"));
     assert_eq!(outcome(&app, &unpaid).await, ("processing".to_owned(), None));
     let mut other = intent(&link, &id);
@@ -178,7 +178,7 @@ async fn a_session_pays_for_its_own_cart_whatever_it_names() {
     assert_eq!(link_status(&app, &dear).await, "open");
 }
 
-/// A version of before goes on writing for a while: its rows are held against the cart itself.
+/// The previous release stores rows without amount and currency: the cart's own apply.
 #[tokio::test]
 async fn a_request_without_an_amount_is_held_against_its_cart() {
     let app = App::new().await;
@@ -221,7 +221,7 @@ async fn the_operator_is_shown_what_did_not_count() {
         let event = event(&format!("evt_{n}"), COMPLETED, object);
         assert_eq!(outcome(&app, &event).await, ("unknown_cart".to_owned(), None));
     }
-    assert!(!operator.get("/").await.text.contains("did not count"));
+    assert!(!operator.get("/").await.text.contains("named a cart and had no effect"));
     assert_eq!(payments().await.verdict, Verdict::Well);
 
     let id = app.cart().await;
@@ -230,14 +230,14 @@ async fn the_operator_is_shown_what_did_not_count() {
         app.webhook(&foreign).await.data(200);
     }
     let page = operator.get("/").await.text;
-    assert!(page.contains("1 Stripe event named a cart and did not count"), "{page}");
+    assert!(page.contains("1 Stripe event named a cart and had no effect"), "{page}");
     assert!(page.contains(foreign["id"].as_str().unwrap()) && page.contains("unknown_session"), "{page}");
     let found = payments().await;
     assert_eq!(found.verdict, Verdict::Notice);
     assert!(found.text.contains("1 Stripe event") && found.text.contains("unknown_session"), "{}", found.text);
 }
 
-/// Somebody paid, and nobody heard of it before the cart was deleted.
+/// The payment is reported after its cart was deleted.
 #[tokio::test]
 async fn a_payment_of_a_deleted_cart_is_shown() {
     let app = App::new().await;
@@ -247,23 +247,23 @@ async fn a_payment_of_a_deleted_cart_is_shown() {
     app.stripe.pay(&link).await.unwrap();
     app.delete(&format!("/api/carts/{id}")).await.data(200);
     app.idle().await;
-    // The worker, which was to close the session, found out.
+    // The worker finds the payment when it closes the session.
     assert_eq!(link_status(&app, &id).await, "paid");
     let answer = format!("answer:{link}");
     assert_eq!((effect(&app, &answer).await, reason(&app, &answer).await), refused("mismatch", "cart_deleted"));
-    // And so do the events, late.
+    // Stripe's events arrive later.
     for kind in [COMPLETED, "payment_intent.succeeded"] {
         let event = app.stripe.event_of(&link, kind, |_| ());
         assert_eq!(outcome(&app, &event).await, refused("unknown_cart", "cart_deleted"), "{kind}");
     }
     let page = Operator::sign_in(&app, "test-key").await.get("/").await.text;
-    assert!(page.contains("3 Stripe events named a cart and did not count"), "{page}");
-    // A foreign payment for it, too.
+    assert!(page.contains("3 Stripe events named a cart and had no effect"), "{page}");
+    // A foreign payment names the deleted cart, too.
     let foreign = app.stripe.foreign_event(Foreign::PaymentLink, &id, 1);
     assert_eq!(outcome(&app, &foreign).await, refused("not_ours", "unknown_session"));
 }
 
-/// The fake Stripe's own event, with every field that Stripe sends.
+/// An event of the fake Stripe, with every field that Stripe sends.
 #[tokio::test]
 async fn an_event_as_stripe_sends_it_counts_until_a_field_is_changed() {
     let app = App::new().await;

@@ -15,11 +15,11 @@ use tokio::{
 
 use crate::processes::Shop;
 
-/// A new connection has 15 s for its first request, a body 30 s, and what comes after its answer 5 s more; the
-/// machine may be busy.
+/// A new connection has 15 s for its first request, a body 30 s, and 5 s more after its answer; a busy machine
+/// needs longer.
 const FIRST_HEAD: Duration = Duration::from_secs(15 + 45);
 const BODY: Duration = Duration::from_secs(30 + 5 + 45);
-/// What needs no waiting at all, on a busy machine: less than the 15 s after which a silent connection is closed.
+/// For answers that come at once, on a busy machine: less than the 15 s after which an idle connection is closed.
 pub(crate) const AT_ONCE: Duration = Duration::from_secs(14);
 
 /// An api without a rate limit, in a process of its own.

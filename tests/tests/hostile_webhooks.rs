@@ -1,4 +1,4 @@
-//! Nobody without a signature keeps Stripe's webhooks out, and nobody takes all connections.
+//! Unsigned requests can't keep Stripe's webhooks out, and one client can't take all connections.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -28,7 +28,7 @@ use crate::{
     processes::Shop,
 };
 
-/// How soon an attacker begins again what was refused.
+/// An attacker's pause before repeating a refused request.
 const AGAIN: Duration = Duration::from_millis(500);
 const GENUINE: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -39,7 +39,7 @@ async fn connect(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
     socket.connect(to).await.unwrap()
 }
 
-/// Bodies that begin and never end; they begin again whenever they are refused. It ends when it is dropped.
+/// Sends bodies that never end, and repeats each that is refused. Ends when dropped.
 struct Attack {
     begun: Arc<AtomicUsize>,
     _streams: JoinSet<()>,
@@ -78,7 +78,7 @@ impl Attack {
     }
 }
 
-/// Sends signed events of this size, one after another; each is taken.
+/// Sends signed events of this size, one after another; each must be accepted.
 async fn all_are_taken(shop: &Shop, what: &str, events: usize, bytes: usize) {
     let http = reqwest::Client::builder().no_proxy().local_address(IpAddr::from(GENUINE)).build().unwrap();
     for n in 0..events {
@@ -97,7 +97,7 @@ async fn all_are_taken(shop: &Shop, what: &str, events: usize, bytes: usize) {
 async fn unsigned_bodies_that_never_end_keep_no_webhook_out() {
     let (shop, api) = an_api().await;
     let before = resident_mebibytes(api.id());
-    // The second shares Stripe's address, as where a proxy is not named.
+    // The second attacker has Stripe's address, as behind a proxy that is not in TRUSTED_PROXIES.
     for from in [ATTACKER, GENUINE] {
         let many = Attack::start(&shop, from, 42, 100, 1).await;
         all_are_taken(&shop, &format!("many_{from}"), 100, 2_000).await;
@@ -111,7 +111,7 @@ async fn unsigned_bodies_that_never_end_keep_no_webhook_out() {
     assert!(more < 150, "{more} MiB more than before");
 }
 
-/// More than there is memory for.
+/// The bodies are larger than the memory budget.
 #[tokio::test]
 async fn unsigned_bodies_that_fill_the_memory_keep_no_webhook_out() {
     let (shop, api) = an_api().await;
@@ -146,7 +146,7 @@ async fn one_client_leaves_connections_to_others() {
     let (shop, _api) = an_api().await;
     let mut connections = Vec::new();
     for _ in 0..4_200 {
-        // Each asks once and is then kept for a while.
+        // Each connection sends one request and then stays open.
         let mut connection = connect(ATTACKER, shop.address()).await;
         let _ = connection.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
         connections.push(connection);

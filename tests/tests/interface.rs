@@ -198,7 +198,7 @@ async fn head_is_answered_wherever_get_is() {
         let id = if pattern.contains("/jobs/") { job } else { &id };
         let path = pattern.replace("{id}", id).replace("{token}", &token);
         let told = |headers: &HeaderMap| ["content-type", "etag", "location"].map(|name| headers.get(name).cloned());
-        // A schedule may run between the two, and the answer of one be another's.
+        // A schedule may run between the two requests and change the answer.
         eventually(&format!("HEAD of {path} is answered as GET"), async || {
             let get = app.get(&path).await;
             let head = app.send(app.request(Method::HEAD, &path)).await;

@@ -1,5 +1,5 @@
-//! A kept connection of HTTP/1.1 goes on after an early answer, or the answer says that it does not: no request is
-//! left without an answer.
+//! After an early answer a keep-alive connection of HTTP/1.1 can be used again, or the answer has `connection: close`:
+//! no request stays without an answer.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -10,8 +10,8 @@ use tokio::{
     time::timeout,
 };
 
-/// Nothing here takes longer; the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Time limit for each answer, on a busy machine as well.
+const TIMEOUT: Duration = Duration::from_secs(20);
 const NEXT: &str = "GET /healthz HTTP/1.1\r\nhost: x\r\nx-request-id: the-next\r\n\r\n";
 
 struct Answer {
@@ -29,11 +29,11 @@ impl Answer {
     }
 }
 
-/// A whole answer; `None`: the connection ended.
+/// Reads a whole answer; `None` if the connection ended.
 async fn answer(reader: &mut (impl AsyncBufReadExt + Unpin)) -> Option<Answer> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
-        let read = timeout(PATIENCE, reader.read_line(&mut head)).await.expect("it answers");
+        let read = timeout(TIMEOUT, reader.read_line(&mut head)).await.expect("it answers");
         if !matches!(read, Ok(1..)) {
             assert!(head.is_empty(), "half an answer: {head}");
             return None;
@@ -46,8 +46,8 @@ async fn answer(reader: &mut (impl AsyncBufReadExt + Unpin)) -> Option<Answer> {
     Some(Answer { head, body: String::from_utf8(body).unwrap() })
 }
 
-/// Sends a head, waits for the answer, and sends the body then, and another request. Its status, and whether the
-/// connection was said to end.
+/// Sends a head, waits for the answer, then sends the body and another request. Returns the answer's status, and
+/// whether it had `connection: close`.
 async fn early(address: SocketAddr, head: &str, body: &str) -> (String, bool) {
     let (reader, mut writer) = TcpStream::connect(address).await.unwrap().into_split();
     let mut reader = BufReader::new(reader);
@@ -104,8 +104,8 @@ async fn an_early_answer_leaves_no_request_without_one() {
         ] {
             for expect in ["", "expect: 100-continue\r\n"] {
                 let head = format!("{line} HTTP/1.1\r\nhost: x\r\n{headers}{length}{expect}\r\n");
-                let (told, closes) = early(app.address, &head, &body).await;
-                assert_eq!(told, status, "{head}");
+                let (received, closes) = early(app.address, &head, &body).await;
+                assert_eq!(received, status, "{head}");
                 assert!(closes, "a body that is not there is not waited for: {head}");
             }
         }
@@ -121,7 +121,7 @@ async fn a_body_that_is_there_costs_no_connection() {
     let app = an_app().await;
     let (reader, mut writer) = TcpStream::connect(app.address).await.unwrap().into_split();
     let mut reader = BufReader::new(reader);
-    // All at once, each behind the one before.
+    // All requests are sent at once (pipelining).
     for (line, key, status) in [
         ("POST /api/carts", "", "401"),
         ("PUT /api/carts", "x-api-key: test-key\r\n", "405"),
@@ -148,7 +148,7 @@ async fn a_limit_that_is_used_up_leaves_no_request_without_an_answer() {
     assert_eq!(early(app.address, head, "hello").await, ("429".to_owned(), true));
 }
 
-/// A refused import reads no more of its body; the answer says so.
+/// A refused import stops reading its body; the answer has `connection: close`.
 #[tokio::test]
 async fn an_import_that_is_refused_halfway_says_that_the_connection_ends() {
     let app = an_app().await;

@@ -1,4 +1,4 @@
-//! A cart that somebody has locked holds up itself: not the connections, and no other cart.
+//! A locked cart delays only requests for itself: it takes no connections, and delays no other cart.
 
 use std::{
     sync::Arc,
@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::{dashboard::Operator, webhooks::event};
 
-/// How long a change of the locked cart may take to be refused.
+/// How long the refusal of a change of the locked cart may take.
 const REFUSED_WITHIN: Duration = Duration::from_secs(8);
 
 struct Linked {
@@ -41,7 +41,7 @@ fn paid(cart: &Linked, number: usize) -> Value {
     )
 }
 
-/// One of the things that change a cart.
+/// Sends one of the requests that change a cart.
 async fn change(app: &App, cart: &Linked, operator: &Operator<'_>, number: usize) -> Answer {
     let path = format!("/api/carts/{}", cart.id);
     match number % 6 {
@@ -54,7 +54,7 @@ async fn change(app: &App, cart: &Linked, operator: &Operator<'_>, number: usize
     }
 }
 
-/// What must go on, about some other cart.
+/// Sends a request that must succeed meanwhile, about another cart.
 async fn other(app: &App, cart: &Linked, number: usize) {
     let path = format!("/api/carts/{}", cart.id);
     match number % 6 {
@@ -82,7 +82,7 @@ async fn a_locked_cart_holds_up_itself() {
         others.push(Arc::new(linked(&app).await));
     }
     let before = app.show(&cart.id).await;
-    // As an erasure does that has far to go.
+    // A long erasure holds these locks.
     let mut holding = transaction(&app.pool).await;
     for table in ["carts where id", "recovery_links where cart_id", "payment_links where cart_id"] {
         let lock = sqlx::AssertSqlSafe(format!("select from {table} = $1 for update"));
@@ -134,7 +134,7 @@ async fn a_locked_cart_holds_up_itself() {
         assert!(dashboard || !answer.header("retry-after").is_empty(), "{number}");
         assert!(took < REFUSED_WITHIN, "{number} took {took:?}");
     }
-    // Nothing of what was refused has happened.
+    // The refused requests changed nothing.
     assert_eq!(app.show(&cart.id).await, before);
     let stored: i64 = sqlx::query_scalar("select count(*) from stripe_events where id like 'evt_locked_%'")
         .fetch_one(&app.pool)

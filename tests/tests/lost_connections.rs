@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::probe::{Act, Probe};
 
-/// What the api promises: a statement has 15 s, and a connection is had within 3 s. The machine may be busy.
+/// The api's limits: 15 s for a statement and 3 s for a connection; the rest is for a busy machine.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(15 + 3 + 30);
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Stripe's answers that do not fit, and sessions whose answer got lost among very many.
+//! Stripe's answers that do not match the request, and lost sessions among very many others.
 
 use chrono::TimeDelta;
 use sandbox::stripe::{Fault, Operation, SessionStatus};
@@ -16,7 +16,7 @@ async fn link(app: &App) -> (String, Option<String>) {
     sqlx::query_as("select status, failure_code from payment_links").fetch_one(&app.pool).await.unwrap()
 }
 
-/// Asks for a link; Stripe makes the session, and nobody hears of it before the cart is deleted.
+/// Requests a link; Stripe makes the session, its answer is lost, and the cart is deleted.
 async fn lose_a_session(app: &App, before_deletion: impl FnOnce()) {
     let id = app.cart().await;
     app.stripe.fail_next(Operation::Create, Fault::ResetAfter);
@@ -48,10 +48,13 @@ async fn the_session_of_another_request_is_not_taken() {
     let id = app.cart().await;
     app.ask(&id).await.data(202);
     let shown = app.get(&format!("/api/carts/{id}/payment-link")).await.data(200);
-    assert_eq!(shown["lastError"], "Stripe's answer does not fit the request: the session is of another request");
+    assert_eq!(
+        shown["lastError"],
+        "Stripe's answer does not match the request: the session belongs to another request"
+    );
 }
 
-/// The books say another amount than Stripe took: the link does not count as paid, and the operator is told.
+/// The link's amount differs from what Stripe took: the link is not paid, and the operator sees the reason.
 #[tokio::test]
 async fn money_that_does_not_fit_is_not_believed_when_stripe_is_asked() {
     let app = App::new().await;
@@ -72,7 +75,7 @@ async fn money_that_does_not_fit_is_not_believed_when_stripe_is_asked() {
     assert_eq!(noted, ("mismatch".to_owned(), "other_amount".to_owned()));
 }
 
-/// 45 pages are more than one run of a job reads, and one fails on the way: the search goes on where it was.
+/// 45 pages are more than one run of a job reads, and one page fails: the search continues where it stopped.
 #[tokio::test]
 async fn a_lost_session_among_thousands_is_found_and_closed() {
     let app = Setup::default().set("PAYMENT_LINK_WAIT", "100ms").set("STRIPE_RATE", "0").start().await;
@@ -92,7 +95,7 @@ async fn a_lost_session_among_thousands_is_found_and_closed() {
     assert_eq!(open_sessions(&app), 0);
 }
 
-/// What is not in the list yet may be in the making: the list is read again before the search ends.
+/// Stripe may still make a session that is not in its list: the list is read again before the search ends.
 #[tokio::test]
 async fn a_search_that_found_nothing_is_repeated_once_no_request_is_on_its_way() {
     let app = Setup::default().at("2026-03-10T12:00:00Z").set("PAYMENT_LINK_WAIT", "100ms").start().await;
@@ -102,7 +105,7 @@ async fn a_search_that_found_nothing_is_repeated_once_no_request_is_on_its_way()
     eventually("Stripe was asked", async || app.stripe.calls(Operation::Create) == 1).await;
     app.delete(&format!("/api/carts/{id}")).await.data(200);
     let waits = "select count(*) from jobs where kind = 'close_payment_link' and state = 'pending'
-                 and attempts = 0 and last_error like '%may be in the making%'";
+                 and attempts = 0 and last_error like '%Stripe may still make it%'";
     eventually("the search is put off", async || {
         sqlx::query_scalar::<_, i64>(waits).fetch_one(&app.pool).await.unwrap() == 1
     })

@@ -35,7 +35,7 @@ pub(crate) enum Act {
     Panic,
     Abort,
     AskForDelay,
-    /// Until the test lets one go.
+    /// Waits for a permit of the test's.
     Wait,
 }
 
@@ -54,14 +54,14 @@ pub(crate) fn probe(act: Act) -> Probe {
     Probe { n: 0, act }
 }
 
-/// What the handlers saw, and what some wait for.
+/// What the handlers recorded, and the permits that some wait for.
 #[derive(Debug)]
 pub(crate) struct Seen {
     pub(crate) starts: AtomicUsize,
     pub(crate) dropped: AtomicUsize,
     pub(crate) attempts: Mutex<Vec<Attempt>>,
-    /// Each permit lets one [`Act::Wait`] go.
-    pub(crate) gate: Semaphore,
+    /// Each permit ends one [`Act::Wait`].
+    pub(crate) permits: Semaphore,
 }
 
 impl Default for Seen {
@@ -70,7 +70,7 @@ impl Default for Seen {
             starts: AtomicUsize::default(),
             dropped: AtomicUsize::default(),
             attempts: Mutex::default(),
-            gate: Semaphore::new(0),
+            permits: Semaphore::new(0),
         }
     }
 }
@@ -94,7 +94,7 @@ pub(crate) async fn handle(job: Probe, seen: Data<Arc<Seen>>, attempt: Data<Atte
         Act::AskForDelay => return Err(RetryAfterError::new("later", Duration::from_secs(3600)).into()),
         Act::Wait => {
             let _count = CountDrop((*seen).clone());
-            seen.gate.acquire().await?.forget();
+            seen.permits.acquire().await?.forget();
         }
     }
     Ok(())

@@ -57,7 +57,7 @@ async fn no_more_is_taken_than_can_run() {
 // 2. A job that takes longer than its lease keeps it.
 #[tokio::test]
 async fn a_lease_is_renewed_while_the_job_runs() {
-    // A short lease would run out on a busy machine: this one is seen to reach further than when it was taken.
+    // A short lease would run out on a busy machine, so the test checks that a long one is extended.
     let config = Config { renew_every: Duration::from_millis(200), ..Config::default() };
     let taken_for = config.lease.as_secs_f64();
     let (_database, pool, seen, running) = with_workers(config).await;
@@ -69,7 +69,7 @@ async fn a_lease_is_renewed_while_the_job_runs() {
         longer.flatten() == Some(true)
     })
     .await;
-    seen.gate.add_permits(1);
+    seen.permits.add_permits(1);
     eventually("it is done", async || state(&pool, id).await == ("done".to_owned(), 1)).await;
     assert_eq!(seen.starts.load(Ordering::SeqCst), 1);
     running.stop().await;
@@ -99,7 +99,7 @@ async fn a_lost_lease_ends_the_run_and_writes_nothing() {
     assert_eq!((token, worker.as_str()), (Some(thief), "thief"));
 }
 
-/// As if so much time had passed.
+/// Moves the times of the table back, as if that much time had passed.
 async fn leases_run_out(pool: &PgPool) {
     sqlx::query("update jobs set lease_until = now() where state = 'running'").execute(pool).await.unwrap();
 }
@@ -183,7 +183,7 @@ async fn a_failing_job_is_tried_again_later_and_dead_at_its_limit() {
     running.stop().await;
 }
 
-/// Never ends, and has little time.
+/// A job that never ends, with a short timeout.
 #[derive(Debug, Serialize, Deserialize)]
 struct Hangs {}
 

@@ -25,7 +25,7 @@ async fn pickup_does_not_wait_for_the_poll() {
         enqueue(&pool, &probe(Act::Succeed)).await;
         eventually("it ran", async || seen.starts.load(Ordering::SeqCst) == n).await;
     }
-    // Within the transaction it is the same moment for as long as the test takes.
+    // now() does not advance within the transaction.
     let mut tx = transaction(&pool).await;
     let now: chrono::DateTime<chrono::Utc> = sqlx::query_scalar("select now()").fetch_one(&mut tx).await.unwrap();
     let options = EnqueueOptions { run_at: Some(now + TimeDelta::milliseconds(700)), ..EnqueueOptions::default() };
@@ -113,7 +113,7 @@ async fn finished_jobs_are_deleted_after_their_time() {
     let retention = Retention { done: Duration::from_secs(60 * 1_000), dead: Duration::from_secs(60 * 3_000) };
     let running = start(&database, Config { retention, ..Config::default() }, &Arc::new(Seen::default()));
     eventually("old ones are gone", async || count(&pool, "true").await <= 1_400).await;
-    // There is one a minute: a busy machine may take some.
+    // There is one run a minute; a busy machine may miss some.
     assert!(count(&pool, "state = 'done'").await >= 790);
     assert!(count(&pool, "state = 'dead'").await >= 590);
     running.stop().await;
@@ -133,7 +133,7 @@ async fn lost_connections_end_no_worker_and_lose_no_job() {
             .await
             .unwrap();
     }
-    seen.gate.add_permits(1);
+    seen.permits.add_permits(1);
     eventually("all are done", async || count(&pool, "state = 'done'").await == 401).await;
     assert_eq!(state(&pool, long).await, ("done".to_owned(), 1));
     assert!(seen.starts.load(Ordering::SeqCst) >= 401, "a lost outcome means a second run, never a lost job");
@@ -172,7 +172,7 @@ async fn stopping_finishes_what_runs_and_gives_back_the_rest() {
     queue::enqueue_many(&mut connection(&pool).await, &jobs).await.unwrap();
     eventually("four run", async || seen.starts.load(Ordering::SeqCst) == 4).await;
     running.runtime.stop(); // the first thing that is done about a signal: no more is fetched
-    seen.gate.add_permits(20);
+    seen.permits.add_permits(20);
     running.stop().await;
     assert_eq!(count(&pool, "state = 'done' and attempts = 1").await, 4);
     assert_eq!(count(&pool, "state = 'pending' and attempts = 0").await, 16);
@@ -189,7 +189,7 @@ impl Job for Other {
     const KIND: &'static str = "other";
 }
 
-/// Waits elsewhere.
+/// A job that waits in another queue.
 #[derive(Debug, Serialize, Deserialize)]
 struct Elsewhere {}
 
@@ -248,7 +248,7 @@ async fn a_paused_queue_waits() {
             .run_with_signal(std::future::pending()),
     );
     let id = enqueue(&pool, &probe(Act::Succeed)).await;
-    // What was queued after it, in another queue, runs: it was looked at, and left alone.
+    // A later job of another queue runs, so the fetch saw the waiting job and skipped it.
     for _ in 0..3 {
         let other = queue::enqueue(&mut connection(&pool).await, &Elsewhere {}).await.unwrap().unwrap();
         eventually("another queue's job runs", async || state(&pool, other).await.0 == "done").await;

@@ -7,8 +7,8 @@ use sandbox::stripe::{Fault, Operation};
 use tests::{App, Setup, TestDatabase, connection, eventually};
 use tokio::time::Instant;
 
-/// Ten processes' worth of limits, forty callers who wait all the time: nobody's turn comes before the rate allows
-/// it. (Turns are not counted by the second: a busy machine wakes callers late, and then many at once.)
+/// Ten limiters and forty waiting callers: no permit is granted before the rate allows it. (Permits are not counted
+/// by the second: a busy machine wakes callers late, and then many at once.)
 #[tokio::test]
 async fn ten_processes_together_stay_under_the_rate() {
     const RATE: u32 = 40;
@@ -77,7 +77,7 @@ async fn a_long_line_is_not_waited_in() {
     for caller in callers {
         turns += u32::from(caller.await.unwrap());
     }
-    // On a machine that is not busy that takes the patience of 5 s.
+    // On an idle machine this takes the timeout of 5 s.
     let most = 2 * u32::try_from(begun.elapsed().as_secs()).unwrap() + 4;
     assert!((5..=most).contains(&turns), "{turns} of 60 had a turn in {:?}", begun.elapsed());
     // The line is empty: the next is not behind forty-five who have gone.

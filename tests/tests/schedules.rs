@@ -95,7 +95,7 @@ async fn ran(pool: &PgPool, schedule: &str, since: DateTime<Utc>) -> i64 {
     .unwrap()
 }
 
-/// Once a day, half a day from now: no slot comes while a test runs.
+/// Once a day, half a day from now: no run is due during a test.
 fn not_now() -> String {
     format!("0 0 {} * * *", (Clock::system().now().hour() + 12) % 24)
 }

@@ -1,4 +1,4 @@
-//! Signing out ends the session at every api, whoever has a copy of its cookie.
+//! Signing out ends the session at every api, for copies of its cookie as well.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tests::{processes::Process, within};
 
 use crate::processes::{Shop, free_address};
 
-/// How long another api may take, as with a revoked key.
+/// How long another api may accept the session, as with a revoked key.
 const WITHIN: Duration = Duration::from_secs(5);
 
 struct Browser<'a> {
@@ -30,7 +30,7 @@ impl Browser<'_> {
         token.split('"').next().unwrap().to_owned()
     }
 
-    /// Where it leads, if it leads anywhere.
+    /// The target of a redirect.
     async fn sign_out(&self, token: &str) -> (u16, String) {
         let request = self.http.post(format!("{}/sign-out", self.base)).header("cookie", &self.cookie);
         let request =
@@ -53,7 +53,7 @@ async fn signing_out_ends_the_session_at_every_api() {
     let shop = Shop::open().await;
     let mut apis = Vec::new();
     let mut bases = Vec::new();
-    // One that is told, and one that has to look.
+    // One api receives notifications, and one polls.
     for listen in ["on", "off"] {
         let address = free_address().await;
         let mut variables = shop.api_variables();
@@ -79,7 +79,7 @@ async fn signing_out_ends_the_session_at_every_api() {
         streams.push(events);
     }
 
-    // Nobody else signs anybody out, and no link does.
+    // Neither another session's form nor a link signs anybody out.
     let token = here[0].token().await;
     assert_eq!(here[0].status("/sign-out").await, 405);
     assert_eq!(others[0].sign_out(&token).await.0, 400, "the form is of another session");
@@ -93,7 +93,7 @@ async fn signing_out_ends_the_session_at_every_api() {
     within(WITHIN, "the other api knows", async || here[1].status("/").await == 303).await;
     for mut events in streams {
         let ended = tokio::time::timeout(WITHIN, async { while let Ok(Some(_)) = events.chunk().await {} }).await;
-        assert!(ended.is_ok(), "an open page is not told any more");
+        assert!(ended.is_ok(), "an open page receives no more events");
     }
     // The same page in another tab.
     assert_eq!(here[0].sign_out(&token).await, (303, "/sign-in".to_owned()));
@@ -105,7 +105,7 @@ async fn signing_out_ends_the_session_at_every_api() {
         sqlx::query_scalar("select count(*) from ended_sessions").fetch_one(&shop.database.pool(1)).await.unwrap();
     assert_eq!(kept, 1);
 
-    // An api that starts later knows as well.
+    // An api that starts later refuses the session as well.
     let address = free_address().await;
     let mut variables = shop.api_variables();
     variables.retain(|(name, _)| *name != "BIND_ADDR");

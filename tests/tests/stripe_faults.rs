@@ -135,11 +135,11 @@ async fn a_stored_server_error_is_left_behind() {
 #[tokio::test]
 async fn keys_that_are_spent_one_after_the_other_come_to_an_end() {
     let app = Setup::default().set("PAYMENT_LINK_WAIT", "100ms").start().await;
-    // Each request is made at least three times: at first, again, and to find out what came of it.
+    // Each request is made at least three times: the first attempt, a retry, and the look-up of the outcome.
     for _ in 0..500 {
         app.stripe.fail_next(Operation::Create, Fault::ServerError);
     }
-    // The pauses are noted, and not waited for.
+    // The pauses are recorded, and not waited for.
     sqlx::raw_sql(
         "create table pauses (n bigserial, pause float8);
          create function note_pause() returns trigger language plpgsql security definer as $$ begin
@@ -277,8 +277,8 @@ async fn a_session_that_nobody_heard_of_is_found_and_closed() {
     assert_eq!((app.stripe.sessions().len(), app.stripe.calls(Operation::List)), (1, 1));
 }
 
-/// A shopper pays, by card or by debit, before the worker has read Stripe's answer that made the session:
-/// the payment counts, and the session is known afterwards.
+/// A shopper pays, by card or by debit, before the worker has Stripe's answer with the session:
+/// the payment counts, and the session is stored afterwards.
 #[tokio::test]
 async fn a_payment_that_overtakes_the_answer_that_made_its_session_counts() {
     for (by_card, status, link_status) in [(true, "recovered", "paid"), (false, "abandoned", "processing")] {

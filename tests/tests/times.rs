@@ -1,4 +1,4 @@
-//! Every time comes back as it was answered, or is refused.
+//! A time that is accepted survives a round trip; all others are refused.
 
 use serde_json::{Value, json};
 use tests::{App, Setup, a_cart};
@@ -17,7 +17,7 @@ const REFUSED: [&str; 9] = [
     "2024-01-15",
 ];
 
-/// As they are sent, and as they are answered.
+/// Times as they are sent, and as they are returned.
 const TAKEN: [(&str, &str); 8] = [
     ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
     ("0000-12-31T23:59:00-00:01", "0001-01-01T00:00:00Z"),

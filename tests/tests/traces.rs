@@ -214,7 +214,7 @@ async fn a_malformed_address_of_a_collector_ends_the_start() {
     }
 }
 
-/// Neither a line of the log, nor a span, nor a metric is as long, or of as many kinds, as a stranger likes.
+/// Untrusted input determines neither the length of log lines, spans and metrics, nor the number of series.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn what_is_kept_of_a_strangers_request_is_bounded() {

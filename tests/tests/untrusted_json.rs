@@ -22,13 +22,13 @@ fn nested(depth: usize, inner: &str) -> String {
     format!("{}{inner}{}", "[".repeat(depth), "]".repeat(depth))
 }
 
-/// `text` as the inside of a JSON string that grows by a constant for each quote, level by level.
+/// Escapes `text` for a JSON string, so that nested strings grow by a constant per quote and level.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\u005c").replace('"', "\\u0022")
 }
 
-/// JSON in a string in an object with serde_json's private key, again and again: whoever reads that
-/// into a `Value` starts to count the depth anew each time.
+/// JSON in a string in an object with serde_json's private key, nested: a parser that reads it
+/// into a `Value` restarts its depth count at each level.
 fn russian_doll() -> String {
     (0..52).fold("1".to_owned(), |inner, _| nested(120, &format!("{{\"{RAW_VALUE}\":\"{}\"}}", escaped(&inner))))
 }
@@ -70,7 +70,7 @@ fn hostile_bodies() -> Vec<String> {
         format!("1{}", "0".repeat(mebibyte - 1)),
         format!("1e{}", "9".repeat(mebibyte - 2)),
     ];
-    // As one cell of CSV, and as a line among good ones.
+    // In a cell of CSV, and in a line between good ones.
     let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
     bodies.push(format!("customerEmail,customerName,items\nada@example.com,Ada,{}\n", quoted(&doll)));
     bodies.push(format!("{}\n{}\n{}\n", a_cart(), cart_with(&doll), a_cart()));
@@ -94,10 +94,10 @@ async fn no_body_stops_the_api_on_any_route() {
     api.says("api is listening").await;
     let cart = shop.cart().await;
     let bodies = hostile_bodies();
-    // Once, so that what the process keeps (connections, statements) is there already.
+    // First once, so that connections and prepared statements exist before the measurement.
     let before = peak_kib(&api);
 
-    // The others never read one.
+    // The other routes read no body.
     let document: Value = serde_json::from_str(&api::document()).unwrap();
     let takes_a_body = |operation: &&String| {
         let (method, path) = operation.split_once(' ').unwrap();
@@ -115,7 +115,7 @@ async fn no_body_stops_the_api_on_any_route() {
             _ => &["application/x-www-form-urlencoded"][..],
         };
         for (content_type, body) in types.iter().flat_map(|kind| bodies.iter().map(move |body| (kind, body))) {
-            let now = chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now()).timestamp();
+            let now = common::clock::Clock::system().now().timestamp();
             let request = shop
                 .http
                 .request(Method::from_bytes(method.as_bytes()).unwrap(), shop.url(&path))

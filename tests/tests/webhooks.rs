@@ -7,7 +7,7 @@ pub(crate) fn event(id: &str, kind: &str, object: &Value) -> Value {
     json!({"id": id, "type": kind, "created": 1_772_000_000, "livemode": false, "data": {"object": object}})
 }
 
-/// A session of `a_cart()`'s first link, as Stripe writes it once it is completed.
+/// The completed session of `a_cart()`'s first link, as Stripe sends it.
 pub(crate) fn session(id: &str, cart: &str, payment_status: &str) -> Value {
     json!({
         "id": id, "object": "checkout.session", "mode": "payment", "status": "complete", "livemode": false,

@@ -119,8 +119,8 @@ impl WorkerConfig {
     }
 }
 
-/// Anything that can be one: a fake Stripe may take any word. Neither a publishable key nor a
-/// webhook's secret or id.
+/// Whether `text` can be a secret key. Stripe's begin with `sk_` or `rk_`; a fake Stripe may take any
+/// word, but not a publishable key, or a webhook's secret or id.
 fn is_stripe_key(text: &str) -> bool {
     const OTHERS: [&str; 3] = ["pk_", "whsec_", "we_"];
     is_token(text) && !["sk_", "rk_"].contains(&text) && !OTHERS.iter().any(|other| text.starts_with(other))

@@ -63,7 +63,7 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
 /// Asks Stripe. `link` was read before this attempt: it knows of earlier ones only.
 async fn create(state: &State, turn: Turn, link: &PaymentLink, cart: &CheckoutCart) -> Result<(), JobError> {
     if !cart.is_as_requested() {
-        // For hand-made SQL: payments of the session would not fit what was frozen.
+        // Only a change by SQL causes this. Payments of the session would not match the stored amount.
         let why = "the cart's total or currency changed since the link was requested";
         let mut tx = state.by_key.begin().await?;
         payment_links::give_up(&mut tx, link, Failure::new("cart_changed", why), state.clock.now()).await?;
@@ -77,7 +77,7 @@ async fn create(state: &State, turn: Turn, link: &PaymentLink, cart: &CheckoutCa
             match fits.and_then(|()| is_open.then_some(()).ok_or(Mismatch::Status)) {
                 Ok(()) => keep(state, link, session).await,
                 Err(mismatch) => {
-                    let why = format!("Stripe's session does not fit the request: {mismatch}");
+                    let why = format!("Stripe's session does not match the request: {mismatch}");
                     refuse_session(state, link, &session, mismatch.as_str(), why).await
                 }
             }
@@ -122,10 +122,10 @@ async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(),
     };
     let kept = state.links.open.ask(opening.clone()).await? || open(state, &opening).await?;
     if !kept {
-        // Withdrawn, or paid already, while Stripe was working (or kept by another run of
-        // this very job, which then has this session): close what nobody will use.
+        // The request was withdrawn or paid while Stripe worked (or another run of this job
+        // stored the same session): close the session if nobody will use it.
         let mut conn = state.by_key.acquire().await?;
-        // Stored even where Stripe's events came first: a payment in progress is followed by its session.
+        // Attached even if Stripe's events arrived first, so that a payment in progress has its session's id.
         let intent = session.payment_intent.as_deref();
         payment_links::attach_session(&mut conn, link, &session.id, intent, session.livemode).await?;
         let now_known = payment_links::find(&mut conn, &link.cart_id, link.version).await?;
@@ -138,11 +138,11 @@ async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(),
     Ok(())
 }
 
-/// Stripe made a session that no shopper may get.
+/// Refuses a session that no shopper may get.
 ///
-/// The refusal, the session and the job that closes it are stored in one transaction before
-/// Stripe closes anything: Stripe's `checkout.session.expired` can arrive here before Stripe's
-/// answer does, and finds the reason in place.
+/// One transaction stores the reason, the session's id and the job that closes the session.
+/// Stripe's `checkout.session.expired` can arrive before Stripe's answer to that job, and must
+/// find the reason stored.
 async fn refuse_session(
     state: &State,
     link: &PaymentLink,
@@ -156,7 +156,7 @@ async fn refuse_session(
     Err(JobError::GiveUp { why })
 }
 
-/// A page that belongs neither to Stripe nor to a host the operator named.
+/// Refuses a session whose page is neither at Stripe nor at one of `CHECKOUT_HOSTS`.
 async fn refuse_address(state: &State, link: &PaymentLink, session: &Session, url: &str) -> Result<(), JobError> {
     let host = url.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
     let why = format!("the session's page is at {host:?}, which is not Stripe's; is it to be in CHECKOUT_HOSTS?");

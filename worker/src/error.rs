@@ -19,8 +19,8 @@ pub enum JobError {
         /// When to try again; `None` backs off.
         after: Option<Duration>,
     },
-    /// It could not begin because what it needs is unavailable, or it went a part of the way
-    /// and its progress is kept. This attempt does not count.
+    /// The job could not start because something it needs is unavailable, or it stopped midway
+    /// with its progress stored. The attempt does not count.
     Snooze {
         /// What it waits for.
         why: String,
@@ -38,13 +38,18 @@ impl JobError {
     /// Postgres is away, or has a complaint.
     pub fn postgres(error: &sqlx::Error) -> Self {
         if db::is_locked(error) {
-            return Self::Snooze { why: "another transaction holds the cart".to_owned(), after: AWAY };
+            return Self::locked();
         }
         let after = db::is_unavailable(error).then_some(AWAY);
         Self::Retry { why: format!("Postgres: {}", db::told(error)), after }
     }
 
-    /// The same, for a run whose progress is kept: the attempt does not count.
+    /// Another transaction holds a lock: the attempt does not count.
+    fn locked() -> Self {
+        Self::Snooze { why: "another transaction holds the lock of the cart".to_owned(), after: AWAY }
+    }
+
+    /// Turns a retry into a snooze, for a run that stored its progress: the attempt does not count.
     pub fn without_counting(self, soon: Duration) -> Self {
         match self {
             Self::Retry { why, after } => Self::Snooze { why, after: after.unwrap_or(soon) },
@@ -66,6 +71,9 @@ impl From<sqlx::Error> for JobError {
 
 impl From<Unanswered> for JobError {
     fn from(error: Unanswered) -> Self {
+        if error.is_locked() {
+            return Self::locked();
+        }
         let after = error.is_unavailable().then_some(AWAY);
         Self::Retry { why: format!("Postgres: {error}"), after }
     }

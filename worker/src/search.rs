@@ -1,8 +1,8 @@
-//! Looking for a session that Stripe may have made and whose answer was lost.
+//! Searches Stripe's list for a session that Stripe may have made although the answer was lost.
 //!
-//! The account may have made any number of sessions at that time. Progress is kept
-//! page by page, and a run that came further does not count as an attempt: so a
-//! search of any length ends, although each run of a job has a minute.
+//! The account may have made any number of sessions at that time. Progress is stored page by
+//! page, and a run that made progress does not count as an attempt, so a search of any length
+//! ends although each run of a job is limited to a minute.
 
 use std::time::Duration;
 
@@ -11,34 +11,34 @@ use common::payment_links::{self, PaymentLink, Search};
 
 use crate::{JobError, State, stripe::Session};
 
-/// Clocks of ours and Stripe's may differ by this much.
+/// Allowed difference between our clocks and Stripe's.
 const SLACK: TimeDelta = TimeDelta::minutes(5);
-/// A request that nobody waits for any more has been worked off by then. (Closing waits besides while the job
-/// that sent the request runs: until the answer, the timeout or the end of its lease.)
+/// How long Stripe may go on with a request whose caller stopped waiting. (Closing also waits while the job that
+/// sent the request runs: until the answer, the timeout or the end of its lease.)
 const IN_FLIGHT: TimeDelta = TimeDelta::seconds(10);
-/// So many pages of 100 sessions are read in one run of a job …
+/// The most pages, of 100 sessions each, that one run of a job reads.
 const PAGES: usize = 20;
-/// … within this time. The last page may take as long as a call may.
+/// How long one run reads. The last page may take up to the timeout of a call longer.
 const TIME: Duration = Duration::from_secs(25);
-/// The next run goes on soon.
+/// Pause before the next run.
 const SOON: Duration = Duration::from_millis(100);
 
 /// Whether a request to make the session may still be on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InFlight {
-    /// Nobody knows.
+    /// Unknown.
     Perhaps,
     /// Stripe has answered it.
     No,
 }
 
-/// The session of the link, among all that were made around the attempts.
+/// Finds the link's session among all sessions made around the attempts; `None` if there is none.
 ///
 /// # Errors
-/// [`JobError::Snooze`] where the list has to be read on.
+/// [`JobError::Snooze`] if more of the list has to be read.
 pub(crate) async fn find(state: &State, link: &PaymentLink, in_flight: InFlight) -> Result<Option<Session>, JobError> {
     let Some(attempted_at) = link.attempted_at else { return Ok(None) };
-    // The link was withdrawn then: no attempt began later.
+    // The link was withdrawn at `updated_at`, and no attempt began later.
     let last = link.updated_at.max(attempted_at);
     let (from, to) = (attempted_at - SLACK, last + SLACK);
     let quiet = match in_flight {
@@ -54,13 +54,13 @@ pub(crate) async fn find(state: &State, link: &PaymentLink, in_flight: InFlight)
     let begun = tokio::time::Instant::now();
     for pages in 0.. {
         if pages == PAGES || begun.elapsed() > TIME {
-            return Err(goes_on("many sessions were made at that time"));
+            return Err(unfinished());
         }
         let page = match state.stripe.sessions(from, to, search.after.as_deref()).await {
             Ok(page) => page,
             Err(error) => {
                 let error = JobError::from(error);
-                // What was read so far stays read.
+                // The pages read so far are stored.
                 return Err(if pages > 0 { error.without_counting(SOON) } else { error });
             }
         };
@@ -88,12 +88,14 @@ async fn save(state: &State, link: &PaymentLink, search: &Search) -> Result<(), 
     Ok(())
 }
 
-fn goes_on(why: &str) -> JobError {
-    JobError::Snooze { why: format!("the search for a lost session goes on: {why}"), after: SOON }
+/// The list is longer than one run reads.
+fn unfinished() -> JobError {
+    let why = "the search for a lost session continues: many sessions were made at that time";
+    JobError::Snooze { why: why.to_owned(), after: SOON }
 }
 
-/// The list had no such session; one may be in the making.
+/// The list has no such session, but Stripe may still make it.
 fn not_yet(wait: TimeDelta) -> JobError {
     let after = wait.to_std().unwrap_or_default().max(SOON);
-    JobError::Snooze { why: "the search for a lost session is repeated: it may be in the making".to_owned(), after }
+    JobError::Snooze { why: "the search for a lost session is repeated: Stripe may still make it".to_owned(), after }
 }

@@ -46,7 +46,7 @@ pub(crate) async fn settle(state: &State, link: &PaymentLink) -> Result<Settled,
     write_down(state, link, session_id.as_deref(), session.as_ref()).await
 }
 
-/// Ends a session; answers it as it is then, expired or completed. `None`: Stripe does not know it.
+/// Ends a session; returns it expired or completed. `None` if Stripe does not know it.
 async fn end(state: &State, session_id: &str) -> Result<Option<Session>, JobError> {
     let session = match state.stripe.expire(session_id).await {
         Ok(session) => session,
@@ -89,8 +89,8 @@ async fn write_down(
     Ok(settled)
 }
 
-/// Somebody completed the session: what its money does. Money that does not fit the
-/// link is the operator's to look at; nobody can pay with the session any more.
+/// Applies the payment of a completed session. A payment that does not match the link is
+/// reported to the operator; the session can't be paid again.
 async fn completed(
     conn: &mut Connection,
     link: &PaymentLink,
@@ -103,7 +103,7 @@ async fn completed(
     let reported = session.reported();
     match expected.check_session(&reported).and_then(|()| expected.payment(&reported)) {
         Ok(Payment::Paid) => {
-            let effect = stripe_events::money_came(&mut *conn, &cart, link.version, now, now).await?;
+            let effect = stripe_events::mark_paid(&mut *conn, &cart, link.version, now, now).await?;
             if effect == Effect::UnknownCart {
                 stripe_events::note_answer(conn, link, &session.id, Mismatch::CartDeleted, now).await?;
             }
@@ -114,7 +114,11 @@ async fn completed(
             Ok(Settled::Processing)
         }
         Err(why) => {
-            tracing::error!(session = session.id, reason = why.as_str(), "a completed session does not fit its link");
+            tracing::error!(
+                session = session.id,
+                reason = why.as_str(),
+                "A completed session does not match its link; its payment has no effect"
+            );
             stripe_events::note_answer(conn, link, &session.id, why, now).await?;
             Ok(Settled::Closed)
         }
@@ -127,7 +131,7 @@ async fn find_out(state: &State, link: &PaymentLink) -> Result<Option<Session>, 
         return Ok(None); // whatever was made has ended by itself
     }
     let cart = checkout::for_checkout(&mut state.by_key.acquire().await?, &link.cart_id, link.version).await?;
-    // The cart is gone, and with it what Stripe was asked.
+    // The cart was deleted, and with it the parameters of the request.
     let Some(cart) = cart else { return search::find(state, link, InFlight::Perhaps).await };
     let turn = state.stripe.turn().await?;
     match state.stripe.create(turn, &new_session(state, link, &cart)).await {

@@ -111,7 +111,7 @@ impl Stripe {
         let made: Result<Session, _> = self.call(turn, request.build(), Some(&new.idempotency_key)).await;
         let made = made.map_err(|error| error.without_personal_data(new.cart))?;
         if !made.is_of(new.cart_id, new.version) {
-            return Err(StripeError::Unexpected("the session is of another request"));
+            return Err(StripeError::Unexpected("the session belongs to another request"));
         }
         Ok(made)
     }
@@ -119,15 +119,15 @@ impl Stripe {
     /// Closes a session, so that nobody can pay with it.
     pub(crate) async fn expire(&self, session_id: &str) -> Result<Session, StripeError> {
         let request = ExpireCheckoutSession::new(session_id).build();
-        self.call(self.turn().await?, request, None).await.and_then(|session| named(session, session_id))
+        self.call(self.turn().await?, request, None).await.and_then(|session| with_id(session, session_id))
     }
 
     pub(crate) async fn retrieve(&self, session_id: &str) -> Result<Session, StripeError> {
         let request = RetrieveCheckoutSession::new(session_id).build();
-        self.call(self.turn().await?, request, None).await.and_then(|session| named(session, session_id))
+        self.call(self.turn().await?, request, None).await.and_then(|session| with_id(session, session_id))
     }
 
-    /// A page of the sessions made between two moments, newest first, that follow the session `after`.
+    /// Lists sessions made from `from` to `to`, newest first: a page that begins behind the session `after`.
     pub(crate) async fn sessions(
         &self,
         from: DateTime<Utc>,
@@ -241,9 +241,9 @@ impl Stripe {
     }
 }
 
-/// The session, if it is the one that was asked for.
-fn named(session: Session, id: &str) -> Result<Session, StripeError> {
-    if session.id == id { Ok(session) } else { Err(StripeError::Unexpected("it is another session")) }
+/// Returns the session if it has the requested id.
+fn with_id(session: Session, id: &str) -> Result<Session, StripeError> {
+    if session.id == id { Ok(session) } else { Err(StripeError::Unexpected("the session has another id")) }
 }
 
 /// The same parameters in the same order each time: maps come out in any, and a

@@ -34,8 +34,8 @@ pub(crate) enum StripeError {
     /// No answer: whether Stripe did it is unknown.
     #[error("no answer from Stripe: {0}")]
     NoAnswer(String),
-    /// An answer about something else than what was requested.
-    #[error("Stripe's answer does not fit the request: {0}")]
+    /// A well-formed answer that is not about the request.
+    #[error("Stripe's answer does not match the request: {0}")]
     Unexpected(&'static str),
     /// An answer that makes no sense.
     #[error("Stripe's answer can't be read: {0}")]

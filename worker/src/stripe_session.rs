@@ -1,4 +1,4 @@
-//! What is read of the sessions in Stripe's answers.
+//! Checkout Sessions in Stripe's answers.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::stripe_error::StripeError;
 
-/// A Checkout Session, as far as it matters.
+/// A Checkout Session, reduced to the fields that the worker uses.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Session {
     pub(crate) id: String,
@@ -26,7 +26,7 @@ pub(crate) struct Session {
     metadata: Option<HashMap<String, String>>,
 }
 
-/// A part of a list of sessions.
+/// A page of a list of sessions.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Page {
     pub(crate) data: Vec<Session>,
@@ -34,7 +34,7 @@ pub(crate) struct Page {
     pub(crate) has_more: bool,
 }
 
-/// Whether somebody can pay with a session, or did.
+/// Whether a session can be paid, was completed, or has expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SessionState {
     Open,
@@ -52,8 +52,8 @@ impl Session {
         }
     }
 
-    /// Whether it was made for this request. (`client_reference_id` would not tell: whoever
-    /// opens a Stripe Payment Link can choose it.)
+    /// Whether the session's metadata names this request. (`client_reference_id` proves nothing:
+    /// anyone who opens a Stripe Payment Link can set it.)
     pub(crate) fn is_of(&self, cart_id: &str, version: i32) -> bool {
         let named = |key: &str| self.metadata.as_ref()?.get(key).map(String::as_str);
         named("cart_id") == Some(cart_id) && named("link_version") == Some(version.to_string().as_str())
@@ -63,7 +63,7 @@ impl Session {
         self.expires_at.unwrap_or(asked)
     }
 
-    /// What the link's expectation is compared with.
+    /// The fields that are compared with the payment link.
     pub(crate) fn reported(&self) -> Reported {
         Reported {
             mode: self.mode.clone(),

@@ -14,7 +14,7 @@ use super::format;
 
 /// So long a job may wait before it is worth a word.
 const LONG_WAIT_SECONDS: f64 = 60.0;
-/// Refused webhooks, and events that did not count, are shown for so many days.
+/// For how many days refused webhooks, and events without effect, are shown.
 const WEBHOOK_DAYS: u64 = 7;
 
 /// One thing.
@@ -76,10 +76,10 @@ pub(crate) async fn concerns(conn: &mut Connection, now: DateTime<Utc>) -> sqlx:
         let events = if found.count == 1 { "event" } else { "events" };
         let age = format::seconds((now - found.last_at).num_seconds());
         let count = format::count(found.count);
-        let what = format!("{count}{or_more} Stripe {events} named a cart and did not count, the last {age} ago");
+        let what = format!("{count}{or_more} Stripe {events} named a cart and had no effect, the last {age} ago");
         let advice = format!(
-            "Not of the cart's own session, or the cart was deleted. Look up {} ({}) at Stripe, and refund the payment \
-             if there is one. Counted over seven days.",
+            "They are about none of the cart's sessions, or the cart was deleted. Look up {} ({}) at Stripe, and refund \
+             the payment if there is one. Counted over seven days.",
             found.event, found.reason
         );
         add(what, &advice, None);

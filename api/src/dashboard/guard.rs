@@ -45,7 +45,7 @@ impl FromRequestParts<AppState> for Operator {
 /// The session of a request, unless it has ended.
 ///
 /// # Errors
-/// If nobody can tell whether it was signed out of.
+/// 503 if the signed-out sessions were never read from the database.
 pub(crate) async fn signed_in(state: &AppState, headers: &HeaderMap) -> Result<Option<Session>, ApiError> {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let now = state.clock.now();
@@ -58,7 +58,7 @@ pub(crate) async fn signed_in(state: &AppState, headers: &HeaderMap) -> Result<O
 /// The fields of a form of ours, sent by somebody who is signed in.
 #[derive(Debug)]
 pub(crate) struct OurForm {
-    /// Whose form it is.
+    /// The session that sent the form.
     pub(crate) session: Session,
     fields: HashMap<String, String>,
 }

@@ -1,6 +1,6 @@
-//! Sessions: a signed cookie, so that all apis share them and none keeps them. What
-//! signs it derives from the API key that opened it: taking that key away ends the
-//! session. Those that are signed out of are written down (`common::ended_sessions`).
+//! Sessions: a signed cookie, valid at every api and stored by none. Its signing key
+//! derives from the API key that opened the session: revoking that key ends the
+//! session. Signed-out sessions are stored (`common::ended_sessions`).
 //!
 //! Of a key of the database only the hash is known here, and a backup of the
 //! database has that, too. So what signs its sessions derives from one of `API_KEY`
@@ -39,7 +39,7 @@ pub(crate) struct Session {
     pub(crate) ends_at: DateTime<Utc>,
     /// The key that opened it: it ends with that.
     pub(crate) key: Key,
-    /// What it is called when it is signed out of.
+    /// The key of its row in `ended_sessions` once it is signed out.
     pub(crate) hash: SessionHash,
     /// What each form carries, so that no other site can fill one in.
     pub(crate) form_token: String,

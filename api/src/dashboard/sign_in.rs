@@ -81,7 +81,7 @@ async fn sign_in(State(state): State<AppState>, request: Request) -> Result<Resp
     Ok(response)
 }
 
-/// Ends the session, whoever has a copy of its cookie.
+/// Ends the session, for copies of its cookie as well.
 async fn sign_out(State(state): State<AppState>, headers: HeaderMap, form: OurForm) -> Result<Response, PageError> {
     let session = form.session;
     let mut conn = state.by_key.acquire().await?;

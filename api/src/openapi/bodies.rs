@@ -184,16 +184,17 @@ pub(crate) struct ImportTotals {
     reason: Option<String>,
 }
 
-/// An address that somebody looks for: not blank, and no control characters but a tab, which may stand in quotes.
+/// An address to search for: not blank, without control characters but tabs, which a quoted local part may hold.
 fn email_to_find() -> Object {
     ObjectBuilder::new()
         .schema_type(Type::String)
-        .pattern(Some(r"^[^\x00]*[^\s\x00-\x1f\x85][^\x00]*$"))
+        .max_length(Some(1_000))
+        .pattern(Some(r"^[^\x00-\x08\x0a-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x08\x0a-\x1f\x7f-\x9f]*$"))
         .examples(["ada@example.com"])
         .build()
 }
 
-/// The same, of a query.
+/// [`email_to_find`] as a query parameter.
 pub(crate) struct EmailToFind;
 
 impl ToSchema for EmailToFind {}

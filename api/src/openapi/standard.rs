@@ -37,7 +37,7 @@ const REFUSALS: [(&str, &str, &str); 12] = [
     (
         "Unavailable",
         "503",
-        "`UNAVAILABLE`: the database is away, or others have the cart locked; wait for `Retry-After` seconds",
+        "`UNAVAILABLE`: the database is unavailable, or another request is changing the cart; wait for `Retry-After` seconds",
     ),
     ("Refused", "default", "Refused before a route was found, or with a method it does not take (405, see `Allow`)"),
 ];

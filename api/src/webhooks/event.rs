@@ -1,5 +1,5 @@
-//! Reading an event: the few fields that matter, of any API version. Whatever else is
-//! in it is skipped, and a field of an unexpected type reads as absent.
+//! Reads the few fields of an event that matter, of any API version. Other fields are
+//! skipped, and a field of an unexpected type counts as absent.
 
 use chrono::{DateTime, Datelike, Utc};
 use common::{
@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::error::ApiError;
 
-/// A field as it was sent: read once it is known what it must be.
+/// The JSON text of a field, to be parsed as the type that is expected.
 type Raw<'a> = Option<&'a RawValue>;
 
 #[derive(Deserialize)]
@@ -74,9 +74,9 @@ struct Metadata<'a> {
 /// Reads an event.
 ///
 /// # Errors
-/// If it is no JSON object, or has no id or type.
+/// 400 if the body is not a JSON object, or has no id or type.
 pub(super) fn read(payload: &str, now: DateTime<Utc>) -> Result<StripeEvent, ApiError> {
-    // An array would be read for a structure, field by field.
+    // serde would read an array into the struct, field by field.
     if !payload.trim_start().starts_with('{') {
         return Err(ApiError::bad_request("The body is not a JSON object"));
     }
@@ -100,7 +100,7 @@ pub(super) fn read(payload: &str, now: DateTime<Utc>) -> Result<StripeEvent, Api
 
 fn read_object(object: &Object<'_>, livemode: Option<bool>) -> StripeObject {
     let metadata: Metadata<'_> = structure(object.metadata);
-    // A PaymentIntent has the one, a session the other.
+    // A session has `amount_total`, a PaymentIntent `amount_received`.
     let amount = object.amount_total.or(object.amount_received);
     let livemode = match (livemode, read_as(object.livemode)) {
         (Some(event), Some(object)) if event != object => None,
@@ -118,7 +118,7 @@ fn read_object(object: &Object<'_>, livemode: Option<bool>) -> StripeObject {
             currency: text(object.currency),
             livemode,
         },
-        // Other tools of the account put what they like there, an address perhaps: only a cart's id is kept.
+        // Other tools on the account may put anything there, even an address: only ids of carts are kept.
         cart_id: cart_id(metadata.cart_id),
         link_version: text(metadata.link_version).and_then(|version| version.parse().ok()),
         reference: cart_id(object.client_reference_id),
@@ -129,12 +129,12 @@ fn read_as<'a, T: Deserialize<'a>>(raw: Raw<'a>) -> Option<T> {
     serde_json::from_str(raw?.get()).ok()
 }
 
-/// An object's fields; none if it is something else.
+/// The fields of a JSON object; the default for anything else.
 fn structure<'a, T: Deserialize<'a> + Default>(raw: Raw<'a>) -> T {
     read_as(raw.filter(|raw| raw.get().starts_with('{'))).unwrap_or_default()
 }
 
-/// A text that Postgres can keep.
+/// A string of at most 255 bytes that Postgres can store.
 fn text(raw: Raw<'_>) -> Option<String> {
     read_as::<String>(raw).filter(|text| text.len() <= 255 && !text.contains('\0'))
 }

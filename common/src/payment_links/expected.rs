@@ -1,17 +1,17 @@
-//! What the session of a payment link must be, held against what Stripe reports of it.
+//! Compares what Stripe reports of a session with what its payment link requires.
 
 use std::fmt;
 
 use crate::{db::Connection, money::Currency};
 
-/// What a session and its PaymentIntent must be. `None`: not known, and not compared.
+/// The amount, currency and mode that a session and its PaymentIntent must have. A `None` is not compared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Expected {
     /// The cart's total in minor units.
     pub amount_minor: Option<i64>,
     /// The cart's currency.
     pub currency: Option<String>,
-    /// Whether real money moves.
+    /// Stripe's `livemode`: whether real money moves.
     pub livemode: Option<bool>,
 }
 
@@ -30,42 +30,42 @@ pub struct Reported {
     pub livemode: Option<bool>,
 }
 
-/// Where the money of a completed session is.
+/// The payment state of a completed session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Payment {
-    /// It arrived.
+    /// The money arrived.
     Paid,
-    /// It is in progress.
+    /// The payment is in progress.
     Processing,
 }
 
-/// Why Stripe's word on a payment does not count.
+/// Why an event or answer of Stripe has no effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mismatch {
-    /// No session of ours has this id.
+    /// No payment link has a session with this id.
     UnknownSession,
-    /// Not the type of object that the event is about.
+    /// The object's type does not match the event's type.
     OtherObject,
     /// `mode` is not `payment`.
     OtherMode,
-    /// Another amount.
+    /// The amount differs.
     OtherAmount,
-    /// Another currency.
+    /// The currency differs.
     OtherCurrency,
-    /// Test mode in place of live mode, or the other way round.
+    /// One is in test mode and the other in live mode.
     OtherLivemode,
     /// The session has another PaymentIntent.
     OtherPaymentIntent,
     /// `status` contradicts the event.
     Status,
-    /// `payment_status` is missing, or not one that fits.
+    /// `payment_status` is missing or contradicts the event.
     PaymentStatus,
-    /// The payment is the session's own, but its cart was deleted.
+    /// The payment matches the session, but the cart was deleted.
     CartDeleted,
 }
 
 impl Mismatch {
-    /// As it is stored.
+    /// The value that is stored.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::UnknownSession => "unknown_session",
@@ -85,15 +85,15 @@ impl Mismatch {
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::UnknownSession => "it is not a session of this cart",
-            Self::OtherObject => "it is another type of object",
+            Self::UnknownSession => "it is about no session of this cart",
+            Self::OtherObject => "its object has another type",
             Self::OtherMode => "its mode is not payment",
             Self::OtherAmount => "its amount is not the cart's total",
             Self::OtherCurrency => "its currency is not the cart's",
-            Self::OtherLivemode => "it is of the other mode (test or live)",
+            Self::OtherLivemode => "its livemode differs (test or live)",
             Self::OtherPaymentIntent => "its PaymentIntent is another one",
-            Self::Status => "its status does not fit",
-            Self::PaymentStatus => "its payment_status does not fit",
+            Self::Status => "its status is not the expected one",
+            Self::PaymentStatus => "its payment_status is not the expected one",
             Self::CartDeleted => "its cart was deleted",
         })
     }
@@ -103,7 +103,7 @@ impl Expected {
     /// Compares the amount, currency and mode (test or live) of a session or PaymentIntent.
     ///
     /// # Errors
-    /// The first that differs.
+    /// The first difference.
     pub fn check_money(&self, reported: &Reported) -> Result<(), Mismatch> {
         if self.currency.is_some() && self.currency != reported.currency {
             return Err(Mismatch::OtherCurrency);
@@ -117,10 +117,10 @@ impl Expected {
         Ok(())
     }
 
-    /// The same for a session, which besides must be in `payment` mode.
+    /// Compares a session like [`Self::check_money`]; its mode must be `payment`.
     ///
     /// # Errors
-    /// The first that differs.
+    /// The first difference.
     pub fn check_session(&self, reported: &Reported) -> Result<(), Mismatch> {
         if reported.mode.as_deref() != Some("payment") {
             return Err(Mismatch::OtherMode);
@@ -128,10 +128,10 @@ impl Expected {
         self.check_money(reported)
     }
 
-    /// Where the money of a completed session is, once [`Self::check_session`] passed.
+    /// The payment state of a completed session that passed [`Self::check_session`].
     ///
     /// # Errors
-    /// If Stripe reports neither `paid` nor `unpaid`, nor that a free cart needs no payment.
+    /// Unless Stripe reports `paid` or `unpaid`, or `no_payment_required` for an amount of 0.
     pub fn payment(&self, reported: &Reported) -> Result<Payment, Mismatch> {
         match reported.payment_status.as_deref() {
             Some("paid") => Ok(Payment::Paid),
@@ -141,15 +141,15 @@ impl Expected {
         }
     }
 
-    /// The amount in Stripe's smallest unit; `None` if it is not known or Stripe could not charge it.
+    /// The amount in Stripe's smallest unit; `None` if it is unknown or Stripe can't charge it.
     pub fn stripe_amount(&self) -> Option<i64> {
         let currency: Currency = self.currency.as_deref()?.parse().ok()?;
         currency.stripe_amount(self.amount_minor?).ok()
     }
 }
 
-/// What the session of this request must be. A request of an earlier version, which
-/// froze nothing, takes it from its cart.
+/// What the session of this request must be. For a request that an earlier release stored
+/// without amount and currency, those of the cart apply.
 pub async fn expected(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx::Result<Expected> {
     let row = sqlx::query_as!(
         Expected,
@@ -200,7 +200,7 @@ mod tests {
             other(|it| it.payment_status = Some("no_payment_required".to_owned())),
             Err(Mismatch::PaymentStatus)
         );
-        // An amount that Stripe can't charge fits nothing.
+        // An amount that Stripe can't charge matches nothing.
         let kwd = Expected { amount_minor: Some(1_005), currency: Some("kwd".to_owned()), livemode: None };
         let reported = Reported { currency: Some("kwd".to_owned()), amount: None, ..good.clone() };
         assert_eq!(kwd.check_session(&reported), Err(Mismatch::OtherAmount));

@@ -38,7 +38,7 @@ pub struct Opening {
     pub url: String,
     /// When it ends.
     pub session_expires_at: DateTime<Utc>,
-    /// Whether real money moves.
+    /// Stripe's `livemode`: whether real money moves.
     pub livemode: Option<bool>,
 }
 
@@ -242,8 +242,8 @@ impl Change<'_> {
     }
 }
 
-/// pending → settling: Stripe made a session that is not what was requested. Nobody gets
-/// its address, and a job closes it. `false`: the request is not pending any more.
+/// pending → settling: Stripe made a session that does not match the request. The session's
+/// URL is not stored, and a job closes the session. `false`: the request is no longer pending.
 pub async fn refuse_session(
     conn: &mut Connection,
     link: &PaymentLink,
@@ -256,8 +256,8 @@ pub async fn refuse_session(
     Ok(refused)
 }
 
-/// Keeps the id of the link's session, so that it can be closed, and what else Stripe
-/// reported of it. What is known already stays.
+/// Stores the id of the link's session, so that it can be closed, its PaymentIntent and its
+/// livemode. Stored values are not overwritten.
 pub async fn attach_session(
     conn: &mut Connection,
     link: &PaymentLink,

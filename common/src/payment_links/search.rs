@@ -1,4 +1,4 @@
-//! How far the search for a lost session has come: kept, so that an attempt goes on where the last one ended.
+//! Progress of the search for a lost session, stored so that each attempt continues where the last one stopped.
 
 use chrono::{DateTime, Utc};
 
@@ -7,13 +7,13 @@ use crate::db::Connection;
 /// A search through Stripe's list of sessions, newest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Search {
-    /// When the list was read from its beginning: sessions made later are not in it.
+    /// When reading the list began; sessions made later may be missing.
     pub began_at: DateTime<Utc>,
-    /// The last session that was read; `None`: the list was read to its end.
+    /// Id of the last session that was read; `None` at the end of the list.
     pub after: Option<String>,
 }
 
-/// The search for the session of this request, if one was begun.
+/// The stored search for this request's session; `None` if none was started.
 pub async fn search(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx::Result<Option<Search>> {
     let row = sqlx::query!(
         "select search_began_at, search_after from payment_links where cart_id = $1 and version = $2",
@@ -25,7 +25,7 @@ pub async fn search(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx:
     Ok(row.and_then(|row| Some(Search { began_at: row.search_began_at?, after: row.search_after })))
 }
 
-/// Keeps the progress of a search. (`updated_at` stays: it limits what is searched.)
+/// Stores the progress of a search. `updated_at` does not change, because it bounds the search.
 pub async fn save_search(conn: &mut Connection, cart_id: &str, version: i32, search: &Search) -> sqlx::Result<()> {
     sqlx::query!(
         "update payment_links set search_began_at = $3, search_after = $4 where cart_id = $1 and version = $2",

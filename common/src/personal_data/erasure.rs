@@ -17,8 +17,8 @@ use crate::{
     payment_links,
 };
 
-/// How long an erasure waits for a cart that is being changed: the person's other carts are locked meanwhile,
-/// and nobody else is erased. After that [`db::is_locked`] is true of its error.
+/// How long an erasure waits for a locked cart. Meanwhile the person's other carts stay locked, and other
+/// erasures wait. After that the erasure fails with an error for which [`db::is_locked`] is true.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
@@ -74,7 +74,7 @@ pub struct Receipt {
 enum Reach<'a> {
     /// Nothing: what an index finds.
     Carts,
-    /// Whatever a look at each row finds of the carts, and of an address with these spellings.
+    /// Rows about the carts, and rows that mention one of these spellings of an address: each row is read.
     Everywhere(&'a [String]),
 }
 
@@ -150,12 +150,13 @@ pub async fn erase(conn: &mut Connection, email: &EmailToFind, now: DateTime<Utc
     keep_receipt(conn, &removed, now).await
 }
 
-/// How messages may write the address: as it was given and as it is stored, in capitals and small letters (Postgres
-/// compares A to Z in either case), and each as a string of JSON.
+/// The spellings of the address that stored messages may contain: as given, as stored and canonical, in Unicode
+/// upper and lower case, and each of these escaped as in JSON. `A` to `Z` are in lower case, which is how Postgres
+/// compares.
 fn spellings(email: &EmailToFind, stored: Vec<String>) -> Vec<String> {
     let mut spellings = stored;
     spellings.extend([email.as_str().to_owned(), email.canonical().to_owned()]);
-    // A text without an @ could be a part of anything.
+    // A text without an @ could match anything.
     spellings.retain(|address| address.contains('@'));
     let cases: Vec<String> = spellings.iter().flat_map(|text| [text.to_uppercase(), text.to_lowercase()]).collect();
     spellings.extend(cases);
@@ -165,6 +166,7 @@ fn spellings(email: &EmailToFind, stored: Vec<String>) -> Vec<String> {
     };
     let escaped: Vec<String> = spellings.iter().filter_map(in_json).collect();
     spellings.extend(escaped);
+    spellings.iter_mut().for_each(|spelling| spelling.make_ascii_lowercase());
     spellings.sort_unstable();
     spellings.dedup();
     spellings

@@ -67,7 +67,7 @@ pub enum Content {
         becomes: &'static str,
         /// Whether somebody else's words are in it, which might repeat an address.
         words: bool,
-        /// Whether it lets its holder act for the shopper; then it is not exported.
+        /// Whether its holder can act for the shopper. Secrets are not exported.
         secret: bool,
     },
     /// A number, code or id of a shopper's cart: told in exports, and telling of nobody once the cart is gone.
@@ -82,7 +82,7 @@ const fn personal(name: &'static str, becomes: &'static str) -> Column {
     Column { name, content: Content::Personal { becomes, words: false, secret: false } }
 }
 
-/// A working link, or what makes one: erased like all that is personal, and never exported.
+/// A working link, or a token of one: erased like all personal data, and never exported.
 const fn secret(name: &'static str, becomes: &'static str) -> Column {
     Column { name, content: Content::Personal { becomes, words: false, secret: true } }
 }

@@ -1,4 +1,4 @@
-//! Events that an operator should look at.
+//! Events that need an operator's attention.
 
 use chrono::{DateTime, Utc};
 
@@ -8,23 +8,23 @@ use crate::{
     payment_links::{Mismatch, PaymentLink},
 };
 
-/// No more events than this are counted.
+/// The highest count.
 pub const LIMIT: i64 = 1_000;
 
-/// Events that named a cart of ours and changed nothing, or paid for a deleted one.
+/// Events that named one of our carts and had no effect, or that paid for a deleted cart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attention {
     /// How many, at most [`LIMIT`].
     pub count: i64,
-    /// When the newest one came.
+    /// When the newest event was received.
     pub last_at: DateTime<Utc>,
-    /// `evt_…` of the newest.
+    /// Id of the newest event (`evt_…`).
     pub event: String,
-    /// Why the newest one changed nothing.
+    /// The newest event's reason; see [`Mismatch`].
     pub reason: String,
 }
 
-/// The events received since then that an operator should look at; `None`: there are none.
+/// The events received since `since` that need attention; `None` if there are none.
 pub async fn attention_since(conn: &mut Connection, since: DateTime<Utc>) -> sqlx::Result<Option<Attention>> {
     let newest = sqlx::query!(
         r#"
@@ -49,8 +49,8 @@ pub async fn attention_since(conn: &mut Connection, since: DateTime<Utc>) -> sql
     Ok(Some(Attention { count, last_at: newest.received_at, event: newest.id, reason: newest.reason }))
 }
 
-/// Notes that Stripe answered a request with a session that contradicts its link: shown
-/// to the operator as an event is.
+/// Stores that a session in Stripe's answer does not match its link. The operator sees the
+/// record like an event.
 pub async fn note_answer(
     conn: &mut Connection,
     link: &PaymentLink,

@@ -1,19 +1,19 @@
-//! What is read of an event, and what became of it.
+//! The fields of Stripe's events that matter, and the effects of events.
 
 use chrono::{DateTime, Utc};
 
 use crate::{carts::CartId, payment_links::Reported};
 
-/// What an event says that matters here.
+/// A Stripe event, reduced to the fields that matter here.
 #[derive(Debug, Clone)]
 pub struct StripeEvent {
     /// `evt_…`
     pub id: String,
     /// `checkout.session.completed` and so on.
     pub kind: String,
-    /// When it happened, says Stripe.
+    /// When Stripe created the event.
     pub created_at: DateTime<Utc>,
-    /// What it is about.
+    /// The object that the event is about.
     pub object: StripeObject,
 }
 
@@ -28,14 +28,14 @@ pub struct StripeObject {
     pub status: Option<String>,
     /// The session's PaymentIntent.
     pub payment_intent: Option<String>,
-    /// What the link's [`Expected`](crate::payment_links::Expected) is compared with.
+    /// Compared with the link's [`Expected`](crate::payment_links::Expected).
     pub reported: Reported,
     /// `metadata.cart_id`
     pub cart_id: Option<CartId>,
     /// `metadata.link_version`
     pub link_version: Option<i32>,
-    /// A cart in `client_reference_id`. Whoever opens a Stripe Payment Link can choose
-    /// that field, so it tells only whom to show the event to.
+    /// A cart's id in `client_reference_id`. Anyone who opens a Stripe Payment Link can set
+    /// that field, so it is used for reporting only.
     pub reference: Option<CartId>,
 }
 
@@ -63,7 +63,7 @@ impl StripeEvent {
 }
 
 impl StripeObject {
-    /// The carts that the object names, the one of its metadata first.
+    /// The cart ids in the object, that of its metadata first.
     pub fn named_carts(&self) -> impl Iterator<Item = &CartId> {
         self.cart_id.iter().chain(&self.reference)
     }
@@ -84,26 +84,26 @@ pub enum Effect {
     Recovered,
     /// The cart was recovered before.
     AlreadyRecovered,
-    /// A payment is under way.
+    /// A payment is in progress.
     Processing,
     /// A payment failed; the cart can have a new link.
     PaymentFailed,
     /// The session closed.
     Closed,
-    /// It names no cart that is known.
+    /// The event names no known cart.
     UnknownCart,
-    /// It names a cart, but is not about a session of that cart.
+    /// The event names a cart, but is about none of the cart's sessions.
     NotOurs,
-    /// It is about a session of ours, and contradicts what we know of the session.
+    /// The event is about one of our sessions, but does not match its link.
     Mismatch,
-    /// Nothing.
+    /// No effect.
     None,
-    /// This very event came before.
+    /// The event was stored before.
     Repeated,
 }
 
 impl Effect {
-    /// As it is stored.
+    /// The value that is stored.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Recovered => "recovered",

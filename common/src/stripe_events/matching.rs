@@ -1,8 +1,8 @@
-//! Which link an event is about, and whether everything in it fits that link.
+//! Finds the payment link of an event, and compares the event with the link.
 //!
-//! A session's id decides, not what the session names. Only where the answer that
-//! made the session has not arrived yet, the metadata decides: nobody but the
-//! account itself can write it.
+//! The id of the session or PaymentIntent decides. Metadata, which only the Stripe
+//! account itself can write, decides only while that id is unknown because Stripe's
+//! answer to the creation has not arrived yet.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ use crate::{
     payment_links::{Expected, Mismatch, Payment},
 };
 
-/// What an event means, once it is known to be of a session of ours.
+/// What an event about one of our sessions means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meaning {
     Paid,
@@ -22,29 +22,29 @@ pub(super) enum Meaning {
     Closed,
 }
 
-/// What an event is about.
+/// How an event relates to our payment links.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// A session of this link.
+pub(super) enum Match {
+    /// The event is about this link's session and matches the link.
     Ours { cart: String, version: i32, meaning: Meaning },
-    /// A session of this cart's link, and something in the event does not fit.
+    /// The event is about a session of this cart, and does not match its link.
     Mismatch { cart: String, why: Mismatch },
-    /// It names this cart, and is of no session of the cart.
+    /// The event names this cart, but is about none of its sessions.
     NotOurs { cart: String, why: Mismatch },
-    /// Nothing of ours.
+    /// The event names none of our carts or sessions.
     Unknown,
 }
 
-/// How an event was matched to a link.
+/// How the link of an event was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
     /// By the id of the link's session or PaymentIntent.
     Id,
-    /// By its metadata, because that id is not known yet.
+    /// By the event's metadata, because that id is not known yet.
     Metadata,
 }
 
-/// A link, locked.
+/// A payment link, locked for this transaction.
 #[derive(Debug)]
 struct Link {
     cart_id: String,
@@ -57,14 +57,15 @@ struct Link {
     livemode: Option<bool>,
 }
 
-/// The links that events may be about, and what was learned of them.
+/// The links that events may be about, with the ids that events attached to them.
 #[derive(Debug)]
 pub(super) struct Links {
     links: Vec<Link>,
-    learned: HashSet<usize>,
+    /// Places of links with new ids.
+    unsaved: HashSet<usize>,
 }
 
-/// What events name, column by column.
+/// The ids in events, by type.
 #[derive(Debug, Default)]
 struct Named<'a> {
     carts: Vec<&'a str>,
@@ -86,16 +87,16 @@ impl<'a> Named<'a> {
     }
 }
 
-/// Locks the carts that the events may be about, then their links; answers the carts that exist.
+/// Locks the carts that the events may be about, then their links. Returns the carts that exist, and the links.
 pub(super) async fn lock<'a>(
     conn: &mut Connection,
     events: impl Iterator<Item = &'a StripeEvent>,
 ) -> sqlx::Result<(HashSet<String>, Links)> {
     let named = Named::of(events);
     if named.carts.is_empty() && named.sessions.is_empty() && named.intents.is_empty() {
-        return Ok((HashSet::new(), Links { links: Vec::new(), learned: HashSet::new() }));
+        return Ok((HashSet::new(), Links { links: Vec::new(), unsaved: HashSet::new() }));
     }
-    // The carts first, in one order, as everybody does: nobody waits in a circle.
+    // Carts are locked first and in one order, as everywhere, so that transactions can't deadlock.
     let carts = sqlx::query_scalar!(
         r#"
         select id from carts
@@ -131,12 +132,12 @@ pub(super) async fn lock<'a>(
     )
     .fetch_all(&mut *conn)
     .await?;
-    Ok((carts.into_iter().collect(), Links { links, learned: HashSet::new() }))
+    Ok((carts.into_iter().collect(), Links { links, unsaved: HashSet::new() }))
 }
 
 impl Links {
-    /// What the event is about. Learns the session and the PaymentIntent of its link.
-    pub(super) fn judge(&mut self, event: &StripeEvent, kind: Kind, carts: &HashSet<String>) -> Verdict {
+    /// Finds the event's link, and attaches the ids of the session and PaymentIntent to it.
+    pub(super) fn find(&mut self, event: &StripeEvent, kind: Kind, carts: &HashSet<String>) -> Match {
         let found = match kind {
             Kind::IntentSucceeded => self.of_intent(&event.object),
             _ => self.of_session(&event.object),
@@ -144,16 +145,16 @@ impl Links {
         let found = found.map(|(place, by)| (place, by, self.meaning(place, &event.object, kind)));
         match found {
             Ok((place, _, Ok(meaning))) => {
-                self.learn(place, &event.object, kind);
+                self.attach(place, &event.object, kind);
                 let link = &self.links[place];
-                Verdict::Ours { cart: link.cart_id.clone(), version: link.version, meaning }
+                Match::Ours { cart: link.cart_id.clone(), version: link.version, meaning }
             }
-            Ok((place, By::Id, Err(why))) => Verdict::Mismatch { cart: self.links[place].cart_id.clone(), why },
+            Ok((place, By::Id, Err(why))) => Match::Mismatch { cart: self.links[place].cart_id.clone(), why },
             Ok((_, By::Metadata, Err(why))) | Err(why) => {
                 let is_known =
                     |cart: &&str| carts.contains(*cart) || self.links.iter().any(|link| link.cart_id == **cart);
                 let cart = event.object.named_carts().map(CartId::as_str).find(is_known);
-                cart.map_or(Verdict::Unknown, |cart| Verdict::NotOurs { cart: cart.to_owned(), why })
+                cart.map_or(Match::Unknown, |cart| Match::NotOurs { cart: cart.to_owned(), why })
             }
         }
     }
@@ -168,7 +169,7 @@ impl Links {
         if !link.attempted || link.session_id.is_some() {
             return Err(Mismatch::UnknownSession);
         }
-        // Its PaymentIntent was faster.
+        // The event of the PaymentIntent arrived first.
         if link.payment_intent.is_some() && link.payment_intent != object.payment_intent {
             return Err(Mismatch::OtherPaymentIntent);
         }
@@ -188,7 +189,7 @@ impl Links {
         }
     }
 
-    /// The link that the object's metadata name.
+    /// The link that the object's metadata names.
     fn named(&self, object: &StripeObject) -> Option<usize> {
         let (cart, version) = (object.cart_id.as_ref()?.as_str(), object.link_version?);
         self.links.iter().position(|link| link.cart_id == cart && link.version == version)
@@ -238,7 +239,7 @@ impl Links {
         }
     }
 
-    fn learn(&mut self, place: usize, object: &StripeObject, kind: Kind) {
+    fn attach(&mut self, place: usize, object: &StripeObject, kind: Kind) {
         let (session, intent) = object.ids(kind);
         let link = &mut self.links[place];
         let is_new = |known: &Option<String>, id: Option<&str>| known.is_none() && id.is_some();
@@ -246,28 +247,28 @@ impl Links {
             link.session_id = link.session_id.take().or(session.map(str::to_owned));
             link.payment_intent = link.payment_intent.take().or(intent.map(str::to_owned));
             link.livemode = link.livemode.or(object.reported.livemode);
-            self.learned.insert(place);
+            self.unsaved.insert(place);
         }
     }
 
-    /// Writes down what was learned.
-    pub(super) async fn save_learned(&self, conn: &mut Connection) -> sqlx::Result<()> {
-        if self.learned.is_empty() {
+    /// Stores the attached ids.
+    pub(super) async fn save_attached(&self, conn: &mut Connection) -> sqlx::Result<()> {
+        if self.unsaved.is_empty() {
             return Ok(());
         }
-        let learned: Vec<&Link> = self.learned.iter().map(|place| &self.links[*place]).collect();
-        let carts: Vec<&str> = learned.iter().map(|link| link.cart_id.as_str()).collect();
-        let versions: Vec<i32> = learned.iter().map(|link| link.version).collect();
-        let sessions: Vec<Option<&str>> = learned.iter().map(|link| link.session_id.as_deref()).collect();
-        let intents: Vec<Option<&str>> = learned.iter().map(|link| link.payment_intent.as_deref()).collect();
-        let livemodes: Vec<Option<bool>> = learned.iter().map(|link| link.livemode).collect();
+        let unsaved: Vec<&Link> = self.unsaved.iter().map(|place| &self.links[*place]).collect();
+        let carts: Vec<&str> = unsaved.iter().map(|link| link.cart_id.as_str()).collect();
+        let versions: Vec<i32> = unsaved.iter().map(|link| link.version).collect();
+        let sessions: Vec<Option<&str>> = unsaved.iter().map(|link| link.session_id.as_deref()).collect();
+        let intents: Vec<Option<&str>> = unsaved.iter().map(|link| link.payment_intent.as_deref()).collect();
+        let livemodes: Vec<Option<bool>> = unsaved.iter().map(|link| link.livemode).collect();
         sqlx::query!(
             r#"
             update payment_links link
-            set session_id = learned.session_id, payment_intent = learned.payment_intent, livemode = learned.livemode
+            set session_id = attached.session_id, payment_intent = attached.payment_intent, livemode = attached.livemode
             from unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::boolean[])
-                as learned (cart_id, version, session_id, payment_intent, livemode)
-            where link.cart_id = learned.cart_id and link.version = learned.version
+                as attached (cart_id, version, session_id, payment_intent, livemode)
+            where link.cart_id = attached.cart_id and link.version = attached.version
             "#,
             &carts as &[&str],
             &versions,

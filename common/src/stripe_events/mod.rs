@@ -1,4 +1,4 @@
-//! Stripe's events: each once, whatever the order, effect and record in one transaction.
+//! Applies Stripe's events: each once, in any order, with effect and record in one transaction.
 //!
 //! An event changes a cart only through a session of `payment_links`, with the right
 //! mode, amount, currency and status. Any other event that names a cart is stored
@@ -22,13 +22,12 @@ use crate::{
 pub use attention::{Attention, LIMIT as ATTENTION_LIMIT, attention_since, note_answer};
 pub use event::{Effect, StripeEvent, StripeObject};
 
-use matching::{Meaning, Verdict};
+use matching::{Match, Meaning};
 
-/// Stores the events and does what they mean, all or nothing; answers what each
-/// did. The caller's transaction decides.
+/// Stores the events and applies them in the caller's transaction. Returns the effect of each.
 pub async fn apply(conn: &mut Connection, events: &[StripeEvent], now: DateTime<Utc>) -> sqlx::Result<Vec<Effect>> {
     let mut new = store(conn, events, now).await?;
-    // What came before, or earlier in this batch, is left out.
+    // Events that were stored before, or occur earlier in this batch, are skipped.
     let fresh: Vec<usize> = (0..events.len()).filter(|place| new.remove(&events[*place].id)).collect();
     let (carts, mut links) = matching::lock(conn, fresh.iter().map(|place| &events[*place])).await?;
     let mut outcomes: Vec<Outcome> = fresh.iter().map(|place| Outcome::nothing(*place, &events[*place])).collect();
@@ -36,18 +35,18 @@ pub async fn apply(conn: &mut Connection, events: &[StripeEvent], now: DateTime<
     for (number, outcome) in outcomes.iter_mut().enumerate() {
         let event = &events[outcome.place];
         let Some(kind) = event.matters() else { continue };
-        match links.judge(event, kind, &carts) {
-            Verdict::Ours { cart, version, meaning } => {
+        match links.find(event, kind, &carts) {
+            Match::Ours { cart, version, meaning } => {
                 outcome.cart = Some(cart.clone());
                 let subject = Subject { number, event, cart, version };
                 if meaning == Meaning::Paid { payments.push(subject) } else { others.push((subject, meaning)) }
             }
-            Verdict::Mismatch { cart, why } => outcome.refuse(Effect::Mismatch, cart, why),
-            Verdict::NotOurs { cart, why } => outcome.refuse(Effect::NotOurs, cart, why),
-            Verdict::Unknown => outcome.effect = Effect::UnknownCart,
+            Match::Mismatch { cart, why } => outcome.refuse(Effect::Mismatch, cart, why),
+            Match::NotOurs { cart, why } => outcome.refuse(Effect::NotOurs, cart, why),
+            Match::Unknown => outcome.effect = Effect::UnknownCart,
         }
     }
-    links.save_learned(conn).await?;
+    links.save_attached(conn).await?;
     take_payments(conn, &payments, &carts, now, &mut outcomes).await?;
     for (subject, meaning) in &others {
         outcomes[subject.number].effect = take_effect(conn, subject, *meaning, now).await?;
@@ -60,7 +59,7 @@ pub async fn apply(conn: &mut Connection, events: &[StripeEvent], now: DateTime<
     Ok(effects)
 }
 
-/// What became of a new event.
+/// The outcome of a new event.
 struct Outcome {
     place: usize,
     cart: Option<String>,
@@ -81,19 +80,19 @@ impl Outcome {
 
 /// A new event and the link that it is about.
 struct Subject<'a> {
-    /// Of its outcome.
+    /// Index of its outcome.
     number: usize,
     event: &'a StripeEvent,
     cart: String,
     version: i32,
 }
 
-/// Answers the ids of those that are new.
+/// Stores the events; returns the ids of the new ones.
 async fn store(conn: &mut Connection, events: &[StripeEvent], now: DateTime<Utc>) -> sqlx::Result<HashSet<String>> {
     let column = |of: fn(&StripeEvent) -> &str| -> Vec<&str> { events.iter().map(of).collect() };
     let objects: Vec<Option<&str>> = events.iter().map(|event| event.object.id.as_deref()).collect();
     let created: Vec<DateTime<Utc>> = events.iter().map(|event| event.created_at).collect();
-    // In one order, so that two who store the same events can't wait for each other.
+    // In one order, so that two transactions with the same events can't deadlock.
     let new = sqlx::query_scalar!(
         r#"
         insert into stripe_events (id, kind, object_id, created_at, received_at, effect)
@@ -138,7 +137,7 @@ async fn note_outcomes(conn: &mut Connection, events: &[StripeEvent], outcomes: 
     Ok(())
 }
 
-/// What an event that tells of no payment does.
+/// Applies an event that reports no payment.
 async fn take_effect(
     conn: &mut Connection,
     subject: &Subject<'_>,
@@ -157,8 +156,8 @@ async fn take_effect(
     Ok(if changed { effect } else { Effect::None })
 }
 
-/// Payments arrived: their carts are recovered, each once, whatever they were
-/// before. The carts that are `there` are locked.
+/// Applies payments: recovers each cart once, whatever its status. `there` has the carts
+/// that exist; they are locked.
 async fn take_payments(
     conn: &mut Connection,
     payments: &[Subject<'_>],
@@ -172,7 +171,7 @@ async fn take_payments(
     let (carts, versions): (Vec<&str>, Vec<i32>) =
         payments.iter().map(|subject| (subject.cart.as_str(), subject.version)).unzip();
     let mut news = payment_links::paid(conn, &carts, &versions, now).await?;
-    // Of two events of one payment the first one counts.
+    // A payment may have two events: the first one sets the time.
     let mut firsts: HashMap<&str, DateTime<Utc>> = HashMap::new();
     for subject in payments.iter().filter(|subject| there.contains(&subject.cart)) {
         firsts.entry(&subject.cart).or_insert_with(|| subject.event.created_at.min(now));
@@ -186,7 +185,7 @@ async fn take_payments(
             (outcome.effect, outcome.reason) = (Effect::UnknownCart, Some(Mismatch::CartDeleted));
             continue;
         }
-        // Two events of one payment are one payment: its link is news once.
+        // A payment may have two events: the first one changes the link.
         let news = news.remove(&(subject.cart.clone(), subject.version));
         outcome.effect = if recovered.remove(&subject.cart) { Effect::Recovered } else { Effect::AlreadyRecovered };
         if news && outcome.effect == Effect::AlreadyRecovered {
@@ -196,9 +195,9 @@ async fn take_payments(
     timeline::note_not_recovered(conn, &for_nothing, now).await
 }
 
-/// A job found out, by asking Stripe, that a payment arrived: the cart is
-/// recovered, once, whatever it was before.
-pub async fn money_came(
+/// Marks a link as paid after a job found the payment at Stripe: recovers the cart once,
+/// whatever its status.
+pub async fn mark_paid(
     conn: &mut Connection,
     cart: &CartId,
     version: i32,

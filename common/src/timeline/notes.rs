@@ -39,8 +39,8 @@ impl Opening {
 
 /// The shopper followed the recovery link. Of openings within a minute the first
 /// is noted, of all beyond the tenth one an hour: a machine that opens it all the
-/// time leaves some hundred lines, not a million. A link that somebody is changing, as
-/// an erasure does, is not waited for.
+/// time leaves some hundred lines, not a million. Does not wait for a link that another
+/// transaction has locked, for example an erasure.
 pub async fn note_opening(
     conn: &mut Connection,
     cart_id: &CartId,

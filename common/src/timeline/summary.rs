@@ -77,6 +77,10 @@ fn refused(why: Option<&str>, attempts: &str) -> String {
         Some("idempotency_key_spent") => "Stripe can't answer under its idempotency key".to_owned(),
         Some("request_not_possible") => "what Stripe would be asked can't be written down".to_owned(),
         Some("foreign_checkout") => "its page is not at Stripe".to_owned(),
+        Some("cart_changed") => "the cart changed after the link was requested".to_owned(),
+        Some("other_amount" | "other_currency" | "other_mode" | "other_livemode" | "status") => {
+            "Stripe's session does not match the request".to_owned()
+        }
         Some("unauthorized") => "Stripe does not accept the key".to_owned(),
         Some(code) => format!("Stripe refused it ({code})"),
         None => "why is not known".to_owned(),

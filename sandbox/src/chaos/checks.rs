@@ -207,7 +207,8 @@ async fn payments(
     Ok(())
 }
 
-/// Only our own sessions change carts and links: an event with an effect is in Stripe's book as of a session of ours.
+/// Only our own sessions change carts and links: every event with an effect is about a session that the fake Stripe
+/// made for us.
 async fn foreign_events(sessions: &[Session], session: &mut PgConnection, report: &mut Report) -> Result<()> {
     let ours: HashSet<&str> =
         sessions.iter().flat_map(|session| [Some(&*session.id), session.payment_intent.as_deref()]).flatten().collect();

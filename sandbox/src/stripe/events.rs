@@ -39,14 +39,14 @@ pub fn sign(body: &str, secret: &str, timestamp: i64) -> String {
     format!("t={timestamp},v1={signature}")
 }
 
-/// Counts events, from the change that they tell of until they were taken or given up.
+/// Counts events, from the change that causes them until they are accepted or given up.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     begun: AtomicUsize,
     ended: AtomicUsize,
 }
 
-/// An event is on its way for as long as this lives.
+/// Counts one event as in transit until it is dropped.
 #[derive(Debug)]
 pub(super) struct OnItsWay(Arc<Traffic>);
 
@@ -56,9 +56,9 @@ impl Traffic {
         OnItsWay(self.clone())
     }
 
-    /// How many there ever were; `None` while one is on its way.
+    /// How many events there were in all; `None` while one is in transit.
     pub(super) fn all_ended(&self) -> Option<usize> {
-        let ended = self.ended.load(Ordering::Acquire); // first: none that begins meanwhile is overlooked
+        let ended = self.ended.load(Ordering::Acquire); // read first, so that no event that begins meanwhile is overlooked
         (self.begun.load(Ordering::Acquire) == ended).then_some(ended)
     }
 }

@@ -56,9 +56,9 @@ pub enum Fault {
     NoUrl,
     /// A session whose page is not at Stripe.
     ForeignUrl,
-    /// It is done, and events tell of it; the answer comes after `StandIn::let_go`.
+    /// The request is processed and its events are sent; the answer waits for `StandIn::let_go`.
     Held,
-    /// A session of another amount than was asked for.
+    /// A session with another amount than requested.
     OtherAmount,
     /// A session of another request.
     OtherSession,
@@ -68,7 +68,7 @@ pub enum Fault {
 pub(super) struct Faults {
     waiting: Mutex<HashMap<Operation, VecDeque<Fault>>>,
     calls: Mutex<HashMap<Operation, usize>>,
-    /// Answers that are held wait for this.
+    /// Held answers wait for this.
     pub(super) let_go: Notify,
 }
 

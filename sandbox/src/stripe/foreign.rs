@@ -1,4 +1,4 @@
-//! Events of the same account about sessions that the product did not create: of a
+//! Events on the same account about sessions that the product did not create: of a
 //! Stripe Payment Link, whose `client_reference_id` the payer chooses
 //! (<https://docs.stripe.com/payment-links/url-parameters>), or of the merchant's other tools.
 
@@ -11,14 +11,14 @@ use super::{
 };
 use crate::postgres::random_word;
 
-/// What a foreign session is, beside the cart that it names.
+/// The kinds of foreign sessions; each names a cart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Foreign {
     /// 0.50 USD by a Payment Link.
     PaymentLink,
     /// The same, with a discount of 100 %.
     Free,
-    /// Of a tool that copies our metadata, in another currency.
+    /// A session of a tool that copies our metadata, in another currency.
     OtherCurrency,
     /// A card that is saved: nothing is paid.
     Setup,
@@ -30,7 +30,7 @@ pub enum Foreign {
     MoneyFailed,
 }
 
-/// A session that names nothing, as it was made.
+/// A new session that names no cart.
 pub(super) fn session(created: DateTime<Utc>) -> Session {
     Session {
         id: format!("cs_test_{}", random_word()),
@@ -119,13 +119,13 @@ impl StandIn {
         self.shared.send(&session, foreign.kind()).await
     }
 
-    /// The same event, not sent.
+    /// Builds the same event without sending it.
     pub fn foreign_event(&self, foreign: Foreign, cart: &str, version: i32) -> Value {
         let session = foreign.session(cart, version, self.shared.config.clock.now());
         self.shared.event(&session, foreign.kind())
     }
 
-    /// An event of this type about one of the product's sessions, as `change` makes it; not sent.
+    /// Builds an event of this type about one of the product's sessions, changed by `change`, without sending it.
     ///
     /// # Panics
     /// If there is no such session.

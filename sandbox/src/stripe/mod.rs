@@ -120,18 +120,18 @@ impl StandIn {
         self.shared.faults.push(operation, fault);
     }
 
-    /// Lets go of an answer that [`Fault::Held`] holds, or will hold.
+    /// Releases an answer that [`Fault::Held`] holds, or the next one that it will hold.
     pub fn let_go(&self) {
         self.shared.faults.let_go.notify_one();
     }
 
-    /// Ends the sessions whose time is over, without waiting for the next look at the clock, and tells of it.
+    /// Ends sessions that are due now, instead of within a second, and sends their events.
     pub async fn expire_due(&self) {
         expire_due(&self.shared).await;
     }
 
-    /// How many events there ever were; `None` while one is on its way. (An unreliable way counts for itself:
-    /// [`StandIn::mail`].)
+    /// How many events there were in all; `None` while one is in transit. (Events sent by [`StandIn::mail`] are
+    /// counted there.)
     pub fn all_delivered(&self) -> Option<usize> {
         self.shared.traffic.all_ended()
     }
@@ -163,7 +163,7 @@ impl StandIn {
         lock(&self.shared.sessions).all()
     }
 
-    /// Adds sessions of other tools on the account, all made at this moment.
+    /// Adds sessions of other tools on the account, all made at `created`.
     pub fn add_foreign_sessions(&self, count: usize, created: DateTime<Utc>) {
         let mut sessions = lock(&self.shared.sessions);
         for _ in 0..count {

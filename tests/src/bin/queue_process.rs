@@ -1,6 +1,5 @@
-//! A worker process for the queue's own tests, to be killed: `MODE` says what
-//! it does with every job. `abort` ends the process in the middle, `hang` never
-//! ends, `work` does it.
+//! A worker process for the queue's own tests, to be killed. `MODE` is what every
+//! job does: `abort` ends the process, `hang` never finishes, `work` succeeds.
 
 use apalis::prelude::{Data, Monitor, WorkerBuilder};
 use queue::{Config, Database, Job, Listen, Runtime};

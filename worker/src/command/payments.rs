@@ -1,4 +1,4 @@
-//! Payments that were not counted.
+//! Stripe events that had no effect and need attention.
 
 use chrono::TimeDelta;
 use common::{
@@ -9,21 +9,22 @@ use common::{
 
 use super::doctor::Finding;
 
-/// The same time as on the dashboard.
+/// The same period as on the dashboard.
 const SINCE: TimeDelta = TimeDelta::days(7);
 
-/// Events that named a cart without being of its session, and payments of deleted carts.
+/// Reports events that named a cart but were about none of its sessions, and payments of deleted carts.
 pub(super) async fn examine(database: &Database, clock: &Clock) -> sqlx::Result<Finding> {
     let found = stripe_events::attention_since(&mut database.acquire().await?, clock.now() - SINCE).await?;
     let Some(found) = found else {
-        return Ok(Finding::well("payments", "every Stripe event was of a session of ours"));
+        return Ok(Finding::well("payments", "no Stripe event of the last seven days needs attention"));
     };
     let or_more = if found.count >= ATTENTION_LIMIT { " or more" } else { "" };
+    let events = if found.count == 1 { "event" } else { "events" };
     Ok(Finding::notice(
         "payments",
         format!(
-            "within seven days {}{or_more} Stripe events named a cart and were not counted, the newest is {} ({}); \
-             docs/running.md says what each reason means",
+            "{}{or_more} Stripe {events} of the last seven days named a cart and had no effect, the newest is {} ({}); \
+             docs/running.md explains each reason",
             found.count, found.event, found.reason
         ),
     ))

@@ -69,7 +69,7 @@ impl Client {
         self.pay_at(place).await;
     }
 
-    /// The account has other sessions, some of which name our carts: they change nothing.
+    /// Sends an event of a session that is not ours and names one of our carts: it must have no effect.
     pub(super) async fn send_foreign_event(&mut self) {
         let Some(place) = self.pick() else { return };
         let foreign = Foreign::ALL[self.dice.random_range(0..Foreign::ALL.len())];
