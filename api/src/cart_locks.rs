@@ -78,7 +78,7 @@ impl Drop for Permit {
 pub(crate) struct Locked {
     pub(crate) tx: Connection,
     pub(crate) cart: LockedCart,
-    /// To be dropped after the transaction has ended.
+    /// To be dropped after the transaction has ended: bind it first.
     pub(crate) permit: Permit,
 }
 

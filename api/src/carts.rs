@@ -220,7 +220,7 @@ pub(crate) async fn change_status(
     recovered_at: Option<DateTime<Utc>>,
 ) -> Result<Cart, ApiError> {
     let now = state.clock.now();
-    let Locked { mut tx, cart, permit: _permit } = cart_locks::lock(state, id).await?;
+    let Locked { permit: _permit, mut tx, cart } = cart_locks::lock(state, id).await?;
     check_precondition(&mut tx, id, precondition, now).await?;
     match (cart.status, wanted) {
         (from, to) if from == to => {}
@@ -294,7 +294,7 @@ pub(crate) async fn delete(
     precondition: IfMatch,
 ) -> Result<Response, ApiError> {
     let now = state.clock.now();
-    let Locked { mut tx, permit: _permit, .. } = cart_locks::lock(&state, &id).await?;
+    let Locked { permit: _permit, mut tx, .. } = cart_locks::lock(&state, &id).await?;
     check_precondition(&mut tx, &id, &precondition, now).await?;
     carts::delete(&mut tx, &id, now).await?;
     tx.commit().await?;

@@ -85,7 +85,7 @@ pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTim
 
 async fn alone(state: &AppState, question: &LinkQuestion) -> Result<Asked, ApiError> {
     // Twenty at once stand in line here, and nineteen find the first one's request.
-    let Locked { mut tx, cart, permit: _permit } = cart_locks::lock(state, &question.id).await?;
+    let Locked { permit: _permit, mut tx, cart } = cart_locks::lock(state, &question.id).await?;
     let locked = HashMap::from([(question.id.to_string(), cart)]);
     let answers = state.links.asking.answer_locked(&mut tx, std::slice::from_ref(question), &locked).await?;
     let asked = answers.into_iter().next().flatten().ok_or_else(ApiError::cart_not_found)??;
