@@ -16,6 +16,7 @@ mod database_roles;
 mod database_tls;
 mod demotion;
 mod doctor;
+mod documents;
 mod early_events;
 mod erasure;
 mod erasure_lives;
