@@ -5,9 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::TimeDelta;
+use common::{db::Database, expiry};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tests::{Answer, App, a_cart, transaction};
+use tests::{Answer, App, Setup, a_cart, transaction};
 use tokio::task::JoinSet;
 
 use crate::{dashboard::Operator, webhooks::event};
@@ -145,6 +147,36 @@ async fn a_locked_cart_holds_up_itself() {
     let operator = Operator::sign_in(&app, "test-key").await;
     change(&app, &cart, &operator, 3).await.data(200);
     assert_eq!(app.show(&cart.id).await["status"], "recovered", "Stripe's repeat has its effect");
+}
+
+#[tokio::test]
+async fn a_locked_cart_or_link_keeps_no_other_cart_from_expiring() {
+    let app = Setup::default().start().await;
+    let (link_locked, cart_locked) = (linked(&app).await, linked(&app).await);
+    let mut others = vec![linked(&app).await.id];
+    for _ in 0..5 {
+        others.push(app.cart().await);
+    }
+    let (now, database) = (app.now() + TimeDelta::days(60), Database::from(app.pool.clone()));
+    let mut holding = transaction(&app.pool).await;
+    for (table, id) in [("payment_links where cart_id", &link_locked.id), ("carts where id", &cart_locked.id)] {
+        let lock = sqlx::AssertSqlSafe(format!("select from {table} = $1 for update"));
+        sqlx::query(lock).bind(id).execute(&mut holding).await.unwrap();
+    }
+    let expiring = expiry::expire_older_than(&database, now - TimeDelta::days(30), now);
+    let expired = tokio::time::timeout(Duration::from_secs(10), expiring).await.expect("it waits for nobody").unwrap();
+    assert_eq!(expired, 6);
+    for id in &others {
+        assert_eq!(app.show(id).await["status"], "expired");
+    }
+    // Nor is the cart of the locked link kept locked.
+    app.patch(&format!("/api/carts/{}", others[0]), &json!({"status": "abandoned"})).await.data(200);
+    assert_eq!(app.show(&link_locked.id).await["status"], "abandoned");
+    holding.rollback().await.unwrap();
+    assert_eq!(expiry::expire_older_than(&database, now - TimeDelta::days(30), now).await.unwrap(), 3);
+    for cart in [&link_locked, &cart_locked] {
+        assert_eq!(app.show(&cart.id).await["status"], "expired");
+    }
 }
 
 #[tokio::test]
