@@ -32,19 +32,19 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 type Gate = Arc<tokio::sync::Mutex<()>>;
 
-/// The carts that requests of this process are changing.
+/// The ids of what requests of this process are changing: of carts, or of the objects of events that name none.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct CartLocks(Arc<Mutex<HashMap<CartId, Gate>>>);
+pub(crate) struct CartLocks(Arc<Mutex<HashMap<String, Gate>>>);
 
 impl CartLocks {
-    fn gates(&self) -> MutexGuard<'_, HashMap<CartId, Gate>> {
+    fn gates(&self) -> MutexGuard<'_, HashMap<String, Gate>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the requests that came before, in their order.
-    async fn turn(&self, id: &CartId, deadline: Instant) -> Result<Turn, ApiError> {
-        let gate = self.gates().entry(id.clone()).or_default().clone();
-        let mut turn = Turn { locks: self.clone(), id: id.clone(), gate, held: None };
+    async fn turn(&self, id: &str, deadline: Instant) -> Result<Turn, ApiError> {
+        let gate = self.gates().entry(id.to_owned()).or_default().clone();
+        let mut turn = Turn { locks: self.clone(), id: id.to_owned(), gate, held: None };
         let held = timeout_at(deadline, turn.gate.clone().lock_owned()).await;
         turn.held = Some(held.map_err(|_| ApiError::locked())?);
         Ok(turn)
@@ -55,7 +55,7 @@ impl CartLocks {
 #[derive(Debug)]
 pub(crate) struct Turn {
     locks: CartLocks,
-    id: CartId,
+    id: String,
     gate: Gate,
     held: Option<OwnedMutexGuard<()>>,
 }
@@ -85,7 +85,7 @@ pub(crate) struct Locked {
 /// 404 if there is none, 503 if others have it locked for too long.
 pub(crate) async fn lock(state: &AppState, id: &CartId) -> Result<Locked, ApiError> {
     let mut patience = Patience::new();
-    let turn = state.cart_locks.turn(id, patience.deadline).await?;
+    let turn = state.cart_locks.turn(id.as_str(), patience.deadline).await?;
     loop {
         let mut tx = state.by_key.begin().await?;
         match carts::try_lock(&mut tx, id).await? {
@@ -103,12 +103,14 @@ pub(crate) async fn lock(state: &AppState, id: &CartId) -> Result<Locked, ApiErr
 /// 503 if others have its cart locked for too long; then it is not stored, and Stripe sends it again.
 pub(crate) async fn apply(state: &AppState, event: StripeEvent) -> Result<Effect, ApiError> {
     let mut patience = Patience::new();
-    let _turn = match event.object.named_carts().next() {
+    let id = event.object.named_carts().next().map(CartId::as_str).or(event.object.id.as_deref());
+    let _turn = match id {
         Some(id) => Some(state.cart_locks.turn(id, patience.deadline).await?),
         None => None,
     };
     loop {
         match state.events.ask(event.clone()).await {
+            Ok(Effect::Held) => patience.pause().await?,
             Err(error) if error.is_locked() => patience.pause().await?,
             done => return Ok(done?),
         }
@@ -147,14 +149,14 @@ mod tests {
     #[tokio::test]
     async fn requests_of_one_cart_take_turns_and_leave_nothing_behind() {
         let locks = CartLocks::default();
-        let (one, other) = (CartId::generate(), CartId::generate());
+        let (one, other) = ("cart_1", "cart_2");
         let soon = || Instant::now() + Duration::from_millis(20);
-        let first = locks.turn(&one, soon()).await.unwrap();
-        let _of_another_cart = locks.turn(&other, soon()).await.unwrap();
-        assert!(locks.turn(&one, soon()).await.is_err(), "it is the first one's turn");
+        let first = locks.turn(one, soon()).await.unwrap();
+        let _of_another_cart = locks.turn(other, soon()).await.unwrap();
+        assert!(locks.turn(one, soon()).await.is_err(), "it is the first one's turn");
         let second = tokio::spawn({
-            let (locks, one) = (locks.clone(), one.clone());
-            async move { locks.turn(&one, Instant::now() + Duration::from_secs(5)).await.is_ok() }
+            let locks = locks.clone();
+            async move { locks.turn(one, Instant::now() + Duration::from_secs(5)).await.is_ok() }
         });
         tokio::task::yield_now().await;
         drop(first);

@@ -149,6 +149,62 @@ async fn a_locked_cart_holds_up_itself() {
     assert_eq!(app.show(&cart.id).await["status"], "recovered", "Stripe's repeat has its effect");
 }
 
+/// Events of locked carts, also those that name no cart, and other events beside them.
+#[tokio::test]
+async fn events_of_locked_carts_hold_up_no_other_event() {
+    let app = Arc::new(App::new().await);
+    let mut carts = Vec::new();
+    for _ in 0..80 {
+        carts.push(Arc::new(linked(&app).await));
+    }
+    let (locked, free) = carts.split_at(60);
+    let mut holding = transaction(&app.pool).await;
+    let ids: Vec<&str> = locked.iter().map(|cart| cart.id.as_str()).collect();
+    // Some by their links alone.
+    for (table, ids) in [("carts where id", &ids[..50]), ("payment_links where cart_id", &ids[50..])] {
+        let lock = sqlx::AssertSqlSafe(format!("select from {table} = any ($1) for update"));
+        sqlx::query(lock).bind(ids).execute(&mut holding).await.unwrap();
+    }
+    let mut held = JoinSet::new();
+    let events = locked.iter().enumerate().map(|(number, cart)| paid(cart, number));
+    let unnamed = (0..120).map(|number| {
+        let mut event = paid(&locked[number % 2], 1_000 + number);
+        event["data"]["object"]["metadata"] = Value::Null;
+        event["data"]["object"]["client_reference_id"] = Value::Null;
+        event
+    });
+    for event in events.chain(unnamed) {
+        let app = app.clone();
+        held.spawn(async move { app.webhook(&event).await.status });
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut running = JoinSet::new();
+    for (number, cart) in free.iter().enumerate() {
+        let (app, event) = (app.clone(), paid(cart, 2_000 + number));
+        running.spawn(async move {
+            let begun = Instant::now();
+            app.webhook(&event).await.data(200);
+            begun.elapsed()
+        });
+    }
+    let slowest = running.join_all().await.into_iter().max().unwrap();
+    assert!(slowest < Duration::from_millis(1_500), "others took up to {slowest:?}");
+    assert!(held.join_all().await.into_iter().all(|status| status == 503));
+    let stored: i64 = sqlx::query_scalar("select count(*) from stripe_events").fetch_one(&app.pool).await.unwrap();
+    assert_eq!(stored, 20, "those of the locked carts are not stored");
+
+    // Stripe's repeats have their effects, once the locks are gone.
+    holding.rollback().await.unwrap();
+    let mut unnamed = paid(&locked[0], 1_000);
+    unnamed["data"]["object"]["metadata"] = Value::Null;
+    for event in locked.iter().enumerate().skip(1).map(|(number, cart)| paid(cart, number)).chain([unnamed]) {
+        app.webhook(&event).await.data(200);
+    }
+    for cart in &carts {
+        assert_eq!(app.show(&cart.id).await["status"], "recovered");
+    }
+}
+
 #[tokio::test]
 async fn a_locked_cart_or_link_keeps_no_other_cart_from_expiring() {
     let app = Setup::default().start().await;

@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use common::{
     clock::Clock,
     db::Database,
-    stripe_events::{self, ATTENTION_LIMIT},
+    stripe_events::{self, Payment},
 };
 
 use super::doctor::Finding;
@@ -12,19 +12,26 @@ use super::doctor::Finding;
 /// The same time as on the dashboard.
 const SINCE: TimeDelta = TimeDelta::days(7);
 
-/// Events that named a cart without being of its session, and payments of deleted carts.
+/// Payments of the product's links that did not count, and those of others that named a cart.
 pub(super) async fn examine(database: &Database, clock: &Clock) -> sqlx::Result<Finding> {
     let found = stripe_events::attention_since(&mut database.acquire().await?, clock.now() - SINCE).await?;
-    let Some(found) = found else {
-        return Ok(Finding::well("payments", "every Stripe event was of a session of ours"));
-    };
-    let or_more = if found.count >= ATTENTION_LIMIT { " or more" } else { "" };
-    Ok(Finding::notice(
-        "payments",
-        format!(
-            "within seven days {}{or_more} Stripe events named a cart and were not counted, the newest is {} ({}); \
-             docs/running.md says what each reason means",
-            found.count, found.event, found.reason
-        ),
-    ))
+    let shown =
+        |payment: &Payment| format!("{}, {}: {}", payment.ids(), payment.at.format("%Y-%m-%dT%H:%MZ"), payment.reason);
+    let mut told = Vec::new();
+    if found.own.count > 0 {
+        let newest: Vec<String> = found.own.newest.iter().map(shown).collect();
+        told.push(format!("{} payments did not count, the newest: {}", found.own.count, newest.join("; ")));
+    }
+    if let Some(newest) = found.foreign.newest.first() {
+        told.push(format!("{} foreign payments named a cart, the newest: {}", found.foreign.count, shown(newest)));
+    }
+    Ok(if told.is_empty() {
+        Finding::well(
+            "payments",
+            "within seven days no event that named a cart went uncounted; others are not looked at",
+        )
+    } else {
+        let told = told.join(". ");
+        Finding::notice("payments", format!("within seven days {told}. docs/running.md says what each reason means"))
+    })
 }
