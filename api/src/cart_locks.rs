@@ -32,22 +32,23 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 type CartMutex = Arc<tokio::sync::Mutex<()>>;
 
-/// A mutex for each cart that requests of this process are changing.
+/// A mutex for each id of what requests of this process are changing: of a cart, or of the object of an
+/// event that names no cart.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct CartLocks(Arc<Mutex<HashMap<CartId, CartMutex>>>);
+pub(crate) struct CartLocks(Arc<Mutex<HashMap<String, CartMutex>>>);
 
 impl CartLocks {
-    fn mutexes(&self) -> MutexGuard<'_, HashMap<CartId, CartMutex>> {
+    fn mutexes(&self) -> MutexGuard<'_, HashMap<String, CartMutex>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for earlier requests for the cart, in their order.
+    /// Waits for earlier requests for the id, in their order.
     ///
     /// # Errors
     /// 503 at the deadline.
-    async fn acquire(&self, id: &CartId, deadline: Instant) -> Result<Permit, ApiError> {
-        let mutex = self.mutexes().entry(id.clone()).or_default().clone();
-        let mut permit = Permit { locks: self.clone(), id: id.clone(), mutex, held: None };
+    async fn acquire(&self, id: &str, deadline: Instant) -> Result<Permit, ApiError> {
+        let mutex = self.mutexes().entry(id.to_owned()).or_default().clone();
+        let mut permit = Permit { locks: self.clone(), id: id.to_owned(), mutex, held: None };
         let held = timeout_at(deadline, permit.mutex.clone().lock_owned()).await;
         permit.held = Some(held.map_err(|_| ApiError::locked())?);
         Ok(permit)
@@ -58,7 +59,7 @@ impl CartLocks {
 #[derive(Debug)]
 pub(crate) struct Permit {
     locks: CartLocks,
-    id: CartId,
+    id: String,
     mutex: CartMutex,
     held: Option<OwnedMutexGuard<()>>,
 }
@@ -88,7 +89,7 @@ pub(crate) struct Locked {
 /// 404 if there is no such cart, 503 if its lock is not free in time.
 pub(crate) async fn lock(state: &AppState, id: &CartId) -> Result<Locked, ApiError> {
     let mut backoff = Backoff::new();
-    let permit = state.cart_locks.acquire(id, backoff.deadline).await?;
+    let permit = state.cart_locks.acquire(id.as_str(), backoff.deadline).await?;
     loop {
         let mut tx = state.by_key.begin().await?;
         match carts::try_lock(&mut tx, id).await? {
@@ -106,12 +107,14 @@ pub(crate) async fn lock(state: &AppState, id: &CartId) -> Result<Locked, ApiErr
 /// 503 if the lock of its cart is not free in time. The event is not stored then, and Stripe sends it again.
 pub(crate) async fn apply(state: &AppState, event: StripeEvent) -> Result<Effect, ApiError> {
     let mut backoff = Backoff::new();
-    let _permit = match event.object.named_carts().next() {
+    let id = event.object.named_carts().next().map(CartId::as_str).or(event.object.id.as_deref());
+    let _permit = match id {
         Some(id) => Some(state.cart_locks.acquire(id, backoff.deadline).await?),
         None => None,
     };
     loop {
         match state.events.ask(event.clone()).await {
+            Ok(Effect::Held) => backoff.pause().await?,
             Err(error) if error.is_locked() => backoff.pause().await?,
             done => return Ok(done?),
         }
@@ -150,14 +153,14 @@ mod tests {
     #[tokio::test]
     async fn requests_for_one_cart_are_served_in_order_and_leave_no_mutex() {
         let locks = CartLocks::default();
-        let (one, other) = (CartId::generate(), CartId::generate());
+        let (one, other) = ("cart_1", "cart_2");
         let soon = || Instant::now() + Duration::from_millis(20);
-        let first = locks.acquire(&one, soon()).await.unwrap();
-        let _of_another_cart = locks.acquire(&other, soon()).await.unwrap();
-        assert!(locks.acquire(&one, soon()).await.is_err(), "the first request holds the permit");
+        let first = locks.acquire(one, soon()).await.unwrap();
+        let _of_another_cart = locks.acquire(other, soon()).await.unwrap();
+        assert!(locks.acquire(one, soon()).await.is_err(), "the first request holds the permit");
         let second = tokio::spawn({
-            let (locks, one) = (locks.clone(), one.clone());
-            async move { locks.acquire(&one, Instant::now() + Duration::from_secs(5)).await.is_ok() }
+            let locks = locks.clone();
+            async move { locks.acquire(one, Instant::now() + Duration::from_secs(5)).await.is_ok() }
         });
         tokio::task::yield_now().await;
         drop(first);

@@ -33,7 +33,7 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(receive))
 }
 
-/// How long a batch waits for each lock.
+/// How long a batch waits for any lock but those of carts and links, which it skips.
 const LOCK_WAIT: Duration = Duration::from_millis(50);
 
 /// Events that come at the same time, in one transaction.
@@ -51,8 +51,7 @@ impl Batch for ApplyEvents {
     const TRANSACTION: bool = true;
 
     async fn answer(&self, conn: &mut Connection, events: &[StripeEvent]) -> sqlx::Result<Vec<Effect>> {
-        // A locked cart must not delay the other events: after this timeout each event is
-        // applied by itself, and `cart_locks` repeats that of the locked cart.
+        // An event whose cart somebody holds on to waits elsewhere (`cart_locks`).
         db::limit_lock_waits(conn, LOCK_WAIT).await?;
         stripe_events::apply(conn, events, self.clock.now()).await
     }

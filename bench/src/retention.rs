@@ -117,6 +117,7 @@ fn event(name: &str, now: DateTime<Utc>) -> StripeEvent {
         id: format!("evt_{name}"),
         kind: "customer.created".to_owned(),
         created_at: now,
+        is_of_other_account: false,
         object: StripeObject::default(),
     }
 }

@@ -1,5 +1,7 @@
 //! Giving up carts that are too old.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 
 use crate::{
@@ -99,7 +101,7 @@ async fn pass(database: &Database, cutoff: DateTime<Utc>, now: DateTime<Utc>) ->
         let batch = expire_batch(&mut tx, lock, from, cutoff, now).await?;
         tx.commit().await?;
         expired += batch.expired;
-        if batch.locked < BATCH || (batch.expired == 0 && lock == Lock::Expiring) {
+        if batch.locked < BATCH || (batch.expired == 0 && lock == Lock::Expiring && batch.newest == from) {
             return Ok(expired);
         }
         // With these locked none of the spared are in the way of the rest, even
@@ -173,10 +175,10 @@ async fn expire_locked(
     now: DateTime<Utc>,
 ) -> sqlx::Result<i64> {
     // Found by their place in the table, where a row that we hold stays. Asked
-    // under the lock, by a statement with a snapshot of its own: a link may
-    // have been asked for just before. Under the lock
-    // nobody asks for one, so the same snapshot has every link there is to close;
-    // few carts have any.
+    // under the lock, by statements with snapshots of their own: a link may have
+    // been asked for just before. Under the lock nobody asks for one, so the first
+    // finds every link there is to close.
+    let Links { linked, held } = lock_links(&mut *conn, places).await?;
     let outcome = sqlx::query!(
         r#"
         with expired as (
@@ -184,17 +186,16 @@ async fn expire_locked(
             where ctid = any ($1::text::tid[]) and status = 'abandoned' and abandoned_at < $2
               and not exists (select from recovery_links where cart_id = carts.id and expires_at > $3)
               and not exists (select from payment_links where cart_id = carts.id and status = 'processing')
+              and id <> all ($4)
             returning id
         )
-        select count(*) as "expired!",
-               array_agg(id) filter (
-                   where exists (select from payment_links where cart_id = expired.id and status in ('open', 'pending'))
-               ) as linked
-        from expired
+        select count(*) as "expired!", array_agg(id) filter (where id = any ($5)) as linked from expired
         "#,
         places,
         cutoff,
         now,
+        &held,
+        &linked,
     )
     .fetch_one(&mut *conn)
     .await?;
@@ -202,4 +203,42 @@ async fn expire_locked(
         payment_links::close_all(conn, &linked, now).await?;
     }
     Ok(outcome.expired)
+}
+
+/// Carts that have links to close.
+#[derive(Debug, Default)]
+struct Links {
+    /// Their links are locked.
+    linked: Vec<String>,
+    /// Others have a link of theirs locked: these carts are left for later.
+    held: Vec<String>,
+}
+
+/// Locks the links of the locked carts that expiry would close, and waits for none: one
+/// that somebody holds must not keep a whole batch of carts locked.
+async fn lock_links(conn: &mut Connection, places: &str) -> sqlx::Result<Links> {
+    let rows = sqlx::query!(
+        r#"
+        with wanted as materialized (
+            select link.cart_id, link.version from carts join payment_links link on link.cart_id = carts.id
+            where carts.ctid = any ($1::text::tid[]) and link.status in ('open', 'pending')
+        ), locked as (
+            select link.cart_id
+            from wanted join payment_links link on link.cart_id = wanted.cart_id and link.version = wanted.version
+            for no key update of link skip locked
+        )
+        select cart_id as "cart_id!", 1 as "held!" from wanted union all select cart_id, -1 from locked
+        "#,
+        places,
+    )
+    .fetch_all(conn)
+    .await?;
+    // A cart may have one that is open, and one that is pending.
+    let mut carts: HashMap<String, i32> = HashMap::new();
+    for row in rows {
+        *carts.entry(row.cart_id).or_default() += row.held;
+    }
+    let (held, linked): (Vec<_>, Vec<_>) = carts.into_iter().partition(|(_, held)| *held > 0);
+    let ids = |carts: Vec<(String, i32)>| carts.into_iter().map(|(id, _)| id).collect();
+    Ok(Links { linked: ids(linked), held: ids(held) })
 }

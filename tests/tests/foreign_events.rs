@@ -3,17 +3,12 @@
 use sandbox::stripe::{Foreign, PaymentStatus, Session, SessionStatus};
 use serde_json::{Value, json};
 use tests::{App, Setup};
-use worker::Verdict;
 
-use crate::{
-    dashboard::Operator,
-    doctor::findings,
-    webhooks::{effect, event, intent, session},
-};
+use crate::webhooks::{effect, event, intent, session};
 
 pub(crate) const COMPLETED: &str = "checkout.session.completed";
 
-async fn reason(app: &App, event: &str) -> Option<String> {
+pub(crate) async fn reason(app: &App, event: &str) -> Option<String> {
     sqlx::query_scalar("select reason from stripe_events where id = $1").bind(event).fetch_one(&app.pool).await.unwrap()
 }
 
@@ -28,7 +23,7 @@ pub(crate) fn refused(effect: &str, reason: &str) -> (String, Option<String>) {
     (effect.to_owned(), Some(reason.to_owned()))
 }
 
-async fn link_status(app: &App, cart: &str) -> String {
+pub(crate) async fn link_status(app: &App, cart: &str) -> String {
     let status =
         sqlx::query_scalar("select status from payment_links where cart_id = $1 order by version desc limit 1");
     status.bind(cart).fetch_one(&app.pool).await.unwrap()
@@ -77,7 +72,7 @@ async fn every_field_of_our_own_session_must_fit() {
     let app = App::new().await;
     let id = app.cart().await;
     let link = app.session(&id).await;
-    let cases: [(&str, Value, &str); 18] = [
+    let cases: [(&str, Value, &str); 20] = [
         ("amount_total", json!(50), "other_amount"),
         ("amount_total", json!(9997), "other_amount"),
         ("amount_total", json!(-9998), "other_amount"),
@@ -94,12 +89,15 @@ async fn every_field_of_our_own_session_must_fit() {
         ("payment_status", json!("no_payment_required"), "payment_status"),
         ("payment_status", json!("bogus"), "payment_status"),
         ("status", json!("open"), "status"),
+        ("status", json!(1), "status"),
+        ("status", json!(["complete"]), "status"),
         ("object", json!("payment_link"), "other_object"),
         ("livemode", json!(true), "other_livemode"),
     ];
     for (n, (field, value, reason)) in cases.into_iter().enumerate() {
         for kind in [COMPLETED, "checkout.session.async_payment_succeeded"] {
             let mut object = session(&link, &id, "paid");
+            object["amount_received"] = json!(9998); // no field of a session
             object[field] = value.clone();
             let event = event(&format!("evt_{n}_{kind}"), kind, &object);
             assert_eq!(outcome(&app, &event).await, refused("mismatch", reason), "{kind}: {field} = {value}");
@@ -139,6 +137,7 @@ async fn an_intent_must_be_the_sessions_own() {
     {
         let mut object = intent(&link, &id);
         object["id"] = json!("pi_other");
+        object["amount_total"] = json!(9998); // no field of a PaymentIntent
         object[field] = value;
         let event = event(&format!("evt_{n}"), "payment_intent.succeeded", &object);
         assert_eq!(outcome(&app, &event).await, refused("not_ours", reason), "{field}");
@@ -160,6 +159,30 @@ async fn an_intent_must_be_the_sessions_own() {
         ("abandoned".to_owned(), "abandoned".to_owned())
     );
     let ours = event("evt_ours", "payment_intent.succeeded", &intent(&link, &id));
+    assert_eq!(outcome(&app, &ours).await, ("recovered".to_owned(), None));
+}
+
+/// Stripe Connect: accounts that are connected to ours have sessions and PaymentIntents of their own.
+#[tokio::test]
+async fn events_of_a_connected_account_are_not_ours() {
+    let app = App::new().await;
+    let id = app.cart().await;
+    let link = app.session(&id).await;
+    let kind = "payment_intent.succeeded";
+    let foreign = session("cs_other", &id, "paid");
+    for (event, expected) in [
+        (event("evt_session", COMPLETED, &foreign), refused("not_ours", "other_account")),
+        (event("evt_intent", kind, &intent("cs_other", &id)), refused("not_ours", "other_account")),
+        (event("evt_own", COMPLETED, &session(&link, &id, "paid")), refused("mismatch", "other_account")),
+        (event("evt_none", kind, &json!({"id": "pi_1"})), ("unknown_cart".to_owned(), None)),
+    ] {
+        let mut event = event;
+        event["account"] = json!("acct_connected");
+        assert_eq!(outcome(&app, &event).await, expected);
+    }
+    assert_eq!((status(&app, &id).await, link_status(&app, &id).await), ("abandoned".to_owned(), "open".to_owned()));
+    let mut ours = event("evt_ours", COMPLETED, &session(&link, &id, "paid"));
+    ours["account"] = Value::Null;
     assert_eq!(outcome(&app, &ours).await, ("recovered".to_owned(), None));
 }
 
@@ -208,62 +231,7 @@ async fn amounts_are_compared_in_stripes_units() {
     assert_eq!((app.stripe.sessions()[0].amount_total, status(&app, &id).await), (70_000, "recovered".to_owned()));
 }
 
-#[tokio::test]
-async fn the_operator_is_shown_what_did_not_count() {
-    let app = App::new().await;
-    let operator = Operator::sign_in(&app, "test-key").await;
-    let payments = async || {
-        let found = findings(&app, &app.clock).await;
-        found.into_iter().find(|finding| finding.name == "payments").unwrap()
-    };
-    // Other tools on the account are normal.
-    for (n, object) in [session("cs_1", "order 7", "paid"), json!({"id": "cs_2"}), json!(null)].iter().enumerate() {
-        let event = event(&format!("evt_{n}"), COMPLETED, object);
-        assert_eq!(outcome(&app, &event).await, ("unknown_cart".to_owned(), None));
-    }
-    assert!(!operator.get("/").await.text.contains("named a cart and had no effect"));
-    assert_eq!(payments().await.verdict, Verdict::Well);
-
-    let id = app.cart().await;
-    let foreign = app.stripe.foreign_event(Foreign::PaymentLink, &id, 1);
-    for _ in 0..3 {
-        app.webhook(&foreign).await.data(200);
-    }
-    let page = operator.get("/").await.text;
-    assert!(page.contains("1 Stripe event named a cart and had no effect"), "{page}");
-    assert!(page.contains(foreign["id"].as_str().unwrap()) && page.contains("unknown_session"), "{page}");
-    let found = payments().await;
-    assert_eq!(found.verdict, Verdict::Notice);
-    assert!(found.text.contains("1 Stripe event") && found.text.contains("unknown_session"), "{}", found.text);
-}
-
-/// The payment is reported after its cart was deleted.
-#[tokio::test]
-async fn a_payment_of_a_deleted_cart_is_shown() {
-    let app = App::new().await;
-    let id = app.cart().await;
-    let link = app.session(&id).await;
-    app.stripe.send_webhooks_to(None);
-    app.stripe.pay(&link).await.unwrap();
-    app.delete(&format!("/api/carts/{id}")).await.data(200);
-    app.idle().await;
-    // The worker finds the payment when it closes the session.
-    assert_eq!(link_status(&app, &id).await, "paid");
-    let answer = format!("answer:{link}");
-    assert_eq!((effect(&app, &answer).await, reason(&app, &answer).await), refused("mismatch", "cart_deleted"));
-    // Stripe's events arrive later.
-    for kind in [COMPLETED, "payment_intent.succeeded"] {
-        let event = app.stripe.event_of(&link, kind, |_| ());
-        assert_eq!(outcome(&app, &event).await, refused("unknown_cart", "cart_deleted"), "{kind}");
-    }
-    let page = Operator::sign_in(&app, "test-key").await.get("/").await.text;
-    assert!(page.contains("3 Stripe events named a cart and had no effect"), "{page}");
-    // A foreign payment names the deleted cart, too.
-    let foreign = app.stripe.foreign_event(Foreign::PaymentLink, &id, 1);
-    assert_eq!(outcome(&app, &foreign).await, refused("not_ours", "unknown_session"));
-}
-
-/// An event of the fake Stripe, with every field that Stripe sends.
+/// The fake Stripe's own event, with every field that Stripe sends.
 #[tokio::test]
 async fn an_event_as_stripe_sends_it_counts_until_a_field_is_changed() {
     let app = App::new().await;

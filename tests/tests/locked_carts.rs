@@ -5,9 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::TimeDelta;
+use common::{db::Database, expiry};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tests::{Answer, App, a_cart, transaction};
+use tests::{Answer, App, Setup, a_cart, transaction};
 use tokio::task::JoinSet;
 
 use crate::{dashboard::Operator, webhooks::event};
@@ -145,6 +147,92 @@ async fn a_locked_cart_holds_up_itself() {
     let operator = Operator::sign_in(&app, "test-key").await;
     change(&app, &cart, &operator, 3).await.data(200);
     assert_eq!(app.show(&cart.id).await["status"], "recovered", "Stripe's repeat has its effect");
+}
+
+/// Events of locked carts, also those that name no cart, and other events beside them.
+#[tokio::test]
+async fn events_of_locked_carts_hold_up_no_other_event() {
+    let app = Arc::new(App::new().await);
+    let mut carts = Vec::new();
+    for _ in 0..80 {
+        carts.push(Arc::new(linked(&app).await));
+    }
+    let (locked, free) = carts.split_at(60);
+    let mut holding = transaction(&app.pool).await;
+    let ids: Vec<&str> = locked.iter().map(|cart| cart.id.as_str()).collect();
+    // Some by their links alone.
+    for (table, ids) in [("carts where id", &ids[..50]), ("payment_links where cart_id", &ids[50..])] {
+        let lock = sqlx::AssertSqlSafe(format!("select from {table} = any ($1) for update"));
+        sqlx::query(lock).bind(ids).execute(&mut holding).await.unwrap();
+    }
+    let mut held = JoinSet::new();
+    let events = locked.iter().enumerate().map(|(number, cart)| paid(cart, number));
+    let unnamed = (0..120).map(|number| {
+        let mut event = paid(&locked[number % 2], 1_000 + number);
+        event["data"]["object"]["metadata"] = Value::Null;
+        event["data"]["object"]["client_reference_id"] = Value::Null;
+        event
+    });
+    for event in events.chain(unnamed) {
+        let app = app.clone();
+        held.spawn(async move { app.webhook(&event).await.status });
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut running = JoinSet::new();
+    for (number, cart) in free.iter().enumerate() {
+        let (app, event) = (app.clone(), paid(cart, 2_000 + number));
+        running.spawn(async move {
+            let begun = Instant::now();
+            app.webhook(&event).await.data(200);
+            begun.elapsed()
+        });
+    }
+    let slowest = running.join_all().await.into_iter().max().unwrap();
+    assert!(slowest < Duration::from_millis(1_500), "others took up to {slowest:?}");
+    assert!(held.join_all().await.into_iter().all(|status| status == 503));
+    let stored: i64 = sqlx::query_scalar("select count(*) from stripe_events").fetch_one(&app.pool).await.unwrap();
+    assert_eq!(stored, 20, "those of the locked carts are not stored");
+
+    // Stripe's repeats have their effects, once the locks are gone.
+    holding.rollback().await.unwrap();
+    let mut unnamed = paid(&locked[0], 1_000);
+    unnamed["data"]["object"]["metadata"] = Value::Null;
+    for event in locked.iter().enumerate().skip(1).map(|(number, cart)| paid(cart, number)).chain([unnamed]) {
+        app.webhook(&event).await.data(200);
+    }
+    for cart in &carts {
+        assert_eq!(app.show(&cart.id).await["status"], "recovered");
+    }
+}
+
+#[tokio::test]
+async fn a_locked_cart_or_link_keeps_no_other_cart_from_expiring() {
+    let app = Setup::default().start().await;
+    let (link_locked, cart_locked) = (linked(&app).await, linked(&app).await);
+    let mut others = vec![linked(&app).await.id];
+    for _ in 0..5 {
+        others.push(app.cart().await);
+    }
+    let (now, database) = (app.now() + TimeDelta::days(60), Database::from(app.pool.clone()));
+    let mut holding = transaction(&app.pool).await;
+    for (table, id) in [("payment_links where cart_id", &link_locked.id), ("carts where id", &cart_locked.id)] {
+        let lock = sqlx::AssertSqlSafe(format!("select from {table} = $1 for update"));
+        sqlx::query(lock).bind(id).execute(&mut holding).await.unwrap();
+    }
+    let expiring = expiry::expire_older_than(&database, now - TimeDelta::days(30), now);
+    let expired = tokio::time::timeout(Duration::from_secs(10), expiring).await.expect("it waits for nobody").unwrap();
+    assert_eq!(expired, 6);
+    for id in &others {
+        assert_eq!(app.show(id).await["status"], "expired");
+    }
+    // Nor is the cart of the locked link kept locked.
+    app.patch(&format!("/api/carts/{}", others[0]), &json!({"status": "abandoned"})).await.data(200);
+    assert_eq!(app.show(&link_locked.id).await["status"], "abandoned");
+    holding.rollback().await.unwrap();
+    assert_eq!(expiry::expire_older_than(&database, now - TimeDelta::days(30), now).await.unwrap(), 3);
+    for cart in [&link_locked, &cart_locked] {
+        assert_eq!(app.show(&cart.id).await["status"], "expired");
+    }
 }
 
 #[tokio::test]

@@ -62,6 +62,7 @@ mod timeline_growth;
 mod timeline_links;
 mod times;
 mod traces;
+mod uncounted;
 #[cfg(target_os = "linux")] // it looks at memory in /proc
 mod untrusted_json;
 mod upgrades;

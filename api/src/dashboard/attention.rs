@@ -5,8 +5,7 @@ use common::{
     db::Connection,
     jobs::QUEUES,
     operations::{self, DEAD_LIMIT},
-    refused_webhooks,
-    stripe_events::{self, ATTENTION_LIMIT},
+    refused_webhooks, stripe_events,
 };
 use maud::{Markup, html};
 
@@ -46,7 +45,11 @@ pub(crate) async fn concerns(conn: &mut Connection, now: DateTime<Utc>) -> sqlx:
             let jobs = if dead == 1 { "job" } else { "jobs" };
             let path = format!("/jobs{}", format::query(&[("queue", Some(&standing.queue)), ("state", Some("dead"))]));
             let what = format!("{}{more} dead {jobs} in {}", format::count(dead), standing.queue);
-            add(what, "Given up after all attempts. See why, then retry.", Some(path));
+            add(
+                what,
+                "Their attempts are used up, the first failed for good, or they were cancelled. See why before a retry.",
+                Some(path),
+            );
         }
     }
     for schedule in operations::schedules(conn).await?.into_iter().filter(|schedule| schedule.overdue) {
@@ -71,16 +74,26 @@ pub(crate) async fn concerns(conn: &mut Connection, now: DateTime<Utc>) -> sqlx:
         let what = format!("{} {times} failed verification, the last {age} ago", format::count(refused.count));
         add(what, "If they are Stripe's, STRIPE_WEBHOOK_SECRET does not fit. Counted over seven days.", None);
     }
-    if let Some(found) = stripe_events::attention_since(conn, now - Days::new(WEBHOOK_DAYS)).await? {
-        let or_more = if found.count >= ATTENTION_LIMIT { " or more" } else { "" };
-        let events = if found.count == 1 { "event" } else { "events" };
-        let age = format::seconds((now - found.last_at).num_seconds());
-        let count = format::count(found.count);
-        let what = format!("{count}{or_more} Stripe {events} named a cart and had no effect, the last {age} ago");
+    let uncounted = stripe_events::attention_since(conn, now - Days::new(WEBHOOK_DAYS)).await?;
+    for payment in &uncounted.own.newest {
+        let what = format!("Stripe payment not counted: {}", payment.why());
+        let at = payment.at.format("%-d %b %Y, %H:%M UTC");
+        let advice = format!("{}, {at}. Look it up at Stripe, and refund it if money is to go back.", payment.ids());
+        add(what, &advice, None);
+    }
+    let more = uncounted.own.count - i64::try_from(uncounted.own.newest.len()).unwrap_or(i64::MAX);
+    if more > 0 {
+        let what = format!("{} more of the last seven days not counted", format::count(more));
+        add(what, "docs/running.md has the query that lists them.", None);
+    }
+    if let Some(newest) = uncounted.foreign.newest.first() {
+        let (count, age) = (uncounted.foreign.count, format::seconds((now - newest.at).num_seconds()));
+        let payments = if count == 1 { "foreign Stripe payment" } else { "foreign Stripe payments" };
+        let what = format!("{} {payments} named a cart, the last {age} ago", format::count(count));
         let advice = format!(
-            "They are about none of the cart's sessions, or the cart was deleted. Look up {} ({}) at Stripe, and refund \
-             the payment if there is one. Counted over seven days.",
-            found.event, found.reason
+            "Not of a link of the cart, so nothing changed. The newest: {}: {}. Counted over seven days.",
+            newest.ids(),
+            newest.why()
         );
         add(what, &advice, None);
     }

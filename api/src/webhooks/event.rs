@@ -26,6 +26,8 @@ struct Event<'a> {
     #[serde(borrow)]
     livemode: Raw<'a>,
     #[serde(borrow)]
+    account: Raw<'a>,
+    #[serde(borrow)]
     data: Raw<'a>,
 }
 
@@ -94,22 +96,31 @@ pub(super) fn read(payload: &str, now: DateTime<Utc>) -> Result<StripeEvent, Api
         id,
         kind,
         created_at: created_at.unwrap_or(now),
-        object: read_object(&object, read_as(event.livemode)),
+        is_of_other_account: event.account.is_some(),
+        object: read_object(&object, event.livemode),
     })
 }
 
-fn read_object(object: &Object<'_>, livemode: Option<bool>) -> StripeObject {
+fn read_object(object: &Object<'_>, of_event: Raw<'_>) -> StripeObject {
     let metadata: Metadata<'_> = structure(object.metadata);
-    // A session has `amount_total`, a PaymentIntent `amount_received`.
-    let amount = object.amount_total.or(object.amount_received);
-    let livemode = match (livemode, read_as(object.livemode)) {
-        (Some(event), Some(object)) if event != object => None,
-        (event, object) => event.or(object),
+    let kind = text(object.object);
+    let amount = match kind.as_deref() {
+        Some("checkout.session") => object.amount_total,
+        Some("payment_intent") => object.amount_received,
+        _ => None,
+    };
+    // Where both are there, both have to be the same.
+    let livemode = match (of_event, object.livemode) {
+        (Some(of_event), Some(of_object)) => {
+            read_as(Some(of_event)).filter(|live| read_as(Some(of_object)) == Some(*live))
+        }
+        (one, other) => read_as(one.or(other)),
     };
     StripeObject {
-        object: text(object.object),
+        object: kind,
         id: text(object.id),
-        status: text(object.status),
+        // Only a missing one is absent: any that is no text fits nothing.
+        status: object.status.map(|status| text(Some(status)).unwrap_or_default()),
         payment_intent: text(object.payment_intent),
         reported: Reported {
             mode: text(object.mode),

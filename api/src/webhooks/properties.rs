@@ -108,14 +108,16 @@ proptest! {
     }
 }
 
-/// A field of another type reads as absent; JSON arrays and serde_json's own keys mean nothing.
+/// A field of another type is not read; JSON arrays and serde_json's own keys mean nothing.
 #[test]
 fn fields_of_other_types_are_absent() {
     let object = |object: &str| {
         let body = format!(r#"{{"id":"evt_1","type":"t","livemode":false,"data":{{"object":{object}}}}}"#);
         event::read(&body, now()).expect("an event").object
     };
-    let good = object(r#"{"amount_total":9998,"currency":"usd","metadata":{"cart_id":"cart_1","link_version":"1"}}"#);
+    let good = object(
+        r#"{"object":"checkout.session","amount_total":9998,"currency":"usd","metadata":{"cart_id":"cart_1","link_version":"1"}}"#,
+    );
     assert_eq!((good.reported.amount, good.link_version), (Some(9998), Some(1)));
     for amount in [
         "\"9998\"",
@@ -126,7 +128,11 @@ fn fields_of_other_types_are_absent() {
         r#"{"$serde_json::private::Number":"9998"}"#,
         "99999999999999999999",
     ] {
-        assert_eq!(object(&format!(r#"{{"amount_total":{amount}}}"#)).reported.amount, None, "{amount}");
+        let read =
+            object(&format!(r#"{{"object":"checkout.session","amount_total":{amount},"amount_received":9998}}"#));
+        assert_eq!(read.reported.amount, None, "{amount}");
+        let read = object(&format!(r#"{{"object":"payment_intent","amount_total":9998,"amount_received":{amount}}}"#));
+        assert_eq!(read.reported.amount, None, "{amount}");
     }
     for metadata in [
         "null",
@@ -143,8 +149,25 @@ fn fields_of_other_types_are_absent() {
         assert!(event::read(&body, now()).expect("an event").object.id.is_none());
     }
     assert!(event::read(r#"["evt_1","t",1,false,{}]"#, now()).is_err());
-    let contradiction = r#"{"id":"e","type":"t","livemode":true,"data":{"object":{"livemode":false}}}"#;
-    assert_eq!(event::read(contradiction, now()).expect("an event").object.reported.livemode, None);
+    for (of_event, of_object, read) in [
+        ("true", "false", None),
+        ("true", "\"true\"", None),
+        ("1", "true", None),
+        ("true", "null", Some(true)),
+        ("null", "true", Some(true)),
+        ("false", "false", Some(false)),
+    ] {
+        let body =
+            format!(r#"{{"id":"e","type":"t","livemode":{of_event},"data":{{"object":{{"livemode":{of_object}}}}}}}"#);
+        assert_eq!(event::read(&body, now()).expect("an event").object.reported.livemode, read, "{body}");
+    }
+    for (status, read) in [("null", None), ("\"open\"", Some("open")), ("1", Some("")), ("[\"complete\"]", Some(""))] {
+        assert_eq!(object(&format!(r#"{{"status":{status}}}"#)).status.as_deref(), read, "{status}");
+    }
+    for (account, other) in [("null", false), ("\"acct_1\"", true), ("7", true)] {
+        let body = format!(r#"{{"id":"e","type":"t","account":{account},"data":{{"object":{{}}}}}}"#);
+        assert_eq!(event::read(&body, now()).expect("an event").is_of_other_account, other, "{account}");
+    }
 }
 
 #[test]

@@ -60,12 +60,36 @@ pub enum Mismatch {
     Status,
     /// `payment_status` is missing or contradicts the event.
     PaymentStatus,
-    /// The payment matches the session, but the cart was deleted.
+    /// The event is of another account, connected to this one.
+    OtherAccount,
+    /// The payment is the session's own, but its cart was deleted.
     CartDeleted,
+    /// The payment is the session's own, but its cart was recovered before.
+    PaidTwice,
 }
 
 impl Mismatch {
-    /// The value that is stored.
+    const ALL: [Self; 12] = [
+        Self::UnknownSession,
+        Self::OtherObject,
+        Self::OtherMode,
+        Self::OtherAmount,
+        Self::OtherCurrency,
+        Self::OtherLivemode,
+        Self::OtherPaymentIntent,
+        Self::Status,
+        Self::PaymentStatus,
+        Self::OtherAccount,
+        Self::CartDeleted,
+        Self::PaidTwice,
+    ];
+
+    /// The reverse of [`Self::as_str`]. `None`: not a reason of this version.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+    }
+
+    /// As it is stored.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::UnknownSession => "unknown_session",
@@ -77,7 +101,9 @@ impl Mismatch {
             Self::OtherPaymentIntent => "other_payment_intent",
             Self::Status => "status",
             Self::PaymentStatus => "payment_status",
+            Self::OtherAccount => "other_account",
             Self::CartDeleted => "cart_deleted",
+            Self::PaidTwice => "paid_twice",
         }
     }
 }
@@ -92,9 +118,11 @@ impl fmt::Display for Mismatch {
             Self::OtherCurrency => "its currency is not the cart's",
             Self::OtherLivemode => "its livemode differs (test or live)",
             Self::OtherPaymentIntent => "its PaymentIntent is another one",
-            Self::Status => "its status is not the expected one",
-            Self::PaymentStatus => "its payment_status is not the expected one",
+            Self::Status => "its status does not fit",
+            Self::PaymentStatus => "its payment_status does not fit",
+            Self::OtherAccount => "it is of a connected account",
             Self::CartDeleted => "its cart was deleted",
+            Self::PaidTwice => "its cart was recovered before, by another payment or by hand",
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Events that need an operator's attention.
+//! Payments and sessions that an operator should look at.
 
 use chrono::{DateTime, Utc};
 
@@ -8,49 +8,125 @@ use crate::{
     payment_links::{Mismatch, PaymentLink},
 };
 
-/// The highest count.
-pub const LIMIT: i64 = 1_000;
+/// The most events that are read of each list.
+const LIMIT: i64 = 1_000;
+/// The most payments that are shown one by one.
+const SHOWN: i64 = 5;
+/// The prefix of an id that stands for an answer of Stripe's, not for an event.
+const ANSWER: &str = "answer:";
 
-/// Events that named one of our carts and had no effect, or that paid for a deleted cart.
+/// What did not count, by payment: several events of one payment are one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attention {
-    /// How many, at most [`LIMIT`].
+    /// Of links of the product: a deleted cart's, of a wrong amount, a second one of a cart.
+    pub own: Uncounted,
+    /// Of other sessions, which name a cart. The payer of a Stripe Payment Link can add to
+    /// these at will, so they are counted apart and hide nothing of `own`.
+    pub foreign: Uncounted,
+}
+
+/// A list of [`Attention`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Uncounted {
+    /// The number of payments, at most those of the newest 1,000 events.
     pub count: i64,
-    /// When the newest event was received.
-    pub last_at: DateTime<Utc>,
-    /// Id of the newest event (`evt_…`).
-    pub event: String,
-    /// The newest event's reason; see [`Mismatch`].
+    /// The newest: five of the product's own, one of the foreign.
+    pub newest: Vec<Payment>,
+}
+
+/// A payment, or a session, that did not count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payment {
+    /// `cs_…`, where it is known, or `pi_…`.
+    pub object: Option<String>,
+    /// `evt_…` of an event about it. `None`: the worker learned of it by asking Stripe.
+    pub event: Option<String>,
+    /// The cart of its link, or the cart that it names.
+    pub cart: Option<String>,
+    /// [`Mismatch::as_str`]
     pub reason: String,
+    /// The time of receipt.
+    pub at: DateTime<Utc>,
 }
 
-/// The events received since `since` that need attention; `None` if there are none.
-pub async fn attention_since(conn: &mut Connection, since: DateTime<Utc>) -> sqlx::Result<Option<Attention>> {
-    let newest = sqlx::query!(
+impl Payment {
+    /// The reason in words.
+    pub fn why(&self) -> String {
+        Mismatch::parse(&self.reason).map_or_else(|| self.reason.clone(), |why| why.to_string())
+    }
+
+    /// The ids by which it can be looked up: `cs_… of cart_… (event evt_…)`.
+    pub fn ids(&self) -> String {
+        let mut ids = self.object.as_deref().unwrap_or("a session").to_owned();
+        if let Some(cart) = &self.cart {
+            ids = format!("{ids} of {cart}");
+        }
+        match &self.event {
+            Some(event) => format!("{ids} (event {event})"),
+            None => ids,
+        }
+    }
+}
+
+/// What was received since then that an operator should look at.
+pub async fn attention_since(conn: &mut Connection, since: DateTime<Utc>) -> sqlx::Result<Attention> {
+    let own = uncounted(conn, since, false, SHOWN).await?;
+    let foreign = uncounted(conn, since, true, 1).await?;
+    Ok(Attention { own, foreign })
+}
+
+async fn uncounted(conn: &mut Connection, since: DateTime<Utc>, foreign: bool, shown: i64) -> sqlx::Result<Uncounted> {
+    let rows = sqlx::query!(
         r#"
-        select id, reason as "reason!", received_at from stripe_events
-        where reason is not null and received_at >= $1 order by received_at desc limit 1
+        with event as (
+            select id, object_id, cart_id, reason, received_at from stripe_events
+            where reason is not null and received_at >= $1
+              and (effect = 'not_ours' and reason in ('unknown_session', 'other_account')) = $2
+            order by received_at desc
+            limit $3
+        ), named as (
+            select event.id, coalesce(link.session_id, event.object_id) as object_id, event.cart_id, event.reason,
+                   event.received_at,
+                   coalesce(event.cart_id || ':' || link.version, event.object_id, event.id) as payment
+            from event
+            left join lateral (
+                select version, session_id from payment_links
+                where cart_id = event.cart_id
+                  and (session_id = event.object_id or payment_intent = event.object_id
+                       or event.id = $5 || cart_id || ':' || version)
+                limit 1
+            ) link on true
+        ), payments as (
+            select distinct on (payment) id, object_id, cart_id, reason, received_at from named
+            order by payment, starts_with(id, $5), received_at desc
+        )
+        select id as "id!", object_id, cart_id, reason as "reason!", received_at as "received_at!",
+               count(*) over () as "count!"
+        from payments
+        order by received_at desc
+        limit $4
         "#,
         since,
-    )
-    .fetch_optional(&mut *conn)
-    .await?;
-    let Some(newest) = newest else { return Ok(None) };
-    let count = sqlx::query_scalar!(
-        r#"
-        select count(*) as "count!" from (
-            select from stripe_events where reason is not null and received_at >= $1 limit $2) counted
-        "#,
-        since,
+        foreign,
         LIMIT,
+        shown,
+        ANSWER,
     )
-    .fetch_one(conn)
+    .fetch_all(conn)
     .await?;
-    Ok(Some(Attention { count, last_at: newest.received_at, event: newest.id, reason: newest.reason }))
+    let count = rows.first().map_or(0, |row| row.count);
+    let newest = rows.into_iter().map(|row| Payment {
+        object: row.object_id,
+        event: Some(row.id).filter(|id| !id.starts_with(ANSWER)),
+        cart: row.cart_id,
+        reason: row.reason,
+        at: row.received_at,
+    });
+    Ok(Uncounted { count, newest: newest.collect() })
 }
 
-/// Stores that a session in Stripe's answer does not match its link. The operator sees the
-/// record like an event.
+/// Notes that Stripe answered a request with a session that contradicts its link, or whose
+/// cart was deleted: shown to the operator as an event is.
 pub async fn note_answer(
     conn: &mut Connection,
     link: &PaymentLink,
@@ -58,16 +134,41 @@ pub async fn note_answer(
     why: Mismatch,
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
+    note(conn, session_id, Some(session_id), &link.cart_id, Effect::Mismatch, why, now).await
+}
+
+/// Notes a payment of a cart that was recovered before, of which Stripe's answer told.
+pub(super) async fn note_paid_twice(
+    conn: &mut Connection,
+    cart: &str,
+    version: i32,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    // The link's session may be attached later.
+    let name = format!("{cart}:{version}");
+    note(conn, &name, None, cart, Effect::AlreadyRecovered, Mismatch::PaidTwice, now).await
+}
+
+async fn note(
+    conn: &mut Connection,
+    name: &str,
+    session_id: Option<&str>,
+    cart: &str,
+    effect: Effect,
+    why: Mismatch,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
     sqlx::query!(
         r#"
         insert into stripe_events (id, kind, object_id, cart_id, created_at, received_at, effect, reason)
-        values ('answer:' || $1, 'checkout.session', $1, $2, $3, $3, $4, $5)
+        values ($1, 'checkout.session', $2, $3, $4, $4, $5, $6)
         on conflict (id) do nothing
         "#,
+        format!("{ANSWER}{name}"),
         session_id,
-        link.cart_id,
+        cart,
         now,
-        Effect::Mismatch.as_str(),
+        effect.as_str(),
         why.as_str(),
     )
     .execute(conn)

@@ -13,7 +13,9 @@ pub struct StripeEvent {
     pub kind: String,
     /// When Stripe created the event.
     pub created_at: DateTime<Utc>,
-    /// The object that the event is about.
+    /// Whether it names an account: Stripe Connect sends the events of connected accounts so.
+    pub is_of_other_account: bool,
+    /// What it is about.
     pub object: StripeObject,
 }
 
@@ -24,7 +26,7 @@ pub struct StripeObject {
     pub object: Option<String>,
     /// `cs_…` or `pi_…`
     pub id: Option<String>,
-    /// `open`, `complete` or `expired`; of a PaymentIntent `succeeded`.
+    /// `open`, `complete` or `expired`; of a PaymentIntent `succeeded`; empty if it is not text.
     pub status: Option<String>,
     /// The session's PaymentIntent.
     pub payment_intent: Option<String>,
@@ -100,6 +102,8 @@ pub enum Effect {
     None,
     /// The event was stored before.
     Repeated,
+    /// Another transaction has its cart or link locked: it is not stored, and has to be applied again.
+    Held,
 }
 
 impl Effect {
@@ -116,6 +120,7 @@ impl Effect {
             Self::Mismatch => "mismatch",
             Self::None => "none",
             Self::Repeated => "repeated",
+            Self::Held => "held",
         }
     }
 }

@@ -6,7 +6,10 @@
 
 use std::collections::HashSet;
 
-use super::event::{Kind, StripeEvent, StripeObject};
+use super::{
+    event::{Kind, StripeEvent, StripeObject},
+    locking::Link,
+};
 use crate::{
     carts::CartId,
     db::Connection,
@@ -44,20 +47,7 @@ enum By {
     Metadata,
 }
 
-/// A payment link, locked for this transaction.
-#[derive(Debug)]
-struct Link {
-    cart_id: String,
-    version: i32,
-    session_id: Option<String>,
-    payment_intent: Option<String>,
-    attempted: bool,
-    amount_minor: Option<i64>,
-    currency: Option<String>,
-    livemode: Option<bool>,
-}
-
-/// The links that events may be about, with the ids that events attached to them.
+/// The links that events may be about, locked, and what was learned of them.
 #[derive(Debug)]
 pub(super) struct Links {
     links: Vec<Link>,
@@ -65,84 +55,22 @@ pub(super) struct Links {
     unsaved: HashSet<usize>,
 }
 
-/// The ids in events, by type.
-#[derive(Debug, Default)]
-struct Named<'a> {
-    carts: Vec<&'a str>,
-    sessions: Vec<&'a str>,
-    intents: Vec<&'a str>,
-}
-
-impl<'a> Named<'a> {
-    fn of(events: impl Iterator<Item = &'a StripeEvent>) -> Self {
-        let mut named = Self::default();
-        for event in events {
-            let Some(kind) = event.matters() else { continue };
-            let (session, intent) = event.object.ids(kind);
-            named.carts.extend(event.object.named_carts().map(CartId::as_str));
-            named.sessions.extend(session);
-            named.intents.extend(intent);
-        }
-        named
-    }
-}
-
-/// Locks the carts that the events may be about, then their links. Returns the carts that exist, and the links.
-pub(super) async fn lock<'a>(
-    conn: &mut Connection,
-    events: impl Iterator<Item = &'a StripeEvent>,
-) -> sqlx::Result<(HashSet<String>, Links)> {
-    let named = Named::of(events);
-    if named.carts.is_empty() && named.sessions.is_empty() && named.intents.is_empty() {
-        return Ok((HashSet::new(), Links { links: Vec::new(), unsaved: HashSet::new() }));
-    }
-    // Carts are locked first and in one order, as everywhere, so that transactions can't deadlock.
-    let carts = sqlx::query_scalar!(
-        r#"
-        select id from carts
-        where id = any (array(
-            select unnest($1::text[]) collate "C"
-            union all select cart_id from payment_links where session_id = any ($2)
-            union all select cart_id from payment_links where payment_intent is not null and payment_intent = any ($3)))
-        order by id
-        for no key update
-        "#,
-        &named.carts as &[&str],
-        &named.sessions as &[&str],
-        &named.intents as &[&str],
-    )
-    .fetch_all(&mut *conn)
-    .await?;
-    let links = sqlx::query_as!(
-        Link,
-        r#"
-        select link.cart_id, link.version, link.session_id, link.payment_intent,
-               link.attempted_at is not null as "attempted!",
-               coalesce(link.amount_minor, carts.total_minor) as amount_minor,
-               coalesce(link.currency, carts.currency) as currency, link.livemode
-        from payment_links link left join carts on carts.id = link.cart_id
-        where link.cart_id = any ($1) or link.session_id = any ($2)
-           or (link.payment_intent is not null and link.payment_intent = any ($3))
-        order by link.cart_id, link.version
-        for no key update of link
-        "#,
-        &named.carts as &[&str],
-        &named.sessions as &[&str],
-        &named.intents as &[&str],
-    )
-    .fetch_all(&mut *conn)
-    .await?;
-    Ok((carts.into_iter().collect(), Links { links, unsaved: HashSet::new() }))
-}
-
 impl Links {
-    /// Finds the event's link, and attaches the ids of the session and PaymentIntent to it.
+    pub(super) fn new(links: Vec<Link>) -> Self {
+        Self { links, unsaved: HashSet::new() }
+    }
+
+    /// What the event is about. Learns the session and the PaymentIntent of its link.
     pub(super) fn find(&mut self, event: &StripeEvent, kind: Kind, carts: &HashSet<String>) -> Match {
         let found = match kind {
             Kind::IntentSucceeded => self.of_intent(&event.object),
             _ => self.of_session(&event.object),
         };
-        let found = found.map(|(place, by)| (place, by, self.meaning(place, &event.object, kind)));
+        let found = match found {
+            Err(_) if event.is_of_other_account => Err(Mismatch::OtherAccount),
+            found => found,
+        };
+        let found = found.map(|(place, by)| (place, by, self.meaning(place, event, kind)));
         match found {
             Ok((place, _, Ok(meaning))) => {
                 self.attach(place, &event.object, kind);
@@ -199,8 +127,11 @@ impl Links {
         self.links.iter().position(|link| link.payment_intent.as_deref() == Some(id))
     }
 
-    fn meaning(&self, place: usize, object: &StripeObject, kind: Kind) -> Result<Meaning, Mismatch> {
-        let link = &self.links[place];
+    fn meaning(&self, place: usize, event: &StripeEvent, kind: Kind) -> Result<Meaning, Mismatch> {
+        if event.is_of_other_account {
+            return Err(Mismatch::OtherAccount);
+        }
+        let (link, object) = (&self.links[place], &event.object);
         let expected =
             Expected { amount_minor: link.amount_minor, currency: link.currency.clone(), livemode: link.livemode };
         let is = |field: &Option<String>, value: &str| field.as_deref() == Some(value);

@@ -2,10 +2,12 @@
 //!
 //! An event changes a cart only through a session of `payment_links`, with the right
 //! mode, amount, currency and status. Any other event that names a cart is stored
-//! with the reason, and shown to the operator.
+//! with the reason, and shown to the operator, and so is a payment for a cart that
+//! was deleted or recovered before.
 
 mod attention;
 mod event;
+mod locking;
 mod matching;
 
 use std::collections::{HashMap, HashSet};
@@ -19,17 +21,23 @@ use crate::{
     timeline,
 };
 
-pub use attention::{Attention, LIMIT as ATTENTION_LIMIT, attention_since, note_answer};
+pub use attention::{Attention, Payment, Uncounted, attention_since, note_answer};
 pub use event::{Effect, StripeEvent, StripeObject};
 
-use matching::{Match, Meaning};
+use locking::Locked;
+use matching::{Links, Match, Meaning};
 
-/// Stores the events and applies them in the caller's transaction. Returns the effect of each.
+/// Stores the events and does what they mean, all or nothing; answers what each
+/// did. The caller's transaction decides. An event whose cart or link others have
+/// locked holds up none of the others: it is not stored, see [`Effect::Held`].
 pub async fn apply(conn: &mut Connection, events: &[StripeEvent], now: DateTime<Utc>) -> sqlx::Result<Vec<Effect>> {
-    let mut new = store(conn, events, now).await?;
-    // Events that were stored before, or occur earlier in this batch, are skipped.
-    let fresh: Vec<usize> = (0..events.len()).filter(|place| new.remove(&events[*place].id)).collect();
-    let (carts, mut links) = matching::lock(conn, fresh.iter().map(|place| &events[*place])).await?;
+    let locked = locking::lock(conn, events).await?;
+    let (held, free): (Vec<usize>, Vec<usize>) = (0..events.len()).partition(|place| locked.holds_up(&events[*place]));
+    let Locked { carts, links, .. } = locked;
+    let mut links = Links::new(links);
+    let mut new = store(conn, free.iter().map(|place| &events[*place]), now).await?;
+    // What came before, or earlier in this batch, is left out.
+    let fresh: Vec<usize> = free.into_iter().filter(|place| new.remove(&events[*place].id)).collect();
     let mut outcomes: Vec<Outcome> = fresh.iter().map(|place| Outcome::nothing(*place, &events[*place])).collect();
     let (mut payments, mut others) = (Vec::new(), Vec::new());
     for (number, outcome) in outcomes.iter_mut().enumerate() {
@@ -55,6 +63,9 @@ pub async fn apply(conn: &mut Connection, events: &[StripeEvent], now: DateTime<
     let mut effects = vec![Effect::Repeated; events.len()];
     for outcome in outcomes {
         effects[outcome.place] = outcome.effect;
+    }
+    for place in held {
+        effects[place] = Effect::Held;
     }
     Ok(effects)
 }
@@ -87,12 +98,19 @@ struct Subject<'a> {
     version: i32,
 }
 
-/// Stores the events; returns the ids of the new ones.
-async fn store(conn: &mut Connection, events: &[StripeEvent], now: DateTime<Utc>) -> sqlx::Result<HashSet<String>> {
-    let column = |of: fn(&StripeEvent) -> &str| -> Vec<&str> { events.iter().map(of).collect() };
-    let objects: Vec<Option<&str>> = events.iter().map(|event| event.object.id.as_deref()).collect();
-    let created: Vec<DateTime<Utc>> = events.iter().map(|event| event.created_at).collect();
-    // In one order, so that two transactions with the same events can't deadlock.
+/// Answers the ids of those that are new.
+async fn store<'a>(
+    conn: &mut Connection,
+    events: impl Iterator<Item = &'a StripeEvent> + Clone,
+    now: DateTime<Utc>,
+) -> sqlx::Result<HashSet<String>> {
+    let column = |of: fn(&StripeEvent) -> &str| -> Vec<&str> { events.clone().map(of).collect() };
+    let objects: Vec<Option<&str>> = events.clone().map(|event| event.object.id.as_deref()).collect();
+    let created: Vec<DateTime<Utc>> = events.clone().map(|event| event.created_at).collect();
+    if created.is_empty() {
+        return Ok(HashSet::new());
+    }
+    // In one order, so that two who store the same events can't wait for each other.
     let new = sqlx::query_scalar!(
         r#"
         insert into stripe_events (id, kind, object_id, created_at, received_at, effect)
@@ -189,6 +207,7 @@ async fn take_payments(
         let news = news.remove(&(subject.cart.clone(), subject.version));
         outcome.effect = if recovered.remove(&subject.cart) { Effect::Recovered } else { Effect::AlreadyRecovered };
         if news && outcome.effect == Effect::AlreadyRecovered {
+            outcome.reason = Some(Mismatch::PaidTwice);
             for_nothing.push((subject.cart.as_str(), subject.version));
         }
     }
@@ -214,6 +233,7 @@ pub async fn mark_paid(
     }
     if !news.is_empty() {
         timeline::note_not_recovered(conn, &[(cart.as_str(), version)], now).await?;
+        attention::note_paid_twice(conn, cart.as_str(), version, now).await?;
     }
     Ok(Effect::AlreadyRecovered)
 }

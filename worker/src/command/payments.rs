@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use common::{
     clock::Clock,
     db::Database,
-    stripe_events::{self, ATTENTION_LIMIT},
+    stripe_events::{self, Payment},
 };
 
 use super::doctor::Finding;
@@ -12,20 +12,26 @@ use super::doctor::Finding;
 /// The same period as on the dashboard.
 const SINCE: TimeDelta = TimeDelta::days(7);
 
-/// Reports events that named a cart but were about none of its sessions, and payments of deleted carts.
+/// Payments of the product's links that did not count, and those of others that named a cart.
 pub(super) async fn examine(database: &Database, clock: &Clock) -> sqlx::Result<Finding> {
     let found = stripe_events::attention_since(&mut database.acquire().await?, clock.now() - SINCE).await?;
-    let Some(found) = found else {
-        return Ok(Finding::well("payments", "no Stripe event of the last seven days needs attention"));
-    };
-    let or_more = if found.count >= ATTENTION_LIMIT { " or more" } else { "" };
-    let events = if found.count == 1 { "event" } else { "events" };
-    Ok(Finding::notice(
-        "payments",
-        format!(
-            "{}{or_more} Stripe {events} of the last seven days named a cart and had no effect, the newest is {} ({}); \
-             docs/running.md explains each reason",
-            found.count, found.event, found.reason
-        ),
-    ))
+    let shown =
+        |payment: &Payment| format!("{}, {}: {}", payment.ids(), payment.at.format("%Y-%m-%dT%H:%MZ"), payment.reason);
+    let mut told = Vec::new();
+    if found.own.count > 0 {
+        let newest: Vec<String> = found.own.newest.iter().map(shown).collect();
+        told.push(format!("{} payments did not count, the newest: {}", found.own.count, newest.join("; ")));
+    }
+    if let Some(newest) = found.foreign.newest.first() {
+        told.push(format!("{} foreign payments named a cart, the newest: {}", found.foreign.count, shown(newest)));
+    }
+    Ok(if told.is_empty() {
+        Finding::well(
+            "payments",
+            "within seven days no event that named a cart went uncounted; others are not looked at",
+        )
+    } else {
+        let told = told.join(". ");
+        Finding::notice("payments", format!("within seven days {told}. docs/running.md says what each reason means"))
+    })
 }
