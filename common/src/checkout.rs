@@ -121,8 +121,8 @@ pub async fn for_checkout(conn: &mut Connection, id: &str, version: i32) -> sqlx
     .transpose()
 }
 
-/// Notes that Stripe is about to be asked for these requests' sessions, and
-/// answers each request, as it was before, with its cart. In one statement:
+/// Notes that Stripe is about to be asked for these requests' sessions, in this mode (test or
+/// live) if it is known, and answers each request, as it was before, with its cart. In one statement:
 /// only those that nobody holds, whose cart can be paid, and before which no
 /// session has to be closed. The others take the way of
 /// [`payment_links::begin_attempt`](crate::payment_links::begin_attempt).
@@ -130,6 +130,7 @@ pub async fn begin_free(
     conn: &mut Connection,
     cart_ids: &[&str],
     versions: &[i32],
+    livemode: Option<bool>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<Vec<(PaymentLink, CheckoutCart)>> {
     let rows = sqlx::query!(
@@ -145,7 +146,8 @@ pub async fn begin_free(
                   and older.status in ('open', 'closing', 'settling', 'processing'))
             for no key update of link skip locked
         )
-        update payment_links link set attempted_at = coalesce(link.attempted_at, $3), updated_at = $3
+        update payment_links link
+        set attempted_at = coalesce(link.attempted_at, $3), livemode = coalesce($4, link.livemode), updated_at = $3
         from free
         join carts on carts.id = free.cart_id
         join recovery_links on recovery_links.cart_id = carts.id
@@ -160,6 +162,7 @@ pub async fn begin_free(
         cart_ids as &[&str],
         versions,
         now,
+        livemode,
     )
     .fetch_all(conn)
     .await?;

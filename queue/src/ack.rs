@@ -19,8 +19,8 @@ const BATCH: usize = 500;
 const BUSY: usize = 16;
 /// … and how long the next one waits for more.
 const GATHER: Duration = Duration::from_millis(4);
-/// Errors are for people: longer ones are cut.
-const ERROR_CHARACTERS: usize = 2_000;
+/// The most characters of an error that are stored: errors are for people.
+pub const ERROR_CHARACTERS: usize = 2_000;
 
 /// A run that ended.
 #[derive(Debug)]

@@ -77,7 +77,7 @@ mod standing;
 pub mod telemetry;
 mod wake;
 
-pub use ack::Snooze;
+pub use ack::{ERROR_CHARACTERS, Snooze};
 pub use backend::PgBackend;
 pub use connection::{Connection, Kept};
 pub use database::{Connections, Database, Listen};

@@ -23,7 +23,7 @@ async fn asked(app: &App) -> String {
     id
 }
 
-async fn without_worker() -> App {
+pub(crate) async fn without_worker() -> App {
     Setup::default().without_worker().set("PAYMENT_LINK_WAIT", "10ms").start().await
 }
 

@@ -55,6 +55,7 @@ mod schedules;
 mod secrets;
 mod sign_out;
 mod strangers;
+mod stripe_answers;
 mod stripe_faults;
 mod supply_chain;
 mod timeline;

@@ -131,6 +131,8 @@ async fn live(product: &mut Talkative) {
         Fault::NoUrl,
         Fault::ForeignUrl,
         Fault::Refused,
+        Fault::Repeats { status: 400 },
+        Fault::Repeats { status: 403 },
         Fault::Unauthorized,
     ] {
         product.shop.stripe.fail_next(Operation::Create, fault);

@@ -126,6 +126,16 @@ fn is_stripe_key(text: &str) -> bool {
     is_token(text) && !["sk_", "rk_"].contains(&text) && !OTHERS.iter().any(|other| text.starts_with(other))
 }
 
+/// Whether a key moves real money; `None` if its prefix does not tell.
+pub(crate) fn livemode(key: &str) -> Option<bool> {
+    let (_, mode) = key.split_once("sk_").or_else(|| key.split_once("rk_")).filter(|(before, _)| before.is_empty())?;
+    match mode.split_once('_')?.0 {
+        "live" => Some(true),
+        "test" => Some(false),
+        _ => None,
+    }
+}
+
 /// Nothing is taken out of carts unless somebody says when.
 fn retain_personal_data(env: &Env) -> Result<Option<Duration>, ConfigError> {
     const NAME: &str = "RETAIN_PERSONAL_DATA";
@@ -153,3 +163,16 @@ fn error_line(error: &impl ToString) -> String {
 
 #[cfg(test)]
 mod properties;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_prefix_of_a_key_tells_its_mode() {
+        let known = ["sk_live_1", "rk_live_1", "sk_test_1", "rk_test_1"].map(livemode);
+        assert_eq!(known, [Some(true), Some(true), Some(false), Some(false)]);
+        let unknown = ["sk_livery_1", "sk_live", "pk_live_1", "xsk_live_1", "fake", ""].map(livemode);
+        assert_eq!(unknown, [None; 6]);
+    }
+}

@@ -5,7 +5,7 @@ use common::{
     carts::CartStatus,
     checkout::{self, CheckoutCart},
     jobs::CreatePaymentLink,
-    payment_links::{self, Failure, LinkStatus, Mismatch, Opening, PaymentLink},
+    payment_links::{self, Expected, Failure, LinkStatus, Mismatch, Opening, PaymentLink},
 };
 
 use crate::{
@@ -14,6 +14,11 @@ use crate::{
     stripe::{Session, SessionState, Turn},
     stripe_error::StripeError,
 };
+
+/// The most bytes of a page's address that are stored: several times as many as Stripe's have.
+const LONGEST_ADDRESS: usize = 8 * 1024;
+/// The most characters of a host.
+const LONGEST_HOST: usize = 253;
 
 pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<(), JobError> {
     let state = &*state;
@@ -52,7 +57,7 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
     }
 
     let mut conn = state.by_key.acquire().await?;
-    let may_ask = payment_links::begin_attempt(&mut conn, &link, state.clock.now()).await?;
+    let may_ask = payment_links::begin_attempt(&mut conn, &link, state.stripe.livemode(), state.clock.now()).await?;
     conn.commit().await?;
     if !may_ask {
         return Ok(());
@@ -73,7 +78,10 @@ async fn create(state: &State, turn: Turn, link: &PaymentLink, cart: &CheckoutCa
     match state.stripe.create(turn, &new_session(state, link, cart)).await {
         Ok(session) => {
             let is_open = session.state()? == SessionState::Open;
-            let fits = cart.expected.check_session(&session.reported());
+            // The key decides on test or live mode, whatever an earlier attempt was made with.
+            let livemode = state.stripe.livemode().or(cart.expected.livemode);
+            let expected = Expected { livemode, ..cart.expected.clone() };
+            let fits = expected.check_session(&session.reported());
             match fits.and_then(|()| is_open.then_some(()).ok_or(Mismatch::Status)) {
                 Ok(()) => keep(state, link, session).await,
                 Err(mismatch) => {
@@ -88,7 +96,7 @@ async fn create(state: &State, turn: Turn, link: &PaymentLink, cart: &CheckoutCa
             tx.commit().await?;
             Err(JobError::GiveUp { why: format!("Stripe refused it: {message}") })
         }
-        Err(StripeError::KeySpent { message }) => {
+        Err(StripeError::KeySpent { message, .. }) => {
             let mut tx = state.by_key.begin().await?;
             let why = Failure::new("idempotency_key_spent", &message);
             let next = payment_links::replace(&mut tx, link, why, state.clock.now()).await?;
@@ -109,7 +117,8 @@ async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(),
     let Some(url) = session.url.clone() else {
         return Err(JobError::retry("Stripe's session has no address"));
     };
-    if state.config.checkout_hosts.check(&url).is_none() {
+    let can_be_stored = url.len() <= LONGEST_ADDRESS && !url.contains('\0');
+    if !can_be_stored || state.config.checkout_hosts.check(&url).is_none() {
         return refuse_address(state, link, &session, &url).await;
     }
     let opening = Opening {
@@ -121,6 +130,10 @@ async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(),
         livemode: session.livemode,
     };
     let kept = state.links.open.ask(opening.clone()).await? || open(state, &opening).await?;
+    if !kept && settle::is_held_by_another(state, link, &session.id).await? {
+        let why = "Stripe's answer does not fit the request: another payment link has the session".to_owned();
+        return refuse_session(state, link, &session, "other_session", why).await;
+    }
     if !kept {
         // The request was withdrawn or paid while Stripe worked (or another run of this job
         // stored the same session): close the session if nobody will use it.
@@ -159,6 +172,7 @@ async fn refuse_session(
 /// Refuses a session whose page is neither at Stripe nor at one of `CHECKOUT_HOSTS`.
 async fn refuse_address(state: &State, link: &PaymentLink, session: &Session, url: &str) -> Result<(), JobError> {
     let host = url.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
+    let host: String = host.chars().take(LONGEST_HOST).collect();
     let why = format!("the session's page is at {host:?}, which is not Stripe's; is it to be in CHECKOUT_HOSTS?");
     refuse_session(state, link, session, "foreign_checkout", why).await
 }

@@ -11,6 +11,7 @@ mod error;
 mod expire_carts;
 mod health;
 mod link_batches;
+mod redaction;
 mod roll_up_days;
 mod schedules;
 mod search;
@@ -91,7 +92,7 @@ pub async fn run(database: Database, clock: Clock, config: WorkerConfig, stop: i
     let timeout = config.shutdown_timeout;
     let by_key = db::by_key(&database, handlers_connections(config.concurrency));
     let stripe = stripe(&config, by_key.clone());
-    let links = Arc::new(LinkBatches::start(&database, &clock));
+    let links = Arc::new(LinkBatches::start(&database, &clock, stripe.livemode()));
     let expiry = db::by_key(&database, EXPIRY_CONNECTIONS);
     let state = State {
         database,

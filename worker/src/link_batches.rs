@@ -21,10 +21,10 @@ impl LinkBatches {
     pub(crate) const LANES: usize = Begin::LANES + Open::LANES;
 
     /// On connections of their own.
-    pub(crate) fn start(database: &Database, clock: &Clock) -> Self {
+    pub(crate) fn start(database: &Database, clock: &Clock, livemode: Option<bool>) -> Self {
         let database = by_key(database, u32::try_from(Self::LANES).unwrap_or(u32::MAX));
         Self {
-            begin: Batches::start(Begin { clock: clock.clone() }, database.clone()),
+            begin: Batches::start(Begin { clock: clock.clone(), livemode }, database.clone()),
             open: Batches::start(Open { clock: clock.clone() }, database.clone()),
         }
     }
@@ -34,6 +34,8 @@ impl LinkBatches {
 #[derive(Debug)]
 pub(crate) struct Begin {
     clock: Clock,
+    /// Of the worker's key.
+    livemode: Option<bool>,
 }
 
 impl Batch for Begin {
@@ -46,7 +48,7 @@ impl Batch for Begin {
     async fn answer(&self, conn: &mut Connection, jobs: &[CreatePaymentLink]) -> sqlx::Result<Vec<Self::Answer>> {
         let cart_ids: Vec<&str> = jobs.iter().map(|job| job.cart_id.as_str()).collect();
         let versions: Vec<i32> = jobs.iter().map(|job| job.version).collect();
-        let mut begun = checkout::begin_free(conn, &cart_ids, &versions, self.clock.now()).await?;
+        let mut begun = checkout::begin_free(conn, &cart_ids, &versions, self.livemode, self.clock.now()).await?;
         let mut take = |job: &CreatePaymentLink| {
             let place =
                 begun.iter().position(|(link, _)| link.cart_id == job.cart_id && link.version == job.version)?;

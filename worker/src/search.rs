@@ -4,21 +4,23 @@
 //! page, and a run that made progress does not count as an attempt, so a search of any length
 //! ends although each run of a job is limited to a minute.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use chrono::TimeDelta;
 use common::payment_links::{self, PaymentLink, Search};
 
-use crate::{JobError, State, stripe::Session};
+use crate::{JobError, State, settle::is_held_by_another, stripe::Session, stripe_error::StripeError};
 
 /// Allowed difference between our clocks and Stripe's.
 const SLACK: TimeDelta = TimeDelta::minutes(5);
-/// How long Stripe may go on with a request whose caller stopped waiting. (Closing also waits while the job that
-/// sent the request runs: until the answer, the timeout or the end of its lease.)
-const IN_FLIGHT: TimeDelta = TimeDelta::seconds(10);
-/// The most pages, of 100 sessions each, that one run of a job reads.
-const PAGES: usize = 20;
-/// How long one run reads. The last page may take up to the timeout of a call longer.
+/// Stripe has worked off a request by then, however long it took: no client of Stripe's waits for as long.
+/// Nobody waits for the search, and within [`SLACK`] the list has what was made meanwhile.
+const IN_FLIGHT: TimeDelta = TimeDelta::minutes(2);
+/// The sessions of a page, the most that Stripe allows. Where they are too large, fewer are requested.
+const LIMIT: i64 = 100;
+/// So many pages are requested in one run of a job …
+const CALLS: usize = 20;
+/// … within this time. The last page may take as long as a call may.
 const TIME: Duration = Duration::from_secs(25);
 /// Pause before the next run.
 const SOON: Duration = Duration::from_millis(100);
@@ -52,24 +54,49 @@ pub(crate) async fn find(state: &State, link: &PaymentLink, in_flight: InFlight)
         _ => Search { began_at: now, after: None },
     };
     let begun = tokio::time::Instant::now();
-    for pages in 0.. {
-        if pages == PAGES || begun.elapsed() > TIME {
-            return Err(unfinished());
+    let mut limit = LIMIT;
+    let mut read: HashSet<String> = search.after.iter().cloned().collect();
+    let mut pages = 0;
+    for calls in 0.. {
+        if calls == CALLS || begun.elapsed() > TIME {
+            return Err(if pages > 0 {
+                goes_on()
+            } else {
+                JobError::retry("Stripe's list of sessions takes too long")
+            });
         }
-        let page = match state.stripe.sessions(from, to, search.after.as_deref()).await {
+        let page = match state.stripe.sessions(from, to, search.after.as_deref(), limit).await {
             Ok(page) => page,
+            Err(StripeError::TooLarge) if limit > 1 => {
+                limit /= 2;
+                continue;
+            }
+            Err(error) if search.after.is_some() && error.is_unknown_cursor() => {
+                return Err(begin_anew(state, link, error.to_string()).await?);
+            }
             Err(error) => {
                 let error = JobError::from(error);
                 // The pages read so far are stored.
                 return Err(if pages > 0 { error.without_counting(SOON) } else { error });
             }
         };
-        search.after = page.data.last().map(|session| session.id.clone()).filter(|_| page.has_more);
+        pages += 1;
+        let last = page.data.last().map(|session| session.id.clone()).filter(|last| !read.contains(last));
+        read.extend(page.data.iter().map(|session| session.id.clone()));
         let found = page.data.into_iter().find(|session| session.is_of(&link.cart_id, link.version));
-        if found.is_some() {
-            return Ok(found);
+        if let Some(found) = found {
+            if is_held_by_another(state, link, &found.id).await? {
+                return Err(JobError::retry(
+                    "Stripe's list of sessions does not fit: another payment link has the session",
+                ));
+            }
+            return Ok(Some(found));
         }
-        save(state, link, &search).await?;
+        if page.has_more && last.is_none() {
+            return Err(begin_anew(state, link, "Stripe's list of sessions does not go on".to_owned()).await?);
+        }
+        search.after = last.filter(|_| page.has_more);
+        save(state, link, Some(&search)).await?;
         if search.after.is_none() {
             break;
         }
@@ -81,16 +108,21 @@ async fn saved(state: &State, link: &PaymentLink) -> Result<Option<Search>, JobE
     Ok(payment_links::search(&mut state.by_key.acquire().await?, &link.cart_id, link.version).await?)
 }
 
-async fn save(state: &State, link: &PaymentLink, search: &Search) -> Result<(), JobError> {
+/// The list leads nowhere from here: it is read from its beginning next time. The attempt counts.
+async fn begin_anew(state: &State, link: &PaymentLink, why: String) -> Result<JobError, JobError> {
+    save(state, link, None).await?;
+    Ok(JobError::retry(why))
+}
+
+async fn save(state: &State, link: &PaymentLink, search: Option<&Search>) -> Result<(), JobError> {
     let mut conn = state.by_key.acquire().await?;
     payment_links::save_search(&mut conn, &link.cart_id, link.version, search).await?;
     conn.commit().await?;
     Ok(())
 }
 
-/// The list is longer than one run reads.
-fn unfinished() -> JobError {
-    let why = "the search for a lost session continues: many sessions were made at that time";
+fn goes_on() -> JobError {
+    let why = "the search for a lost session goes on: many sessions were made at that time";
     JobError::Snooze { why: why.to_owned(), after: SOON }
 }
 

@@ -9,12 +9,11 @@ use common::{
     payment_links::{self, LinkStatus, Mismatch, Payment, PaymentLink},
     stripe_events::{self, Effect},
 };
-use http::StatusCode;
 
 use crate::{
     JobError, State,
     search::{self, InFlight},
-    stripe::{NewSession, Session, SessionState},
+    stripe::{NOT_ASKED, NewSession, Session, SessionState},
     stripe_error::StripeError,
 };
 
@@ -48,14 +47,14 @@ pub(crate) async fn settle(state: &State, link: &PaymentLink) -> Result<Settled,
 
 /// Ends a session; returns it expired or completed. `None` if Stripe does not know it.
 async fn end(state: &State, session_id: &str) -> Result<Option<Session>, JobError> {
-    let session = match state.stripe.expire(session_id).await {
-        Ok(session) => session,
+    let answer = match state.stripe.expire(session_id).await {
         // Stripe expires open sessions only: it is expired already, or completed.
-        Err(StripeError::Refused { status, .. }) if status == StatusCode::BAD_REQUEST => {
-            state.stripe.retrieve(session_id).await?
-        }
-        Err(StripeError::Refused { status, .. }) if status == StatusCode::NOT_FOUND => return Ok(None),
-        Err(error) => return Err(error.into()),
+        Err(error) if error.is_invalid_request() => state.stripe.retrieve(session_id).await,
+        answer => answer,
+    };
+    let session = match answer {
+        Err(error) if error.is_missing() => return Ok(None),
+        answer => answer?,
     };
     match session.state()? {
         SessionState::Open => Err(JobError::retry("Stripe did not close the session")),
@@ -134,13 +133,25 @@ async fn find_out(state: &State, link: &PaymentLink) -> Result<Option<Session>, 
     // The cart was deleted, and with it the parameters of the request.
     let Some(cart) = cart else { return search::find(state, link, InFlight::Perhaps).await };
     let turn = state.stripe.turn().await?;
-    match state.stripe.create(turn, &new_session(state, link, &cart)).await {
-        Ok(session) => Ok(Some(session)),
-        // What it refuses now it refused then. (Not so where the key is to blame.)
-        Err(StripeError::Refused { status, .. }) if status == StatusCode::BAD_REQUEST => Ok(None),
-        Err(StripeError::KeySpent { .. }) => search::find(state, link, InFlight::No).await,
-        Err(error) => Err(error.into()),
-    }
+    let in_flight = match state.stripe.create(turn, &new_session(state, link, &cart)).await {
+        Ok(session) if !is_held_by_another(state, link, &session.id).await? => return Ok(Some(session)),
+        // The first request has ended: Stripe repeats its result, or begins anew and refuses.
+        Ok(_) | Err(StripeError::KeySpent { replayed: true, .. }) => InFlight::No,
+        Err(error) if error.is_invalid_request() => InFlight::No,
+        // The cart was changed since, or Stripe's answer makes no sense.
+        Err(StripeError::KeySpent { .. } | StripeError::Unexpected(_) | StripeError::Unreadable(_)) => {
+            InFlight::Perhaps
+        }
+        Err(StripeError::Refused { kind, .. }) if kind == NOT_ASKED => InFlight::Perhaps,
+        // It can't be found out now. (Where the key is to blame, it may not have been so then.)
+        Err(error) => return Err(error.into()),
+    };
+    search::find(state, link, in_flight).await
+}
+
+/// Whether another link than this one has the session: then it is not this one's to close.
+pub(crate) async fn is_held_by_another(state: &State, link: &PaymentLink, session_id: &str) -> sqlx::Result<bool> {
+    payment_links::is_held_by_another(&mut state.by_key.acquire().await?, link, session_id).await
 }
 
 /// What Stripe is asked for, each time the same.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use common::{checkout::CheckoutCart, personal_data::ERASED_EMAIL};
 use http::{HeaderValue, Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -33,6 +33,7 @@ use tracing::Instrument;
 
 pub(crate) use crate::stripe_session::{Page, Session, SessionState};
 use crate::{
+    config::livemode,
     stripe_error::{StripeError, sort_error},
     watched::Call,
 };
@@ -41,8 +42,8 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// No answer that matters here is larger.
 const ANSWER_BYTES: usize = 4 * 1024 * 1024;
-/// The code of what was refused here, before Stripe was asked.
-const NOT_ASKED: &str = "request_not_possible";
+/// The type and code of what was refused here, before Stripe was asked.
+pub(crate) const NOT_ASKED: &str = "request_not_possible";
 
 /// A client of Stripe's API; cheap to clone.
 #[derive(Debug, Clone)]
@@ -75,6 +76,11 @@ impl Stripe {
         Self { http, base: base.trim_end_matches('/').to_owned(), key, rate }
     }
 
+    /// Whether the key moves real money, where that is known.
+    pub(crate) fn livemode(&self) -> Option<bool> {
+        livemode(self.key.expose_secret())
+    }
+
     /// Waits until this call is within the rate.
     pub(crate) async fn turn(&self) -> Result<Turn, StripeError> {
         self.rate.turn().await?;
@@ -90,11 +96,7 @@ impl Stripe {
         ]);
         let mut payment_intent = CreateCheckoutSessionPaymentIntentData::new();
         payment_intent.metadata = Some(metadata.clone()); // a session's own metadata does not reach it
-        let line_items = line_items(new.cart).map_err(|message| StripeError::Refused {
-            status: StatusCode::BAD_REQUEST,
-            code: NOT_ASKED.to_owned(),
-            message,
-        })?;
+        let line_items = line_items(new.cart).map_err(not_asked)?;
         let mut request = CreateCheckoutSession::new();
         // Stripe would show it, and let nobody change it.
         if new.cart.customer_email != ERASED_EMAIL {
@@ -108,8 +110,7 @@ impl Stripe {
             .metadata(metadata)
             .payment_intent_data(payment_intent)
             .success_url(&new.success_url);
-        let made: Result<Session, _> = self.call(turn, request.build(), Some(&new.idempotency_key)).await;
-        let made = made.map_err(|error| error.without_personal_data(new.cart))?;
+        let made: Session = self.call(turn, request.build(), Some(new)).await?;
         if !made.is_of(new.cart_id, new.version) {
             return Err(StripeError::Unexpected("the session belongs to another request"));
         }
@@ -127,19 +128,20 @@ impl Stripe {
         self.call(self.turn().await?, request, None).await.and_then(|session| with_id(session, session_id))
     }
 
-    /// Lists sessions made from `from` to `to`, newest first: a page that begins behind the session `after`.
+    /// A page of at most `limit` sessions made between two moments, newest first, that follow the session `after`.
     pub(crate) async fn sessions(
         &self,
         from: DateTime<Utc>,
         to: DateTime<Utc>,
         after: Option<&str>,
+        limit: i64,
     ) -> Result<Page, StripeError> {
         let made = stripe_types::RangeBoundsTs {
             gte: Some(from.timestamp()),
             lte: Some(to.timestamp()),
             ..stripe_types::RangeBoundsTs::default()
         };
-        let mut request = ListCheckoutSession::new().created(stripe_types::RangeQueryTs::Bounds(made)).limit(100);
+        let mut request = ListCheckoutSession::new().created(stripe_types::RangeQueryTs::Bounds(made)).limit(limit);
         if let Some(after) = after {
             request = request.starting_after(after);
         }
@@ -156,7 +158,18 @@ impl Stripe {
         Ok(())
     }
 
+    /// Makes the call. `new` is the request for a session that it makes, if it makes one.
     async fn call<T: for<'de> Deserialize<'de>>(
+        &self,
+        turn: Turn,
+        request: RequestBuilder,
+        new: Option<&NewSession<'_>>,
+    ) -> Result<T, StripeError> {
+        let answer = self.send(turn, request, new.map(|new| new.idempotency_key.as_str())).await;
+        answer.map_err(|error| error.redacted(self.key.expose_secret(), new.map(|new| new.cart)))
+    }
+
+    async fn send<T: for<'de> Deserialize<'de>>(
         &self,
         _: Turn,
         request: RequestBuilder,
@@ -167,10 +180,10 @@ impl Stripe {
         let answer = tokio::time::timeout(TIMEOUT, async {
             let response = self.http.request(request).await.map_err(|error| StripeError::NoAnswer(whole(&error)))?;
             let (head, body) = response.into_parts();
-            let body = Limited::new(body, ANSWER_BYTES)
-                .collect()
-                .await
-                .map_err(|error| StripeError::NoAnswer(error.to_string()))?;
+            let body = Limited::new(body, ANSWER_BYTES).collect().await.map_err(|error| {
+                let too_large = error.is::<LengthLimitError>();
+                if too_large { StripeError::TooLarge } else { StripeError::NoAnswer(error.to_string()) }
+            })?;
             Ok((head.status, head.headers, body.to_bytes()))
         })
         .instrument(call.span());
@@ -200,11 +213,8 @@ impl Stripe {
     /// Marked, so that whatever writes down a request leaves it out.
     fn authorization(&self) -> Result<HeaderValue, StripeError> {
         let value = HeaderValue::from_str(&format!("Bearer {}", self.key.expose_secret()));
-        let mut value = value.map_err(|_| StripeError::Refused {
-            status: StatusCode::BAD_REQUEST,
-            code: NOT_ASKED.to_owned(),
-            message: "the request can't be written: is STRIPE_SECRET_KEY a key?".to_owned(),
-        })?;
+        let mut value =
+            value.map_err(|_| not_asked("the request can't be written: is STRIPE_SECRET_KEY a key?".to_owned()))?;
         value.set_sensitive(true);
         Ok(value)
     }
@@ -233,17 +243,18 @@ impl Stripe {
             http = http.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
         }
         let body = Full::from(request.body.map(in_order).unwrap_or_default());
-        http.body(body).map_err(|error| StripeError::Refused {
-            status: StatusCode::BAD_REQUEST,
-            code: NOT_ASKED.to_owned(),
-            message: format!("the request can't be written: {error}"),
-        })
+        http.body(body).map_err(|error| not_asked(format!("the request can't be written: {error}")))
     }
 }
 
 /// Returns the session if it has the requested id.
 fn with_id(session: Session, id: &str) -> Result<Session, StripeError> {
     if session.id == id { Ok(session) } else { Err(StripeError::Unexpected("the session has another id")) }
+}
+
+fn not_asked(message: String) -> StripeError {
+    let (kind, code) = (NOT_ASKED.to_owned(), NOT_ASKED.to_owned());
+    StripeError::Refused { status: StatusCode::BAD_REQUEST, kind, code, message }
 }
 
 /// The same parameters in the same order each time: maps come out in any, and a

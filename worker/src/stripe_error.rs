@@ -7,28 +7,35 @@ use http::{HeaderMap, StatusCode, header};
 use queue::NoTurn;
 use serde::Deserialize;
 
+use crate::redaction::redact;
+
 /// Where Stripe says "slow down" without saying for how long.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(2);
 /// How long a `Retry-After` is believed.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(10 * 60);
+/// The type of the errors with which Stripe refuses a request.
+const INVALID_REQUEST: &str = "invalid_request_error";
+/// The code of such an error about an object that Stripe does not know.
+const MISSING: &str = "resource_missing";
 
 /// Why a call gave nothing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StripeError {
     /// The request itself is wrong; asking again would not help.
     #[error("Stripe refused it: {message}")]
-    Refused { status: StatusCode, code: String, message: String },
+    Refused { status: StatusCode, kind: String, code: String, message: String },
     /// This idempotency key leads nowhere: it was used with other parameters,
     /// or Stripe stored an error under it and replays that. Another key may do.
     #[error("Stripe can't answer under this idempotency key: {message}")]
-    KeySpent { message: String },
+    KeySpent { message: String, replayed: bool },
     /// Not asked: the rate that all workers share has no turn for now.
     #[error("no turn: {0}")]
     NoTurn(#[from] NoTurn),
     /// Slow down.
     #[error("Stripe asks to slow down (429)")]
     RateLimited { retry_after: Duration },
-    /// Stripe is ill, or the same request is still running.
+    /// Stripe is ill, the same request is still running, or the answer is none of Stripe's
+    /// (of a proxy, say): whether Stripe did it is unknown.
     #[error("Stripe answered {status}")]
     Unavailable { status: StatusCode, retry_after: Option<Duration> },
     /// No answer: whether Stripe did it is unknown.
@@ -40,32 +47,43 @@ pub(crate) enum StripeError {
     /// An answer that makes no sense.
     #[error("Stripe's answer can't be read: {0}")]
     Unreadable(String),
+    /// More bytes than are read of an answer.
+    #[error("Stripe's answer is too large")]
+    TooLarge,
 }
 
 impl StripeError {
-    /// Stripe's messages may repeat what they were asked ("Invalid email address:
-    /// …"), and are kept, logged and answered: what is the shopper's is taken out.
-    pub(crate) fn without_personal_data(mut self, cart: &CheckoutCart) -> Self {
-        if let Self::Refused { message, .. } | Self::KeySpent { message } = &mut self {
-            *message = redact(message, cart);
+    /// Whether Stripe does not know the object: its own words, not a 404 of something in between.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.is_refusal(StatusCode::NOT_FOUND, Some(MISSING))
+    }
+
+    /// Whether Stripe does not know the session after which a list was to go on.
+    pub(crate) fn is_unknown_cursor(&self) -> bool {
+        self.is_refusal(StatusCode::BAD_REQUEST, Some(MISSING)) || self.is_missing()
+    }
+
+    /// Whether Stripe refused the parameters of the request.
+    pub(crate) fn is_invalid_request(&self) -> bool {
+        self.is_refusal(StatusCode::BAD_REQUEST, None)
+    }
+
+    fn is_refusal(&self, with: StatusCode, of: Option<&str>) -> bool {
+        matches!(self, Self::Refused { status, kind, code, .. }
+            if *status == with && kind == INVALID_REQUEST && of.is_none_or(|of| code == of))
+    }
+
+    /// Redacts what Stripe repeats of the request, see [`redact`].
+    pub(crate) fn redacted(mut self, key: &str, cart: Option<&CheckoutCart>) -> Self {
+        if let Self::Refused { message, .. }
+        | Self::KeySpent { message, .. }
+        | Self::NoAnswer(message)
+        | Self::Unreadable(message) = &mut self
+        {
+            *message = redact(message, key, cart);
         }
         self
     }
-}
-
-/// Item names shorter than this would take parts of ordinary words with them, and tell nothing.
-const SHORTEST_TELLING_NAME: usize = 4;
-
-fn redact(message: &str, cart: &CheckoutCart) -> String {
-    let names = cart.items.iter().map(|item| item.name.as_str()).filter(|name| name.len() >= SHORTEST_TELLING_NAME);
-    let known = names.fold(message.replace(&cart.customer_email, "…"), |text, name| text.replace(name, "…"));
-    without_addresses(&known)
-}
-
-/// In whatever form Stripe writes an address: no word with an @ passes.
-fn without_addresses(message: &str) -> String {
-    let words = message.split(' ').map(|word| if word.contains('@') || word.contains("%40") { "…" } else { word });
-    words.collect::<Vec<_>>().join(" ")
 }
 
 impl From<StripeError> for crate::JobError {
@@ -77,8 +95,7 @@ impl From<StripeError> for crate::JobError {
             StripeError::NoTurn(NoTurn::Database(ref error)) => return Self::postgres(error),
             _ => None,
         };
-        // Who closes a session does not know its cart any more, and so not what to look for.
-        Self::Retry { why: without_addresses(&error.to_string()), after }
+        Self::Retry { why: error.to_string(), after }
     }
 }
 
@@ -91,19 +108,16 @@ pub(crate) fn sort_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -
     #[derive(Deserialize)]
     struct Error {
         #[serde(rename = "type")]
-        kind: Option<String>,
+        kind: String,
         code: Option<String>,
         message: Option<String>,
     }
 
     let error = serde_json::from_slice::<Answer>(body).ok().map(|answer| answer.error);
-    let kind = error.as_ref().and_then(|error| error.kind.clone()).unwrap_or_default();
     // Two requests met at one object: no reason for everybody to slow down.
     let lock_timeout = error.as_ref().is_some_and(|error| error.code.as_deref() == Some("lock_timeout"));
-    // <https://docs.stripe.com/error-codes>; what has none has a type.
-    let code = error.as_ref().and_then(|error| error.code.clone().or_else(|| error.kind.clone()));
-    let code = code.unwrap_or_else(|| format!("http_{}", status.as_u16()));
-    let message = error.and_then(|error| error.message).unwrap_or_else(|| format!("it answered {status}"));
+    let message = error.as_ref().and_then(|error| error.message.clone()).filter(|message| !message.is_empty());
+    let message = message.unwrap_or_else(|| format!("it answered {status}"));
     let retry_after = retry_after(headers);
     let replayed = headers.get("idempotent-replayed").is_some_and(|value| value == "true");
     match status {
@@ -111,19 +125,27 @@ pub(crate) fn sort_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -
         StatusCode::TOO_MANY_REQUESTS => {
             StripeError::RateLimited { retry_after: retry_after.unwrap_or(DEFAULT_RETRY_AFTER) }
         }
-        _ if status.is_server_error() && replayed => StripeError::KeySpent { message },
+        _ if status.is_server_error() && replayed => StripeError::KeySpent { message, replayed },
         _ if status.is_server_error() => StripeError::Unavailable { status, retry_after },
         // The same key is in use right now: the first request is still running.
         StatusCode::CONFLICT | StatusCode::REQUEST_TIMEOUT | StatusCode::FAILED_DEPENDENCY => {
             StripeError::Unavailable { status, retry_after }
         }
-        _ if kind == "idempotency_error" => StripeError::KeySpent { message },
-        StatusCode::UNAUTHORIZED => StripeError::Refused {
-            status,
-            code: "unauthorized".to_owned(),
-            message: "Stripe does not accept STRIPE_SECRET_KEY".to_owned(), // its own message repeats a part of the key
+        _ => match error {
+            // A status alone is not Stripe's word.
+            None => StripeError::Unavailable { status, retry_after },
+            Some(error) if error.kind == "idempotency_error" => StripeError::KeySpent { message, replayed },
+            Some(error) if status == StatusCode::UNAUTHORIZED => StripeError::Refused {
+                status,
+                kind: error.kind,
+                code: "unauthorized".to_owned(),
+                message: "Stripe does not accept STRIPE_SECRET_KEY".to_owned(), // its own message repeats a part of the key
+            },
+            // <https://docs.stripe.com/error-codes>; errors without a code have a type.
+            Some(Error { kind, code, .. }) => {
+                StripeError::Refused { status, code: code.unwrap_or_else(|| kind.clone()), kind, message }
+            }
         },
-        _ => StripeError::Refused { status, code, message },
     }
 }
 
@@ -134,33 +156,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use common::{carts::CartStatus, checkout::CheckoutItem, money::Currency, payment_links::Expected};
-
     use super::*;
-
-    #[test]
-    fn messages_tell_nothing_of_the_shopper() {
-        let item = |name: &str| CheckoutItem { name: name.to_owned(), quantity: 1, price_minor: 1 };
-        let cart = CheckoutCart {
-            customer_email: "\"ada l\"@example.com".to_owned(),
-            items: vec![item("Mug for Ada"), item("a")],
-            currency: Currency::USD,
-            status: CartStatus::Abandoned,
-            recovery_token: String::new(),
-            expected: Expected::default(),
-        };
-        let text = "Invalid address: \"ada l\"@example.com (Ada@Example.com, ada%40x) for 'Mug for Ada' a day";
-        assert_eq!(redact(text, &cart), "Invalid address: … … … for '…' a day");
-    }
-
-    #[test]
-    fn who_does_not_know_the_cart_keeps_no_address_either() {
-        let message = "No such customer: ada@example.com".to_owned();
-        let error =
-            StripeError::Refused { status: StatusCode::BAD_REQUEST, code: "resource_missing".to_owned(), message };
-        let crate::JobError::Retry { why, .. } = error.into() else { panic!("closing is tried again") };
-        assert_eq!(why, "Stripe refused it: No such customer: …");
-    }
 
     #[test]
     fn errors_are_sorted() {
@@ -177,9 +173,36 @@ mod tests {
             StripeError::RateLimited { retry_after } if retry_after == Duration::from_secs(7)
         ));
         assert!(matches!(sort(502, &[], "<html>"), StripeError::Unavailable { .. }));
-        assert!(matches!(sort(500, &[("idempotent-replayed", "true")], "{}"), StripeError::KeySpent { .. }));
+        assert!(matches!(
+            sort(500, &[("idempotent-replayed", "true")], "{}"),
+            StripeError::KeySpent { replayed: true, .. }
+        ));
         assert!(matches!(sort(409, &[], json), StripeError::Unavailable { .. }));
         let mismatch = r#"{"error":{"type":"idempotency_error","message":"Keys …"}}"#;
-        assert!(matches!(sort(400, &[], mismatch), StripeError::KeySpent { .. }));
+        assert!(matches!(sort(400, &[], mismatch), StripeError::KeySpent { replayed: false, .. }));
+        let empty = r#"{"error":{"type":"card_error","message":""}}"#;
+        assert!(
+            matches!(sort(402, &[], empty), StripeError::Refused { message, .. } if message == "it answered 402 Payment Required")
+        );
+    }
+    #[test]
+    fn only_stripes_own_words_refuse_anything() {
+        let sort = |status: u16, body: &str| {
+            sort_error(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body.as_bytes())
+        };
+        for body in ["", "<html>Not Found</html>", "{}", r#"{"error":"no"}"#, r#"{"error":{"message":"No."}}"#] {
+            for status in [302, 400, 401, 402, 403, 404, 410] {
+                assert!(matches!(sort(status, body), StripeError::Unavailable { .. }), "{status} {body}");
+            }
+        }
+        let error = |code: &str| format!(r#"{{"error":{{"type":"invalid_request_error","code":"{code}"}}}}"#);
+        assert!(sort(404, &error("resource_missing")).is_missing());
+        assert!(!sort(404, &error("url_invalid")).is_missing());
+        assert!(!sort(404, r#"{"error":{"type":"invalid_request_error"}}"#).is_missing());
+        assert!(!sort(404, r#"{"error":{"type":"api_error","code":"resource_missing"}}"#).is_missing());
+        assert!(!sort(400, &error("resource_missing")).is_missing());
+        assert!(sort(400, &error("resource_missing")).is_unknown_cursor());
+        assert!(sort(400, &error("url_invalid")).is_invalid_request());
+        assert!(!sort(403, &error("url_invalid")).is_invalid_request());
     }
 }

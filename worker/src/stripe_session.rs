@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use common::payment_links::Reported;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error};
 
 use crate::stripe_error::StripeError;
 
 /// A Checkout Session, reduced to the fields that the worker uses.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Session {
+    #[serde(deserialize_with = "id")]
     pub(crate) id: String,
     pub(crate) url: Option<String>,
     status: Option<String>,
@@ -19,6 +20,7 @@ pub(crate) struct Session {
     amount_total: Option<i64>,
     currency: Option<String>,
     pub(crate) livemode: Option<bool>,
+    #[serde(default, deserialize_with = "optional_id")]
     pub(crate) payment_intent: Option<String>,
     #[serde(default, with = "chrono::serde::ts_seconds_option")]
     expires_at: Option<DateTime<Utc>>,
@@ -30,11 +32,29 @@ pub(crate) struct Session {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Page {
     pub(crate) data: Vec<Session>,
-    #[serde(default)]
     pub(crate) has_more: bool,
 }
 
-/// Whether a session can be paid, was completed, or has expired.
+/// The most characters of an id (<https://docs.stripe.com/upgrades#what-changes-does-stripe-consider-to-be-backward-compatible>).
+const LONGEST_ID: usize = 255;
+
+/// An id of Stripe's, which is stored and is a part of paths.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Id(#[serde(deserialize_with = "id")] String);
+
+fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let id = String::deserialize(deserializer)?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    let well_formed = (1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(plain);
+    if well_formed { Ok(id) } else { Err(D::Error::custom("not an id of Stripe's")) }
+}
+
+fn optional_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<Id>::deserialize(deserializer)?.map(|Id(id)| id))
+}
+
+/// Whether somebody can pay with a session, or did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SessionState {
     Open,
@@ -71,6 +91,25 @@ impl Session {
             amount: self.amount_total,
             currency: self.currency.clone(),
             livemode: self.livemode,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_words() {
+        let read = |id: &str, intent: &str| {
+            let json = format!(r#"{{"id": "{id}", "payment_intent": {intent}}}"#);
+            serde_json::from_str::<Session>(&json).map(|session| (session.id, session.payment_intent))
+        };
+        assert_eq!(read("cs_test_a1", r#""pi_1""#).unwrap(), ("cs_test_a1".to_owned(), Some("pi_1".to_owned())));
+        assert_eq!(read(&"c".repeat(255), "null").unwrap().1, None);
+        assert_eq!(serde_json::from_str::<Session>(r#"{"id": "cs_1"}"#).unwrap().payment_intent, None);
+        for bad in ["", "cs\\u0000", "../account?", "cs 1", "cs_é", &"c".repeat(256)] {
+            assert!(read(bad, "null").is_err() && read("cs_1", &format!("\"{bad}\"")).is_err(), "{bad}");
         }
     }
 }

@@ -16,6 +16,7 @@ mod expected;
 mod outcome;
 mod request;
 mod search;
+mod session;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,12 +30,10 @@ use crate::db::Connection;
 
 pub use expected::{Expected, Mismatch, Payment, Reported, expected};
 pub(crate) use outcome::close_all;
-pub use outcome::{
-    Opening, attach_session, begin_attempt, closed, fail, open, open_free, paid, payment_failed, processing,
-    refuse_session,
-};
+pub use outcome::{Opening, begin_attempt, closed, fail, open, open_free, paid, payment_failed, processing};
 pub use request::{NewRequest, give_up, replace, request, request_first, wake};
 pub use search::{Search, save_search, search};
+pub use session::{attach_session, is_held_by_another, refuse_session};
 
 /// The channel that tells waiting requests about a link; the payload is the cart's id.
 pub const CHANNEL: &str = "payment_links";

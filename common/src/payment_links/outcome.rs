@@ -9,16 +9,24 @@ use super::{CHANNEL, Failure, PaymentLink, tell};
 use crate::db::Connection;
 use crate::jobs::ClosePaymentLink;
 
-/// Notes that Stripe is about to be asked. `false`: it must not be asked any more.
-pub async fn begin_attempt(conn: &mut Connection, link: &PaymentLink, now: DateTime<Utc>) -> sqlx::Result<bool> {
+/// Notes that Stripe is about to be asked, in this mode (test or live) if it is known: early events
+/// of the other mode do not fit. `false`: it must not be asked any more.
+pub async fn begin_attempt(
+    conn: &mut Connection,
+    link: &PaymentLink,
+    livemode: Option<bool>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
     let result = sqlx::query!(
         r#"
-        update payment_links set attempted_at = coalesce(attempted_at, $3), updated_at = $3
+        update payment_links
+        set attempted_at = coalesce(attempted_at, $3), livemode = coalesce($4, livemode), updated_at = $3
         where cart_id = $1 and version = $2 and status = 'pending'
         "#,
         link.cart_id,
         link.version,
         now,
+        livemode,
     )
     .execute(conn)
     .await?;
@@ -42,7 +50,8 @@ pub struct Opening {
     pub livemode: Option<bool>,
 }
 
-/// pending → open. `false`: the request was withdrawn meanwhile; the session must be closed.
+/// pending → open. `false`: the request was withdrawn meanwhile, and the session must be closed,
+/// or another link has the session ([`super::is_held_by_another`]).
 /// Who waits is told by [`super::tell`], once this has committed.
 pub async fn open(conn: &mut Connection, opening: &Opening, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let result = sqlx::query!(
@@ -50,6 +59,8 @@ pub async fn open(conn: &mut Connection, opening: &Opening, now: DateTime<Utc>) 
         update payment_links set status = 'open', session_id = $3, url = $4, session_expires_at = $5, livemode = $7,
                                  opened_at = $6, updated_at = $6
         where cart_id = $1 and version = $2 and status = 'pending' and (session_id is null or session_id = $3)
+          and not exists (select from payment_links other
+                          where other.session_id = $3 and (other.cart_id, other.version) <> ($1, $2))
         "#,
         opening.cart_id,
         opening.version,
@@ -79,6 +90,10 @@ pub async fn open_free(conn: &mut Connection, openings: &[Opening], now: DateTim
                 as made (cart_id, version, session_id, url, session_expires_at, livemode)
             join payment_links link on link.cart_id = made.cart_id and link.version = made.version
             where link.status = 'pending' and (link.session_id is null or link.session_id = made.session_id)
+              and not exists (
+                select from payment_links other
+                where other.session_id = made.session_id
+                  and (other.cart_id, other.version) <> (made.cart_id, made.version))
             for no key update of link skip locked
         )
         update payment_links link
@@ -240,46 +255,4 @@ impl Change<'_> {
         .await?;
         Ok(told.is_some())
     }
-}
-
-/// pending → settling: Stripe made a session that does not match the request. The session's
-/// URL is not stored, and a job closes the session. `false`: the request is no longer pending.
-pub async fn refuse_session(
-    conn: &mut Connection,
-    link: &PaymentLink,
-    session_id: &str,
-    why: Failure<'_>,
-    now: DateTime<Utc>,
-) -> sqlx::Result<bool> {
-    let refused = settle_later(conn, link, why, now).await?;
-    attach_session(conn, link, session_id, None, None).await?;
-    Ok(refused)
-}
-
-/// Stores the id of the link's session, so that it can be closed, its PaymentIntent and its
-/// livemode. Stored values are not overwritten.
-pub async fn attach_session(
-    conn: &mut Connection,
-    link: &PaymentLink,
-    session_id: &str,
-    payment_intent: Option<&str>,
-    livemode: Option<bool>,
-) -> sqlx::Result<()> {
-    sqlx::query!(
-        r#"
-        update payment_links
-        set session_id = $3, livemode = coalesce(livemode, $5),
-            payment_intent = coalesce(payment_intent, case
-                when not exists (select from payment_links other where other.payment_intent = $4) then $4 end)
-        where cart_id = $1 and version = $2 and (session_id is null or session_id = $3)
-        "#,
-        link.cart_id,
-        link.version,
-        session_id,
-        payment_intent,
-        livemode,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
 }

@@ -25,14 +25,19 @@ pub async fn search(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx:
     Ok(row.and_then(|row| Some(Search { began_at: row.search_began_at?, after: row.search_after })))
 }
 
-/// Stores the progress of a search. `updated_at` does not change, because it bounds the search.
-pub async fn save_search(conn: &mut Connection, cart_id: &str, version: i32, search: &Search) -> sqlx::Result<()> {
+/// Keeps the progress of a search; `None` begins it anew. (`updated_at` stays: it limits what is searched.)
+pub async fn save_search(
+    conn: &mut Connection,
+    cart_id: &str,
+    version: i32,
+    search: Option<&Search>,
+) -> sqlx::Result<()> {
     sqlx::query!(
         "update payment_links set search_began_at = $3, search_after = $4 where cart_id = $1 and version = $2",
         cart_id,
         version,
-        search.began_at,
-        search.after,
+        search.map(|search| search.began_at),
+        search.and_then(|search| search.after.as_deref()),
     )
     .execute(conn)
     .await?;

@@ -9,8 +9,9 @@ use super::faults::Scene;
 
 /// How long the load goes on after the last fault: the first ten seconds are forgiven.
 pub(crate) const FAIR_WEATHER: Duration = Duration::from_secs(16);
-/// A job that was taken by a process that then died comes back after its lease.
-const PATIENCE: Duration = Duration::from_secs(150);
+/// A job that was taken by a process that then died comes back after its lease, and a session that
+/// may be in the making is searched for again after two minutes.
+const PATIENCE: Duration = Duration::from_secs(270);
 
 /// Everything is as it should be again: each process, each connection, each clock.
 pub(crate) async fn mend(scene: &Scene) -> Result<()> {

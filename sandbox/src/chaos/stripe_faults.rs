@@ -15,7 +15,7 @@ use crate::stripe::{Fault as StripeFault, Operation};
 
 /// Stripe answers late, wrongly or not at all, now and then.
 pub(crate) async fn rain(scene: Arc<Scene>, seed: u64, stop: Arc<AtomicBool>) {
-    const FAULTS: [(&str, StripeFault); 10] = [
+    const FAULTS: [(&str, StripeFault); 12] = [
         ("Stripe answers 429", StripeFault::RateLimited { retry_after: 1 }),
         ("Stripe answers 503", StripeFault::Unavailable { retry_after: 1 }),
         ("Stripe stores a 500 under a key", StripeFault::ServerError),
@@ -26,6 +26,8 @@ pub(crate) async fn rain(scene: Arc<Scene>, seed: u64, stop: Arc<AtomicBool>) {
         ("Stripe answers too late", StripeFault::Slow(Duration::from_secs(22))),
         ("Stripe answers what can't be read", StripeFault::Garbage),
         ("Stripe's gateway answers 502", StripeFault::HtmlBadGateway),
+        ("Stripe's gateway answers 404", StripeFault::Html { status: 404 }),
+        ("Stripe's gateway answers 400", StripeFault::Html { status: 400 }),
     ];
     const OPERATIONS: [Operation; 4] = [Operation::Create, Operation::Create, Operation::Expire, Operation::Retrieve];
     let mut dice = StdRng::seed_from_u64(seed ^ 0x5742_1b7e);

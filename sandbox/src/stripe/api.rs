@@ -34,12 +34,29 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 struct Refusal {
     status: StatusCode,
     kind: &'static str,
+    code: Option<&'static str>,
     message: String,
 }
 
 impl Refusal {
     fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, kind: "invalid_request_error", message: message.into() }
+        Self { status, kind: "invalid_request_error", code: None, message: message.into() }
+    }
+
+    fn missing(status: StatusCode, id: &str) -> Self {
+        Self { code: Some("resource_missing"), ..Self::new(status, format!("No such checkout.session: '{id}'")) }
+    }
+
+    /// Repeats the whole request.
+    fn repeating(status: u16, headers: &HeaderMap, parameters: &Parameters) -> Self {
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let message = format!(
+            "Not possible with {} and {} and {} and {parameters:?}",
+            header("authorization"),
+            parameters.get("success_url").map_or("", String::as_str),
+            parameters.get("customer_email").map_or("", String::as_str),
+        );
+        Self::new(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST), message)
     }
 
     fn invalid(message: impl Into<String>) -> Self {
@@ -49,7 +66,11 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (self.status, Json(json!({"error": {"type": self.kind, "message": self.message}}))).into_response()
+        let mut error = json!({"type": self.kind, "message": self.message});
+        if let Some(code) = self.code {
+            error["code"] = json!(code);
+        }
+        (self.status, Json(json!({"error": error}))).into_response()
     }
 }
 
@@ -85,12 +106,29 @@ async fn meet(shared: &Shared, operation: Operation) -> Result<Option<Fault>, Re
         Some(Fault::HtmlBadGateway) => {
             Err((StatusCode::BAD_GATEWAY, Html("<html><h1>502 Bad Gateway</h1></html>")).into_response())
         }
+        Some(Fault::Html { status }) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+            Err((status, Html("<html><h1>This is not Stripe</h1></html>")).into_response())
+        }
+        Some(Fault::RefusedWith(message)) => Err(Refusal::invalid(message).into_response()),
         Some(Fault::Refused) => Err(Refusal::invalid("Your account cannot currently make charges.").into_response()),
         Some(Fault::Unauthorized) => {
             Err(Refusal::new(StatusCode::UNAUTHORIZED, "Invalid API Key provided: sk_test_****1234").into_response())
         }
         other => Ok(other),
     }
+}
+
+/// The answer, with the fields that the fault puts in place of its own.
+fn altered(mut answer: Value, fault: Option<Fault>) -> Value {
+    if let Some(Fault::Altered(fields)) = fault
+        && let Ok(Value::Object(fields)) = serde_json::from_str(fields)
+    {
+        for (name, value) in fields {
+            answer[name] = value;
+        }
+    }
+    answer
 }
 
 /// Ends the connection without an answer: the task that serves it unwinds, without a word in the log.
@@ -111,6 +149,9 @@ async fn create(State(shared): State<Arc<Shared>>, headers: HeaderMap, RawForm(f
         Ok(parameters) => parameters,
         Err(refusal) => return refusal.into_response(),
     };
+    if let Some(Fault::Repeats { status }) = fault {
+        return Refusal::repeating(status, &headers, &parameters).into_response();
+    }
     let response = create_once(&shared, &key, parameters, fault);
     shared.save();
     if fault == Some(Fault::ResetAfter) {
@@ -129,8 +170,7 @@ fn create_once(shared: &Shared, key: &str, parameters: Parameters, fault: Option
         if stored.parameters != parameters {
             let message =
                 "Keys for idempotent requests can only be used with the same parameters they were first used with.";
-            return Refusal { status: StatusCode::BAD_REQUEST, kind: "idempotency_error", message: message.to_owned() }
-                .into_response();
+            return Refusal { kind: "idempotency_error", ..Refusal::invalid(message) }.into_response();
         }
         let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         return (status, [("idempotent-replayed", "true")], Json(stored.body.clone())).into_response();
@@ -145,7 +185,7 @@ fn create_once(shared: &Shared, key: &str, parameters: Parameters, fault: Option
             Ok(session) => session,
             Err(refusal) => return refusal.into_response(), // refusals are not stored
         };
-        let mut body = session.to_json(&shared.url());
+        let mut body = altered(session.to_json(&shared.url()), fault);
         if fault == Some(Fault::NoUrl) {
             body["url"] = Value::Null;
         }
@@ -302,17 +342,18 @@ async fn retrieve(State(shared): State<Arc<Shared>>, headers: HeaderMap, Path(id
     if let Err(refusal) = authorize(&headers) {
         return refusal.into_response();
     }
-    if let Err(response) = meet(&shared, Operation::Retrieve).await {
-        return response;
-    }
+    let fault = match meet(&shared, Operation::Retrieve).await {
+        Ok(fault) => fault,
+        Err(response) => return response,
+    };
     match lock(&shared.sessions).find(&id) {
-        Some(session) => Json(session.to_json(&shared.url())).into_response(),
+        Some(session) => Json(altered(session.to_json(&shared.url()), fault)).into_response(),
         None => no_such(&id).into_response(),
     }
 }
 
 fn no_such(id: &str) -> Refusal {
-    Refusal::new(StatusCode::NOT_FOUND, format!("No such checkout.session: '{id}'"))
+    Refusal::missing(StatusCode::NOT_FOUND, id)
 }
 
 async fn expire(State(shared): State<Arc<Shared>>, headers: HeaderMap, Path(id): Path<String>) -> Response {
@@ -323,6 +364,9 @@ async fn expire(State(shared): State<Arc<Shared>>, headers: HeaderMap, Path(id):
         Ok(fault) => fault,
         Err(response) => return response,
     };
+    if let Some(Fault::Repeats { status }) = fault {
+        return Refusal::repeating(status, &headers, &Parameters::new()).into_response();
+    }
     if lock(&shared.sessions).find(&id).is_none() {
         return no_such(&id).into_response();
     }
@@ -334,7 +378,7 @@ async fn expire(State(shared): State<Arc<Shared>>, headers: HeaderMap, Path(id):
     }
     match expired {
         Ok(session) => {
-            let answer = session.to_json(&shared.url());
+            let answer = altered(session.to_json(&shared.url()), fault);
             let (sender, on_its_way) = (shared.clone(), shared.traffic.begin());
             tokio::spawn(async move {
                 sender.send(&session, "checkout.session.expired").await;
@@ -359,9 +403,10 @@ async fn list(
     if let Err(refusal) = authorize(&headers) {
         return refusal.into_response();
     }
-    if let Err(response) = meet(&shared, Operation::List).await {
-        return response;
-    }
+    let fault = match meet(&shared, Operation::List).await {
+        Ok(fault) => fault,
+        Err(response) => return response,
+    };
     let seconds = |name: &str, otherwise| parameters.get(name).and_then(|text| text.parse().ok()).unwrap_or(otherwise);
     let (from, to) = (seconds("created[gte]", i64::MIN), seconds("created[lte]", i64::MAX));
     let limit = usize::try_from(seconds("limit", 10)).unwrap_or(10).clamp(1, 100);
@@ -376,11 +421,19 @@ async fn list(
         }
     }
     if let Some(unknown) = after {
-        return no_such(unknown).into_response();
+        return Refusal::missing(StatusCode::BAD_REQUEST, unknown).into_response();
     }
     let has_more = page.len() > limit;
-    let data: Vec<Value> = page.iter().take(limit).map(|session| session.to_json(&shared.url())).collect();
-    Json(json!({"object": "list", "url": "/v1/checkout/sessions", "has_more": has_more, "data": data})).into_response()
+    let sessions = page.iter().take(limit).map(|session| {
+        let mut session = session.to_json(&shared.url());
+        if let Some(Fault::Padded(bytes)) = fault {
+            session["custom_text"]["submit"] = json!({"message": "x".repeat(bytes)});
+        }
+        session
+    });
+    let data: Vec<Value> = sessions.collect();
+    let list = json!({"object": "list", "url": "/v1/checkout/sessions", "has_more": has_more, "data": data});
+    Json(altered(list, fault)).into_response()
 }
 
 async fn line_items(State(shared): State<Arc<Shared>>, headers: HeaderMap, Path(id): Path<String>) -> Response {

@@ -48,8 +48,20 @@ pub enum Fault {
     Garbage,
     /// 502 with a page of HTML, nothing done.
     HtmlBadGateway,
+    /// This status with a page of HTML, nothing done: of a proxy, and not of Stripe.
+    Html {
+        /// Of the answer.
+        status: u16,
+    },
     /// 400 of a kind that no retry heals.
     Refused,
+    /// The same with this message.
+    RefusedWith(&'static str),
+    /// An error with this status whose message repeats the whole request, its headers included.
+    Repeats {
+        /// Of the answer.
+        status: u16,
+    },
     /// 401
     Unauthorized,
     /// A session without an address.
@@ -62,6 +74,10 @@ pub enum Fault {
     OtherAmount,
     /// A session of another request.
     OtherSession,
+    /// It is done; the fields of this JSON object stand in the answer in place of its own.
+    Altered(&'static str),
+    /// Each session in a list is so many bytes larger.
+    Padded(usize),
 }
 
 #[derive(Debug, Default)]
