@@ -22,7 +22,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::{AppState, error::ApiError, key_store::KeyStore, link_wait::LinkNews};
+use crate::{AppState, compression::Compressible, error::ApiError, key_store::KeyStore, link_wait::LinkNews};
 
 /// What is kept of one of `API_KEY`; the key itself is forgotten.
 #[derive(Clone)]
@@ -152,5 +152,7 @@ pub(crate) async fn require_key(
     let key = KeyHash::of(given.as_bytes());
     let (_, scopes) = state.keys.find(&key).await?.ok_or_else(ApiError::unauthorized)?;
     request.extensions_mut().insert(Granted { scopes, key });
-    Ok(next.run(request).await)
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(Compressible);
+    Ok(response)
 }

@@ -4,21 +4,20 @@ use std::time::Duration;
 
 use axum::{
     Router,
-    http::{HeaderName, HeaderValue, Method, Uri, header},
+    http::{HeaderName, HeaderValue, Method, header},
 };
+use common::config::has_plain_host;
 use tower_http::cors::{AllowOrigin, CorsLayer};
+use url::Url;
 
 /// How long a browser may remember the answer to its question.
 const REMEMBERED: Duration = Duration::from_secs(60 * 60);
 
 /// `https://shop.example`: a scheme, a host and maybe a port, as a browser writes them.
 pub(crate) fn parse_origin(text: &str) -> Option<HeaderValue> {
-    let origin: Uri = text.parse().ok()?;
-    let scheme = origin.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"))?;
-    let authority = origin.authority().filter(|authority| !authority.host().is_empty())?.as_str();
-    // Nothing else, and in lower case: an origin is compared letter by letter.
-    let written = format!("{scheme}://{authority}");
-    let plain = written == text && !authority.contains('@') && !written.bytes().any(|byte| byte.is_ascii_uppercase());
+    let origin = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && has_plain_host(url))?;
+    // Nothing else, in lower case, without a port that goes without saying: origins are compared letter by letter.
+    let plain = origin.origin().ascii_serialization() == text;
     plain.then(|| HeaderValue::from_str(text).ok()).flatten()
 }
 
@@ -64,6 +63,12 @@ mod tests {
             "https://a@b",
             "https://Shop.example",
             "https://x?y",
+            "https://x:99999",
+            "https://x:443",
+            "https://x..y",
+            "https://x y",
+            "https://x\"",
+            "https://ü.example",
         ] {
             assert!(parse_origin(bad).is_none(), "{bad}");
         }

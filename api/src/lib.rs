@@ -43,6 +43,7 @@ mod refused_webhooks;
 mod request_log;
 mod schedules;
 mod serve;
+mod streams;
 mod timeline;
 mod unread_body;
 mod unverified_bodies;

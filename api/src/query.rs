@@ -17,9 +17,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Query(pairs) = Query::from_request_parts(parts, state)
+        let Query(pairs): Query<Vec<(String, String)>> = Query::from_request_parts(parts, state)
             .await
             .map_err(|_| ApiError::bad_request("The query string can't be read"))?;
+        // Postgres has no text with NUL.
+        if pairs.iter().any(|(name, value)| name.contains('\0') || value.contains('\0')) {
+            return Err(ApiError::bad_request("The query string must not contain NUL"));
+        }
         Ok(Self(pairs))
     }
 }

@@ -1,10 +1,10 @@
-//! Handles HTTP/1.1 connections whose request was answered before its body was read: a refusal without a key, a body
-//! of the wrong type, a panic.
+//! What becomes of a request that was answered before its body was read: a refusal without a key, a body of the wrong
+//! type, a panic.
 //!
-//! hyper closes such a connection without notice, and the client's next request on it gets no answer. This module
-//! reads a small rest of the body, so that the connection can be used again. Otherwise the answer has
-//! `connection: close`, and further input is discarded for a while, so that the client can read the answer.
-//! (HTTP/2 ends only the stream.)
+//! hyper closes such a connection of HTTP/1.1 without a word, and the request that the client sends next on it gets no
+//! answer. Over HTTP/2 it resets the stream, and some clients then drop the answer. Here what little is left of the
+//! body is read first. Otherwise what the client still sends is discarded for a while, so that it gets to read the
+//! answer, and HTTP/1.1 says `connection: close`.
 
 use std::{
     pin::Pin,
@@ -32,10 +32,11 @@ const LINGER: Duration = Duration::from_secs(5);
 
 /// Answers a request, with `connection: close` if the connection can't be used again.
 pub(crate) async fn answer(request: Request<Incoming>, router: Router) -> Response<Body> {
-    if request.version() > Version::HTTP_11 || request.body().is_end_stream() {
+    if request.body().is_end_stream() {
         return route(request.map(Body::new), router).await;
     }
-    let waits = request.headers().contains_key(header::EXPECT);
+    let version = request.version();
+    let waits = version <= Version::HTTP_11 && request.headers().contains_key(header::EXPECT);
     let rest = Arc::new(Mutex::new(Rest::InUse));
     let request = request.map(|body| Body::new(Watched { body: Some(body), begun: false, rest: rest.clone() }));
     let mut response = route(request, router).await;
@@ -49,7 +50,7 @@ pub(crate) async fn answer(request: Request<Incoming>, router: Router) -> Respon
         Rest::Unread { begun: false, .. } if waits => false,
         Rest::Unread { body, .. } => drain(Body::new(body)).await,
     };
-    if !stays {
+    if !stays && version <= Version::HTTP_11 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response

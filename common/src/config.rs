@@ -120,19 +120,20 @@ impl Env {
         Ok(secrets.into_iter().map(SecretString::from).collect())
     }
 
-    /// Values separated by commas, maybe none.
+    /// Values separated by commas; none if the variable is not set.
     ///
     /// # Errors
-    /// If `parse` refuses one.
+    /// If `parse` refuses one, or nothing stands between the commas.
     pub fn list<T>(
         &self,
         name: &'static str,
         takes: &'static str,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Result<Vec<T>, ConfigError> {
-        split(self.get(name).unwrap_or_default())
-            .map(|text| parse(text).ok_or_else(|| malformed(name, text, takes)))
-            .collect()
+        let Some(list) = self.get(name) else { return Ok(Vec::new()) };
+        let values = split(list).map(|text| parse(text).ok_or_else(|| malformed(name, text, takes)));
+        let values: Vec<T> = values.collect::<Result<_, _>>()?;
+        if values.is_empty() { Err(malformed(name, list, takes)) } else { Ok(values) }
     }
 
     /// A value with a default.
@@ -200,13 +201,13 @@ impl Env {
     pub fn web_address(&self, name: &'static str, default: &str) -> Result<String, ConfigError> {
         self.parse_or(name, default.to_owned(), "an address such as https://shop.example", |text| {
             let after = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
-            // URL parsers silently repair these characters; other readers of the address may not.
-            let repaired = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '\\' | '\u{fffd}');
+            // The URL standard repairs these; whoever else reads the address may not.
+            let repaired = |c: char| c.is_whitespace() || c.is_control() || "\\\"<>`{}|^\u{fffd}".contains(c);
             if after.starts_with('/') || after.contains(repaired) {
                 return None;
             }
             let url = Url::parse(text).ok()?;
-            let plain = url.username().is_empty() && url.password().is_none();
+            let plain = url.username().is_empty() && url.password().is_none() && has_plain_host(&url);
             (plain && url.query().is_none() && url.fragment().is_none()).then(|| text.trim_end_matches('/').to_owned())
         })
     }
@@ -255,6 +256,13 @@ pub fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
+/// Whether the host is an IP address or consists of labels that DNS can have. The URL standard also allows
+/// `https://shop..example` and `https://"`.
+pub fn has_plain_host(url: &Url) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    url.domain().is_none_or(|domain| domain.split('.').all(|label| !label.is_empty() && label.bytes().all(plain)))
+}
+
 fn split(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
@@ -263,6 +271,10 @@ fn split(text: &str) -> impl Iterator<Item = &str> {
 const SHOWN: usize = 100;
 
 fn malformed(name: &'static str, value: &str, takes: &'static str) -> ConfigError {
+    // What stands before an `@` in an address may be a password.
+    if value.contains('@') {
+        return malformed_secret(name, takes);
+    }
     let shown: String = value.chars().take(SHOWN).collect();
     let more = if shown.len() < value.len() { "…" } else { "" };
     ConfigError::Malformed { name, value: format!("{shown:?}{more}"), takes }

@@ -6,6 +6,7 @@ use sqlx::{
     migrate::MigrateError,
     postgres::{PgConnectOptions, PgDatabaseError, PgSeverity},
 };
+use url::Url;
 
 use crate::{
     config::{ConfigError, Env},
@@ -72,7 +73,38 @@ fn options(env: &Env, name: &'static str) -> Result<PgConnectOptions, ConfigErro
     if rest.is_none_or(|rest| rest.is_empty() || rest.contains(unreadable)) {
         return Err(malformed());
     }
+    if let Some(key) = Url::parse(url).ok().and_then(|url| unknown_parameter(&url)) {
+        let key: String = key.chars().take(40).collect();
+        let value = format!("malformed (unknown parameter {key:?})");
+        return Err(ConfigError::Malformed { name, value, takes: TAKES });
+    }
     PgConnectOptions::from_str(url).map_err(|_| malformed())
+}
+
+/// A parameter that sqlx would log, with its value, and ignore.
+fn unknown_parameter(url: &Url) -> Option<String> {
+    const KNOWN: [&str; 18] = [
+        "sslmode",
+        "ssl-mode",
+        "sslrootcert",
+        "ssl-root-cert",
+        "ssl-ca",
+        "sslcert",
+        "ssl-cert",
+        "sslkey",
+        "ssl-key",
+        "statement-cache-capacity",
+        "host",
+        "hostaddr",
+        "port",
+        "dbname",
+        "user",
+        "password",
+        "application_name",
+        "options",
+    ];
+    let known = |key: &str| KNOWN.contains(&key) || (key.starts_with("options[") && key.ends_with(']'));
+    url.query_pairs().map(|(key, _)| key.into_owned()).find(|key| !known(key))
 }
 
 /// The database as the environment says: `DATABASE_URL`, `QUEUE_LISTEN` and `DATABASE_LISTEN_URL`.

@@ -8,6 +8,7 @@ pub mod cluster;
 mod contract;
 mod database;
 mod door;
+pub mod http2;
 mod last_release;
 pub mod leaks;
 pub mod load;

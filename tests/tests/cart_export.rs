@@ -39,6 +39,10 @@ fn a_history() -> Vec<Value> {
         json!({"customerName": "'t Hooft", "currency": "jpy", "items": [{"name": "x", "quantity": 1, "price": 500}]}),
     ));
     lines.push(a_line(json!({"customerName": "two\r\nlines"})));
+    lines.push(a_line(json!({
+        "customerName": "x;=1+cmd|' /C calc'!A1;'-1", "externalId": "＝1＋1",
+        "items": [{"name": ";=1", "quantity": 1, "price": 1}, {"name": "@x\";+1", "quantity": 1, "price": 1}],
+    })));
     lines
 }
 
@@ -47,13 +51,13 @@ async fn what_was_exported_can_be_imported_elsewhere() {
     let start = || Setup::default().at("2026-03-01T10:00:00Z").without_worker().start();
     let (from, by_ndjson, by_csv) = tokio::join!(start(), start(), start());
     let (_, summary) = import(&from, NDJSON, ndjson(a_history())).await;
-    assert_eq!((&summary["created"], &summary["errors"]), (&json!(1_203), &json!(0)));
+    assert_eq!((&summary["created"], &summary["errors"]), (&json!(1_204), &json!(0)));
     let expected = carts(&from).await;
-    assert_eq!(expected.len(), 1_203);
+    assert_eq!(expected.len(), 1_204);
     assert_eq!(expected[0]["externalId"], "order 1", "in the order of the file");
     for (to, query, kind) in [(&by_ndjson, "?format=ndjson", NDJSON), (&by_csv, "?format=csv", "text/csv")] {
         let (_, summary) = import(to, kind, export(&from, query).await).await;
-        assert_eq!(summary, json!({"lines": 1203, "created": 1203, "exists": 0, "errors": 0}));
+        assert_eq!(summary, json!({"lines": 1204, "created": 1204, "exists": 0, "errors": 0}));
         assert_eq!(carts(to).await, expected);
         for path in
             ["/api/analytics?period=30d", "/api/carts?status=recovered&limit=1", "/api/carts?status=expired&limit=1"]
@@ -67,11 +71,14 @@ async fn what_was_exported_can_be_imported_elsewhere() {
         }
         // Twice is once, but for the carts without an external id.
         let (_, again) = import(to, kind, export(&from, query).await).await;
-        assert_eq!((&again["exists"], &again["created"]), (&json!(1_201), &json!(2)));
+        assert_eq!((&again["exists"], &again["created"]), (&json!(1_202), &json!(2)));
     }
     let csv = export(&from, "?format=csv").await;
     let formula = csv.lines().find(|line| line.contains("calc")).unwrap();
     assert!(formula.contains(r#","''-1","'+tag@example.com","'=cmd|' /C calc'!A0","[{""name"":"#), "{formula}");
+    let other = csv.lines().find(|line| line.contains("A1")).unwrap();
+    assert!(other.contains(r#","'＝1＋1","#) && other.contains(r#","x;'=1+cmd|' /C calc'!A1;''-1","#), "{other}");
+    assert!(!other.contains(";=") && !other.contains(";+") && !other.contains("\"@"), "{other}");
 }
 
 #[tokio::test]

@@ -12,6 +12,8 @@ use worker::WorkerConfig;
 const NOWHERE: &str = "postgres://nobody:hush@127.0.0.1:1/none";
 /// Refused as a number, an address, a duration and a list alike.
 const NONSENSE: &[&str] = &["\u{1}", "-", "½", "a b", "\u{fffd}"];
+/// No header can hold it; any other word may be a fake Stripe's key or secret.
+const UNSENDABLE: &[&str] = &["\u{1}", "½", "a b", "\u{fffd}"];
 const DURATIONS: &[&str] =
     &["soon", "10", "0s", "1ns", "999us", "-1s", "1d -1s", "101years", "99999999999999999999s", "1.5x"];
 const ADDRESSES: &[&str] = &["3000", "localhost:3000", "127.0.0.1", "127.0.0.1:65536", "127.0.0.1:-1", "1.2.3:80"];
@@ -27,10 +29,24 @@ const WEB_ADDRESSES: &[&str] = &[
     "https://user:pass@shop.example",
     "https://shop\\.example",
     "https://[::1",
+    "https://shop..example",
+    "https://shop'.example",
+    "https://shop.example/\"><script>",
+    "https://shop.example/{x}",
+    "https://user:hush@shop.example",
+    "ftp://user:hush@shop.example",
 ];
 const NUMBERS: &[&str] = &["-1", "1.5", "4294967296", "1e3", "0x10", "many", "1,000"];
-const DATABASES: &[&str] =
-    &["mysql://x", "localhost", "postgres://", "postgres://h:99999/d", "postgres://h/d?sslmode=perhaps"];
+const DATABASES: &[&str] = &[
+    "mysql://x",
+    "localhost",
+    "postgres://",
+    "postgres://h:99999/d",
+    "postgres://h/d?sslmode=perhaps",
+    "postgres://h/d?sslpassword=hush",
+    "postgres://h/d?sslmode=disable&Password=hush",
+    "postgres://user:hush@h/d?options[=hush",
+];
 const SCHEDULES: &[&str] = &["daily", "* * * * *", "60 * * * * *", "0 0 0 30 2 *", "0 */0 * * * *", "0 0 0 32 * *"];
 const PAIRS: &[&str] = &["secret", "=x", "a=b,c"];
 
@@ -43,14 +59,32 @@ const VARIABLES: &[Case] = &[
     ("api", "API_KEY", &["a\u{7f}b"]),
     ("api", "BIND_ADDR", ADDRESSES),
     ("both", "PUBLIC_URL", WEB_ADDRESSES),
-    ("worker", "STRIPE_SECRET_KEY", &["sk_", "rk_", "sk_test_…", "pk_live_1234", "whsec_1234", "sk_test 1"]),
+    (
+        "worker",
+        "STRIPE_SECRET_KEY",
+        &["sk_", "rk_", "sk_test_", "rk_live_", "sk_test_…", "pk_live_1", "whsec_1", "sk_test 1"],
+    ),
+    ("worker", "STRIPE_SECRET_KEY", UNSENDABLE),
     (
         "api",
         "STRIPE_WEBHOOK_SECRET",
         &["whsec_", "whsec_…", "whsec_ ", "whsec_ab cd", "sk_test_1234", "we_1234", "whsec_good,whsec_", ","],
     ),
+    ("api", "STRIPE_WEBHOOK_SECRET", UNSENDABLE),
     ("both", "STRIPE_API_URL", WEB_ADDRESSES),
-    ("both", "CHECKOUT_HOSTS", &["https://pay.example", "pay.example/x", "10.0.0.1", "*.example", "a..b"]),
+    (
+        "both",
+        "CHECKOUT_HOSTS",
+        &[
+            ",",
+            "https://user:hush@pay.example",
+            "https://pay.example",
+            "pay.example/x",
+            "10.0.0.1",
+            "*.example",
+            "a..b",
+        ],
+    ),
     ("worker", "STRIPE_RATE", &["10001"]),
     ("worker", "STRIPE_RATE", NUMBERS),
     (
@@ -59,14 +93,19 @@ const VARIABLES: &[Case] = &[
         &["dollars", "us", "xxx", "XTS", "xau", "xag", "xpt", "xpd", "xdr", "che", "clf", "usdd", "u$d"],
     ),
     ("api", "RATE_LIMIT_PER_MINUTE", NUMBERS),
-    ("api", "TRUSTED_PROXIES", &["10.0.0.0/33", "10.0.0", "proxy", "10.0.0.1,nonsense", "::/129"]),
-    ("api", "CORS_ORIGINS", &["*", "shop.example", "https://shop.example/", "null"]),
+    ("api", "TRUSTED_PROXIES", &[",", "10.0.0.0/33", "10.0.0", "proxy", "10.0.0.1,nonsense", "::/129"]),
+    (
+        "api",
+        "CORS_ORIGINS",
+        &["*", "shop.example", "https://shop.example/", "null", ",", "https://x:99999", "https://x..y"],
+    ),
+    ("api", "CORS_ORIGINS", &["https://user:hush@shop.example"]),
     ("api", "PAYMENT_LINK_TTL", DURATIONS),
     ("api", "PAYMENT_LINK_WAIT", DURATIONS),
     ("worker", "CART_TTL", DURATIONS),
     ("worker", "WORKER_CONCURRENCY", &["0", "1001"]),
     ("worker", "WORKER_CONCURRENCY", NUMBERS),
-    ("worker", "WORKER_QUEUES", &["mail", "expiry,mail", "Expiry"]),
+    ("worker", "WORKER_QUEUES", &["mail", "expiry,mail", "Expiry", ",", " , ,"]),
     ("worker", "EXPIRY_SCHEDULE", SCHEDULES),
     ("worker", "ROLLUP_SCHEDULE", SCHEDULES),
     ("worker", "HEALTH_ADDR", ADDRESSES),
@@ -94,7 +133,15 @@ const VARIABLES: &[Case] = &[
     ("both", "OTEL_TRACES_SAMPLER_ARG", &["2", "-1"]),
 ];
 /// Variables that accept any text, or some of [`NONSENSE`].
-const FREE: &[&str] = &["API_KEY", "DATABASE_URL", "DATABASE_LISTEN_URL", "RUST_LOG", "OTEL_RESOURCE_ATTRIBUTES"];
+const FREE: &[&str] = &[
+    "API_KEY",
+    "DATABASE_URL",
+    "DATABASE_LISTEN_URL",
+    "RUST_LOG",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "STRIPE_SECRET_KEY",
+    "STRIPE_WEBHOOK_SECRET",
+];
 
 /// A configuration in which one variable is malformed.
 fn variables(binary: &str, name: &'static str, value: &str) -> Vec<(&'static str, String)> {

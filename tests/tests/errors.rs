@@ -161,3 +161,61 @@ async fn postgres_away_is_told_and_survived() {
     tests::eventually("it is ready again", async || app.get("/readyz").await.status == 200).await;
     assert_eq!(app.show(&id).await["id"], json!(id));
 }
+
+/// Postgres has no text with NUL: no route passes it on.
+#[tokio::test]
+async fn nul_is_refused_in_every_address() {
+    let app = Setup::default().without_worker().start().await;
+    let form = app.bare_request(Method::POST, "/sign-in").header("content-type", "application/x-www-form-urlencoded");
+    let signed_in = app.send(form.body("key=test-key")).await;
+    let cookie = signed_in.header("set-cookie").split(';').next().unwrap().to_owned();
+    let get = async |path: &str| app.send(app.request(Method::GET, path).header("cookie", &cookie)).await.status;
+    for path in [
+        "/api/carts",
+        "/api/carts/export",
+        "/api/analytics",
+        "/api/jobs",
+        "/api/erasure/export",
+        "/",
+        "/carts",
+        "/jobs",
+        "/jobs/retry",
+        "/jobs/cancel",
+        "/sign-in",
+    ] {
+        for name in [
+            "kind",
+            "queue",
+            "state",
+            "status",
+            "email",
+            "externalId",
+            "cursor",
+            "page",
+            "from",
+            "period",
+            "next",
+            "error",
+            "q",
+            "%00",
+        ] {
+            assert_eq!(get(&format!("{path}?{name}=a%00b")).await, 400, "{path} with {name}");
+        }
+    }
+    for path in [
+        "/api/carts/%00",
+        "/api/carts/%00/timeline",
+        "/api/jobs/%00",
+        "/carts/%00",
+        "/jobs/%00",
+        "/pay/%00",
+        "/assets/%00",
+    ] {
+        let status = get(path).await;
+        assert!((400..500).contains(&status), "{path}: {status}");
+    }
+    for path in ["/api/queues/%00/pause", "/api/jobs/%00/retry", "/api/carts/%00/payment-link"] {
+        let status = app.send(app.request(Method::POST, path)).await.status;
+        assert!((400..500).contains(&status), "{path}: {status}");
+    }
+}

@@ -221,6 +221,8 @@ async fn requests_that_can_be_read_in_two_ways_are_not() {
         // Read as the standard says (RFC 9112, 6.3), and nothing else is read from that connection.
         ("a length and chunks", with(&both, &smuggled), "400"),
         ("chunks and a length", with(&turned, &smuggled), "400"),
+        ("no host", with("content-length: 2\r\n", "{}").replace("host: x\r\n", "connection: close\r\n"), "400"),
+        ("two hosts", with("host: y\r\nconnection: close\r\ncontent-length: 2\r\n", "{}"), "400"),
         ("two lengths", with("content-length: 2\r\ncontent-length: 3\r\n", "{}x"), "400"),
         ("a list of lengths", with("content-length: 2, 3\r\n", "{}x"), "400"),
         ("a length with a sign", with("content-length: +2\r\n", "{}"), "400"),

@@ -29,6 +29,8 @@ mod foreign_events;
 mod hostile;
 #[cfg(target_os = "linux")]
 mod hostile_webhooks;
+#[cfg(target_os = "linux")]
+mod http2;
 mod interface;
 mod kept_connections;
 mod key_scopes;

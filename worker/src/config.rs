@@ -123,7 +123,8 @@ impl WorkerConfig {
 /// word, but not a publishable key, or a webhook's secret or id.
 fn is_stripe_key(text: &str) -> bool {
     const OTHERS: [&str; 3] = ["pk_", "whsec_", "we_"];
-    is_token(text) && !["sk_", "rk_"].contains(&text) && !OTHERS.iter().any(|other| text.starts_with(other))
+    const PREFIXES: [&str; 6] = ["sk_", "rk_", "sk_test_", "sk_live_", "rk_test_", "rk_live_"];
+    is_token(text) && !PREFIXES.contains(&text) && !OTHERS.iter().any(|other| text.starts_with(other))
 }
 
 /// Whether a key moves real money; `None` if its prefix does not tell.

@@ -102,9 +102,10 @@ pub(crate) fn check_origin(state: &AppState, headers: &HeaderMap) -> Result<(), 
     let ours = match text(headers, "sec-fetch-site") {
         Some(site) => site == "same-origin",
         // Older ones, and where there is no https, say where the form was.
-        None => text(headers, "origin").is_none_or(|origin| {
+        None => headers.get(header::ORIGIN).is_none_or(|origin| {
+            let origin = origin.to_str().unwrap_or_default();
             let host = origin.split_once("://").map(|(_, host)| host);
-            host == text(headers, "host") || origin == state.config.public_url
+            host.is_some_and(|host| text(headers, "host") == Some(host)) || origin == state.config.public_url
         }),
     };
     if ours { Ok(()) } else { Err(refused("This form was sent from another site.")) }
@@ -119,7 +120,9 @@ pub(crate) fn is_https(state: &AppState, headers: &HeaderMap) -> bool {
     let forwarded = text(headers, "x-forwarded-proto").and_then(|value| value.split(',').next());
     let public = state.config.public_url.strip_prefix("https://");
     forwarded.is_some_and(|scheme| scheme.trim().eq_ignore_ascii_case("https"))
-        || public.is_some_and(|public| text(headers, "host") == public.split('/').next())
+        || public
+            .and_then(|public| public.split('/').next().zip(text(headers, "host")))
+            .is_some_and(|(public, host)| host.eq_ignore_ascii_case(public))
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {

@@ -11,7 +11,7 @@ use super::{
     format::query,
     guard::{Operator, TOKEN},
 };
-use crate::error::ApiError;
+use crate::{compression::Compressible, error::ApiError};
 
 /// Everything a page needs is ours; nothing may be slipped in.
 const SAFE_HEADERS: [(HeaderName, &str); 6] = [
@@ -61,7 +61,7 @@ pub(crate) struct Page<'a> {
 impl Page<'_> {
     /// The whole answer.
     pub(crate) fn show(&self, body: &Markup) -> Response {
-        answer(
+        let mut response = answer(
             StatusCode::OK,
             &document(
                 self.title,
@@ -89,7 +89,9 @@ impl Page<'_> {
                     script src=(SCRIPT.path) defer {}
                 },
             ),
-        )
+        );
+        response.extensions_mut().insert(Compressible);
+        response
     }
 }
 

@@ -7,8 +7,7 @@ mod standard;
 
 use axum::{
     Extension,
-    body::Bytes,
-    http::{HeaderName, HeaderValue, header},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
     response::Response,
 };
 use utoipa::openapi::OpenApi;
@@ -24,6 +23,7 @@ pub(crate) use standard::{Described, ask_for_key};
 pub(crate) use crate::error::Envelope as Error;
 use crate::{
     AppState,
+    compression::Precompressed,
     etag::{self, ETag, IfNoneMatch},
 };
 
@@ -37,20 +37,24 @@ pub(crate) struct Documents {
 
 #[derive(Debug, Clone)]
 struct Written {
-    body: Bytes,
+    body: Precompressed,
     tag: ETag,
 }
 
 impl Written {
     fn new(text: String) -> Self {
-        Self { tag: ETag::of(text.as_bytes()), body: text.into() }
+        let body = Precompressed::new(text);
+        Self { tag: ETag::of(body.plain()), body }
     }
 
-    fn answer(self, known: &IfNoneMatch) -> Response {
-        match known.known(&self.tag) {
-            Some(known) => etag::not_modified(known),
-            None => etag::tagged(&self.tag, self.body),
+    fn answer(&self, known: &IfNoneMatch, request: &HeaderMap) -> Response {
+        if let Some(known) = known.known(&self.tag) {
+            return etag::not_modified(known);
         }
+        let (headers, body) = self.body.answer(request);
+        let mut response = etag::tagged(&self.tag, body);
+        response.headers_mut().extend(headers);
+        response
     }
 }
 
@@ -91,8 +95,8 @@ pub(crate) fn page_router() -> OpenApiRouter<AppState> {
         (status = 304, description = "You have it already", headers(("ETag" = String, description = "Of what you have."))),
     ),
 )]
-async fn document(Extension(documents): Extension<Documents>, known: IfNoneMatch) -> Response {
-    documents.json.answer(&known)
+async fn document(Extension(documents): Extension<Documents>, known: IfNoneMatch, headers: HeaderMap) -> Response {
+    documents.json.answer(&known, &headers)
 }
 
 /// This document as a page
@@ -105,15 +109,14 @@ async fn document(Extension(documents): Extension<Documents>, known: IfNoneMatch
         (status = 304, description = "You have it already", headers(("ETag" = String, description = "Of what you have."))),
     ),
 )]
-async fn show_page(Extension(documents): Extension<Documents>, known: IfNoneMatch) -> Response {
+async fn show_page(Extension(documents): Extension<Documents>, known: IfNoneMatch, headers: HeaderMap) -> Response {
     const SAFE: [(HeaderName, &str); 3] = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    let policy = documents.policy.clone();
-    let mut response = documents.page.answer(&known);
-    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    let mut response = documents.page.answer(&known, &headers);
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, documents.policy);
     for (name, value) in SAFE {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }

@@ -1,0 +1,252 @@
+//! What only HTTP/2 makes possible: streams without a window, connections that live on pings, requests without a Host
+//! header.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use reqwest::Method;
+use tests::{
+    Setup,
+    http2::{Frame, Http2, kind},
+    processes::Process,
+};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    hostile::{AT_ONCE, an_api, resident_mebibytes},
+    processes::Shop,
+};
+
+/// The product's 30 s, and slack.
+const STALLED: Duration = Duration::from_secs(30 + 5 + 45);
+/// The product's 75 s for an idle connection, and slack.
+const IDLE: Duration = Duration::from_secs(75 + 5 + 60);
+
+/// Reads until so many streams have ended; how many of them were reset.
+async fn ended(client: &mut Http2, streams: usize, bound: Duration) -> usize {
+    let deadline = Instant::now() + bound;
+    let mut ends = Vec::new();
+    while ends.len() < streams {
+        let frame = client.next(deadline).await.expect("in time").expect("the connection goes on");
+        if frame.ends() {
+            ends.push(frame.kind == kind::RST_STREAM);
+        }
+    }
+    ends.into_iter().filter(|reset| *reset).count()
+}
+
+async fn no_window(shop: &Shop, api: &Process) {
+    let before = resident_mebibytes(api.id());
+    let everybody = ["/docs", "/api/openapi.json", "/sign-in", "/assets/none"];
+    let mut clients = Vec::new();
+    for path in everybody {
+        let mut client = Http2::open(shop.address(), Some(0)).await;
+        for _ in 0..100 {
+            client.get(path, &[("accept-encoding", "br, gzip")]).await;
+        }
+        clients.push(client);
+    }
+    sleep(Duration::from_secs(10)).await;
+    let more = resident_mebibytes(api.id()).saturating_sub(before);
+    assert!(more < 60, "{more} MiB for 400 streams that nobody reads");
+    for (client, path) in clients.iter_mut().zip(everybody) {
+        assert_eq!(ended(client, 100, STALLED).await, 100, "{path}");
+        // The connection itself is good.
+        let stream = client.get("/healthz", &[]).await;
+        client.grant(stream, 1000).await;
+        assert!(body(&client.answer(stream, AT_ONCE).await.unwrap()).contains("alive"));
+    }
+}
+
+/// A byte now and then does not count as progress.
+async fn a_window_of_a_byte(shop: &Shop) {
+    let mut client = Http2::open(shop.address(), Some(1)).await;
+    let stream = client.get("/docs", &[]).await;
+    let deadline = Instant::now() + STALLED;
+    let mut read = 0;
+    loop {
+        assert!(Instant::now() < deadline, "it was not reset");
+        sleep(Duration::from_millis(500)).await;
+        client.grant(stream, 1).await;
+        match client.next(Instant::now() + Duration::from_secs(1)).await {
+            Ok(Some(frame)) if frame.kind == kind::RST_STREAM => break,
+            Ok(Some(frame)) if frame.kind == kind::DATA => read += frame.payload.len(),
+            Ok(Some(_)) | Err(_) => {}
+            Ok(None) => panic!("the connection ended"),
+        }
+    }
+    assert!(read > 5 && read < 1000, "{read}");
+}
+
+/// Who is slow, but reads, gets everything; the length is right.
+async fn a_slow_reader(shop: &Shop) {
+    let whole = shop.http.get(shop.url("/docs")).send().await.unwrap().bytes().await.unwrap();
+    let mut client = Http2::open(shop.address(), Some(20_000)).await;
+    let stream = client.get("/docs", &[]).await;
+    let mut read = Vec::new();
+    loop {
+        let frame = client.next(Instant::now() + AT_ONCE).await.unwrap().unwrap();
+        if frame.kind == kind::DATA {
+            read.extend_from_slice(&frame.payload);
+            let taken = u32::try_from(frame.payload.len()).unwrap();
+            if frame.ends() {
+                break;
+            }
+            sleep(Duration::from_secs(1)).await;
+            client.grant(stream, taken).await;
+            client.grant(0, taken).await;
+        }
+        assert_ne!(frame.kind, kind::RST_STREAM);
+    }
+    assert!(read == whole, "{} of {} bytes", read.len(), whole.len());
+}
+
+async fn idle(shop: &Shop) {
+    let mut client = Http2::open(shop.address(), None).await;
+    let stream = client.get("/healthz", &[]).await;
+    client.answer(stream, AT_ONCE).await.unwrap();
+    let begun = Instant::now();
+    let mut frames: Vec<Frame> = Vec::new();
+    while let Some(frame) = client.next(begun + IDLE).await.expect("it is closed in time") {
+        frames.push(frame);
+    }
+    assert!(begun.elapsed() > Duration::from_secs(70), "{:?}", begun.elapsed());
+    assert!(frames.iter().any(|frame| frame.kind == kind::GOAWAY), "it ends gracefully: {frames:?}");
+}
+
+#[tokio::test]
+async fn streams_that_are_not_read_are_reset_and_idle_connections_are_closed() {
+    let (shop, api) = an_api().await;
+    tokio::join!(no_window(&shop, &api), a_window_of_a_byte(&shop), a_slow_reader(&shop), idle(&shop));
+}
+
+fn body(frames: &[Frame]) -> String {
+    let data = frames.iter().filter(|frame| frame.kind == kind::DATA);
+    String::from_utf8_lossy(&data.flat_map(|frame| frame.payload.clone()).collect::<Vec<_>>()).into_owned()
+}
+
+/// A client that gets its answer before it has sent its body reads all of it, and no RST_STREAM.
+#[tokio::test]
+async fn an_early_answer_is_whole() {
+    let app = Setup::default().without_worker().start().await;
+    for micros in [0, 500, 2_000, 20_000, 200_000] {
+        for _ in 0..10 {
+            let mut client = Http2::open(app.address, None).await;
+            let head = [
+                (":method", "POST"),
+                (":scheme", "http"),
+                (":authority", "x"),
+                (":path", "/api/carts"),
+                ("content-type", "application/json"),
+                ("content-length", "7"),
+            ];
+            let stream = client.request(&head, false).await;
+            sleep(Duration::from_micros(micros)).await;
+            client.body(stream, b"{\"a\":1}").await;
+            let frames = client.answer(stream, AT_ONCE).await.unwrap();
+            assert!(body(&frames).contains("UNAUTHORIZED"), "after {micros} µs: {frames:?}");
+            // What is wrong comes at once behind the answer.
+            let late = client.next(Instant::now() + Duration::from_millis(20)).await;
+            assert!(!matches!(&late, Ok(Some(frame)) if frame.kind == kind::RST_STREAM), "after {micros} µs: {late:?}");
+        }
+    }
+}
+
+/// The answer to a form for signing in, with these fields of the head.
+async fn sign_in(address: std::net::SocketAddr, fields: &[(&str, &str)]) -> String {
+    let mut client = Http2::open(address, None).await;
+    let form = "key=test-key";
+    let head = [(":method", "POST"), (":scheme", "http"), (":path", "/sign-in")];
+    let further = [("content-type", "application/x-www-form-urlencoded")];
+    // An authority stands first, as it must.
+    let stream = client.request(&[&head[..], fields, &further].concat(), false).await;
+    client.body(stream, form.as_bytes()).await;
+    let frames = client.answer(stream, AT_ONCE).await.unwrap();
+    assert_eq!(frames[0].kind, kind::HEADERS, "{frames:?}");
+    body(&frames)
+}
+
+#[tokio::test]
+async fn a_form_needs_an_origin_that_is_ours() {
+    let app = Setup::default().without_worker().start().await;
+    let refused = async |fields: &[(&str, &str)]| sign_in(app.address, fields).await.contains("another site");
+    assert!(refused(&[("origin", "null")]).await, "no host and no origin are not the same");
+    assert!(refused(&[(":authority", "shop.example"), ("origin", "null")]).await);
+    assert!(refused(&[(":authority", "shop.example"), ("origin", "https://evil.example")]).await);
+    assert!(refused(&[("origin", "https://shop.example")]).await, "it names no host");
+    assert!(
+        refused(&[(":authority", "shop.example"), ("host", "evil.example"), ("origin", "https://evil.example")]).await,
+        "the authority is the host"
+    );
+    assert!(!refused(&[(":authority", "shop.example"), ("origin", "https://shop.example")]).await);
+    assert!(!refused(&[(":authority", "shop.example")]).await, "not from a browser");
+    // Over HTTP/1.1 as well.
+    let form = app.bare_request(Method::POST, "/sign-in").header("origin", "null");
+    let form = form.header("content-type", "application/x-www-form-urlencoded").body("key=test-key");
+    assert_eq!(app.send(form).await.status, 400);
+}
+
+#[tokio::test]
+async fn the_cookie_is_secure_where_the_authority_is_https() {
+    let app = Setup::default().set("PUBLIC_URL", "https://shop.example").without_worker().start().await;
+    for (authority, secure) in [("shop.example", true), ("SHOP.example", true), ("127.0.0.1:3000", false)] {
+        let (sender, connection) = hyper::client::conn::http2::handshake(
+            hyper_util::rt::TokioExecutor::new(),
+            hyper_util::rt::TokioIo::new(TcpStream::connect(app.address).await.unwrap()),
+        )
+        .await
+        .unwrap();
+        tokio::spawn(connection);
+        let mut sender = sender;
+        let request = hyper::Request::post(format!("http://{authority}/sign-in"))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(axum::body::Body::from("key=test-key"))
+            .unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        let cookie = answer.headers()["set-cookie"].to_str().unwrap();
+        assert_eq!(cookie.contains("; Secure"), secure, "{authority}: {cookie}");
+    }
+}
+
+/// Neither h2 nor async-stripe logs what others sent, whatever `RUST_LOG` asks for.
+#[tokio::test]
+async fn no_library_logs_what_others_sent() {
+    let shop = Shop::open().await;
+    let mut variables = shop.api_variables();
+    variables.push(("RUST_LOG", "trace,h2=trace,h2::proto=trace,stripe_shared=trace".to_owned()));
+    let mut api = Process::start("api", variables).await;
+    api.says("api is listening").await;
+    let token = "a-recovery-token-of-somebody";
+    let path = format!("/pay/{token}");
+    let malformed: [&[(&str, &str)]; 4] = [
+        &[(":method", "GET"), (":scheme", "http"), (":authority", "x"), (":path", &path), ("connection", "close")],
+        &[(":method", "GET"), (":scheme", "http"), (":authority", "a b"), (":path", &path)],
+        &[(":method", "GET"), (":authority", "x"), (":path", &path), (":path", &path)],
+        &[(":method", "G T"), (":scheme", &path), (":authority", "x"), (":path", &path)],
+    ];
+    for fields in malformed {
+        let mut client = Http2::open(shop.address(), None).await;
+        client.request(fields, true).await;
+        let _ = client.next(Instant::now() + Duration::from_secs(2)).await;
+    }
+    let event =
+        format!("{{\"id\":\"evt_1\",\"type\":\"{}\",\"created\":1,\"data\":{{\"object\":{{}}}}}}", "x".repeat(100_000));
+    let now = common::clock::Clock::system().now().timestamp();
+    let signature = sandbox::stripe::sign(&event, crate::processes::SECRET, now);
+    let request = shop.http.post(shop.url("/api/webhooks/stripe")).header("stripe-signature", signature);
+    let _ = request.body(event).send().await.unwrap().bytes().await;
+    api.signal(Signal::SIGTERM);
+    let mut lines = Vec::new();
+    while let Some(line) = api.next_line().await {
+        lines.push(line);
+    }
+    assert!(lines.iter().any(|line| line.contains("/api/webhooks/stripe")), "{} lines", lines.len());
+    assert!(lines.iter().any(|line| line.contains("\"TRACE\"")), "{} lines", lines.len());
+    for line in &lines {
+        assert!(!line.contains(token), "{line}");
+        assert!(line.len() < 5_000, "{} bytes: {:.300}", line.len(), line);
+    }
+}
