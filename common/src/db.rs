@@ -1,6 +1,6 @@
 //! Reaching Postgres.
 
-use std::{io, str::FromStr, time::Duration};
+use std::{borrow::Cow, io, str::FromStr, time::Duration};
 
 use sqlx::{
     migrate::MigrateError,
@@ -73,16 +73,13 @@ fn options(env: &Env, name: &'static str) -> Result<PgConnectOptions, ConfigErro
     if rest.is_none_or(|rest| rest.is_empty() || rest.contains(unreadable)) {
         return Err(malformed());
     }
-    if let Some(key) = Url::parse(url).ok().and_then(|url| unknown_parameter(&url)) {
-        let key: String = key.chars().take(40).collect();
-        let value = format!("malformed (unknown parameter {key:?})");
-        return Err(ConfigError::Malformed { name, value, takes: TAKES });
-    }
-    PgConnectOptions::from_str(url).map_err(|_| malformed())
+    let url = without_unknown_parameters(name, url);
+    PgConnectOptions::from_str(&url).map_err(|_| malformed())
 }
 
-/// A parameter that sqlx would log, with its value, and ignore.
-fn unknown_parameter(url: &Url) -> Option<String> {
+/// The address without the parameters that sqlx ignores, for example `channel_binding` of managed
+/// Postgres services: sqlx would log their values, which may be secret.
+fn without_unknown_parameters<'a>(name: &str, address: &'a str) -> Cow<'a, str> {
     const KNOWN: [&str; 18] = [
         "sslmode",
         "ssl-mode",
@@ -104,7 +101,17 @@ fn unknown_parameter(url: &Url) -> Option<String> {
         "options",
     ];
     let known = |key: &str| KNOWN.contains(&key) || (key.starts_with("options[") && key.ends_with(']'));
-    url.query_pairs().map(|(key, _)| key.into_owned()).find(|key| !known(key))
+    let Ok(mut url) = Url::parse(address) else { return Cow::Borrowed(address) };
+    let (kept, ignored): (Vec<_>, Vec<_>) = url.query_pairs().into_owned().partition(|(key, _)| known(key));
+    if ignored.is_empty() {
+        return Cow::Borrowed(address);
+    }
+    for (key, _) in ignored {
+        let key: String = key.chars().take(40).collect();
+        tracing::warn!(variable = name, parameter = key, "unknown connection parameter ignored");
+    }
+    url.query_pairs_mut().clear().extend_pairs(kept);
+    Cow::Owned(url.to_string())
 }
 
 /// The database as the environment says: `DATABASE_URL`, `QUEUE_LISTEN` and `DATABASE_LISTEN_URL`.

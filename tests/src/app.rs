@@ -404,9 +404,9 @@ impl App {
 
     async fn is_working(&self) -> bool {
         sqlx::query_scalar(
-            // A search that waits for what may be in the making waits for longer than a test does.
+            // A search that is repeated because Stripe may still make the session waits longer than a test does.
             "select exists (select from jobs where state = 'running' or (state = 'pending' and slot is null
-                and not (coalesce(last_error, '') like '%it may be in the making' and run_at > now() + interval '5 s')))",
+                and not (coalesce(last_error, '') like '%Stripe may still make it' and run_at > now() + interval '5 s')))",
         )
         .fetch_one(&self.pool)
         .await

@@ -113,7 +113,7 @@ async fn a_changed_cart_does_not_hide_a_session_in_the_making() {
     eventually("Stripe was asked", async || app.stripe.calls(Operation::Create) == 2).await;
     sqlx::query("update carts set customer_email = 'grace@example.com'").execute(&app.pool).await.unwrap();
     app.patch(&format!("/api/carts/{id}"), &json!({"status": "expired"})).await.data(200);
-    eventually("the search is put off", async || error_of_closing(&app).await.contains("in the making")).await;
+    eventually("the search is put off", async || error_of_closing(&app).await.contains("may still make it")).await;
     assert_eq!((link(&app).await.0, app.stripe.calls(Operation::List)), ("settling".to_owned(), 1));
 }
 
