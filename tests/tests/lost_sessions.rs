@@ -33,8 +33,8 @@ async fn a_session_that_is_not_what_was_requested_is_closed_and_no_shopper_gets_
         (Fault::OtherAmount, "other_amount", "its amount is not the cart's total"),
         (Fault::Altered(r#"{"currency": "eur"}"#), "other_currency", "its currency is not the cart's"),
         (Fault::Altered(r#"{"mode": "setup"}"#), "other_mode", "its mode is not payment"),
-        (Fault::Altered(r#"{"livemode": true}"#), "other_livemode", "it is of the other mode (test or live)"),
-        (Fault::Altered(r#"{"livemode": null}"#), "other_livemode", "it is of the other mode (test or live)"),
+        (Fault::Altered(r#"{"livemode": true}"#), "other_livemode", "its livemode differs (test or live)"),
+        (Fault::Altered(r#"{"livemode": null}"#), "other_livemode", "its livemode differs (test or live)"),
         (Fault::Altered(r#"{"status": "expired"}"#), "status", "its status does not fit"),
     ] {
         let app = App::new().await;

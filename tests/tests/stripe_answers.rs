@@ -66,7 +66,7 @@ async fn the_answer_about_another_session_closes_none() {
     app.stripe.fail_next(Operation::Retrieve, another);
     close(&app, &id).await;
     assert_eq!((app.stripe.calls(Operation::Expire), app.stripe.calls(Operation::Retrieve)), (3, 2));
-    assert!(error_of_closing(&app).await.contains("it is another session"));
+    assert!(error_of_closing(&app).await.contains("the session has another id"));
 }
 
 /// Stripe made the session, and a proxy answers: no second session is made, and the link comes.
