@@ -59,7 +59,7 @@ async fn the_operator_is_shown_what_did_not_count() {
     for shown in ["id", "/data/object/id"].map(|path| foreign.get(path).or_else(|| foreign.pointer(path))) {
         assert!(page.contains(shown.unwrap().as_str().unwrap()), "{page}");
     }
-    assert!(page.contains(&id) && page.contains("it is not a session of this cart"), "{page}");
+    assert!(page.contains(&id) && page.contains("it is about no session of this cart"), "{page}");
     let found = doctor(&app).await;
     assert_eq!(found.verdict, Verdict::Notice);
     assert!(found.text.contains("1 foreign payment") && found.text.contains("unknown_session"), "{}", found.text);
