@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -15,7 +15,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::client::{is_trusted_proxy, subscriber};
+use crate::{
+    client::{is_trusted_proxy, subscriber},
+    mutex::lock,
+};
 
 /// The most open connections; further ones wait in the listener's backlog.
 const CONNECTIONS: usize = 4096;
@@ -115,7 +118,7 @@ impl Clients {
     /// Counts a connection of the client; `None` if the client has reached its limit.
     fn add(&self, peer: IpAddr) -> Option<ClientPermit> {
         let client = subscriber(peer.to_canonical());
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connections = lock(&self.connections);
         let count = connections.entry(client).or_default();
         if *count >= self.limit {
             return None;
@@ -132,7 +135,7 @@ struct ClientPermit {
 
 impl Drop for ClientPermit {
     fn drop(&mut self) {
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connections = lock(&self.connections);
         if let Some(count) = connections.get_mut(&self.client) {
             *count -= 1;
             if *count == 0 {

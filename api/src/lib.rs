@@ -32,6 +32,7 @@ mod keyed_routes;
 mod link_requests;
 mod link_wait;
 mod metrics;
+mod mutex;
 mod openapi;
 mod pagination;
 mod pay_page;

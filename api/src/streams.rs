@@ -6,7 +6,7 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -21,7 +21,7 @@ use hyper::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::serve::TAKES_NOTHING;
+use crate::{mutex::lock, serve::TAKES_NOTHING};
 
 /// As much as a frame holds by default: nobody gets by with a byte now and then.
 const PIECE_BYTES: usize = 16 * 1024;
@@ -60,10 +60,6 @@ struct Sending {
     since: Option<Instant>,
     /// Wants the next piece.
     next: Option<Waker>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Stream {

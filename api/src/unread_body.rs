@@ -8,7 +8,7 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
 };
@@ -22,6 +22,8 @@ use futures_util::StreamExt;
 use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::time::timeout;
 use tower::ServiceExt;
+
+use crate::mutex::lock;
 
 /// The most of an unread body that is read to keep the connection …
 const DRAIN_BYTES: usize = 64 * 1024;
@@ -98,10 +100,6 @@ struct Watched {
     body: Option<Incoming>,
     begun: bool,
     rest: Arc<Mutex<Rest>>,
-}
-
-fn lock(rest: &Mutex<Rest>) -> MutexGuard<'_, Rest> {
-    rest.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl HttpBody for Watched {

@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -24,6 +24,7 @@ use crate::{
     body::{check_encoding, within_time},
     client,
     error::ApiError,
+    mutex::lock,
 };
 
 /// The most bytes of all bodies together. (Buffers grow by doubling, so memory may reach twice that.)
@@ -106,10 +107,6 @@ impl Drop for Share {
     fn drop(&mut self) {
         lock(&self.budget).remove(self.number);
     }
-}
-
-fn lock(budget: &Mutex<Budget>) -> MutexGuard<'_, Budget> {
-    budget.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[derive(Debug)]

@@ -18,13 +18,13 @@ use serde_json::value::RawValue;
 
 use crate::money;
 
-/// The deepest nesting that is accepted; serde_json's own limit.
+/// Nesting this deep is refused; serde_json's own limit.
 pub const MAX_DEPTH: usize = 128;
 
 /// Checks that `bytes` are one well-formed JSON value, and returns its text.
 ///
 /// # Errors
-/// If the bytes are not UTF-8 or not JSON, or the value is nested deeper than [`MAX_DEPTH`].
+/// If the bytes are not UTF-8 or not JSON, or the value is nested [`MAX_DEPTH`] levels deep or deeper.
 pub fn parse(bytes: &[u8]) -> serde_json::Result<Box<RawValue>> {
     serde_json::from_slice::<WellFormed>(bytes)?;
     serde_json::from_slice(bytes)
@@ -81,7 +81,7 @@ pub fn canonical(value: &RawValue) -> String {
     out
 }
 
-/// Recurses as deep as `value` is nested: [`MAX_DEPTH`] at most.
+/// Recurses as deep as `value` is nested: less than [`MAX_DEPTH`].
 fn write_canonical(value: &RawValue, out: &mut String) {
     let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
     if let Some(Fields(fields)) = Fields::of(value) {
