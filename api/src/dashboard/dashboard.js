@@ -87,20 +87,17 @@ async function refresh() {
   loading = false;
 }
 
-let lost = false;
 function watch() {
   const events = new EventSource("/events");
   events.addEventListener("changed", ({ data }) => {
     if (data === "everything" || main.dataset.live.split(" ").includes(data)) refresh();
   });
-  events.addEventListener("error", () => { lost = true; });
   events.addEventListener("hello", () => {
-    if (lost) refresh(); // whatever happened meanwhile
-    lost = false;
+    refresh(); // whatever happened since the page was rendered, or the connection was lost
     document.documentElement.dataset.watching = "yes";
   });
   // A page that is only kept for going back must not keep one of the few connections to a host.
-  addEventListener("pagehide", () => { events.close(); lost = true; }, { once: true });
+  addEventListener("pagehide", () => events.close(), { once: true });
 }
 
 if (main && main.dataset.live) {

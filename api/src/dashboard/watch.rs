@@ -1,6 +1,9 @@
 //! What changed, for pages that are open: links are told of by NOTIFY, the rest
 //! is looked for every other second, by one look a process however many watch,
 //! and by none while nobody does.
+//!
+//! A page is rendered before it begins to watch. What changes in between is seen
+//! by loading it again: at its hello, or at the first look if there was none yet.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -93,11 +96,11 @@ impl Watch {
     }
 
     fn tell(&self, before: Option<(String, String)>, (carts, jobs): (String, String)) {
-        let Some((carts_before, jobs_before)) = before else { return };
-        if carts != carts_before {
+        let (carts_before, jobs_before) = before.unzip();
+        if carts_before != Some(carts) {
             drop(self.sender.send(Change::Carts)); // nobody listens any more: fine
         }
-        if jobs != jobs_before {
+        if jobs_before != Some(jobs) {
             drop(self.sender.send(Change::Jobs));
         }
     }
