@@ -37,7 +37,10 @@ async fn every_slot_runs_once_whoever_is_killed() {
     let pool = database.pool(2);
     let mut workers = vec![a_worker(&database).await, a_worker(&database).await, a_worker(&database).await];
     let wanted = async |count: usize| {
-        within(DEADLINE, "the next slots are let in", async || slots(&pool, "expire_carts").await.len() >= count).await;
+        within(DEADLINE, "the next slots of both schedules are let in", async || {
+            slots(&pool, "expire_carts").await.len() >= count && slots(&pool, "roll_up_days").await.len() >= count
+        })
+        .await;
     };
     for round in 1..=12 {
         wanted(round * 5).await;
