@@ -38,6 +38,11 @@ pub fn raise_file_limit() {
 
 fn connections() -> usize {
     let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(now, _)| usize::try_from(now).unwrap_or(usize::MAX));
+    connections_of(files)
+}
+
+/// The most open connections of a process that may open so many files.
+fn connections_of(files: usize) -> usize {
     CONNECTIONS.min(files.saturating_sub(OTHER_FILES)).max(1)
 }
 
@@ -177,5 +182,31 @@ mod tests {
         assert!(add("2001:db8::3").is_some());
         drop((one, other));
         assert!(clients.connections.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_connection_limit_leaves_files_for_other_uses() {
+        let limits = [usize::MAX, 4_096 + 128, 1_024, 128, 0].map(connections_of);
+        assert_eq!(limits, [4_096, 4_096, 896, 1, 1]);
+    }
+
+    #[tokio::test]
+    async fn connections_over_the_limit_wait() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut acceptor = Acceptor::new(listener, Vec::new());
+        assert_eq!(acceptor.permits.available_permits(), connections());
+        acceptor.permits = Arc::new(Semaphore::new(2));
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            clients.push(TcpStream::connect(address).await.unwrap());
+        }
+        let (first, _second) = (acceptor.accept().await, acceptor.accept().await);
+        let waits = tokio::time::timeout(Duration::from_millis(200), acceptor.accept()).await.is_err();
+        assert!(waits, "both permits are taken");
+        assert_eq!(acceptor.permits.available_permits(), 0);
+        drop(first);
+        let (_, _, peer) = tokio::time::timeout(Duration::from_secs(60), acceptor.accept()).await.unwrap();
+        assert_eq!(peer, clients[2].local_addr().unwrap());
     }
 }

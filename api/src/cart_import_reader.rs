@@ -59,6 +59,7 @@ pub(crate) struct Reader {
     state: AppState,
     batch: Batch,
     pieces: mpsc::Sender<Piece>,
+    patience: Duration,
 }
 
 /// Nobody wants more of the body.
@@ -66,7 +67,7 @@ struct Unwanted;
 
 impl Reader {
     pub(crate) fn new(lines: Lines, state: AppState, pieces: mpsc::Sender<Piece>) -> Self {
-        Self { lines, state, batch: Batch::default(), pieces }
+        Self { lines, state, batch: Batch::default(), pieces, patience: PATIENCE }
     }
 
     /// Reads until the body ends or nobody wants more of it.
@@ -92,7 +93,7 @@ impl Reader {
         loop {
             let piece = tokio::select! {
                 biased;
-                piece = timeout(PATIENCE, body.next()) => piece,
+                piece = timeout(self.patience, body.next()) => piece,
                 // Nothing more is there yet, and whoever stores has nothing else to do.
                 room = self.pieces.reserve(), if !self.batch.lines.is_empty() => {
                     room.map_err(|_| Unwanted)?.send(Piece::Batch(std::mem::take(&mut self.batch)));
@@ -153,4 +154,43 @@ impl Reader {
 async fn drain<E>(mut body: impl Stream<Item = Result<bytes::Bytes, E>> + Unpin) {
     let rest = async { while let Some(Ok(_)) = body.next().await {} };
     let _ = timeout(COURTESY, rest).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use common::{
+        clock::Clock,
+        config::Env,
+        db::{Database, Listen},
+    };
+    use futures_util::stream;
+
+    use super::*;
+    use crate::{ApiConfig, LinkNews, cart_lines::Format};
+
+    /// Postgres is not there, and reading needs none.
+    fn state() -> AppState {
+        let env = Env::of([("API_KEY", "key"), ("STRIPE_WEBHOOK_SECRET", "whsec_test"), ("PUBLIC_URL", "http://x")]);
+        let database = Database::new("postgres://nobody@127.0.0.1:1/none".parse().unwrap(), Listen::Off, 1);
+        let news = LinkNews::start(database.clone());
+        AppState::new(database, Clock::system(), ApiConfig::from_env(&env).unwrap(), news)
+    }
+
+    #[tokio::test]
+    async fn an_import_ends_after_300_s_without_a_byte() {
+        let (sender, mut pieces) = mpsc::channel(3);
+        let mut reader = Reader::new(Lines::new(Format::Ndjson), state(), sender);
+        assert_eq!(reader.patience, Duration::from_secs(300));
+        reader.patience = Duration::from_millis(100);
+        let some = stream::iter([Ok::<_, std::io::Error>(bytes::Bytes::from_static(b"{}\n{}\n"))]);
+        let reading = tokio::spawn(reader.run(Body::from_stream(some.chain(stream::pending()))));
+        let next = async |pieces: &mut mpsc::Receiver<Piece>| {
+            tokio::time::timeout(Duration::from_secs(60), pieces.recv()).await.unwrap()
+        };
+        let first = next(&mut pieces).await;
+        assert!(matches!(&first, Some(Piece::Batch(batch)) if batch.lines.len() == 2), "{first:?}");
+        let last = next(&mut pieces).await;
+        assert!(matches!(last, Some(Piece::Cut("nothing more was sent for 300 s"))), "{last:?}");
+        reading.abort();
+    }
 }

@@ -136,6 +136,13 @@ impl Http2 {
         }
     }
 
+    /// Reads on without answering pings; whether the connection ends before `deadline`.
+    pub async fn ends_unanswered(&mut self, deadline: Instant) -> bool {
+        let mut bytes = [0; 1024];
+        let reading = async { while let Ok(1..) = self.connection.read(&mut bytes).await {} };
+        timeout_at(deadline, reading).await.is_ok()
+    }
+
     /// All frames of a stream until it ends; `None` if the connection ends before.
     ///
     /// # Panics

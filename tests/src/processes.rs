@@ -1,6 +1,7 @@
 //! The real binaries, as processes.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
@@ -123,6 +124,26 @@ impl Process {
     /// If it has ended.
     pub fn id(&self) -> u32 {
         self.child.id().expect("it runs")
+    }
+
+    /// The TCP ports that it listens on. Linux only.
+    ///
+    /// # Panics
+    /// If it has ended.
+    pub fn listening_ports(&self) -> Vec<u16> {
+        let own: Vec<String> = fs::read_dir(format!("/proc/{}/fd", self.id()))
+            .expect("it runs")
+            .filter_map(|file| Some(fs::read_link(file.ok()?.path()).ok()?.to_string_lossy().into_owned()))
+            .collect();
+        let tables = ["tcp", "tcp6"].map(|table| fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default());
+        let sockets = tables.iter().flat_map(|table| table.lines().skip(1));
+        let port = |line: &str| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let listens = fields[3] == "0A" && own.contains(&format!("socket:[{}]", fields[9]));
+            let (_, port) = fields[1].rsplit_once(':')?;
+            listens.then(|| u16::from_str_radix(port, 16).expect("a port"))
+        };
+        sockets.filter_map(port).collect()
     }
 
     /// Sends it a signal.

@@ -142,11 +142,14 @@ async fn sign_in(app: &App, key: &str) -> Answer {
 
 #[tokio::test]
 async fn the_dashboard_takes_operators_and_their_session_ends_with_their_key() {
-    let app = Setup::default().without_worker().start().await;
+    let app = Setup::default().at("2026-03-10T12:00:00Z").without_worker().start().await;
     let operator = key(&app.pool, "operator", &[Scope::Operator], None).await;
+    let until = Some(app.now() + TimeDelta::hours(1));
+    let short = key(&app.pool, "short", &[Scope::Operator], until).await;
     let shop = key(&app.pool, "shop", &[Scope::Read, Scope::Write], None).await;
-    eventually("both are known", async || {
+    eventually("all are known", async || {
         ask(&app, &operator, Method::GET, "/api/queues").await.status == 200
+            && ask(&app, &short, Method::GET, "/api/queues").await.status == 200
             && ask(&app, &shop, Method::GET, "/api/carts").await.status == 200
     })
     .await;
@@ -154,18 +157,48 @@ async fn the_dashboard_takes_operators_and_their_session_ends_with_their_key() {
     assert_eq!((refused.status, refused.header("set-cookie")), (403, ""));
     assert!(refused.text.contains("lacks the scope operator"), "{}", refused.text);
 
-    let let_in = sign_in(&app, &operator).await;
+    session_ends(&app, &short, async || app.clock.advance(TimeDelta::hours(1))).await;
+    session_ends(&app, &operator, async || revoke(&app.pool, "operator").await).await;
+}
+
+/// Asserts that a session of the key and its event stream end once the key has ended.
+async fn session_ends(app: &App, key: &str, end: impl AsyncFnOnce()) {
+    let let_in = sign_in(app, key).await;
     assert_eq!(let_in.status, 303, "{}", let_in.text);
     let cookie = let_in.header("set-cookie").split(';').next().unwrap().to_owned();
     let get = async |path: &str| app.send(app.bare_request(Method::GET, path).header("cookie", &cookie)).await;
     assert_eq!(get("/").await.status, 200);
     let mut events = app.bare_request(Method::GET, "/events").header("cookie", &cookie).send().await.unwrap();
     assert!(events.chunk().await.unwrap().is_some());
-    revoke(&app.pool, "operator").await;
+    end().await;
     within(REVOKED_WITHIN, "the session is over", async || get("/").await.status == 303).await;
     let ended = tokio::time::timeout(REVOKED_WITHIN, async { while events.chunk().await.unwrap().is_some() {} }).await;
     assert!(ended.is_ok(), "an open page is not told any more either");
     assert_eq!(get("/events").await.status, 401);
+}
+
+/// A second key shows when the api has written down the uses before it.
+#[tokio::test]
+async fn the_last_use_of_a_key_is_recorded_once_a_minute() {
+    let app = Setup::default().at("2026-03-10T12:00:00Z").without_worker().start().await;
+    let (one, other) =
+        (key(&app.pool, "one", &[Scope::Read], None).await, key(&app.pool, "other", &[Scope::Read], None).await);
+    let used_at = async |name: &str| -> Option<DateTime<Utc>> {
+        let used = sqlx::query_scalar("select last_used_at from api_keys where name = $1").bind(name);
+        used.fetch_one(&app.pool).await.unwrap()
+    };
+    let used = async |key: &str| ask(&app, key, Method::GET, "/api/carts").await.status == 200;
+    let first = Some(app.now());
+    eventually("the first is known", async || used(&one).await).await;
+    eventually("its use is recorded", async || used_at("one").await == first).await;
+    app.clock.advance(TimeDelta::seconds(59));
+    assert!(used(&one).await);
+    eventually("the other is known", async || used(&other).await).await;
+    eventually("the use of the other is recorded", async || used_at("other").await == Some(app.now())).await;
+    assert_eq!(used_at("one").await, first);
+    app.clock.advance(TimeDelta::seconds(1));
+    assert!(used(&one).await);
+    eventually("a minute later it is recorded again", async || used_at("one").await == Some(app.now())).await;
 }
 
 async fn keys(shop: &Shop, arguments: &[&str]) -> (bool, String, String) {

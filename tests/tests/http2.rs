@@ -1,8 +1,11 @@
 //! What only HTTP/2 makes possible: streams without a window, connections that live on pings, requests without a Host
 //! header.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
+use axum::body::Body;
+use hyper::{Request, client::conn::http2::SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use nix::sys::signal::Signal;
 use reqwest::Method;
 use tests::{
@@ -12,11 +15,11 @@ use tests::{
 };
 use tokio::{
     net::TcpStream,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
-    hostile::{AT_ONCE, an_api, resident_mebibytes},
+    hostile::{AT_ONCE, an_api, exchange, resident_mebibytes},
     processes::Shop,
 };
 
@@ -24,6 +27,9 @@ use crate::{
 const STALLED: Duration = Duration::from_secs(30 + 5 + 45);
 /// The product's 75 s for an idle connection, and slack.
 const IDLE: Duration = Duration::from_secs(75 + 5 + 60);
+
+/// RFC 9113, 7: the stream was not processed.
+const REFUSED_STREAM: u32 = 7;
 
 /// Reads until so many streams have ended; how many of them were reset.
 async fn ended(client: &mut Http2, streams: usize, bound: Duration) -> usize {
@@ -117,10 +123,68 @@ async fn idle(shop: &Shop) {
     assert!(frames.iter().any(|frame| frame.kind == kind::GOAWAY), "it ends gracefully: {frames:?}");
 }
 
+/// The same connection over HTTP/1.1.
+async fn idle_http1(shop: &Shop) {
+    let begun = Instant::now();
+    let answer = exchange(shop.address(), b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n", IDLE).await;
+    assert!(answer.contains("alive") && begun.elapsed() > Duration::from_secs(70), "{:?}: {answer}", begun.elapsed());
+}
+
+/// The client does not answer pings, so its connection ends before an idle one would.
+async fn gone(shop: &Shop) {
+    let mut client = Http2::open(shop.address(), None).await;
+    let stream = client.get("/healthz", &[]).await;
+    client.answer(stream, AT_ONCE).await.unwrap();
+    let begun = Instant::now();
+    assert!(client.ends_unanswered(begun + Duration::from_secs(70)).await, "pings every 20 s, each for 20 s");
+    assert!(begun.elapsed() > Duration::from_secs(30), "{:?}", begun.elapsed());
+}
+
 #[tokio::test]
 async fn streams_that_are_not_read_are_reset_and_idle_connections_are_closed() {
     let (shop, api) = an_api().await;
-    tokio::join!(no_window(&shop, &api), a_window_of_a_byte(&shop), a_slow_reader(&shop), idle(&shop));
+    tokio::join!(
+        no_window(&shop, &api),
+        a_window_of_a_byte(&shop),
+        a_slow_reader(&shop),
+        idle(&shop),
+        idle_http1(&shop),
+        gone(&shop),
+    );
+}
+
+/// A client of a library.
+async fn connect(address: SocketAddr) -> SendRequest<Body> {
+    let connection = TokioIo::new(TcpStream::connect(address).await.unwrap());
+    let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), connection).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+#[tokio::test]
+async fn heads_and_streams_at_a_time_are_bounded() {
+    let app = Setup::default().without_worker().start().await;
+    for (bytes, status) in [(12_000, 200), (20_000, 431)] {
+        let request = Request::get("http://x/healthz").header("x-long", "y".repeat(bytes)).body(Body::empty()).unwrap();
+        let answer = timeout(AT_ONCE, connect(app.address).await.send_request(request)).await.unwrap().unwrap();
+        assert_eq!(answer.status(), status, "{bytes} bytes");
+    }
+    let mut client = Http2::open(app.address, Some(0)).await;
+    let mut streams = Vec::new();
+    for _ in 0..101 {
+        streams.push(client.get("/healthz", &[]).await);
+    }
+    let refused = loop {
+        let frame = client.next(Instant::now() + AT_ONCE).await.unwrap().unwrap();
+        if frame.kind == kind::RST_STREAM {
+            break frame;
+        }
+    };
+    assert_eq!((refused.stream, refused.payload), (streams[100], REFUSED_STREAM.to_be_bytes().to_vec()));
+    for stream in &streams[..100] {
+        client.grant(*stream, 1000).await;
+    }
+    assert_eq!(ended(&mut client, 100, AT_ONCE).await, 0, "the others are answered");
 }
 
 fn body(frames: &[Frame]) -> String {
@@ -156,7 +220,7 @@ async fn an_early_answer_is_whole() {
 }
 
 /// The answer to a form for signing in, with these fields of the head.
-async fn sign_in(address: std::net::SocketAddr, fields: &[(&str, &str)]) -> String {
+async fn sign_in(address: SocketAddr, fields: &[(&str, &str)]) -> String {
     let mut client = Http2::open(address, None).await;
     let form = "key=test-key";
     let head = [(":method", "POST"), (":scheme", "http"), (":path", "/sign-in")];
@@ -193,19 +257,11 @@ async fn a_form_needs_an_origin_that_is_ours() {
 async fn the_cookie_is_secure_where_the_authority_is_https() {
     let app = Setup::default().set("PUBLIC_URL", "https://shop.example").without_worker().start().await;
     for (authority, secure) in [("shop.example", true), ("SHOP.example", true), ("127.0.0.1:3000", false)] {
-        let (sender, connection) = hyper::client::conn::http2::handshake(
-            hyper_util::rt::TokioExecutor::new(),
-            hyper_util::rt::TokioIo::new(TcpStream::connect(app.address).await.unwrap()),
-        )
-        .await
-        .unwrap();
-        tokio::spawn(connection);
-        let mut sender = sender;
-        let request = hyper::Request::post(format!("http://{authority}/sign-in"))
+        let request = Request::post(format!("http://{authority}/sign-in"))
             .header("content-type", "application/x-www-form-urlencoded")
-            .body(axum::body::Body::from("key=test-key"))
+            .body(Body::from("key=test-key"))
             .unwrap();
-        let answer = sender.send_request(request).await.unwrap();
+        let answer = connect(app.address).await.send_request(request).await.unwrap();
         let cookie = answer.headers()["set-cookie"].to_str().unwrap();
         assert_eq!(cookie.contains("; Secure"), secure, "{authority}: {cookie}");
     }

@@ -116,6 +116,23 @@ async fn a_change_shows_the_shopper_to_keys_that_may_read() {
     refused.is_error(409, "CONFLICT");
     is_blind(&refused);
 
+    for body in [json!({"status": "ada@example.com"}), json!({"items": "Teapot"})] {
+        let refused = app.send(app.bare_request(Method::PATCH, &path).header("x-api-key", blind).json(&body)).await;
+        refused.is_error(422, "VALIDATION_ERROR");
+        is_blind(&refused);
+    }
+    let mut other = a_cart();
+    other["customerName"] = json!("Grace");
+    let refused = create(&app, blind, "first try", &other).await;
+    refused.is_error(422, "VALIDATION_ERROR");
+    is_blind(&refused);
+    let mut cheap = a_cart();
+    cheap["items"] = json!([{"name": "Teapot", "quantity": 1, "price": 0.01}]);
+    let cheap = app.cart_of(&cheap).await;
+    let refused = ask(&app, blind, Method::POST, &format!("/api/carts/{cheap}/payment-link")).await;
+    refused.is_error(422, "VALIDATION_ERROR");
+    is_blind(&refused);
+
     // A guessed external id.
     let mut line = a_cart();
     line["externalId"] = json!("order-1");

@@ -277,3 +277,25 @@ async fn an_erasure_gives_up_on_a_locked_cart_and_keeps_nobody_else_from_being_e
     let of_ada = app.post("/api/erasure", &json!({"email": "ada@example.com"})).await.data(200);
     assert_eq!(of_ada["removed"]["carts"], json!(1));
 }
+
+/// A short statement by a key gives up on a lock itself; the api abandons any other.
+#[tokio::test]
+async fn other_locks_and_long_statements_are_given_up() {
+    let app = Setup::default().without_worker().start().await;
+    let id = app.cart().await;
+    let mut holding = transaction(&app.pool).await;
+    sqlx::raw_sql("lock table cart_events, jobs in access exclusive mode").execute(&mut holding).await.unwrap();
+    let refused = async |path: &str| {
+        let begun = Instant::now();
+        app.get(path).await.is_error(503, "UNAVAILABLE");
+        begun.elapsed().as_secs_f64()
+    };
+    let timeline = format!("/api/carts/{id}/timeline");
+    let (lock, statement) = tokio::join!(refused(&timeline), refused("/api/jobs"));
+    assert!((4.9..14.0).contains(&lock), "5 s for a lock: {lock}");
+    assert!((14.9..45.0).contains(&statement), "15 s for a statement: {statement}");
+    drop(holding);
+    for path in [&*timeline, "/api/jobs"] {
+        app.get(path).await.data(200);
+    }
+}

@@ -58,6 +58,7 @@ mod secrets;
 mod sign_out;
 mod strangers;
 mod stripe_answers;
+mod stripe_connections;
 mod stripe_faults;
 mod supply_chain;
 mod timeline;

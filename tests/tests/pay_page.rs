@@ -2,15 +2,34 @@ use chrono::TimeDelta;
 use reqwest::Method;
 use sandbox::stripe::{Fault, Operation, SessionStatus};
 use serde_json::json;
-use tests::{Answer, App, Setup, a_cart};
+use tests::{Answer, App, OF_THE_SHOPPER, Setup, a_cart};
+
+use crate::processes::Shop;
 
 async fn recovery_path(app: &App, id: &str) -> String {
     let link = app.ask(id).await.data(200);
     link["recoveryUrl"].as_str().unwrap().strip_prefix(&app.url("")).unwrap().to_owned()
 }
 
+/// Opens a recovery link. A page in answer shows nothing of the cart, is neither cached nor indexed, and loads nothing.
 async fn open(app: &App, path: &str) -> Answer {
-    app.send(app.bare_request(Method::GET, path)).await
+    let answer = app.send(app.bare_request(Method::GET, path)).await;
+    if answer.status == 303 {
+        assert_eq!(answer.header("cache-control"), "no-store");
+        return answer;
+    }
+    for (name, value) in [
+        ("cache-control", "no-store"),
+        ("referrer-policy", "no-referrer"),
+        ("x-robots-tag", "noindex"),
+        ("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+    ] {
+        assert_eq!(answer.header(name), value, "{name} of {}", answer.text);
+    }
+    for word in OF_THE_SHOPPER.into_iter().chain(["49.99", "99.98", "cart_", "/pay/", "cs_test_"]) {
+        assert!(!answer.text.contains(word), "{word} in {}", answer.text);
+    }
+    answer
 }
 
 #[tokio::test]
@@ -52,7 +71,6 @@ async fn it_says_why_there_is_nothing_to_pay() {
         let gone = open(&app, path).await;
         assert_eq!(gone.status, 410);
         assert!(gone.text.contains(why), "{}", gone.text);
-        assert_eq!((gone.header("cache-control"), gone.header("referrer-policy")), ("no-store", "no-referrer"));
     }
     for unknown in ["/pay/00000000000000000000000000000000", "/pay/x", "/pay/%00"] {
         assert_eq!(open(&app, unknown).await.status, 404);
@@ -133,6 +151,23 @@ async fn nobody_is_led_to_a_page_that_is_not_stripes() {
         .unwrap();
     let led = open(&app, &path).await;
     assert_eq!((led.status, led.header("location")), (303, real));
+}
+
+#[tokio::test]
+async fn a_foreign_page_is_logged_with_the_id_of_the_cart() {
+    let shop = Shop::open().await;
+    let (mut api, _worker) = (shop.api().await, shop.worker().await);
+    let id = shop.cart().await;
+    let (status, link) = shop.link(&id).await;
+    assert_eq!(status, 200, "{link}");
+    sqlx::query("update payment_links set url = 'https://evil.example/c/pay/cs_test_1'")
+        .execute(&shop.database.pool(1))
+        .await
+        .unwrap();
+    let refused = shop.http.get(link["data"]["recoveryUrl"].as_str().unwrap()).send().await.unwrap();
+    assert_eq!(refused.status(), 502);
+    let line = api.says("\"status\":502").await;
+    assert!(line.contains(&id) && line.contains("CHECKOUT_HOSTS") && !line.contains("evil"), "{line}");
 }
 
 /// A session whose page is elsewhere is not kept, and is closed. Stripe's event about that arrives before

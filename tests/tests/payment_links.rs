@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 use reqwest::Method;
 use sandbox::stripe::{Fault, Operation, SessionStatus};
 use serde_json::{Value, json};
+use sqlx::postgres::PgQueryResult;
 use tests::{App, Setup, a_cart, eventually};
 
 fn open_sessions(app: &App) -> usize {
@@ -199,6 +200,14 @@ async fn a_payment_under_way_allows_no_second_link() {
     assert_ne!(app.session(&id).await, session, "a failed payment frees the cart");
 }
 
+/// The constraint that refused a statement.
+fn constraint(result: sqlx::Result<PgQueryResult>) -> Option<String> {
+    match result {
+        Err(sqlx::Error::Database(error)) => error.constraint().map(str::to_owned),
+        _ => None,
+    }
+}
+
 #[tokio::test]
 async fn the_database_allows_one_pending_and_one_open_link_a_cart() {
     let app = Setup::default().without_worker().start().await;
@@ -212,14 +221,65 @@ async fn the_database_allows_one_pending_and_one_open_link_a_cart() {
         .execute(&app.pool)
         .await
     };
-    let constraint = |result: sqlx::Result<_>| match result {
-        Err(sqlx::Error::Database(error)) => error.constraint().map(str::to_owned),
-        _ => None,
-    };
     insert(1, "open").await.unwrap();
     for (version, status) in [(2, "open"), (3, "closing"), (4, "processing")] {
         assert_eq!(constraint(insert(version, status).await).as_deref(), Some("payment_links_one_open"));
     }
     insert(5, "pending").await.unwrap();
     assert_eq!(constraint(insert(6, "pending").await).as_deref(), Some("payment_links_one_pending"));
+}
+
+#[tokio::test]
+async fn the_database_knows_statuses_and_a_payment_intent_once() {
+    let app = Setup::default().without_worker().start().await;
+    app.cart().await;
+    let links = [(1, "pi_1"), (2, "pi_2")].map(|(version, intent)| {
+        sqlx::query(
+            "insert into payment_links (cart_id, version, status, job_id, payment_intent, session_expires_at, created_at, updated_at)
+             values ('cart_x', $1, 'failed', gen_random_uuid(), $2, now(), now(), now())",
+        )
+        .bind(version)
+        .bind(intent)
+        .execute(&app.pool)
+    });
+    for inserted in futures_util::future::join_all(links).await {
+        inserted.unwrap();
+    }
+    // A trigger sets the times of a status; without it a constraint refuses the row.
+    let times = async || -> (bool, bool) {
+        let times = "select recovered_at is not null, expired_at is not null from carts";
+        sqlx::query_as(times).fetch_one(&app.pool).await.unwrap()
+    };
+    for (statement, expected) in [
+        ("update carts set status = 'recovered'", (true, false)),
+        ("update carts set status = 'expired'", (false, true)),
+        ("update carts set status = 'abandoned'", (false, false)),
+        ("alter table carts disable trigger user", (false, false)),
+    ] {
+        sqlx::query(statement).execute(&app.pool).await.unwrap();
+        assert_eq!(times().await, expected, "{statement}");
+    }
+    for (statement, refused_by) in [
+        ("update carts set status = 'lost'", Some("carts_status_known")),
+        ("update carts set status = 'recovered'", Some("carts_recovered_at_set")),
+        ("update carts set status = 'expired'", Some("carts_expired_at_set")),
+        ("update carts set recovered_at = now()", Some("carts_recovered_at_set")),
+        ("update carts set expired_at = now()", Some("carts_expired_at_set")),
+        ("update payment_links set status = 'lost' where version = 1", Some("payment_links_status_known")),
+        ("update payment_links set status = 'closing' where version = 1", Some("payment_links_session_known")),
+        (
+            "update payment_links set status = 'open', session_id = 'cs_1' where version = 1",
+            Some("payment_links_url_known"),
+        ),
+        ("update payment_links set session_id = 'cs_1'", Some("payment_links_session_id_key")),
+        ("update payment_links set payment_intent = 'pi_1'", Some("payment_links_payment_intent")),
+        ("update carts set status = 'expired', expired_at = now()", None),
+        ("update payment_links set payment_intent = 'pi_3' where version = 1", None),
+    ] {
+        let changed = sqlx::query(statement).execute(&app.pool).await;
+        if refused_by.is_none() {
+            assert!(changed.is_ok(), "{statement}: {changed:?}");
+        }
+        assert_eq!(constraint(changed).as_deref(), refused_by, "{statement}");
+    }
 }

@@ -60,7 +60,7 @@ impl Shop {
         api
     }
 
-    async fn worker(&self) -> Process {
+    pub(crate) async fn worker(&self) -> Process {
         let mut worker = Process::start("worker", self.worker_variables()).await;
         worker.says("worker is working").await;
         worker
@@ -291,5 +291,10 @@ async fn the_worker_tells_its_health_where_it_is_asked_to() {
     worker.says("worker is working").await;
     for path in ["healthz", "readyz"] {
         assert_eq!(shop.http.get(format!("http://{address}/{path}")).send().await.unwrap().status(), 200);
+    }
+    #[cfg(target_os = "linux")]
+    {
+        assert_eq!(worker.listening_ports(), [address.port()]);
+        assert!(shop.worker().await.listening_ports().is_empty());
     }
 }

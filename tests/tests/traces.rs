@@ -15,7 +15,7 @@ use opentelemetry_proto::tonic::{
 use prost::Message;
 use sandbox::stripe::{Fault, Operation};
 use serde_json::Value;
-use tests::{OF_THE_SHOPPER, eventually, processes::Process};
+use tests::{OF_THE_SHOPPER, a_cart, eventually, processes::Process};
 use tokio::net::TcpListener;
 
 #[cfg(target_os = "linux")]
@@ -212,6 +212,24 @@ async fn a_malformed_address_of_a_collector_ends_the_start() {
         process.says(&format!(r#"{binary}: OTEL_EXPORTER_OTLP_ENDPOINT is "collector:4318"; it takes"#)).await;
         assert_eq!(process.ends().await, Some(1));
     }
+}
+
+/// Messages of panics and of Postgres may quote input of any length.
+#[tokio::test]
+async fn a_failure_logs_at_most_2000_bytes_of_its_cause() {
+    let shop = Shop::open().await;
+    let mut api = shop.api().await;
+    let failing = "create function fail() returns trigger language plpgsql
+            as $$ begin raise exception '%', repeat('é', 5000); end $$;
+        create trigger fail before insert on carts for each row execute function fail()";
+    sqlx::raw_sql(failing).execute(&shop.database.pool(1)).await.unwrap();
+    let (status, answer) = shop.call(shop.http.post(shop.url("/api/carts")).json(&a_cart())).await;
+    assert_eq!(status, 500, "{answer}");
+    let line = api.says("\"cause\"").await;
+    assert!(line.len() < 2_600, "{} bytes", line.len());
+    let line: Value = serde_json::from_str(&line).unwrap();
+    let cause = line["cause"].as_str().unwrap();
+    assert!(cause.ends_with('é') && (1_990..=2_000).contains(&cause.len()), "{} bytes", cause.len());
 }
 
 /// Untrusted input determines neither the length of log lines, spans and metrics, nor the number of series.
