@@ -3,7 +3,7 @@
 //! and by none while nobody does.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::link_wait::LinkNews;
+use crate::{link_wait::LinkNews, mutex::lock};
 
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Who falls behind loads everything again.
@@ -46,7 +46,7 @@ impl Watch {
 
     /// From now on. The first who watches starts the looking, the last who leaves ends it.
     pub(crate) fn begin(self: &Arc<Self>) -> broadcast::Receiver<Change> {
-        let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looking = lock(&self.looking);
         let receiver = self.sender.subscribe();
         if !std::mem::replace(&mut *looking, true) {
             tokio::spawn(self.clone().look());
@@ -82,7 +82,7 @@ impl Watch {
 
     /// Under the lock, so that whoever begins to watch now starts the looking anew.
     fn is_over(&self) -> bool {
-        let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looking = lock(&self.looking);
         *looking = self.sender.receiver_count() > 0;
         !*looking
     }
