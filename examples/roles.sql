@@ -7,7 +7,7 @@
 --   psql "$ADMIN_URL" -f examples/roles.sql        once more, now that there are tables; any number of times
 --
 -- and api and worker with DATABASE_URL=postgres://checkout:…
--- Before an upgrade `worker migrate` of the new release runs first. tests/tests/roles.rs runs this file.
+-- Before an upgrade `worker migrate` of the new release runs first. tests/tests/database_roles.rs runs this file.
 
 do $$
 begin

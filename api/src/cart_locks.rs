@@ -7,7 +7,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use crate::{AppState, error::ApiError};
+use crate::{AppState, error::ApiError, mutex};
 
 /// The longest wait for a cart. After that the request fails without a change, and the client may repeat it.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
@@ -38,16 +38,12 @@ type CartMutex = Arc<tokio::sync::Mutex<()>>;
 pub(crate) struct CartLocks(Arc<Mutex<HashMap<String, CartMutex>>>);
 
 impl CartLocks {
-    fn mutexes(&self) -> MutexGuard<'_, HashMap<String, CartMutex>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Waits for earlier requests for the id, in their order.
     ///
     /// # Errors
     /// 503 at the deadline.
     async fn acquire(&self, id: &str, deadline: Instant) -> Result<Permit, ApiError> {
-        let mutex = self.mutexes().entry(id.to_owned()).or_default().clone();
+        let mutex = mutex::lock(&self.0).entry(id.to_owned()).or_default().clone();
         let mut permit = Permit { locks: self.clone(), id: id.to_owned(), mutex, held: None };
         let held = timeout_at(deadline, permit.mutex.clone().lock_owned()).await;
         permit.held = Some(held.map_err(|_| ApiError::locked())?);
@@ -67,7 +63,7 @@ pub(crate) struct Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         drop(self.held.take());
-        let mut mutexes = self.locks.mutexes();
+        let mut mutexes = mutex::lock(&self.locks.0);
         // Only the map and this permit refer to the mutex: no other request waits.
         if Arc::strong_count(&self.mutex) == 2 {
             mutexes.remove(&self.id);
@@ -165,6 +161,6 @@ mod tests {
         tokio::task::yield_now().await;
         drop(first);
         assert!(second.await.unwrap());
-        assert_eq!(locks.mutexes().len(), 1);
+        assert_eq!(mutex::lock(&locks.0).len(), 1);
     }
 }

@@ -1,7 +1,7 @@
 //! Counts the webhooks that failed verification, for the dashboard of any process.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -10,6 +10,8 @@ use common::{
     db::Database,
     refused_webhooks::{self, Refused},
 };
+
+use crate::mutex::lock;
 
 /// A process writes no more often than this, however many come: anybody may send them.
 const WRITE_EVERY: Duration = Duration::from_secs(5);
@@ -35,7 +37,7 @@ impl RefusedWebhooks {
 
     /// One more.
     pub(crate) fn note(&self, now: DateTime<Utc>) {
-        let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unwritten = lock(&self.unwritten);
         let count = unwritten.refused.map_or(1, |refused| refused.count + 1);
         unwritten.refused = Some(Refused { count, last_at: now });
         if !std::mem::replace(&mut unwritten.writing, true) {
@@ -44,7 +46,7 @@ impl RefusedWebhooks {
     }
 
     fn take(&self) -> Option<Refused> {
-        let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unwritten = lock(&self.unwritten);
         unwritten.writing = unwritten.refused.is_some();
         unwritten.refused.take()
     }

@@ -2,7 +2,7 @@
 //!
 //! There is no index on the address: each would cost more with every cart that
 //! is stored or expires than all searches of a shop are worth
-//! (`docs/changing.md` has the figures). A search looks at each cart once, and
+//! (`docs/changing.md` has the figures). A search looks at each cart twice, and
 //! at little of it: most addresses differ in their length already.
 //!
 //! Two spellings name the same mailbox if their canonical forms are equal
@@ -10,7 +10,10 @@
 //! white space, whose canonical form is their lower case. All other addresses
 //! are compared in this module.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt;
 
 use crate::{
     cart_list::{CartPage, Cursor, Start},
@@ -96,14 +99,32 @@ pub async fn by_email(
         Start::Offset(offset) => (offset.min(LONGEST_ARRAY), None),
         Start::After(cursor) => (0, Some(cursor)),
     };
-    let query = Query { email, status, offset, after, limit };
-    let mut matches = query.run(conn, &[]).await?;
-    matches.others.retain(|address| email.is(address));
-    if !matches.others.is_empty() {
-        let spellings = matches.others;
-        matches = query.run(conn, &spellings).await?;
-    }
-    let mut ids = matches.ids;
+    let spellings = other_spellings(conn, email).await?;
+    let (after_created_at, after_id) = after.map(Cursor::into_parts).unzip();
+    // Collation "C" has the fastest lower().
+    let found = sqlx::query!(
+        r#"
+        select count(*) as "total!",
+               (array_agg(id order by created_at desc, id desc)
+                    filter (where (created_at, id) < (coalesce($3::timestamptz, 'infinity'), coalesce($4::text, '')))
+               )[$5::bigint + 1 : $5::bigint + $6::bigint + 1] as ids
+        from carts
+        where ((octet_length(customer_email) = octet_length($1::text) and lower(customer_email collate "C") = $1)
+               or customer_email in (select unnest($7::text[])))
+          and ($2::text is null or status = $2)
+        "#,
+        email.canonical,
+        status.map(CartStatus::as_str),
+        after_created_at,
+        after_id,
+        offset,
+        limit,
+        &spellings,
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    // The ids of a page, and one more if there is a next page.
+    let mut ids = found.ids.unwrap_or_default();
     let asked_for = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = ids.len() > asked_for;
     ids.truncate(asked_for);
@@ -111,89 +132,51 @@ pub async fn by_email(
     let mut carts = carts::find_many(conn, &ids, now).await?;
     carts.sort_by(|one, other| (other.created_at, &other.id).cmp(&(one.created_at, &one.id)));
     let next = carts.last().filter(|_| more).map(Cursor::after);
-    Ok(Found { page: CartPage { carts, next }, total: matches.total })
+    Ok(Found { page: CartPage { carts, next }, total: found.total })
 }
 
-struct Query<'a> {
-    email: &'a EmailToFind,
-    status: Option<CartStatus>,
-    offset: i64,
-    after: Option<Cursor>,
-    limit: i64,
-}
-
-struct Matches {
-    total: i64,
-    /// The ids of a page, and one more if there is a next page.
-    ids: Vec<String>,
-    /// Distinct addresses that Postgres can't compare.
-    others: Vec<String>,
-}
-
-impl Query<'_> {
-    /// Selects carts whose address in lower case is the canonical form, or is one of `spellings`.
-    async fn run(&self, conn: &mut Connection, spellings: &[String]) -> sqlx::Result<Matches> {
-        let (after_created_at, after_id) = self.after.clone().map(Cursor::into_parts).unzip();
-        // Collation "C" has the fastest lower(). Codes up to 34 are white space, control characters and the quote.
-        // The last character is compared only where the length and the first letter fit, which halves the time.
-        let found = sqlx::query!(
-            r#"
-            select count(*) filter (where matches) as "total!",
-                   (array_agg(id order by created_at desc, id desc)
-                        filter (where matches and (created_at, id) < (coalesce($3::timestamptz, 'infinity'), coalesce($4::text, '')))
-                   )[$5::bigint + 1 : $5::bigint + $6::bigint + 1] as ids,
-                   array_agg(distinct customer_email collate "C") filter (where not matches) as others
-            from (
-                select id, created_at, customer_email,
-                       (octet_length(customer_email) = octet_length($1::text) and lower(customer_email collate "C") = $1)
-                       or customer_email = any ($7::text[]) as matches
-                from carts
-                where ((octet_length(customer_email) = octet_length($1) and lower(customer_email collate "C") = $1)
-                       or octet_length(customer_email) <> char_length(customer_email) or ascii(customer_email) <= 34
-                       or (octet_length(customer_email) > octet_length($1) and ascii(customer_email) = any ($8::integer[])
-                           and ascii(right(customer_email, 1)) <= 32))
-                  and ($2::text is null or status = $2)
-            ) candidate
-            "#,
-            self.email.canonical,
-            self.status.map(CartStatus::as_str),
-            after_created_at,
-            after_id,
-            self.offset,
-            self.limit,
-            spellings,
-            &self.email.first(),
-        )
-        .fetch_one(conn)
-        .await?;
-        let (ids, others) = (found.ids.unwrap_or_default(), found.others.unwrap_or_default());
-        Ok(Matches { total: found.total, ids, others })
-    }
-}
-
-/// Returns the ids of all carts with this address, and its stored spellings. Costs as much as [`by_email`].
+/// Returns the ids of all carts with this address, and those of its stored spellings that differ from
+/// the canonical form in more than the case of `A` to `Z`. Costs as much as [`by_email`].
 pub(crate) async fn ids_by_email(
     conn: &mut Connection,
     email: &EmailToFind,
 ) -> sqlx::Result<(Vec<String>, Vec<String>)> {
-    let candidates = sqlx::query!(
+    let spellings = other_spellings(conn, email).await?;
+    let ids = sqlx::query_scalar!(
         r#"
-        select customer_email, array_agg(id) as "ids!" from carts
+        select id from carts
         where (octet_length(customer_email) = octet_length($1::text) and lower(customer_email collate "C") = $1)
-           or octet_length(customer_email) <> char_length(customer_email) or ascii(customer_email) <= 34
-           or (octet_length(customer_email) > octet_length($1) and ascii(customer_email) = any ($2::integer[])
+           or customer_email in (select unnest($2::text[]))
+        "#,
+        email.canonical,
+        &spellings,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok((ids, spellings))
+}
+
+/// Returns the stored spellings of the address that Postgres can't compare. Reads one address at a
+/// time, because a table may hold millions of such addresses.
+async fn other_spellings(conn: &mut Connection, email: &EmailToFind) -> sqlx::Result<Vec<String>> {
+    // Codes up to 34 are white space, control characters and the quote. The last character is compared
+    // only where the length and the first letter fit, which halves the time.
+    let mut addresses = sqlx::query_scalar!(
+        r#"
+        select customer_email from carts
+        where octet_length(customer_email) <> char_length(customer_email) or ascii(customer_email) <= 34
+           or (octet_length(customer_email) > octet_length($1::text) and ascii(customer_email) = any ($2::integer[])
                and ascii(right(customer_email, 1)) <= 32)
-        group by customer_email
         "#,
         email.canonical,
         &email.first(),
     )
-    .fetch_all(conn)
-    .await?;
-    let (mut ids, mut spellings) = (Vec::new(), Vec::new());
-    for candidate in candidates.into_iter().filter(|candidate| email.is(&candidate.customer_email)) {
-        ids.extend(candidate.ids);
-        spellings.push(candidate.customer_email);
+    .fetch(conn);
+    let mut spellings = HashSet::new();
+    while let Some(address) = addresses.try_next().await? {
+        if email.is(&address) {
+            spellings.insert(address);
+        }
     }
-    Ok((ids, spellings))
+    Ok(spellings.into_iter().collect())
 }

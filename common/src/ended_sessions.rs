@@ -34,7 +34,10 @@ pub async fn end(
 ) -> sqlx::Result<()> {
     sqlx::query!(
         r#"
-        with forgotten as (delete from ended_sessions where ends_at <= $3)
+        with forgotten as (
+            delete from ended_sessions where ctid = any (array(
+                select ctid from ended_sessions where ends_at <= $3 for update skip locked))
+        )
         insert into ended_sessions (session_hash, ends_at) values ($1, $2) on conflict (session_hash) do nothing
         "#,
         session.0.as_slice(),

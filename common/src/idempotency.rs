@@ -11,18 +11,15 @@ use crate::{api_keys::KeyHash, carts::CartId, db::Connection, json, maintenance:
 pub struct Fingerprint {
     /// Hash of the API key and the idempotency key, so that each API key has idempotency keys of its own.
     key_hash: Vec<u8>,
-    /// Hash of the idempotency key alone, as the previous release stores it. To be removed in the next release.
-    old_key_hash: Vec<u8>,
     body_hash: Vec<u8>,
 }
 
 impl Fingerprint {
     /// `key` belongs to the API key `owner`. White space and the order of fields in `body` do not matter.
     pub fn of(owner: &KeyHash, key: &str, body: &RawValue) -> Self {
-        let hash = |bytes: &[u8]| Sha256::digest(bytes).to_vec();
         let key_hash = Sha256::new().chain_update(owner.as_bytes()).chain_update(key).finalize().to_vec();
-        let body_hash = hash(json::canonical(body).as_bytes());
-        Self { key_hash, old_key_hash: hash(key.as_bytes()), body_hash }
+        let body_hash = Sha256::digest(json::canonical(body)).to_vec();
+        Self { key_hash, body_hash }
     }
 }
 
@@ -48,9 +45,7 @@ pub async fn claim(
     let claimed = sqlx::query!(
         r#"
         insert into idempotency_keys as known (key_hash, body_hash, cart_id, created_at)
-        select $1, $2, $3, $4
-        where not exists (select from idempotency_keys old where old.key_hash = $6 and old.created_at > $5
-                              and substr($2::bytea, 1, octet_length(old.body_hash)) = old.body_hash)
+        values ($1, $2, $3, $4)
         on conflict (key_hash) do update
             set body_hash = excluded.body_hash, cart_id = excluded.cart_id, created_at = excluded.created_at
             where known.created_at <= $5
@@ -60,7 +55,6 @@ pub async fn claim(
         cart_id.as_str(),
         now,
         now - IDEMPOTENCY_KEY_LIFE,
-        fingerprint.old_key_hash,
     )
     .execute(&mut *conn)
     .await?
@@ -69,13 +63,10 @@ pub async fn claim(
     if claimed {
         return Ok(Claim::New);
     }
-    let known = sqlx::query!(
-        "select body_hash, cart_id from idempotency_keys where key_hash in ($1, $2) order by key_hash = $1 desc limit 1",
-        fingerprint.key_hash,
-        fingerprint.old_key_hash,
-    )
-    .fetch_one(conn)
-    .await?;
+    let known =
+        sqlx::query!("select body_hash, cart_id from idempotency_keys where key_hash = $1", fingerprint.key_hash,)
+            .fetch_one(conn)
+            .await?;
     // Once the shopper was erased only the beginning of the hash is there.
     let same = fingerprint.body_hash.starts_with(&known.body_hash);
     Ok(if same { Claim::Same(known.cart_id) } else { Claim::Different })

@@ -228,7 +228,6 @@ mod tests {
         assert!(parse(br#"{"a":"\ud800"}"#).is_err(), "half a surrogate pair is no text");
     }
 
-    /// The previous release hashed that text for `idempotency_keys.body_hash`.
     #[test]
     fn the_canonical_form_is_the_text_of_a_value() {
         let body = r#"{"price": 49.99, "a": [1, -2.50, true, null, {}], "a!": "\u00e9\n\"", "": 1.5}"#;

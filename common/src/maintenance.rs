@@ -1,4 +1,5 @@
-//! Deleting what has been kept for long enough, in small batches.
+//! Deleting what has been kept for long enough, in small batches. A row that another session has
+//! locked stays until the next run.
 
 use std::time::Duration;
 
@@ -44,21 +45,30 @@ pub async fn delete_batch(
     now: DateTime<Utc>,
 ) -> sqlx::Result<bool> {
     let keys = sqlx::query!(
-        "delete from idempotency_keys where key_hash in (select key_hash from idempotency_keys where created_at < $1 limit $2)",
+        r#"
+        delete from idempotency_keys where ctid = any (array(
+            select ctid from idempotency_keys where created_at < $1 limit $2 for update skip locked))
+        "#,
         before(now, retention.idempotency_keys),
         BATCH,
     )
     .execute(&mut *conn)
     .await?;
     let recovery_links = sqlx::query!(
-        "delete from recovery_links where token_hash in (select token_hash from recovery_links where retired_at < $1 limit $2)",
+        r#"
+        delete from recovery_links where ctid = any (array(
+            select ctid from recovery_links where retired_at < $1 limit $2 for update skip locked))
+        "#,
         now - RETIRED_LINK_LIFE,
         BATCH,
     )
     .execute(&mut *conn)
     .await?;
     let events = sqlx::query!(
-        "delete from stripe_events where id in (select id from stripe_events where received_at < $1 limit $2)",
+        r#"
+        delete from stripe_events where ctid = any (array(
+            select ctid from stripe_events where received_at < $1 limit $2 for update skip locked))
+        "#,
         before(now, retention.events),
         BATCH,
     )
@@ -67,12 +77,13 @@ pub async fn delete_batch(
     // The newest link of a living cart stays: the next version counts from it.
     let payment_links = sqlx::query!(
         r#"
-        delete from payment_links where (cart_id, version) in (
-            select cart_id, version from payment_links old
+        delete from payment_links where ctid = any (array(
+            select ctid from payment_links old
             where status in ('paid', 'payment_failed', 'closed', 'failed') and updated_at < $1
               and (not exists (select from carts where carts.id = old.cart_id)
                    or exists (select from payment_links newer where newer.cart_id = old.cart_id and newer.version > old.version))
-            limit $2)
+            limit $2
+            for update of old skip locked))
         "#,
         now - FINAL_LINK_LIFE,
         BATCH,
@@ -82,11 +93,12 @@ pub async fn delete_batch(
     // The newest slot of a schedule stays: it says that the schedule ran.
     let slots = sqlx::query!(
         r#"
-        delete from schedule_slots where (schedule, slot) in (
-            select schedule, slot from schedule_slots old
+        delete from schedule_slots where ctid = any (array(
+            select ctid from schedule_slots old
             where slot < $1
               and exists (select from schedule_slots newer where newer.schedule = old.schedule and newer.slot > old.slot)
-            limit $2)
+            limit $2
+            for update of old skip locked))
         "#,
         before(now, retention.slots),
         BATCH,

@@ -15,7 +15,8 @@
 //!    asks for; the slot is free meanwhile. A panic or a timeout is an error like
 //!    any other; an [`AbortError`] can't heal and ends the job at once.
 //! 5. **Outcomes are written in batches.** One that gets lost means a second run,
-//!    never a lost job: handlers must bear running twice.
+//!    never a lost job: handlers must bear running twice. A job that another session
+//!    has locked delays no other outcome, and is written once the lock is released.
 //! 6. **Pickup at once** (`wake.rs`): LISTEN wakes a process once a commit, and a poll
 //!    makes LISTEN optional. Scheduled jobs start when due, not at the next poll.
 //! 7. **History is free** (`retention.rs`): partial indexes keep finished jobs out of
@@ -64,6 +65,7 @@ mod kin;
 mod lease;
 mod levers;
 mod listener;
+mod outcomes;
 mod patience;
 mod presence;
 mod pulse;

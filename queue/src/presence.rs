@@ -99,7 +99,10 @@ async fn say(shared: &Shared, queues: &[String]) -> sqlx::Result<()> {
     let mut conn = shared.database.acquire().await?;
     sqlx::query!(
         r#"
-        with gone as (delete from workers where seen_at < now() - $4::interval)
+        with gone as (
+            delete from workers where name = any (array(
+                select name from workers where seen_at < now() - $4::interval for update skip locked))
+        )
         insert into workers (name, queues, concurrency) values ($1, $2, $3)
         on conflict (name) do update set queues = excluded.queues, seen_at = now()
         "#,

@@ -201,3 +201,30 @@ async fn rows_of_other_programs_are_found_as_well() {
         .unwrap();
     assert!(!log.contains("ADA"), "{log}");
 }
+
+#[cfg(target_os = "linux")] // it looks at memory in /proc
+#[tokio::test]
+async fn a_search_takes_little_memory_however_many_unusual_addresses_there_are() {
+    let shop = crate::processes::Shop::open().await;
+    // Postgres can compare none of these.
+    sqlx::query(
+        "insert into carts (id, customer_email, customer_name, items, total_minor, currency)
+         select 'cart_' || n, 'José' || n || repeat('x', 200) || '@example.com', 'n', '[]', 100, 'usd'
+         from generate_series(1, 30000) n",
+    )
+    .execute(&shop.database.pool(1))
+    .await
+    .unwrap();
+    let api = shop.api().await;
+    let get = async |path: &str| shop.call(shop.http.get(shop.url(path))).await;
+    assert_eq!(get("/api/carts?limit=1").await.0, 200);
+    let before = crate::untrusted_json::peak_kib(&api);
+    let email = format!("JOSÉ7{}@example.com", "x".repeat(200));
+    let (status, list) = get(&format!("/api/carts?email={}", encoded(&email))).await;
+    assert_eq!((status, ids(&list["data"]["carts"])), (200, ["cart_7".to_owned()].into()));
+    let (status, receipt) = shop.call(shop.http.post(shop.url("/api/erasure")).json(&json!({"email": email}))).await;
+    assert_eq!((status, &receipt["data"]["removed"]["carts"]), (200, &json!(1)), "{receipt}");
+    let added = crate::untrusted_json::peak_kib(&api) - before;
+    println!("the peak grew by {added} KiB");
+    assert!(added < 4 * 1024, "the peak grew by {added} KiB");
+}

@@ -45,7 +45,7 @@ async fn early_events_of_our_own_session_count_in_any_order() {
         }
         // Another session with the same metadata has no effect.
         let second = event(&format!("evt_{n}_second"), COMPLETED, &session("cs_second", &id, "paid"));
-        assert_eq!(outcome(&app, &second).await, refused("not_ours", "unknown_session"));
+        assert_eq!(outcome(&app, &second).await, refused("not_ours", "other_session"));
     }
     let id = asked(&app).await;
     let closed = event("evt_expired", "checkout.session.expired", &expired("cs_gone", &id));
@@ -68,7 +68,7 @@ async fn early_events_of_our_own_session_count_in_any_order() {
     }
     let arrived = "checkout.session.async_payment_succeeded";
     let another = event("evt_another", arrived, &session("cs_another", &id, "paid"));
-    assert_eq!(outcome(&app, &another).await, refused("not_ours", "unknown_session"));
+    assert_eq!(outcome(&app, &another).await, refused("not_ours", "other_session"));
     let known = event("evt_known", arrived, &session("cs_known", &id, "paid"));
     assert_eq!(outcome(&app, &known).await, ("recovered".to_owned(), None));
 }
@@ -79,9 +79,9 @@ async fn a_request_that_stripe_has_not_seen_has_no_session() {
     let id = app.cart().await;
     app.ask(&id).await.data(202);
     let paid = event("evt_1", COMPLETED, &session("cs_1", &id, "paid"));
-    assert_eq!(outcome(&app, &paid).await, refused("not_ours", "unknown_session"));
+    assert_eq!(outcome(&app, &paid).await, refused("not_ours", "other_session"));
     let paid = event("evt_2", "payment_intent.succeeded", &intent("cs_1", &id));
-    assert_eq!(outcome(&app, &paid).await, refused("not_ours", "unknown_session"));
+    assert_eq!(outcome(&app, &paid).await, refused("not_ours", "other_session"));
     assert_eq!(status(&app, &id).await, "abandoned");
 }
 

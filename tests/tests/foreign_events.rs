@@ -43,7 +43,11 @@ async fn no_foreign_event_changes_a_cart_or_a_link() {
             let event = app.stripe.foreign_event(foreign, cart, version);
             // The metadata of an intent names a link whose PaymentIntent is not known yet: the amount decides.
             let by_metadata = foreign == Foreign::CentIntent && cart == &linked && version == 1;
-            let reason = if by_metadata { "other_amount" } else { "unknown_session" };
+            let reason = match foreign {
+                _ if by_metadata => "other_amount",
+                Foreign::PaymentLink | Foreign::Free => "unknown_session",
+                _ => "other_session",
+            };
             assert_eq!(outcome(&app, &event).await, refused("not_ours", reason), "{foreign:?}");
             assert_eq!(status(&app, cart).await, "abandoned", "{foreign:?}");
         }

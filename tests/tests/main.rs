@@ -35,6 +35,7 @@ mod interface;
 mod kept_connections;
 mod key_scopes;
 mod locked_carts;
+mod locked_jobs;
 mod lost_connections;
 mod lost_sessions;
 mod maintenance;

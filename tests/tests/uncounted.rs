@@ -105,6 +105,20 @@ async fn foreign_payments_hide_no_payment_of_ours() {
     assert!(doctor.contains("6 payments") && doctor.contains("30 foreign payments"), "{doctor}");
 }
 
+/// Only the account itself can write metadata, so such a payment hides behind no number.
+#[tokio::test]
+async fn a_session_whose_metadata_names_a_cart_is_shown() {
+    let app = App::new().await;
+    let id = app.cart().await;
+    let event = app.stripe.foreign_event(Foreign::OtherCurrency, &id, 1);
+    assert_eq!(outcome(&app, &event).await, refused("not_ours", "other_session"));
+    let shown = format!("{} of {id}", event.pointer("/data/object/id").unwrap().as_str().unwrap());
+    let (page, doctor) = (page(&app).await, doctor(&app).await.text);
+    assert!(page.contains("its metadata names this cart") && page.contains(&shown), "{page}");
+    assert!(!page.contains("foreign Stripe payment"), "{page}");
+    assert!(doctor.contains("other_session") && doctor.contains(&shown), "{doctor}");
+}
+
 #[tokio::test]
 async fn a_second_payment_of_a_cart_is_shown() {
     let app = App::new().await;

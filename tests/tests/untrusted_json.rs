@@ -78,7 +78,7 @@ fn hostile_bodies() -> Vec<String> {
 }
 
 /// The peak of the process's memory so far.
-fn peak_kib(process: &Process) -> u64 {
+pub(crate) fn peak_kib(process: &Process) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()

@@ -6,7 +6,7 @@
 //! by loading it again: at its hello, or at the first look if there was none yet.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -16,7 +16,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::link_wait::LinkNews;
+use crate::{link_wait::LinkNews, mutex::lock};
 
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Who falls behind loads everything again.
@@ -49,7 +49,7 @@ impl Watch {
 
     /// From now on. The first who watches starts the looking, the last who leaves ends it.
     pub(crate) fn begin(self: &Arc<Self>) -> broadcast::Receiver<Change> {
-        let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looking = lock(&self.looking);
         let receiver = self.sender.subscribe();
         if !std::mem::replace(&mut *looking, true) {
             tokio::spawn(self.clone().look());
@@ -85,7 +85,7 @@ impl Watch {
 
     /// Under the lock, so that whoever begins to watch now starts the looking anew.
     fn is_over(&self) -> bool {
-        let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looking = lock(&self.looking);
         *looking = self.sender.receiver_count() > 0;
         !*looking
     }

@@ -15,8 +15,9 @@ use crate::error::ApiError;
 /// The JSON text of a field, to be parsed as the type that is expected.
 type Raw<'a> = Option<&'a RawValue>;
 
-#[derive(Deserialize)]
-struct Event<'a> {
+/// The fields that are read of an event, its data, the object in it and the object's metadata.
+#[derive(Default, Deserialize)]
+struct Fields<'a> {
     #[serde(borrow)]
     id: Raw<'a>,
     #[serde(borrow, rename = "type")]
@@ -29,20 +30,8 @@ struct Event<'a> {
     account: Raw<'a>,
     #[serde(borrow)]
     data: Raw<'a>,
-}
-
-#[derive(Default, Deserialize)]
-struct EventData<'a> {
     #[serde(borrow)]
     object: Raw<'a>,
-}
-
-#[derive(Default, Deserialize)]
-struct Object<'a> {
-    #[serde(borrow)]
-    object: Raw<'a>,
-    #[serde(borrow)]
-    id: Raw<'a>,
     #[serde(borrow)]
     mode: Raw<'a>,
     #[serde(borrow)]
@@ -56,17 +45,11 @@ struct Object<'a> {
     #[serde(borrow)]
     currency: Raw<'a>,
     #[serde(borrow)]
-    livemode: Raw<'a>,
-    #[serde(borrow)]
     payment_intent: Raw<'a>,
     #[serde(borrow)]
     client_reference_id: Raw<'a>,
     #[serde(borrow)]
     metadata: Raw<'a>,
-}
-
-#[derive(Default, Deserialize)]
-struct Metadata<'a> {
     #[serde(borrow)]
     cart_id: Raw<'a>,
     #[serde(borrow)]
@@ -82,7 +65,7 @@ pub(super) fn read(payload: &str, now: DateTime<Utc>) -> Result<StripeEvent, Api
     if !payload.trim_start().starts_with('{') {
         return Err(ApiError::bad_request("The body is not a JSON object"));
     }
-    let event: Event<'_> =
+    let event: Fields<'_> =
         serde_json::from_str(payload).map_err(|_| ApiError::bad_request("The body is not well-formed JSON"))?;
     let id = text(event.id).ok_or_else(|| ApiError::bad_request("The event has no id"))?;
     let kind = text(event.kind).ok_or_else(|| ApiError::bad_request("The event has no type"))?;
@@ -90,8 +73,7 @@ pub(super) fn read(payload: &str, now: DateTime<Utc>) -> Result<StripeEvent, Api
     let created_at = read_as::<i64>(event.created)
         .and_then(|seconds| DateTime::from_timestamp(seconds, 0))
         .filter(|at| (1..=9999).contains(&at.year()));
-    let data: EventData<'_> = structure(event.data);
-    let object: Object<'_> = structure(data.object);
+    let object = structure(structure(event.data).object);
     Ok(StripeEvent {
         id,
         kind,
@@ -101,8 +83,8 @@ pub(super) fn read(payload: &str, now: DateTime<Utc>) -> Result<StripeEvent, Api
     })
 }
 
-fn read_object(object: &Object<'_>, of_event: Raw<'_>) -> StripeObject {
-    let metadata: Metadata<'_> = structure(object.metadata);
+fn read_object(object: &Fields<'_>, of_event: Raw<'_>) -> StripeObject {
+    let metadata = structure(object.metadata);
     let kind = text(object.object);
     let amount = match kind.as_deref() {
         Some("checkout.session") => object.amount_total,
@@ -140,8 +122,8 @@ fn read_as<'a, T: Deserialize<'a>>(raw: Raw<'a>) -> Option<T> {
     serde_json::from_str(raw?.get()).ok()
 }
 
-/// The fields of a JSON object; the default for anything else.
-fn structure<'a, T: Deserialize<'a> + Default>(raw: Raw<'a>) -> T {
+/// The fields of a JSON object; none for anything else.
+fn structure(raw: Raw<'_>) -> Fields<'_> {
     read_as(raw.filter(|raw| raw.get().starts_with('{'))).unwrap_or_default()
 }
 

@@ -44,6 +44,9 @@ pub enum Payment {
 pub enum Mismatch {
     /// No payment link has a session with this id.
     UnknownSession,
+    /// No payment link has a session with this id, but its metadata names the cart. Only the
+    /// account itself can write metadata.
+    OtherSession,
     /// The object's type does not match the event's type.
     OtherObject,
     /// `mode` is not `payment`.
@@ -69,8 +72,9 @@ pub enum Mismatch {
 }
 
 impl Mismatch {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::UnknownSession,
+        Self::OtherSession,
         Self::OtherObject,
         Self::OtherMode,
         Self::OtherAmount,
@@ -93,6 +97,7 @@ impl Mismatch {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::UnknownSession => "unknown_session",
+            Self::OtherSession => "other_session",
             Self::OtherObject => "other_object",
             Self::OtherMode => "other_mode",
             Self::OtherAmount => "other_amount",
@@ -112,6 +117,7 @@ impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::UnknownSession => "it is about no session of this cart",
+            Self::OtherSession => "its metadata names this cart, but no link of the cart has this session",
             Self::OtherObject => "its object has another type",
             Self::OtherMode => "its mode is not payment",
             Self::OtherAmount => "its amount is not the cart's total",

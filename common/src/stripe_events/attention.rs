@@ -18,10 +18,12 @@ const ANSWER: &str = "answer:";
 /// What did not count, by payment: several events of one payment are one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attention {
-    /// Of links of the product: a deleted cart's, of a wrong amount, a second one of a cart.
+    /// Of links of the product: a deleted cart's, of a wrong amount, a second one of a cart. And of
+    /// other sessions whose metadata names a cart, which nobody but the account can write.
     pub own: Uncounted,
-    /// Of other sessions, which name a cart. The payer of a Stripe Payment Link can add to
-    /// these at will, so they are counted apart and hide nothing of `own`.
+    /// Of other sessions that name a cart in `client_reference_id`, or are of a connected account. The
+    /// payer of a Stripe Payment Link can add to these at will, so they are counted apart and hide
+    /// nothing of `own`.
     pub foreign: Uncounted,
 }
 

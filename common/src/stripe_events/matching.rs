@@ -20,6 +20,13 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meaning {
     Paid,
+    /// Anything else.
+    Other(Change),
+}
+
+/// What an event that reports no payment changes of its link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
     Processing,
     PaymentFailed,
     Closed,
@@ -82,7 +89,13 @@ impl Links {
                 let is_known =
                     |cart: &&str| carts.contains(*cart) || self.links.iter().any(|link| link.cart_id == **cart);
                 let cart = event.object.named_carts().map(CartId::as_str).find(is_known);
-                cart.map_or(Match::Unknown, |cart| Match::NotOurs { cart: cart.to_owned(), why })
+                let Some(cart) = cart else { return Match::Unknown };
+                let in_metadata = event.object.cart_id.as_ref().is_some_and(|named| named.as_str() == cart);
+                let why = match why {
+                    Mismatch::UnknownSession if in_metadata => Mismatch::OtherSession,
+                    why => why,
+                };
+                Match::NotOurs { cart: cart.to_owned(), why }
             }
         }
     }
@@ -160,11 +173,11 @@ impl Links {
             }
         }
         match kind {
-            Kind::Expired => Ok(Meaning::Closed),
-            Kind::MoneyFailed => Ok(Meaning::PaymentFailed),
+            Kind::Expired => Ok(Meaning::Other(Change::Closed)),
+            Kind::MoneyFailed => Ok(Meaning::Other(Change::PaymentFailed)),
             _ => match expected.payment(&object.reported)? {
                 Payment::Paid => Ok(Meaning::Paid),
-                Payment::Processing if kind == Kind::Completed => Ok(Meaning::Processing),
+                Payment::Processing if kind == Kind::Completed => Ok(Meaning::Other(Change::Processing)),
                 Payment::Processing => Err(Mismatch::PaymentStatus),
             },
         }

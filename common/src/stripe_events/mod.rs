@@ -25,7 +25,7 @@ pub use attention::{Attention, Payment, Uncounted, attention_since, note_answer}
 pub use event::{Effect, StripeEvent, StripeObject};
 
 use locking::Locked;
-use matching::{Links, Match, Meaning};
+use matching::{Change, Links, Match, Meaning};
 
 /// Stores the events and does what they mean, all or nothing; answers what each
 /// did. The caller's transaction decides. An event whose cart or link others have
@@ -47,7 +47,10 @@ pub async fn apply(conn: &mut Connection, events: &[StripeEvent], now: DateTime<
             Match::Ours { cart, version, meaning } => {
                 outcome.cart = Some(cart.clone());
                 let subject = Subject { number, event, cart, version };
-                if meaning == Meaning::Paid { payments.push(subject) } else { others.push((subject, meaning)) }
+                match meaning {
+                    Meaning::Paid => payments.push(subject),
+                    Meaning::Other(change) => others.push((subject, change)),
+                }
             }
             Match::Mismatch { cart, why } => outcome.refuse(Effect::Mismatch, cart, why),
             Match::NotOurs { cart, why } => outcome.refuse(Effect::NotOurs, cart, why),
@@ -56,8 +59,8 @@ pub async fn apply(conn: &mut Connection, events: &[StripeEvent], now: DateTime<
     }
     links.save_attached(conn).await?;
     take_payments(conn, &payments, &carts, now, &mut outcomes).await?;
-    for (subject, meaning) in &others {
-        outcomes[subject.number].effect = take_effect(conn, subject, *meaning, now).await?;
+    for (subject, change) in &others {
+        outcomes[subject.number].effect = take_effect(conn, subject, *change, now).await?;
     }
     note_outcomes(conn, events, &outcomes).await?;
     let mut effects = vec![Effect::Repeated; events.len()];
@@ -159,17 +162,16 @@ async fn note_outcomes(conn: &mut Connection, events: &[StripeEvent], outcomes: 
 async fn take_effect(
     conn: &mut Connection,
     subject: &Subject<'_>,
-    meaning: Meaning,
+    change: Change,
     now: DateTime<Utc>,
 ) -> sqlx::Result<Effect> {
     let (cart, version) = (subject.cart.as_str(), subject.version);
-    let (changed, effect) = match meaning {
-        Meaning::Paid => return Ok(Effect::None), // see take_payments
-        Meaning::Processing => (payment_links::processing(conn, cart, version, now).await?, Effect::Processing),
-        Meaning::PaymentFailed => {
+    let (changed, effect) = match change {
+        Change::Processing => (payment_links::processing(conn, cart, version, now).await?, Effect::Processing),
+        Change::PaymentFailed => {
             (payment_links::payment_failed(conn, cart, version, now).await?, Effect::PaymentFailed)
         }
-        Meaning::Closed => (payment_links::closed(conn, cart, version, now).await?, Effect::Closed),
+        Change::Closed => (payment_links::closed(conn, cart, version, now).await?, Effect::Closed),
     };
     Ok(if changed { effect } else { Effect::None })
 }
