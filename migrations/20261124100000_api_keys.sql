@@ -7,7 +7,7 @@ create table api_keys (
     created_at   timestamptz not null,
     expires_at   timestamptz check (expires_at > created_at),
     revoked_at   timestamptz,               -- the row stays, so that the log's names mean something
-    last_used_at timestamptz                -- to the minute or so; see api/src/key_store.rs
+    last_used_at timestamptz                -- to the minute or so; see api/src/auth/key_cache.rs
 );
 
 -- A revoked key's name is free again.

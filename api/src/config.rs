@@ -4,14 +4,14 @@ use std::{net::SocketAddr, time::Duration};
 
 use axum::http::HeaderValue;
 use common::{
-    checkout_hosts::CheckoutHosts,
     config::{ConfigError, Env, is_token},
     money::Currency,
+    payment_links::hosts::CheckoutHosts,
 };
 use ipnet::IpNet;
 use secrecy::SecretString;
 
-use crate::auth::BootstrapKey;
+use crate::auth::keys::BootstrapKey;
 
 /// The api's settings; `docs/running.md` describes each variable.
 #[derive(Debug, Clone)]
@@ -90,7 +90,7 @@ impl ApiConfig {
             cors_origins: env.list(
                 "CORS_ORIGINS",
                 "origins such as https://shop.example, without a path, separated by commas",
-                crate::cors::parse_origin,
+                crate::http::cors::parse_origin,
             )?,
             payment_link_ttl: env.payment_link_ttl()?,
             payment_link_wait: env.duration("PAYMENT_LINK_WAIT", Duration::from_secs(10))?,

@@ -7,15 +7,11 @@ use clap::Parser;
 use common::{
     clock::Clock,
     config::{ConfigError, Env},
-    db, shutdown,
-    telemetry::{self, LogConfig},
-    traces::TraceConfig,
+    db,
+    observability::{self, logs::LogConfig, traces::TraceConfig},
+    shutdown,
 };
 use tokio::net::TcpListener;
-
-/// Connections to Postgres for what takes longer; `AppState` makes its own for
-/// the carts and their links.
-const CONNECTIONS: u32 = 6;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -34,17 +30,20 @@ async fn main() -> ExitCode {
 async fn answer(command: CommandLine) -> Result<(), Box<dyn std::error::Error>> {
     let mut env = Env::of_process()?;
     env.or_set("RUST_LOG", "error"); // the answer is what counts
-    telemetry::init(&LogConfig::from_env(&env)?);
+    observability::logs::init(&LogConfig::from_env(&env)?);
     command.answer(&env).await
 }
 
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
     api::raise_file_limit();
     let env = Env::of_process()?;
-    let traces =
-        telemetry::init_with_traces(&LogConfig::from_env(&env)?, &TraceConfig::from_env(&env, "quick-checkout-api")?);
+    let traces = observability::logs::init_with_traces(
+        &LogConfig::from_env(&env)?,
+        &TraceConfig::from_env(&env, "quick-checkout-api")?,
+    );
     let config = ApiConfig::from_env(&env)?;
-    let database = db::from_env(&env, CONNECTIONS)?;
+    let pools = db::from_env(&env, 0)?;
+    let database = pools.database.clone();
 
     let listener = bind("BIND_ADDR", config.bind_addr).await?;
     if let Some(address) = config.metrics_addr {
@@ -70,14 +69,14 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let news = LinkNews::start(database.clone());
     let (timeout, trusted_proxies) = (config.shutdown_timeout, config.trusted_proxies.clone());
     tracing::info!(address = %listener.local_addr()?, "api is listening");
-    let state = AppState::new(database.clone(), Clock::system(), config, news);
+    let state = AppState::new(pools, Clock::system(), config, news);
     let mut stopped = stopped;
     let stop = state.stopping(async move {
         let _ = stopped.wait_for(|stopped| *stopped).await;
     });
     api::serve(listener, api::router(state), trusted_proxies, stop, timeout).await?;
     traces.end().await;
-    database.close().await;
+    database.close();
     Ok(())
 }
 

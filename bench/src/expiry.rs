@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use chrono::TimeDelta;
-use common::{clock::Clock, db::by_key};
+use common::{clock::Clock, db::Database};
 use sandbox::postgres::PrivatePostgres;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::sync::oneshot;
@@ -92,8 +92,9 @@ async fn take_round(all: &mut [Measured; 5], peer: &PgPool, carts: &PgPool, api:
     all[PLAIN].take(api, &ids, execute(carts, include_str!("../sql/plain_carts_batches.sql"))).await?;
     run_script(carts, "drop table plain_carts;\ncheckpoint").await?;
     let now = Clock::system().now();
-    let database = by_key(&carts.clone().into(), 1); // as the worker has it
-    let expire = async { Ok(common::expiry::expire_older_than(&database, now - TimeDelta::days(30), now).await?) };
+    let database = Database::from(carts.clone()); // as the worker has it
+    let expire =
+        async { Ok(common::carts::expiry::expire_older_than(&database, now - TimeDelta::days(30), now).await?) };
     let expired = all[OURS].take(api, &ids, expire).await?;
     check(carts, expired).await
 }

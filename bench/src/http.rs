@@ -12,7 +12,7 @@ use axum::body::Bytes;
 use common::{
     clock::Clock,
     config::Env,
-    db::{Database, Listen},
+    db::{self, Listen, Pools},
 };
 use sqlx::postgres::PgConnectOptions;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet, time::MissedTickBehavior};
@@ -33,11 +33,11 @@ impl Api {
         let env =
             Env::of([("API_KEY", "bench"), ("STRIPE_WEBHOOK_SECRET", "whsec_bench"), ("RATE_LIMIT_PER_MINUTE", "0")]);
         let config = ApiConfig::from_env(&env)?;
-        let database = Database::new(options, Listen::Directly, 20);
+        let pools = Pools::new(options, Listen::Directly, db::DEFAULT_MAX_CONNECTIONS - 1);
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
-        let news = LinkNews::start(database.clone());
-        let router = api::router(AppState::new(database, Clock::system(), config, news));
+        let news = LinkNews::start(pools.database.clone());
+        let router = api::router(AppState::new(pools, Clock::system(), config, news));
         tokio::spawn(api::serve(listener, router, Vec::new(), std::future::pending(), Duration::from_secs(1)));
         sandbox::choose_cryptography();
         Ok(Self { address, client: reqwest::Client::builder().no_proxy().build()? })

@@ -33,6 +33,7 @@ mod size;
 mod size_costs;
 mod size_people;
 mod size_seeds;
+mod size_side;
 mod speed;
 mod table;
 mod webhooks;

@@ -52,7 +52,7 @@ pub(crate) async fn prepare(scene: &mut Scene) -> Result<()> {
     scene.prepare_peer(DATABASE, &[]).await?;
     let database = Database::from(PgPoolOptions::new().connect(&scene.postgres.url(DATABASE)).await?);
     common::db::prepare(&database).await?;
-    database.close().await;
+    database.close();
     Ok(())
 }
 

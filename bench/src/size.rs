@@ -20,11 +20,12 @@ use crate::{
     pickup,
     rows::Part,
     scene::Scene,
-    size_costs, size_people, size_seeds, webhooks,
+    size_costs, size_people, size_seeds,
+    size_side::{ANALYTICS, IMPORTED, LIST, SMALL, Side},
+    webhooks,
     wrk::Load,
 };
 
-pub(crate) const SMALL: &str = "small";
 const BIG: &str = "big";
 /// How many times as many rows the big database has.
 const TIMES: i64 = 100;
@@ -33,11 +34,6 @@ const AT_MOST: f64 = 1.5;
 const PICKUPS: i64 = 100;
 /// Drains a round and side; each takes less than a second.
 const DRAINS: usize = 3;
-/// Carts of an import.
-pub(crate) const IMPORTED: u32 = 40_000;
-
-pub(crate) const LIST: &str = "/api/carts?status=abandoned&limit=10";
-pub(crate) const ANALYTICS: &str = "/api/analytics?period=90d";
 
 /// How big, and for how long.
 #[derive(Debug, Clone, Args)]
@@ -57,14 +53,6 @@ pub(crate) struct Options {
     /// Only these rows, and neither what looks at every row nor what each one costs
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Row>,
-}
-
-/// A database of a size.
-pub(crate) struct Side {
-    pub(crate) database: &'static str,
-    pub(crate) queue: Queue,
-    /// The number of the page of ten in the middle of all.
-    middle: i64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -8,7 +8,7 @@ use sqlx::PgPool;
 use crate::{
     cpu, drain, http_rows, import_row, link,
     scene::{Product, Scene},
-    size::{ANALYTICS, IMPORTED, LIST, SMALL, Side},
+    size_side::{ANALYTICS, IMPORTED, LIST, SMALL, Side},
     webhooks,
     wrk::{self, Load},
 };

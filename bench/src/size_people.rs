@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::{figures::median, http_rows, scene::Scene, size::Side};
+use crate::{figures::median, http_rows, scene::Scene, size_side::Side};
 
 #[derive(Debug, Clone, Copy)]
 enum Look {

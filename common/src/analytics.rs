@@ -3,6 +3,7 @@
 //! The ledger (see `migrations/`) is exact in every snapshot; reading it costs
 //! the number of days, never the number of carts.
 
+pub mod rebuild;
 use chrono::{Days, NaiveDate};
 use rust_decimal::Decimal;
 use serde::{Serialize, Serializer};

@@ -4,6 +4,7 @@
 //! so many. What a slow hash (Argon2) is for are passwords, which people choose
 //! from few; here it would make every request slow and no key safer.
 
+pub mod ended_sessions;
 use std::{fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};

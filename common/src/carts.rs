@@ -1,9 +1,15 @@
 //! Carts, and every statement on them.
 
-use std::{
-    borrow::Borrow,
-    collections::{HashMap, HashSet},
-};
+pub mod change_token;
+pub mod expiry;
+pub mod export;
+pub(crate) mod id;
+pub mod import;
+pub mod list;
+pub mod new;
+pub mod search;
+pub(crate) mod status;
+use std::{borrow::Borrow, collections::HashSet};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -11,14 +17,14 @@ use serde_json::value::RawValue;
 use sqlx::types::Json;
 use utoipa::ToSchema;
 
-pub use crate::{
-    cart_id::{CartId, MalformedCartId},
-    cart_status::{CartStatus, UnknownStatus},
+use self::new::{Item, NewCart};
+pub use self::{
+    id::{CartId, MalformedCartId},
+    status::{CartStatus, UnknownStatus},
 };
 use crate::{
     db::Connection,
     money::{Amount, Currency},
-    new_cart::{Item, NewCart},
     payment_links, personal_data,
 };
 
@@ -246,29 +252,16 @@ pub enum TryLock {
 
 /// Locks the cart like [`lock`], but does not wait for the lock.
 pub async fn try_lock(conn: &mut Connection, id: &CartId) -> sqlx::Result<TryLock> {
-    if let Some(cart) = lock_free(conn, &[id.as_str()]).await?.remove(id.as_str()) {
-        return Ok(TryLock::Locked(cart));
+    let locked = sqlx::query_as!(
+        LockedRow,
+        "select status, abandoned_at, total_minor, currency from carts where id = $1 for no key update skip locked",
+        id.as_str(),
+    );
+    if let Some(cart) = locked.fetch_optional(&mut *conn).await? {
+        return Ok(TryLock::Locked(cart.try_into()?));
     }
     let exists = sqlx::query_scalar!(r#"select exists (select from carts where id = $1) as "exists!""#, id.as_str());
     Ok(if exists.fetch_one(conn).await? { TryLock::Held } else { TryLock::Missing })
-}
-
-/// Locks those of the carts that there are and that nobody else has locked, and
-/// waits for none: by their ids.
-pub async fn lock_free(conn: &mut Connection, ids: &[&str]) -> sqlx::Result<HashMap<String, LockedCart>> {
-    let rows = sqlx::query!(
-        "select id, status, abandoned_at, total_minor, currency from carts where id = any ($1) for no key update skip locked",
-        ids as &[&str],
-    )
-    .fetch_all(conn)
-    .await?;
-    rows.into_iter()
-        .map(|row| {
-            let (status, abandoned_at) = (row.status, row.abandoned_at);
-            let cart = LockedRow { status, abandoned_at, total_minor: row.total_minor, currency: row.currency };
-            Ok((row.id, cart.try_into()?))
-        })
-        .collect()
 }
 
 /// Locks those of the carts that there are for the rest of the transaction,

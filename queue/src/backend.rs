@@ -17,11 +17,13 @@ use apalis_core::{
 use futures_util::task::AtomicWaker;
 
 use crate::{
-    fetch::Fetched,
     job::{Job, JobId},
-    lease::Lease,
-    run::{JobLayer, Run},
-    runtime::{Config, Lane, Shared, lock},
+    runtime::{
+        config::Config,
+        execute::{JobLayer, Run},
+        lease::Lease,
+        state::{Fetched, JobSink, Shared, lock},
+    },
 };
 
 /// Where a worker of `J` gets its jobs; made by [`Runtime::backend`](crate::Runtime::backend).
@@ -83,7 +85,7 @@ impl<J: Job> BackendConfig for PgBackend<J> {
     }
 
     fn middleware(&mut self, worker: &mut WorkerContext) -> JobLayer<J> {
-        self.shared.register(self.inbox.clone(), worker.clone());
+        self.shared.register(Arc::new(WorkerSink { inbox: self.inbox.clone(), worker: worker.clone() }));
         JobLayer::new(self.shared.clone())
     }
 }
@@ -101,18 +103,18 @@ impl<J> Inbox<J> {
 }
 
 /// The way from the fetcher to one worker.
-pub(crate) struct JobLane<J> {
-    pub(crate) inbox: Arc<Inbox<J>>,
-    pub(crate) worker: WorkerContext,
+struct WorkerSink<J> {
+    inbox: Arc<Inbox<J>>,
+    worker: WorkerContext,
 }
 
-impl<J: Job> fmt::Debug for JobLane<J> {
+impl<J: Job> fmt::Debug for WorkerSink<J> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JobLane").field("kind", &J::KIND).finish_non_exhaustive()
+        f.debug_struct("WorkerSink").field("kind", &J::KIND).finish_non_exhaustive()
     }
 }
 
-impl<J: Job> Lane for JobLane<J> {
+impl<J: Job> JobSink for WorkerSink<J> {
     fn queue(&self) -> &'static str {
         J::QUEUE
     }

@@ -53,52 +53,40 @@
 //! [`Backend`]: apalis_core::backend::Backend
 //! [`AbortError`]: apalis_core::error::AbortError
 
-mod ack;
+mod admin;
 mod backend;
-mod connection;
-mod database;
+mod db;
 mod enqueue;
-mod fetch;
-mod inspect;
 mod job;
-mod kin;
-mod lease;
-mod levers;
-mod listener;
-mod outcomes;
-mod patience;
-mod presence;
-mod pulse;
-mod rate;
-mod retention;
-mod run;
+mod outcome;
+mod rate_limit;
 mod runtime;
 mod schedules;
-mod sql_state;
-mod standing;
+mod sql;
 pub mod telemetry;
-mod wake;
 
-pub use ack::{ERROR_CHARACTERS, Snooze};
+pub use admin::{
+    actions::{
+        ActionOutcome, CancelledMany, DeadFilter, RetriedMany, cancel, cancel_many, pause, resume, retry, retry_dead,
+    },
+    change_token::change_token,
+    health::{DEAD_LIMIT, QueueHealth, queue_health},
+    inspect::{
+        COUNT_LIMIT, FailedAttempt, JobFilter, JobState, JobSummary, QueueSummary, UnknownState, count, find, history,
+        list, queues,
+    },
+};
 pub use backend::PgBackend;
-pub use connection::{Connection, Kept};
-pub use database::{Connections, Database, Listen};
-pub use enqueue::{EnqueueOptions, Traced, enqueue, enqueue_each, enqueue_many, enqueue_with, wake};
-pub use inspect::{
-    COUNT_LIMIT, FailedAttempt, JobFilter, JobState, JobSummary, QueueSummary, UnknownState, count, find, history,
-    list, queues,
-};
+pub use db::{Connection, Connections, Database, Listen, Listener};
+pub use enqueue::{EnqueueOptions, enqueue, enqueue_many, enqueue_with};
 pub use job::{Attempt, Backoff, Job, JobId};
-pub use levers::{
-    CancelledMany, DeadFilter, Pulled, RetriedMany, cancel, cancel_many, pause, resume, retry, retry_dead,
+pub use outcome::{ERROR_CHARACTERS, Snooze};
+pub use rate_limit::{RateLimit, RateLimited};
+pub use runtime::{
+    CONNECTIONS, Runtime,
+    config::{Config, Retention},
+    execute::{JobLayer, JobService},
+    heartbeat::{RunningJob, WorkerStatus, workers},
 };
-pub use listener::Listener;
-pub use presence::{RunningJob, WorkerStatus, workers};
-pub use pulse::pulse;
-pub use rate::{NoTurn, RateLimit};
-pub use retention::Retention;
-pub use run::{JobLayer, JobService};
-pub use runtime::{CONNECTIONS, Config, Runtime};
 pub use schedules::{CatchUp, Cron, Schedule, ScheduleStatus, latest_slot, next_slot, propose, schedules};
-pub use sql_state::has_sql_state;
-pub use standing::{DEAD_LIMIT, Standing, standings};
+pub use sql::has_sql_state;

@@ -9,12 +9,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use crate::{
-    connection::Connection,
-    database::Database,
+    db::{Connection, Database, timeout::with_timeout},
     enqueue::{EnqueueOptions, enqueue_with},
-    fetch::interval,
     job::{Job, JobId},
-    patience::in_time,
+    sql::interval,
 };
 
 /// A cron expression with seconds, in UTC.
@@ -27,7 +25,7 @@ const LATE: TimeDelta = TimeDelta::seconds(15);
 /// A slot that is due for longer than this, and neither runs nor ran, is overdue.
 const OVERDUE_AFTER: TimeDelta = TimeDelta::minutes(2);
 /// A Postgres that does not answer for this long is asked anew.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 /// The most slots that one look lets in; the next look goes on.
 const SLOTS_AT_ONCE: usize = 500;
 
@@ -102,7 +100,7 @@ pub fn next_slot(cron: &Cron, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
 /// # Errors
 /// If Postgres refuses, or does not answer in time.
 pub async fn propose<J: Job>(database: &Database, schedule: &Schedule, job: &J) -> sqlx::Result<Duration> {
-    in_time(PATIENCE, propose_once(database, schedule, job)).await
+    with_timeout(TIMEOUT, propose_once(database, schedule, job)).await
 }
 
 async fn propose_once<J: Job>(database: &Database, schedule: &Schedule, job: &J) -> sqlx::Result<Duration> {

@@ -3,8 +3,8 @@
 
 #![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
 
-pub mod chaos;
 pub mod postgres;
+pub mod proxy;
 pub mod stripe;
 
 /// Chooses the cryptography for HTTPS clients in this process; without a choice

@@ -5,19 +5,16 @@
 
 use std::{net::SocketAddr, path::Path, process::ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use api::{ApiConfig, AppState, LinkNews};
-use clap::Parser;
 use common::{
     clock::Clock,
     config::Env,
     db::{self, Database},
+    observability::{self, logs::LogConfig, traces::TraceConfig},
     shutdown,
-    telemetry::{self, LogConfig},
-    traces::TraceConfig,
 };
 use sandbox::{
-    chaos,
     postgres::{Durability, PrivatePostgres, become_ordinary_user, random_word, remember},
     stripe::{StandIn, StandInConfig},
 };
@@ -29,24 +26,7 @@ const FOLDER: &str = ".local";
 const DATABASE: &str = "checkout";
 const STRIPE_ADDR: &str = "127.0.0.1:12111";
 
-/// Everything on this machine, to try the product out.
-#[derive(Debug, clap::Parser)]
-#[command(name = "sandbox")]
-struct CommandLine {
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum Command {
-    /// Breaks everything for some minutes, and checks that nothing was lost.
-    Chaos(chaos::Options),
-}
-
 fn main() -> ExitCode {
-    if let Some(Command::Chaos(options)) = CommandLine::parse().command {
-        return break_everything(options);
-    }
     let outcome = Env::of_process().map_err(Into::into).and_then(|env| {
         let folder = prepare(&env)?;
         let runtime = tokio::runtime::Runtime::new().context("can't start tokio")?;
@@ -54,27 +34,6 @@ fn main() -> ExitCode {
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("sandbox: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn break_everything(options: chaos::Options) -> ExitCode {
-    let outcome = chaos::prepare(options).and_then(|prepared| {
-        let runtime = tokio::runtime::Runtime::new().context("can't start tokio")?;
-        runtime.block_on(async {
-            tokio::select! {
-                outcome = chaos::run(prepared) => outcome,
-                // What it started ends with it, Postgres included.
-                _ = shutdown::requested() => bail!("stopped before its end"),
-            }
-        })
-    });
-    match outcome {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("sandbox: {error:#}");
             ExitCode::FAILURE
@@ -93,8 +52,10 @@ fn prepare(env: &Env) -> Result<std::path::PathBuf> {
 
 async fn run(mut env: Env, folder: &Path) -> Result<()> {
     env.or_set("RUST_LOG", "info,sqlx=warn,postgresql_embedded=warn");
-    let traces =
-        telemetry::init_with_traces(&LogConfig::from_env(&env)?, &TraceConfig::from_env(&env, "quick-checkout")?);
+    let traces = observability::logs::init_with_traces(
+        &LogConfig::from_env(&env)?,
+        &TraceConfig::from_env(&env, "quick-checkout")?,
+    );
     let mut stop = tokio::spawn(shutdown::requested());
 
     let postgres = private_postgres(&mut env, folder).await?;
@@ -105,7 +66,8 @@ async fn run(mut env: Env, folder: &Path) -> Result<()> {
     let api = ApiConfig::from_env(&env)?;
     let worker = WorkerConfig::from_env(&env)?;
 
-    let database = db::from_env(&env, 20)?;
+    let (pools, worker_pools) = (db::from_env(&env, 0)?, db::from_env(&env, queue::CONNECTIONS)?);
+    let database = pools.database.clone();
     tokio::select! {
         prepared = db::prepare(&database) => prepared?,
         _ = &mut stop => return Ok(()),
@@ -123,8 +85,8 @@ async fn run(mut env: Env, folder: &Path) -> Result<()> {
     let clock = Clock::system();
     let news = LinkNews::start(database.clone());
     let (timeout, trusted_proxies) = (api.shutdown_timeout, api.trusted_proxies.clone());
-    let state = AppState::new(database.clone(), clock.clone(), api, news);
-    let working = worker::run(database.clone(), clock, worker, until_stopped(stopped.clone()));
+    let state = AppState::new(pools, clock.clone(), api, news);
+    let working = worker::run(worker_pools, clock, worker, until_stopped(stopped.clone()));
     let serving_stops = state.stopping(until_stopped(stopped));
     let serving = api::serve(listener, api::router(state), trusted_proxies, serving_stops, timeout);
     let (served, (), ()) = tokio::join!(serving, working, async {
@@ -133,7 +95,7 @@ async fn run(mut env: Env, folder: &Path) -> Result<()> {
     });
     served?;
     traces.end().await;
-    database.close().await;
+    database.close();
     if let Some(postgres) = postgres {
         postgres.stop().await?;
     }

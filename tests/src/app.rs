@@ -4,10 +4,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use api::{ApiConfig, AppState, LinkNews};
 use chrono::{DateTime, Utc};
-use common::{clock::Clock, config::Env};
+use common::{clock::Clock, config::Env, db::Pools};
 use reqwest::{Method, header::HeaderMap};
 use sandbox::{
-    chaos::proxy::Proxy,
+    proxy::Proxy,
     stripe::{StandIn, sign},
 };
 use serde_json::{Value, json};
@@ -223,8 +223,9 @@ impl App {
             api_database = product.by_way_of(open.address);
             proxy = Some(open);
         }
-        let reached = api_database.reach(common::db::listen_from_env(&env).expect("a good configuration"), 10);
-        let news = LinkNews::start(reached.clone());
+        let listen = common::db::listen_from_env(&env).expect("a good configuration");
+        let reached = Pools::new(api_database.options(), listen, 9);
+        let news = LinkNews::start(reached.database.clone());
         let trusted_proxies = config.trusted_proxies.clone();
         let router = api::router(AppState::new(reached, setup.clock.clone(), config, news));
         tokio::spawn(api::serve(
@@ -257,10 +258,10 @@ impl App {
         let mut config = WorkerConfig::from_env(&self.env).expect("a good configuration");
         config.shutdown_timeout = Duration::from_secs(5);
         let (stop, stopped) = oneshot::channel();
-        let database = common::db::from_env(&self.env, 5).expect("a good configuration");
+        let pools = common::db::from_env(&self.env, queue::CONNECTIONS).expect("a good configuration");
         let clock = self.clock.clone();
         let task = tokio::spawn(async move {
-            worker::run(database, clock, config, async {
+            worker::run(pools, clock, config, async {
                 let _ = stopped.await;
             })
             .await;

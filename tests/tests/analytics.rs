@@ -145,7 +145,7 @@ async fn take(app: &App, step: &Step, ids: &mut Vec<String>) {
             sqlx::query(sql).execute(&app.pool).await.unwrap();
         }
         Step::Rebuild => {
-            let rebuilt = common::rebuild::rebuild(&app.pool.clone().into(), |_| ()).await.unwrap();
+            let rebuilt = common::analytics::rebuild::rebuild(&app.pool.clone().into(), |_| ()).await.unwrap();
             assert!(
                 rebuilt.corrected == 0 && !rebuilt.totals_corrected && rebuilt.periods_corrected == 0,
                 "it was right before: {rebuilt:?}"

@@ -3,7 +3,11 @@
 use std::{collections::BTreeSet, process::Output};
 
 use api::ApiConfig;
-use common::{config::Env, db, telemetry::LogConfig, traces::TraceConfig};
+use common::{
+    config::Env,
+    db,
+    observability::{logs::LogConfig, traces::TraceConfig},
+};
 use futures_util::{StreamExt, stream};
 use tests::processes::{Process, run};
 use worker::WorkerConfig;
@@ -48,6 +52,7 @@ type Case = (&'static str, &'static str, &'static [&'static str]);
 const VARIABLES: &[Case] = &[
     ("both", "DATABASE_URL", DATABASES),
     ("both", "DATABASE_LISTEN_URL", DATABASES),
+    ("both", "DATABASE_MAX_CONNECTIONS", &["0", "2", "-1", "ten", "1001", "10.0", ""]),
     ("api", "API_KEY", &["a\u{7f}b"]),
     ("api", "BIND_ADDR", ADDRESSES),
     ("both", "PUBLIC_URL", WEB_ADDRESSES),

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
 use tests::{DEADLINE, ROLES, TestDatabase, a_cart, processes, processes::Process, within};
-use worker::{Verdict, WorkerConfig, examine};
+use worker::{CheckStatus, WorkerConfig, examine};
 
 use crate::processes::Shop;
 
@@ -165,7 +165,7 @@ async fn the_products_role_can_change_rows_and_nothing_else() {
     let (owner, product) = (database.as_role("checkout_owner", "owner"), database.as_product());
     run_roles_file(&admin).await;
     let env = Env::of([("DATABASE_URL", &owner.url)]);
-    db::prepare(&db::from_env(&env, 1).unwrap()).await.unwrap();
+    db::prepare(&db::from_env(&env, 1).unwrap().database).await.unwrap();
     run_roles_file(&admin).await;
     for forbidden in [
         "create table mine (id int)",
@@ -207,12 +207,12 @@ async fn the_products_role_can_change_rows_and_nothing_else() {
             ("STRIPE_API_URL", "http://127.0.0.1:9"),
         ]);
         let config = WorkerConfig::from_env(&env).unwrap();
-        let findings = examine(&env, &config, &Clock::system()).await.unwrap();
-        findings.into_iter().find(|finding| finding.name == "privileges").unwrap()
+        let checks = examine(&env, &config, &Clock::system()).await.unwrap();
+        checks.into_iter().find(|check| check.name == "privileges").unwrap()
     };
-    assert_eq!(privileges().await.verdict, Verdict::Well, "{}", privileges().await.text);
+    assert_eq!(privileges().await.status, CheckStatus::Ok, "{}", privileges().await.text);
     sqlx::raw_sql("create table closed (id int); revoke delete on later from checkout").execute(&admin).await.unwrap();
     let found = privileges().await;
-    assert_eq!(found.verdict, Verdict::Problem);
+    assert_eq!(found.status, CheckStatus::Fail);
     assert!(found.text.contains("closed, later") && found.text.contains("roles.sql"), "{}", found.text);
 }

@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use common::{clock::Clock, config::Env};
 use sandbox::stripe::{Fault, Operation};
 use tests::{App, Setup, eventually};
-use worker::{Finding, Verdict, WorkerConfig, examine};
+use worker::{Check, CheckStatus, WorkerConfig, examine};
 
 fn env(app: &App, key: &str) -> Env {
     Env::of([
@@ -14,13 +14,13 @@ fn env(app: &App, key: &str) -> Env {
     ])
 }
 
-pub(crate) async fn findings(app: &App, clock: &Clock) -> Vec<Finding> {
+pub(crate) async fn checks(app: &App, clock: &Clock) -> Vec<Check> {
     let env = env(app, "sk_test_1");
     examine(&env, &WorkerConfig::from_env(&env).unwrap(), clock).await.unwrap()
 }
 
-fn problems(findings: &[Finding]) -> Vec<&str> {
-    findings.iter().filter(|finding| finding.verdict == Verdict::Problem).map(|finding| finding.name).collect()
+fn problems(checks: &[Check]) -> Vec<&str> {
+    checks.iter().filter(|check| check.status == CheckStatus::Fail).map(|check| check.name).collect()
 }
 
 async fn sql(app: &App, sql: &str) {
@@ -31,23 +31,23 @@ async fn sql(app: &App, sql: &str) {
 async fn each_planted_fault_is_named_and_nothing_else() {
     let app = Setup::default().without_worker().start().await;
     let clock = Clock::system();
-    assert_eq!(problems(&findings(&app, &clock).await), [""; 0], "nothing is wrong yet");
+    assert_eq!(problems(&checks(&app, &clock).await), [""; 0], "nothing is wrong yet");
 
     // 1. A migration of this binary was never applied.
     sql(&app, "create table kept as select * from _sqlx_migrations where version = 20261123000003").await;
     sql(&app, "delete from _sqlx_migrations where version = 20261123000003").await;
-    let found = findings(&app, &clock).await;
+    let found = checks(&app, &clock).await;
     assert_eq!(problems(&found), ["migrations"]);
-    assert!(found.iter().any(|finding| finding.text.contains("cart ledger")), "{found:?}");
+    assert!(found.iter().any(|check| check.text.contains("cart ledger")), "{found:?}");
     sql(&app, "insert into _sqlx_migrations select * from kept; drop table kept").await;
 
     // 2. This machine's clock is a minute fast.
     let fast = Clock::stopped_at(clock.now() + TimeDelta::minutes(1));
-    assert_eq!(problems(&findings(&app, &fast).await), ["clock"]);
+    assert_eq!(problems(&checks(&app, &fast).await), ["clock"]);
 
     // 3. There is no room for a worker's connections.
     sql(&app, &format!("alter database {} connection limit 3", app.database.name)).await;
-    assert_eq!(problems(&findings(&app, &clock).await), ["connections"]);
+    assert_eq!(problems(&checks(&app, &clock).await), ["connections"]);
     sql(&app, &format!("alter database {} connection limit -1", app.database.name)).await;
 
     // 4. A slot of a schedule was missed.
@@ -58,30 +58,30 @@ async fn each_planted_fault_is_named_and_nothing_else() {
          insert into schedule_slots (schedule, slot) values ('expire_carts', now() - interval '1 hour')",
     )
     .await;
-    assert_eq!(problems(&findings(&app, &clock).await), ["schedules"]);
+    assert_eq!(problems(&checks(&app, &clock).await), ["schedules"]);
     sql(&app, "delete from schedules; delete from schedule_slots").await;
 
     // 5. A job is ready and nobody takes it; in a paused queue that is wanted.
     let job = "insert into jobs (id, queue, kind, payload, max_attempts, run_at)
                values (gen_random_uuid(), 'expiry', 'expire_carts', '{}', 10, now() - interval '1 hour')";
     sql(&app, job).await;
-    assert_eq!(problems(&findings(&app, &clock).await), ["queues"]);
+    assert_eq!(problems(&checks(&app, &clock).await), ["queues"]);
     sql(&app, "insert into queues (name, paused_at) values ('expiry', now())").await;
-    assert_eq!(problems(&findings(&app, &clock).await), [""; 0]);
+    assert_eq!(problems(&checks(&app, &clock).await), [""; 0]);
 
     // 6. A job died today; one that died last week is only told.
     sql(&app, "update jobs set state = 'dead', finished_at = now()").await;
-    assert_eq!(problems(&findings(&app, &clock).await), ["dead jobs"]);
+    assert_eq!(problems(&checks(&app, &clock).await), ["dead jobs"]);
     sql(&app, "update jobs set last_error = 'Stripe refused it: no'").await;
-    assert_eq!(problems(&findings(&app, &clock).await), [""; 0], "that is ordinary business");
+    assert_eq!(problems(&checks(&app, &clock).await), [""; 0], "that is ordinary business");
     sql(&app, "update jobs set last_error = null, finished_at = now() - interval '7 days'").await;
-    assert_eq!(problems(&findings(&app, &clock).await), [""; 0]);
+    assert_eq!(problems(&checks(&app, &clock).await), [""; 0]);
 
     // 7. Stripe does not know the key. (LISTEN lost behind a pooler: see pooler.rs.)
     app.stripe.fail_next(Operation::List, Fault::Unauthorized);
-    let found = findings(&app, &clock).await;
+    let found = checks(&app, &clock).await;
     assert_eq!(problems(&found), ["stripe"]);
-    assert!(found.iter().any(|finding| finding.text.contains("STRIPE_SECRET_KEY")));
+    assert!(found.iter().any(|check| check.text.contains("STRIPE_SECRET_KEY")));
 }
 
 /// The binary's exit code is for machines, its lines are for people.

@@ -1,5 +1,9 @@
 use chrono::TimeDelta;
-use common::{carts, db::Database, expiry, jobs::ExpireCarts};
+use common::{
+    carts::{self, expiry},
+    db::Database,
+    jobs::ExpireCarts,
+};
 use serde_json::{Value, json};
 use tests::{App, Setup, a_cart, connection, eventually, transaction};
 

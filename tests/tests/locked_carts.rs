@@ -6,7 +6,7 @@ use std::{
 };
 
 use chrono::TimeDelta;
-use common::{db::Database, expiry};
+use common::{carts::expiry, db::Database};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::{Answer, App, Setup, a_cart, transaction};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use common::{config::Env, db::is_unavailable};
 use queue::{CatchUp, Listen, RateLimit, Schedule};
-use sandbox::chaos::proxy::Proxy;
+use sandbox::proxy::Proxy;
 use serde_json::json;
 use sqlx::Connection as _;
 use tests::{Setup, TestDatabase, a_cart, processes::Process, within};
@@ -108,7 +108,7 @@ async fn a_proxy_that_hangs_up_means_that_postgres_is_away() {
     .await;
     worker.says("Postgres is not there yet, waiting for it").await;
     let env = Env::of([("DATABASE_URL", format!("postgres://nobody:nothing@{address}/none"))]);
-    let database = common::db::from_env(&env, 1).unwrap();
+    let database = common::db::from_env(&env, 1).unwrap().database;
     for _ in 0..20 {
         let error = database.acquire().await.unwrap_err();
         assert!(common::db::is_unavailable(&error), "{error:?}");

@@ -122,7 +122,7 @@ async fn requests_jobs_and_calls_to_stripe_are_counted() {
     api.is("http_request_duration_seconds_bucket", &[route[0], route[1], ("le", "+Inf")], 1.0);
     assert!(api.value("http_request_duration_seconds_sum", &route).is_some_and(|seconds| seconds > 0.0));
     api.is("postgres_up", &[], 1.0);
-    api.is("database_connections", &[("state", "max")], 34.0);
+    api.is("database_connections", &[("state", "max")], 10.0);
     // Lanes keep theirs for a moment.
     eventually("a connection is idle", async || {
         let api = scrape(&shop, api_address).await;

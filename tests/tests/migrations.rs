@@ -2,8 +2,8 @@
 
 use std::{path::Path, time::Duration};
 
-use common::{
-    db::{Database, DatabaseError, Listen},
+use common::db::{
+    Database, DatabaseError, Listen,
     migrations::{self, Patience},
 };
 use sqlx::{

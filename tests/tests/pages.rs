@@ -1,6 +1,6 @@
 //! Pages by number, however deep, hold exactly what a count finds there.
 
-use common::{analytics, rebuild};
+use common::analytics::{self, rebuild};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tests::{App, Setup, connection};

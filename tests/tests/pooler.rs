@@ -5,7 +5,7 @@ use sandbox::stripe::StandIn;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 use tests::{TestDatabase, a_cart, eventually, free_address, pooler::Pooler, processes::Process, stand_in};
-use worker::{Verdict, WorkerConfig};
+use worker::{CheckStatus, WorkerConfig};
 
 const SECRET: &str = "whsec_pooler";
 
@@ -147,13 +147,13 @@ async fn the_doctor_hears_that_listen_is_lost() {
     };
     let listen = async |env: &Env| {
         let config = WorkerConfig::from_env(env).unwrap();
-        let findings = worker::examine(env, &config, &Clock::system()).await.unwrap();
-        findings.into_iter().find(|finding| finding.name == "listen").unwrap()
+        let checks = worker::examine(env, &config, &Clock::system()).await.unwrap();
+        checks.into_iter().find(|check| check.name == "listen").unwrap()
     };
     let lost = listen(&env(&[])).await;
-    assert_eq!(lost.verdict, Verdict::Problem, "{}", lost.text);
+    assert_eq!(lost.status, CheckStatus::Fail, "{}", lost.text);
     assert!(lost.text.contains("DATABASE_LISTEN_URL"), "{}", lost.text);
-    assert_eq!(listen(&env(&[("QUEUE_LISTEN", "off".to_owned())])).await.verdict, Verdict::Notice);
+    assert_eq!(listen(&env(&[("QUEUE_LISTEN", "off".to_owned())])).await.status, CheckStatus::Warn);
     let direct = listen(&env(&[("DATABASE_LISTEN_URL", database.url.clone())])).await;
-    assert_eq!(direct.verdict, Verdict::Well, "{}", direct.text);
+    assert_eq!(direct.status, CheckStatus::Ok, "{}", direct.text);
 }

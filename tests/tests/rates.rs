@@ -54,7 +54,7 @@ async fn who_is_held_back_is_held_back_everywhere() {
     assert!(held_back.elapsed() >= Duration::from_millis(1_450), "{:?}", held_back.elapsed());
     // Nobody keeps a slot busy for a long pause: he is told to come back.
     one.hold_back(Duration::from_secs(600)).await.unwrap();
-    assert!(matches!(two.turn().await, Err(queue::NoTurn::After(wait)) if wait > Duration::from_secs(500)));
+    assert!(matches!(two.turn().await, Err(queue::RateLimited::After(wait)) if wait > Duration::from_secs(500)));
     // So is who has no limit of his own; other rates go on.
     assert!(RateLimit::start(reach(), "test", 0).turn().await.is_err());
     RateLimit::start(reach(), "other", 100).turn().await.unwrap();

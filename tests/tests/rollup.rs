@@ -5,7 +5,10 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use common::{analytics, db::Database, rebuild};
+use common::{
+    analytics::{self, rebuild},
+    db::Database,
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::{App, Setup, connection};

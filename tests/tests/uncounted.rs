@@ -3,11 +3,11 @@
 use sandbox::stripe::Foreign;
 use serde_json::json;
 use tests::App;
-use worker::{Finding, Verdict};
+use worker::{Check, CheckStatus};
 
 use crate::{
     dashboard::Operator,
-    doctor::findings,
+    doctor::checks,
     foreign_events::{COMPLETED, link_status, outcome, reason, refused},
     webhooks::{effect, event, expired, session},
 };
@@ -16,9 +16,9 @@ async fn page(app: &App) -> String {
     Operator::sign_in(app, "test-key").await.get("/").await.text
 }
 
-async fn doctor(app: &App) -> Finding {
-    let found = findings(app, &app.clock).await;
-    found.into_iter().find(|finding| finding.name == "payments").unwrap()
+async fn doctor(app: &App) -> Check {
+    let found = checks(app, &app.clock).await;
+    found.into_iter().find(|check| check.name == "payments").unwrap()
 }
 
 /// Pays the session without a word, and deletes its cart. Answers the session.
@@ -46,7 +46,7 @@ async fn the_operator_is_shown_what_did_not_count() {
     }
     assert!(!page(&app).await.contains("foreign Stripe payment"));
     let well = doctor(&app).await;
-    assert_eq!(well.verdict, Verdict::Well);
+    assert_eq!(well.status, CheckStatus::Ok);
     assert!(!well.text.contains("every Stripe event"), "three events were of other sessions: {}", well.text);
 
     let id = app.cart().await;
@@ -61,7 +61,7 @@ async fn the_operator_is_shown_what_did_not_count() {
     }
     assert!(page.contains(&id) && page.contains("it is about no session of this cart"), "{page}");
     let found = doctor(&app).await;
-    assert_eq!(found.verdict, Verdict::Notice);
+    assert_eq!(found.status, CheckStatus::Warn);
     assert!(found.text.contains("1 foreign payment") && found.text.contains("unknown_session"), "{}", found.text);
 }
 

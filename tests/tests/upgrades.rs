@@ -5,8 +5,8 @@ mod shop;
 
 use std::{net::SocketAddr, sync::atomic::Ordering, time::Duration};
 
-use common::{
-    db::Listen,
+use common::db::{
+    Listen,
     migrations::{self, Patience},
 };
 use nix::sys::signal::Signal;

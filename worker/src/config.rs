@@ -3,11 +3,11 @@
 use std::{net::SocketAddr, time::Duration};
 
 use common::{
-    checkout_hosts::CheckoutHosts,
     clock::Clock,
     config::{ConfigError, Env, is_token},
     jobs::QUEUES,
     maintenance::RecordRetention,
+    payment_links::hosts::CheckoutHosts,
 };
 use queue::{Cron, Retention};
 use secrecy::SecretString;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use apalis::prelude::{AbortError, BoxDynError, RetryAfterError};
-use common::{batches::Unanswered, db};
+use common::db;
 use queue::Snooze;
 
 /// How long to wait for a Postgres that is away.
@@ -66,16 +66,6 @@ impl JobError {
 impl From<sqlx::Error> for JobError {
     fn from(error: sqlx::Error) -> Self {
         Self::postgres(&error)
-    }
-}
-
-impl From<Unanswered> for JobError {
-    fn from(error: Unanswered) -> Self {
-        if error.is_locked() {
-            return Self::locked();
-        }
-        let after = error.is_unavailable().then_some(AWAY);
-        Self::Retry { why: format!("Postgres: {error}"), after }
     }
 }
 

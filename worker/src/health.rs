@@ -9,7 +9,7 @@ use axum::{
 };
 use common::{
     db::{self, Database},
-    metrics::{CONTENT_TYPE, Scrape},
+    observability::metrics::{CONTENT_TYPE, Scrape},
     operations,
 };
 use tokio::net::TcpListener;

@@ -1,43 +1,36 @@
 //! The job side: makes and closes payment links, expires carts, rolls up days.
 //! Every registration and every schedule is in this file.
 
-mod anonymize_old_carts;
-mod close_payment_link;
-mod command;
+mod cli;
 pub mod config;
-mod create_payment_link;
-mod delete_old_records;
 mod error;
-mod expire_carts;
 mod health;
-mod link_batches;
-mod redaction;
-mod roll_up_days;
+mod jobs;
 mod schedules;
-mod search;
-mod settle;
 mod stripe;
-mod stripe_error;
-mod stripe_session;
-mod watched;
 
 use std::{sync::Arc, time::Duration};
 
 use apalis::prelude::{Data, Monitor, WorkerBuilder};
 use common::{
     clock::Clock,
-    db::{self, Database},
+    db::{Database, Pools},
     jobs::{AnonymizeOldCarts, ClosePaymentLink, CreatePaymentLink, DeleteOldRecords, ExpireCarts, RollUpDays},
 };
 use queue::{CatchUp, Job, RateLimit, Runtime, Schedule};
 use tokio::task::JoinHandle;
 
-pub use command::{CommandLine, Finding, Verdict, examine};
+pub use cli::{Check, CheckStatus, CommandLine, examine};
 pub use config::WorkerConfig;
 pub use error::JobError;
 pub use health::serve as serve_health;
 
-use crate::{link_batches::LinkBatches, stripe::Stripe};
+use crate::{
+    jobs::{
+        anonymize_old_carts, close_payment_link, create_payment_link, delete_old_records, expire_carts, roll_up_days,
+    },
+    stripe::Stripe,
+};
 
 /// Hourly; nothing depends on when.
 const MAINTENANCE_SCHEDULE: &str = "0 40 * * * *";
@@ -50,37 +43,18 @@ const FOLD_SCHEDULE: &str = "30 */5 * * * *";
 #[derive(Debug, Clone)]
 pub struct State {
     database: Database,
-    /// The same, for short statements that find what they look for by a key.
-    by_key: Database,
-    /// The same, for the batches of expiry.
-    expiry: Database,
+    /// The same database, for short statements that find rows by key.
+    lookups: Database,
     clock: Clock,
     config: Arc<WorkerConfig>,
     stripe: Stripe,
-    links: Arc<LinkBatches>,
     expiring: expire_carts::Expiring,
-}
-
-/// Connections for what takes longer: rollups, schedules.
-pub const CONNECTIONS: u32 = 3;
-
-/// Expiry has one of its own: the same session does batch after batch with the same plans.
-const EXPIRY_CONNECTIONS: u32 = 1;
-
-/// Connections of the handlers that make and close links, who wait for Stripe
-/// without one, and of what they write together; the queue has its own.
-pub fn connections(concurrency: usize) -> u32 {
-    handlers_connections(concurrency) + u32::try_from(LinkBatches::LANES).unwrap_or(u32::MAX)
-}
-
-fn handlers_connections(concurrency: usize) -> u32 {
-    u32::try_from(concurrency / 4).unwrap_or(u32::MAX).clamp(4, 16)
 }
 
 /// Works until `stop` resolves, then finishes what is in flight for at most `SHUTDOWN_TIMEOUT`.
 ///
-/// Handlers that take longer share the connections of `database`; the others and the queue make their own.
-pub async fn run(database: Database, clock: Clock, config: WorkerConfig, stop: impl Future<Output = ()> + Send) {
+/// Handlers share the connections of `database`; the queue opens [`queue::CONNECTIONS`] of its own.
+pub async fn run(pools: Pools, clock: Clock, config: WorkerConfig, stop: impl Future<Output = ()> + Send) {
     let settings = queue::Config {
         concurrency: config.concurrency,
         lease: config.lease,
@@ -88,20 +62,16 @@ pub async fn run(database: Database, clock: Clock, config: WorkerConfig, stop: i
         renew_every: config.lease / 3,
         ..queue::Config::default()
     };
+    let Pools { database, lookups } = pools;
     let runtime = Runtime::start(&database, settings);
     let timeout = config.shutdown_timeout;
-    let by_key = db::by_key(&database, handlers_connections(config.concurrency));
-    let stripe = stripe(&config, by_key.clone());
-    let links = Arc::new(LinkBatches::start(&database, &clock, stripe.livemode()));
-    let expiry = db::by_key(&database, EXPIRY_CONNECTIONS);
+    let stripe = stripe(&config, lookups.clone());
     let state = State {
         database,
-        by_key,
-        expiry,
+        lookups,
         clock,
         config: Arc::new(config),
         stripe,
-        links,
         expiring: expire_carts::Expiring::default(),
     };
 

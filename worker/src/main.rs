@@ -6,9 +6,9 @@ use clap::Parser;
 use common::{
     clock::Clock,
     config::{ConfigError, Env},
-    db, shutdown,
-    telemetry::{self, LogConfig},
-    traces::TraceConfig,
+    db,
+    observability::{self, logs::LogConfig, traces::TraceConfig},
+    shutdown,
 };
 use tokio::net::TcpListener;
 use worker::{CommandLine, WorkerConfig};
@@ -30,7 +30,7 @@ async fn main() -> ExitCode {
 async fn answer(command: CommandLine) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mut env = Env::of_process()?;
     env.or_set("RUST_LOG", "error"); // the answer is what counts
-    telemetry::init(&LogConfig::from_env(&env)?);
+    observability::logs::init(&LogConfig::from_env(&env)?);
     command.answer(&env).await.map_err(|error| match error.downcast::<sqlx::Error>() {
         Ok(error) => format!("Postgres can't be used: {error}; see DATABASE_URL, and `worker doctor`").into(),
         Err(other) => other,
@@ -39,12 +39,12 @@ async fn answer(command: CommandLine) -> Result<ExitCode, Box<dyn std::error::Er
 
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let env = Env::of_process()?;
-    let traces = telemetry::init_with_traces(
+    let traces = observability::logs::init_with_traces(
         &LogConfig::from_env(&env)?,
         &TraceConfig::from_env(&env, "quick-checkout-worker")?,
     );
     let config = WorkerConfig::from_env(&env)?;
-    let database = db::from_env(&env, worker::CONNECTIONS)?;
+    let pools = db::from_env(&env, queue::CONNECTIONS)?;
 
     if let Some(address) = config.health_addr {
         let listener = TcpListener::bind(address).await.map_err(|error| ConfigError::Malformed {
@@ -52,15 +52,15 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
             value: format!("{address} ({error})"),
             takes: "an address and a free port such as 0.0.0.0:9090",
         })?;
-        tokio::spawn(worker::serve_health(listener, database.clone()));
+        tokio::spawn(worker::serve_health(listener, pools.database.clone()));
     }
     let mut stop = tokio::spawn(shutdown::requested());
     tokio::select! {
-        prepared = db::prepare(&database) => prepared?,
+        prepared = db::prepare(&pools.database) => prepared?,
         _ = &mut stop => return Ok(()),
     }
     tracing::info!(jobs = config.concurrency, "worker is working");
-    worker::run(database, Clock::system(), config, async {
+    worker::run(pools, Clock::system(), config, async {
         let _ = stop.await;
     })
     .await;

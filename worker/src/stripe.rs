@@ -5,11 +5,16 @@
 //! and `Idempotent-Replayed`, and with them what a retry needs to know. Answers
 //! are read leniently: only the fields that matter, of any API version.
 
+pub(crate) mod call;
+pub(crate) mod error;
+pub(crate) mod redaction;
+pub(crate) mod session;
+
 use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use common::{checkout::CheckoutCart, personal_data::ERASED_EMAIL};
+use common::{payment_links::checkout::CheckoutCart, personal_data::ERASED_EMAIL};
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -31,12 +36,12 @@ use stripe_checkout::{
 use stripe_client_core::{RequestBuilder, StripeMethod, StripeRequest, VERSION};
 use tracing::Instrument;
 
-pub(crate) use crate::stripe_session::{Page, Session, SessionState};
-use crate::{
-    config::livemode,
-    stripe_error::{StripeError, sort_error},
-    watched::Call,
+pub(crate) use self::session::{Page, Session, SessionState};
+use self::{
+    call::Call,
+    error::{StripeError, sort_error},
 };
+use crate::config::livemode;
 
 /// Longer than Stripe takes on a bad day, shorter than a job may.
 const TIMEOUT: Duration = Duration::from_secs(20);

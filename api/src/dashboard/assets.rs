@@ -12,7 +12,7 @@ use axum::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::{AppState, error::ApiError};
+use crate::{http::error::ApiError, state::AppState};
 
 pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/assets/{name}", get(show))

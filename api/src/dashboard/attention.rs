@@ -33,12 +33,12 @@ pub(crate) async fn concerns(conn: &mut Connection, now: DateTime<Utc>) -> sqlx:
     let mut add = |what: String, advice: &str, path: Option<String>| {
         concerns.push(Concern { what, advice: advice.to_owned(), path });
     };
-    let standings = operations::standings(conn, &QUEUES).await?;
+    let queue_health = operations::queue_health(conn, &QUEUES).await?;
     let workers = operations::workers(conn).await?;
     if workers.is_empty() {
         add("No worker is running".to_owned(), "Jobs wait until one is started.", Some("/queues".to_owned()));
     }
-    for standing in &standings {
+    for standing in &queue_health {
         let dead = i64::from(standing.dead);
         if dead > 0 {
             let more = if dead >= DEAD_LIMIT { " or more" } else { "" };
@@ -56,7 +56,7 @@ pub(crate) async fn concerns(conn: &mut Connection, now: DateTime<Utc>) -> sqlx:
         let advice = if schedule.paused { "Its queue is paused." } else { "A slot should have run and did not begin." };
         add(format!("{} is overdue", format::capital(&schedule.name)), advice, Some("/schedules".to_owned()));
     }
-    for standing in &standings {
+    for standing in &queue_health {
         if standing.paused {
             let advice = "Workers leave its jobs alone until it is resumed.";
             add(format!("The queue {} is paused", standing.queue), advice, Some("/queues".to_owned()));

@@ -6,8 +6,7 @@ use common::{
     carts::{self, Cart, CartStatus},
     json,
     money::Currency,
-    payment_links::{self, LinkStatus, PaymentLink},
-    recovery_links::{self, RecoveryLink},
+    payment_links::{self, LinkStatus, PaymentLink, recovery::RecoveryLink},
     timeline,
 };
 use maud::{Markup, html};
@@ -17,11 +16,15 @@ use serde_json::value::RawValue;
 use super::{
     cart_actions::done,
     format,
-    guard::Operator,
     page::{self, Page, PageError, Section},
+    session::Operator,
     timeline as timeline_section,
 };
-use crate::{AppState, carts::CartPath, error::ApiError, query::Parameters};
+use crate::{
+    http::{error::ApiError, query::Parameters},
+    routes::carts::CartPath,
+    state::AppState,
+};
 
 pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/carts/{id}", get(show))
@@ -34,10 +37,10 @@ async fn show(
     parameters: Result<Parameters, ApiError>,
 ) -> Result<Response, PageError> {
     let (CartPath(id), parameters, now) = (path?, parameters?, state.clock.now());
-    let mut conn = state.by_key.acquire().await?;
+    let mut conn = state.lookups.acquire().await?;
     let cart = carts::find(&mut conn, &id, now).await?.ok_or_else(ApiError::cart_not_found)?;
     let link = payment_links::latest(&mut conn, id.as_str()).await?;
-    let recovery = recovery_links::find(&mut conn, &id).await?;
+    let recovery = payment_links::recovery::find(&mut conn, &id).await?;
     let told = timeline::page(&mut conn, &id, None, timeline_section::LIMIT).await?;
     let told = told.ok_or_else(ApiError::cart_not_found)?;
     let body = html! {

@@ -13,10 +13,18 @@ use maud::{Markup, html};
 
 use super::{
     format,
-    guard::{Operator, OurForm, go_to},
+    guard::{OurForm, go_to},
     page::{Page, PageError, Section},
+    session::Operator,
 };
-use crate::{AppState, carts as api, carts::CartPath, error::ApiError, etag::IfMatch, payment_links};
+use crate::{
+    http::{error::ApiError, etag::IfMatch},
+    routes::{
+        carts::{self as api, CartPath},
+        payment_links,
+    },
+    state::AppState,
+};
 
 pub(crate) fn router() -> Router<AppState> {
     Router::new()
@@ -96,7 +104,7 @@ async fn ask_delete(
 }
 
 async fn find(state: &AppState, id: CartId) -> Result<Cart, PageError> {
-    let mut conn = state.by_key.acquire().await?;
+    let mut conn = state.lookups.acquire().await?;
     Ok(carts::find(&mut conn, &id, state.clock.now()).await?.ok_or_else(ApiError::cart_not_found)?)
 }
 

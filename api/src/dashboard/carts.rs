@@ -1,19 +1,23 @@
 //! `/carts`: the list, by status, and the search.
 
 use axum::{Router, extract::State, response::Response, routing::get};
-use common::{
-    cart_list::{self, Start, Totals},
-    cart_search::{self, EmailToFind},
-    carts::{self, Cart, CartId, CartStatus},
+use common::carts::{
+    self, Cart, CartId, CartStatus,
+    list::{Start, Totals},
+    search::EmailToFind,
 };
 use maud::{Markup, html};
 
 use super::{
     format,
-    guard::{Operator, go_to},
+    guard::go_to,
     page::{self, Page, PageError, Section},
+    session::Operator,
 };
-use crate::{AppState, error::ApiError, pagination, query::Parameters};
+use crate::{
+    http::{error::ApiError, pagination, query::Parameters},
+    state::AppState,
+};
 
 /// Carts on a page.
 const LIMIT: i64 = 25;
@@ -35,13 +39,13 @@ async fn show(
     if let Some(wanted) = wanted {
         return search(&state, &operator, wanted, page).await;
     }
-    let mut conn = state.by_key.acquire().await?;
-    let totals = cart_list::totals(&mut conn).await?;
+    let mut conn = state.lookups.acquire().await?;
+    let totals = carts::list::totals(&mut conn).await?;
     let total = totals.of(status);
     let found = if page.offset() >= total {
         Vec::new()
     } else {
-        cart_list::page(&mut conn, status, Start::Offset(page.offset()), LIMIT, now).await?.carts
+        carts::list::page(&mut conn, status, Start::Offset(page.offset()), LIMIT, now).await?.carts
     };
     let body = html! {
         (page::notice(parameters.get("deleted").map(|_| "The cart is deleted, and its shopper's data with it.")))
@@ -65,14 +69,14 @@ async fn search(
 ) -> Result<Response, PageError> {
     let now = state.clock.now();
     if let Ok(id) = wanted.parse::<CartId>()
-        && carts::find(&mut state.by_key.acquire().await?, &id, now).await?.is_some()
+        && carts::find(&mut state.lookups.acquire().await?, &id, now).await?.is_some()
     {
         return Ok(go_to(&format!("/carts/{id}")));
     }
     let found = match wanted.parse::<EmailToFind>() {
         Ok(email) => {
             let (start, mut conn) = (Start::Offset(page.offset()), state.database.acquire().await?);
-            Some(cart_search::by_email(&mut conn, &email, None, start, page.limit, now).await?)
+            Some(carts::search::by_email(&mut conn, &email, None, start, page.limit, now).await?)
         }
         Err(_) => None,
     };

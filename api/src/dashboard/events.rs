@@ -17,7 +17,7 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use super::{guard, watch::Change};
-use crate::{AppState, error::ApiError};
+use crate::{http::error::ApiError, state::AppState};
 
 /// So often something is said, so that proxies keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);

@@ -1,6 +1,6 @@
 //! How numbers, money and times are written for people.
 
-use crate::pagination::Page;
+use crate::http::pagination::Page;
 use chrono::{DateTime, Utc};
 use common::{
     carts::CartStatus,

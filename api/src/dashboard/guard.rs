@@ -12,16 +12,12 @@ use subtle::ConstantTimeEq;
 use super::{
     FORM_BYTES,
     page::{self, PageError},
-    session::Session,
+    session::{Operator, Session, TOKEN},
 };
-use crate::{AppState, body::media_type, error::ApiError};
-
-/// The field of each form that proves it is ours.
-pub(crate) const TOKEN: &str = "token";
-
-/// Somebody who is signed in.
-#[derive(Debug, Clone)]
-pub(crate) struct Operator(pub(crate) Session);
+use crate::{
+    http::{body::media_type, error::ApiError},
+    state::AppState,
+};
 
 impl FromRequestParts<AppState> for Operator {
     type Rejection = PageError;

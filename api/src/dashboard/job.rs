@@ -11,15 +11,14 @@ use maud::{Markup, html};
 
 use super::{
     format,
-    guard::{Operator, OurForm, go_to},
+    guard::{OurForm, go_to},
     page::{self, Page, PageError, Section},
+    session::Operator,
 };
 use crate::{
-    AppState,
-    error::ApiError,
-    jobs as api,
-    jobs::{JobPath, job_not_found},
-    query::Parameters,
+    http::{error::ApiError, query::Parameters},
+    routes::jobs::{self as api, JobPath, job_not_found},
+    state::AppState,
 };
 
 pub(crate) fn router() -> Router<AppState> {

@@ -9,10 +9,13 @@ use maud::{Markup, html};
 
 use super::{
     format,
-    guard::Operator,
     page::{self, Page, PageError, Section},
+    session::Operator,
 };
-use crate::{AppState, error::ApiError, pagination, query::Parameters};
+use crate::{
+    http::{error::ApiError, pagination, query::Parameters},
+    state::AppState,
+};
 
 /// Jobs on a page.
 const LIMIT: i64 = 25;

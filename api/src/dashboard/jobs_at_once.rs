@@ -10,11 +10,15 @@ use maud::{Markup, html};
 
 use super::{
     format,
-    guard::{Operator, OurForm, go_to},
+    guard::{OurForm, go_to},
     jobs::{filter, pairs, queue},
     page::{Page, PageError, Section},
+    session::Operator,
 };
-use crate::{AppState, error::ApiError, query::Parameters};
+use crate::{
+    http::{error::ApiError, query::Parameters},
+    state::AppState,
+};
 
 pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/jobs/retry", get(ask_retry).post(retry)).route("/jobs/cancel", get(ask_cancel).post(cancel))

@@ -3,21 +3,23 @@
 use axum::{Router, extract::State, response::Response, routing::get};
 use common::{
     analytics::{self, DayStats, Rate, Summary},
-    cart_list::{self, Start},
-    carts::Cart,
+    carts::{self, Cart, list::Start},
     money::Currency,
 };
 use maud::{Markup, PreEscaped, html};
 
 use super::{
-    attention, carts, chart,
+    attention, chart,
     chart::Size,
     format,
-    guard::Operator,
     page::{Page, PageError, Section},
     period::{Bar, Period, Step, bars},
+    session::Operator,
 };
-use crate::{AppState, error::ApiError, query::Parameters};
+use crate::{
+    http::{error::ApiError, query::Parameters},
+    state::AppState,
+};
 
 /// How many of the newest carts are shown.
 const NEWEST: i64 = 5;
@@ -44,7 +46,7 @@ async fn show(
         None => None,
     };
     let concerns = attention::concerns(&mut conn, now).await?;
-    let newest = cart_list::page(&mut conn, None, Start::Offset(0), NEWEST, now).await?.carts;
+    let newest = carts::list::page(&mut conn, None, Start::Offset(0), NEWEST, now).await?.carts;
     let body = html! {
         div.heading {
             h1 { "Overview" }
@@ -186,7 +188,7 @@ fn newest_carts(newest: &[Cart]) -> Markup {
             div.heading { h2 #newest { "Newest carts" } a href="/carts" { "All carts" } }
             @if newest.is_empty() {
                 p.muted { "No carts yet. Your shop posts them to " code { "/api/carts" } "." }
-            } @else { (carts::table(newest, "The newest carts")) }
+            } @else { (super::carts::table(newest, "The newest carts")) }
         }
     }
 }

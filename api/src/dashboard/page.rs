@@ -9,9 +9,9 @@ use maud::{DOCTYPE, Markup, html};
 use super::{
     assets::{ICON, SCRIPT, STYLE},
     format::query,
-    guard::{Operator, TOKEN},
+    session::{Operator, TOKEN},
 };
-use crate::{compression::Compressible, error::ApiError};
+use crate::http::{compression::Compressible, error::ApiError};
 
 /// Everything a page needs is ours; nothing may be slipped in.
 const SAFE_HEADERS: [(HeaderName, &str); 6] = [

@@ -3,7 +3,10 @@
 use chrono::{Days, NaiveDate};
 use common::analytics::DayStats;
 
-use crate::{analytics, error::ApiError, query::Parameters};
+use crate::{
+    http::{error::ApiError, query::Parameters},
+    routes::analytics,
+};
 
 /// Both ends are included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

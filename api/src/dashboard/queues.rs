@@ -15,10 +15,15 @@ use maud::{Markup, html};
 
 use super::{
     format,
-    guard::{Operator, OurForm, go_to},
+    guard::{OurForm, go_to},
     page::{Page, PageError, Section},
+    session::Operator,
 };
-use crate::{AppState, error::ApiError, queues as api, queues::QueuePath};
+use crate::{
+    http::error::ApiError,
+    routes::queues::{self as api, QueuePath},
+    state::AppState,
+};
 
 pub(crate) fn router() -> Router<AppState> {
     Router::new()

@@ -6,10 +6,10 @@ use maud::{Markup, html};
 
 use super::{
     format,
-    guard::Operator,
     page::{Page, PageError, Section},
+    session::Operator,
 };
-use crate::AppState;
+use crate::state::AppState;
 
 pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/schedules", get(show))

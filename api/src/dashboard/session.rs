@@ -1,19 +1,19 @@
 //! Sessions: a signed cookie, valid at every api and stored by none. Its signing key
 //! derives from the API key that opened the session: revoking that key ends the
-//! session. Signed-out sessions are stored (`common::ended_sessions`).
+//! session. Signed-out sessions are stored (`common::api_keys::ended_sessions`).
 //!
 //! Of a key of the database only the hash is known here, and a backup of the
 //! database has that, too. So what signs its sessions derives from one of `API_KEY`
 //! besides: who reads the database can't sign in.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use common::{api_keys::KeyHash, ended_sessions::SessionHash};
+use common::api_keys::{KeyHash, ended_sessions::SessionHash};
 use cookie::{Cookie, CookieJar, Key as SigningKey, SameSite};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use uuid::Uuid;
 
-use crate::auth::{BootstrapKey, Key};
+use crate::auth::keys::{BootstrapKey, Key};
 
 /// The cookie.
 const NAME: &str = "operator_session";
@@ -31,6 +31,13 @@ impl std::fmt::Debug for Sessions {
         f.debug_struct("Sessions").finish_non_exhaustive()
     }
 }
+
+/// The name of the form field that proves a form to be ours.
+pub(crate) const TOKEN: &str = "token";
+
+/// A signed-in operator, in handlers.
+#[derive(Debug, Clone)]
+pub(crate) struct Operator(pub(crate) Session);
 
 /// Somebody who signed in.
 #[derive(Debug, Clone)]

@@ -10,10 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use common::{
-    api_keys::{KeyHash, Scope},
-    ended_sessions,
-};
+use common::api_keys::{KeyHash, Scope, ended_sessions};
 use maud::html;
 
 use super::{
@@ -22,10 +19,12 @@ use super::{
     session::Sessions,
 };
 use crate::{
-    AppState,
-    error::ApiError,
-    query::Parameters,
-    rate_limit::{self, RateLimiter},
+    http::{
+        error::ApiError,
+        query::Parameters,
+        rate_limit::{self, RateLimiter},
+    },
+    state::AppState,
 };
 
 pub(crate) fn router(limiter: RateLimiter) -> Router<AppState> {
@@ -84,7 +83,7 @@ async fn sign_in(State(state): State<AppState>, request: Request) -> Result<Resp
 /// Ends the session, for copies of its cookie as well.
 async fn sign_out(State(state): State<AppState>, headers: HeaderMap, form: OurForm) -> Result<Response, PageError> {
     let session = form.session;
-    let mut conn = state.by_key.acquire().await?;
+    let mut conn = state.lookups.acquire().await?;
     ended_sessions::end(&mut conn, &session.hash, session.ends_at, state.clock.now()).await?;
     conn.commit().await?;
     state.keys.sign_out(session.hash, session.ends_at);

@@ -10,13 +10,13 @@ use std::{
     time::Duration,
 };
 
-use common::{cart_pulse, db::Database, operations};
+use common::{carts, db::Database, operations};
 use tokio::{
     sync::broadcast::{self, error::RecvError},
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{link_wait::LinkNews, mutex::lock};
+use crate::{http::mutex::lock, routes::payment_links::wait::LinkNews};
 
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Who falls behind loads everything again.
@@ -92,7 +92,7 @@ impl Watch {
 
     async fn pulses(&self) -> sqlx::Result<(String, String)> {
         let mut conn = self.database.acquire().await?;
-        Ok((cart_pulse::pulse(&mut conn).await?, operations::pulse(&mut conn).await?))
+        Ok((carts::change_token::pulse(&mut conn).await?, operations::change_token(&mut conn).await?))
     }
 
     fn tell(&self, before: Option<(String, String)>, (carts, jobs): (String, String)) {

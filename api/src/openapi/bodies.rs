@@ -1,5 +1,5 @@
 //! Bodies that are read by hand, so that everything wrong with them is told at
-//! once: what they look like to clients. `common::new_cart` and the handlers
+//! once: what they look like to clients. `common::carts::new` and the handlers
 //! hold the bounds; `.ci/schemathesis` tries both sides of each.
 
 #![expect(dead_code, reason = "these are described, never made")]
@@ -24,10 +24,6 @@ pub(crate) struct Success<T: ToSchema> {
 
 pub(crate) fn only_true() -> Object {
     ObjectBuilder::new().schema_type(Type::Boolean).enum_values(Some([true])).build()
-}
-
-pub(crate) fn only_false() -> Object {
-    ObjectBuilder::new().schema_type(Type::Boolean).enum_values(Some([false])).build()
 }
 
 /// A text of one of these.
@@ -151,7 +147,7 @@ pub(crate) struct ImportedLine {
     #[schema(nullable = false)]
     external_id: Option<String>,
     #[schema(nullable = false)]
-    error: Option<crate::error::Body<'static>>,
+    error: Option<crate::http::error::Body<'static>>,
 }
 
 fn line_status() -> Object {
@@ -219,9 +215,9 @@ pub(crate) struct Shopper {
 #[serde(untagged)]
 #[schema(as = PaymentLinkStatus)]
 pub(crate) enum LinkState {
-    Ready(crate::payment_links::Ready),
-    Pending(crate::payment_links::Pending),
-    Failed(crate::payment_links::Failed),
+    Ready(crate::routes::payment_links::Ready),
+    Pending(crate::routes::payment_links::Pending),
+    Failed(crate::routes::payment_links::Failed),
 }
 
 /// What `POST /api/jobs/retry` takes.

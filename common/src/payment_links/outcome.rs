@@ -75,46 +75,6 @@ pub async fn open(conn: &mut Connection, opening: &Opening, now: DateTime<Utc>) 
     Ok(result.rows_affected() == 1)
 }
 
-/// The same for several, of those that nobody holds: answers their carts. The
-/// others may be held or withdrawn: try each with [`open`].
-pub async fn open_free(conn: &mut Connection, openings: &[Opening], now: DateTime<Utc>) -> sqlx::Result<Vec<String>> {
-    let column = |of: fn(&Opening) -> &str| -> Vec<&str> { openings.iter().map(of).collect() };
-    let versions: Vec<i32> = openings.iter().map(|opening| opening.version).collect();
-    let ends: Vec<DateTime<Utc>> = openings.iter().map(|opening| opening.session_expires_at).collect();
-    let livemodes: Vec<Option<bool>> = openings.iter().map(|opening| opening.livemode).collect();
-    sqlx::query_scalar!(
-        r#"
-        with free as (
-            select link.cart_id, link.version, made.session_id, made.url, made.session_expires_at, made.livemode
-            from unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::timestamptz[], $7::boolean[])
-                as made (cart_id, version, session_id, url, session_expires_at, livemode)
-            join payment_links link on link.cart_id = made.cart_id and link.version = made.version
-            where link.status = 'pending' and (link.session_id is null or link.session_id = made.session_id)
-              and not exists (
-                select from payment_links other
-                where other.session_id = made.session_id
-                  and (other.cart_id, other.version) <> (made.cart_id, made.version))
-            for no key update of link skip locked
-        )
-        update payment_links link
-        set status = 'open', session_id = free.session_id, url = free.url,
-            session_expires_at = free.session_expires_at, livemode = free.livemode, opened_at = $6, updated_at = $6
-        from free
-        where link.cart_id = free.cart_id and link.version = free.version and link.status = 'pending'
-        returning link.cart_id
-        "#,
-        &column(|opening| &opening.cart_id) as &[&str],
-        &versions,
-        &column(|opening| &opening.session_id) as &[&str],
-        &column(|opening| &opening.url) as &[&str],
-        &ends,
-        now,
-        &livemodes as &[Option<bool>],
-    )
-    .fetch_all(conn)
-    .await
-}
-
 /// pending → failed: Stripe made no session and will make none.
 pub async fn fail(
     conn: &mut Connection,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use queue::{EnqueueOptions, JobId};
+use queue::EnqueueOptions;
 
 use super::{Failure, LinkStatus, PaymentLink, RequestedBy, fail, latest, outcome::settle_later};
 use crate::{
@@ -19,8 +19,7 @@ const MOST_REPLACEMENTS: i16 = 5;
 /// down and queues its job. The cart must be locked, and `newest` be the newest
 /// request as it was found under that lock. A live link is answered instead.
 ///
-/// A request that is pending already is joined, unless its job is dead. Once the
-/// transaction has committed, [`wake`] hurries the job along.
+/// A request that is pending already is joined, unless its job is dead.
 pub async fn request(
     conn: &mut Connection,
     cart_id: &CartId,
@@ -46,24 +45,9 @@ pub async fn request(
         return Ok(live); // opened since the caller looked
     }
     let version = newest.map_or(1, |link| link.version + 1);
-    let trace = queue::telemetry::current_context();
     let cart_id = cart_id.to_string();
-    let new = NewRequest { cart_id, version, replacements: 0, session_expires_at, requested_by, trace };
-    insert_one(conn, new, Duration::ZERO, now).await
-}
-
-/// As [`request`], for different carts whose newest requests are neither pending nor live.
-pub async fn request_first(
-    conn: &mut Connection,
-    new: Vec<NewRequest>,
-    now: DateTime<Utc>,
-) -> sqlx::Result<Vec<PaymentLink>> {
+    let new = NewRequest { cart_id, version, replacements: 0, session_expires_at, requested_by };
     insert(conn, new, Duration::ZERO, now).await
-}
-
-/// Wakes the workers that make links.
-pub async fn wake(conn: &mut Connection) -> sqlx::Result<()> {
-    queue::wake::<CreatePaymentLink>(conn).await
 }
 
 /// Replaces a request that can't succeed under its idempotency key by one with
@@ -90,87 +74,53 @@ pub async fn replace(
         replacements: link.replacements + 1,
         session_expires_at: link.session_expires_at,
         requested_by: RequestedBy::Replacement,
-        trace: queue::telemetry::current_context(),
     };
     let pause = Duration::from_secs(1 << link.replacements.clamp(0, MOST_REPLACEMENTS));
-    insert_one(conn, next, pause, now).await.map(Some)
+    insert(conn, next, pause, now).await.map(Some)
 }
 
-/// A request that is to be written down.
-#[derive(Debug, Clone)]
-pub struct NewRequest {
-    /// Whose link it is for.
-    pub cart_id: String,
+/// A request to be stored.
+struct NewRequest {
+    cart_id: String,
     /// One more than that of the cart's newest request.
-    pub version: i32,
-    /// How many requests in a row it replaces.
-    pub replacements: i16,
-    /// When the session is to end.
-    pub session_expires_at: DateTime<Utc>,
-    /// Who asks.
-    pub requested_by: RequestedBy,
-    /// Where whoever asked stands in a trace.
-    pub trace: Option<String>,
+    version: i32,
+    /// The number of requests in a row that it replaces.
+    replacements: i16,
+    /// The end of the session.
+    session_expires_at: DateTime<Utc>,
+    requested_by: RequestedBy,
 }
 
-async fn insert_one(
+/// Stores the request, with the cart's amount and currency as they are now, and its job.
+async fn insert(
     conn: &mut Connection,
     new: NewRequest,
     delay: Duration,
     now: DateTime<Utc>,
 ) -> sqlx::Result<PaymentLink> {
-    insert(conn, vec![new], delay, now).await?.pop().ok_or(sqlx::Error::RowNotFound)
-}
-
-async fn insert(
-    conn: &mut Connection,
-    new: Vec<NewRequest>,
-    delay: Duration,
-    now: DateTime<Utc>,
-) -> sqlx::Result<Vec<PaymentLink>> {
-    if new.is_empty() {
-        return Ok(Vec::new());
-    }
-    let job = |new: &NewRequest| CreatePaymentLink { cart_id: new.cart_id.clone(), version: new.version };
-    let jobs: Vec<_> = new.iter().map(|new| (job(new), new.trace.clone())).collect();
-    // Whoever asked wakes the workers; a delayed one is found by polling.
-    let options = EnqueueOptions { delay, quiet: true, ..EnqueueOptions::default() };
-    let job_ids = queue::enqueue_each(conn, &jobs, options).await?;
+    let job = CreatePaymentLink { cart_id: new.cart_id.clone(), version: new.version };
+    let options = EnqueueOptions { delay, ..EnqueueOptions::default() };
     // The key names this version, which is new: no other job can have it.
-    let job_ids = job_ids.into_iter().collect::<Option<Vec<_>>>().ok_or(sqlx::Error::RowNotFound)?;
-    let requested_by: Vec<&str> = new.iter().map(|new| new.requested_by.as_str()).collect();
-    let links: Vec<PaymentLink> = new.into_iter().zip(job_ids).map(|(new, job_id)| pending(new, job_id, now)).collect();
-    let cart_ids: Vec<&str> = links.iter().map(|link| link.cart_id.as_str()).collect();
-    let versions: Vec<i32> = links.iter().map(|link| link.version).collect();
-    let job_ids: Vec<JobId> = links.iter().map(|link| link.job_id).collect();
-    let ends: Vec<DateTime<Utc>> = links.iter().map(|link| link.session_expires_at).collect();
-    let replacements: Vec<i16> = links.iter().map(|link| link.replacements).collect();
+    let job_id = queue::enqueue_with(conn, &job, options).await?.ok_or(sqlx::Error::RowNotFound)?;
     sqlx::query!(
         r#"
         insert into payment_links
             (cart_id, version, status, job_id, session_expires_at, replacements, requested_by, created_at, updated_at,
              amount_minor, currency)
-        select cart_id, version, 'pending', job_id, session_expires_at, replacements, requested_by, $6, $6,
-               carts.total_minor, carts.currency
-        from unnest($1::text[], $2::integer[], $3::uuid[], $4::timestamptz[], $5::smallint[], $7::text[])
-            as new (cart_id, version, job_id, session_expires_at, replacements, requested_by)
-        left join carts on carts.id = new.cart_id
+        select $1, $2, 'pending', $3, $4, $5, $7, $6, $6,
+               (select total_minor from carts where id = $1), (select currency from carts where id = $1)
         "#,
-        &cart_ids as &[&str],
-        &versions,
-        &job_ids,
-        &ends,
-        &replacements,
+        new.cart_id,
+        new.version,
+        job_id,
+        new.session_expires_at,
+        new.replacements,
         now,
-        &requested_by as &[&str],
+        new.requested_by.as_str(),
     )
     .execute(&mut *conn)
     .await?;
-    Ok(links)
-}
-
-fn pending(new: NewRequest, job_id: JobId, now: DateTime<Utc>) -> PaymentLink {
-    PaymentLink {
+    Ok(PaymentLink {
         cart_id: new.cart_id,
         version: new.version,
         status: LinkStatus::Pending,
@@ -182,7 +132,7 @@ fn pending(new: NewRequest, job_id: JobId, now: DateTime<Utc>) -> PaymentLink {
         url: None,
         failure: None,
         updated_at: now,
-    }
+    })
 }
 
 /// Nothing will come of a pending request. If Stripe was asked before, and did

@@ -11,8 +11,7 @@ use utoipa::ToSchema;
 
 use super::statements;
 use crate::{
-    cart_search::{self, EmailToFind},
-    carts,
+    carts::{self, search::EmailToFind},
     db::{self, Connection},
     payment_links,
 };
@@ -131,7 +130,7 @@ pub(super) async fn blank_around_carts(conn: &mut Connection, ids: &[String], no
 /// Every cart that was stored before this began is found. Takes time with what
 /// there is of everything.
 pub async fn erase(conn: &mut Connection, email: &EmailToFind, now: DateTime<Utc>) -> sqlx::Result<Receipt> {
-    let (found, stored) = cart_search::ids_by_email(conn, email).await?;
+    let (found, stored) = carts::search::ids_by_email(conn, email).await?;
     let spellings = spellings(email, stored);
     let found: Vec<&str> = found.iter().map(String::as_str).collect();
     db::limit_lock_waits(conn, LOCK_WAIT).await?;

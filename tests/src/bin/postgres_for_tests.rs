@@ -24,13 +24,13 @@ fn serve(folder: &Path) -> Result<()> {
         let postgres =
             PrivatePostgres::start_with(&folder.join("postgres"), durability, &[("max_connections", "500")]).await?;
         postgres.ensure_database("template").await?;
-        let template = db::from_env(&Env::of([("DATABASE_URL", postgres.url("template"))]), 1)?;
+        let template = db::from_env(&Env::of([("DATABASE_URL", postgres.url("template"))]), 1)?.database;
         db::prepare(&template).await?;
         // The product's role, as operators make it: tests run under that one.
         for sql in [tests::ROLES, "alter role checkout password 'checkout'"] {
             sqlx::raw_sql(sql).execute(&mut template.acquire().await?).await?;
         }
-        template.close().await;
+        template.close();
         println!("{}", postgres.url("postgres"));
         tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()))
             .await?

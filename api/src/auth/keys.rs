@@ -1,0 +1,135 @@
+//! The keys to the API, and the scopes that a request's key has.
+
+use std::fmt;
+
+use axum::{extract::FromRequestParts, http::request::Parts};
+use chrono::{DateTime, Utc};
+use common::{
+    api_keys::{KeyHash, Scope, Scopes, ended_sessions::SessionHash},
+    clock::Clock,
+    db::Database,
+};
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::key_cache::KeyStore;
+use crate::{http::error::ApiError, routes::payment_links::wait::LinkNews};
+
+/// What is kept of one of `API_KEY`; the key itself is forgotten.
+#[derive(Clone)]
+pub struct BootstrapKey {
+    hash: KeyHash,
+    /// What the dashboard's sessions are signed with derives from it.
+    session_secret: [u8; 32],
+}
+
+impl BootstrapKey {
+    pub(crate) fn new(key: &SecretString) -> Self {
+        let key = key.expose_secret();
+        let session_secret = Sha256::new().chain_update("operator session\0").chain_update(key).finalize().into();
+        Self { hash: KeyHash::of(key.as_bytes()), session_secret }
+    }
+
+    pub(crate) fn session_secret(&self) -> &[u8; 32] {
+        &self.session_secret
+    }
+}
+
+impl fmt::Debug for BootstrapKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BootstrapKey")
+    }
+}
+
+/// A key that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Key {
+    /// One of `API_KEY`, by its place.
+    Bootstrap(usize),
+    /// One of the database.
+    Stored(Uuid),
+}
+
+/// All keys, as this process knows them.
+#[derive(Debug)]
+pub(crate) struct ApiKeys {
+    bootstrap: Vec<BootstrapKey>,
+    store: KeyStore,
+}
+
+impl ApiKeys {
+    /// Within a tokio runtime.
+    pub(crate) fn start(bootstrap: &[BootstrapKey], database: Database, clock: Clock, news: &LinkNews) -> Self {
+        Self { bootstrap: bootstrap.to_vec(), store: KeyStore::start(database, clock, news.key_changes()) }
+    }
+
+    /// Which key it is, and what it may be used for. `None`: none that is known.
+    ///
+    /// Hashes are compared, of one length and each with all of a kind, so that the time it takes tells nothing.
+    ///
+    /// # Errors
+    /// If it is none of `API_KEY`, and the database never told which others there are.
+    pub(crate) async fn find(&self, given: &KeyHash) -> Result<Option<(Key, Scopes)>, ApiError> {
+        let fits: Vec<bool> = self.bootstrap.iter().map(|key| key.hash.fits(given).into()).collect();
+        if let Some(place) = fits.into_iter().position(|fits| fits) {
+            return Ok(Some((Key::Bootstrap(place), Scopes::all())));
+        }
+        let stored = self.store.find(given).await?;
+        Ok(stored.map(|(id, scopes)| (Key::Stored(id), scopes)))
+    }
+
+    /// The hash of a key of the database that lets its holder into the dashboard, now.
+    pub(crate) fn operator(&self, id: Uuid) -> Option<KeyHash> {
+        self.store.get(id).filter(|key| key.scopes.has(Scope::Operator)).map(|key| key.hash)
+    }
+
+    /// Whether the session was signed out, at any api.
+    ///
+    /// # Errors
+    /// 503 if the signed-out sessions were never read from the database.
+    pub(crate) async fn is_signed_out(&self, session: &SessionHash) -> Result<bool, ApiError> {
+        self.store.loaded().await?;
+        Ok(self.store.is_signed_out(session))
+    }
+
+    /// Ends a session at this api; the others read it from the database. `ends_at`: when the session would expire.
+    pub(crate) fn sign_out(&self, session: SessionHash, ends_at: DateTime<Utc>) {
+        self.store.sign_out(session, ends_at);
+    }
+
+    /// Resolves when the session is signed out, or its key no longer opens the dashboard.
+    pub(crate) async fn session_ended(&self, key: Key, session: SessionHash) {
+        let key_ended = || match key {
+            // Keys of `API_KEY` live as long as the process.
+            Key::Bootstrap(_) => false,
+            Key::Stored(id) => self.operator(id).is_none(),
+        };
+        self.store.wait_until(|| key_ended() || self.store.is_signed_out(&session)).await;
+    }
+}
+
+/// The API key of a request and its scopes, in the request's extensions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Granted {
+    /// The key's scopes.
+    pub(crate) scopes: Scopes,
+    /// The key's hash.
+    pub(crate) key: KeyHash,
+}
+
+impl Granted {
+    /// Whether responses may contain the shopper's fields.
+    pub(crate) fn may_read(&self) -> bool {
+        self.scopes.has(Scope::Read)
+    }
+}
+
+/// Rejects with 401 on routes without [`require_key`].
+impl<S: Sync> FromRequestParts<S> for Granted {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        parts.extensions.get().copied().ok_or_else(ApiError::unauthorized)
+    }
+}

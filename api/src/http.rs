@@ -1,0 +1,19 @@
+//! The plumbing between a connection and a handler, which no route needs to know.
+
+pub(crate) mod acceptor;
+pub(crate) mod body;
+pub(crate) mod client;
+pub(crate) mod compression;
+pub(crate) mod cors;
+pub(crate) mod error;
+pub(crate) mod etag;
+pub(crate) mod metrics;
+pub(crate) mod mutex;
+pub(crate) mod pagination;
+pub(crate) mod query;
+pub(crate) mod rate_limit;
+pub(crate) mod request_log;
+pub(crate) mod server;
+pub(crate) mod streams;
+pub(crate) mod unread_body;
+pub(crate) mod unverified_bodies;

@@ -1,0 +1,58 @@
+//! Pages of a list.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{error::ApiError, query::Parameters};
+
+/// Which page somebody asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Page {
+    pub(crate) number: i64,
+    pub(crate) limit: i64,
+}
+
+impl Page {
+    pub(crate) fn of(parameters: &Parameters) -> Result<Self, ApiError> {
+        Ok(Self { number: parameters.page()?, limit: parameters.limit()? })
+    }
+
+    /// How many come before it.
+    pub(crate) fn offset(self) -> i64 {
+        (self.number - 1).saturating_mul(self.limit)
+    }
+
+    /// How many pages like it `total` fills.
+    pub(crate) fn pages(self, total: i64) -> i64 {
+        total.max(0).unsigned_abs().div_ceil(self.limit.unsigned_abs()).cast_signed()
+    }
+}
+
+/// `pagination` of a list.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Pagination {
+    #[schema(minimum = 1, example = 1)]
+    page: i64,
+    #[schema(minimum = 1, maximum = 100, example = 10)]
+    limit: i64,
+    #[schema(minimum = 0, example = 1)]
+    total: i64,
+    #[schema(minimum = 0, example = 1)]
+    total_pages: i64,
+    /// Where the next page starts; null on the last one, absent where a list has no cursors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    next_cursor: Option<Option<String>>,
+}
+
+impl Pagination {
+    pub(crate) fn new(page: Page, total: i64) -> Self {
+        Self { page: page.number, limit: page.limit, total, total_pages: page.pages(total), next_cursor: None }
+    }
+
+    /// `nextCursor`, null on the last page.
+    pub(crate) fn with_cursor(self, next: Option<String>) -> Self {
+        Self { next_cursor: Some(next), ..self }
+    }
+}

@@ -1,0 +1,74 @@
+//! Query strings: what is not understood is said, what is not known is ignored.
+
+use axum::{
+    extract::{FromRequestParts, Query},
+    http::request::Parts,
+};
+use chrono::{DateTime, NaiveTime, Utc};
+use common::clock;
+
+use super::error::ApiError;
+
+/// The parameters of a request; of a repeated one the last counts, an empty one is as good as none.
+#[derive(Debug)]
+pub(crate) struct Parameters(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Parameters {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Query(pairs): Query<Vec<(String, String)>> = Query::from_request_parts(parts, state)
+            .await
+            .map_err(|_| ApiError::bad_request("The query string can't be read"))?;
+        // Postgres has no text with NUL.
+        if pairs.iter().any(|(name, value)| name.contains('\0') || value.contains('\0')) {
+            return Err(ApiError::bad_request("The query string must not contain NUL"));
+        }
+        Ok(Self(pairs))
+    }
+}
+
+impl Parameters {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        let value = self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        value.filter(|value| !value.is_empty())
+    }
+
+    pub(crate) fn parse<T>(
+        &self,
+        name: &str,
+        takes: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, ApiError> {
+        let refuse = || ApiError::bad_request(format!("{name} must be {takes}"));
+        self.get(name).map(|text| parse(text).ok_or_else(refuse)).transpose()
+    }
+
+    pub(crate) fn page(&self) -> Result<i64, ApiError> {
+        let page = self.parse("page", "a whole number from 1", |text| text.parse().ok().filter(|page| *page >= 1))?;
+        Ok(page.unwrap_or(1))
+    }
+
+    pub(crate) fn limit(&self) -> Result<i64, ApiError> {
+        self.limit_or(10)
+    }
+
+    pub(crate) fn limit_or(&self, default: i64) -> Result<i64, ApiError> {
+        let limit = self.parse("limit", "a whole number from 1 to 100", |text| {
+            text.parse().ok().filter(|n| (1..=100).contains(n))
+        })?;
+        Ok(limit.unwrap_or(default))
+    }
+}
+
+/// What [`date_or_instant`] accepts.
+pub(crate) const DATE_OR_INSTANT: &str = "a date such as 2024-01-15 or an instant such as 2024-01-15T10:30:00Z";
+
+/// Parses an instant, or a date as its beginning in UTC. A space is read as a `+` that a client did not escape.
+pub(crate) fn date_or_instant(text: &str) -> Option<DateTime<Utc>> {
+    let day = clock::parse_date(text).map(|day| day.and_time(NaiveTime::MIN).and_utc());
+    day.or_else(|| clock::parse_instant(&text.replace(' ', "+")))
+}
+
+#[cfg(test)]
+mod properties;

@@ -1,0 +1,125 @@
+//! The API's own description (OpenAPI 3.1): collected from the routes
+//! themselves, so that none can be without it, and written out once.
+
+mod bodies;
+mod page;
+mod standard;
+
+use axum::{
+    Extension,
+    http::{HeaderMap, HeaderName, HeaderValue, header},
+    response::Response,
+};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub(crate) use bodies::{
+    CartChange, CartLine, DateOrInstant, DeadJobs, DeletedCart, EmailToFind, ExportFormat, ImportAnswer, LinkState,
+    NewCart, PageNumber, QueueName, Shopper, StripeEvent, Success, only_failed, only_pending, only_ready, only_true,
+};
+pub(crate) use standard::{Described, ask_for_key};
+
+pub(crate) use crate::http::error::Envelope as Error;
+use crate::{
+    http::{
+        compression::Precompressed,
+        etag::{self, ETag, IfNoneMatch},
+    },
+    state::AppState,
+};
+
+/// The document and the page made of it, ready to be sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Documents {
+    json: Written,
+    page: Written,
+    policy: HeaderValue,
+}
+
+#[derive(Debug, Clone)]
+struct Written {
+    body: Precompressed,
+    tag: ETag,
+}
+
+impl Written {
+    fn new(text: String) -> Self {
+        let body = Precompressed::new(text);
+        Self { tag: ETag::of(body.plain()), body }
+    }
+
+    fn answer(&self, known: &IfNoneMatch, request: &HeaderMap) -> Response {
+        if let Some(known) = known.known(&self.tag) {
+            return etag::not_modified(known);
+        }
+        let (headers, body) = self.body.answer(request);
+        let mut response = etag::tagged(&self.tag, body);
+        response.headers_mut().extend(headers);
+        response
+    }
+}
+
+impl Documents {
+    pub(crate) fn of(document: &OpenApi) -> Self {
+        let policy = HeaderValue::from_str(&page::content_security_policy());
+        Self {
+            json: Written::new(written(document)),
+            page: Written::new(page::render(document)),
+            policy: policy.unwrap_or(HeaderValue::from_static("default-src 'none'")),
+        }
+    }
+}
+
+/// The document as it is sent.
+pub(crate) fn written(document: &OpenApi) -> String {
+    // Nothing in it can fail to be written; without it nothing could be relied on.
+    document.to_json().unwrap_or_else(|error| panic!("the document can't be written: {error}"))
+}
+
+/// The document; it is read without a key.
+pub(crate) fn document_router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(document))
+}
+
+/// The page for people.
+pub(crate) fn page_router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(show_page))
+}
+
+/// This document
+#[utoipa::path(
+    get, path = "/api/openapi.json", operation_id = "showDocument", tag = "Documentation",
+    params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of what you have: if nothing changed the answer is 304.")),
+    responses(
+        (status = 200, description = "An OpenAPI 3.1 document", body = std::collections::BTreeMap<String, serde_json::Value>,
+            headers(("ETag" = String, description = "Of this document; strong."))),
+        (status = 304, description = "You have it already", headers(("ETag" = String, description = "Of what you have."))),
+    ),
+)]
+async fn document(Extension(documents): Extension<Documents>, known: IfNoneMatch, headers: HeaderMap) -> Response {
+    documents.json.answer(&known, &headers)
+}
+
+/// This document as a page
+#[utoipa::path(
+    get, path = "/docs", operation_id = "showDocumentation", tag = "Documentation",
+    params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of what you have: if nothing changed the answer is 304.")),
+    responses(
+        (status = 200, description = "A page for people", body = String, content_type = "text/html",
+            headers(("ETag" = String, description = "Of this page; strong."))),
+        (status = 304, description = "You have it already", headers(("ETag" = String, description = "Of what you have."))),
+    ),
+)]
+async fn show_page(Extension(documents): Extension<Documents>, known: IfNoneMatch, headers: HeaderMap) -> Response {
+    const SAFE: [(HeaderName, &str); 3] = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    let mut response = documents.page.answer(&known, &headers);
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, documents.policy);
+    for (name, value) in SAFE {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

@@ -1,0 +1,3 @@
+//! The pages that shoppers see.
+
+pub(crate) mod pay;

@@ -1,0 +1,88 @@
+//! Every route, and the middleware before it.
+
+use axum::{Extension, Router, extract::DefaultBodyLimit, middleware};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::{
+    auth::{self, scoped_router::ScopedRouter},
+    dashboard,
+    http::{
+        body::BODY_BYTES,
+        compression, cors,
+        error::{self, ApiError},
+        rate_limit::{self, RateLimiter},
+        request_log,
+    },
+    openapi::{self, Described, Documents},
+    pages::pay,
+    routes::{analytics, carts, erasure, health, jobs, payment_links, queues, schedules, webhooks},
+    state::AppState,
+};
+
+/// The routes, by what is to stand before them, and what they say of themselves.
+struct Routes {
+    behind_key: Router<AppState>,
+    document: Router<AppState>,
+    pages: Router<AppState>,
+    unlimited: Router<AppState>,
+    described: Described,
+}
+
+fn routes() -> Routes {
+    let behind_key = ScopedRouter::new()
+        .merge(carts::router())
+        .merge(carts::import::router())
+        .merge(carts::export::router())
+        .merge(payment_links::router())
+        .merge(carts::timeline::router())
+        .merge(analytics::router())
+        .merge(erasure::router())
+        .merge(jobs::router())
+        .merge(queues::router())
+        .merge(schedules::router());
+    let (behind_key, described_behind_key) = behind_key.split();
+    let (document, described_document) = openapi::document_router().split_for_parts();
+    let (pages, described_pages) = pay::router().merge(openapi::page_router()).split_for_parts();
+    let (unlimited, described_unlimited) = webhooks::router().merge(health::router()).split_for_parts();
+    let described = Described {
+        behind_key: described_behind_key,
+        limited: vec![described_pages, described_document],
+        unlimited: described_unlimited,
+    };
+    Routes { behind_key, document, pages, unlimited, described }
+}
+
+/// The document that describes the API, as `/api/openapi.json` answers it.
+pub fn document() -> String {
+    openapi::written(&routes().described.document())
+}
+
+/// Every route, with all that stands before it.
+pub fn router(state: AppState) -> Router {
+    let Routes { behind_key, document, pages, unlimited, described } = routes();
+    let documents = Extension(Documents::of(&described.document()));
+    let limits = RateLimiter::new(&state.config);
+    let limiter = middleware::from_fn_with_state(limits.clone(), rate_limit::limit);
+    let behind_key = behind_key
+        .fallback(|| async { ApiError::not_found("No such route") })
+        .method_not_allowed_fallback(method_not_allowed) // here, so that the layers stand before it
+        .layer(middleware::from_fn_with_state(state.clone(), auth::require_key));
+    let api = Router::new()
+        .nest("/api", behind_key)
+        .merge(document.method_not_allowed_fallback(method_not_allowed).layer(documents.clone()))
+        .layer(limiter.clone());
+    let pages = pages.method_not_allowed_fallback(method_not_allowed).layer(documents).layer(limiter);
+    let router = Router::new()
+        .merge(cors::allow(&state.config.cors_origins, api))
+        .merge(pages)
+        .merge(dashboard::router(limits).method_not_allowed_fallback(method_not_allowed))
+        .merge(unlimited.method_not_allowed_fallback(method_not_allowed))
+        .fallback(|| async { ApiError::not_found("No such route") })
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(CatchPanicLayer::custom(error::answer_panic));
+    compression::compressed(router).layer(middleware::from_fn(request_log::log)).with_state(state)
+}
+
+async fn method_not_allowed() -> ApiError {
+    ApiError::method_not_allowed()
+}

@@ -1,0 +1,129 @@
+//! Storing, finding and listing carts for many requests at once; see `common::batch`.
+
+use std::{collections::HashMap, sync::Arc};
+
+use axum::body::Bytes;
+use common::{
+    batch::{Batch, Batcher},
+    carts::{
+        self, Cart, CartId, CartStatus,
+        list::{self, CartPage, Start},
+    },
+    clock::Clock,
+    db::{Connection, Database},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::http::{
+    body,
+    pagination::{Page, Pagination},
+};
+
+/// The batches of the carts' routes.
+#[derive(Debug)]
+pub(crate) struct CartBatches {
+    pub(crate) store: Batcher<StoreCarts>,
+    pub(crate) find: Batcher<FindCarts>,
+    pub(crate) list: Batcher<ListCarts>,
+}
+
+impl CartBatches {
+    pub(crate) fn start(database: &Database, clock: &Clock) -> Self {
+        Self {
+            store: Batcher::start(StoreCarts, database.clone()),
+            find: Batcher::start(FindCarts { clock: clock.clone() }, database.clone()),
+            list: Batcher::start(ListCarts { clock: clock.clone() }, database.clone()),
+        }
+    }
+}
+
+/// Stores new carts: one commit for all that arrive together.
+#[derive(Debug)]
+pub(crate) struct StoreCarts;
+
+impl Batch for StoreCarts {
+    type Request = Arc<Cart>;
+    type Response = ();
+    /// More than one, so that a batch is sent while another waits for the disk.
+    const CONCURRENCY: usize = 2;
+    const MAX_BATCH: usize = 100;
+    const TRANSACTION: bool = false;
+
+    async fn run(&self, conn: &mut Connection, new: &[Arc<Cart>]) -> sqlx::Result<Vec<()>> {
+        carts::insert(conn, new).await?;
+        Ok(vec![(); new.len()])
+    }
+}
+
+/// Finds carts by their ids.
+#[derive(Debug)]
+pub(crate) struct FindCarts {
+    clock: Clock,
+}
+
+impl Batch for FindCarts {
+    type Request = CartId;
+    type Response = Option<Arc<Cart>>;
+    const CONCURRENCY: usize = 2;
+    const MAX_BATCH: usize = 100;
+    const TRANSACTION: bool = false;
+
+    async fn run(&self, conn: &mut Connection, ids: &[CartId]) -> sqlx::Result<Vec<Option<Arc<Cart>>>> {
+        let texts: Vec<&str> = ids.iter().map(CartId::as_str).collect();
+        let found = carts::find_many(conn, &texts, self.clock.now()).await?;
+        let found: HashMap<String, Arc<Cart>> =
+            found.into_iter().map(|cart| (cart.id.clone(), Arc::new(cart))).collect();
+        Ok(texts.into_iter().map(|id| found.get(id).cloned()).collect())
+    }
+}
+
+/// A page of the list.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct ListRequest {
+    pub(crate) status: Option<CartStatus>,
+    pub(crate) page: Page,
+    pub(crate) start: Start,
+}
+
+/// Lists carts: reads the totals once for a batch, and each page once.
+#[derive(Debug)]
+pub(crate) struct ListCarts {
+    clock: Clock,
+}
+
+impl Batch for ListCarts {
+    type Request = ListRequest;
+    /// The whole body.
+    type Response = Bytes;
+    /// One, so that requests wait for the batch in progress and share the next one.
+    const CONCURRENCY: usize = 1;
+    const MAX_BATCH: usize = 16;
+    const TRANSACTION: bool = false;
+
+    async fn run(&self, conn: &mut Connection, requests: &[ListRequest]) -> sqlx::Result<Vec<Bytes>> {
+        let totals = list::totals(conn).await?;
+        let mut bodies: HashMap<&ListRequest, Bytes> = HashMap::new();
+        for request in requests {
+            if !bodies.contains_key(request) {
+                let (status, page) = (request.status, request.page);
+                let found = list::page(conn, status, request.start.clone(), page.limit, self.clock.now()).await?;
+                bodies.insert(request, render(page, totals.of(status), found));
+            }
+        }
+        Ok(requests.iter().map(|request| bodies[request].clone()).collect())
+    }
+}
+
+/// A page of carts, newest first.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct CartList {
+    carts: Vec<Cart>,
+    pagination: Pagination,
+}
+
+/// The body of a page.
+pub(crate) fn render(page: Page, total: i64, found: CartPage) -> Bytes {
+    let pagination = Pagination::new(page, total).with_cursor(found.next.map(|cursor| cursor.to_string()));
+    body::render(&CartList { carts: found.carts, pagination })
+}

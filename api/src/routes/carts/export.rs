@@ -1,0 +1,141 @@
+//! `/api/carts/export`: all carts, oldest first, as an import takes them.
+
+use axum::{
+    body::{Body, Bytes},
+    extract::State,
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response},
+};
+use common::{
+    carts::{
+        self, CartStatus,
+        export::{ExportedCart, Position},
+    },
+    db::Database,
+};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use utoipa_axum::routes;
+
+use super::import::{csv, lines::Format};
+use crate::{
+    auth::scoped_router::ScopedRouter,
+    http::{
+        error::ApiError,
+        query::{DATE_OR_INSTANT, Parameters, date_or_instant},
+    },
+    openapi::{DateOrInstant, ExportFormat},
+    state::AppState,
+};
+
+/// Carts a statement.
+const BATCH: i64 = 1_000;
+
+pub(crate) fn router() -> ScopedRouter {
+    ScopedRouter::new().read(routes!(export))
+}
+
+/// All carts, oldest first, as an import takes them
+///
+/// A cart never comes twice; one that is created or changed meanwhile may be in it or not, as it was or as it became.
+/// If the export can't be finished the connection breaks off, so that half a file does not look whole.
+#[utoipa::path(
+    get, path = "/carts/export", operation_id = "exportCarts", tag = "Import and export",
+    params(
+        ("format" = inline(Option<ExportFormat>), Query, description = "The default is the first of `Accept` that there is, then ndjson."),
+        ("status" = Option<CartStatus>, Query, description = "Only with this status."),
+        ("from" = inline(Option<DateOrInstant>), Query, description = "Only those created then or later."),
+        ("to" = inline(Option<DateOrInstant>), Query, description = "Only those created before."),
+    ),
+    responses((status = 200, description = "All carts. The schema of JSON is that of each line.",
+        content((ExportedCart = "application/x-ndjson"), (String = "text/csv")),
+        headers(("Content-Disposition" = String, description = "A name for the file.")))),
+)]
+async fn export(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    let format = parameters.parse("format", "ndjson or csv", |text| match text {
+        "ndjson" => Some(Format::Ndjson),
+        "csv" => Some(Format::Csv),
+        _ => None,
+    })?;
+    let format = format.unwrap_or_else(|| accepted(&headers));
+    let status = parameters.parse("status", "abandoned, recovered or expired", |text| text.parse().ok())?;
+    let from = parameters.parse("from", DATE_OR_INSTANT, date_or_instant)?;
+    let position = Position::start(status, from, parameters.parse("to", DATE_OR_INSTANT, date_or_instant)?);
+    let day = state.clock.now().date_naive();
+    let mut export = Export { database: state.database, format, position, ended: false };
+    // What keeps the first batch from being read is answered as it is everywhere.
+    let mut first = match format {
+        Format::Ndjson => Vec::new(),
+        Format::Csv => csv::HEADER.into(),
+    };
+    first.extend(export.next().await?.unwrap_or_default());
+    // An error that comes later breaks the connection off: the file must not look whole.
+    let rest = stream::try_unfold(export, async |mut export| Ok(export.next().await?.map(|carts| (carts, export))))
+        .inspect_err(|error: &sqlx::Error| tracing::error!(%error, "an export was broken off"));
+    let carts = stream::iter([Ok(first)]).chain(rest).map_ok(Bytes::from);
+    let (media_type, extension) = match format {
+        Format::Ndjson => ("application/x-ndjson", "ndjson"),
+        Format::Csv => ("text/csv; charset=utf-8", "csv"),
+    };
+    let headers = [
+        (header::CONTENT_TYPE, media_type.to_owned()),
+        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"carts-{day}.{extension}\"")),
+    ];
+    Ok((headers, Body::from_stream(carts)).into_response())
+}
+
+/// The first media type of `Accept` that we have.
+fn accepted(headers: &HeaderMap) -> Format {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let media_types = values.flat_map(|value| value.split(',')).filter_map(|range| range.split(';').next());
+    let mut formats = media_types.filter_map(|media_type| Format::named(&media_type.trim().to_ascii_lowercase()));
+    formats.next().unwrap_or(Format::Ndjson)
+}
+
+/// An export under way. It holds a connection to Postgres only while it reads.
+struct Export {
+    database: Database,
+    format: Format,
+    position: Position,
+    ended: bool,
+}
+
+impl Export {
+    async fn next(&mut self) -> sqlx::Result<Option<Vec<u8>>> {
+        if self.ended {
+            return Ok(None);
+        }
+        let mut conn = self.database.acquire().await?;
+        let carts = carts::export::batch(&mut conn, &self.position, BATCH).await?;
+        drop(conn);
+        if let Some(last) = carts.last() {
+            self.position.advance(last);
+        }
+        self.ended = i64::try_from(carts.len()).is_ok_and(|carts| carts < BATCH);
+        let mut out = Vec::with_capacity(carts.len() * 512);
+        for cart in &carts {
+            match self.format {
+                Format::Ndjson => write_json(&mut out, cart),
+                Format::Csv => csv::write(&mut out, cart),
+            }
+        }
+        Ok(Some(out))
+    }
+}
+
+fn write_json(out: &mut Vec<u8>, cart: &ExportedCart) {
+    let begin = out.len();
+    // Writing to memory does not fail, and nothing here has keys that are no strings.
+    serde_json::to_writer(&mut *out, cart).unwrap_or_default();
+    // Items that were stored in SQL may have line breaks between their parts.
+    for byte in out[begin..].iter_mut().filter(|byte| matches!(**byte, b'\n' | b'\r')) {
+        *byte = b' ';
+    }
+    out.push(b'\n');
+}
+
+#[cfg(test)]
+mod properties;

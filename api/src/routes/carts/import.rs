@@ -1,0 +1,257 @@
+//! `/api/carts/import`: carts by the thousand, each line answered.
+//!
+//! One task reads the body and checks its lines while the batch before them is
+//! being stored; the response stores a batch whenever the client has taken the
+//! answers of the one before. So a client that does not read is not read from
+//! either, and while nothing is stored no connection to Postgres is held.
+
+pub(crate) mod csv;
+mod line;
+pub(crate) mod lines;
+pub(crate) mod reader;
+use std::convert::Infallible;
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use chrono::{DateTime, Utc};
+use common::carts::{
+    self,
+    import::{ImportedCart, Stored},
+};
+use futures_util::{StreamExt, stream};
+use serde::Serialize;
+use tokio::sync::mpsc;
+use utoipa_axum::routes;
+
+use self::{
+    lines::{Format, Lines},
+    reader::{Batch, Piece, Reader},
+};
+use crate::{
+    auth::{keys::Granted, scoped_router::ScopedRouter},
+    http::{
+        compression::AS_IT_COMES,
+        error::{self, ApiError},
+    },
+    openapi::{CartLine, ImportAnswer},
+    state::AppState,
+};
+
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+const MINIMAL: &str = "return=minimal";
+
+pub(crate) fn router() -> ScopedRouter {
+    ScopedRouter::new().write(routes!(import))
+}
+
+/// Stores many carts, and answers each line
+///
+/// A file of any size: a cart a line, or CSV whose header names the columns (`items` is the JSON array in a quoted
+/// cell). A line that can't be stored has an `error`, the others are stored. An answered line is stored for good. An
+/// answer without `summary` was cut off: go on after the last line that was answered. Read while you send, or ask for
+/// `Prefer: return=minimal`. The body must not be compressed. A line whose `externalId` exists already
+/// has that cart's `id` in its answer if the key has the scope `read`.
+#[utoipa::path(
+    post, path = "/carts/import", operation_id = "importCarts", tag = "Import and export",
+    params(("Prefer" = Option<String>, Header, description = "`return=minimal`: only errors and the summary are answered.", example = "return=minimal")),
+    request_body(description = "The schema is that of each line.", content(
+        (CartLine = "application/x-ndjson"),
+        (String = "text/csv", example = "customerEmail,customerName,items\nada@example.com,Ada,\"[{\"\"name\"\":\"\"Teapot\"\",\"\"quantity\"\":2,\"\"price\"\":49.99}]\"\n"),
+    )),
+    responses((status = 200, description = "The schema is that of each line.", body = ImportAnswer, content_type = "application/x-ndjson",
+        headers(("Preference-Applied" = String, description = "`return=minimal`, if it was asked for.")))),
+)]
+async fn import(State(state): State<AppState>, granted: Granted, request: Request) -> Result<Response, ApiError> {
+    let lines = Lines::new(Format::of_body(request.headers())?);
+    let minimal = wants_minimal(request.headers());
+    // One batch waits while another is being stored and the next is being read.
+    let (sender, pieces) = mpsc::channel(1);
+    tokio::spawn(Reader::new(lines, state.clone(), sender).run(request.into_body()));
+    let may_read = granted.may_read();
+    let mut import = Import { state, pieces, minimal, may_read, totals: Totals::default(), last_line: 0, ended: false };
+    // What keeps the first batch from being stored is answered as it is everywhere.
+    let first = import.next().await?.unwrap_or_default();
+    let rest = stream::unfold(import, async |mut import| {
+        let answers = match import.next().await {
+            Ok(answers) => answers?,
+            Err(error) => import.give_up(import.last_line + 1, &error),
+        };
+        Some((answers, import))
+    });
+    let answers = stream::iter([first]).chain(rest).map(|answers| Ok::<_, Infallible>(Bytes::from(answers)));
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson")),
+        (header::CACHE_CONTROL, AS_IT_COMES),
+    ];
+    let mut response = (headers, Body::from_stream(answers)).into_response();
+    if minimal {
+        response.headers_mut().insert(PREFERENCE_APPLIED, HeaderValue::from_static(MINIMAL));
+    }
+    Ok(response)
+}
+
+/// `Prefer: return=minimal` (RFC 7240): errors and the summary alone, for
+/// clients that read nothing before they have sent everything.
+fn wants_minimal(headers: &HeaderMap) -> bool {
+    let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    preferences.flat_map(|value| value.split(',')).any(|preference| preference.trim().eq_ignore_ascii_case(MINIMAL))
+}
+
+/// The answer to a line.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer<'a> {
+    line: u64,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    external_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<error::Body<'a>>,
+}
+
+/// What all lines came to.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Totals {
+    /// Those that were answered; empty ones are not.
+    lines: u64,
+    created: u64,
+    exists: u64,
+    errors: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    incomplete: bool,
+    /// Where to go on: every line before it has its answer for good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_line: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    summary: &'a Totals,
+}
+
+/// An import under way.
+struct Import {
+    state: AppState,
+    pieces: mpsc::Receiver<Piece>,
+    minimal: bool,
+    /// Whether answers may contain the ids of carts that existed before.
+    may_read: bool,
+    totals: Totals,
+    last_line: u64,
+    ended: bool,
+}
+
+impl Import {
+    /// Stores a batch and answers its lines; then the summary; then `None`.
+    ///
+    /// # Errors
+    /// If nothing can be stored, and nothing was answered yet.
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, ApiError> {
+        if self.ended {
+            return Ok(None);
+        }
+        match self.pieces.recv().await {
+            Some(Piece::Batch(batch)) => self.store(batch).await.map(Some),
+            Some(Piece::End) => Ok(Some(self.end())),
+            Some(Piece::Cut(reason)) => Ok(Some(self.stop(self.last_line + 1, reason))),
+            Some(Piece::Refused(error)) => Err(error),
+            None => Err(ApiError::internal("the task that reads an import panicked")),
+        }
+    }
+
+    async fn store(&mut self, batch: Batch) -> Result<Vec<u8>, ApiError> {
+        let stored = self.store_carts(&batch.carts, batch.now).await;
+        let nothing_was_answered = self.totals.lines == 0;
+        let mut out = Vec::with_capacity(batch.lines.len() * 80);
+        for (number, line) in &batch.lines {
+            match (line, &stored) {
+                (Ok(index), Ok(stored)) => self.answer_stored(&mut out, *number, &stored[*index], &batch.carts[*index]),
+                (Ok(_), Err(error)) | (Err(error), _) => self.answer_error(&mut out, *number, error),
+            }
+        }
+        match stored {
+            Ok(_) => Ok(out),
+            Err(error) if nothing_was_answered => Err(error),
+            Err(error) => {
+                let not_stored = batch.lines.iter().find(|(_, line)| line.is_ok()).map(|(number, _)| *number);
+                out.extend(self.give_up(not_stored.unwrap_or(self.last_line), &error));
+                Ok(out)
+            }
+        }
+    }
+
+    /// In one transaction, on a connection that is held for no longer.
+    async fn store_carts(&self, carts: &[ImportedCart], now: DateTime<Utc>) -> Result<Vec<Stored>, ApiError> {
+        if carts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut tx = self.state.database.begin().await?;
+        let stored = carts::import::store(&mut tx, carts, now).await?;
+        tx.commit().await?;
+        Ok(stored)
+    }
+
+    fn answer_stored(&mut self, out: &mut Vec<u8>, line: u64, stored: &Stored, cart: &ImportedCart) {
+        let (status, id, external_id) = match stored {
+            Stored::Created(id) => ("created", Some(id.as_str()), None),
+            Stored::Exists(id) => ("exists", self.may_read.then_some(id.as_str()), cart.external_id()),
+        };
+        match stored {
+            Stored::Created(_) => self.totals.created += 1,
+            Stored::Exists(_) => self.totals.exists += 1,
+        }
+        self.answered(line);
+        if !self.minimal {
+            write(out, &Answer { line, status, id, external_id, error: None });
+        }
+    }
+
+    fn answer_error(&mut self, out: &mut Vec<u8>, line: u64, error: &ApiError) {
+        self.totals.errors += 1;
+        self.answered(line);
+        write(out, &Answer { line, status: "error", id: None, external_id: None, error: Some(error.body()) });
+    }
+
+    fn answered(&mut self, line: u64) {
+        self.totals.lines += 1;
+        self.last_line = line;
+    }
+
+    /// The end, because of us.
+    fn give_up(&mut self, next_line: u64, error: &ApiError) -> Vec<u8> {
+        tracing::error!(cause = error.cause(), "an import can't go on");
+        self.stop(next_line, error.body().message)
+    }
+
+    /// The end before the end.
+    fn stop(&mut self, next_line: u64, reason: &str) -> Vec<u8> {
+        (self.totals.incomplete, self.totals.next_line) = (true, Some(next_line));
+        self.totals.reason = Some(reason.to_owned());
+        self.end()
+    }
+
+    fn end(&mut self) -> Vec<u8> {
+        self.ended = true;
+        self.pieces.close(); // nothing more is wanted
+        let Totals { lines, created, exists, errors, incomplete, .. } = self.totals;
+        tracing::info!(lines, created, exists, errors, incomplete, "import");
+        let mut out = Vec::new();
+        write(&mut out, &Summary { summary: &self.totals });
+        out
+    }
+}
+
+fn write(out: &mut Vec<u8>, value: &impl Serialize) {
+    // Writing to memory does not fail, and nothing here has keys that are no strings.
+    serde_json::to_writer(&mut *out, value).unwrap_or_default();
+    out.push(b'\n');
+}

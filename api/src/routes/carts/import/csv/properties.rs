@@ -1,0 +1,112 @@
+//! CSV out and in again: the same carts, cell by cell, whoever wrote the file.
+
+use common::{carts::CartStatus, money::Currency};
+use proptest::{collection::vec, prelude::*};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::routes::carts::import::lines::{Format, Lines};
+
+fn lines(body: &[u8]) -> Vec<(u64, Result<Value, String>)> {
+    let mut lines = Lines::new(Format::Csv);
+    lines.feed(body);
+    let mut read = Vec::new();
+    while let Some(line) = lines.next(true).expect("a good header") {
+        let content = line.content.map(|json| serde_json::from_str(json.get()).expect("it is JSON"));
+        read.push((line.number, content.map_err(|error| error.body().message.to_owned())));
+    }
+    read
+}
+
+/// Names as people, and people who mean harm, choose them.
+fn names() -> impl Strategy<Value = String> {
+    prop_oneof![
+        2 => "[!-~]([ -~]{0,20}[!-~])?",
+        1 => "'{0,3}[=+@-][ -~]{0,10}",
+        1 => "[^\\x00]{1,20}",
+        2 => "[\",;|\t\r\n'=+＝x]{1,10}",
+    ]
+}
+
+fn exported(name: &str, external_id: Option<&str>, items: Value) -> ExportedCart {
+    let at: DateTime<Utc> = "2026-03-01T12:00:00.123456Z".parse().expect("an instant");
+    ExportedCart {
+        id: "cart_1".to_owned(),
+        external_id: external_id.map(str::to_owned),
+        customer_email: "ada@example.com".to_owned(),
+        customer_name: name.to_owned(),
+        items: RawValue::from_string(items.to_string()).expect("it is JSON"),
+        total_value: Currency::USD.amount(1),
+        currency: Currency::USD,
+        status: CartStatus::Recovered,
+        abandoned_at: at,
+        recovered_at: Some(at),
+        expired_at: None,
+        created_at: at,
+        updated_at: at,
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_was_exported_is_imported_as_it_was(carts in vec((names(), proptest::option::of("[ -~]{1,20}")), 1..6), word in names()) {
+        let items = json!([{"name": word, "quantity": 1, "price": 0.01}]);
+        let mut file = HEADER.as_bytes().to_vec();
+        for (name, external_id) in &carts {
+            write(&mut file, &exported(name, external_id.as_deref(), items.clone()));
+        }
+        let read = lines(&file);
+        prop_assert_eq!(read.len(), carts.len());
+        for ((name, external_id), (_, line)) in carts.iter().zip(read) {
+            let line = line.map_err(TestCaseError::fail)?;
+            prop_assert_eq!(line["customerName"].as_str(), Some(name.as_str()));
+            prop_assert_eq!(line.get("externalId").and_then(Value::as_str), external_id.as_deref());
+            prop_assert_eq!(&line["items"], &items);
+            prop_assert_eq!(&line["status"], "recovered");
+            prop_assert_eq!(&line["abandonedAt"], "2026-03-01T12:00:00.123456Z");
+        }
+    }
+
+    /// No cell of a shopper's begins as a formula does, whatever separates the cells.
+    #[test]
+    fn no_cell_is_a_formula(name in names(), item in names()) {
+        let mut out = Vec::new();
+        let items = json!([{"name": item, "quantity": 1, "price": 1}]);
+        write(&mut out, &exported(&name, Some(&name), items));
+        let written = String::from_utf8(out).expect("UTF-8");
+        for separator in [';', '\t', '|', '\n'] {
+            for cell in written.split([separator, '\r', '\n']) {
+                let cell = cell.trim_start_matches('"');
+                prop_assert!(!cell.starts_with(formulas::BEGINS_FORMULA), "{cell} of {written}");
+            }
+        }
+    }
+
+    /// Files that others wrote: quoted as they like, with either end of a line, columns in any order.
+    #[test]
+    fn what_others_write_is_read_as_they_meant_it(
+        rows in vec((names(), names()), 1..6),
+        quoting in proptest::sample::select(vec![csv::QuoteStyle::Always, csv::QuoteStyle::Necessary, csv::QuoteStyle::NonNumeric]),
+        windows: bool,
+        columns in Just(vec!["customerEmail", "customerName", "items", "colour"]).prop_shuffle(),
+    ) {
+        let end = if windows { csv::Terminator::CRLF } else { csv::Terminator::Any(b'\n') };
+        let mut writer = csv::WriterBuilder::new().quote_style(quoting).terminator(end).from_writer(Vec::new());
+        writer.write_record(&columns).expect("memory takes it");
+        for (name, colour) in &rows {
+            let cell = |column: &&str| match *column {
+                "customerEmail" => "ada@example.com",
+                "customerName" => name,
+                "items" => "[]",
+                _ => colour,
+            };
+            writer.write_record(columns.iter().map(cell)).expect("memory takes it");
+        }
+        let read = lines(&writer.into_inner().expect("memory takes it"));
+        prop_assert_eq!(read.len(), rows.len());
+        for ((name, _), (_, line)) in rows.iter().zip(read) {
+            let line = line.map_err(TestCaseError::fail)?;
+            prop_assert_eq!(line["customerName"].as_str(), Some(&*formulas::restored(name)));
+        }
+    }
+}

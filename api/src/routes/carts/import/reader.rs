@@ -1,0 +1,196 @@
+//! Reads the body of an import and checks its lines, a batch at a time.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use chrono::{DateTime, Utc};
+use common::carts::import::ImportedCart;
+use futures_util::{Stream, StreamExt};
+use tokio::{sync::mpsc, task::coop, time::timeout};
+
+use super::{
+    line::{LINE_BYTES, Line},
+    lines::Lines,
+};
+use crate::{http::error::ApiError, state::AppState};
+
+/// Lines a batch: enough that a transaction's own cost is small beside theirs.
+const BATCH_LINES: usize = 1_000;
+/// A batch with more than this is handed over however few its lines are.
+const BATCH_BYTES: usize = LINE_BYTES;
+/// A client that sends nothing for so long is given up.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// How long a client that sends more than is wanted is listened to, so that it
+/// gets to read its answer: a connection closed on unread bytes may lose it.
+const COURTESY: Duration = Duration::from_secs(10);
+
+/// What comes of reading, in the order of the body.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    Batch(Batch),
+    /// The body was read to its end.
+    End,
+    /// It was not, and this is why.
+    Cut(&'static str),
+    /// Nothing in it can be understood.
+    Refused(ApiError),
+}
+
+/// Lines that are stored together.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// When its first line was read.
+    pub(crate) now: DateTime<Utc>,
+    /// What is to be stored.
+    pub(crate) carts: Vec<ImportedCart>,
+    /// The number of each line, and which of the carts it is or what is wrong with it.
+    pub(crate) lines: Vec<(u64, Result<usize, ApiError>)>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn is_full(&self) -> bool {
+        self.lines.len() >= BATCH_LINES || self.bytes >= BATCH_BYTES
+    }
+}
+
+pub(crate) struct Reader {
+    lines: Lines,
+    state: AppState,
+    batch: Batch,
+    pieces: mpsc::Sender<Piece>,
+    patience: Duration,
+}
+
+/// Nobody wants more of the body.
+struct Unwanted;
+
+impl Reader {
+    pub(crate) fn new(lines: Lines, state: AppState, pieces: mpsc::Sender<Piece>) -> Self {
+        Self { lines, state, batch: Batch::default(), pieces, patience: PATIENCE }
+    }
+
+    /// Reads until the body ends or nobody wants more of it.
+    pub(crate) async fn run(mut self, body: Body) {
+        let mut body = body.into_data_stream();
+        let last = match self.read(&mut body).await {
+            Ok(last) => last,
+            Err(Unwanted) => return drain(body).await,
+        };
+        let read_all = matches!(last, Piece::End);
+        if self.hand_over().await.is_ok() {
+            let _ = self.pieces.send(last).await;
+        }
+        if !read_all {
+            drain(body).await;
+        }
+    }
+
+    async fn read<E>(
+        &mut self,
+        body: &mut (impl Stream<Item = Result<bytes::Bytes, E>> + Unpin),
+    ) -> Result<Piece, Unwanted> {
+        loop {
+            let piece = tokio::select! {
+                biased;
+                piece = timeout(self.patience, body.next()) => piece,
+                // Nothing more is there yet, and whoever stores has nothing else to do.
+                room = self.pieces.reserve(), if !self.batch.lines.is_empty() => {
+                    room.map_err(|_| Unwanted)?.send(Piece::Batch(std::mem::take(&mut self.batch)));
+                    continue;
+                }
+            };
+            let at_end = match piece {
+                Err(_) => return Ok(Piece::Cut("nothing more was sent for 300 s")),
+                Ok(Some(Err(_))) => return Ok(Piece::Cut("the body could not be read to its end")),
+                Ok(Some(Ok(bytes))) => {
+                    self.lines.feed(&bytes);
+                    false
+                }
+                Ok(None) => true,
+            };
+            loop {
+                match self.lines.next(at_end) {
+                    Ok(Some(line)) => self.take(line),
+                    Ok(None) => break,
+                    Err(error) => return Ok(Piece::Refused(error)),
+                }
+                if self.batch.is_full() {
+                    self.hand_over().await?;
+                }
+                // Others have requests too.
+                coop::consume_budget().await;
+            }
+            if at_end {
+                return Ok(Piece::End);
+            }
+        }
+    }
+
+    fn take(&mut self, line: Line) {
+        if self.batch.lines.is_empty() {
+            self.batch.now = self.state.clock.now();
+        }
+        let cart = line.content.and_then(|content| {
+            ImportedCart::parse(&content, self.state.config.currency, self.batch.now).map_err(ApiError::validation)
+        });
+        let outcome = cart.map(|cart| {
+            self.batch.carts.push(cart);
+            self.batch.carts.len() - 1
+        });
+        self.batch.lines.push((line.number, outcome));
+        self.batch.bytes += line.bytes;
+    }
+
+    /// Waits until there is room for the batch.
+    async fn hand_over(&mut self) -> Result<(), Unwanted> {
+        if self.batch.lines.is_empty() {
+            return Ok(());
+        }
+        self.pieces.send(Piece::Batch(std::mem::take(&mut self.batch))).await.map_err(|_| Unwanted)
+    }
+}
+
+async fn drain<E>(mut body: impl Stream<Item = Result<bytes::Bytes, E>> + Unpin) {
+    let rest = async { while let Some(Ok(_)) = body.next().await {} };
+    let _ = timeout(COURTESY, rest).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use common::{
+        clock::Clock,
+        config::Env,
+        db::{Listen, Pools},
+    };
+    use futures_util::stream;
+
+    use super::*;
+    use crate::{ApiConfig, LinkNews, routes::carts::import::lines::Format};
+
+    /// Postgres is not there, and reading needs none.
+    fn state() -> AppState {
+        let env = Env::of([("API_KEY", "key"), ("STRIPE_WEBHOOK_SECRET", "whsec_test"), ("PUBLIC_URL", "http://x")]);
+        let pools = Pools::new("postgres://nobody@127.0.0.1:1/none".parse().unwrap(), Listen::Off, 2);
+        let news = LinkNews::start(pools.database.clone());
+        AppState::new(pools, Clock::system(), ApiConfig::from_env(&env).unwrap(), news)
+    }
+
+    #[tokio::test]
+    async fn an_import_ends_after_300_s_without_a_byte() {
+        let (sender, mut pieces) = mpsc::channel(3);
+        let mut reader = Reader::new(Lines::new(Format::Ndjson), state(), sender);
+        assert_eq!(reader.patience, Duration::from_secs(300));
+        reader.patience = Duration::from_millis(100);
+        let some = stream::iter([Ok::<_, std::io::Error>(bytes::Bytes::from_static(b"{}\n{}\n"))]);
+        let reading = tokio::spawn(reader.run(Body::from_stream(some.chain(stream::pending()))));
+        let next = async |pieces: &mut mpsc::Receiver<Piece>| {
+            tokio::time::timeout(Duration::from_secs(60), pieces.recv()).await.unwrap()
+        };
+        let first = next(&mut pieces).await;
+        assert!(matches!(&first, Some(Piece::Batch(batch)) if batch.lines.len() == 2), "{first:?}");
+        let last = next(&mut pieces).await;
+        assert!(matches!(last, Some(Piece::Cut("nothing more was sent for 300 s"))), "{last:?}");
+        reading.abort();
+    }
+}

@@ -1,0 +1,66 @@
+//! `/api/carts/{id}/timeline`: what happened to a cart, when and why.
+
+use axum::extract::State;
+use common::timeline::{self, Event};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::routes;
+
+use super::CartPath;
+use crate::{
+    auth::scoped_router::ScopedRouter,
+    http::{body::Data, error::ApiError, query::Parameters},
+    openapi::Success,
+    state::AppState,
+};
+
+/// Few carts have more: one page is the whole story.
+const DEFAULT_LIMIT: i64 = 100;
+
+pub(crate) fn router() -> ScopedRouter {
+    ScopedRouter::new().read(routes!(show))
+}
+
+/// What happened to a cart.
+#[derive(Serialize, ToSchema)]
+struct Timeline {
+    /// Oldest first.
+    events: Vec<Event>,
+    pagination: Part,
+}
+
+/// Which part of it this is.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = TimelinePart)]
+struct Part {
+    /// The most there may be.
+    limit: i64,
+    /// Where the next part starts; null on the last one.
+    next_cursor: Option<String>,
+}
+
+/// What happened to a cart, when and why
+///
+/// Append-only, oldest first. New kinds of events and new codes of `why` may be added.
+#[utoipa::path(
+    get, path = "/carts/{id}/timeline", operation_id = "showTimeline", tag = "Carts",
+    params(
+        ("id" = String, Path, pattern = "^cart_[A-Za-z0-9_-]{1,100}$", description = "Which cart."),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "Events a part; the default is 100."),
+        ("cursor" = Option<String>, Query, pattern = "^-?[0-9]{1,16}-[0-9]{1,16}$", description = "The `nextCursor` of the part before."),
+    ),
+    responses((status = 200, description = "A part of the timeline", body = Success<Timeline>)),
+)]
+async fn show(
+    State(state): State<AppState>,
+    CartPath(id): CartPath,
+    parameters: Parameters,
+) -> Result<Data<Timeline>, ApiError> {
+    let limit = parameters.limit_or(DEFAULT_LIMIT)?;
+    let after = parameters.parse("cursor", "a pagination.nextCursor of this timeline", |text| text.parse().ok())?;
+    let mut conn = state.lookups.acquire().await?;
+    let page = timeline::page(&mut conn, &id, after, limit).await?.ok_or_else(ApiError::cart_not_found)?;
+    let next_cursor = page.next.map(|cursor| cursor.to_string());
+    Ok(Data(Timeline { events: page.events, pagination: Part { limit, next_cursor } }))
+}

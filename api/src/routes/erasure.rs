@@ -1,0 +1,162 @@
+//! `/api/erasure`: a person's data, all of it, to be shown or taken out.
+
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::request::Parts;
+use chrono::{DateTime, Utc};
+use common::{
+    carts::{
+        self,
+        list::{Cursor, Start},
+        search::EmailToFind,
+    },
+    db,
+    json::{self, Fields},
+    personal_data::{self, ERASED_EMAIL, ErasureId, Receipt, Records},
+};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+use utoipa_axum::routes;
+
+use crate::{
+    auth::scoped_router::ScopedRouter,
+    http::{
+        body::{Data, JsonBody},
+        error::ApiError,
+        pagination::{Page, Pagination},
+        query::Parameters,
+    },
+    openapi::{self, PageNumber, Shopper, Success},
+    state::AppState,
+};
+
+/// Two who take hold of the same jobs may wait for each other; Postgres ends one of them.
+const ATTEMPTS: usize = 5;
+
+pub(crate) fn router() -> ScopedRouter {
+    ScopedRouter::new().write(routes!(erase)).read(routes!(export)).operator(routes!(show))
+}
+
+/// Takes a person out of the database
+///
+/// The carts with this address, in any spelling, are deleted as `DELETE /api/carts/{id}` does, and whatever else tells of them or has the address in it loses that.
+/// All of it happens, or nothing. Every cart that was answered before the request is found; one that is stored meanwhile may not be: ask again, and the receipt says 0.
+#[utoipa::path(
+    post, path = "/erasure", operation_id = "eraseShopper", tag = "Personal data",
+    request_body = Shopper,
+    responses((status = 200, description = "The person is not there any more; what was taken out", body = Success<Receipt>)),
+)]
+async fn erase(State(state): State<AppState>, JsonBody(body): JsonBody) -> Result<Data<Receipt>, ApiError> {
+    let email = parse_email(&body)?;
+    let now = state.clock.now();
+    let (_permit, database) = state.erasures.begin(&state.database).await?;
+    let mut attempt = 1;
+    let receipt = loop {
+        let mut tx = database.begin().await?;
+        match personal_data::erase(&mut tx, &email, now).await {
+            Err(error) if db::is_deadlock(&error) && attempt < ATTEMPTS => {
+                tx.rollback().await?;
+                attempt += 1;
+            }
+            erased => {
+                let receipt = erased?;
+                tx.commit().await?;
+                break receipt;
+            }
+        }
+    };
+    tracing::info!(receipt = receipt.id, removed = receipt.removed.get(), "took a person out of the database");
+    Ok(Data(receipt))
+}
+
+fn parse_email(body: &RawValue) -> Result<EmailToFind, ApiError> {
+    const FIELD: &str = "email";
+    let Some(fields) = Fields::of(body) else { return Err(ApiError::invalid("", "must be an object")) };
+    let email = match fields.get(FIELD) {
+        None => return Err(ApiError::invalid(FIELD, "is required")),
+        Some(value) => json::text(value).and_then(|text| text.parse::<EmailToFind>().ok()),
+    };
+    let email = email.ok_or_else(|| ApiError::invalid(FIELD, "must be an e-mail address"))?;
+    // Carts of many people have it, which stay so that they count.
+    if email.canonical() == ERASED_EMAIL {
+        return Err(ApiError::invalid(FIELD, "is of carts whose shopper was taken out already"));
+    }
+    Ok(email)
+}
+
+/// Shows the receipt of an erasure
+#[utoipa::path(
+    get, path = "/erasure/{id}", operation_id = "showErasure", tag = "Personal data",
+    params(("id" = String, Path, pattern = "^erasure_[0-7][0-9a-hjkmnp-tv-z]{25}$", description = "Which receipt.")),
+    responses((status = 200, description = "The receipt", body = Success<Receipt>)),
+)]
+async fn show(State(state): State<AppState>, ErasurePath(id): ErasurePath) -> Result<Data<Receipt>, ApiError> {
+    let mut conn = state.lookups.acquire().await?;
+    let receipt = personal_data::receipt(&mut conn, &id).await?.ok_or_else(not_found)?;
+    Ok(Data(receipt))
+}
+
+/// The receipt that a path names. What can't be one is not found.
+struct ErasurePath(ErasureId);
+
+impl<S: Send + Sync> FromRequestParts<S> for ErasurePath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(id) = Path::<String>::from_request_parts(parts, state).await.map_err(|_| not_found())?;
+        id.parse().map(Self).map_err(|_| not_found())
+    }
+}
+
+fn not_found() -> ApiError {
+    ApiError::not_found("Receipt not found")
+}
+
+/// What is known of a person.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct PersonalData {
+    /// Whose.
+    email: String,
+    /// When it was so.
+    exported_at: DateTime<Utc>,
+    /// `carts`, `timeline`, `paymentLinks`, `recoveryLinks`, `jobs`, `idempotencyKeys` and `stripeEvents` of the carts on this page,
+    /// each with all that is stored of it. There may be more kinds one day.
+    #[schema(value_type = std::collections::BTreeMap<String, Vec<Object>>)]
+    records: Records,
+    /// Of the carts.
+    pagination: Pagination,
+}
+
+/// Exports what is known of a person
+///
+/// Everything in the database that tells of the carts with this address, a page of carts at a time, the newest first.
+/// Working links and tokens are left out, because a reader of the export could act for the shopper with them.
+#[utoipa::path(
+    get, path = "/erasure/export", operation_id = "exportShopper", tag = "Personal data",
+    params(
+        ("email" = inline(openapi::EmailToFind), Query, description = "The whole address, in any spelling."),
+        ("page" = inline(Option<PageNumber>), Query, description = "Which page of carts; the default is 1."),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "Carts a page; the default is 100."),
+        ("cursor" = Option<String>, Query, pattern = "^-?[0-9]{1,16}-[A-Za-z0-9_-]{1,200}$", description = "The `nextCursor` of the page before; `page` does not count then."),
+    ),
+    responses((status = 200, description = "A page of it", body = Success<PersonalData>)),
+)]
+async fn export(State(state): State<AppState>, parameters: Parameters) -> Result<Data<PersonalData>, ApiError> {
+    let email: Option<EmailToFind> = parameters.parse("email", "an e-mail address", |text| text.parse().ok())?;
+    let email = email.ok_or_else(|| ApiError::bad_request("email is required: an e-mail address"))?;
+    let page = Page { number: parameters.page()?, limit: parameters.limit_or(100)? };
+    let cursor =
+        parameters.parse("cursor", "a pagination.nextCursor of this export", |text| text.parse::<Cursor>().ok())?;
+    let start = cursor.map_or(Start::Offset(page.offset()), Start::After);
+
+    let now = state.clock.now();
+    let (_permit, database) = state.erasures.begin(&state.database).await?;
+    let mut conn = database.acquire().await?;
+    let found = carts::search::by_email(&mut conn, &email, None, start, page.limit, now).await?;
+    let ids: Vec<&str> = found.page.carts.iter().map(|cart| cart.id.as_str()).collect();
+    let records = personal_data::export(&mut conn, &ids).await?;
+    let next = found.page.next.map(|cursor| cursor.to_string());
+    let pagination = Pagination::new(page, found.total).with_cursor(next);
+    Ok(Data(PersonalData { email: email.as_str().to_owned(), exported_at: now, records, pagination }))
+}

@@ -1,0 +1,34 @@
+//! Whether this process lives, and whether it can work.
+
+use axum::extract::State;
+use common::db;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    http::{body::Data, error::ApiError},
+    openapi::Success,
+    state::AppState,
+};
+
+pub(crate) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(alive)).routes(routes!(ready))
+}
+
+/// Whether the process lives
+#[utoipa::path(
+    get, path = "/healthz", operation_id = "isAlive", tag = "Health",
+    responses((status = 200, description = "It lives", body = Success<String>)),
+)]
+async fn alive() -> Data<&'static str> {
+    Data("alive")
+}
+
+/// Whether the process can work: whether Postgres answers
+#[utoipa::path(
+    get, path = "/readyz", operation_id = "isReady", tag = "Health",
+    responses((status = 200, description = "It can work", body = Success<String>)),
+)]
+async fn ready(State(state): State<AppState>) -> Result<Data<&'static str>, ApiError> {
+    db::answers(&state.database).await.map_err(ApiError::unavailable)?;
+    Ok(Data("ready"))
+}

@@ -1,0 +1,203 @@
+//! `/api/jobs`: what an operator sees of jobs, and does to them.
+
+use axum::{
+    extract::{FromRequestParts, Path, State},
+    http::request::Parts,
+};
+use common::{
+    carts::new::FieldError,
+    jobs::QUEUES,
+    json::{self, Fields},
+    operations::{
+        self, ActionOutcome, COUNT_LIMIT, DeadFilter, FailedAttempt, JobFilter, JobState, JobSummary, RetriedMany,
+    },
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::{
+    auth::scoped_router::ScopedRouter,
+    http::{
+        body::{Data, JsonBody},
+        error::ApiError,
+        pagination::{Page, Pagination},
+        query::Parameters,
+    },
+    openapi::{self, DeadJobs, PageNumber, QueueName, Success},
+    state::AppState,
+};
+
+pub(crate) fn router() -> ScopedRouter {
+    ScopedRouter::new()
+        .operator(routes!(list))
+        .operator(routes!(retry_many))
+        .operator(routes!(show))
+        .operator(routes!(retry))
+        .operator(routes!(cancel))
+}
+
+/// The job that a path names. What can't be one is not found.
+pub(crate) struct JobPath(pub(crate) Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for JobPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(id) = Path::from_request_parts(parts, state).await.map_err(|_| job_not_found())?;
+        Ok(Self(id))
+    }
+}
+
+pub(crate) fn job_not_found() -> ApiError {
+    ApiError::not_found("Job not found")
+}
+
+/// A page of jobs, newest first.
+#[derive(Serialize, ToSchema)]
+struct JobList {
+    jobs: Vec<JobSummary>,
+    pagination: Pagination,
+}
+
+/// Lists jobs, newest first
+///
+/// `total` stops at 100,000.
+#[utoipa::path(
+    get, path = "/jobs", operation_id = "listJobs", tag = "Operations",
+    params(
+        ("queue" = inline(Option<QueueName>), Query, description = "Only of this queue."),
+        ("state" = Option<JobState>, Query, description = "Only in this state."),
+        ("page" = inline(Option<PageNumber>), Query, description = "Which page; the default is 1."),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "Jobs a page; the default is 10."),
+    ),
+    responses((status = 200, description = "A page", body = Success<JobList>)),
+)]
+async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<Data<JobList>, ApiError> {
+    let takes = QUEUES.join(", ");
+    let queue = parameters.parse("queue", &takes, |text| QUEUES.contains(&text).then(|| text.to_owned()))?;
+    let job_state =
+        parameters.parse("state", "scheduled, ready, running, retrying, done or dead", |text| text.parse().ok())?;
+    let page = Page::of(&parameters)?;
+    let filter = JobFilter { queue, state: job_state };
+    let mut conn = state.database.acquire().await?;
+    let total = operations::count(&mut conn, &filter).await?;
+    let past_the_end = page.offset() >= total && total < COUNT_LIMIT;
+    let jobs =
+        if past_the_end { Vec::new() } else { operations::list(&mut conn, &filter, page.offset(), page.limit).await? };
+    Ok(Data(JobList { jobs, pagination: Pagination::new(page, total) }))
+}
+
+/// A job, and what went wrong with it.
+#[derive(Serialize, ToSchema)]
+struct JobDetail {
+    #[serde(flatten)]
+    job: JobSummary,
+    /// The attempts that failed, oldest first.
+    history: Vec<FailedAttempt>,
+}
+
+/// Shows a job
+#[utoipa::path(
+    get, path = "/jobs/{id}", operation_id = "showJob", tag = "Operations",
+    params(("id" = Uuid, Path, description = "Which job.")),
+    responses((status = 200, description = "The job", body = Success<JobDetail>)),
+)]
+async fn show(State(state): State<AppState>, JobPath(id): JobPath) -> Result<Data<JobDetail>, ApiError> {
+    let mut conn = state.database.acquire().await?;
+    let job = operations::find(&mut conn, id).await?.ok_or_else(job_not_found)?;
+    let history = operations::history(&mut conn, id).await?.ok_or_else(job_not_found)?;
+    Ok(Data(JobDetail { job, history }))
+}
+
+/// Retries a dead job
+///
+/// It is ready, with all its attempts before it again.
+#[utoipa::path(
+    post, path = "/jobs/{id}/retry", operation_id = "retryJob", tag = "Operations",
+    params(("id" = Uuid, Path, description = "Which job.")),
+    responses(
+        (status = 200, description = "It is ready", body = Success<JobSummary>),
+        (status = 409, description = "`CONFLICT`: it is not dead, or the same is queued already", body = openapi::Error),
+    ),
+)]
+pub(crate) async fn retry(State(state): State<AppState>, JobPath(id): JobPath) -> Result<Data<JobSummary>, ApiError> {
+    let mut tx = state.database.begin().await?;
+    let job = pulled(operations::retry(&mut tx, id).await?, "only a dead one can be retried")?;
+    tx.commit().await?;
+    Ok(Data(job))
+}
+
+/// Cancels an unfinished job
+///
+/// It is dead; what runs is dropped within 10 s.
+#[utoipa::path(
+    post, path = "/jobs/{id}/cancel", operation_id = "cancelJob", tag = "Operations",
+    params(("id" = Uuid, Path, description = "Which job.")),
+    responses(
+        (status = 200, description = "It is dead", body = Success<JobSummary>),
+        (status = 409, description = "`CONFLICT`: it has ended already", body = openapi::Error),
+    ),
+)]
+pub(crate) async fn cancel(State(state): State<AppState>, JobPath(id): JobPath) -> Result<Data<JobSummary>, ApiError> {
+    let mut tx = state.database.begin().await?;
+    let job = pulled(operations::cancel(&mut tx, id).await?, "only an unfinished one can be cancelled")?;
+    tx.commit().await?;
+    Ok(Data(job))
+}
+
+fn pulled(pulled: ActionOutcome, rule: &str) -> Result<JobSummary, ApiError> {
+    match pulled {
+        ActionOutcome::Done(job) => Ok(job),
+        ActionOutcome::NotFound => Err(job_not_found()),
+        ActionOutcome::WrongState(state) => Err(ApiError::conflict(format!("The job is {}: {rule}", state.as_str()))),
+        ActionOutcome::AlreadyQueued => Err(ApiError::conflict("The same job is queued already")),
+    }
+}
+
+/// Retries all dead jobs of a queue that a filter fits
+///
+/// `dryRun` only counts them.
+#[utoipa::path(
+    post, path = "/jobs/retry", operation_id = "retryJobs", tag = "Operations",
+    request_body = DeadJobs,
+    responses((status = 200, description = "What was done, or would be", body = Success<RetriedMany>)),
+)]
+async fn retry_many(State(state): State<AppState>, JsonBody(body): JsonBody) -> Result<Data<RetriedMany>, ApiError> {
+    let (filter, dry_run) = parse_retry(&body).map_err(ApiError::validation)?;
+    let mut tx = state.database.begin().await?;
+    let retried = operations::retry_dead(&mut tx, &filter, dry_run).await?;
+    tx.commit().await?;
+    Ok(Data(retried))
+}
+
+fn parse_retry(body: &serde_json::value::RawValue) -> Result<(DeadFilter, bool), Vec<FieldError>> {
+    let mut errors = Vec::new();
+    let Some(fields) = Fields::of(body) else { return Err(vec![FieldError::new("", "must be an object")]) };
+    let mut text = |name: &str| match fields.get(name).map(json::text) {
+        None => None,
+        Some(Some(text)) if !text.is_empty() && !text.contains('\0') => Some(text.into_owned()),
+        Some(_) => {
+            errors.push(FieldError::new(name, "must be a text that is not empty"));
+            None
+        }
+    };
+    let (queue, kind, error) = (text("queue"), text("kind"), text("error"));
+    let dry_run = match fields.get("dryRun").map(json::boolean) {
+        None => false,
+        Some(Some(dry_run)) => dry_run,
+        Some(None) => {
+            errors.push(FieldError::new("dryRun", "must be true or false"));
+            false
+        }
+    };
+    let queue = queue.filter(|queue| QUEUES.contains(&queue.as_str()));
+    if queue.is_none() && !errors.iter().any(|error| error.field == "queue") {
+        errors.push(FieldError::new("queue", format!("must be one of {}", QUEUES.join(", "))));
+    }
+    match queue {
+        Some(queue) if errors.is_empty() => Ok((DeadFilter { queue, kind, error }, dry_run)),
+        _ => Err(errors),
+    }
+}

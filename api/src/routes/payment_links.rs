@@ -1,0 +1,226 @@
+//! `/api/carts/{id}/payment-link`: asks the worker for a link and waits for it.
+
+pub(crate) mod request;
+pub(crate) mod wait;
+use std::time::Duration;
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use chrono::{DateTime, Utc};
+use common::{
+    carts::{self, CartId},
+    db::Connection,
+    operations::{self, JobSummary},
+    payment_links::{self, LinkStatus, PaymentLink, recovery::RecoveryLink},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::routes;
+
+use self::{request::RecoveryTime, wait::LinkWait};
+use super::carts::CartPath;
+use crate::{
+    auth::scoped_router::ScopedRouter,
+    http::{body::Data, error::ApiError},
+    openapi::{self, LinkState, Success},
+    state::AppState,
+};
+
+/// What a client that got 202 should wait.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
+
+pub(crate) fn router() -> ScopedRouter {
+    ScopedRouter::new().read(routes!(show)).write(routes!(ask))
+}
+
+/// A link that works.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ReadyPaymentLink)]
+pub(crate) struct Ready {
+    /// Absent from the answer to who asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = openapi::only_ready, required = false)]
+    status: Option<&'static str>,
+    /// A Stripe Checkout Session.
+    #[schema(format = "uri", example = "https://checkout.stripe.com/c/pay/cs_live_1")]
+    payment_link: String,
+    /// When Stripe ends the session.
+    expires_at: DateTime<Utc>,
+    /// Leads to the live session and has one made when the last ran out. Put this one into mails.
+    #[schema(required, format = "uri", example = "https://shop.example/pay/68c74c5982cad91b70d86c123bd95080")]
+    recovery_url: Option<String>,
+    /// How long `recoveryUrl` works.
+    #[schema(required)]
+    recovery_expires_at: Option<DateTime<Utc>>,
+}
+
+/// A link that is being made.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = PendingPaymentLink)]
+pub(crate) struct Pending {
+    #[schema(schema_with = openapi::only_pending)]
+    status: &'static str,
+    /// See `/api/jobs/{id}`.
+    #[schema(format = Uuid)]
+    job_id: String,
+    /// How often it was tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    attempts: Option<i16>,
+    /// What went wrong last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    last_error: Option<String>,
+}
+
+/// A link that can't be had.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = FailedPaymentLink)]
+pub(crate) struct Failed {
+    #[schema(schema_with = openapi::only_failed)]
+    status: &'static str,
+    reason: String,
+}
+
+/// Asks for the cart's payment link
+///
+/// A live link is answered again. Otherwise a worker makes one; what is not there within 10 s (`PAYMENT_LINK_WAIT`) is
+/// answered 202. Asking twice, or twenty times at once, makes one session.
+#[utoipa::path(
+    post, path = "/carts/{id}/payment-link", operation_id = "requestPaymentLink", tag = "Payment links",
+    params(
+        ("id" = String, Path, pattern = "^cart_[A-Za-z0-9_-]{1,100}$", description = "Which cart."),
+        ("Prefer" = Option<String>, Header, description = "`respond-async` answers 202 at once, `wait=3` waits for at most 3 s (RFC 7240).", example = "wait=3"),
+    ),
+    responses(
+        (status = 200, description = "The link", body = Success<Ready>),
+        (status = 202, description = "It is being made: ask at `Location`", body = Success<Pending>, headers(
+            ("Location" = String, description = "Where to ask how it stands."), ("Retry-After" = u32, description = "Seconds."))),
+        (status = 409, description = "`CONFLICT`: the cart is not abandoned, or a payment is under way", body = openapi::Error),
+        (status = 422, description = "`VALIDATION_ERROR`: Stripe would refuse the total", body = openapi::Error),
+        (status = 502, description = "`PAYMENT_PROVIDER_ERROR`: Stripe refused it; the message says why", body = openapi::Error),
+    ),
+)]
+pub(crate) async fn ask(
+    State(state): State<AppState>,
+    CartPath(id): CartPath,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let wait = wait_wanted(&headers, state.config.payment_link_wait);
+    let news = LinkWait::begin(&state.news);
+    let asked = request::request(&state, &id, RecoveryTime::Extend).await?;
+    if asked.link.status == LinkStatus::Open {
+        return ready(&state, &asked.link, asked.recovery, None).map(|ready| Data(ready).into_response());
+    }
+    let settled = news.settled(&state.lookups, asked.link, wait).await?;
+    match settled {
+        Some(link) if link.is_live(state.clock.now()) => {
+            ready(&state, &link, asked.recovery, None).map(|ready| Data(ready).into_response())
+        }
+        Some(link) if link.status == LinkStatus::Pending => Ok(accepted(&id, &link)),
+        Some(link) if link.refusal().is_some() => {
+            if payment_links::is_processing(&mut state.lookups.acquire().await?, id.as_str()).await? {
+                return Err(request::under_way());
+            }
+            Err(ApiError::payment_provider(link.refusal().unwrap_or_default()))
+        }
+        // Paid, expired or deleted while we waited.
+        _ => Err(ApiError::conflict("The cart can't be paid any more")),
+    }
+}
+
+fn accepted(id: &CartId, link: &PaymentLink) -> Response {
+    let body = Data(Pending { status: "pending", job_id: link.job_id.to_string(), attempts: None, last_error: None });
+    let mut response = (StatusCode::ACCEPTED, body).into_response();
+    response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+    // An id is made of letters, digits and underscores.
+    if let Ok(location) = HeaderValue::from_str(&format!("/api/carts/{id}/payment-link")) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// `Prefer: respond-async` and `Prefer: wait=N` (RFC 7240).
+fn wait_wanted(headers: &HeaderMap, longest: Duration) -> Duration {
+    let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    let mut wait = longest;
+    for preference in preferences.flat_map(|value| value.split(',')).map(str::trim) {
+        if preference.eq_ignore_ascii_case("respond-async") {
+            return Duration::ZERO;
+        }
+        let seconds = preference.split_once('=').filter(|(name, _)| name.trim().eq_ignore_ascii_case("wait"));
+        if let Some(seconds) = seconds.and_then(|(_, value)| value.trim().trim_matches('"').parse().ok()) {
+            wait = Duration::from_secs(seconds).min(longest);
+        }
+    }
+    wait
+}
+
+/// How the cart's payment link stands
+#[utoipa::path(
+    get, path = "/carts/{id}/payment-link", operation_id = "showPaymentLink", tag = "Payment links",
+    params(("id" = String, Path, pattern = "^cart_[A-Za-z0-9_-]{1,100}$", description = "Which cart.")),
+    responses((status = 200, description = "How it stands", body = Success<LinkState>)),
+)]
+async fn show(State(state): State<AppState>, CartPath(id): CartPath) -> Result<Response, ApiError> {
+    let mut conn = state.lookups.acquire().await?;
+    let now = state.clock.now();
+    carts::find(&mut conn, &id, now).await?.ok_or_else(ApiError::cart_not_found)?;
+    let (mut link, mut job) = newest(&mut conn, &id).await?;
+    if link.status == LinkStatus::Pending && !job.as_ref().is_some_and(|job| job.is_unfinished()) {
+        (link, job) = newest(&mut conn, &id).await?; // it may have ended between the two looks
+    }
+    let failed = |reason: &str| Data(Failed { status: "failed", reason: reason.to_owned() }).into_response();
+    Ok(match link.status {
+        LinkStatus::Open if link.is_live(now) => {
+            let recovery = payment_links::recovery::find(&mut conn, &id).await?;
+            Data(ready(&state, &link, recovery, Some("ready"))?).into_response()
+        }
+        LinkStatus::Pending => match job {
+            Some(job) if job.is_unfinished() => Data(Pending {
+                status: "pending",
+                job_id: link.job_id.to_string(),
+                attempts: Some(job.attempts),
+                last_error: job.last_error,
+            })
+            .into_response(),
+            job => failed(job.and_then(|job| job.last_error).as_deref().unwrap_or("its job was lost")),
+        },
+        LinkStatus::Failed | LinkStatus::Settling => failed(link.refusal().unwrap_or("it was withdrawn")),
+        LinkStatus::PaymentFailed => failed("the payment failed; ask for a new link"),
+        LinkStatus::Processing => failed("a payment is under way"),
+        LinkStatus::Paid => failed("it was paid"),
+        LinkStatus::Open | LinkStatus::Closing | LinkStatus::Closed => {
+            failed(link.refusal().unwrap_or("it has expired; ask for a new link"))
+        }
+    })
+}
+
+/// The newest request, and the job that is to make it.
+async fn newest(conn: &mut Connection, id: &CartId) -> Result<(PaymentLink, Option<JobSummary>), ApiError> {
+    let link = payment_links::latest(conn, id.as_str()).await?;
+    let link = link.ok_or_else(|| ApiError::not_found("No payment link was asked for"))?;
+    let job = match link.status {
+        LinkStatus::Pending => operations::find(conn, link.job_id).await?,
+        _ => None,
+    };
+    Ok((link, job))
+}
+
+fn ready(
+    state: &AppState,
+    link: &PaymentLink,
+    recovery: Option<RecoveryLink>,
+    status: Option<&'static str>,
+) -> Result<Ready, ApiError> {
+    let url = link.url.clone().ok_or_else(|| ApiError::internal("an open link has no address"))?;
+    let (recovery_url, recovery_expires_at) = recovery
+        .map(|recovery| (format!("{}/pay/{}", state.config.public_url, recovery.token), recovery.expires_at))
+        .unzip();
+    Ok(Ready { status, payment_link: url, expires_at: link.session_expires_at, recovery_url, recovery_expires_at })
+}

@@ -1,0 +1,77 @@
+//! Requests for payment links: stored for the worker, with the job that makes the session.
+
+use chrono::TimeDelta;
+use common::{
+    carts::{CartId, CartStatus, LockedCart},
+    payment_links::{self, PaymentLink, RequestedBy, recovery::RecoveryLink},
+};
+
+use crate::{
+    http::error::ApiError,
+    routes::carts::lock::{self, Locked},
+    state::AppState,
+};
+
+/// Stripe ends a session after 24 hours at the latest
+/// (<https://docs.stripe.com/api/checkout/sessions/create#create_checkout_session-expires_at>).
+/// Five minutes less, so that neither clocks nor a slow first attempt break the bound.
+const LONGEST_SESSION: TimeDelta = TimeDelta::minutes(24 * 60 - 5);
+/// … and takes none shorter than 30 minutes; five more for retries.
+const SHORTEST_SESSION: TimeDelta = TimeDelta::minutes(35);
+
+/// Whether asking makes the recovery link good for longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RecoveryTime {
+    /// The shop asked.
+    Extend,
+    /// A shopper opened the link.
+    Keep,
+}
+
+/// What was asked for, or was there.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) link: PaymentLink,
+    pub(crate) recovery: Option<RecoveryLink>,
+}
+
+/// Returns the cart's live link, or requests one. Nothing has to be undone if the caller goes away.
+pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTime) -> Result<Asked, ApiError> {
+    let Locked { permit: _permit, mut tx, cart } = lock::lock(&state.cart_locks, &state.lookups, id).await?;
+    let now = state.clock.now();
+    let newest = payment_links::latest(&mut tx, id.as_str()).await?;
+    if newest.is_some() && payment_links::is_processing(&mut tx, id.as_str()).await? {
+        return Err(under_way());
+    }
+    check_payable(&cart)?;
+    if let Some(link) = newest.clone().filter(|link| link.is_live(now)) {
+        let recovery = payment_links::recovery::find(&mut tx, id).await?;
+        return Ok(Asked { link, recovery });
+    }
+    let (recovery, requested_by) = match recovery {
+        RecoveryTime::Extend => {
+            let until = now + TimeDelta::from_std(state.config.payment_link_ttl).unwrap_or(TimeDelta::MAX);
+            (Some(payment_links::recovery::extend(&mut tx, id, until).await?), RequestedBy::Api)
+        }
+        RecoveryTime::Keep => (payment_links::recovery::find(&mut tx, id).await?, RequestedBy::Shopper),
+    };
+    let Some(recovery) = recovery.filter(|recovery| recovery.expires_at > now) else {
+        return Err(ApiError::conflict("The cart's recovery link has expired"));
+    };
+    // A session should not outlive the link that leads to it, as far as Stripe's bounds allow.
+    let session_expires_at = recovery.expires_at.clamp(now + SHORTEST_SESSION, now + LONGEST_SESSION);
+    let link = payment_links::request(&mut tx, id, newest, session_expires_at, requested_by, now).await?;
+    tx.commit().await?;
+    Ok(Asked { link, recovery: Some(recovery) })
+}
+
+pub(crate) fn under_way() -> ApiError {
+    ApiError::conflict("A payment for this cart is under way")
+}
+
+fn check_payable(cart: &LockedCart) -> Result<(), ApiError> {
+    if cart.status != CartStatus::Abandoned {
+        return Err(ApiError::conflict(format!("The cart is {}, not abandoned", cart.status.as_str())));
+    }
+    cart.currency.check_chargeable(cart.total_minor).map_err(|why| ApiError::invalid("totalValue", why.to_string()))
+}

@@ -1,0 +1,95 @@
+//! `/api/queues`: how many jobs wait, since when, and whether they are let through.
+
+use axum::{
+    extract::{FromRequestParts, Path, State},
+    http::request::Parts,
+};
+use common::{
+    db::Connection,
+    jobs::QUEUES,
+    operations::{self, QueueSummary},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::routes;
+
+use crate::{
+    auth::scoped_router::ScopedRouter,
+    http::{body::Data, error::ApiError},
+    openapi::{QueueName, Success},
+    state::AppState,
+};
+
+pub(crate) fn router() -> ScopedRouter {
+    ScopedRouter::new().operator(routes!(list)).operator(routes!(pause)).operator(routes!(resume))
+}
+
+/// The queue that a path names.
+pub(crate) struct QueuePath(&'static str);
+
+impl<S: Send + Sync> FromRequestParts<S> for QueuePath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let not_found = || ApiError::not_found(format!("No such queue; there are {}", QUEUES.join(", ")));
+        let Path(name) = Path::<String>::from_request_parts(parts, state).await.map_err(|_| not_found())?;
+        QUEUES.into_iter().find(|queue| *queue == name).map(Self).ok_or_else(not_found)
+    }
+}
+
+/// All queues.
+#[derive(Serialize, ToSchema)]
+struct QueueList {
+    queues: Vec<QueueSummary>,
+}
+
+/// How the queues stand
+#[utoipa::path(
+    get, path = "/queues", operation_id = "listQueues", tag = "Operations",
+    responses((status = 200, description = "All queues", body = Success<QueueList>)),
+)]
+async fn list(State(state): State<AppState>) -> Result<Data<QueueList>, ApiError> {
+    let queues = operations::queues(&mut state.database.acquire().await?, &QUEUES).await?;
+    Ok(Data(QueueList { queues }))
+}
+
+/// Pauses a queue
+///
+/// Workers begin none of its jobs until it is resumed. What runs goes on.
+#[utoipa::path(
+    post, path = "/queues/{name}/pause", operation_id = "pauseQueue", tag = "Operations",
+    params(("name" = inline(QueueName), Path, description = "Which queue.")),
+    responses((status = 200, description = "It is paused", body = Success<QueueSummary>)),
+)]
+pub(crate) async fn pause(
+    State(state): State<AppState>,
+    QueuePath(name): QueuePath,
+) -> Result<Data<QueueSummary>, ApiError> {
+    let mut tx = state.database.begin().await?;
+    operations::pause(&mut tx, name).await?;
+    let queue = summary(&mut tx, name).await?;
+    tx.commit().await?;
+    Ok(Data(queue))
+}
+
+/// Resumes a queue
+#[utoipa::path(
+    post, path = "/queues/{name}/resume", operation_id = "resumeQueue", tag = "Operations",
+    params(("name" = inline(QueueName), Path, description = "Which queue.")),
+    responses((status = 200, description = "It is let through", body = Success<QueueSummary>)),
+)]
+pub(crate) async fn resume(
+    State(state): State<AppState>,
+    QueuePath(name): QueuePath,
+) -> Result<Data<QueueSummary>, ApiError> {
+    let mut tx = state.database.begin().await?;
+    operations::resume(&mut tx, name).await?;
+    let queue = summary(&mut tx, name).await?;
+    tx.commit().await?;
+    Ok(Data(queue))
+}
+
+async fn summary(conn: &mut Connection, name: &str) -> Result<QueueSummary, ApiError> {
+    let queue = operations::queues(conn, &[name]).await?.pop();
+    queue.ok_or_else(|| ApiError::internal("a queue that was asked for was not answered"))
+}

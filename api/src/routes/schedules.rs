@@ -1,0 +1,34 @@
+//! `/api/schedules`: what runs by the clock, and whether it did.
+
+use axum::extract::State;
+use common::operations::{self, ScheduleStatus};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::routes;
+
+use crate::{
+    auth::scoped_router::ScopedRouter,
+    http::{body::Data, error::ApiError},
+    openapi::Success,
+    state::AppState,
+};
+
+pub(crate) fn router() -> ScopedRouter {
+    ScopedRouter::new().operator(routes!(list))
+}
+
+/// All schedules.
+#[derive(Serialize, ToSchema)]
+struct ScheduleList {
+    schedules: Vec<ScheduleStatus>,
+}
+
+/// What runs by the clock, and whether it did
+#[utoipa::path(
+    get, path = "/schedules", operation_id = "listSchedules", tag = "Operations",
+    responses((status = 200, description = "All schedules, by name", body = Success<ScheduleList>)),
+)]
+async fn list(State(state): State<AppState>) -> Result<Data<ScheduleList>, ApiError> {
+    let schedules = operations::schedules(&mut state.database.acquire().await?).await?;
+    Ok(Data(ScheduleList { schedules }))
+}

@@ -1,0 +1,137 @@
+//! Reads the few fields of an event that matter, of any API version. Other fields are
+//! skipped, and a field of an unexpected type counts as absent.
+
+use chrono::{DateTime, Datelike, Utc};
+use common::{
+    carts::CartId,
+    payment_links::Reported,
+    stripe_events::{StripeEvent, StripeObject},
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::http::error::ApiError;
+
+/// The JSON text of a field, to be parsed as the type that is expected.
+type Raw<'a> = Option<&'a RawValue>;
+
+/// The fields that are read of an event, its data, the object in it and the object's metadata.
+#[derive(Default, Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    id: Raw<'a>,
+    #[serde(borrow, rename = "type")]
+    kind: Raw<'a>,
+    #[serde(borrow)]
+    created: Raw<'a>,
+    #[serde(borrow)]
+    livemode: Raw<'a>,
+    #[serde(borrow)]
+    account: Raw<'a>,
+    #[serde(borrow)]
+    data: Raw<'a>,
+    #[serde(borrow)]
+    object: Raw<'a>,
+    #[serde(borrow)]
+    mode: Raw<'a>,
+    #[serde(borrow)]
+    status: Raw<'a>,
+    #[serde(borrow)]
+    payment_status: Raw<'a>,
+    #[serde(borrow)]
+    amount_total: Raw<'a>,
+    #[serde(borrow)]
+    amount_received: Raw<'a>,
+    #[serde(borrow)]
+    currency: Raw<'a>,
+    #[serde(borrow)]
+    payment_intent: Raw<'a>,
+    #[serde(borrow)]
+    client_reference_id: Raw<'a>,
+    #[serde(borrow)]
+    metadata: Raw<'a>,
+    #[serde(borrow)]
+    cart_id: Raw<'a>,
+    #[serde(borrow)]
+    link_version: Raw<'a>,
+}
+
+/// Reads an event.
+///
+/// # Errors
+/// 400 if the body is not a JSON object, or has no id or type.
+pub(super) fn read(payload: &str, now: DateTime<Utc>) -> Result<StripeEvent, ApiError> {
+    // serde would read an array into the struct, field by field.
+    if !payload.trim_start().starts_with('{') {
+        return Err(ApiError::bad_request("The body is not a JSON object"));
+    }
+    let event: Fields<'_> =
+        serde_json::from_str(payload).map_err(|_| ApiError::bad_request("The body is not well-formed JSON"))?;
+    let id = text(event.id).ok_or_else(|| ApiError::bad_request("The event has no id"))?;
+    let kind = text(event.kind).ok_or_else(|| ApiError::bad_request("The event has no type"))?;
+    // chrono knows years that Postgres does not.
+    let created_at = read_as::<i64>(event.created)
+        .and_then(|seconds| DateTime::from_timestamp(seconds, 0))
+        .filter(|at| (1..=9999).contains(&at.year()));
+    let object = structure(structure(event.data).object);
+    Ok(StripeEvent {
+        id,
+        kind,
+        created_at: created_at.unwrap_or(now),
+        is_of_other_account: event.account.is_some(),
+        object: read_object(&object, event.livemode),
+    })
+}
+
+fn read_object(object: &Fields<'_>, of_event: Raw<'_>) -> StripeObject {
+    let metadata = structure(object.metadata);
+    let kind = text(object.object);
+    let amount = match kind.as_deref() {
+        Some("checkout.session") => object.amount_total,
+        Some("payment_intent") => object.amount_received,
+        _ => None,
+    };
+    // Where both are there, both have to be the same.
+    let livemode = match (of_event, object.livemode) {
+        (Some(of_event), Some(of_object)) => {
+            read_as(Some(of_event)).filter(|live| read_as(Some(of_object)) == Some(*live))
+        }
+        (one, other) => read_as(one.or(other)),
+    };
+    StripeObject {
+        object: kind,
+        id: text(object.id),
+        // Only a missing one is absent: any that is no text fits nothing.
+        status: object.status.map(|status| text(Some(status)).unwrap_or_default()),
+        payment_intent: text(object.payment_intent),
+        reported: Reported {
+            mode: text(object.mode),
+            payment_status: text(object.payment_status),
+            amount: read_as(amount),
+            currency: text(object.currency),
+            livemode,
+        },
+        // Other tools on the account may put anything there, even an address: only ids of carts are kept.
+        cart_id: cart_id(metadata.cart_id),
+        link_version: text(metadata.link_version).and_then(|version| version.parse().ok()),
+        reference: cart_id(object.client_reference_id),
+    }
+}
+
+fn read_as<'a, T: Deserialize<'a>>(raw: Raw<'a>) -> Option<T> {
+    serde_json::from_str(raw?.get()).ok()
+}
+
+/// The fields of a JSON object; none for anything else.
+fn structure(raw: Raw<'_>) -> Fields<'_> {
+    read_as(raw.filter(|raw| raw.get().starts_with('{'))).unwrap_or_default()
+}
+
+/// A string of at most 255 bytes that Postgres can store.
+fn text(raw: Raw<'_>) -> Option<String> {
+    read_as::<String>(raw).filter(|text| text.len() <= 255 && !text.contains('\0'))
+}
+
+fn cart_id(raw: Raw<'_>) -> Option<CartId> {
+    text(raw)?.parse().ok()
+}

@@ -1,0 +1,87 @@
+//! What every handler can reach.
+
+use std::sync::Arc;
+
+use common::{
+    batch::{self, Batcher},
+    clock::Clock,
+    db::{Database, Pools},
+};
+
+use crate::{
+    auth::keys::ApiKeys,
+    config::ApiConfig,
+    dashboard::shared::Dashboard,
+    http::unverified_bodies::UnverifiedBodies,
+    routes::{
+        carts::{batches::CartBatches, lock::CartLocks, searches::Searches},
+        payment_links::wait::LinkNews,
+        webhooks::{batch::ApplyEvents, refused::RefusedWebhooks},
+    },
+};
+
+/// What every handler can reach.
+#[derive(Debug, Clone)]
+pub struct AppState {
+    pub(crate) database: Database,
+    /// The same database, for short statements that find rows by key.
+    pub(crate) lookups: Database,
+    pub(crate) clock: Clock,
+    pub(crate) config: Arc<ApiConfig>,
+    pub(crate) keys: Arc<ApiKeys>,
+    pub(crate) news: LinkNews,
+    pub(crate) carts: Arc<CartBatches>,
+    pub(crate) cart_locks: CartLocks,
+    pub(crate) events: Arc<Batcher<ApplyEvents>>,
+    pub(crate) refused_webhooks: RefusedWebhooks,
+    pub(crate) unverified_bodies: UnverifiedBodies,
+    pub(crate) searches: Searches,
+    /// Erasures and exports of a person, which search as well and may take minutes.
+    pub(crate) erasures: Searches,
+    pub(crate) dashboard: Arc<Dashboard>,
+}
+
+impl AppState {
+    /// Within a tokio runtime. `news` tells waiting requests about their links; see [`LinkNews::start`].
+    pub fn new(pools: Pools, clock: Clock, config: ApiConfig, news: LinkNews) -> Self {
+        let Pools { database, lookups } = pools;
+        let database = database.with_statement_timeout(batch::TIMEOUT);
+        let lookups = lookups.with_statement_timeout(batch::TIMEOUT);
+        let keys = Arc::new(ApiKeys::start(&config.api_keys, lookups.clone(), clock.clone(), &news));
+        let carts = Arc::new(CartBatches::start(&lookups, &clock));
+        let events = Arc::new(Batcher::start(ApplyEvents { clock: clock.clone() }, lookups.clone()));
+        let refused_webhooks = RefusedWebhooks::new(database.clone());
+        let unverified_bodies = UnverifiedBodies::new(&config.trusted_proxies);
+        let dashboard = Arc::new(Dashboard::new(&config, database.clone(), news.clone()));
+        let config = Arc::new(config);
+        Self {
+            database,
+            lookups,
+            clock,
+            config,
+            keys,
+            news,
+            carts,
+            cart_locks: CartLocks::default(),
+            events,
+            refused_webhooks,
+            unverified_bodies,
+            searches: Searches::new(2),
+            erasures: Searches::new(1),
+            dashboard,
+        }
+    }
+
+    /// Resolves as `stop` does, and lets go of the pages that are told of changes:
+    /// their connections end only when we do.
+    pub fn stopping(
+        &self,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let dashboard = self.dashboard.clone();
+        async move {
+            stop.await;
+            dashboard.stop();
+        }
+    }
+}

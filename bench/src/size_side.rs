@@ -1,0 +1,20 @@
+//! One of the two databases that `size` compares, and the requests to both.
+
+use crate::drain::Queue;
+
+pub(crate) const SMALL: &str = "small";
+
+/// Carts of an import.
+pub(crate) const IMPORTED: u32 = 40_000;
+
+pub(crate) const LIST: &str = "/api/carts?status=abandoned&limit=10";
+
+pub(crate) const ANALYTICS: &str = "/api/analytics?period=90d";
+
+/// A database of a size.
+pub(crate) struct Side {
+    pub(crate) database: &'static str,
+    pub(crate) queue: Queue,
+    /// The number of the page of ten in the middle of all.
+    pub(crate) middle: i64,
+}

@@ -1,0 +1,107 @@
+//! What a run needs, made ready while this process has one thread and may still
+//! do what only root may.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+    unistd::Uid,
+};
+
+use sandbox::postgres::become_ordinary_user;
+
+const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+/// Debian's name of it, below the folder of the machine's libraries.
+const FAKETIME: &str = "faketime/libfaketime.so.1";
+
+/// A folder with all that is needed in it.
+#[derive(Debug)]
+pub(crate) struct Kit {
+    /// Its owner is the user that Postgres runs as.
+    pub(crate) folder: PathBuf,
+    /// The small disk on which Postgres has its data; the reason why there is none.
+    pub(crate) disk: Result<PathBuf, String>,
+    /// What moves a process' clock; the reason why there is nothing.
+    pub(crate) faketime: Result<PathBuf, String>,
+}
+
+impl Kit {
+    /// Builds the product as this was built, and gives up root.
+    pub(crate) fn pack(folder: &Path, disk_mib: u64) -> Result<Self> {
+        fs::create_dir_all(folder).with_context(|| format!("can't make the folder {}", folder.display()))?;
+        let binaries = build()?;
+        let disk = mount_small_disk(&folder.join("disk"), disk_mib);
+        let folder = become_ordinary_user(folder)?;
+        for name in ["api", "worker"] {
+            // Where they were built the user of Postgres may not look.
+            fs::write(folder.join(name), &binaries[usize::from(name == "worker")])?;
+            make_executable(&folder.join(name))?;
+        }
+        let disk = disk.map(|()| folder.join("disk"));
+        let faketime = find_faketime();
+        if let (Err(why), Some(_)) = (&faketime, std::env::var_os("REQUIRE_FAKETIME")) {
+            bail!("{why}");
+        }
+        Ok(Self { folder, disk, faketime })
+    }
+
+    /// Where a binary of the product is.
+    pub(crate) fn binary(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+}
+
+/// The api and the worker, read while it is certain that they may be.
+fn build() -> Result<[Vec<u8>; 2]> {
+    eprintln!("building the product's binaries …");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let (profile, arguments): (_, &[&str]) = if cfg!(debug_assertions) {
+        // The features of a test run: where tests were run nothing is compiled.
+        ("debug", &["build", "--quiet", "--locked", "--workspace", "--bins"])
+    } else {
+        ("release", &["build", "--quiet", "--locked", "--release", "--package", "api", "--package", "worker"])
+    };
+    let built = Command::new(cargo).args(arguments).current_dir(REPOSITORY).stdin(Stdio::null()).status();
+    ensure!(built.context("cargo can't be run")?.success(), "the product can't be built");
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| Path::new(REPOSITORY).join("target"), PathBuf::from);
+    let read = |name: &str| fs::read(target.join(profile).join(name)).with_context(|| format!("there is no {name}"));
+    Ok([read("api")?, read("worker")?])
+}
+
+fn make_executable(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
+}
+
+/// A file system of this size in memory, seen by this process and its children
+/// alone, and gone with them.
+fn mount_small_disk(folder: &Path, mib: u64) -> Result<(), String> {
+    if !Uid::effective().is_root() {
+        return Err("only root may mount a small disk".to_owned());
+    }
+    let none: Option<&str> = None;
+    let mounted = fs::create_dir_all(folder).map_err(|error| error.to_string()).and_then(|()| {
+        let own = || -> nix::Result<()> {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+            let size = format!("size={mib}m,mode=755");
+            mount(Some("none"), folder, Some("tmpfs"), MsFlags::empty(), Some(size.as_str()))
+        };
+        own().map_err(|error| error.to_string())
+    });
+    mounted.map_err(|why| format!("a small disk can't be mounted here: {why}"))
+}
+
+fn find_faketime() -> Result<PathBuf, String> {
+    let libraries = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
+    let places = libraries.chain([PathBuf::from("/usr/lib"), PathBuf::from("/usr/local/lib")]);
+    let found = places.map(|folder| folder.join(FAKETIME)).find(|file| file.is_file());
+    found.ok_or_else(|| "there is no libfaketime (Debian: apt-get install faketime)".to_owned())
+}

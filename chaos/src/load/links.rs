@@ -1,0 +1,111 @@
+//! What clients do with payment links, and shoppers at Stripe.
+
+use rand::RngExt;
+use reqwest::{Method, StatusCode};
+
+use super::{Answer, Client};
+use sandbox::stripe::Foreign;
+
+use crate::states::State;
+
+impl Client {
+    pub(super) async fn ask_for_link(&mut self) {
+        let Some(place) = self.pick() else { return };
+        let path = format!("/api/carts/{}/payment-link", self.carts[place].id);
+        let prefer = ["respond-async", "wait=1", "wait=2", "wait=3"][self.dice.random_range(0..4)];
+        let answer =
+            self.ask("POST payment-link", Method::POST, &path, |request| request.header("prefer", prefer)).await;
+        match answer {
+            Answer::Said(StatusCode::OK, answer) => {
+                let last = |field: &str| answer["data"][field].as_str()?.rsplit('/').next().map(str::to_owned);
+                let cart = &mut self.carts[place];
+                cart.session = last("paymentLink");
+                cart.token = last("recoveryUrl").or(cart.token.take());
+            }
+            Answer::Said(StatusCode::NOT_FOUND, _) => self.said(place, "POST payment-link", Some(State::Gone)),
+            // Pending, refused by Stripe, or it can't be paid.
+            Answer::Said(..) | Answer::Unknown => {}
+        }
+    }
+
+    pub(super) async fn show_link(&mut self) {
+        let Some(place) = self.pick() else { return };
+        let path = format!("/api/carts/{}/payment-link", self.carts[place].id);
+        let answer = self.ask("GET payment-link", Method::GET, &path, |request| request).await;
+        if let Answer::Said(StatusCode::OK, answer) = answer
+            && let Some(session) = answer["data"]["paymentLink"].as_str().and_then(|url| url.rsplit('/').next())
+        {
+            self.carts[place].session = Some(session.to_owned());
+        }
+    }
+
+    /// A shopper opens the link of a mail, and may pay where it leads.
+    pub(super) async fn open_recovery_link(&mut self) {
+        let Some(place) = self.pick() else { return };
+        let Some(token) = self.carts[place].token.clone() else { return };
+        let (api, path) = (self.api(), format!("/pay/{token}"));
+        let url = format!("http://{}{path}", self.scene.members[api].address);
+        // The answer is an address, which `ask` does not look at.
+        let opened = self.scene.http.get(url).timeout(super::GIVE_UP).send().await;
+        let session = opened.ok().and_then(|response| {
+            let location = response.headers().get("location")?.to_str().ok()?.to_owned();
+            location.rsplit('/').next().map(str::to_owned)
+        });
+        self.scene.book.ended("GET /pay", if session.is_some() { "done" } else { "refused" });
+        if session.is_some() {
+            self.carts[place].session = session;
+            if self.dice.random_bool(0.5) {
+                self.pay_at(place).await;
+            }
+        }
+    }
+
+    pub(super) async fn pay(&mut self) {
+        let from = self.carts.len().saturating_sub(super::IN_HAND);
+        let payable = |place: &usize| self.carts[*place].session.is_some() || self.carts[*place].processing.is_some();
+        let places: Vec<usize> = (from..self.carts.len()).filter(payable).collect();
+        if places.is_empty() {
+            return;
+        }
+        let place = places[self.dice.random_range(0..places.len())];
+        self.pay_at(place).await;
+    }
+
+    /// Sends an event of a session that is not ours and names one of our carts: it must have no effect.
+    pub(super) async fn send_foreign_event(&mut self) {
+        let Some(place) = self.pick() else { return };
+        let foreign = Foreign::ALL[self.dice.random_range(0..Foreign::ALL.len())];
+        let (stripe, version) = (self.scene.stripe.clone(), self.dice.random_range(1..3));
+        stripe.send_foreign(foreign, &self.carts[place].id, version).await;
+        self.scene.book.ended("foreign event", "done");
+    }
+
+    /// Stripe's book is the truth: what it takes has to arrive.
+    async fn pay_at(&mut self, place: usize) {
+        let stripe = self.scene.stripe.clone();
+        let cart = &mut self.carts[place];
+        if let Some(session) = cart.processing.take() {
+            let arrives = self.dice.random_bool(0.7);
+            if stripe.money_arrives(&session, arrives).await.is_ok() && arrives {
+                cart.paid = true;
+                cart.known.may_come(State::Recovered);
+            }
+            self.scene.book.ended("delayed money", if arrives { "done" } else { "refused" });
+            return;
+        }
+        let Some(session) = cart.session.clone() else { return };
+        if self.dice.random_bool(0.2) {
+            let taken = stripe.pay_later(&session).await.is_ok();
+            cart.processing = taken.then_some(session);
+            self.scene.book.ended("payment by debit", if taken { "done" } else { "refused" });
+        } else {
+            let taken = stripe.pay(&session).await.is_ok();
+            if taken {
+                cart.paid = true;
+                cart.known.may_come(State::Recovered);
+            }
+            self.scene.book.ended("payment by card", if taken { "done" } else { "refused" });
+        }
+        cart.session = None;
+    }
+}

@@ -1,0 +1,104 @@
+//! Killing a process at a named moment, without a line for it in the product:
+//! a trigger of the run's own database holds up the statement of that moment
+//! until the process that sent it is dead.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use sqlx::PgConnection;
+
+use crate::{
+    stage::{Scene, restart},
+    weather::Scope,
+};
+
+/// How long the load is given to come by.
+const PATIENCE: Duration = Duration::from_secs(12);
+
+/// A moment at which a process can be killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Point {
+    pub(crate) name: &'static str,
+    /// Its lock; see `watch.sql`.
+    key: i64,
+}
+
+/// All of them.
+pub(crate) const POINTS: [Point; 8] = [
+    Point { name: "killed after the request row, before Stripe is asked", key: 7001 },
+    Point { name: "killed after Stripe's answer, before it is kept", key: 7002 },
+    Point { name: "killed after Stripe closed a session, before it is noted", key: 7003 },
+    Point { name: "killed before the ack of a job", key: 7004 },
+    Point { name: "killed while the request for a link is written", key: 7005 },
+    Point { name: "killed in the middle of a webhook", key: 7006 },
+    Point { name: "killed while carts are stored", key: 7007 },
+    Point { name: "killed in the middle of a delete", key: 7008 },
+];
+
+/// Kills whoever comes by first. Whether Postgres then finishes what the dead
+/// process asked for, as it does when the packet was under way already, or
+/// drops it, is up to `finishes`. `None`: nobody came by.
+pub(crate) async fn kill_at(scene: &Scene, point: Point, finishes: bool, pause: Duration) -> Result<Option<String>> {
+    let mut session = scene.server.session().await?;
+    if !arm(&mut session, point).await? {
+        return Ok(None);
+    }
+    let killed = kill_who_waits(scene, &mut session, point, finishes, pause).await;
+    // The lock goes with the session, whatever happened.
+    drop(session);
+    killed
+}
+
+/// Takes the point's lock. Whoever has passed it and not committed yet has a
+/// share of it; nobody stands in line meanwhile, or all others would wait there.
+async fn arm(session: &mut PgConnection, point: Point) -> Result<bool> {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        let armed =
+            sqlx::query_scalar("select pg_try_advisory_lock($1)").bind(point.key).fetch_one(&mut *session).await?;
+        if armed {
+            return Ok(true);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(false)
+}
+
+async fn kill_who_waits(
+    scene: &Scene,
+    session: &mut PgConnection,
+    point: Point,
+    finishes: bool,
+    pause: Duration,
+) -> Result<Option<String>> {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        for (backend, port) in waiting(session, point).await? {
+            let port = u16::try_from(port).context("a port")?;
+            let Some(member) = scene.members.iter().find(|member| member.proxy.has_port(port)) else { continue };
+            let Some(mut held) = member.try_hold() else { continue };
+            let _storm = scene.weather.begin(Scope::Process(member.number));
+            held.kill().await?;
+            if !finishes {
+                sqlx::query("select pg_terminate_backend($1)").bind(backend).execute(&mut *session).await?;
+            }
+            sqlx::query("select pg_advisory_unlock($1)").bind(point.key).execute(&mut *session).await?;
+            tokio::time::sleep(pause).await;
+            restart(scene, &mut held).await?;
+            return Ok(Some(member.name()));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(None)
+}
+
+/// The sessions that the point holds up: their process ids, and the clients' ports.
+async fn waiting(session: &mut PgConnection, point: Point) -> sqlx::Result<Vec<(i32, i32)>> {
+    sqlx::query_as(
+        "select pid, client_port from pg_locks join pg_stat_activity using (pid)
+         where locktype = 'advisory' and not granted and classid = 0 and objid = $1::bigint::oid and client_port is not null",
+    )
+    .bind(point.key)
+    .fetch_all(session)
+    .await
+}

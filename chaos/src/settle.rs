@@ -1,0 +1,81 @@
+//! From the last fault to the moment when nothing is under way any more.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use sqlx::PgConnection;
+
+use crate::stage::Scene;
+
+/// How long the load goes on after the last fault: the first ten seconds are forgiven.
+pub(crate) const FAIR_WEATHER: Duration = Duration::from_secs(16);
+/// A job that was taken by a process that then died comes back after its lease, and a session that
+/// may be in the making is searched for again after two minutes.
+const PATIENCE: Duration = Duration::from_secs(270);
+
+/// Everything is as it should be again: each process, each connection, each clock.
+pub(crate) async fn mend(scene: &Scene) -> Result<()> {
+    scene.server.revive().await?;
+    for member in &scene.members {
+        member.proxy.stall(false);
+        if scene.clocks_move {
+            member.set_clock(0)?;
+        }
+        member.becomes_ready(&scene.http, Duration::from_secs(60)).await?;
+    }
+    Ok(())
+}
+
+/// Waits until Stripe has told everything and every job has ended.
+pub(crate) async fn settle(scene: &Scene) -> Result<()> {
+    let begun = Instant::now();
+    let mut session = scene.server.session().await?;
+    loop {
+        // Retries wait for minutes by then; nobody has to wait for that here.
+        sqlx::query(
+            "update jobs set run_at = now() where state = 'pending' and queue = 'payment-links' and run_at > now()",
+        )
+        .execute(&mut session)
+        .await?;
+        let (waiting, open) = (scene.stripe.mail().waiting, open_jobs(&mut session).await?);
+        if waiting == 0 && open.is_empty() {
+            break;
+        }
+        if begun.elapsed() > PATIENCE {
+            bail!("after {PATIENCE:?} {waiting} events were not taken, and these jobs have not ended: {open:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    next_expiry(&mut session).await
+}
+
+async fn open_jobs(session: &mut PgConnection) -> Result<Vec<String>> {
+    let jobs = sqlx::query_scalar(
+        "select format('%s %s attempt %s: %s', state, payload, attempts, last_error) from jobs
+         where queue = 'payment-links' and state in ('pending', 'running') limit 5",
+    );
+    Ok(jobs.fetch_all(session).await?)
+}
+
+/// What is due by now expires at the next slot: waits until one that begins from now on has ended.
+async fn next_expiry(session: &mut PgConnection) -> Result<()> {
+    let begun = Instant::now();
+    let now: chrono::DateTime<chrono::Utc> = sqlx::query_scalar("select now()").fetch_one(&mut *session).await?;
+    loop {
+        let done: bool = sqlx::query_scalar(
+            "select exists (select from schedule_slots join jobs on jobs.id = schedule_slots.job_id
+                            where schedule = 'expire_carts' and schedule_slots.slot > $1 and state = 'done')",
+        )
+        .bind(now)
+        .fetch_one(&mut *session)
+        .await
+        .context("slots")?;
+        if done {
+            return Ok(());
+        }
+        if begun.elapsed() > Duration::from_secs(60) {
+            bail!("no expiry has run for a minute");
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}

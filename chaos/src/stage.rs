@@ -1,0 +1,79 @@
+//! All that there is in a run, for faults, load and checks.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use sandbox::{proxy::Proxy, stripe::StandIn};
+
+use crate::{
+    book::{Book, promises},
+    members::{Held, Member},
+    server::Server,
+    weather::Weather,
+};
+
+/// All that there is in a run.
+#[derive(Debug)]
+pub(crate) struct Scene {
+    pub(crate) server: Server,
+    pub(crate) members: Vec<Member>,
+    pub(crate) stripe: StandIn,
+    pub(crate) http: reqwest::Client,
+    pub(crate) weather: Weather,
+    pub(crate) book: Book,
+    pub(crate) tally: Tally,
+    /// A small disk on which Postgres has its data.
+    pub(crate) disk: Option<PathBuf>,
+    pub(crate) clocks_move: bool,
+    /// By which events come to the apis.
+    pub(crate) door: OnceLock<Proxy>,
+}
+
+/// How often each fault was injected, and how often what it needs was not to be had.
+#[derive(Debug, Default)]
+pub(crate) struct Tally(Mutex<BTreeMap<String, Tried>>);
+
+/// Of one fault.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tried {
+    pub(crate) tried: u64,
+    /// The moment did not come, or the process was in use by another fault.
+    pub(crate) missed: u64,
+}
+
+impl Tally {
+    pub(crate) fn count(&self, fault: impl Into<String>, tried: bool) {
+        let mut tally = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_fault = tally.entry(fault.into()).or_default();
+        if tried { of_fault.tried += 1 } else { of_fault.missed += 1 }
+    }
+
+    pub(crate) fn all(&self) -> BTreeMap<String, Tried> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn tried(&self) -> u64 {
+        self.all().values().map(|fault| fault.tried).sum()
+    }
+}
+
+/// Starts a process that was killed, as whoever runs it would, and waits until it is ready.
+pub(crate) async fn restart(scene: &Scene, held: &mut Held<'_>) -> Result<()> {
+    held.start()?;
+    // Postgres may be away meanwhile, and take its time to come back.
+    let begun = Instant::now();
+    while !held.member.is_ready(&scene.http).await {
+        if let Some(how) = held.ended()? {
+            scene.book.violation(promises::PROCESSES, format!("{} ended at its start: {how}", held.member.name()));
+            held.start()?;
+        }
+        ensure!(begun.elapsed() < Duration::from_secs(120), "{} does not become ready", held.member.name());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}

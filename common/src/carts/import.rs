@@ -1,0 +1,298 @@
+//! Carts that a client brings along from elsewhere, thousands at a time.
+
+use std::{borrow::Cow, collections::HashMap};
+
+use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
+
+use super::new::{FieldError, NewCart, past_instant};
+use crate::{
+    carts::{CartId, CartStatus},
+    db::Connection,
+    json::{self, Fields},
+    money::Currency,
+};
+
+const EXTERNAL_ID_CHARACTERS: usize = 200;
+
+/// A cart of an import that was checked and can be stored.
+#[derive(Debug)]
+pub struct ImportedCart {
+    cart: NewCart,
+    status: CartStatus,
+    recovered_at: Option<DateTime<Utc>>,
+    expired_at: Option<DateTime<Utc>>,
+    external_id: Option<String>,
+}
+
+/// What became of a cart of an import.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// It was made.
+    Created(CartId),
+    /// Its external id is that of a cart that was there before.
+    Exists(CartId),
+}
+
+impl ImportedCart {
+    /// Reads one line: what `POST /api/carts` takes, and what became of the
+    /// cart since. Fields it does not know are ignored.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, not just the first thing.
+    pub fn parse(line: &RawValue, store_currency: Currency, now: DateTime<Utc>) -> Result<Self, Vec<FieldError>> {
+        let Some(fields) = &Fields::of(line) else {
+            return Err(vec![FieldError::new("", "must be an object")]);
+        };
+        let mut errors = Vec::new();
+        let currency = currency(fields, &mut errors).unwrap_or(store_currency);
+        let cart = NewCart::of(fields, currency, now).map_err(|of_cart| errors.extend(of_cart)).ok();
+        let abandoned_at = cart.as_ref().map(|cart| cart.abandoned_at);
+        let status = status(fields, &mut errors);
+        let recovered_at = Moment { field: "recoveredAt", of: CartStatus::Recovered };
+        let recovered_at = recovered_at.read(fields, status, abandoned_at, now, &mut errors);
+        let expired_at = Moment { field: "expiredAt", of: CartStatus::Expired };
+        let expired_at = expired_at.read(fields, status, abandoned_at, now, &mut errors);
+        let external_id = external_id(fields, &mut errors);
+        match (cart, status) {
+            (Some(cart), Some(status)) if errors.is_empty() => {
+                Ok(Self { cart, status, recovered_at, expired_at, external_id })
+            }
+            _ => Err(errors),
+        }
+    }
+
+    /// The client's own id, if it gave one.
+    pub fn external_id(&self) -> Option<&str> {
+        self.external_id.as_deref()
+    }
+}
+
+fn currency(fields: &Fields<'_>, errors: &mut Vec<FieldError>) -> Option<Currency> {
+    let value = fields.get("currency")?;
+    let currency = json::text(value).and_then(|code| code.parse().ok());
+    if currency.is_none() {
+        errors.push(FieldError::new("currency", "must be an ISO 4217 code such as usd"));
+    }
+    currency
+}
+
+fn status(fields: &Fields<'_>, errors: &mut Vec<FieldError>) -> Option<CartStatus> {
+    let status = match fields.get("status") {
+        None => Some(CartStatus::Abandoned),
+        Some(value) => json::text(value).and_then(|text| text.parse().ok()),
+    };
+    if status.is_none() {
+        errors.push(FieldError::new("status", "must be abandoned, recovered or expired"));
+    }
+    status
+}
+
+/// When a cart came to a status.
+struct Moment {
+    field: &'static str,
+    of: CartStatus,
+}
+
+impl Moment {
+    /// `None` unless the cart is in that status. Where it is not told, it is
+    /// the moment the cart was left: so history stays on the days it is from,
+    /// while "now" would make a peak of today.
+    fn read(
+        &self,
+        fields: &Fields<'_>,
+        status: Option<CartStatus>,
+        abandoned_at: Option<DateTime<Utc>>,
+        now: DateTime<Utc>,
+        errors: &mut Vec<FieldError>,
+    ) -> Option<DateTime<Utc>> {
+        let given = past_instant(fields, self.field, now, errors);
+        if status != Some(self.of) {
+            if let (Some(_), Some(_)) = (given, status) {
+                let message = format!("can only be given with the status {}", self.of.as_str());
+                errors.push(FieldError::new(self.field, message));
+            }
+            return None;
+        }
+        if given < abandoned_at && given.is_some() {
+            errors.push(FieldError::new(self.field, "must not be before the cart's abandonedAt"));
+        }
+        given.or(abandoned_at)
+    }
+}
+
+fn external_id(fields: &Fields<'_>, errors: &mut Vec<FieldError>) -> Option<String> {
+    let value = fields.get("externalId")?;
+    let external_id = json::text(value)
+        .filter(|id| (1..=EXTERNAL_ID_CHARACTERS).contains(&id.chars().count()) && !id.chars().any(char::is_control));
+    if external_id.is_none() {
+        let message = format!("must be a string of 1 to {EXTERNAL_ID_CHARACTERS} printable characters");
+        errors.push(FieldError::new("externalId", message));
+    }
+    external_id.map(Cow::into_owned)
+}
+
+/// Stores the carts and answers what became of each, in their order. Of carts
+/// with the same external id the first is made, if there was none before.
+///
+/// Call it within a transaction: all of them are stored, or none.
+pub async fn store(conn: &mut Connection, carts: &[ImportedCart], now: DateTime<Utc>) -> sqlx::Result<Vec<Stored>> {
+    // Ids of one millisecond are in no order: sorted, they keep that of the file.
+    let mut ids: Vec<CartId> = carts.iter().map(|_| CartId::generate()).collect();
+    ids.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    let mut rows: Vec<Row<'_>> = ids.iter().zip(carts).map(|(id, cart)| Row { id, cart }).collect();
+    // Imports that meet in the same external ids wait for each other there; in
+    // one order for all, or they would wait in a circle.
+    rows.sort_by_key(|row| row.cart.external_id());
+    let mut there_before = HashMap::new();
+    loop {
+        let inserted = insert(conn, &rows, now).await?;
+        if inserted == rows.len() {
+            break;
+        }
+        // A statement of its own: it sees carts that others made meanwhile.
+        let owners = owners(conn, &rows).await?;
+        // Carts that were there and were deleted before they could be looked at are made now.
+        rows.retain(|row| match row.cart.external_id().map(|external_id| owners.get(external_id)) {
+            None => false,
+            Some(None) => true,
+            Some(Some(owner)) => {
+                if owner != row.id.as_str() {
+                    there_before.insert(row.id, owner.clone());
+                }
+                false
+            }
+        });
+        if rows.is_empty() {
+            break;
+        }
+    }
+    let outcome = |id| match there_before.remove(id) {
+        Some(owner) => Ok(Stored::Exists(owner.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?)),
+        None => Ok(Stored::Created(CartId::clone(id))),
+    };
+    ids.iter().map(outcome).collect()
+}
+
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    id: &'a CartId,
+    cart: &'a ImportedCart,
+}
+
+/// One column of the rows.
+fn column<'a, T>(rows: &[Row<'a>], value: impl Fn(&'a ImportedCart) -> T) -> Vec<T> {
+    rows.iter().map(|row| value(row.cart)).collect()
+}
+
+/// Stores those whose external id is not there yet; answers how many.
+async fn insert(conn: &mut Connection, rows: &[Row<'_>], now: DateTime<Utc>) -> sqlx::Result<usize> {
+    let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+    let result = sqlx::query!(
+        r#"
+        insert into carts (id, customer_email, customer_name, items, total_minor, currency, status,
+                           abandoned_at, recovered_at, expired_at, external_id, imported, status_reason, created_at, updated_at)
+        select id, customer_email, customer_name, items::json, total_minor, currency, status,
+               abandoned_at, recovered_at, expired_at, external_id, true, case when status <> 'abandoned' then 'import' end, $12, $12
+        from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[],
+                    $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::text[])
+            as line (id, customer_email, customer_name, items, total_minor, currency, status,
+                     abandoned_at, recovered_at, expired_at, external_id)
+        on conflict (external_id) where external_id is not null do nothing
+        "#,
+        &ids as &[&str],
+        &column(rows, |line| line.cart.customer_email.as_str()) as &[&str],
+        &column(rows, |line| line.cart.customer_name.as_str()) as &[&str],
+        &column(rows, |line| line.cart.items.get()) as &[&str],
+        &column(rows, |line| line.cart.total_minor),
+        &column(rows, |line| line.cart.currency.code()) as &[&str],
+        &column(rows, |line| line.status.as_str()) as &[&str],
+        &column(rows, |line| line.cart.abandoned_at),
+        &column(rows, |line| line.recovered_at) as &[Option<DateTime<Utc>>],
+        &column(rows, |line| line.expired_at) as &[Option<DateTime<Utc>>],
+        &column(rows, ImportedCart::external_id) as &[Option<&str>],
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(usize::try_from(result.rows_affected()).unwrap_or(usize::MAX))
+}
+
+/// Which cart has which of the external ids.
+async fn owners(conn: &mut Connection, rows: &[Row<'_>]) -> sqlx::Result<HashMap<String, String>> {
+    let external_ids: Vec<&str> = rows.iter().filter_map(|row| row.cart.external_id()).collect();
+    let owners = sqlx::query!(
+        r#"select id, external_id as "external_id!" from carts where external_id = any($1)"#,
+        &external_ids as &[&str],
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(owners.into_iter().map(|owner| (owner.external_id, owner.id)).collect())
+}
+
+#[cfg(test)]
+mod properties;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn parse(change: Value) -> Result<ImportedCart, Vec<FieldError>> {
+        let mut line = json!({
+            "customerEmail": "ada@example.com", "customerName": "Ada", "abandonedAt": "2026-01-05T10:00:00Z",
+            "items": [{"name": "Teapot", "quantity": 2, "price": 49.99}],
+        });
+        line.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let line = json::parse(line.to_string().as_bytes()).unwrap();
+        ImportedCart::parse(&line, Currency::USD, "2026-03-01T12:00:00Z".parse().unwrap())
+    }
+
+    fn errors(change: Value) -> Vec<(String, String)> {
+        parse(change).unwrap_err().into_iter().map(|error| (error.field, error.message)).collect()
+    }
+
+    #[test]
+    fn a_moment_that_is_not_told_is_when_the_cart_was_left() {
+        let left: DateTime<Utc> = "2026-01-05T10:00:00Z".parse().unwrap();
+        let recovered = parse(json!({"status": "recovered", "expiredAt": null})).unwrap();
+        assert_eq!((recovered.recovered_at, recovered.expired_at), (Some(left), None));
+        let expired = parse(json!({"status": "expired", "expiredAt": "2026-02-05T10:00:00+01:00"})).unwrap();
+        assert_eq!(expired.expired_at, "2026-02-05T09:00:00Z".parse().ok());
+        let abandoned = parse(json!({"status": null})).unwrap();
+        assert_eq!((abandoned.recovered_at, abandoned.expired_at, abandoned.external_id), (None, None, None));
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        let refused = |change, field: &str, message: &str| {
+            assert_eq!(errors(change), [(field.to_owned(), message.to_owned())]);
+        };
+        let before = "must not be before the cart's abandonedAt";
+        refused(json!({"status": "recovered", "recoveredAt": "2026-01-05T09:59:59Z"}), "recoveredAt", before);
+        refused(json!({"status": "expired", "expiredAt": "2026-01-05T09:59:59Z"}), "expiredAt", before);
+        let future = "must not be in the future";
+        refused(json!({"status": "recovered", "recoveredAt": "2026-03-02T00:00:00Z"}), "recoveredAt", future);
+        refused(
+            json!({"status": "expired", "recoveredAt": "2026-01-06T00:00:00Z"}),
+            "recoveredAt",
+            "can only be given with the status recovered",
+        );
+        refused(json!({"expiredAt": "2026-01-06T00:00:00Z"}), "expiredAt", "can only be given with the status expired");
+        refused(json!({"status": "lost"}), "status", "must be abandoned, recovered or expired");
+        refused(json!({"currency": "usdollars"}), "currency", "must be an ISO 4217 code such as usd");
+        for external_id in [json!(""), json!("x".repeat(201)), json!("a\nb"), json!(7)] {
+            let message = "must be a string of 1 to 200 printable characters";
+            refused(json!({"externalId": external_id}), "externalId", message);
+        }
+    }
+
+    #[test]
+    fn prices_are_read_in_the_carts_own_currency() {
+        let yen = json!([{"name": "Teapot", "quantity": 2, "price": 500}]);
+        let cart = parse(json!({"currency": "JPY", "items": yen, "externalId": "é".repeat(200)})).unwrap();
+        assert_eq!((cart.cart.currency.code(), cart.cart.total_minor), ("jpy", 1_000));
+        let message = "must have no decimals in jpy".to_owned();
+        assert_eq!(errors(json!({"currency": "jpy"})), [("items[0].price".to_owned(), message)]);
+    }
+}

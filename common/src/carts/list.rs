@@ -1,0 +1,239 @@
+//! The list of carts: newest first, by page or by cursor, with an exact total.
+
+use std::str::FromStr;
+
+use chrono::{DateTime, Datelike, Utc};
+use serde_json::value::RawValue;
+use sqlx::types::Json;
+
+use crate::carts::{Cart, CartRow, CartStatus};
+use crate::db::Connection;
+
+/// The last cart of a page, from which the next one goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Cursor {
+    created_at: DateTime<Utc>,
+    id: String,
+}
+
+/// Not a cursor that was handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a cursor of this list")]
+pub struct MalformedCursor;
+
+impl Cursor {
+    pub(crate) fn after(cart: &Cart) -> Self {
+        Self { created_at: cart.created_at, id: cart.id.clone() }
+    }
+
+    pub(crate) fn into_parts(self) -> (DateTime<Utc>, String) {
+        (self.created_at, self.id)
+    }
+}
+
+impl std::fmt::Display for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.created_at.timestamp_micros(), self.id)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = MalformedCursor;
+
+    fn from_str(text: &str) -> Result<Self, MalformedCursor> {
+        // A time before 1970 starts with the separator itself.
+        let at = text.char_indices().skip(1).find(|(_, c)| *c == '-').ok_or(MalformedCursor)?.0;
+        let (time, id) = (&text[..at], &text[at + 1..]);
+        let created_at: DateTime<Utc> =
+            time.parse().ok().and_then(DateTime::from_timestamp_micros).ok_or(MalformedCursor)?;
+        // chrono knows years that Postgres does not.
+        if id.is_empty() || id.len() > 200 || id.contains('\0') || !(1..=9999).contains(&created_at.year()) {
+            return Err(MalformedCursor);
+        }
+        Ok(Self { created_at, id: id.to_owned() })
+    }
+}
+
+/// Where a page starts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Start {
+    /// After so many carts.
+    Offset(i64),
+    /// After this one: as fast on the last page as on the first.
+    After(Cursor),
+}
+
+/// One page.
+#[derive(Debug)]
+pub struct CartPage {
+    /// Newest first.
+    pub carts: Vec<Cart>,
+    /// Where the next page starts; `None` on the last one.
+    pub next: Option<Cursor>,
+}
+
+/// Carts that are passed over one by one; beyond that the ledger tells where a page begins.
+pub const NEAR: i64 = 200;
+
+/// Passes over whole months, days and hours of carts (see the ledger in
+/// `migrations/`). `None`: there are not that many carts.
+async fn begin_at(
+    conn: &mut Connection,
+    status: Option<CartStatus>,
+    offset: i64,
+) -> sqlx::Result<Option<(i64, Cursor)>> {
+    let position = sqlx::query!(
+        "select before, remaining from cart_list_position($1, $2)",
+        status.map(CartStatus::as_str),
+        offset,
+    )
+    .fetch_one(conn)
+    .await?;
+    // No id is smaller than the empty one: everything created before that moment follows.
+    let cursor = |created_at| Cursor { created_at, id: String::new() };
+    Ok(position.before.map(cursor).and_then(|cursor| Some((position.remaining?, cursor))))
+}
+
+/// A page of at most `limit` carts, with the links that work at `now`.
+pub async fn page(
+    conn: &mut Connection,
+    status: Option<CartStatus>,
+    start: Start,
+    limit: i64,
+    now: DateTime<Utc>,
+) -> sqlx::Result<CartPage> {
+    let (offset, after) = match start {
+        Start::Offset(offset) if offset <= NEAR => (offset, None),
+        Start::Offset(offset) => match begin_at(conn, status, offset).await? {
+            Some((offset, cursor)) => (offset, Some(cursor)),
+            None => return Ok(CartPage { carts: Vec::new(), next: None }),
+        },
+        Start::After(cursor) => (0, Some(cursor)),
+    };
+    let (after_created_at, after_id) = after.map(|cursor| (cursor.created_at, cursor.id)).unzip();
+    // One more than asked for tells whether there is a next page.
+    let mut rows = rows(conn, status, &Part { after_created_at, after_id, offset, limit: limit + 1, now }).await?;
+    let asked_for = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = rows.len() > asked_for;
+    rows.truncate(asked_for);
+    let carts = rows.into_iter().map(Cart::try_from).collect::<sqlx::Result<Vec<Cart>>>()?;
+    let next = if more { carts.last().map(Cursor::after) } else { None };
+    Ok(CartPage { carts, next })
+}
+
+/// Which part of the list, from where.
+struct Part {
+    after_created_at: Option<DateTime<Utc>>,
+    after_id: Option<String>,
+    offset: i64,
+    limit: i64,
+    now: DateTime<Utc>,
+}
+
+/// One statement for each status, each with an index of its own.
+macro_rules! part_of_the_list {
+    ($conn:expr, $part:expr, $carts:tt) => {
+        sqlx::query_as!(
+            CartRow,
+            r#"
+            select page.id as "id!", customer_email as "customer_email!", customer_name as "customer_name!",
+                   items as "items!: Json<Box<RawValue>>", total_minor as "total_minor!", currency as "currency!",
+                   page.status as "status!", abandoned_at as "abandoned_at!", recovered_at as "recovered_at?",
+                   expired_at as "expired_at?", link.url as "payment_link?",
+                   link.session_expires_at as "payment_link_expires_at?",
+                   page.created_at as "created_at!", page.updated_at as "updated_at!"
+            from (
+                select * from "#
+                + $carts
+                + r#" and (created_at, id) < (coalesce($1::timestamptz, 'infinity'), coalesce($2::text, ''))
+                order by created_at desc, id desc
+                offset $3 limit $4
+            ) page
+            left join lateral (
+                select url, session_expires_at from payment_links
+                where cart_id = page.id and status = 'open' and session_expires_at > $5 and page.status = 'abandoned'
+                limit 1
+            ) link on true
+            order by page.created_at desc, page.id desc
+            "#,
+            $part.after_created_at,
+            $part.after_id,
+            $part.offset,
+            $part.limit,
+            $part.now,
+        )
+        .fetch_all($conn)
+        .await
+    };
+}
+
+async fn rows(conn: &mut Connection, status: Option<CartStatus>, part: &Part) -> sqlx::Result<Vec<CartRow>> {
+    match status {
+        // The newest of each status, merged.
+        None => part_of_the_list!(
+            conn,
+            part,
+            r#"(
+                    (select * from carts
+                     where status = 'abandoned'
+                       and (created_at, id) < (coalesce($1::timestamptz, 'infinity'), coalesce($2::text, ''))
+                     order by created_at desc, id desc limit $3::bigint + $4::bigint)
+                    union all
+                    (select * from carts
+                     where status = 'recovered'
+                       and (created_at, id) < (coalesce($1::timestamptz, 'infinity'), coalesce($2::text, ''))
+                     order by created_at desc, id desc limit $3::bigint + $4::bigint)
+                    union all
+                    (select * from carts
+                     where status = 'expired'
+                       and (created_at, id) < (coalesce($1::timestamptz, 'infinity'), coalesce($2::text, ''))
+                     order by created_at desc, id desc limit $3::bigint + $4::bigint)
+                ) carts where true"#
+        ),
+        Some(CartStatus::Abandoned) => part_of_the_list!(conn, part, "carts where status = 'abandoned'"),
+        Some(CartStatus::Recovered) => part_of_the_list!(conn, part, "carts where status = 'recovered'"),
+        Some(CartStatus::Expired) => part_of_the_list!(conn, part, "carts where status = 'expired'"),
+    }
+}
+
+/// How many carts there are, by status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Totals {
+    abandoned: i64,
+    recovered: i64,
+    expired: i64,
+}
+
+impl Totals {
+    /// Those with the status, or all of them.
+    pub fn of(&self, status: Option<CartStatus>) -> i64 {
+        match status {
+            Some(CartStatus::Abandoned) => self.abandoned,
+            Some(CartStatus::Recovered) => self.recovered,
+            Some(CartStatus::Expired) => self.expired,
+            None => self.abandoned + self.recovered + self.expired,
+        }
+    }
+}
+
+/// How many carts there are, exactly; see the ledger in `migrations/`.
+pub async fn totals(conn: &mut Connection) -> sqlx::Result<Totals> {
+    sqlx::query_as!(
+        Totals,
+        r#"
+        select folded.abandoned + added.abandoned as "abandoned!", folded.recovered + added.recovered as "recovered!",
+               folded.expired + added.expired as "expired!"
+        from cart_status_counts folded
+        cross join (
+            select coalesce(sum(now_abandoned), 0)::bigint as abandoned, coalesce(sum(now_recovered), 0)::bigint as recovered,
+                   coalesce(sum(now_expired), 0)::bigint as expired
+            from cart_day_counts where slot <> 0
+        ) added
+        "#
+    )
+    .fetch_one(conn)
+    .await
+}
+
+#[cfg(test)]
+mod properties;

@@ -1,0 +1,182 @@
+//! Finding a shopper's carts.
+//!
+//! There is no index on the address: each would cost more with every cart that
+//! is stored or expires than all searches of a shop are worth
+//! (`docs/changing.md` has the figures). A search looks at each cart twice, and
+//! at little of it: most addresses differ in their length already.
+//!
+//! Two spellings name the same mailbox if their canonical forms are equal
+//! ([`crate::email`]). Postgres compares addresses in ASCII without quotes and
+//! white space, whose canonical form is their lower case. All other addresses
+//! are compared in this module.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt;
+
+use super::list::{CartPage, Cursor, Start};
+use crate::{
+    carts::{self, CartStatus},
+    db::Connection,
+    email,
+};
+
+/// A shopper's e-mail address, as somebody looks for it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EmailToFind {
+    given: String,
+    canonical: String,
+}
+
+/// Not an address that a cart could have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be an e-mail address")]
+pub struct NoEmail;
+
+impl std::str::FromStr for EmailToFind {
+    type Err = NoEmail;
+
+    /// Takes more than a cart does: rows that were written in SQL may have anything for an address.
+    /// White space around the address is ignored.
+    fn from_str(text: &str) -> Result<Self, NoEmail> {
+        let given = text.trim();
+        // A quoted local part may hold a tab.
+        let has_control = given.chars().any(|c| c.is_control() && c != '\t');
+        let possible = !given.is_empty() && text.chars().count() <= 1_000 && !has_control;
+        possible.then(|| Self { given: given.to_owned(), canonical: email::canonical(given) }).ok_or(NoEmail)
+    }
+}
+
+impl EmailToFind {
+    /// The address as it was sent, trimmed.
+    pub fn as_str(&self) -> &str {
+        &self.given
+    }
+
+    /// The canonical form, equal for all spellings of the mailbox.
+    pub fn canonical(&self) -> &str {
+        &self.canonical
+    }
+
+    /// The codes of the letters that a spelling in ASCII can begin with, for Postgres' `ascii()`.
+    fn first(&self) -> Vec<i32> {
+        let first = self.canonical.bytes().next().filter(u8::is_ascii);
+        first.into_iter().flat_map(|letter| [letter, letter.to_ascii_uppercase()]).map(i32::from).collect()
+    }
+
+    fn is(&self, address: &str) -> bool {
+        email::canonical(address) == self.canonical
+    }
+}
+
+/// Carts that were found.
+#[derive(Debug)]
+pub struct Found {
+    /// One page of them.
+    pub page: CartPage,
+    /// How many there are on all pages.
+    pub total: i64,
+}
+
+/// More elements than any array has, and one that its subscripts, of 32 bits, can still name with a page behind it.
+const LONGEST_ARRAY: i64 = 1 << 30;
+
+/// The carts with this address in any spelling, newest first: a page of at most
+/// `limit`, with the links that work at `now`, and the exact total.
+///
+/// Takes time with the number of carts there are; not for connections that are
+/// set to go by index.
+pub async fn by_email(
+    conn: &mut Connection,
+    email: &EmailToFind,
+    status: Option<CartStatus>,
+    start: Start,
+    limit: i64,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Found> {
+    let (offset, after) = match start {
+        Start::Offset(offset) => (offset.min(LONGEST_ARRAY), None),
+        Start::After(cursor) => (0, Some(cursor)),
+    };
+    let spellings = other_spellings(conn, email).await?;
+    let (after_created_at, after_id) = after.map(Cursor::into_parts).unzip();
+    // Collation "C" has the fastest lower().
+    let found = sqlx::query!(
+        r#"
+        select count(*) as "total!",
+               (array_agg(id order by created_at desc, id desc)
+                    filter (where (created_at, id) < (coalesce($3::timestamptz, 'infinity'), coalesce($4::text, '')))
+               )[$5::bigint + 1 : $5::bigint + $6::bigint + 1] as ids
+        from carts
+        where ((octet_length(customer_email) = octet_length($1::text) and lower(customer_email collate "C") = $1)
+               or customer_email in (select unnest($7::text[])))
+          and ($2::text is null or status = $2)
+        "#,
+        email.canonical,
+        status.map(CartStatus::as_str),
+        after_created_at,
+        after_id,
+        offset,
+        limit,
+        &spellings,
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    // The ids of a page, and one more if there is a next page.
+    let mut ids = found.ids.unwrap_or_default();
+    let asked_for = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = ids.len() > asked_for;
+    ids.truncate(asked_for);
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let mut carts = carts::find_many(conn, &ids, now).await?;
+    carts.sort_by(|one, other| (other.created_at, &other.id).cmp(&(one.created_at, &one.id)));
+    let next = carts.last().filter(|_| more).map(Cursor::after);
+    Ok(Found { page: CartPage { carts, next }, total: found.total })
+}
+
+/// Returns the ids of all carts with this address, and those of its stored spellings that differ from
+/// the canonical form in more than the case of `A` to `Z`. Costs as much as [`by_email`].
+pub(crate) async fn ids_by_email(
+    conn: &mut Connection,
+    email: &EmailToFind,
+) -> sqlx::Result<(Vec<String>, Vec<String>)> {
+    let spellings = other_spellings(conn, email).await?;
+    let ids = sqlx::query_scalar!(
+        r#"
+        select id from carts
+        where (octet_length(customer_email) = octet_length($1::text) and lower(customer_email collate "C") = $1)
+           or customer_email in (select unnest($2::text[]))
+        "#,
+        email.canonical,
+        &spellings,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok((ids, spellings))
+}
+
+/// Returns the stored spellings of the address that Postgres can't compare. Reads one address at a
+/// time, because a table may hold millions of such addresses.
+async fn other_spellings(conn: &mut Connection, email: &EmailToFind) -> sqlx::Result<Vec<String>> {
+    // Codes up to 34 are white space, control characters and the quote. The last character is compared
+    // only where the length and the first letter fit, which halves the time.
+    let mut addresses = sqlx::query_scalar!(
+        r#"
+        select customer_email from carts
+        where octet_length(customer_email) <> char_length(customer_email) or ascii(customer_email) <= 34
+           or (octet_length(customer_email) > octet_length($1::text) and ascii(customer_email) = any ($2::integer[])
+               and ascii(right(customer_email, 1)) <= 32)
+        "#,
+        email.canonical,
+        &email.first(),
+    )
+    .fetch(conn);
+    let mut spellings = HashSet::new();
+    while let Some(address) = addresses.try_next().await? {
+        if email.is(&address) {
+            spellings.insert(address);
+        }
+    }
+    Ok(spellings.into_iter().collect())
+}

@@ -1,0 +1,99 @@
+//! Logs, and beside them traces.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{FilterExt, filter_fn},
+    fmt,
+    layer::SubscriberExt,
+    registry,
+    util::SubscriberInitExt,
+};
+
+use super::traces::{SPAN_TARGET, TraceConfig, Traces};
+use crate::config::{ConfigError, Env};
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Pretty,
+    /// For machines, an object a line.
+    Json,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// `LOG_FORMAT`
+    pub format: LogFormat,
+    /// `RUST_LOG`
+    pub filter: String,
+}
+
+impl LogConfig {
+    /// Reads `LOG_FORMAT` and `RUST_LOG`.
+    ///
+    /// # Errors
+    /// If one of them can't be understood.
+    pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
+        Ok(Self {
+            format: env.parse_or("LOG_FORMAT", LogFormat::Pretty, "`pretty` or `json`", |text| match text {
+                "pretty" => Some(LogFormat::Pretty),
+                "json" => Some(LogFormat::Json),
+                _ => None,
+            })?,
+            filter: env.parse_or(
+                "RUST_LOG",
+                "info".to_owned(),
+                "a filter such as `info` or `api=debug,info`",
+                |text| EnvFilter::try_new(text).is_ok().then(|| text.to_owned()),
+            )?,
+        })
+    }
+}
+
+/// Starts logging to standard error; later calls in the same process change nothing.
+pub fn init(config: &LogConfig) {
+    let _ = registry().with(lines(config)).try_init();
+}
+
+/// Starts logging, and exporting traces if there is somewhere to export them to.
+pub fn init_with_traces(config: &LogConfig, traces: &TraceConfig) -> Traces {
+    let Some((traces, tracer)) = traces.start() else {
+        init(config);
+        return Traces::default();
+    };
+    // Spans of ours alone, and no events: those are for the log.
+    let ours = filter_fn(|metadata| metadata.is_span() && metadata.target() == SPAN_TARGET);
+    let spans = tracing_opentelemetry::layer()
+        .with_tracer(tracer)
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_tracked_inactivity(false)
+        .with_context_activation(false)
+        .with_filter(ours);
+    let _ = registry().with(lines(config)).with(spans).try_init();
+    traces
+}
+
+/// Whether a library logs what others sent, however long or secret it is: h2 the paths of malformed requests, in
+/// which a recovery token may stand; async-stripe (`stripe_…`) words of an event that it does not know, and every
+/// event of an API version other than its own. `RUST_LOG` can't ask for them.
+fn repeats_input(target: &str) -> bool {
+    target == "h2" || target.starts_with("h2::") || target.starts_with("stripe_")
+}
+
+fn lines(config: &LogConfig) -> impl Layer<Registry> + use<> {
+    // Spans for traces would stand in every line.
+    let filter = EnvFilter::new(format!("{},{SPAN_TARGET}=off", config.filter));
+    let filter = filter.and(filter_fn(|metadata| !repeats_input(metadata.target())));
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let lines = match config.format {
+        LogFormat::Pretty => lines.with_target(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    lines.with_filter(filter)
+}

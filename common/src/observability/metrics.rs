@@ -1,0 +1,157 @@
+//! What can be watched: every metric's name, unit and meaning, and the text that
+//! Prometheus reads. Where nobody asked for it, nothing is recorded.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use queue::Connections;
+use queue::telemetry::{JOB_DURATION, JOBS_FINISHED, JOBS_RUNNING};
+use tokio::{sync::Mutex, time::Instant};
+
+use crate::{db::Database, jobs::QUEUES};
+
+/// What [`Scrape::text`] answers with.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const HTTP_REQUESTS: &str = "http_requests_total";
+const HTTP_REQUEST_DURATION: &str = "http_request_duration_seconds";
+const STRIPE_REQUESTS: &str = "stripe_requests_total";
+const POSTGRES_UP: &str = "postgres_up";
+const OLDEST_READY_AGE: &str = "queue_oldest_ready_age_seconds";
+const QUEUE_PAUSED: &str = "queue_paused";
+const JOBS_DEAD: &str = "jobs_dead";
+const SCHEDULE_OVERDUE: &str = "schedule_overdue";
+const DATABASE_CONNECTIONS: &str = "database_connections";
+
+/// From an answer out of memory to the longest wait for a payment link.
+const REQUEST_SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// From a job that finds nothing to do to the longest time limit.
+const JOB_SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0, 60.0, 600.0];
+
+/// However many scrape, Postgres is asked no more often than this.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// A scrape waits no longer for Postgres.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often what was recorded is put into buckets, also while nobody scrapes.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// A process has one recorder, whatever runs in it.
+static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+
+fn recorder() -> Option<&'static PrometheusHandle> {
+    RECORDER.get_or_init(|| install().inspect_err(|error| tracing::error!(%error, "no metrics")).ok()).as_ref()
+}
+
+fn install() -> Result<PrometheusHandle, Box<dyn std::error::Error>> {
+    let recorder = builder()?.build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder)?;
+    describe();
+    Ok(handle)
+}
+
+fn builder() -> Result<PrometheusBuilder, BuildError> {
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full(HTTP_REQUEST_DURATION.to_owned()), &REQUEST_SECONDS)?
+        .set_buckets_for_metric(Matcher::Full(JOB_DURATION.to_owned()), &JOB_SECONDS)
+}
+
+fn describe() {
+    describe_counter!(HTTP_REQUESTS, Unit::Count, "Requests answered, by method, route and status");
+    describe_histogram!(HTTP_REQUEST_DURATION, Unit::Seconds, "How long answers took, by method and route");
+    describe_counter!(
+        JOBS_FINISHED,
+        Unit::Count,
+        "Runs of jobs that ended in this process: done, retried, dead, snoozed or interrupted"
+    );
+    describe_histogram!(JOB_DURATION, Unit::Seconds, "How long runs of jobs took, by kind");
+    describe_gauge!(JOBS_RUNNING, Unit::Count, "Jobs that this process runs now");
+    describe_counter!(STRIPE_REQUESTS, Unit::Count, "Calls to Stripe, by operation and outcome");
+    describe_gauge!(POSTGRES_UP, Unit::Count, "1 if Postgres answered the last look; else what it knows is old");
+    describe_gauge!(OLDEST_READY_AGE, Unit::Seconds, "How long the oldest ready job has waited; 0 where none does");
+    describe_gauge!(QUEUE_PAUSED, Unit::Count, "1 while an operator keeps workers from the queue");
+    describe_gauge!(JOBS_DEAD, Unit::Count, "Dead jobs among the newest 1,000 of all queues together");
+    describe_gauge!(SCHEDULE_OVERDUE, Unit::Count, "1 while a slot that should have run did not begin");
+    describe_gauge!(DATABASE_CONNECTIONS, Unit::Count, "This process' connections: used, idle, and at most");
+}
+
+/// Counts a request. `route` is the template that matched, never a path.
+pub fn http_request(method: &str, route: &str, status: u16, took: Duration) {
+    if RECORDER.get().is_none() {
+        return;
+    }
+    let (method, route) = (method_label(method), route.to_owned());
+    counter!(HTTP_REQUESTS, "method" => method, "route" => route.clone(), "status" => status.to_string()).increment(1);
+    histogram!(HTTP_REQUEST_DURATION, "method" => method, "route" => route).record(took);
+}
+
+/// The label of an HTTP method in metrics, logs and traces: `other` for methods that a client invented.
+pub fn method_label(method: &str) -> &'static str {
+    const METHODS: [&str; 9] = ["GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS", "TRACE", "CONNECT"];
+    METHODS.into_iter().find(|known| *known == method).unwrap_or("other")
+}
+
+/// Counts a call to Stripe.
+pub fn stripe_request(operation: &'static str, outcome: &'static str) {
+    counter!(STRIPE_REQUESTS, "operation" => operation, "outcome" => outcome).increment(1);
+}
+
+/// What answers Prometheus. While there is one, this process records.
+#[derive(Debug, Clone)]
+pub struct Scrape {
+    database: Database,
+    looked_at: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Scrape {
+    /// Begins to record. What is read from Postgres is read through `database`.
+    pub fn new(database: Database) -> Self {
+        if let Some(recorder) = recorder() {
+            tokio::spawn(async {
+                loop {
+                    tokio::time::sleep(UPKEEP_EVERY).await;
+                    recorder.run_upkeep();
+                }
+            });
+        }
+        Self { database, looked_at: Arc::default() }
+    }
+
+    /// Everything, in Prometheus' text format. What Postgres knows is up to five
+    /// seconds old, or older while it is away, which `postgres_up` tells.
+    pub async fn text(&self) -> String {
+        let looked = tokio::time::timeout(PATIENCE, self.look()).await;
+        gauge!(POSTGRES_UP).set(if matches!(looked, Ok(Ok(()))) { 1.0 } else { 0.0 });
+        self.count_connections();
+        recorder().map(PrometheusHandle::render).unwrap_or_default()
+    }
+
+    async fn look(&self) -> sqlx::Result<()> {
+        let mut looked_at = self.looked_at.lock().await;
+        if looked_at.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+            return Ok(());
+        }
+        let mut conn = self.database.acquire().await?;
+        for standing in queue::queue_health(&mut conn, &QUEUES).await? {
+            gauge!(OLDEST_READY_AGE, "queue" => standing.queue.clone()).set(standing.oldest_ready_age_seconds);
+            gauge!(JOBS_DEAD, "queue" => standing.queue.clone()).set(f64::from(standing.dead));
+            gauge!(QUEUE_PAUSED, "queue" => standing.queue).set(f64::from(u8::from(standing.paused)));
+        }
+        for schedule in queue::schedules(&mut conn).await? {
+            gauge!(SCHEDULE_OVERDUE, "schedule" => schedule.name).set(f64::from(u8::from(schedule.overdue)));
+        }
+        *looked_at = Some(Instant::now());
+        Ok(())
+    }
+
+    fn count_connections(&self) {
+        let Connections { used, idle, max } = self.database.connections();
+        for (state, connections) in [("used", used), ("idle", idle), ("max", max)] {
+            gauge!(DATABASE_CONNECTIONS, "state" => state).set(f64::from(connections));
+        }
+    }
+}

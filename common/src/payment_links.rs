@@ -1,0 +1,272 @@
+//! Payment links: the requests for sessions at Stripe, and what became of them.
+//!
+//! ```text
+//!             ┌────────── begin_attempt, Stripe answers ──────────┐
+//! request → pending ──→ failed (Stripe refused)                    ↓
+//!             │ │                              processing ←─────  open ──→ paid
+//!             │ └──→ settling (asked, no answer)    │              │
+//!             ↓          ↓                          ↓              ↓
+//!           closed ←─────┴──────────────────  payment_failed    closing ──→ closed
+//! ```
+//!
+//! `settling` and `closing` always have a job that closes the session at Stripe.
+//! The database allows one `pending` and one session that can take money a cart.
+
+pub mod checkout;
+mod expected;
+pub mod hosts;
+mod outcome;
+pub mod recovery;
+mod request;
+mod search;
+mod session;
+
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use queue::JobId;
+
+use crate::db::Connection;
+
+pub use expected::{Expected, Mismatch, Payment, Reported, expected};
+pub(crate) use outcome::close_all;
+pub use outcome::{Opening, begin_attempt, closed, fail, open, paid, payment_failed, processing};
+pub use request::{give_up, replace, request};
+pub use search::{Search, save_search, search};
+pub use session::{attach_session, is_held_by_another, refuse_session};
+
+/// The channel that tells waiting requests about a link; the payload is the cart's id.
+pub const CHANNEL: &str = "payment_links";
+
+/// Where a request for a link stands; see the migration for each word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the migration says what each means")]
+pub enum LinkStatus {
+    Pending,
+    Open,
+    Closing,
+    Settling,
+    Processing,
+    Paid,
+    PaymentFailed,
+    Closed,
+    Failed,
+}
+
+impl FromStr for LinkStatus {
+    type Err = sqlx::Error;
+
+    fn from_str(text: &str) -> sqlx::Result<Self> {
+        Ok(match text {
+            "pending" => Self::Pending,
+            "open" => Self::Open,
+            "closing" => Self::Closing,
+            "settling" => Self::Settling,
+            "processing" => Self::Processing,
+            "paid" => Self::Paid,
+            "payment_failed" => Self::PaymentFailed,
+            "closed" => Self::Closed,
+            "failed" => Self::Failed,
+            other => return Err(sqlx::Error::Decode(format!("unknown status of a payment link: {other}").into())),
+        })
+    }
+}
+
+/// Who asked for a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestedBy {
+    /// The shop.
+    Api,
+    /// The shopper, who opened the recovery link.
+    Shopper,
+    /// We: the request before it can't succeed.
+    Replacement,
+}
+
+impl RequestedBy {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Shopper => "shopper",
+            Self::Replacement => "replacement",
+        }
+    }
+}
+
+/// Why there is no link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure<'a> {
+    code: Option<&'a str>,
+    why: &'a str,
+}
+
+impl<'a> Failure<'a> {
+    /// `why` is for people, and goes with the cart. `code` is for the timeline:
+    /// Stripe's or ours, and never anything of the shopper.
+    pub fn new(code: &'a str, why: &'a str) -> Self {
+        let well_formed = (1..=60).contains(&code.len())
+            && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+        Self { code: Some(if well_formed { code } else { "other" }), why }
+    }
+
+    /// The timeline was told when it happened.
+    fn told(why: &'a str) -> Self {
+        Self { code: None, why }
+    }
+}
+
+/// One request for a session.
+#[derive(Debug, Clone)]
+pub struct PaymentLink {
+    /// Whose it is; the cart may be gone.
+    pub cart_id: String,
+    /// 1 for the first request.
+    pub version: i32,
+    /// Where it stands.
+    pub status: LinkStatus,
+    /// The job that makes it.
+    pub job_id: JobId,
+    /// When the session ends; frozen, because Stripe must be asked the same thing again.
+    pub session_expires_at: DateTime<Utc>,
+    /// How many requests in a row this one replaces, each of which failed for good under its idempotency key.
+    pub replacements: i16,
+    /// When Stripe may first have seen the request.
+    pub attempted_at: Option<DateTime<Utc>>,
+    /// Stripe's name of the session.
+    pub session_id: Option<String>,
+    /// Where the shopper pays.
+    pub url: Option<String>,
+    /// Why there is no link.
+    pub failure: Option<String>,
+    /// When it last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+impl PaymentLink {
+    /// Whether a shopper can pay with it at `now`.
+    pub fn is_live(&self, now: DateTime<Utc>) -> bool {
+        self.status == LinkStatus::Open && self.session_expires_at > now
+    }
+
+    /// Why Stripe made none, where that is known. (A request that was asked before
+    /// without an answer is settled first, and closed then.)
+    pub fn refusal(&self) -> Option<&str> {
+        let ended = matches!(self.status, LinkStatus::Failed | LinkStatus::Settling | LinkStatus::Closed);
+        self.failure.as_deref().filter(|_| ended)
+    }
+
+    /// The key under which Stripe is asked for it, each time the same.
+    pub fn idempotency_key(&self) -> String {
+        format!("{}:v{}", self.cart_id, self.version)
+    }
+}
+
+struct Row {
+    cart_id: String,
+    version: i32,
+    status: String,
+    job_id: JobId,
+    session_expires_at: DateTime<Utc>,
+    replacements: i16,
+    attempted_at: Option<DateTime<Utc>>,
+    session_id: Option<String>,
+    url: Option<String>,
+    failure: Option<String>,
+    updated_at: DateTime<Utc>,
+}
+
+impl TryFrom<Row> for PaymentLink {
+    type Error = sqlx::Error;
+
+    fn try_from(row: Row) -> sqlx::Result<Self> {
+        Ok(Self {
+            cart_id: row.cart_id,
+            version: row.version,
+            status: row.status.parse()?,
+            job_id: row.job_id,
+            session_expires_at: row.session_expires_at,
+            replacements: row.replacements,
+            attempted_at: row.attempted_at,
+            session_id: row.session_id,
+            url: row.url,
+            failure: row.failure,
+            updated_at: row.updated_at,
+        })
+    }
+}
+
+/// The newest request for the cart's link.
+pub async fn latest(conn: &mut Connection, cart_id: &str) -> sqlx::Result<Option<PaymentLink>> {
+    sqlx::query_as!(
+        Row,
+        r#"
+        select cart_id, version, status, job_id, session_expires_at, replacements, attempted_at, session_id, url, failure, updated_at
+        from payment_links where cart_id = $1 order by version desc limit 1
+        "#,
+        cart_id,
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(PaymentLink::try_from)
+    .transpose()
+}
+
+/// One request.
+pub async fn find(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx::Result<Option<PaymentLink>> {
+    sqlx::query_as!(
+        Row,
+        r#"
+        select cart_id, version, status, job_id, session_expires_at, replacements, attempted_at, session_id, url, failure, updated_at
+        from payment_links where cart_id = $1 and version = $2
+        "#,
+        cart_id,
+        version,
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(PaymentLink::try_from)
+    .transpose()
+}
+
+/// Whether a payment of one of the cart's sessions is in progress.
+pub async fn is_processing(conn: &mut Connection, cart_id: &str) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from payment_links where cart_id = $1 and status = 'processing') as "processing!""#,
+        cart_id,
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// Requests older than `version` that may still have a session open at Stripe, oldest first.
+pub async fn unsettled_before(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx::Result<Vec<PaymentLink>> {
+    sqlx::query_as!(
+        Row,
+        r#"
+        select cart_id, version, status, job_id, session_expires_at, replacements, attempted_at, session_id, url, failure, updated_at
+        from payment_links
+        where cart_id = $1 and version < $2 and status in ('open', 'closing', 'settling', 'processing')
+        order by version
+        "#,
+        cart_id,
+        version,
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(PaymentLink::try_from)
+    .collect()
+}
+
+/// Tells the requests that wait for the carts' links to look at them. Where
+/// links are made, in a transaction of its own: one that only notifies does not
+/// wait for the disk, while those that also write commit one after the other,
+/// each with its wait.
+pub async fn tell(conn: &mut Connection, cart_ids: &[String]) -> sqlx::Result<()> {
+    if !cart_ids.is_empty() {
+        sqlx::query!("select pg_notify($1, cart_id) from unnest($2::text[]) cart_id", CHANNEL, cart_ids)
+            .execute(conn)
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,328 @@
+//! What operators ask about jobs and queues.
+
+use std::{collections::BTreeMap, str::FromStr};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use sqlx::types::Json;
+use utoipa::ToSchema;
+
+use crate::{db::Connection, job::JobId};
+
+/// Where counting ends: what operators look at must not cost what they have.
+pub const COUNT_LIMIT: i64 = 100_000;
+
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum JobState {
+    /// To run later, for the first time.
+    Scheduled,
+    /// To run as soon as a worker has a free slot.
+    Ready,
+    /// A worker has it.
+    Running,
+    /// It failed, and is to run again later.
+    Retrying,
+    /// It ended well.
+    Done,
+    /// It is given up, or was cancelled.
+    Dead,
+}
+
+impl JobState {
+    /// All of them, in the order of a job's life.
+    pub const ALL: [Self; 6] = [Self::Scheduled, Self::Ready, Self::Running, Self::Retrying, Self::Done, Self::Dead];
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Ready => "ready",
+            Self::Running => "running",
+            Self::Retrying => "retrying",
+            Self::Done => "done",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+/// None of the six.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnknownState;
+
+impl FromStr for JobState {
+    type Err = UnknownState;
+
+    fn from_str(text: &str) -> Result<Self, UnknownState> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or(UnknownState)
+    }
+}
+
+/// A job, as people see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Job)]
+pub struct JobSummary {
+    /// Its name.
+    #[schema(value_type = uuid::Uuid)]
+    pub id: JobId,
+    /// Where it waits, or waited.
+    pub queue: String,
+    /// Which handler runs it.
+    pub kind: String,
+    /// Where it stands.
+    pub state: JobState,
+    /// How often it was started.
+    pub attempts: i16,
+    /// How often it may be.
+    pub max_attempts: i16,
+    /// When it is, or was, to run.
+    pub run_at: DateTime<Utc>,
+    /// The tick of a schedule it stands for.
+    #[schema(required)]
+    pub slot: Option<DateTime<Utc>>,
+    /// What went wrong last.
+    #[schema(required)]
+    pub last_error: Option<String>,
+    /// When it was queued.
+    pub created_at: DateTime<Utc>,
+    /// When it was done or dead.
+    #[schema(required)]
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+impl JobSummary {
+    /// Whether it is still to run, or running.
+    pub fn is_unfinished(&self) -> bool {
+        !matches!(self.state, JobState::Done | JobState::Dead)
+    }
+}
+
+struct Row {
+    id: JobId,
+    queue: String,
+    kind: String,
+    state: String,
+    attempts: i16,
+    max_attempts: i16,
+    run_at: DateTime<Utc>,
+    slot: Option<DateTime<Utc>>,
+    last_error: Option<String>,
+    created_at: DateTime<Utc>,
+    finished_at: Option<DateTime<Utc>>,
+}
+
+impl TryFrom<Row> for JobSummary {
+    type Error = sqlx::Error;
+
+    fn try_from(row: Row) -> sqlx::Result<Self> {
+        Ok(Self {
+            id: row.id,
+            queue: row.queue,
+            kind: row.kind,
+            state: parse_state(&row.state)?,
+            attempts: row.attempts,
+            max_attempts: row.max_attempts,
+            run_at: row.run_at,
+            slot: row.slot,
+            last_error: row.last_error,
+            created_at: row.created_at,
+            finished_at: row.finished_at,
+        })
+    }
+}
+
+fn parse_state(text: &str) -> sqlx::Result<JobState> {
+    text.parse().map_err(|UnknownState| sqlx::Error::Decode(format!("unknown state of a job: {text}").into()))
+}
+
+/// The job, or `None` if there is none or it was deleted after its retention.
+pub async fn find(conn: &mut Connection, id: JobId) -> sqlx::Result<Option<JobSummary>> {
+    sqlx::query_as!(
+        Row,
+        r#"
+        select id, queue, kind, attempts, max_attempts, run_at, slot, last_error, created_at, finished_at,
+               case when state <> 'pending' then state when run_at <= now() then 'ready'
+                    when attempts > 0 then 'retrying' else 'scheduled' end as "state!"
+        from jobs where id = $1
+        "#,
+        id,
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(JobSummary::try_from)
+    .transpose()
+}
+
+/// A failed attempt at a job.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = JobAttempt)]
+pub struct FailedAttempt {
+    /// 1 is the first.
+    pub attempt: i64,
+    /// When a worker began it.
+    #[schema(required)]
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it failed.
+    pub ended_at: DateTime<Utc>,
+    /// The worker's name.
+    #[schema(required)]
+    pub worker: Option<String>,
+    /// What went wrong.
+    #[schema(required)]
+    pub error: Option<String>,
+}
+
+/// The failed attempts at a job, oldest first; `None` if there is no such job.
+pub async fn history(conn: &mut Connection, id: JobId) -> sqlx::Result<Option<Vec<FailedAttempt>>> {
+    let log = sqlx::query_scalar!(
+        r#"select attempt_log as "attempt_log: Json<Vec<FailedAttempt>>" from jobs where id = $1"#,
+        id
+    );
+    Ok(log.fetch_optional(conn).await?.map(|log| log.0))
+}
+
+/// Which jobs somebody asks for.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    /// Only of this queue.
+    pub queue: Option<String>,
+    /// Only in this state.
+    pub state: Option<JobState>,
+}
+
+/// A page of jobs, newest first.
+pub async fn list(conn: &mut Connection, filter: &JobFilter, offset: i64, limit: i64) -> sqlx::Result<Vec<JobSummary>> {
+    // Planned for the values at hand, so that a state finds its partial index.
+    sqlx::query_as!(
+        Row,
+        r#"
+        select id, queue, kind, attempts, max_attempts, run_at, slot, last_error, created_at, finished_at,
+               case when state <> 'pending' then state when run_at <= now() then 'ready'
+                    when attempts > 0 then 'retrying' else 'scheduled' end as "state!"
+        from jobs
+        where ($1::text is null or queue = $1)
+          and ($2::text is null or state = $2)
+          and ($3::text is null or $3 = case when run_at <= now() then 'ready' when attempts > 0 then 'retrying' else 'scheduled' end)
+        order by id desc
+        offset $4 limit $5
+        "#,
+        filter.queue,
+        filter.state.map(stored_state),
+        filter.state.and_then(phase),
+        offset,
+        limit,
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(JobSummary::try_from)
+    .collect()
+}
+
+/// How many jobs there are, up to [`COUNT_LIMIT`].
+pub async fn count(conn: &mut Connection, filter: &JobFilter) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"
+        select count(*) as "count!" from (
+            select from jobs
+            where ($1::text is null or queue = $1)
+              and ($2::text is null or state = $2)
+              and ($3::text is null or $3 = case when run_at <= now() then 'ready' when attempts > 0 then 'retrying' else 'scheduled' end)
+            limit $4
+        ) counted
+        "#,
+        filter.queue,
+        filter.state.map(stored_state),
+        filter.state.and_then(phase),
+        COUNT_LIMIT,
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// What the column holds.
+fn stored_state(state: JobState) -> &'static str {
+    match state {
+        JobState::Scheduled | JobState::Ready | JobState::Retrying => "pending",
+        JobState::Running | JobState::Done | JobState::Dead => state.as_str(),
+    }
+}
+
+/// What a pending job's times and attempts make of it.
+fn phase(state: JobState) -> Option<&'static str> {
+    (stored_state(state) == "pending").then_some(state.as_str())
+}
+
+/// How a queue stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Queue)]
+pub struct QueueSummary {
+    /// Which.
+    pub name: String,
+    /// Whether workers leave it alone.
+    pub paused: bool,
+    /// Since when.
+    #[schema(required)]
+    pub paused_at: Option<DateTime<Utc>>,
+    /// Jobs by state; counting ends at 100,000 of all queues together.
+    #[schema(value_type = BTreeMap<String, i64>, example = json!({"dead": 0, "done": 12, "ready": 1, "retrying": 0, "running": 2, "scheduled": 0}))]
+    pub counts: BTreeMap<&'static str, i64>,
+    /// For how many seconds the oldest ready job has waited.
+    #[schema(required)]
+    pub oldest_ready_age_seconds: Option<i64>,
+}
+
+/// The named queues, in their order.
+pub async fn queues(conn: &mut Connection, names: &[&str]) -> sqlx::Result<Vec<QueueSummary>> {
+    let counted = count_by_queue_and_state(conn).await?;
+    let rows = sqlx::query!(
+        r#"
+        select named.name as "name!", queues.paused_at as "paused_at?",
+               (select extract(epoch from now() - min(run_at))::bigint from jobs
+                where jobs.queue = named.name and state = 'pending' and run_at <= now()) as oldest_ready
+        from unnest($1::text[]) with ordinality as named (name, place)
+        left join queues on queues.name = named.name
+        order by named.place
+        "#,
+        names as &[&str],
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let count = |state: JobState| counted.get(&(row.name.clone(), state)).copied().unwrap_or(0);
+            QueueSummary {
+                paused: row.paused_at.is_some(),
+                paused_at: row.paused_at,
+                counts: JobState::ALL.map(|state| (state.as_str(), count(state))).into(),
+                oldest_ready_age_seconds: row.oldest_ready,
+                name: row.name,
+            }
+        })
+        .collect())
+}
+
+/// One pass over each state, through its own index, that ends at [`COUNT_LIMIT`].
+async fn count_by_queue_and_state(conn: &mut Connection) -> sqlx::Result<BTreeMap<(String, JobState), i64>> {
+    let rows = sqlx::query!(
+        r#"
+        select queue as "queue!", phase as "phase!", count(*) as "count!" from (
+            (select queue, case when run_at <= now() then 'ready' when attempts > 0 then 'retrying' else 'scheduled' end as phase
+             from jobs where state = 'pending' limit $1)
+            union all (select queue, 'running' from jobs where state = 'running' limit $1)
+            union all (select queue, 'done' from jobs where state = 'done' limit $1)
+            union all (select queue, 'dead' from jobs where state = 'dead' limit $1)
+        ) counted
+        group by queue, phase
+        "#,
+        COUNT_LIMIT,
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter().map(|row| Ok(((row.queue, parse_state(&row.phase)?), row.count))).collect()
+}

@@ -1,0 +1,190 @@
+//! A connection in use.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use deadpool::managed::Object;
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
+use sqlx::{
+    Connection as _, Either, Execute, Executor, PgConnection, Postgres, SqlStr,
+    postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTransactionManager, PgTypeInfo},
+};
+use sqlx_core::transaction::TransactionManager;
+use tokio::runtime::Handle;
+
+use super::{
+    connector::{ACQUIRE_TIMEOUT, Connector},
+    failover::FailoverGuard,
+    timeout::{stream_with_timeout, with_timeout},
+};
+
+/// A connection in use. Every function that reads or writes the database takes one.
+///
+/// Dropped within a transaction it rolls back, in the background.
+pub struct Connection {
+    /// `None` only while it is dropped.
+    session: Option<Object<Connector>>,
+    /// Whether statements have names, so that Postgres parses each once a session.
+    named: bool,
+    /// Whether the server may still be busy with a statement of ours.
+    unfinished: bool,
+    statement_timeout: Duration,
+    failover: Arc<FailoverGuard>,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        session: Object<Connector>,
+        named: bool,
+        statement_timeout: Duration,
+        failover: Arc<FailoverGuard>,
+    ) -> Self {
+        Self { session: Some(session), named, unfinished: false, statement_timeout, failover }
+    }
+
+    /// Begins a transaction.
+    pub(crate) async fn begin(&mut self) -> sqlx::Result<()> {
+        self.finish(|conn| PgTransactionManager::begin(conn, None).boxed()).await
+    }
+
+    /// Commits the transaction. Outside one, each statement has committed already.
+    pub async fn commit(mut self) -> sqlx::Result<()> {
+        self.finish(|conn| PgTransactionManager::commit(conn).boxed()).await
+    }
+
+    /// Rolls the transaction back, and returns after Postgres has released its locks. Outside a
+    /// transaction nothing happens.
+    pub async fn rollback(mut self) -> sqlx::Result<()> {
+        self.finish(|conn| PgTransactionManager::rollback(conn).boxed()).await
+    }
+
+    async fn finish(
+        &mut self,
+        run: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<()>>,
+    ) -> sqlx::Result<()> {
+        let timeout = self.statement_timeout;
+        self.unfinished = true;
+        with_timeout(timeout, run(self.inner())).await?;
+        self.unfinished = false;
+        Ok(())
+    }
+
+    /// The connection beneath, for what sqlx offers on its own type alone (migrations).
+    /// Statements with parameters go through `Connection`.
+    pub fn inner(&mut self) -> &mut PgConnection {
+        self.session.as_mut().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let Some(mut session) = self.session.take() else { return };
+        if !self.unfinished && PgTransactionManager::get_transaction_depth(&session) == 0 {
+            return; // to the pool
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            drop(Object::take(session)); // closing it rolls back
+            return;
+        };
+        runtime.spawn(async move {
+            let clean = async {
+                PgTransactionManager::rollback(&mut session).await?;
+                session.ping().await // waits for the end of a statement
+            };
+            if with_timeout(ACQUIRE_TIMEOUT, clean).await.is_err() {
+                drop(Object::take(session));
+            }
+        });
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("named", &self.named).finish_non_exhaustive()
+    }
+}
+
+impl<'c> Executor<'c> for &'c mut Connection {
+    type Database = Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, sqlx::Result<Either<PgQueryResult, PgRow>>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let Connection { session, named, unfinished, statement_timeout, failover } = self;
+        let conn: &mut PgConnection = session.as_mut().expect("it is there until it is dropped");
+        *unfinished = true;
+        let rows = if *named { conn.fetch_many(query) } else { conn.fetch_many(Unnamed(query)) };
+        let mut rows = stream_with_timeout(*statement_timeout, rows).boxed();
+        futures_util::stream::poll_fn(move |context| {
+            let polled = rows.poll_next_unpin(context);
+            if let std::task::Poll::Ready(row) = &polled {
+                *unfinished = !is_end(row.as_ref());
+                if let Some(Err(error)) = row {
+                    failover.observe(error);
+                }
+            }
+            polled
+        })
+        .boxed()
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<PgRow>>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let Connection { session, named, unfinished, statement_timeout, failover } = self;
+        let conn: &mut PgConnection = session.as_mut().expect("it is there until it is dropped");
+        *unfinished = true;
+        let row = if *named { conn.fetch_optional(query) } else { conn.fetch_optional(Unnamed(query)) };
+        Box::pin(async move {
+            let row = with_timeout(*statement_timeout, row).await;
+            match &row {
+                Ok(_) | Err(sqlx::Error::Database(_)) => *unfinished = false,
+                Err(_) => {}
+            }
+            row.inspect_err(|error| failover.observe(error))
+        })
+    }
+
+    fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> BoxFuture<'e, sqlx::Result<PgStatement>>
+    where
+        'c: 'e,
+    {
+        self.inner().prepare_with(sql, parameters)
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, sqlx::Result<sqlx::Describe<Postgres>>>
+    where
+        'c: 'e,
+    {
+        self.inner().describe(sql)
+    }
+}
+
+/// Whether the server has nothing more to send for the statement: all rows were read, or it failed.
+fn is_end<T>(row: Option<&sqlx::Result<T>>) -> bool {
+    matches!(row, None | Some(Err(sqlx::Error::Database(_))))
+}
+
+/// A statement without a name.
+struct Unnamed<E>(E);
+
+impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Unnamed<E> {
+    fn sql(self) -> SqlStr {
+        self.0.sql()
+    }
+
+    fn statement(&self) -> Option<&PgStatement> {
+        self.0.statement()
+    }
+
+    fn take_arguments(&mut self) -> Result<Option<PgArguments>, sqlx::error::BoxDynError> {
+        self.0.take_arguments()
+    }
+
+    fn persistent(&self) -> bool {
+        false
+    }
+}

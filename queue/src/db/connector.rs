@@ -1,0 +1,75 @@
+//! Opens connections, and decides which to use again.
+
+use std::{sync::Arc, time::Duration};
+
+use backon::{ExponentialBuilder, Retryable};
+use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection, postgres::PgConnectOptions};
+
+use super::{failover::FailoverGuard, timeout::with_timeout};
+
+pub(crate) type Pool = managed::Pool<Connector>;
+
+/// The longest wait for a connection. After it the caller gets [`sqlx::Error::PoolTimedOut`].
+pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The longest wait for the answer to a check of an idle connection.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A connection that was idle for longer is checked before its next use.
+const CHECK_AFTER: Duration = Duration::from_secs(1);
+
+/// A connection is not used for longer, so that its server's memory stays bounded.
+const MAX_AGE: Duration = Duration::from_secs(30 * 60);
+
+/// Opens connections and decides which to use again.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    pub(super) options: PgConnectOptions,
+    pub(super) settings: String,
+    pub(super) failover: Arc<FailoverGuard>,
+}
+
+impl managed::Manager for Connector {
+    type Type = PgConnection;
+    type Error = sqlx::Error;
+
+    /// Retries while Postgres is starting; the caller's timeout ends it.
+    async fn create(&self) -> sqlx::Result<PgConnection> {
+        let open = || async {
+            let mut conn = self.options.connect().await?;
+            if !self.settings.is_empty() {
+                sqlx::raw_sql(AssertSqlSafe(self.settings.clone())).execute(&mut conn).await?;
+            }
+            Ok(conn)
+        };
+        let backoff = ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(20))
+            .with_max_delay(Duration::from_millis(500))
+            .with_total_delay(Some(ACQUIRE_TIMEOUT - Duration::from_millis(500)))
+            .without_max_times();
+        open.retry(backoff).when(is_starting).await
+    }
+
+    async fn recycle(&self, conn: &mut PgConnection, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
+        if metrics.age() > MAX_AGE || self.failover.is_stale(metrics.created) {
+            return Err(RecycleError::message("too old"));
+        }
+        if metrics.last_used() > CHECK_AFTER || self.failover.is_check_due() {
+            let is_writable = with_timeout(CHECK_TIMEOUT, self.failover.is_writable(conn)).await?;
+            if !is_writable {
+                return Err(RecycleError::message("read-only"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether Postgres, or its host, is starting.
+fn is_starting(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+        sqlx::Error::Database(error) => error.is_transient_in_connect_phase(),
+        _ => false,
+    }
+}

@@ -1,0 +1,235 @@
+//! The pool of connections of a process, direct or through a pooler that lends a session for one
+//! transaction only (PgBouncer in transaction mode).
+//!
+//! Behind such a pooler a prepared statement of one transaction is missing in the next, or belongs
+//! to another client. Every statement there is unnamed, and prepared and executed within one
+//! transaction; sessions have no settings; LISTEN uses a connection of its own, or is off.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use deadpool::managed::{PoolError, QueueMode};
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use super::{
+    connection::Connection,
+    connector::{ACQUIRE_TIMEOUT, Connector, Pool},
+    failover::FailoverGuard,
+    listener::Listener,
+};
+
+/// The timeout of a statement by default.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Postgres ends a session that is idle in a transaction for 10 s: its process is frozen or
+/// unreachable, and others wait for its locks.
+const IDLE_IN_TRANSACTION: &str = "set idle_in_transaction_session_timeout = '10s'";
+
+/// Where LISTEN connects.
+#[derive(Clone, Default)]
+pub enum Listen {
+    /// To the database itself, which is reached directly.
+    #[default]
+    Directly,
+    /// To this address, while everything else goes through a pooler.
+    At(Box<PgConnectOptions>),
+    /// LISTEN is off; polling alone finds jobs.
+    Off,
+}
+
+/// Without the options, which hold a password.
+impl fmt::Debug for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Directly => "Directly",
+            Self::At(_) => "At",
+            Self::Off => "Off",
+        })
+    }
+}
+
+/// Postgres as a process reaches it. Clones share the connections.
+#[derive(Debug, Clone)]
+pub struct Database {
+    pool: Pool,
+    pools: Arc<Pools>,
+    statement_timeout: Duration,
+}
+
+/// All pools of a process that reach the same Postgres.
+#[derive(Debug)]
+struct Pools {
+    options: PgConnectOptions,
+    listen: Listen,
+    failover: Arc<FailoverGuard>,
+    all: Mutex<Vec<Pool>>,
+    /// The one connection of LISTEN; sqlx' listener takes a pool of sqlx' own.
+    listen_pool: Option<PgPool>,
+}
+
+/// Counts of a process' connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connections {
+    /// In use.
+    pub used: u32,
+    /// Open, and not in use.
+    pub idle: u32,
+    /// The most that can be open.
+    pub max: u32,
+}
+
+impl Database {
+    /// A pool of at most `connections`, and one more connection for LISTEN. Opens none yet.
+    pub fn new(options: PgConnectOptions, listen: Listen, connections: u32) -> Self {
+        // A pooler refuses unknown start-up parameters; nothing here reads floats as text.
+        let options = options.extra_float_digits(None);
+        // Statements without a name need no cache.
+        let is_direct = matches!(listen, Listen::Directly);
+        let options = if is_direct { options } else { options.statement_cache_capacity(0) };
+        let pools = Pools::new(options, listen);
+        Self::open(Arc::new(pools), connections, STATEMENT_TIMEOUT, IDLE_IN_TRANSACTION)
+    }
+
+    fn open(pools: Arc<Pools>, connections: u32, statement_timeout: Duration, settings: &str) -> Self {
+        // Sessions of a pooler are shared: nothing is set on them.
+        let settings = match pools.listen {
+            Listen::Directly => settings.to_owned(),
+            Listen::At(_) | Listen::Off => String::new(),
+        };
+        let connector = Connector { options: pools.options.clone(), settings, failover: pools.failover.clone() };
+        let pool = Pool::builder(connector)
+            .max_size(usize::try_from(connections).unwrap_or(usize::MAX))
+            .queue_mode(QueueMode::Lifo)
+            .build()
+            .expect("only timeouts need a runtime, and none is set");
+        pools.lock().push(pool.clone());
+        Self { pool, pools, statement_timeout }
+    }
+
+    /// The same connections with another timeout for statements. A statement that exceeds it fails, and
+    /// may take effect all the same.
+    #[must_use]
+    pub fn with_statement_timeout(self, statement_timeout: Duration) -> Self {
+        Self { statement_timeout, ..self }
+    }
+
+    /// A pool of its own to the same Postgres, whose sessions plan each statement once, with
+    /// `settings` besides: `set … = …`, separated by semicolons.
+    ///
+    /// The estimated cost of a plan for the values at hand is lower than that of the generic plan, so
+    /// Postgres would plan a statement at each execution, which takes longer than a short statement
+    /// runs. A pooler's sessions have no settings.
+    pub fn planned_once(&self, connections: u32, settings: &'static str) -> Self {
+        let settings =
+            format!("{IDLE_IN_TRANSACTION}; set plan_cache_mode = force_generic_plan; set jit = off; {settings}");
+        Self::open(self.pools.clone(), connections, self.statement_timeout, &settings)
+    }
+
+    /// Whether a pooler is between this process and Postgres.
+    pub fn is_pooled(&self) -> bool {
+        !matches!(self.pools.listen, Listen::Directly)
+    }
+
+    /// Whether LISTEN is on.
+    pub fn listens(&self) -> bool {
+        self.pools.listen_pool.is_some()
+    }
+
+    /// The address and the role.
+    pub fn options(&self) -> &PgConnectOptions {
+        &self.pools.options
+    }
+
+    /// A connection on which each statement is a transaction of its own. Behind a pooler it is a
+    /// transaction: call [`Connection::commit`] after writing.
+    pub async fn acquire(&self) -> sqlx::Result<Connection> {
+        if self.is_pooled() {
+            return self.begin().await;
+        }
+        self.connection().await
+    }
+
+    /// A transaction. Dropped without [`Connection::commit`] it has no effect.
+    pub async fn begin(&self) -> sqlx::Result<Connection> {
+        let mut connection = self.connection().await?;
+        connection.begin().await?;
+        Ok(connection)
+    }
+
+    async fn connection(&self) -> sqlx::Result<Connection> {
+        let session = tokio::time::timeout(ACQUIRE_TIMEOUT, self.pool.get()).await;
+        let session = session.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|error| match error {
+            PoolError::Backend(error) => error,
+            PoolError::Closed => sqlx::Error::PoolClosed,
+            PoolError::Timeout(_) | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
+                sqlx::Error::PoolTimedOut
+            }
+        })?;
+        let failover = self.pools.failover.clone();
+        Ok(Connection::new(session, !self.is_pooled(), self.statement_timeout, failover))
+    }
+
+    /// A connection that listens to these channels; `None` if LISTEN is off.
+    pub async fn listener(&self, channels: &[&str]) -> sqlx::Result<Option<Listener>> {
+        let Some(pool) = &self.pools.listen_pool else { return Ok(None) };
+        Listener::listen(pool, &self.pools.failover, channels).await.map(Some)
+    }
+
+    /// Counts the connections of all pools of this process to this Postgres.
+    pub fn connections(&self) -> Connections {
+        let mut sum = Connections { used: 0, idle: 0, max: 0 };
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        for pool in &*self.pools.lock() {
+            let status = pool.status();
+            sum.used += count(status.size.saturating_sub(status.available));
+            sum.idle += count(status.available);
+            sum.max += count(status.max_size);
+        }
+        if let Some(pool) = &self.pools.listen_pool {
+            sum.used += pool.size();
+            sum.max += 1;
+        }
+        sum
+    }
+
+    /// Whether [`Database::close`] was called.
+    pub fn is_closed(&self) -> bool {
+        self.pool.is_closed()
+    }
+
+    /// Closes the idle connections of this pool now, and each other one when it returns.
+    pub fn close(&self) {
+        self.pool.close();
+    }
+}
+
+impl Pools {
+    fn new(options: PgConnectOptions, listen: Listen) -> Self {
+        let to_listen = match &listen {
+            Listen::Directly => Some(options.clone()),
+            Listen::At(options) => Some(*options.clone()),
+            Listen::Off => None,
+        };
+        let listen_pool = to_listen.map(|options| PgPoolOptions::new().max_connections(1).connect_lazy_with(options));
+        Self { options, listen, failover: Arc::default(), all: Mutex::default(), listen_pool }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Pool>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A pool to where sqlx' pool leads, directly, whose sessions have no settings: for tests.
+impl From<PgPool> for Database {
+    fn from(pool: PgPool) -> Self {
+        let options = pool.connect_options().as_ref().clone().extra_float_digits(None);
+        let pools = Pools::new(options, Listen::Directly);
+        Self::open(Arc::new(pools), pool.options().get_max_connections(), STATEMENT_TIMEOUT, "")
+    }
+}

@@ -1,0 +1,209 @@
+//! Taking jobs into free slots: one statement takes a batch, counts the
+//! attempt and sets the lease.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{
+    lease::Lease,
+    notify::Reconnect,
+    state::{Fetched, JobSink, Shared},
+};
+use crate::{
+    db::{Connection, timeout::with_timeout},
+    job::Attempt,
+    outcome::Outcome,
+    sql::interval,
+    telemetry::{self, TraceContext},
+};
+
+/// After work was found, idle looks come closer together than `poll_every`:
+/// an enqueuer sends no NOTIFY where it saw a ready job, and that job may have
+/// been taken just before the enqueuer committed.
+const SOON: Duration = Duration::from_millis(20);
+
+/// How long quick jobs are given to free more slots before the next fetch.
+const GATHER: Duration = Duration::from_millis(1);
+
+/// Fetches whenever there is a free slot, until the runtime stops.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut reconnect = Reconnect::new("fetching jobs");
+    let mut pause = shared.config.poll_every;
+    while !shared.stopping.is_cancelled() {
+        // A Postgres that is gone without a word is given up, and reached anew.
+        match with_timeout(shared.config.renew_every, fetch_once(&shared)).await {
+            Ok(Looked::Took { full }) => {
+                reconnect.worked();
+                pause = SOON;
+                if full {
+                    gather(&shared).await;
+                }
+            }
+            Ok(Looked::NoPermit) => wait(&shared, shared.config.poll_every).await,
+            Ok(Looked::Nothing { next_due }) => {
+                reconnect.worked();
+                wait(&shared, next_due.map_or(pause, |due| due.min(pause))).await;
+                pause = (pause * 4).min(shared.config.poll_every);
+            }
+            Err(error) => reconnect.failed(&error, &shared.stopping).await,
+        }
+    }
+}
+
+/// More jobs are ready than there were slots. Quick jobs end while this waits,
+/// and one statement then fills all slots instead of few.
+async fn gather(shared: &Shared) {
+    let gathered = tokio::time::timeout(GATHER, async {
+        while shared.free_permits() < shared.config.concurrency {
+            shared.wake.notified().await;
+        }
+    });
+    let _ = gathered.await; // slow jobs: take what is free
+}
+
+async fn wait(shared: &Shared, at_most: Duration) {
+    tokio::select! {
+        () = shared.wake.notified() => {}
+        () = tokio::time::sleep(at_most) => {}
+        () = shared.stopping.cancelled() => {}
+    }
+}
+
+enum Looked {
+    Took { full: bool },
+    NoPermit,
+    Nothing { next_due: Option<Duration> },
+}
+
+async fn fetch_once(shared: &Arc<Shared>) -> sqlx::Result<Looked> {
+    let sinks = shared.accepting_sinks();
+    let free = shared.free_permits();
+    if free == 0 || sinks.is_empty() {
+        return Ok(Looked::NoPermit);
+    }
+    let mut queues: Vec<String> = sinks.iter().map(|sink| sink.queue().to_owned()).collect();
+    queues.sort_unstable();
+    queues.dedup();
+    let kinds: Vec<String> = sinks.iter().map(|sink| sink.kind().to_owned()).collect();
+
+    let token = Uuid::new_v4();
+    let until = Instant::now() + shared.config.lease;
+    let mut conn = shared.database.acquire().await?;
+    let jobs = take(&mut conn, &queues, &kinds, free, token, shared).await?;
+    if jobs.is_empty() {
+        let next_due = next_due_in(&mut conn, &queues).await?;
+        conn.commit().await?;
+        return Ok(Looked::Nothing { next_due });
+    }
+    conn.commit().await?;
+    let full = jobs.len() == free;
+    deliver(shared, &sinks, jobs, token, until);
+    Ok(Looked::Took { full })
+}
+
+fn deliver(shared: &Arc<Shared>, sinks: &[Arc<dyn JobSink>], jobs: Vec<Fetched>, token: Uuid, until: Instant) {
+    let leases: Vec<Arc<Lease>> = jobs.iter().map(|job| Lease::new(job.id, token)).collect();
+    shared.hold(leases.iter().cloned(), until);
+    let mut by_sink: Vec<Vec<(Fetched, Arc<Lease>)>> = sinks.iter().map(|_| Vec::new()).collect();
+    for (job, lease) in jobs.into_iter().zip(leases) {
+        match by_sink.get_mut(job.sink) {
+            Some(jobs) => jobs.push((job, lease)),
+            None => shared.end(&lease, Outcome::NotBegun), // not reached: the statement asks for these kinds only
+        }
+    }
+    for (sink, jobs) in sinks.iter().zip(by_sink).filter(|(_, jobs)| !jobs.is_empty()) {
+        for (lease, why) in sink.deliver(jobs) {
+            telemetry::finished(sink.queue(), sink.kind(), "dead");
+            shared.end(&lease, Outcome::Dead { error: format!("unreadable payload: {why}") });
+        }
+        if shared.stopping.is_cancelled() {
+            shared.give_back(sink.recall());
+        }
+    }
+}
+
+/// Takes up to `limit` due jobs, a fair share from each queue first.
+///
+/// The commit does not wait for the disk. A lease that a crash of Postgres
+/// forgets is a lease nobody has: the job is ready again and runs a second time,
+/// which it must bear anyway, and the first run's outcome is fenced off. Outcomes
+/// and enqueued jobs do wait, and flush this with them.
+async fn take(
+    conn: &mut Connection,
+    queues: &[String],
+    kinds: &[String],
+    limit: usize,
+    token: Uuid,
+    shared: &Shared,
+) -> sqlx::Result<Vec<Fetched>> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = sqlx::query!(
+        r#"
+        with lightly as materialized (
+            select set_config('synchronous_commit', 'off', true)
+        ), due as materialized (
+            select ready.place, ready.at
+            from unnest($1::text[]) as served (queue)
+            cross join lateral (
+                select locked.at, row_number() over () as place
+                from (
+                    select ctid as at from jobs
+                    where (select true from lightly)
+                      and queue = served.queue and kind = any ($2) and state = 'pending' and run_at <= now()
+                      and not exists (select from queues where name = served.queue and paused_at is not null)
+                    order by run_at, id
+                    limit $3
+                    for update skip locked
+                ) locked
+            ) ready
+            order by ready.place
+            limit $3
+        )
+        update jobs
+        set state = 'running', attempts = attempts + 1, started_at = now(),
+            lease_token = $4, lease_until = now() + $5, worker = $6
+        where ctid = any (array(select at from due))
+        returning id, array_position($2, kind) as "sink!", payload::text as "payload!", attempts, max_attempts, trace_context
+        "#,
+        queues,
+        kinds,
+        limit,
+        token,
+        interval(shared.config.lease),
+        shared.config.worker,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Fetched {
+            id: row.id,
+            sink: usize::try_from(row.sink - 1).unwrap_or(usize::MAX),
+            payload: row.payload,
+            attempt: Attempt { number: row.attempts, max: row.max_attempts },
+            asked_by: TraceContext(row.trace_context),
+        })
+        .collect())
+}
+
+/// How long until the next scheduled job of these queues is due.
+async fn next_due_in(conn: &mut Connection, queues: &[String]) -> sqlx::Result<Option<Duration>> {
+    let milliseconds = sqlx::query_scalar!(
+        r#"
+        select (extract(epoch from min(next.run_at) - clock_timestamp()) * 1000)::float8
+        from unnest($1::text[]) as served (queue)
+        cross join lateral (
+            select run_at from jobs
+            where queue = served.queue and state = 'pending' and run_at > now()
+            order by run_at
+            limit 1
+        ) next
+        "#,
+        queues,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(milliseconds.map(|milliseconds| Duration::from_secs_f64((milliseconds.max(0.0) + 1.0) / 1000.0)))
+}

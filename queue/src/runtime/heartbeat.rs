@@ -1,0 +1,128 @@
+//! Which workers live: a process says so now and then, also while it has nothing to run.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use sqlx::types::Json;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::state::Shared;
+use crate::{
+    db::{Connection, Database, timeout::with_timeout},
+    job::JobId,
+    sql,
+};
+
+/// How often a process says that it lives.
+const EVERY: Duration = Duration::from_secs(8);
+/// One that said nothing for so long is gone.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Rows of processes that ended without a word are kept no longer than this.
+const KEPT: Duration = Duration::from_secs(60 * 60);
+/// The most running jobs that are told of, all workers together.
+const RUNNING_LIMIT: i64 = 200;
+
+/// A process that takes jobs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerStatus {
+    /// Its name, as in the history of jobs.
+    pub name: String,
+    /// The queues it serves.
+    pub queues: Vec<String>,
+    /// How many jobs it runs at a time.
+    pub concurrency: i32,
+    /// Since when it lives.
+    pub started_at: DateTime<Utc>,
+    /// When it last said so.
+    pub seen_at: DateTime<Utc>,
+    /// The jobs that it runs now, oldest first.
+    pub running: Json<Vec<RunningJob>>,
+}
+
+/// A job that a worker runs now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunningJob {
+    /// Which job.
+    pub id: JobId,
+    /// What it does.
+    pub kind: String,
+    /// Its queue.
+    pub queue: String,
+    /// When this attempt began.
+    pub started_at: Option<DateTime<Utc>>,
+}
+
+/// The workers that live, longest first.
+pub async fn workers(conn: &mut Connection) -> sqlx::Result<Vec<WorkerStatus>> {
+    sqlx::query_as!(
+        WorkerStatus,
+        r#"
+        with running as materialized (
+            select id, kind, queue, worker, started_at from jobs where state = 'running' limit $2
+        )
+        select name, queues, concurrency, workers.started_at, seen_at,
+               coalesce((
+                   select jsonb_agg(jsonb_build_object('id', id, 'kind', kind, 'queue', queue, 'startedAt', running.started_at)
+                                    order by running.started_at, id)
+                   from running where running.worker = workers.name
+               ), '[]') as "running!: Json<Vec<RunningJob>>"
+        from workers
+        where seen_at > now() - $1::interval
+        order by workers.started_at, name
+        "#,
+        sql::interval(SILENCE),
+        RUNNING_LIMIT,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Says that this process lives, until it does not.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = shared.stopping.cancelled() => break,
+        }
+        let queues: BTreeSet<&str> = shared.accepting_sinks().iter().map(|sink| sink.queue()).collect();
+        let queues: Vec<String> = queues.into_iter().map(str::to_owned).collect();
+        if let Err(error) = with_timeout(EVERY, say(&shared, &queues)).await {
+            tracing::debug!(%error, "could not say that this worker lives");
+        }
+    }
+    if let Err(error) = with_timeout(EVERY, leave(&shared.database, &shared.config.worker)).await {
+        tracing::debug!(%error, "could not say that this worker ends"); // its silence will
+    }
+}
+
+async fn say(shared: &Shared, queues: &[String]) -> sqlx::Result<()> {
+    let mut conn = shared.database.acquire().await?;
+    sqlx::query!(
+        r#"
+        with gone as (
+            delete from workers where name = any (array(
+                select name from workers where seen_at < now() - $4::interval for update skip locked))
+        )
+        insert into workers (name, queues, concurrency) values ($1, $2, $3)
+        on conflict (name) do update set queues = excluded.queues, seen_at = now()
+        "#,
+        shared.config.worker,
+        queues,
+        i32::try_from(shared.config.concurrency).unwrap_or(i32::MAX),
+        sql::interval(KEPT),
+    )
+    .execute(&mut conn)
+    .await?;
+    conn.commit().await
+}
+
+async fn leave(database: &Database, name: &str) -> sqlx::Result<()> {
+    let mut conn = database.acquire().await?;
+    sqlx::query!("delete from workers where name = $1", name).execute(&mut conn).await?;
+    conn.commit().await
+}

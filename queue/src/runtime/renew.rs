@@ -1,0 +1,127 @@
+//! Renews the leases of this process, and takes back jobs of lost workers.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use uuid::Uuid;
+
+use super::{lease::Held, state::Shared};
+use crate::{db::timeout::with_timeout, job::JobId, sql};
+
+/// How often to look for leases that ran out.
+const REAP_EVERY: Duration = Duration::from_secs(1);
+/// How many one statement takes back.
+const REAP_BATCH: i64 = 500;
+const WORKER_LOST: &str = "the worker that ran it was lost";
+
+/// Renews everything held in one statement, on a timer of its own.
+pub(crate) async fn renew(shared: Arc<Shared>) {
+    let mut ticks = interval(shared.config.renew_every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = shared.closing.cancelled() => return,
+        }
+        let held = shared.held();
+        if held.is_empty() {
+            continue;
+        }
+        let until = Instant::now() + shared.config.lease;
+        // A Postgres that neither answers nor refuses must not stop the clock.
+        let renewal = tokio::time::timeout(shared.config.renew_every, renew_once(&shared, &held)).await;
+        match renewal.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+            Ok(ours) => {
+                shared.renewed(&ours, until);
+                let ours: HashSet<JobId> = ours.into_iter().collect();
+                for held in held.iter().filter(|held| !ours.contains(&held.lease.id)) {
+                    shared.lose(&held.lease);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, jobs = held.len(), "could not renew leases");
+                for held in held.iter().filter(|held| held.until <= Instant::now()) {
+                    shared.lose(&held.lease);
+                }
+            }
+        }
+    }
+}
+
+/// Answers which of `held` are still ours. A row that somebody has locked is
+/// left alone: it is being acknowledged or taken, and the next round tells.
+async fn renew_once(shared: &Shared, held: &[Held]) -> sqlx::Result<Vec<JobId>> {
+    let ids: Vec<Uuid> = held.iter().map(|held| held.lease.id).collect();
+    let tokens: Vec<Uuid> = held.iter().map(|held| held.lease.token).collect();
+    let mut conn = shared.database.acquire().await?;
+    let ours = sqlx::query_scalar!(
+        r#"
+        with ours as (
+            select jobs.id from unnest($1::uuid[], $2::uuid[]) as held (id, token)
+            join jobs on jobs.id = held.id and jobs.lease_token = held.token
+        ), free as (
+            select jobs.id from jobs where id = any (array(select id from ours)) order by id for update skip locked
+        ), renewed as (
+            update jobs set lease_until = now() + $3 where id = any (array(select id from free)) and lease_token = any ($2)
+        )
+        select id from ours
+        "#,
+        &ids,
+        &tokens,
+        sql::interval(shared.config.lease),
+    )
+    .fetch_all(&mut conn)
+    .await?;
+    conn.commit().await?;
+    Ok(ours)
+}
+
+/// Makes jobs whose lease ran out ready again, or dead if they had their attempts.
+pub(crate) async fn reap(shared: Arc<Shared>) {
+    let mut ticks = interval(REAP_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = shared.stopping.cancelled() => return,
+        }
+        match with_timeout(shared.config.renew_every, reap_once(&shared)).await {
+            Ok(0) => {}
+            Ok(jobs) => {
+                tracing::warn!(jobs, "took back jobs of a lost worker");
+                shared.wake.notify_one();
+            }
+            // The fetcher says the same louder.
+            Err(error) => tracing::debug!(%error, "could not look for lost workers"),
+        }
+    }
+}
+
+async fn reap_once(shared: &Shared) -> sqlx::Result<u64> {
+    let mut conn = shared.database.acquire().await?;
+    let result = sqlx::query!(
+        r#"
+        with lost as materialized (
+            select id from jobs
+            where state = 'running' and lease_until < now()
+            order by id
+            limit $1
+            for update skip locked
+        )
+        update jobs
+        set state = case when attempts >= max_attempts then 'dead' else 'pending' end,
+            finished_at = case when attempts >= max_attempts then now() end,
+            run_at = now(), lease_token = null, lease_until = null,
+            last_error = $2,
+            attempt_log = attempt_log || jsonb_build_object(
+                'attempt', attempts, 'startedAt', started_at, 'endedAt', now(), 'worker', worker, 'error', $2::text)
+        where id = any (array(select id from lost))
+        "#,
+        REAP_BATCH,
+        WORKER_LOST,
+    )
+    .execute(&mut conn)
+    .await?;
+    conn.commit().await?;
+    Ok(result.rows_affected())
+}

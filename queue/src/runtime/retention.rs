@@ -1,0 +1,55 @@
+//! Deletes finished jobs, in small batches.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::state::Shared;
+use crate::{db::Database, sql};
+
+const EVERY: Duration = Duration::from_secs(60);
+const BATCH: i64 = 1_000;
+
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = shared.stopping.cancelled() => return,
+        }
+        for (state, age) in [("done", shared.config.retention.done), ("dead", shared.config.retention.dead)] {
+            while !shared.stopping.is_cancelled() {
+                match delete_batch(&shared.database, state, age).await {
+                    Ok(deleted) if deleted == BATCH.unsigned_abs() => {}
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::debug!(%error, "could not delete finished jobs");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn delete_batch(database: &Database, state: &str, age: Duration) -> sqlx::Result<u64> {
+    let mut conn = database.acquire().await?;
+    let result = sqlx::query!(
+        r#"
+        delete from jobs where id = any (array(
+            select id from jobs
+            where state = $1 and state in ('done', 'dead') and finished_at < now() - $2::interval
+            order by finished_at
+            limit $3
+            for update skip locked))
+        "#,
+        state,
+        sql::interval(age),
+        BATCH,
+    )
+    .execute(&mut conn)
+    .await?;
+    conn.commit().await?;
+    Ok(result.rows_affected())
+}

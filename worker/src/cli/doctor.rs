@@ -1,0 +1,243 @@
+//! `worker doctor`: everything a worker needs, looked at once.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use common::{
+    clock::Clock,
+    config::{ConfigError, Env},
+    db::{self, Connection, Database, Listen},
+    jobs::QUEUES,
+};
+use queue::RateLimit;
+use uuid::Uuid;
+
+use super::{check::Check, payments, privileges};
+use crate::{
+    WorkerConfig,
+    stripe::{Stripe, error::StripeError},
+};
+
+/// How long each look may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A notification takes milliseconds, and more on a busy machine.
+const HEARD_WITHIN: Duration = Duration::from_secs(4);
+/// Carts' times go by the processes' clocks, leases and slots by Postgres'.
+const SKEW: TimeDelta = TimeDelta::seconds(5);
+/// With fewer connections than this left, processes that run wait for each other.
+const ALMOST_NONE: i64 = 3;
+/// A job that is ready for longer than this waits for workers that are not there, or too few.
+const READY_FOR: i64 = 5 * 60;
+
+/// Looks at everything. What can't be looked at because Postgres is away is left out.
+///
+/// # Errors
+/// A variable that is missing or malformed.
+pub async fn examine(env: &Env, config: &WorkerConfig, clock: &Clock) -> Result<Vec<Check>, ConfigError> {
+    // As if a pooler stood in between: then what is configured wrongly can be told.
+    let careful = Database::new(db::options_from_env(env)?, Listen::Off, 2);
+    let listen = db::listen_from_env(env)?;
+    let configured = Database::new(db::options_from_env(env)?, listen.clone(), 1);
+
+    let mut checks = Vec::new();
+    match in_time(reachable(&careful)).await {
+        Ok(check) => {
+            checks.push(check);
+            checks.push(look("migrations", migrations(&careful)).await);
+            checks.push(look("privileges", privileges::examine(&careful)).await);
+            checks.push(look("clock", skew(&careful, clock)).await);
+            checks.push(look("connections", room(&careful, db::max_connections(env)?)).await);
+            checks.push(listening(&careful, &configured, &listen).await);
+            checks.push(look("schedules", overdue(&careful)).await);
+            checks.push(look("queues", waiting(&careful)).await);
+            checks.push(look("dead jobs", dead(&careful)).await);
+            checks.push(look("payments", payments::examine(&careful, clock)).await);
+        }
+        Err(why) => {
+            checks.push(Check::fail("database", format!("Postgres can't be used: {why}; see DATABASE_URL")));
+        }
+    }
+    checks.push(stripe_key(config, &careful).await);
+    careful.close();
+    configured.close();
+    Ok(checks)
+}
+
+async fn in_time<T>(asked: impl Future<Output = sqlx::Result<T>>) -> Result<T, String> {
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+    }
+}
+
+async fn look(name: &'static str, asked: impl Future<Output = sqlx::Result<Check>>) -> Check {
+    in_time(asked).await.unwrap_or_else(|why| Check::fail(name, format!("can't be looked at: {why}")))
+}
+
+async fn reachable(database: &Database) -> sqlx::Result<Check> {
+    let number: i32 = sqlx::query_scalar("select current_setting('server_version_num')::int")
+        .fetch_one(&mut database.acquire().await?)
+        .await?;
+    let version = format!("Postgres {}.{}", number / 10_000, number % 10_000);
+    Ok(if number >= 140_000 {
+        Check::ok("database", format!("{version} answers"))
+    } else {
+        Check::fail("database", format!("{version} is too old: 14 or newer is needed"))
+    })
+}
+
+async fn migrations(database: &Database) -> sqlx::Result<Check> {
+    let pending = db::pending_migrations(&mut database.acquire().await?).await?;
+    Ok(if pending.is_empty() {
+        Check::ok("migrations", "the schema is current")
+    } else {
+        let pending = pending.join(", ");
+        Check::fail("migrations", format!("not applied, or changed: {pending}; a starting api or worker applies them"))
+    })
+}
+
+async fn skew(database: &Database, clock: &Clock) -> sqlx::Result<Check> {
+    let mut conn = database.acquire().await?;
+    let before = clock.now();
+    let theirs: DateTime<Utc> = sqlx::query_scalar("select clock_timestamp()").fetch_one(&mut conn).await?;
+    let ours = before + (clock.now() - before) / 2;
+    let skew = ours - theirs;
+    let text = format!("this machine's clock is {} ms ahead of Postgres'", skew.num_milliseconds());
+    Ok(if skew.abs() > SKEW {
+        Check::fail("clock", format!("{text}: carts get wrong times and expire wrongly; synchronise the clocks"))
+    } else {
+        Check::ok("clock", text)
+    })
+}
+
+async fn room(database: &Database, max_connections: u32) -> sqlx::Result<Check> {
+    let needed = i64::from(max_connections);
+    // The least of what the server, the database and the role leave.
+    let (free, allowed): (i64, i64) = sqlx::query_as(
+        "select least(server.allowed - server.used, base.allowed - base.used, role.allowed - role.used),
+                least(server.allowed, base.allowed, role.allowed)
+         from (select current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint as allowed,
+                      -- Of other roles' sessions an ordinary role sees that they are there, not what they are.
+                      (select count(*) from pg_stat_activity
+                       where backend_type = 'client backend' or (backend_type is null and datid is not null)) as used) server,
+              (select case when datconnlimit < 0 then 1000000 else datconnlimit end::bigint as allowed,
+                      (select count(*) from pg_stat_activity where datname = current_database()) as used
+               from pg_database where datname = current_database()) base,
+              (select case when rolconnlimit < 0 then 1000000 else rolconnlimit end::bigint as allowed,
+                      (select count(*) from pg_stat_activity where usename = current_user) as used
+               from pg_roles where rolname = current_user) role",
+    )
+    .fetch_one(&mut database.acquire().await?)
+    .await?;
+    let text = format!("{free} of {allowed} connections are free, a worker like this takes up to {needed}");
+    let advice = "raise max_connections (or the limit of the database or role), or use a pooler";
+    Ok(if free < ALMOST_NONE {
+        Check::fail("connections", format!("{text}: {advice}"))
+    } else if free < needed {
+        Check::warn("connections", format!("{text}: there is no room for another; {advice}"))
+    } else {
+        Check::ok("connections", text)
+    })
+}
+
+async fn listening(careful: &Database, configured: &Database, listen: &Listen) -> Check {
+    let name = "listen";
+    if let Listen::Off = listen {
+        return Check::warn(name, "QUEUE_LISTEN is off: jobs are found by polling, within a second");
+    }
+    let channel = format!("doctor_{}", Uuid::new_v4().simple());
+    let heard = async {
+        let Some(mut listener) = configured.listener(&[&channel]).await? else { return Ok(false) };
+        let mut tx = careful.begin().await?;
+        notify(&mut tx, &channel).await?;
+        tx.commit().await?;
+        Ok(tokio::time::timeout(HEARD_WITHIN, listener.recv()).await.is_ok_and(|heard| heard.is_ok()))
+    };
+    let advice = "a pooler in between? Set QUEUE_LISTEN=off, or DATABASE_LISTEN_URL to Postgres itself";
+    match in_time(heard).await {
+        Ok(true) => Check::ok(name, "a notification was delivered"),
+        Ok(false) => Check::fail(name, format!("a notification was lost: {advice}")),
+        Err(why) => Check::fail(name, format!("{why}: {advice}")),
+    }
+}
+
+async fn notify(conn: &mut Connection, channel: &str) -> sqlx::Result<()> {
+    sqlx::query("select pg_notify($1, '')").bind(channel).execute(conn).await?;
+    Ok(())
+}
+
+async fn overdue(database: &Database) -> sqlx::Result<Check> {
+    let schedules = queue::schedules(&mut database.acquire().await?).await?;
+    if schedules.is_empty() {
+        return Ok(Check::warn("schedules", "no worker has run here yet"));
+    }
+    let overdue: Vec<String> = schedules
+        .iter()
+        .filter_map(|schedule| schedule.overdue_slot.map(|slot| format!("{} of {slot}", schedule.name)))
+        .collect();
+    Ok(if overdue.is_empty() {
+        Check::ok("schedules", format!("{} schedules, none overdue", schedules.len()))
+    } else {
+        let overdue = overdue.join(", ");
+        Check::fail(
+            "schedules",
+            format!("overdue: {overdue}; is a worker running that serves the queue, and is it paused?"),
+        )
+    })
+}
+
+async fn waiting(database: &Database) -> sqlx::Result<Check> {
+    let queues = queue::queues(&mut database.acquire().await?, &QUEUES).await?;
+    let age = |queue: &queue::QueueSummary| queue.oldest_ready_age_seconds.unwrap_or(0);
+    let late: Vec<String> = queues
+        .iter()
+        .filter(|queue| !queue.paused && age(queue) > READY_FOR)
+        .map(|queue| format!("{} for {} s", queue.name, age(queue)))
+        .collect();
+    let paused: Vec<&str> = queues.iter().filter(|queue| queue.paused).map(|queue| queue.name.as_str()).collect();
+    Ok(if !late.is_empty() {
+        Check::fail("queues", format!("a job is ready and not taken: {}; start more workers", late.join(", ")))
+    } else if !paused.is_empty() {
+        Check::warn("queues", format!("paused: {}", paused.join(", ")))
+    } else {
+        Check::ok("queues", "no ready job waits for long")
+    })
+}
+
+async fn dead(database: &Database) -> sqlx::Result<Check> {
+    // What Stripe refused and what an operator cancelled is ordinary business.
+    let rows: Vec<(String, i64, i64)> = sqlx::query_as(
+        "select kind, count(*) filter (where finished_at > now() - interval '1 day' and not ordinary), count(*) from (
+             select kind, finished_at,
+                    coalesce(last_error like 'Stripe refused it:%' or last_error like 'cancelled %', false) as ordinary
+             from jobs where state = 'dead' order by finished_at desc limit 1000
+         ) dead group by kind order by kind",
+    )
+    .fetch_all(&mut database.acquire().await?)
+    .await?;
+    let lately: Vec<String> =
+        rows.iter().filter(|(_, day, _)| *day > 0).map(|(kind, day, _)| format!("{day} {kind}")).collect();
+    let all: i64 = rows.iter().map(|(.., all)| all).sum();
+    let advice = "`worker jobs --state dead` says why, `worker retry` brings them back";
+    Ok(if !lately.is_empty() {
+        Check::fail("dead jobs", format!("within a day: {}; {advice}", lately.join(", ")))
+    } else if all > 0 {
+        Check::warn("dead jobs", format!("{all}: older than a day, cancelled, or refused by Stripe; {advice}"))
+    } else {
+        Check::ok("dead jobs", "none")
+    })
+}
+
+async fn stripe_key(config: &WorkerConfig, database: &Database) -> Check {
+    // One call, also while Postgres is away.
+    let stripe =
+        Stripe::new(&config.stripe_api_url, config.stripe_secret_key.clone(), RateLimit::none(database.clone()));
+    let checked = stripe.check_key().await;
+    match checked {
+        Ok(()) => Check::ok("stripe", "STRIPE_SECRET_KEY is accepted"),
+        Err(StripeError::RateLimited { .. }) => {
+            Check::warn("stripe", "Stripe asks to slow down; the key was not looked at")
+        }
+        Err(error) => Check::fail("stripe", format!("{error}; see STRIPE_SECRET_KEY and STRIPE_API_URL")),
+    }
+}

@@ -1,0 +1,10 @@
+//! The jobs, one module each; `lib.rs` registers them.
+
+pub(crate) mod anonymize_old_carts;
+pub(crate) mod close_payment_link;
+pub(crate) mod close_session;
+pub(crate) mod create_payment_link;
+pub(crate) mod delete_old_records;
+pub(crate) mod expire_carts;
+pub(crate) mod find_session;
+pub(crate) mod roll_up_days;

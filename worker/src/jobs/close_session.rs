@@ -1,0 +1,163 @@
+//! Making sure that nobody can pay with a session any more, or learning that
+//! somebody has.
+
+use chrono::{DateTime, Utc};
+use common::{
+    carts::{self, CartId},
+    db::Connection,
+    payment_links::{
+        self, LinkStatus, Mismatch, Payment, PaymentLink,
+        checkout::{self, CheckoutCart},
+    },
+    stripe_events::{self, Effect},
+};
+
+use super::find_session::{self, InFlight, is_held_by_another};
+use crate::{
+    JobError, State,
+    stripe::{NOT_ASKED, NewSession, Session, SessionState, error::StripeError},
+};
+
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// Nobody can pay with it.
+    Closed,
+    /// Somebody did.
+    Paid,
+    /// Somebody did, and the money is under way.
+    Processing,
+}
+
+/// Closes the session of `link` at Stripe, and writes down what Stripe said.
+/// May run twice, and beside itself.
+pub(crate) async fn settle(state: &State, link: &PaymentLink) -> Result<Settled, JobError> {
+    if link.status == LinkStatus::Processing {
+        return Ok(Settled::Processing);
+    }
+    let session_id = match &link.session_id {
+        Some(session_id) => Some(session_id.clone()),
+        None => find_out(state, link).await?.map(|session| session.id),
+    };
+    let session = match &session_id {
+        Some(session_id) => end(state, session_id).await?,
+        None => None,
+    };
+    write_down(state, link, session_id.as_deref(), session.as_ref()).await
+}
+
+/// Ends a session; returns it expired or completed. `None` if Stripe does not know it.
+async fn end(state: &State, session_id: &str) -> Result<Option<Session>, JobError> {
+    let answer = match state.stripe.expire(session_id).await {
+        // Stripe expires open sessions only: it is expired already, or completed.
+        Err(error) if error.is_invalid_request() => state.stripe.retrieve(session_id).await,
+        answer => answer,
+    };
+    let session = match answer {
+        Err(error) if error.is_missing() => return Ok(None),
+        answer => answer?,
+    };
+    match session.state()? {
+        SessionState::Open => Err(JobError::retry("Stripe did not close the session")),
+        SessionState::Expired | SessionState::Complete => Ok(Some(session)),
+    }
+}
+
+async fn write_down(
+    state: &State,
+    link: &PaymentLink,
+    session_id: Option<&str>,
+    session: Option<&Session>,
+) -> Result<Settled, JobError> {
+    let now = state.clock.now();
+    let mut tx = state.lookups.begin().await?;
+    let is_complete = |session: &&Session| session.state().is_ok_and(|state| state == SessionState::Complete);
+    let settled = match session.filter(is_complete) {
+        Some(session) => completed(&mut tx, link, session, now).await?,
+        None => Settled::Closed,
+    };
+    if settled == Settled::Closed {
+        payment_links::closed(&mut tx, &link.cart_id, link.version, now).await?;
+    }
+    // After the above, which locks the cart before its links, as everybody does.
+    if let Some(session_id) = session_id {
+        let intent = session.and_then(|session| session.payment_intent.as_deref());
+        let livemode = session.and_then(|session| session.livemode);
+        payment_links::attach_session(&mut tx, link, session_id, intent, livemode).await?;
+    }
+    tx.commit().await?;
+    Ok(settled)
+}
+
+/// Applies the payment of a completed session. A payment that does not match the link is
+/// reported to the operator; the session can't be paid again.
+async fn completed(
+    conn: &mut Connection,
+    link: &PaymentLink,
+    session: &Session,
+    now: DateTime<Utc>,
+) -> Result<Settled, JobError> {
+    let Ok(cart) = link.cart_id.parse::<CartId>() else { return Ok(Settled::Closed) };
+    carts::lock(&mut *conn, &cart).await?;
+    let expected = payment_links::expected(&mut *conn, &link.cart_id, link.version).await?;
+    let reported = session.reported();
+    match expected.check_session(&reported).and_then(|()| expected.payment(&reported)) {
+        Ok(Payment::Paid) => {
+            let effect = stripe_events::mark_paid(&mut *conn, &cart, link.version, now, now).await?;
+            if effect == Effect::UnknownCart {
+                stripe_events::note_answer(conn, link, &session.id, Mismatch::CartDeleted, now).await?;
+            }
+            Ok(Settled::Paid)
+        }
+        Ok(Payment::Processing) => {
+            payment_links::processing(conn, &link.cart_id, link.version, now).await?;
+            Ok(Settled::Processing)
+        }
+        Err(why) => {
+            tracing::error!(
+                session = session.id,
+                reason = why.as_str(),
+                "A completed session does not match its link; its payment has no effect"
+            );
+            stripe_events::note_answer(conn, link, &session.id, why, now).await?;
+            Ok(Settled::Closed)
+        }
+    }
+}
+
+/// Stripe was asked for this session and the answer never came: did it make one?
+async fn find_out(state: &State, link: &PaymentLink) -> Result<Option<Session>, JobError> {
+    if link.attempted_at.is_none() || link.session_expires_at <= state.clock.now() {
+        return Ok(None); // whatever was made has ended by itself
+    }
+    let cart = checkout::for_checkout(&mut state.lookups.acquire().await?, &link.cart_id, link.version).await?;
+    // The cart was deleted, and with it the parameters of the request.
+    let Some(cart) = cart else { return find_session::find(state, link, InFlight::Perhaps).await };
+    let turn = state.stripe.turn().await?;
+    let in_flight = match state.stripe.create(turn, &new_session(state, link, &cart)).await {
+        Ok(session) if !is_held_by_another(state, link, &session.id).await? => return Ok(Some(session)),
+        // The first request has ended: Stripe repeats its result, or begins anew and refuses.
+        Ok(_) | Err(StripeError::KeySpent { replayed: true, .. }) => InFlight::No,
+        Err(error) if error.is_invalid_request() => InFlight::No,
+        // The cart was changed since, or Stripe's answer makes no sense.
+        Err(StripeError::KeySpent { .. } | StripeError::Unexpected(_) | StripeError::Unreadable(_)) => {
+            InFlight::Perhaps
+        }
+        Err(StripeError::Refused { kind, .. }) if kind == NOT_ASKED => InFlight::Perhaps,
+        // It can't be found out now. (Where the key is to blame, it may not have been so then.)
+        Err(error) => return Err(error.into()),
+    };
+    find_session::find(state, link, in_flight).await
+}
+
+/// What Stripe is asked for, each time the same.
+pub(crate) fn new_session<'a>(state: &State, link: &'a PaymentLink, cart: &'a CheckoutCart) -> NewSession<'a> {
+    NewSession {
+        cart_id: &link.cart_id,
+        version: link.version,
+        cart,
+        expires_at: link.session_expires_at,
+        success_url: format!("{}/pay/{}/thanks", state.config.public_url, cart.recovery_token),
+        idempotency_key: link.idempotency_key(),
+    }
+}

@@ -1,0 +1,190 @@
+//! Makes the session that a row of `payment_links` asks for.
+
+use apalis::prelude::Data;
+use common::{
+    carts::CartStatus,
+    jobs::CreatePaymentLink,
+    payment_links::{
+        self, Expected, Failure, LinkStatus, Mismatch, Opening, PaymentLink,
+        checkout::{self, CheckoutCart},
+    },
+};
+
+use super::{
+    close_session::{self, Settled, new_session},
+    find_session,
+};
+use crate::{
+    JobError, State,
+    stripe::{Session, SessionState, Turn, error::StripeError},
+};
+
+/// The most bytes of a page's address that are stored: several times as many as Stripe's have.
+const LONGEST_ADDRESS: usize = 8 * 1024;
+/// The most characters of a host.
+const LONGEST_HOST: usize = 253;
+
+pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<(), JobError> {
+    let state = &*state;
+    let turn = state.stripe.turn().await?;
+    let mut conn = state.lookups.acquire().await?;
+    let link = payment_links::find(&mut conn, &job.cart_id, job.version).await?;
+    let Some(link) = link.filter(|link| link.status == LinkStatus::Pending) else { return Ok(()) };
+    let cart = checkout::for_checkout(&mut conn, &link.cart_id, link.version).await?;
+    let Some(cart) = cart.filter(|cart| cart.status == CartStatus::Abandoned) else {
+        // Whoever ended the cart withdrew the request; this is for hand-made SQL.
+        let why = Failure::new("cart_not_payable", "the cart can't be paid any more");
+        payment_links::fail(&mut conn, &link, why, state.clock.now()).await?;
+        conn.commit().await?;
+        return Ok(());
+    };
+    let older = payment_links::unsettled_before(&mut conn, &link.cart_id, link.version).await?;
+    drop(conn);
+
+    // One open session a cart: the old one is closed, for sure, before the next is made.
+    for older in older {
+        match close_session::settle(state, &older).await? {
+            Settled::Closed => {}
+            Settled::Paid => return Ok(()), // the cart is recovered, and this request withdrawn
+            Settled::Processing => {
+                let mut conn = state.lookups.acquire().await?;
+                let why = Failure::new("payment_under_way", "a payment is under way");
+                payment_links::fail(&mut conn, &link, why, state.clock.now()).await?;
+                conn.commit().await?;
+                return Ok(());
+            }
+        }
+    }
+
+    let mut conn = state.lookups.acquire().await?;
+    // Stored before Stripe is called: from here on a session may exist.
+    let may_ask = payment_links::begin_attempt(&mut conn, &link, state.stripe.livemode(), state.clock.now()).await?;
+    conn.commit().await?;
+    if !may_ask {
+        return Ok(());
+    }
+    create(state, turn, &link, &cart).await
+}
+
+/// Asks Stripe. `link` was read before this attempt: it knows of earlier ones only.
+async fn create(state: &State, turn: Turn, link: &PaymentLink, cart: &CheckoutCart) -> Result<(), JobError> {
+    if !cart.is_as_requested() {
+        // Only a change by SQL causes this. Payments of the session would not match the stored amount.
+        let why = "the cart's total or currency changed since the link was requested";
+        let mut tx = state.lookups.begin().await?;
+        payment_links::give_up(&mut tx, link, Failure::new("cart_changed", why), state.clock.now()).await?;
+        tx.commit().await?;
+        return Err(JobError::GiveUp { why: why.to_owned() });
+    }
+    match state.stripe.create(turn, &new_session(state, link, cart)).await {
+        Ok(session) => {
+            let is_open = session.state()? == SessionState::Open;
+            // The key decides on test or live mode, whatever an earlier attempt was made with.
+            let livemode = state.stripe.livemode().or(cart.expected.livemode);
+            let expected = Expected { livemode, ..cart.expected.clone() };
+            let fits = expected.check_session(&session.reported());
+            match fits.and_then(|()| is_open.then_some(()).ok_or(Mismatch::Status)) {
+                Ok(()) => keep(state, link, session).await,
+                Err(mismatch) => {
+                    let why = format!("Stripe's session does not match the request: {mismatch}");
+                    refuse_session(state, link, &session, mismatch.as_str(), why).await
+                }
+            }
+        }
+        Err(StripeError::Refused { message, code, .. }) => {
+            let mut tx = state.lookups.begin().await?;
+            payment_links::give_up(&mut tx, link, Failure::new(&code, &message), state.clock.now()).await?;
+            tx.commit().await?;
+            Err(JobError::GiveUp { why: format!("Stripe refused it: {message}") })
+        }
+        Err(StripeError::KeySpent { message, .. }) => {
+            let mut tx = state.lookups.begin().await?;
+            let why = Failure::new("idempotency_key_spent", &message);
+            let next = payment_links::replace(&mut tx, link, why, state.clock.now()).await?;
+            tx.commit().await?;
+            match next {
+                Some(_) => {
+                    tracing::warn!(message, "a payment link goes on under a new idempotency key");
+                    Ok(())
+                }
+                None => Err(JobError::GiveUp { why: format!("it can't be made under any key: {message}") }),
+            }
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(), JobError> {
+    let Some(url) = session.url.clone() else {
+        return Err(JobError::retry("Stripe's session has no address"));
+    };
+    let can_be_stored = url.len() <= LONGEST_ADDRESS && !url.contains('\0');
+    if !can_be_stored || state.config.checkout_hosts.check(&url).is_none() {
+        return refuse_address(state, link, &session, &url).await;
+    }
+    let opening = Opening {
+        cart_id: link.cart_id.clone(),
+        version: link.version,
+        session_id: session.id.clone(),
+        url,
+        session_expires_at: session.expires_at(link.session_expires_at),
+        livemode: session.livemode,
+    };
+    let kept = open(state, &opening).await?;
+    if !kept && find_session::is_held_by_another(state, link, &session.id).await? {
+        let why = "Stripe's answer does not fit the request: another payment link has the session".to_owned();
+        return refuse_session(state, link, &session, "other_session", why).await;
+    }
+    if !kept {
+        // The request was withdrawn or paid while Stripe worked (or another run of this job
+        // stored the same session): close the session if nobody will use it.
+        let mut conn = state.lookups.acquire().await?;
+        // Attached even if Stripe's events arrived first, so that a payment in progress has its session's id.
+        let intent = session.payment_intent.as_deref();
+        payment_links::attach_session(&mut conn, link, &session.id, intent, session.livemode).await?;
+        let now_known = payment_links::find(&mut conn, &link.cart_id, link.version).await?;
+        conn.commit().await?;
+        if let Some(withdrawn) = now_known.filter(|known| known.status != LinkStatus::Open) {
+            let withdrawn = PaymentLink { session_id: Some(session.id), ..withdrawn };
+            close_session::settle(state, &withdrawn).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a session that no shopper may get.
+///
+/// One transaction stores the reason, the session's id and the job that closes the session.
+/// Stripe's `checkout.session.expired` can arrive before Stripe's answer to that job, and must
+/// find the reason stored.
+async fn refuse_session(
+    state: &State,
+    link: &PaymentLink,
+    session: &Session,
+    code: &str,
+    why: String,
+) -> Result<(), JobError> {
+    let mut tx = state.lookups.begin().await?;
+    payment_links::refuse_session(&mut tx, link, &session.id, Failure::new(code, &why), state.clock.now()).await?;
+    tx.commit().await?;
+    Err(JobError::GiveUp { why })
+}
+
+/// Refuses a session whose page is neither at Stripe nor at one of `CHECKOUT_HOSTS`.
+async fn refuse_address(state: &State, link: &PaymentLink, session: &Session, url: &str) -> Result<(), JobError> {
+    let host = url.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
+    let host: String = host.chars().take(LONGEST_HOST).collect();
+    let why = format!("the session's page is at {host:?}, which is not Stripe's; is it to be in CHECKOUT_HOSTS?");
+    refuse_session(state, link, session, "foreign_checkout", why).await
+}
+
+/// Stores the session. `false` if the request was withdrawn meanwhile, or another link has the session.
+async fn open(state: &State, opening: &Opening) -> Result<bool, JobError> {
+    let mut conn = state.lookups.acquire().await?;
+    let opened = payment_links::open(&mut conn, opening, state.clock.now()).await?;
+    if opened {
+        payment_links::tell(&mut conn, std::slice::from_ref(&opening.cart_id)).await?;
+    }
+    conn.commit().await?;
+    Ok(opened)
+}

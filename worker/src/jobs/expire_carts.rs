@@ -1,0 +1,88 @@
+//! Expires carts that were left for longer than `CART_TTL`.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use apalis::prelude::Data;
+use chrono::{DateTime, TimeDelta, Utc};
+use common::{carts::expiry, jobs::ExpireCarts};
+
+use crate::{JobError, State};
+
+/// When a helper that came to a process already at it asks again.
+const ELSEWHERE: Duration = Duration::from_secs(1);
+
+/// How many expiries this process has under way.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Expiring(Arc<AtomicUsize>);
+
+/// One of them, until it is dropped.
+struct UnderWay(Expiring);
+
+impl Expiring {
+    /// The expiry that begins now; `None` for a helper where one is under way.
+    fn begin(&self, helper: bool) -> Option<UnderWay> {
+        let others = self.0.fetch_add(1, Ordering::AcqRel);
+        let one = UnderWay(self.clone());
+        (others == 0 || !helper).then_some(one)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+pub(crate) async fn run(job: ExpireCarts, state: Data<State>) -> Result<(), JobError> {
+    // Help is of use from another process alone: this one's connections share a core already.
+    let Some(_under_way) = state.expiring.begin(job.helper > 0) else {
+        let why = "this worker is expiring carts already; a helper is for another one".to_owned();
+        return Err(JobError::Snooze { why, after: ELSEWHERE });
+    };
+    let now = state.clock.now();
+    let cutoff = now - TimeDelta::from_std(state.config.cart_ttl).unwrap_or(TimeDelta::MAX);
+    call_for_help(&job, &state, cutoff, now).await?;
+    let expired = expiry::expire_older_than(&state.lookups, cutoff, now).await?;
+    if expired > 0 {
+        tracing::info!(carts = expired, helper = job.helper, "expired carts");
+    }
+    Ok(())
+}
+
+/// A backlog is shared: each who takes part calls the next.
+async fn call_for_help(
+    job: &ExpireCarts,
+    state: &State,
+    cutoff: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<(), JobError> {
+    let Some(helper) = job.next_helper() else { return Ok(()) };
+    let mut tx = state.lookups.begin().await?;
+    if expiry::is_backlog(&mut tx, cutoff, now).await? {
+        queue::enqueue(&mut tx, &helper).await?;
+    }
+    Ok(tx.commit().await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_helper_is_for_a_process_that_is_not_at_it() {
+        let expiring = Expiring::default();
+        let slot = expiring.begin(false).expect("a slot's job always begins");
+        assert!(expiring.begin(true).is_none());
+        let other_slot = expiring.begin(false).expect("also beside another");
+        drop(slot);
+        assert!(expiring.begin(true).is_none());
+        drop(other_slot);
+        assert!(expiring.begin(true).is_some());
+    }
+}

@@ -1,0 +1,96 @@
+//! What Stripe's error messages repeat of a request, taken out before anything stores, logs or
+//! returns a message.
+
+use common::payment_links::checkout::CheckoutCart;
+use queue::ERROR_CHARACTERS;
+
+/// Item names shorter than this would take parts of ordinary words with them, and tell nothing.
+const SHORTEST_TELLING_NAME: usize = 4;
+/// The hexadecimal digits of a recovery token.
+const TOKEN_DIGITS: usize = 32;
+
+/// The message without control characters, the secret key, the cart's address, recovery token and
+/// item names, anything like an address or a token, and at most [`ERROR_CHARACTERS`] long.
+///
+/// The job that closes a session may not know its cart any more: then `cart` is `None`.
+pub(crate) fn redact(message: &str, key: &str, cart: Option<&CheckoutCart>) -> String {
+    let mut text: String = message.chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
+    let of_cart = cart.into_iter().flat_map(|cart| {
+        let names = cart.items.iter().map(|item| item.name.as_str());
+        let names = names.filter(|name| name.len() >= SHORTEST_TELLING_NAME);
+        [cart.customer_email.as_str(), cart.recovery_token.as_str()].into_iter().chain(names)
+    });
+    for secret in [key].into_iter().chain(of_cart).filter(|secret| !secret.is_empty()) {
+        text = text.replace(secret, "…");
+    }
+    // Cut last: half a secret would not be found.
+    without_addresses(&without_tokens(&text)).chars().take(ERROR_CHARACTERS).collect()
+}
+
+/// In whatever form Stripe writes an address: no word with an @ passes.
+fn without_addresses(message: &str) -> String {
+    let words = message.split(' ').map(|word| if word.contains('@') || word.contains("%40") { "…" } else { word });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// No run of hexadecimal digits as long as a recovery token passes.
+fn without_tokens(message: &str) -> String {
+    let is_digit = |char: char| char.is_ascii_hexdigit();
+    let runs = message.split_inclusive(|char| !is_digit(char)).map(|part| {
+        let run = part.trim_end_matches(|char| !is_digit(char)).len();
+        if run < TOKEN_DIGITS { part.to_owned() } else { format!("…{}", &part[run..]) }
+    });
+    runs.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use common::{
+        carts::CartStatus,
+        money::Currency,
+        payment_links::{Expected, checkout::CheckoutItem},
+    };
+
+    use super::*;
+
+    const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+    fn cart() -> CheckoutCart {
+        let item = |name: &str| CheckoutItem { name: name.to_owned(), quantity: 1, price_minor: 1 };
+        CheckoutCart {
+            customer_email: "\"ada l\"@example.com".to_owned(),
+            items: vec![item("Mug for Ada"), item("a")],
+            currency: Currency::USD,
+            status: CartStatus::Abandoned,
+            recovery_token: "token by hand".to_owned(),
+            expected: Expected::default(),
+        }
+    }
+
+    #[test]
+    fn messages_tell_nothing_of_the_shopper() {
+        let text = "Invalid address: \"ada l\"@example.com (Ada@Example.com, ada%40x) for 'Mug for Ada' a day";
+        assert_eq!(redact(text, "sk_1", Some(&cart())), "Invalid address: … … … for '…' a day");
+    }
+
+    #[test]
+    fn whoever_does_not_know_the_cart_keeps_no_address_and_no_token_either() {
+        let text =
+            format!("No such customer: ada@example.com at /pay/{TOKEN}/thanks, %2Fpay%2F{}", TOKEN.to_uppercase());
+        assert_eq!(redact(&text, "sk_1", None), "No such customer: … at /pay/…/thanks, %2Fpay%…");
+    }
+
+    #[test]
+    fn messages_tell_neither_the_key_nor_the_token() {
+        let text = format!("Bearer sk_live_1, https://shop.example/pay/{TOKEN}/thanks or token by hand");
+        let told = redact(&text, "sk_live_1", Some(&cart()));
+        assert_eq!(told, "Bearer …, https://shop.example/pay/…/thanks or …");
+    }
+
+    #[test]
+    fn messages_can_be_stored() {
+        assert_eq!(redact("nul\0here\n", "sk_1", None), "nul here ");
+        let long = redact(&"é".repeat(3_000_000), "sk_1", None);
+        assert_eq!(long, "é".repeat(ERROR_CHARACTERS));
+    }
+}
