@@ -1,7 +1,7 @@
-//! Whose key it is, and what it may be used for.
+//! Authenticates API keys and checks their scopes.
 //!
-//! `API_KEY` is the bootstrap: its keys have every scope and end with the process'
-//! configuration. All others are in the database (`auth/key_cache.rs`).
+//! Keys in `API_KEY` have every scope and stay valid for as long as the process is configured with
+//! them. All other keys are stored in the database (`key_cache.rs`).
 
 mod key_cache;
 pub(crate) mod keys;
@@ -20,7 +20,7 @@ use crate::{
     state::AppState,
 };
 
-/// Lets nobody by without a key that is known.
+/// Authenticates a request: 401 without a valid API key. Adds [`Granted`] to its extensions.
 pub(crate) async fn require_key(
     State(state): State<AppState>,
     mut request: Request,

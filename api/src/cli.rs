@@ -1,5 +1,5 @@
-//! The api's command line: without a command it serves; with one it manages the
-//! keys to the API and ends.
+//! The api's command line. Without a command the api serves requests; with one it manages API keys
+//! and exits.
 
 use chrono::{DateTime, Utc};
 use clap::{Parser, Subcommand};
@@ -12,8 +12,8 @@ use common::{
 
 use crate::http::query;
 
-/// Serves the API and the dashboard until SIGTERM. With a command it answers that and ends; both
-/// read the same environment.
+/// Serves the API and the dashboard until SIGTERM. With a command it runs that and exits; both read
+/// the same environment.
 #[derive(Debug, Parser)]
 #[command(name = "api", version)]
 pub struct CommandLine {
@@ -23,43 +23,44 @@ pub struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Keys to the API besides API_KEY
+    /// Manages API keys besides API_KEY
     #[command(subcommand)]
     Keys(Keys),
 }
 
 #[derive(Debug, Subcommand)]
 enum Keys {
-    /// Makes a key and shows it, this once
+    /// Creates a key and prints it, this once
     Add {
-        /// What to call it: letters, digits, points, dashes and underscores
+        /// Name of the key: letters, digits, points, dashes and underscores
         #[arg(value_parser = api_keys::parse_name)]
         name: String,
-        /// What it may be used for: read, write, operator, separated by commas
+        /// Scopes of the key: read, write, operator, separated by commas
         #[arg(long = "scope", required = true, value_delimiter = ',')]
         scopes: Vec<Scope>,
-        /// When the key expires: after a duration such as 90d (1s to 100 years), or at a future date or instant
+        /// When the key expires: after a duration such as 90d (1s to 100 years), or at a future
+        /// date or instant
         #[arg(long, value_parser = parse_end, allow_hyphen_values = true)]
         expires: Option<End>,
     },
-    /// All keys, with their scopes and when they were used last
+    /// Lists all keys, with their scopes and last use
     List,
-    /// Ends a key: every api refuses it within five seconds
+    /// Revokes a key: every api refuses it within five seconds
     Revoke {
-        /// Which
+        /// Name of the key
         #[arg(value_parser = api_keys::parse_name)]
         name: String,
     },
 }
 
-/// When a key ends.
+/// Expiry of a key.
 #[derive(Debug, Clone, Copy)]
 enum End {
     After(std::time::Duration),
     At(DateTime<Utc>),
 }
 
-/// The shortest life of a key.
+/// The shortest lifetime of a key.
 const MIN_LIFE: std::time::Duration = std::time::Duration::from_secs(1);
 
 fn parse_end(text: &str) -> Result<End, &'static str> {
@@ -70,15 +71,15 @@ fn parse_end(text: &str) -> Result<End, &'static str> {
 }
 
 impl CommandLine {
-    /// Whether there is something to answer, instead of requests to be served.
+    /// Whether a command was given.
     pub fn is_command(&self) -> bool {
         self.command.is_some()
     }
 
-    /// Answers the command on standard output.
+    /// Runs the command and prints its result to standard output.
     ///
     /// # Errors
-    /// What the command can't do, in one line.
+    /// One line that states why the command failed.
     pub async fn answer(self, env: &Env) -> Result<(), Box<dyn std::error::Error>> {
         let Some(Command::Keys(command)) = self.command else { return Ok(()) };
         let database = db::from_env(env, 0)?.database;
@@ -166,7 +167,7 @@ async fn revoke(database: &Database, name: &str, now: DateTime<Utc>) -> Answered
     Ok(())
 }
 
-/// No such table.
+/// Whether a table is missing (`undefined_table`).
 fn is_not_migrated(error: &sqlx::Error) -> bool {
     db::has_sql_state(error, &["42P01"])
 }

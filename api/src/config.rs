@@ -1,4 +1,4 @@
-//! What the api reads from its environment.
+//! The api's configuration, read from environment variables.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -13,24 +13,24 @@ use secrecy::SecretString;
 
 use crate::auth::keys::BootstrapKey;
 
-/// The api's settings; `docs/running.md` describes each variable.
+/// The api's settings; the table in `README.md` describes each variable.
 #[derive(Debug, Clone)]
 pub struct ApiConfig {
-    /// `API_KEY`, as hashes.
+    /// `API_KEY`, hashed.
     pub api_keys: Vec<BootstrapKey>,
     /// `BIND_ADDR`
     pub bind_addr: SocketAddr,
-    /// `METRICS_ADDR`
+    /// `METRICS_ADDR`; `None` if metrics are not served.
     pub metrics_addr: Option<SocketAddr>,
-    /// `PUBLIC_URL`, without a slash at its end.
+    /// `PUBLIC_URL`, without a trailing slash.
     pub public_url: String,
     /// `STRIPE_WEBHOOK_SECRET`
     pub webhook_secrets: Vec<SecretString>,
-    /// Where shoppers may be sent to pay: `CHECKOUT_HOSTS` and Stripe's own.
+    /// Hosts to which shoppers may be sent to pay: `CHECKOUT_HOSTS` and Stripe's own.
     pub checkout_hosts: CheckoutHosts,
     /// `CURRENCY`
     pub currency: Currency,
-    /// `RATE_LIMIT_PER_MINUTE`; 0 is none.
+    /// `RATE_LIMIT_PER_MINUTE`; 0 means no limit.
     pub rate_limit_per_minute: u32,
     /// `TRUSTED_PROXIES`
     pub trusted_proxies: Vec<IpNet>,
@@ -45,7 +45,7 @@ pub struct ApiConfig {
 }
 
 impl ApiConfig {
-    /// Reads and checks everything.
+    /// Reads and validates all variables.
     ///
     /// # Errors
     /// The first variable that is missing or malformed.
@@ -104,8 +104,9 @@ fn is_key(text: &str) -> bool {
     !text.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER)
 }
 
-/// Whether `text` can be a signing secret. Stripe's begin with `whsec_`; a fake Stripe may sign with
-/// any word, but not with an id or API key of Stripe's that is confused with the secret.
+/// Whether `text` can be a signing secret. Stripe's begin with `whsec_`; a fake Stripe may sign
+/// with any word, except one that looks like a Stripe id or API key, which is easily confused with
+/// the secret.
 fn is_webhook_secret(text: &str) -> bool {
     const OTHERS: [&str; 4] = ["we_", "sk_", "rk_", "pk_"];
     is_token(text) && text != "whsec_" && !OTHERS.iter().any(|other| text.starts_with(other))

@@ -1,9 +1,9 @@
-//! The operator's pages: what was abandoned and won back, the carts, and the
-//! jobs behind them. Rendered here, without a build step; every page and every
-//! action works without JavaScript, which only keeps an open page up to date.
+//! The operator's pages: analytics, carts, jobs, queues and schedules. They are rendered on the
+//! server, without a build step. Every page and action works without JavaScript, which only keeps
+//! an open page up to date.
 //!
-//! One file a page, named as its path. What an action does is the API's own
-//! handler; nothing is done here that the API can't do.
+//! Each page has a file named after its path. Actions call the API's own handlers, so the dashboard
+//! can do nothing that the API can't.
 
 mod assets;
 mod attention;
@@ -32,10 +32,10 @@ use axum::Router;
 
 use crate::{http::rate_limit::RateLimiter, state::AppState};
 
-/// No form of these pages is larger, and anybody may send one.
+/// Size limit of forms. Clients that are not signed in can send one, too.
 const FORM_BYTES: usize = 16 * 1024;
 
-/// Every page, from `/` on. Signing in counts to `limiter`, as a request with a key does.
+/// All pages, from `/` on. Sign-in requests count against `limiter`, like requests with an API key.
 pub(crate) fn router(limiter: RateLimiter) -> Router<AppState> {
     Router::new()
         .merge(sign_in::router(limiter))

@@ -1,4 +1,5 @@
-//! The plumbing between a connection and a handler, which no route needs to know.
+//! HTTP infrastructure between connections and handlers: limits, parsing, errors, compression,
+//! logs.
 
 pub(crate) mod acceptor;
 pub(crate) mod body;

@@ -1,4 +1,4 @@
-//! The production api.
+//! Entry point of the api.
 
 use std::{net::SocketAddr, process::ExitCode};
 
@@ -20,7 +20,7 @@ async fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // One line that says what to set.
+            // One line; a configuration error names the variable to set.
             eprintln!("api: {error}");
             ExitCode::FAILURE
         }
@@ -49,7 +49,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     if let Some(address) = config.metrics_addr {
         tokio::spawn(api::serve_metrics(bind("METRICS_ADDR", address).await?, database.clone()));
     }
-    // Signals count from here on: waiting for Postgres can be interrupted.
+    // Handle signals from here on, so that waiting for Postgres can be interrupted.
     let (stop, stopped) = tokio::sync::watch::channel(false);
     tokio::spawn(async move {
         let _ = shutdown::requested().await;

@@ -1,5 +1,5 @@
-//! The API's own description (OpenAPI 3.1): collected from the routes
-//! themselves, so that none can be without it, and written out once.
+//! The OpenAPI 3.1 document. It is collected from the routes themselves, so that none is left out,
+//! and serialized once.
 
 mod bodies;
 mod page;
@@ -28,7 +28,7 @@ use crate::{
     state::AppState,
 };
 
-/// The document and the page made of it, ready to be sent.
+/// The document and the page rendered from it, ready to be sent.
 #[derive(Debug, Clone)]
 pub(crate) struct Documents {
     json: Written,
@@ -70,18 +70,18 @@ impl Documents {
     }
 }
 
-/// The document as it is sent.
+/// The document as JSON.
 pub(crate) fn written(document: &OpenApi) -> String {
-    // Nothing in it can fail to be written; without it nothing could be relied on.
+    // Serializing the document can't fail, and without it nothing could be relied on.
     document.to_json().unwrap_or_else(|error| panic!("the document can't be written: {error}"))
 }
 
-/// The document; it is read without a key.
+/// The route of the document, which needs no key.
 pub(crate) fn document_router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(document))
 }
 
-/// The page for people.
+/// The route of the documentation page.
 pub(crate) fn page_router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(show_page))
 }

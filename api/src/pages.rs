@@ -1,3 +1,3 @@
-//! The pages that shoppers see.
+//! Pages for shoppers.
 
 pub(crate) mod pay;

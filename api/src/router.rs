@@ -1,4 +1,4 @@
-//! Every route, and the middleware before it.
+//! All routes and their middleware.
 
 use axum::{Extension, Router, extract::DefaultBodyLimit, middleware};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -19,7 +19,7 @@ use crate::{
     state::AppState,
 };
 
-/// The routes, by what is to stand before them, and what they say of themselves.
+/// The routes, by the middleware in front of them, and their OpenAPI description.
 struct Routes {
     behind_key: Router<AppState>,
     document: Router<AppState>,
@@ -52,12 +52,12 @@ fn routes() -> Routes {
     Routes { behind_key, document, pages, unlimited, described }
 }
 
-/// The document that describes the API, as `/api/openapi.json` answers it.
+/// The OpenAPI document, as `/api/openapi.json` returns it.
 pub fn document() -> String {
     openapi::written(&routes().described.document())
 }
 
-/// Every route, with all that stands before it.
+/// All routes with their middleware.
 pub fn router(state: AppState) -> Router {
     let Routes { behind_key, document, pages, unlimited, described } = routes();
     let documents = Extension(Documents::of(&described.document()));

@@ -1,4 +1,4 @@
-//! What every handler can reach.
+//! State shared by all handlers.
 
 use std::sync::Arc;
 
@@ -20,11 +20,11 @@ use crate::{
     },
 };
 
-/// What every handler can reach.
+/// State shared by all handlers; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct AppState {
     pub(crate) database: Database,
-    /// The same database, for short statements that find rows by key.
+    /// The same database, for short queries by key.
     pub(crate) lookups: Database,
     pub(crate) clock: Clock,
     pub(crate) config: Arc<ApiConfig>,
@@ -42,7 +42,8 @@ pub struct AppState {
 }
 
 impl AppState {
-    /// Within a tokio runtime. `news` tells waiting requests about their links; see [`LinkNews::start`].
+    /// Must be called within a tokio runtime. `news` wakes requests that wait for payment links;
+    /// see [`LinkNews::start`].
     pub fn new(pools: Pools, clock: Clock, config: ApiConfig, news: LinkNews) -> Self {
         let Pools { database, lookups } = pools;
         let database = database.with_statement_timeout(batch::TIMEOUT);
@@ -72,8 +73,8 @@ impl AppState {
         }
     }
 
-    /// Resolves as `stop` does, and lets go of the pages that are told of changes:
-    /// their connections end only when we do.
+    /// Resolves when `stop` does, and ends the event streams of open dashboard pages, whose
+    /// connections would otherwise stay open.
     pub fn stopping(
         &self,
         stop: impl Future<Output = ()> + Send + 'static,

@@ -1,7 +1,7 @@
-//! What was abandoned and won back, day by day.
+//! Abandoned and recovered carts by day.
 //!
-//! The ledger (see `migrations/`) is exact in every snapshot; reading it costs
-//! the number of days, never the number of carts.
+//! The stored counts (see `migrations/`) are exact in every snapshot. Reading them costs time by
+//! the number of days, not of carts.
 
 pub mod rebuild;
 use chrono::{Days, NaiveDate};
@@ -15,45 +15,45 @@ use utoipa::{
 use crate::db::Connection;
 use crate::money::{Amount, Currency};
 
-/// One UTC day.
+/// The counts of one UTC day.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DayStats {
-    /// Which day.
+    /// The UTC day.
     pub date: NaiveDate,
-    /// Carts left on this day, whatever became of them.
+    /// Carts abandoned on this day, whatever their status now.
     pub abandoned: i64,
-    /// Carts paid on this day.
+    /// Carts recovered on this day.
     pub recovered: i64,
-    /// What the abandoned were worth.
+    /// The total value of the abandoned carts.
     pub abandoned_value: Amount,
-    /// What the recovered were worth.
+    /// The total value of the recovered carts.
     pub recovered_value: Amount,
 }
 
-/// All days together.
+/// The sums over all days of a period.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = AnalyticsSummary)]
 pub struct Summary {
-    /// Carts left.
+    /// The number of abandoned carts.
     pub total_abandoned: i64,
-    /// Carts paid.
+    /// The number of recovered carts.
     pub total_recovered: i64,
-    /// 100 × recovered ÷ abandoned; 0 where nothing was abandoned.
+    /// 100 × recovered ÷ abandoned; 0 if no cart was abandoned.
     pub recovery_rate: Rate,
-    /// What the abandoned were worth.
+    /// The total value of the abandoned carts.
     pub total_abandoned_value: Amount,
-    /// What the recovered were worth.
+    /// The total value of the recovered carts.
     pub total_recovered_value: Amount,
 }
 
-/// Percent with one decimal.
+/// A percentage with one decimal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate(Decimal);
 
 impl Rate {
-    /// 100 × `part` ÷ `whole`, halves rounded up.
+    /// 100 × `part` ÷ `whole`, with halves rounded away from zero; 0 if `whole` is 0.
     pub fn percent(part: i64, whole: i64) -> Self {
         use rust_decimal::RoundingStrategy::MidpointAwayFromZero;
         let percent =
@@ -64,7 +64,7 @@ impl Rate {
     }
 }
 
-/// In percentage points.
+/// The difference in percentage points.
 impl std::ops::Sub for Rate {
     type Output = Self;
 
@@ -98,8 +98,8 @@ impl PartialSchema for Rate {
     }
 }
 
-/// Every day from `first` to `last`, both included, oldest first, and their sum.
-/// Values are of carts in `currency`, and so are the counts.
+/// Every day from `first` to `last`, both included, oldest first, and the sums. Only carts in
+/// `currency` are counted.
 pub async fn between(
     conn: &mut Connection,
     first: NaiveDate,
@@ -163,12 +163,12 @@ fn days(first: NaiveDate, last: NaiveDate) -> impl Iterator<Item = NaiveDate> {
     std::iter::successors(Some(first), |day| day.checked_add_days(Days::new(1))).take_while(move |day| *day <= last)
 }
 
-/// Folds what the backends added into one row a day, and of the list into one row
-/// an hour, a day and a month. Sums do not change, they only get cheaper to read.
-/// Answers how many rows were folded.
+/// Compacts the rows that backends wrote: day counts into one row per day and currency, list counts
+/// into one row per hour, day and month. Sums don't change; they get cheaper to read. Returns the
+/// number of compacted rows.
 pub async fn fold(conn: &mut Connection) -> sqlx::Result<i64> {
-    // One at a time: only the folder touches slot 0 and the status counts.
-    // Rows that a transaction is adding to are left for the next time.
+    // The advisory lock admits one at a time, because only this statement may change slot 0 and the
+    // status counts. Rows that a transaction is adding to are left for the next run.
     let folded = sqlx::query_scalar!(
         r#"
         with turn as materialized (

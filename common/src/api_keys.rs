@@ -1,8 +1,8 @@
-//! Keys to the API: named, with scopes, kept as hashes.
+//! API keys: named, scoped, and stored as hashes.
 //!
-//! A key is 256 random bits, so one round of SHA-256 is enough: nobody can try
-//! so many. What a slow hash (Argon2) is for are passwords, which people choose
-//! from few; here it would make every request slow and no key safer.
+//! A key is 256 random bits, which no one can guess, so one round of SHA-256 is enough. A slow hash
+//! such as Argon2 protects passwords, which have little entropy; here it would only slow down every
+//! request.
 
 pub mod ended_sessions;
 use std::{fmt, str::FromStr};
@@ -14,27 +14,27 @@ use uuid::Uuid;
 
 use crate::db::Connection;
 
-/// Where Postgres tells that keys changed (see `migrations/20261124100000_api_keys.sql`).
+/// The notification channel for changed keys (see `migrations/20261124100000_api_keys.sql`).
 pub const CHANNEL: &str = "api_keys";
-/// How every key begins, so that people and scanners for lost secrets recognise one.
+/// The prefix of every key, by which people and secret scanners recognize one.
 const PREFIX: &str = "qct_";
 
-/// What a key may be used for. None includes another.
+/// A permission of a key. No scope includes another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Reads carts, links, timelines, analytics and exports, including the export of one person.
     Read,
     /// Creates, imports, changes and deletes carts, requests payment links, and erases a person.
     Write,
-    /// Jobs, queues, schedules, and the dashboard with all that is on it.
+    /// Manages jobs, queues and schedules, and gives access to the whole dashboard.
     Operator,
 }
 
 impl Scope {
-    /// All of them.
+    /// All scopes.
     pub const ALL: [Self; 3] = [Self::Read, Self::Write, Self::Operator];
 
-    /// As it is written.
+    /// The scope's name in requests and in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -52,7 +52,7 @@ impl Scope {
     }
 }
 
-/// There is no such scope.
+/// The text is not the name of a scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("there are read, write and operator")]
 pub struct UnknownScope;
@@ -75,7 +75,7 @@ impl Scopes {
         Scope::ALL.into_iter().collect()
     }
 
-    /// Whether this is one of them.
+    /// Whether the scope is in the set.
     pub fn has(self, scope: Scope) -> bool {
         self.0 & scope.bit() != 0
     }
@@ -97,32 +97,32 @@ impl fmt::Display for Scopes {
     }
 }
 
-/// A name that a key may have.
+/// Validates the name of a key: 1 to 64 letters, digits, points, dashes and underscores.
 ///
 /// # Errors
-/// What names take.
+/// The rule, as a message for the user.
 pub fn parse_name(text: &str) -> Result<String, &'static str> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let fits = (1..=64).contains(&text.len()) && text.bytes().all(good);
     fits.then(|| text.to_owned()).ok_or("a name is 1 to 64 letters, digits, points, dashes and underscores")
 }
 
-/// What is kept of a key.
+/// The SHA-256 hash of a key. Keys themselves are not stored.
 #[derive(Clone, Copy)]
 pub struct KeyHash([u8; 32]);
 
 impl KeyHash {
-    /// Of a key as it was sent.
+    /// Hashes a key as the client sent it.
     pub fn of(key: &[u8]) -> Self {
         Self(Sha256::digest(key).into())
     }
 
-    /// Whether both are of the same key. It takes the same time whatever they are.
+    /// Whether both hashes are equal, compared in constant time.
     pub fn fits(&self, other: &Self) -> Choice {
         self.0.ct_eq(&other.0)
     }
 
-    /// The hash itself.
+    /// The 32 bytes of the hash.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -142,27 +142,27 @@ impl fmt::Debug for KeyHash {
     }
 }
 
-/// A new key, to be shown once. It can't be read from anything that is kept.
+/// Generates a key. Only its hash is stored, so it can be shown only once.
 pub fn new_key() -> String {
-    // The thread's generator is a cryptographic one that the system seeds.
+    // The thread-local generator is cryptographically secure and seeded by the system.
     let [first, second]: [u128; 2] = rand::random();
     format!("{PREFIX}{first:032x}{second:032x}")
 }
 
-/// What a new key is to be.
+/// A key to be stored.
 #[derive(Debug, Clone)]
 pub struct NewKey {
-    /// What people call it; see [`parse_name`].
+    /// The name; see [`parse_name`].
     pub name: String,
-    /// Of the key itself.
+    /// The hash of the key.
     pub hash: KeyHash,
-    /// What it may be used for.
+    /// The scopes that the key grants.
     pub scopes: Scopes,
-    /// When it ends by itself.
+    /// When the key expires; `None`: never.
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// Keeps a key. `false`: a live key has that name.
+/// Stores a key. `false` if a key that is not revoked has the same name.
 pub async fn add(conn: &mut Connection, key: &NewKey, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let scopes: Vec<String> = key.scopes.names().into_iter().map(str::to_owned).collect();
     let added = sqlx::query!(
@@ -182,7 +182,7 @@ pub async fn add(conn: &mut Connection, key: &NewKey, now: DateTime<Utc>) -> sql
     Ok(added.rows_affected() == 1)
 }
 
-/// Ends a key. `false`: no live key has that name.
+/// Revokes a key. `false` if no key that is not revoked has this name.
 pub async fn revoke(conn: &mut Connection, name: &str, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let revoked = sqlx::query!("update api_keys set revoked_at = $2 where name = $1 and revoked_at is null", name, now)
         .execute(conn)
@@ -190,20 +190,20 @@ pub async fn revoke(conn: &mut Connection, name: &str, now: DateTime<Utc>) -> sq
     Ok(revoked.rows_affected() == 1)
 }
 
-/// A key that was not revoked.
+/// A key that was not revoked. It may have expired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveKey {
-    /// Never given twice.
+    /// The row's id; unique.
     pub id: Uuid,
-    /// Of the key itself.
+    /// The hash of the key.
     pub hash: KeyHash,
-    /// What it may be used for.
+    /// The scopes that the key grants.
     pub scopes: Scopes,
-    /// When it ends by itself.
+    /// When the key expires; `None`: never.
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// All keys that were not revoked.
+/// All keys that were not revoked, oldest first.
 pub async fn live(conn: &mut Connection) -> sqlx::Result<Vec<LiveKey>> {
     let rows =
         sqlx::query!("select id, key_hash, scopes, expires_at from api_keys where revoked_at is null order by id")
@@ -216,12 +216,12 @@ pub async fn live(conn: &mut Connection) -> sqlx::Result<Vec<LiveKey>> {
     rows.into_iter().map(|row| key(row.id, row.key_hash, row.scopes, row.expires_at)).collect()
 }
 
-/// One that a later version knows gives nothing here.
+/// Skips scopes that only a later version knows.
 fn read_scopes(names: &[String]) -> Scopes {
     names.iter().filter_map(|name| name.parse::<Scope>().ok()).collect()
 }
 
-/// When keys were used; what is known already to have been later stays.
+/// Stores when keys were last used. A later time that is already stored is kept.
 pub async fn note_uses(conn: &mut Connection, uses: &[(Uuid, DateTime<Utc>)]) -> sqlx::Result<()> {
     let (ids, times): (Vec<Uuid>, Vec<DateTime<Utc>>) = uses.iter().copied().unzip();
     sqlx::query!(
@@ -238,24 +238,24 @@ pub async fn note_uses(conn: &mut Connection, uses: &[(Uuid, DateTime<Utc>)]) ->
     Ok(())
 }
 
-/// A key as people look at it.
+/// A key for display, without its hash.
 #[derive(Debug, Clone)]
 pub struct ListedKey {
-    /// What people call it.
+    /// The name; see [`parse_name`].
     pub name: String,
-    /// What it may be used for.
+    /// The scopes that the key grants.
     pub scopes: Scopes,
-    /// When it was made.
+    /// When the key was created.
     pub created_at: DateTime<Utc>,
-    /// When it ends, or ended, by itself.
+    /// When the key expires or expired; `None`: never.
     pub expires_at: Option<DateTime<Utc>>,
-    /// When it was revoked.
+    /// When the key was revoked; `None` if it was not.
     pub revoked_at: Option<DateTime<Utc>>,
-    /// When it was used last, to the minute or so.
+    /// When the key was last used, to about a minute; `None`: never.
     pub last_used_at: Option<DateTime<Utc>>,
 }
 
-/// All keys there ever were, live ones first.
+/// All keys including revoked ones; those that are not revoked come first.
 pub async fn list(conn: &mut Connection) -> sqlx::Result<Vec<ListedKey>> {
     let rows = sqlx::query!(
         r#"

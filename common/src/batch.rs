@@ -1,8 +1,8 @@
 //! Batches requests: those that arrive while a statement is in progress share the next one.
 //!
-//! Nobody waits for a batch to fill. [`Batch::CONCURRENCY`] tasks take what is queued, up to
-//! [`Batch::MAX_BATCH`], so that under load one round trip, and one commit, serve many requests
-//! (`docs/performance.md` has the figures).
+//! Requests don't wait for a batch to fill. [`Batch::CONCURRENCY`] tasks take the queued requests,
+//! up to [`Batch::MAX_BATCH`], so that under load one round trip, and one commit, serve many
+//! requests (`docs/performance.md` has the figures).
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -11,24 +11,26 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::db::{self, Connection, Database};
 
-/// The longest that one batch may take. After it the requests fail, and may have taken effect all the same.
+/// The time limit of one batch. When it is exceeded the requests fail, although they may have taken
+/// effect.
 pub const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Work that can be done for many requests at once.
 pub trait Batch: Send + Sync + 'static {
     /// One request.
     type Request: Send + Sync;
-    /// Its result.
+    /// The result of one request.
     type Response: Send;
     /// The number of batches in progress at a time.
     const CONCURRENCY: usize;
-    /// The number of requests in a batch at most.
+    /// The maximum number of requests in a batch.
     const MAX_BATCH: usize;
-    /// Whether the work is more than one statement that takes effect as a whole or not at all.
+    /// Whether the batch runs in a transaction. Needed if it executes several statements that must
+    /// take effect together.
     const TRANSACTION: bool;
 
-    /// Serves the requests; returns one response for each, in their order. It may run again after an
-    /// error, of which nothing was committed.
+    /// Serves the requests; returns one response for each, in their order. May run again after an
+    /// error, when nothing was committed.
     fn run(
         &self,
         conn: &mut Connection,
@@ -72,7 +74,7 @@ impl BatchError {
 type Sender<R> = oneshot::Sender<Result<R, BatchError>>;
 type Queued<B> = (<B as Batch>::Request, Sender<<B as Batch>::Response>);
 
-/// Takes requests to the tasks that serve them; the tasks end with it.
+/// Hands requests to the tasks that serve them. The tasks end when the batcher is dropped.
 #[derive(Debug)]
 pub struct Batcher<B: Batch> {
     queue: mpsc::UnboundedSender<Queued<B>>,
@@ -89,7 +91,8 @@ impl<B: Batch> Batcher<B> {
         Self { queue }
     }
 
-    /// Waits for the response. A caller that is dropped meanwhile does not undo its request.
+    /// Queues the request and waits for its response. Dropping the future does not cancel the
+    /// request.
     pub async fn run(&self, request: B::Request) -> Result<B::Response, BatchError> {
         let (sender, response) = oneshot::channel();
         let none = || BatchError(Arc::new(Failure::NoResponse));

@@ -1,4 +1,4 @@
-//! Carts, and every statement on them.
+//! Carts, and the SQL statements that read and change them.
 
 pub mod change_token;
 pub mod expiry;
@@ -28,49 +28,49 @@ use crate::{
     payment_links, personal_data,
 };
 
-/// A cart as clients see it.
+/// A cart as the API returns it.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Cart {
-    /// Its name.
+    /// The cart's id.
     #[schema(pattern = "^cart_[A-Za-z0-9_-]{1,100}$", example = "cart_01m84zjdhtftc9p973qfnt3nn0")]
     pub id: String,
-    /// Where the shopper can be reached.
+    /// The shopper's e-mail address.
     #[schema(example = "ada@example.com")]
     pub customer_email: String,
-    /// The shopper.
+    /// The shopper's name.
     #[schema(example = "Ada Lovelace")]
     pub customer_name: String,
-    /// What is in it, as it was stored.
+    /// The items, as they were stored.
     #[schema(value_type = Vec<Item>)]
     pub items: Box<RawValue>,
-    /// The server's own sum.
+    /// The total, computed by the server: the sum of quantity × price.
     pub total_value: Amount,
-    /// Of `total_value` and every price.
+    /// The currency of `total_value` and of every price.
     pub currency: Currency,
-    /// What became of it.
+    /// The cart's current status.
     pub status: CartStatus,
-    /// When the shopper left it.
+    /// When the shopper left the cart.
     pub abandoned_at: DateTime<Utc>,
-    /// When it was paid.
+    /// When the cart was recovered; null if it was not.
     #[schema(required)]
     pub recovered_at: Option<DateTime<Utc>>,
-    /// When it grew too old.
+    /// When the cart expired; null if it did not.
     #[schema(required)]
     pub expired_at: Option<DateTime<Utc>>,
-    /// The session's address, while it works.
+    /// The address of the open Checkout Session; null if there is none.
     #[schema(required, format = "uri")]
     pub payment_link: Option<String>,
-    /// When that address stops working.
+    /// When `payment_link` stops working; null if there is no link.
     #[schema(required)]
     pub payment_link_expires_at: Option<DateTime<Utc>>,
-    /// When it was posted.
+    /// When the cart was created here.
     pub created_at: DateTime<Utc>,
-    /// When it last changed.
+    /// When the cart last changed.
     pub updated_at: DateTime<Utc>,
 }
 
-/// A row as it is read; `Cart` is what it means.
+/// A row of the cart queries; converted to [`Cart`].
 pub(crate) struct CartRow {
     pub(crate) id: String,
     pub(crate) customer_email: String,
@@ -113,7 +113,7 @@ impl TryFrom<CartRow> for Cart {
 }
 
 impl Cart {
-    /// A cart that was just posted.
+    /// A cart that was just received.
     pub fn new(id: &CartId, cart: NewCart, now: DateTime<Utc>) -> Self {
         Self {
             id: id.to_string(),
@@ -134,7 +134,7 @@ impl Cart {
     }
 }
 
-/// Stores carts that were just posted, in one statement. One that is stored already stays as it is.
+/// Stores new carts in one statement. Carts whose id is stored already are left as they are.
 pub async fn insert(conn: &mut Connection, carts: &[impl Borrow<Cart>]) -> sqlx::Result<()> {
     let column = |of: fn(&Cart) -> &str| -> Vec<&str> { carts.iter().map(|cart| of(cart.borrow())).collect() };
     let times =
@@ -162,12 +162,12 @@ pub async fn insert(conn: &mut Connection, carts: &[impl Borrow<Cart>]) -> sqlx:
     Ok(())
 }
 
-/// The cart, with its link if that works at `now`.
+/// The cart, with its payment link if the link works at `now`. `None` if there is no such cart.
 pub async fn find(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<Option<Cart>> {
     Ok(find_many(conn, &[id.as_str()], now).await?.pop())
 }
 
-/// Those of the carts that there are, in no order, with their links if those work at `now`.
+/// The carts that exist, in no particular order, with the payment links that work at `now`.
 pub async fn find_many(conn: &mut Connection, ids: &[&str], now: DateTime<Utc>) -> sqlx::Result<Vec<Cart>> {
     let rows = sqlx::query_as!(
         CartRow,
@@ -192,17 +192,16 @@ pub async fn find_many(conn: &mut Connection, ids: &[&str], now: DateTime<Utc>) 
     rows.into_iter().map(Cart::try_from).collect()
 }
 
-/// What a change of status needs to know, read under a lock that keeps every
-/// other change of this cart waiting until the transaction ends.
+/// A cart that is locked until the end of the transaction: other changes of its status wait.
 #[derive(Debug, Clone)]
 pub struct LockedCart {
-    /// Where it stands.
+    /// The cart's current status.
     pub status: CartStatus,
-    /// When it was left.
+    /// When the shopper left the cart.
     pub abandoned_at: DateTime<Utc>,
-    /// The sum, in minor units of `currency`.
+    /// The total, in minor units of `currency`.
     pub total_minor: i64,
-    /// Its currency.
+    /// The currency of `total_minor`.
     pub currency: Currency,
 }
 
@@ -226,7 +225,7 @@ impl TryFrom<LockedRow> for LockedCart {
     }
 }
 
-/// Locks the cart for the rest of the transaction.
+/// Locks the cart for the rest of the transaction. `None` if there is no such cart.
 pub async fn lock(conn: &mut Connection, id: &CartId) -> sqlx::Result<Option<LockedCart>> {
     sqlx::query_as!(
         LockedRow,
@@ -264,8 +263,8 @@ pub async fn try_lock(conn: &mut Connection, id: &CartId) -> sqlx::Result<TryLoc
     Ok(if exists.fetch_one(conn).await? { TryLock::Held } else { TryLock::Missing })
 }
 
-/// Locks those of the carts that there are for the rest of the transaction,
-/// always in the same order, so that two who lock many can't wait for each other.
+/// Locks the carts that exist for the rest of the transaction; returns their ids. Locks are taken
+/// in the order of the ids, so that two transactions that lock several carts can't deadlock.
 pub async fn lock_all(conn: &mut Connection, ids: &[&str]) -> sqlx::Result<HashSet<String>> {
     let there =
         sqlx::query_scalar!("select id from carts where id = any ($1) order by id for no key update", ids as &[&str],)
@@ -274,12 +273,12 @@ pub async fn lock_all(conn: &mut Connection, ids: &[&str]) -> sqlx::Result<HashS
     Ok(there.into_iter().collect())
 }
 
-/// Why a cart is recovered, as its timeline tells.
+/// The cause of a recovery, as the timeline shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecoveredBy {
-    /// Stripe says that it was paid.
+    /// Stripe reported a payment.
     Payment,
-    /// The shop says so.
+    /// The shop marked the cart as recovered.
     Operator,
 }
 
@@ -292,9 +291,9 @@ impl RecoveredBy {
     }
 }
 
-/// abandoned or expired → recovered. `false`: it was neither, nothing changed.
+/// abandoned or expired → recovered. `false` if the cart was in neither status; nothing changed.
 ///
-/// Its other sessions are closed, so that nobody pays twice.
+/// Closes the cart's other sessions, so that nobody pays twice.
 pub async fn recover(
     conn: &mut Connection,
     id: &CartId,
@@ -305,7 +304,8 @@ pub async fn recover(
     Ok(!recover_all(conn, &[id.as_str()], by, &[recovered_at], now).await?.is_empty())
 }
 
-/// The same for several different carts, each with its time; answers which were recovered.
+/// Like [`recover`] for several carts, each with a time. Returns the ids of the recovered
+/// carts. `ids` must not contain duplicates.
 pub async fn recover_all(
     conn: &mut Connection,
     ids: &[&str],
@@ -334,7 +334,7 @@ pub async fn recover_all(
     Ok(recovered.into_iter().collect())
 }
 
-/// abandoned → expired, by hand. `false`: it was not abandoned, nothing changed.
+/// abandoned → expired, by an operator. `false` if the cart was not abandoned; nothing changed.
 pub async fn expire(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let changed = sqlx::query!(
         r#"
@@ -354,7 +354,7 @@ pub async fn expire(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> s
     Ok(changed)
 }
 
-/// expired → abandoned. `false`: it was not expired, nothing changed.
+/// expired → abandoned. `false` if the cart was not expired; nothing changed.
 pub async fn reopen(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let result = sqlx::query!(
         r#"

@@ -4,24 +4,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, Datelike, NaiveDate, SubsecRound, TimeDelta, Timelike, Utc};
 
-/// Tells the time: the machine's, or one that a test sets.
+/// A source of the current time: the system's clock, or one that a test sets.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
     set: Option<Arc<Mutex<DateTime<Utc>>>>,
 }
 
 impl Clock {
-    /// The machine's clock.
+    /// The system's clock.
     pub fn system() -> Self {
         Self::default()
     }
 
-    /// A clock that stands still until it is moved. Clones move together.
+    /// A clock that stands still until [`Clock::advance`]. Clones share the time.
     pub fn stopped_at(now: DateTime<Utc>) -> Self {
         Self { set: Some(Arc::new(Mutex::new(now))) }
     }
 
-    /// Now, in whole milliseconds: what is answered is exactly what is stored.
+    /// The current time in whole milliseconds, so that stored and returned times are equal.
     pub fn now(&self) -> DateTime<Utc> {
         match &self.set {
             Some(set) => *set.lock().unwrap_or_else(PoisonError::into_inner),
@@ -36,7 +36,7 @@ impl Clock {
     /// Moves a stopped clock.
     ///
     /// # Panics
-    /// If this is the machine's clock.
+    /// If this is the system's clock.
     pub fn advance(&self, by: TimeDelta) {
         let set = self.set.as_ref().expect("only a stopped clock can be moved");
         *set.lock().unwrap_or_else(PoisonError::into_inner) += by;
@@ -48,8 +48,8 @@ const LEAP_SECOND: u32 = 1_000_000_000;
 
 /// Reads an RFC 3339 instant as Postgres stores it: in UTC and whole microseconds.
 ///
-/// `None` for other text, for years outside 0001 to 9999 in UTC, and for leap seconds (`23:59:60`), which Postgres
-/// would store as the next minute.
+/// `None` for other text, for years outside 0001 to 9999 in UTC, and for leap seconds (`23:59:60`),
+/// which Postgres would store as the next minute.
 pub fn parse_instant(text: &str) -> Option<DateTime<Utc>> {
     let instant = DateTime::parse_from_rfc3339(text).ok().filter(|instant| instant.nanosecond() < LEAP_SECOND)?;
     let instant = instant.with_timezone(&Utc).trunc_subsecs(6);

@@ -1,5 +1,5 @@
-//! Reading the environment: every value is checked at the start, and what is
-//! wrong is said in one line that names the variable and what it takes.
+//! Reads and validates environment variables. Every value is checked at startup; an error names the
+//! variable and the values that it takes.
 
 use std::{collections::HashMap, fmt, time::Duration};
 
@@ -8,39 +8,40 @@ use url::Url;
 
 use crate::money::Currency;
 
-/// What is wrong with the configuration.
+/// A missing or malformed setting.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// A variable without a default is not there.
+    /// A variable without a default is not set.
     #[error("{name} is not set; it takes {takes}")]
     Missing {
         /// The variable.
         name: &'static str,
-        /// What it takes.
+        /// The values that the variable takes.
         takes: &'static str,
     },
-    /// A value that can't be understood. Secrets are not repeated.
+    /// A value is malformed. Secrets are not repeated.
     #[error("{name} is {value}; it takes {takes}")]
     Malformed {
         /// The variable.
         name: &'static str,
-        /// The value, as far as it may be shown.
+        /// The value, quoted and shortened; for a secret just `malformed`.
         value: String,
-        /// What it takes.
+        /// The values that the variable takes.
         takes: &'static str,
     },
-    /// The `.env` file exists and can't be read. The message does not quote its lines, which hold secrets.
+    /// The `.env` file exists and can't be read. The message does not quote its lines, which hold
+    /// secrets.
     #[error("the .env file can't be read ({0}); each line must be NAME=value, empty, or a comment that begins with #")]
     File(String),
 }
 
-/// The environment of a process, or what a test or the sandbox says it is.
+/// The environment of a process, or variables given by a test or the sandbox.
 #[derive(Clone, Default)]
 pub struct Env {
     variables: HashMap<String, String>,
 }
 
-/// Names alone: many a value is a secret.
+/// Prints only the names, because many values are secrets.
 impl fmt::Debug for Env {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.variables.keys()).finish()
@@ -48,8 +49,8 @@ impl fmt::Debug for Env {
 }
 
 impl Env {
-    /// The process' environment, completed by the `.env` file. Bytes that are not UTF-8 become U+FFFD, which the
-    /// parsers refuse where it matters.
+    /// The process' environment, completed by the `.env` file. Bytes that are not UTF-8 become
+    /// U+FFFD, which the parsers reject where it matters.
     ///
     /// # Errors
     /// If the `.env` file exists and can't be read.
@@ -81,10 +82,10 @@ impl Env {
         self.variables.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
     }
 
-    /// A value without a default.
+    /// The value of a variable without a default.
     ///
     /// # Errors
-    /// If it is not set.
+    /// If the variable is not set.
     pub fn required(&self, name: &'static str, takes: &'static str) -> Result<&str, ConfigError> {
         self.get(name).ok_or(ConfigError::Missing { name, takes })
     }
@@ -120,10 +121,10 @@ impl Env {
         Ok(secrets.into_iter().map(SecretString::from).collect())
     }
 
-    /// Values separated by commas; none if the variable is not set.
+    /// Values separated by commas; empty if the variable is not set.
     ///
     /// # Errors
-    /// If `parse` refuses one, or nothing stands between the commas.
+    /// If `parse` rejects a value, or there are only commas.
     pub fn list<T>(
         &self,
         name: &'static str,
@@ -136,10 +137,10 @@ impl Env {
         if values.is_empty() { Err(malformed(name, list, takes)) } else { Ok(values) }
     }
 
-    /// A value with a default.
+    /// The value of a variable, or the default.
     ///
     /// # Errors
-    /// If `parse` refuses it.
+    /// If `parse` rejects the value.
     pub fn parse_or<T>(
         &self,
         name: &'static str,
@@ -153,15 +154,15 @@ impl Env {
     /// A duration such as `30s`, `10m` or `7d`; see [`parse_duration`].
     ///
     /// # Errors
-    /// If it is none.
+    /// If the value is not such a duration.
     pub fn duration(&self, name: &'static str, default: Duration) -> Result<Duration, ConfigError> {
         self.parse_or(name, default, "a duration such as 30s, 10m or 7d, from 1ms to 100 years", parse_duration)
     }
 
-    /// A duration that must not be shorter than `shortest`.
+    /// A duration of at least `shortest`.
     ///
     /// # Errors
-    /// If it is none, or shorter.
+    /// If the value is not a duration, or is shorter.
     pub fn duration_of_at_least(
         &self,
         name: &'static str,
@@ -180,28 +181,28 @@ impl Env {
     /// `CURRENCY`: a currency that shoppers can pay in.
     ///
     /// # Errors
-    /// If it is none.
+    /// If the value is not the code of such a currency.
     pub fn currency(&self) -> Result<Currency, ConfigError> {
         let takes = "an ISO 4217 code of a currency that shoppers pay with, such as usd";
         self.parse_or("CURRENCY", Currency::USD, takes, |text| text.parse().ok().filter(Currency::is_tender))
     }
 
-    /// `PUBLIC_URL`, without a slash at its end.
+    /// `PUBLIC_URL`, without a trailing slash.
     ///
     /// # Errors
-    /// If it is no address.
+    /// If the value is not an `http://` or `https://` address.
     pub fn public_url(&self) -> Result<String, ConfigError> {
         self.web_address("PUBLIC_URL", "http://localhost:3000")
     }
 
-    /// An `http://` or `https://` address, without a slash at its end.
+    /// An `http://` or `https://` address, without a trailing slash.
     ///
     /// # Errors
-    /// If it is none.
+    /// If the value is not such an address, or has a user, a password, a query or a fragment.
     pub fn web_address(&self, name: &'static str, default: &str) -> Result<String, ConfigError> {
         self.parse_or(name, default.to_owned(), "an address such as https://shop.example", |text| {
             let after = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
-            // The URL standard repairs these; whoever else reads the address may not.
+            // The URL standard repairs these characters; other parsers may not.
             let repaired = |c: char| c.is_whitespace() || c.is_control() || "\\\"<>`{}|^\u{fffd}".contains(c);
             if after.starts_with('/') || after.contains(repaired) {
                 return None;
@@ -215,7 +216,7 @@ impl Env {
     /// `QUEUE_LISTEN`
     ///
     /// # Errors
-    /// If it is neither `on` nor `off`.
+    /// If the value is neither `on` nor `off`.
     pub fn queue_listen(&self) -> Result<bool, ConfigError> {
         self.parse_or("QUEUE_LISTEN", true, "`on` or `off`", |text| match text {
             "on" => Some(true),
@@ -227,7 +228,7 @@ impl Env {
     /// `SHUTDOWN_TIMEOUT`
     ///
     /// # Errors
-    /// If it is no duration.
+    /// If the value is not a duration; see [`parse_duration`].
     pub fn shutdown_timeout(&self) -> Result<Duration, ConfigError> {
         self.duration("SHUTDOWN_TIMEOUT", Duration::from_secs(30))
     }
@@ -235,18 +236,19 @@ impl Env {
     /// `PAYMENT_LINK_TTL`
     ///
     /// # Errors
-    /// If it is no duration.
+    /// If the value is not a duration; see [`parse_duration`].
     pub fn payment_link_ttl(&self) -> Result<Duration, ConfigError> {
         self.duration("PAYMENT_LINK_TTL", Duration::from_secs(7 * 24 * 60 * 60))
     }
 }
 
-/// A shorter duration would round to zero.
+/// The shortest duration; a shorter one would round to zero.
 const SHORTEST: Duration = Duration::from_millis(1);
-/// A hundred years: sums of times stay within what Postgres and chrono can hold.
+/// The longest duration, a hundred years: sums of times stay within the range of Postgres and
+/// chrono.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// A duration such as `30s`, `10m` or `7d`, from a millisecond to a hundred years.
+/// Parses a duration such as `30s`, `10m` or `7d`. `None` unless it is from 1 ms to 100 years.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok().filter(|duration| (SHORTEST..=LONGEST).contains(duration))
 }
@@ -256,7 +258,7 @@ pub fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Whether the host is an IP address or consists of labels that DNS can have. The URL standard also allows
+/// Whether the host is an IP address or consists of valid DNS labels. The URL standard also allows
 /// `https://shop..example` and `https://"`.
 pub fn has_plain_host(url: &Url) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
@@ -267,11 +269,11 @@ fn split(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
-/// The most characters of a value that an error message quotes.
+/// The maximum number of characters of a value in an error message.
 const SHOWN: usize = 100;
 
 fn malformed(name: &'static str, value: &str, takes: &'static str) -> ConfigError {
-    // What stands before an `@` in an address may be a password.
+    // The part of an address before an `@` may be a password.
     if value.contains('@') {
         return malformed_secret(name, takes);
     }

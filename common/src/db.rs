@@ -1,4 +1,4 @@
-//! The connection to Postgres: configuration, errors, and the schema.
+//! Access to Postgres: configuration, errors, and the schema.
 
 mod config;
 mod errors;
@@ -13,10 +13,10 @@ pub use migrations::pending as pending_migrations;
 pub use prepare::{migrate, prepare};
 pub use queue::{Connection, Database, Listen, has_sql_state};
 
-/// Whether Postgres answers within two seconds.
+/// Checks that Postgres executes a query within two seconds.
 ///
 /// # Errors
-/// Why not.
+/// The reason, as text.
 pub async fn answers(database: &Database) -> Result<(), String> {
     let answer = async {
         sqlx::query("select 1").execute(&mut database.acquire().await?).await?;
@@ -28,8 +28,8 @@ pub async fn answers(database: &Database) -> Result<(), String> {
     }
 }
 
-/// Limits how long each statement of this transaction waits for a lock. After `wait` the statement fails
-/// with an error for which [`is_locked`] is true.
+/// Limits how long each statement of this transaction waits for a lock. After `wait` the statement
+/// fails with an error for which [`is_locked`] is true.
 pub async fn limit_lock_waits(tx: &mut Connection, wait: Duration) -> sqlx::Result<()> {
     let wait = format!("{}ms", wait.as_millis());
     sqlx::query("select set_config('lock_timeout', $1, true)").bind(wait).execute(tx).await?;

@@ -1,5 +1,5 @@
-//! E-mail addresses: which ones a cart may have, how they are stored, and when
-//! two spellings name the same mailbox.
+//! E-mail addresses: validation, the stored form, and the canonical form, by which two spellings of
+//! one mailbox are recognized.
 
 use email_address::Options;
 use unicode_normalization::UnicodeNormalization;
@@ -13,7 +13,7 @@ impl EmailAddress {
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let nfc: String = text.nfc().collect();
-        // NFC lengthens a few texts, perhaps beyond the limit.
+        // NFC can lengthen a text, perhaps beyond the limit.
         [nfc.as_str(), text].into_iter().find(|text| is_valid(text)).map(|text| Self(text.to_owned()))
     }
 
@@ -49,7 +49,7 @@ pub fn canonical(text: &str) -> String {
     match text.trim().rsplit_once('@') {
         Some((local, domain)) => {
             let domain = idna::domain_to_ascii(domain).unwrap_or_else(|_| lower_case(domain));
-            // NFC first: a letter and its combining mark are an atom together only.
+            // NFC first: only composed, a letter and its combining mark count as an atom.
             let local: String = local.nfc().collect();
             format!("{}@{domain}", lower_case(unquoted(&local)))
         }
@@ -57,7 +57,7 @@ pub fn canonical(text: &str) -> String {
     }
 }
 
-/// `"ada"@example.com` is `ada@example.com` (RFC 5321, section 4.1.2).
+/// Removes unnecessary quotes: `"ada"@example.com` is `ada@example.com` (RFC 5321, section 4.1.2).
 fn unquoted(local: &str) -> &str {
     let content = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     content.filter(|content| content.split('.').all(is_atom)).unwrap_or(local)
@@ -67,8 +67,8 @@ fn is_atom(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c))
 }
 
-/// NFC and lower case. The two forms of a small sigma are one letter: which of
-/// them is the lower case of Σ depends on the letters around it.
+/// NFC and lower case. Both forms of the small sigma become σ, because the lower case of Σ depends
+/// on the letters around it.
 fn lower_case(text: &str) -> String {
     let lower = text.nfc().collect::<String>().to_lowercase();
     lower.replace('ς', "σ").nfc().collect()

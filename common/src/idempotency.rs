@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: the same request twice makes one cart.
+//! `Idempotency-Key`: a repeated request creates no second cart.
 
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
@@ -6,16 +6,17 @@ use sha2::{Digest, Sha256};
 
 use crate::{api_keys::KeyHash, carts::CartId, db::Connection, json, maintenance::IDEMPOTENCY_KEY_LIFE};
 
-/// Hashes of a key and of the body that came with it; nothing else is kept.
+/// The hashes of a key and of the request body. Nothing else is stored.
 #[derive(Debug, Clone)]
 pub struct Fingerprint {
-    /// Hash of the API key and the idempotency key, so that each API key has idempotency keys of its own.
+    /// Hash of the API key and the idempotency key: idempotency keys are scoped to an API key.
     key_hash: Vec<u8>,
     body_hash: Vec<u8>,
 }
 
 impl Fingerprint {
-    /// `key` belongs to the API key `owner`. White space and the order of fields in `body` do not matter.
+    /// Hashes `key`, sent by the API key `owner`, and `body`. White space and the order of fields
+    /// in `body` do not matter.
     pub fn of(owner: &KeyHash, key: &str, body: &RawValue) -> Self {
         let key_hash = Sha256::new().chain_update(owner.as_bytes()).chain_update(key).finalize().to_vec();
         let body_hash = Sha256::digest(json::canonical(body)).to_vec();
@@ -23,19 +24,19 @@ impl Fingerprint {
     }
 }
 
-/// What a key stands for.
+/// The result of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
-    /// It is new, and stands for the given cart from now on.
+    /// The key is new, and belongs to the given cart now.
     New,
-    /// It stands for this cart.
+    /// The key came with the same body before; it belongs to this cart.
     Same(String),
-    /// It came with another body.
+    /// The key came with another body before.
     Different,
 }
 
-/// Claims the key for `cart_id`. Two claims at once: the second waits for the
-/// first one's transaction.
+/// Claims the key for `cart_id`. Of two concurrent claims the second waits for the transaction of
+/// the first.
 pub async fn claim(
     conn: &mut Connection,
     fingerprint: &Fingerprint,
@@ -67,7 +68,7 @@ pub async fn claim(
         sqlx::query!("select body_hash, cart_id from idempotency_keys where key_hash = $1", fingerprint.key_hash,)
             .fetch_one(conn)
             .await?;
-    // Once the shopper was erased only the beginning of the hash is there.
+    // After the shopper was erased only the first bytes of the stored hash are left.
     let same = fingerprint.body_hash.starts_with(&known.body_hash);
     Ok(if same { Claim::Same(known.cart_id) } else { Claim::Different })
 }

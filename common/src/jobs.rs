@@ -1,4 +1,4 @@
-//! The jobs: what each carries, where it waits, how often and how long it may run.
+//! The job types: payload, queue, retries and time limit.
 //!
 //! Payloads hold ids only: a job reads the state again when it runs.
 
@@ -7,21 +7,22 @@ use std::time::Duration;
 use queue::{Backoff, Job};
 use serde::{Deserialize, Serialize};
 
-/// The queues, in the order in which they matter to people.
+/// All queues, the most urgent first.
 pub const QUEUES: [&str; 4] = ["payment-links", "expiry", "analytics", "maintenance"];
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Somebody is waiting: the first retries come quickly, within the ten seconds a request waits.
+/// The back-off for jobs that a client waits for: the first retries fall within the ten seconds
+/// that a request waits.
 const WHILE_SOMEBODY_WAITS: Backoff = Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(300) };
 
-/// Makes the session that a row of `payment_links` asks for.
+/// Creates the Checkout Session for a row of `payment_links`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CreatePaymentLink {
-    /// Whose link.
+    /// The cart of the link.
     pub cart_id: String,
-    /// Which request.
+    /// The version of the request.
     pub version: i32,
 }
 
@@ -37,20 +38,20 @@ impl Job for CreatePaymentLink {
     }
 }
 
-/// Closes a session at Stripe, so that nobody pays for a cart that is done with.
+/// Closes a Checkout Session, so that nobody pays for a cart that has ended.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClosePaymentLink {
-    /// Whose link; the cart may be gone.
+    /// The cart of the link; it may be deleted.
     pub cart_id: String,
-    /// Which request.
+    /// The version of the request.
     pub version: i32,
 }
 
 impl Job for ClosePaymentLink {
     const QUEUE: &'static str = "payment-links";
     const KIND: &'static str = "close_payment_link";
-    // A session lives a day; closing it is worth trying for as long.
+    // A session lives for a day; retry for about as long.
     const MAX_ATTEMPTS: i16 = 150;
     const TIME_LIMIT: Duration = MINUTE;
     const BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(600) };
@@ -60,20 +61,20 @@ impl Job for ClosePaymentLink {
     }
 }
 
-/// Expires carts that were left for longer than `CART_TTL`.
+/// Expires carts that were abandoned longer ago than `CART_TTL`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ExpireCarts {
-    /// 0 for the job of a slot; a helper is called where there is much to do, so
-    /// that another worker shares the work.
+    /// 0 for the scheduled job. With a large backlog each job enqueues a continuation with the next
+    /// number, so that other workers share the work.
     #[serde(default)]
     pub helper: u8,
 }
 
 impl ExpireCarts {
-    /// The most helpers there are at a time.
+    /// The maximum number of continuations.
     const HELPERS: u8 = 2;
 
-    /// The one who may be called for help by this one.
+    /// The continuation that this job may enqueue; `None` if this is the last one.
     pub fn next_helper(&self) -> Option<Self> {
         (self.helper < Self::HELPERS).then_some(Self { helper: self.helper + 1 })
     }
@@ -84,13 +85,13 @@ impl Job for ExpireCarts {
     const KIND: &'static str = "expire_carts";
     const TIME_LIMIT: Duration = Duration::from_secs(30 * 60);
 
-    /// Each slot has its own job; a helper is one, whoever calls for it.
+    /// Scheduled jobs are not deduplicated by key; continuations are, by number.
     fn unique_key(&self) -> Option<String> {
         (self.helper > 0).then(|| format!("{}:helper:{}", Self::KIND, self.helper))
     }
 }
 
-/// Folds the ledger of counts, so that reading it stays cheap.
+/// Compacts the stored counts, so that reading them stays cheap.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct RollUpDays {}
 
@@ -100,18 +101,18 @@ impl Job for RollUpDays {
     const TIME_LIMIT: Duration = Duration::from_secs(10 * 60);
 }
 
-/// Takes the shopper out of carts that ended longer ago than `RETAIN_PERSONAL_DATA`.
+/// Anonymizes carts that ended longer ago than `RETAIN_PERSONAL_DATA`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct AnonymizeOldCarts {}
 
 impl Job for AnonymizeOldCarts {
     const QUEUE: &'static str = "maintenance";
     const KIND: &'static str = "anonymize_old_carts";
-    // Where it is switched on for the first time, all carts of before are due at once.
+    // When first enabled, all older carts are due at once.
     const TIME_LIMIT: Duration = Duration::from_secs(60 * 60);
 }
 
-/// Deletes what has been kept for long enough: idempotency keys, events, old links, slots.
+/// Deletes records after their retention: idempotency keys, events, old links, schedule runs.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct DeleteOldRecords {}
 

@@ -1,11 +1,11 @@
-//! Reads JSON from untrusted input, one level at a time, each value as the text it was sent as.
+//! Reads JSON from untrusted input, one level at a time, each value as its original text.
 //!
 //! Untrusted input is never read into a `serde_json::Value` or `Number`; clippy forbids both types.
-//! With the features `raw_value` (which sqlx turns on) and `arbitrary_precision` (exact amounts)
-//! serde_json gives a meaning to objects with the keys `$serde_json::private::RawValue` and
-//! `…::Number` when it reads them: the string inside is parsed as JSON again, and its depth is
-//! counted anew, so a body of 41 kB overflows the stack. [`parse`] gives no key a meaning and never
-//! recurses deeper than [`MAX_DEPTH`]; the other functions look at one level of what it checked.
+//! With the features `raw_value` (enabled by sqlx) and `arbitrary_precision` (exact amounts),
+//! serde_json treats objects with the keys `$serde_json::private::RawValue` and `…::Number`
+//! specially: it parses the string inside as JSON again, with a new depth limit, so a body of 41 kB
+//! overflows the stack. [`parse`] treats no key specially and never recurses deeper than
+//! [`MAX_DEPTH`]; the other functions read one level of a value that it checked.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
@@ -18,13 +18,13 @@ use serde_json::value::RawValue;
 
 use crate::money;
 
-/// Nesting this deep is refused; serde_json's own limit.
+/// Values nested this deep are rejected; serde_json's own limit.
 pub const MAX_DEPTH: usize = 128;
 
 /// Checks that `bytes` are one well-formed JSON value, and returns its text.
 ///
 /// # Errors
-/// If the bytes are not UTF-8 or not JSON, or the value is nested [`MAX_DEPTH`] levels deep or deeper.
+/// If the bytes are not UTF-8 or JSON, or the value is nested [`MAX_DEPTH`] or more levels deep.
 pub fn parse(bytes: &[u8]) -> serde_json::Result<Box<RawValue>> {
     serde_json::from_slice::<WellFormed>(bytes)?;
     serde_json::from_slice(bytes)
@@ -52,40 +52,41 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The string that `value` is; `None` if it is not a string.
+/// The value as a string; `None` if it is not a string.
 pub fn text(value: &RawValue) -> Option<Cow<'_, str>> {
     serde_json::from_str::<Text>(value.get()).ok().map(|text| text.0)
 }
 
-/// The number that `value` is, exactly; `None` if it is not a number or beyond what money needs.
+/// The exact value of a number; `None` if it is not a number or has too many digits for
+/// [`Decimal`].
 pub fn number(value: &RawValue) -> Option<Decimal> {
     let text = value.get();
     text.starts_with(|first: char| first == '-' || first.is_ascii_digit()).then(|| money::decimal(text)).flatten()
 }
 
-/// The elements of the array that `value` is; `None` if it is not an array.
+/// The elements of an array; `None` if it is not an array.
 pub fn list(value: &RawValue) -> Option<Vec<&RawValue>> {
     serde_json::from_str(value.get()).ok()
 }
 
-/// Whether `value` is `true` or `false`; `None` if it is neither.
+/// The value as a boolean; `None` if it is not `true` or `false`.
 pub fn boolean(value: &RawValue) -> Option<bool> {
     serde_json::from_str(value.get()).ok()
 }
 
-/// `value`, which [`parse`] accepted, in a form in which white space, the order of fields, and the
-/// way a string is escaped do not matter. Values that differ in anything else differ in it.
+/// A form of `value` (accepted by [`parse`]) that does not depend on white space, the order of
+/// fields, or how strings are escaped. Values that differ in anything else have different forms.
 pub fn canonical(value: &RawValue) -> String {
     let mut out = String::with_capacity(value.get().len());
     write_canonical(value, &mut out);
     out
 }
 
-/// Recurses as deep as `value` is nested: less than [`MAX_DEPTH`].
+/// The recursion depth is that of `value`, less than [`MAX_DEPTH`].
 fn write_canonical(value: &RawValue, out: &mut String) {
     let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
     if let Some(Fields(fields)) = Fields::of(value) {
-        // The last one of several fields with the same name counts.
+        // Of several fields with the same name the last one counts.
         let fields: BTreeMap<_, _> = fields.into_iter().collect();
         out.push('{');
         for (place, (name, field)) in fields.into_iter().enumerate() {
@@ -109,7 +110,7 @@ fn write_canonical(value: &RawValue, out: &mut String) {
     }
 }
 
-/// A string, borrowed where it has no escapes.
+/// A string, borrowed if it has no escapes.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -178,7 +179,8 @@ impl<'de> Visitor<'de> for WellFormed {
         Ok(self)
     }
 
-    /// Visits objects, and also numbers that are not integers, which `arbitrary_precision` presents as objects.
+    /// Visits objects, and numbers that are not integers, which `arbitrary_precision` presents as
+    /// objects.
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self, A::Error> {
         while fields.next_entry::<Self, Self>()?.is_some() {}
         Ok(self)

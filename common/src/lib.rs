@@ -1,6 +1,5 @@
-//! What the api and the worker share: the carts, their payment links, the
-//! analytics, the jobs, and every SQL statement on them. It knows no axum and
-//! makes no call to Stripe.
+//! Code that the api and the worker share: carts, payment links, analytics, jobs, and all of their
+//! SQL statements. The crate does not depend on axum and makes no requests to Stripe.
 
 #![cfg_attr(test, allow(clippy::disallowed_types, reason = "tests read what they wrote themselves"))]
 

@@ -1,5 +1,5 @@
-//! Deleting what has been kept for long enough, in small batches. A row that another session has
-//! locked stays until the next run.
+//! Deletes records after their retention, in small batches. Rows that another session has locked
+//! stay until the next run.
 
 use std::time::Duration;
 
@@ -9,28 +9,30 @@ use crate::db::Connection;
 
 const BATCH: i64 = 1_000;
 
-/// How long an `Idempotency-Key` is remembered.
+/// How long an `Idempotency-Key` is valid.
 pub const IDEMPOTENCY_KEY_LIFE: TimeDelta = TimeDelta::hours(24);
-/// How long a deleted cart's recovery link answers "gone" instead of "unknown".
+/// How long the recovery link of a deleted cart returns "gone" instead of "unknown".
 const RETIRED_LINK_LIFE: TimeDelta = TimeDelta::days(30);
-/// Final links, unless their cart still shows them.
+/// How long final payment links are kept, unless they are the newest of an existing cart.
 const FINAL_LINK_LIFE: TimeDelta = TimeDelta::days(30);
 
-/// How long records are kept.
+/// How long records are kept. Must not be shorter than the constants below.
 #[derive(Debug, Clone, Copy)]
 pub struct RecordRetention {
-    /// Stripe's events. Stripe repeats one for three days at most.
+    /// Retention of Stripe's events.
     pub events: Duration,
-    /// Idempotency keys, which work for [`IDEMPOTENCY_KEY_LIFE`].
+    /// Retention of idempotency keys. They are valid for [`IDEMPOTENCY_KEY_LIFE`].
     pub idempotency_keys: Duration,
-    /// Slots of schedules that ran.
+    /// Retention of the runs of schedules.
     pub slots: Duration,
 }
 
 impl RecordRetention {
-    /// Stripe goes on repeating an event for so long: forgotten before, it would count twice in the log.
+    /// The minimum for `events`: Stripe resends an event for three days, and one that was deleted
+    /// before would count twice in the log.
     pub const SHORTEST_EVENTS: Duration = Duration::from_secs(3 * 24 * 60 * 60);
-    /// A key is promised to work for so long.
+    /// The minimum for `idempotency_keys`: the time for which the API guarantees that a key is
+    /// valid.
     pub const SHORTEST_KEYS: Duration = Duration::from_secs(24 * 60 * 60);
 }
 
@@ -38,7 +40,7 @@ fn before(now: DateTime<Utc>, age: Duration) -> DateTime<Utc> {
     TimeDelta::from_std(age).ok().and_then(|age| now.checked_sub_signed(age)).unwrap_or(DateTime::UNIX_EPOCH)
 }
 
-/// Deletes one batch of each kind; `false`: there was nothing left to delete.
+/// Deletes one batch of each kind. `false` if there was nothing to delete.
 pub async fn delete_batch(
     conn: &mut Connection,
     retention: &RecordRetention,
@@ -74,7 +76,7 @@ pub async fn delete_batch(
     )
     .execute(&mut *conn)
     .await?;
-    // The newest link of a living cart stays: the next version counts from it.
+    // The newest link of an existing cart stays, because the next version counts from it.
     let payment_links = sqlx::query!(
         r#"
         delete from payment_links where ctid = any (array(
@@ -90,7 +92,7 @@ pub async fn delete_batch(
     )
     .execute(&mut *conn)
     .await?;
-    // The newest slot of a schedule stays: it says that the schedule ran.
+    // The newest run of a schedule stays as evidence that the schedule ran.
     let slots = sqlx::query!(
         r#"
         delete from schedule_slots where ctid = any (array(

@@ -1,4 +1,4 @@
-//! Money is exact: whole minor units and a currency, never binary floats.
+//! Exact money: whole minor units and a currency, never binary floats.
 
 use std::{fmt, str::FromStr};
 
@@ -10,28 +10,29 @@ use utoipa::{
     openapi::{ObjectBuilder, RefOr, Schema, Type},
 };
 
-/// The most Stripe charges at once, in its smallest unit (<https://docs.stripe.com/currencies#minimum-and-maximum-charge-amounts>).
+/// The maximum charge, in Stripe's smallest unit
+/// (<https://docs.stripe.com/currencies#minimum-and-maximum-charge-amounts>).
 const STRIPE_MAXIMUM: i64 = 99_999_999;
 
-/// An ISO 4217 currency, written in lower case as Stripe does.
+/// An ISO 4217 currency, stored in lower case as Stripe writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Currency([u8; 3]);
 
-/// A code that ISO 4217 does not know.
+/// The text is not a code of ISO 4217.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an ISO 4217 currency code")]
 pub struct UnknownCurrency;
 
-/// Why Stripe would refuse an amount.
+/// An amount that Stripe would reject.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unchargeable {
-    /// Below the least Stripe charges.
+    /// The amount is below Stripe's minimum; this is the minimum.
     #[error("is below the minimum of {0} that Stripe charges")]
     TooLittle(Amount),
-    /// Above the most Stripe charges.
+    /// The amount is above Stripe's maximum; this is the maximum.
     #[error("is above the maximum of {0} that Stripe charges")]
     TooMuch(Amount),
-    /// A third decimal that is not 0.
+    /// The amount has a third decimal that is not 0.
     #[error("must end in 0: Stripe takes two decimals of this currency")]
     TooFine,
 }
@@ -42,23 +43,23 @@ impl Currency {
 
     /// The code, in lower case.
     pub fn code(&self) -> &str {
-        // Made from ASCII letters only.
+        // The bytes are ASCII letters, so this can't fail.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// Whether shoppers can pay in the currency. `false` for ISO's codes of metals, funds and units of account, of
-    /// tests (`xts`) and of no currency (`xxx`).
+    /// Whether shoppers can pay in the currency. `false` for ISO's codes of metals, funds and units
+    /// of account, for tests (`xts`) and for no currency (`xxx`).
     pub fn is_tender(&self) -> bool {
         use iso_currency::Flag::{Fund, Special};
         let known = iso_currency::Currency::from_code(&self.code().to_ascii_uppercase());
         known.is_some_and(|known| !known.has_flag(Fund) && !known.has_flag(Special))
     }
 
-    /// Decimals of its minor unit: 0, 2 or 3.
+    /// The decimals of the minor unit: 0, 2 or 3.
     ///
-    /// Stripe's list (<https://docs.stripe.com/currencies#zero-decimal>), which is ISO's but for
-    /// MGA (Stripe charges whole ariary). ISK and UGX have no minor unit; that
-    /// Stripe wants them with two zeros is [`Currency::stripe_amount`]'s matter.
+    /// Follows Stripe's list (<https://docs.stripe.com/currencies#zero-decimal>), which differs
+    /// from ISO's in MGA (Stripe charges whole ariary). ISK and UGX have no decimals here, although
+    /// Stripe expects two zeros; see [`Currency::stripe_amount`].
     pub fn decimals(&self) -> u32 {
         match self.code() {
             "bif" | "clp" | "djf" | "gnf" | "jpy" | "kmf" | "krw" | "mga" | "pyg" | "rwf" | "vnd" | "vuv" | "xaf"
@@ -68,31 +69,31 @@ impl Currency {
         }
     }
 
-    /// Minor units of `value`, or `None` if it has more decimals than the currency or is out of range.
+    /// `value` in minor units; `None` if it has more decimals than the currency or is out of range.
     pub fn to_minor(self, value: Decimal) -> Option<i64> {
         let minor = value.checked_mul(Decimal::from(10_i64.pow(self.decimals())))?;
         minor.is_integer().then(|| minor.to_i64()).flatten()
     }
 
-    /// `minor` units as an amount.
+    /// The amount of `minor` units.
     pub fn amount(self, minor: i64) -> Amount {
         Amount(Decimal::new(minor, self.decimals()))
     }
 
-    /// A sum of minor units, which may be larger than any single amount.
+    /// A sum of minor units, which may exceed the range of a single amount.
     pub fn sum(self, minor: Decimal) -> Amount {
         let mut sum = minor.trunc();
         sum.rescale(0);
-        // Setting the scale moves the point; it fails beyond 28 decimals only.
+        // set_scale moves the decimal point; it fails only beyond 28 decimals.
         let _ = sum.set_scale(self.decimals());
         Amount(sum)
     }
 
-    /// `minor` units as Stripe counts them: ISK and UGX in hundredths, of which
-    /// it takes whole hundreds; three-decimal currencies in tenths of the last decimal it takes.
+    /// `minor` units in Stripe's smallest unit. ISK and UGX are multiplied by 100. In three-decimal
+    /// currencies the last digit must be 0.
     ///
     /// # Errors
-    /// If the currency has three decimals and the last is not 0.
+    /// If a three-decimal amount does not end in 0, or the result overflows.
     pub fn stripe_amount(self, minor: i64) -> Result<i64, Unchargeable> {
         match self.code() {
             "isk" | "ugx" => minor.checked_mul(100).ok_or(Unchargeable::TooMuch(self.amount(STRIPE_MAXIMUM / 100))),
@@ -101,10 +102,10 @@ impl Currency {
         }
     }
 
-    /// Whether Stripe would take a payment of `minor` units.
+    /// Checks that Stripe accepts a payment of `minor` units.
     ///
     /// # Errors
-    /// Why it would not.
+    /// If the amount is too low, too high or too fine for Stripe.
     pub fn check_chargeable(self, minor: i64) -> Result<(), Unchargeable> {
         if minor < self.stripe_minimum() {
             return Err(Unchargeable::TooLittle(self.amount(self.stripe_minimum())));
@@ -117,8 +118,9 @@ impl Currency {
         Ok(())
     }
 
-    /// The least Stripe charges, in minor units (<https://docs.stripe.com/currencies#minimum-and-maximum-charge-amounts>).
-    /// Where Stripe publishes none the least is one unit, and Stripe itself has the last word.
+    /// The minimum charge, in minor units
+    /// (<https://docs.stripe.com/currencies#minimum-and-maximum-charge-amounts>). For a currency
+    /// without a published minimum it is one unit, and Stripe may still reject the amount.
     fn stripe_minimum(self) -> i64 {
         match self.code() {
             "usd" | "aud" | "brl" | "cad" | "chf" | "eur" | "inr" | "nzd" | "sgd" | "jpy" => 50,
@@ -171,12 +173,12 @@ impl PartialSchema for Currency {
     }
 }
 
-/// An amount in major units with exactly the currency's decimals; a JSON number.
+/// An amount in major units with exactly the currency's decimals; a number in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Amount(Decimal);
 
 impl Amount {
-    /// In minor units. (A sum may be larger than any single amount; what one cart is worth never is.)
+    /// The amount in minor units. Saturates at `i64::MAX`, which only a sum of carts can reach.
     pub fn minor(self) -> i64 {
         i64::try_from(self.0.mantissa()).unwrap_or(i64::MAX)
     }
@@ -209,18 +211,18 @@ impl PartialSchema for Amount {
     }
 }
 
-/// Writes a JSON number with the decimal's own digits.
+/// Writes the decimal as a JSON number with exactly its digits.
 ///
 /// # Errors
-/// Those of the serializer, which must be serde_json's.
+/// Errors of the serializer, which must be serde_json's.
 pub(crate) fn serialize_decimal<S: Serializer>(decimal: &Decimal, serializer: S) -> Result<S::Ok, S::Error> {
     RawValue::from_string(decimal.to_string()).map_err(serde::ser::Error::custom)?.serialize(serializer)
 }
 
-/// Reads the text of a JSON number exactly; `None` if it is beyond what money needs.
+/// Reads the text of a JSON number exactly; `None` if it does not fit into a [`Decimal`].
 pub fn decimal(text: &str) -> Option<Decimal> {
     let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
-    // (The library reads exponents, too, but rounds the digits before them.)
+    // The library can parse exponents, but rounds the digits before them.
     let value = Decimal::from_str_exact(digits).ok()?;
     let scale = i64::from(value.scale()) - i64::from(exponent.parse::<i32>().ok()?);
     match u32::try_from(scale) {
@@ -249,14 +251,14 @@ mod tests {
         assert_eq!(minor("usd", "1e2"), Some(10_000));
         assert_eq!(minor("usd", "19.990"), Some(1_999));
         assert_eq!(minor("usd", "0.001"), None);
-        // Through a binary float this would read as 0.1.
+        // As a binary float this number would be 0.1.
         assert_eq!(minor("usd", "0.1000000000000000055"), None);
         assert_eq!(minor("usd", "0.10000000000000000000000000000000000000000001"), None);
         assert_eq!(minor("jpy", "500"), Some(500));
         assert_eq!(minor("jpy", "500.5"), None);
         assert_eq!(minor("kwd", "1.234"), Some(1_234));
         assert_eq!(minor("usd", "1e400"), None);
-        // Nor are digits lost before an exponent.
+        // Digits before an exponent are not lost either.
         assert_eq!(minor("usd", "1.00000000000000000000000000000000000001e0"), None);
         assert_eq!(
             (minor("usd", "5E-2"), minor("usd", "1.25e+1"), minor("usd", "-1e-2")),

@@ -1,4 +1,4 @@
-//! What operators see of a process: logs, metrics and traces.
+//! Logs, metrics and traces.
 
 pub mod logs;
 pub mod metrics;

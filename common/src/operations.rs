@@ -1,4 +1,4 @@
-//! What the api may ask about jobs, queues and schedules, and do to them, without knowing the queue.
+//! The queue's functions for operators, re-exported so that the api does not depend on the queue.
 
 pub use queue::{
     ActionOutcome, COUNT_LIMIT, CancelledMany, DEAD_LIMIT, DeadFilter, FailedAttempt, JobFilter, JobState, JobSummary,

@@ -1,16 +1,16 @@
-//! Payment links: the requests for sessions at Stripe, and what became of them.
+//! Payment links: requests for Checkout Sessions at Stripe, and their status.
 //!
 //! ```text
-//!             ┌────────── begin_attempt, Stripe answers ──────────┐
+//!             ┌────────── begin_attempt, Stripe responds ─────────┐
 //! request → pending ──→ failed (Stripe refused)                    ↓
 //!             │ │                              processing ←─────  open ──→ paid
-//!             │ └──→ settling (asked, no answer)    │              │
+//!             │ └──→ settling (sent, no response)   │              │
 //!             ↓          ↓                          ↓              ↓
 //!           closed ←─────┴──────────────────  payment_failed    closing ──→ closed
 //! ```
 //!
-//! `settling` and `closing` always have a job that closes the session at Stripe.
-//! The database allows one `pending` and one session that can take money a cart.
+//! A link in `settling` or `closing` always has a job that closes the session at Stripe. The
+//! database allows one `pending` link per cart, and one session that can still be paid.
 
 pub mod checkout;
 mod expected;
@@ -35,10 +35,10 @@ pub use request::{give_up, replace, request};
 pub use search::{Search, save_search, search};
 pub use session::{attach_session, is_held_by_another, refuse_session};
 
-/// The channel that tells waiting requests about a link; the payload is the cart's id.
+/// The notification channel for changed links; the payload is the cart's id.
 pub const CHANNEL: &str = "payment_links";
 
-/// Where a request for a link stands; see the migration for each word.
+/// The status of a payment link; the migration documents each value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the migration says what each means")]
 pub enum LinkStatus {
@@ -72,14 +72,14 @@ impl FromStr for LinkStatus {
     }
 }
 
-/// Who asked for a link.
+/// The party that requested a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestedBy {
-    /// The shop.
+    /// The shop, through the API.
     Api,
-    /// The shopper, who opened the recovery link.
+    /// The shopper, by opening the recovery link.
     Shopper,
-    /// We: the request before it can't succeed.
+    /// This program, because the previous request can't succeed.
     Replacement,
 }
 
@@ -93,7 +93,7 @@ impl RequestedBy {
     }
 }
 
-/// Why there is no link.
+/// The reason why there is no link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failure<'a> {
     code: Option<&'a str>,
@@ -101,44 +101,45 @@ pub struct Failure<'a> {
 }
 
 impl<'a> Failure<'a> {
-    /// `why` is for people, and goes with the cart. `code` is for the timeline:
-    /// Stripe's or ours, and never anything of the shopper.
+    /// `why` is the message for people, stored with the link. `code` is Stripe's or one of this
+    /// program, stored in the timeline without personal data. A malformed code becomes `other`.
     pub fn new(code: &'a str, why: &'a str) -> Self {
         let well_formed = (1..=60).contains(&code.len())
             && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
         Self { code: Some(if well_formed { code } else { "other" }), why }
     }
 
-    /// The timeline was told when it happened.
+    /// A failure without a code, because the timeline has the event already.
     fn told(why: &'a str) -> Self {
         Self { code: None, why }
     }
 }
 
-/// One request for a session.
+/// One request for a Checkout Session.
 #[derive(Debug, Clone)]
 pub struct PaymentLink {
-    /// Whose it is; the cart may be gone.
+    /// The cart's id; the cart may be deleted.
     pub cart_id: String,
-    /// 1 for the first request.
+    /// The number of the request, 1 for the cart's first.
     pub version: i32,
-    /// Where it stands.
+    /// The current status.
     pub status: LinkStatus,
-    /// The job that makes it.
+    /// The job that creates the session.
     pub job_id: JobId,
-    /// When the session ends; frozen, because Stripe must be asked the same thing again.
+    /// When the session expires. Constant, because retries must send Stripe identical parameters.
     pub session_expires_at: DateTime<Utc>,
-    /// How many requests in a row this one replaces, each of which failed for good under its idempotency key.
+    /// The number of consecutive requests that this one replaces, each of which failed permanently
+    /// under its idempotency key.
     pub replacements: i16,
-    /// When Stripe may first have seen the request.
+    /// When the request may first have reached Stripe; `None` if it was never sent.
     pub attempted_at: Option<DateTime<Utc>>,
-    /// Stripe's name of the session.
+    /// Stripe's id of the session, once known.
     pub session_id: Option<String>,
-    /// Where the shopper pays.
+    /// The address of Stripe's payment page, once known.
     pub url: Option<String>,
-    /// Why there is no link.
+    /// The message for people, if there is no link.
     pub failure: Option<String>,
-    /// When it last changed.
+    /// When the link last changed.
     pub updated_at: DateTime<Utc>,
 }
 
@@ -148,14 +149,14 @@ impl PaymentLink {
         self.status == LinkStatus::Open && self.session_expires_at > now
     }
 
-    /// Why Stripe made none, where that is known. (A request that was asked before
-    /// without an answer is settled first, and closed then.)
+    /// The message of a failure, if the request ended. A request that was sent without a response
+    /// is first settled, and closed then.
     pub fn refusal(&self) -> Option<&str> {
         let ended = matches!(self.status, LinkStatus::Failed | LinkStatus::Settling | LinkStatus::Closed);
         self.failure.as_deref().filter(|_| ended)
     }
 
-    /// The key under which Stripe is asked for it, each time the same.
+    /// The idempotency key of the request to Stripe; the same for all attempts.
     pub fn idempotency_key(&self) -> String {
         format!("{}:v{}", self.cart_id, self.version)
     }
@@ -195,7 +196,7 @@ impl TryFrom<Row> for PaymentLink {
     }
 }
 
-/// The newest request for the cart's link.
+/// The newest request of the cart; `None` if there is none.
 pub async fn latest(conn: &mut Connection, cart_id: &str) -> sqlx::Result<Option<PaymentLink>> {
     sqlx::query_as!(
         Row,
@@ -211,7 +212,7 @@ pub async fn latest(conn: &mut Connection, cart_id: &str) -> sqlx::Result<Option
     .transpose()
 }
 
-/// One request.
+/// The request with this version; `None` if there is none.
 pub async fn find(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx::Result<Option<PaymentLink>> {
     sqlx::query_as!(
         Row,
@@ -258,10 +259,9 @@ pub async fn unsettled_before(conn: &mut Connection, cart_id: &str, version: i32
     .collect()
 }
 
-/// Tells the requests that wait for the carts' links to look at them. Where
-/// links are made, in a transaction of its own: one that only notifies does not
-/// wait for the disk, while those that also write commit one after the other,
-/// each with its wait.
+/// Notifies the requests that wait for the carts' links. When creating links, call this in a
+/// separate transaction: one that only notifies does not wait for the disk, while transactions that
+/// write and notify commit one after the other, each with its own disk wait.
 pub async fn tell(conn: &mut Connection, cart_ids: &[String]) -> sqlx::Result<()> {
     if !cart_ids.is_empty() {
         sqlx::query!("select pg_notify($1, cart_id) from unnest($2::text[]) cart_id", CHANNEL, cart_ids)

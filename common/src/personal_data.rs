@@ -1,8 +1,7 @@
-//! Shoppers' personal data: where it is, how a person is taken out of the
-//! database, what is known of a person, and for how long.
+//! Personal data of shoppers: where it is stored, erasure, export, and retention.
 //!
-//! One list, [`fields::TABLES`], says where it can be; everything here goes by it.
-//! What Stripe has of a shopper stays at Stripe; logs and backups are not reached.
+//! All of it is based on one list, [`fields::TABLES`]. Data at Stripe, logs and backups are not
+//! covered.
 
 mod erasure;
 mod export;

@@ -1,19 +1,20 @@
-//! Webhooks that failed verification, so that a wrong secret is seen before money goes unnoticed.
+//! Counts webhooks that failed verification, so that a wrong secret is noticed before payments are
+//! missed.
 
 use chrono::{DateTime, NaiveDate, Utc};
 
 use crate::db::Connection;
 
-/// So many, and when the last one came.
+/// The number of refused webhooks in a period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
-    /// How many.
+    /// The number of webhooks.
     pub count: i64,
-    /// The newest.
+    /// When the newest one was received.
     pub last_at: DateTime<Utc>,
 }
 
-/// Adds to the day of `refused.last_at`.
+/// Adds the count to the day of `refused.last_at`.
 pub async fn add(conn: &mut Connection, refused: Refused) -> sqlx::Result<()> {
     sqlx::query!(
         r#"
@@ -30,7 +31,7 @@ pub async fn add(conn: &mut Connection, refused: Refused) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Those since the beginning of `day`; `None`: all webhooks were good.
+/// The refused webhooks since the beginning of `day`; `None` if there were none.
 pub async fn since(conn: &mut Connection, day: NaiveDate) -> sqlx::Result<Option<Refused>> {
     let row = sqlx::query!(
         "select sum(count)::bigint as count, max(last_at) as last_at from refused_webhooks where day >= $1",

@@ -1,11 +1,11 @@
-//! When to stop.
+//! Signals that stop a process.
 
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Resolves at the first Ctrl-C or SIGTERM.
 ///
 /// # Errors
-/// If the process can't be told of signals.
+/// If the signal handlers can't be installed.
 pub async fn requested() -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

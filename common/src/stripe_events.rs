@@ -1,9 +1,9 @@
-//! Applies Stripe's events: each once, in any order, with effect and record in one transaction.
+//! Applies Stripe's events, each once and in any order. The record and the effect of an event are
+//! in one transaction.
 //!
-//! An event changes a cart only through a session of `payment_links`, with the right
-//! mode, amount, currency and status. Any other event that names a cart is stored
-//! with the reason, and shown to the operator, and so is a payment for a cart that
-//! was deleted or recovered before.
+//! An event changes a cart only through a session of `payment_links`, with the expected mode,
+//! amount, currency and status. Any other event that names a cart is stored with the reason and
+//! shown to the operator, and so is a payment for a cart that was deleted or recovered before.
 
 mod attention;
 mod event;
@@ -27,16 +27,16 @@ pub use event::{Effect, StripeEvent, StripeObject};
 use locking::Locked;
 use matching::{Change, Links, Match, Meaning};
 
-/// Stores the events and does what they mean, all or nothing; answers what each
-/// did. The caller's transaction decides. An event whose cart or link others have
-/// locked holds up none of the others: it is not stored, see [`Effect::Held`].
+/// Stores the events and applies them; returns the effect of each. Must run in a transaction. An
+/// event whose cart or link another transaction has locked does not block the others: it is not
+/// stored, see [`Effect::Held`].
 pub async fn apply(conn: &mut Connection, events: &[StripeEvent], now: DateTime<Utc>) -> sqlx::Result<Vec<Effect>> {
     let locked = locking::lock(conn, events).await?;
     let (held, free): (Vec<usize>, Vec<usize>) = (0..events.len()).partition(|place| locked.holds_up(&events[*place]));
     let Locked { carts, links, .. } = locked;
     let mut links = Links::new(links);
     let mut new = store(conn, free.iter().map(|place| &events[*place]), now).await?;
-    // What came before, or earlier in this batch, is left out.
+    // Skip events that were stored before, or earlier in this batch.
     let fresh: Vec<usize> = free.into_iter().filter(|place| new.remove(&events[*place].id)).collect();
     let mut outcomes: Vec<Outcome> = fresh.iter().map(|place| Outcome::nothing(*place, &events[*place])).collect();
     let (mut payments, mut others) = (Vec::new(), Vec::new());
@@ -92,16 +92,16 @@ impl Outcome {
     }
 }
 
-/// A new event and the link that it is about.
+/// A new event and its payment link.
 struct Subject<'a> {
-    /// Index of its outcome.
+    /// The index of the event's outcome.
     number: usize,
     event: &'a StripeEvent,
     cart: String,
     version: i32,
 }
 
-/// Answers the ids of those that are new.
+/// Stores the events; returns the ids of those that are new.
 async fn store<'a>(
     conn: &mut Connection,
     events: impl Iterator<Item = &'a StripeEvent> + Clone,
@@ -113,7 +113,7 @@ async fn store<'a>(
     if created.is_empty() {
         return Ok(HashSet::new());
     }
-    // In one order, so that two who store the same events can't wait for each other.
+    // Sort by id, so that two transactions that store the same events can't deadlock.
     let new = sqlx::query_scalar!(
         r#"
         insert into stripe_events (id, kind, object_id, created_at, received_at, effect)
@@ -158,7 +158,7 @@ async fn note_outcomes(conn: &mut Connection, events: &[StripeEvent], outcomes: 
     Ok(())
 }
 
-/// Applies an event that reports no payment.
+/// Applies an event that does not report a payment.
 async fn take_effect(
     conn: &mut Connection,
     subject: &Subject<'_>,
@@ -176,8 +176,8 @@ async fn take_effect(
     Ok(if changed { effect } else { Effect::None })
 }
 
-/// Applies payments: recovers each cart once, whatever its status. `there` has the carts
-/// that exist; they are locked.
+/// Applies payments: recovers each cart once, whatever its status. `there` are the existing carts,
+/// which are locked.
 async fn take_payments(
     conn: &mut Connection,
     payments: &[Subject<'_>],
@@ -191,7 +191,7 @@ async fn take_payments(
     let (carts, versions): (Vec<&str>, Vec<i32>) =
         payments.iter().map(|subject| (subject.cart.as_str(), subject.version)).unzip();
     let mut news = payment_links::paid(conn, &carts, &versions, now).await?;
-    // A payment may have two events: the first one sets the time.
+    // A payment may have two events. The first one sets the time.
     let mut firsts: HashMap<&str, DateTime<Utc>> = HashMap::new();
     for subject in payments.iter().filter(|subject| there.contains(&subject.cart)) {
         firsts.entry(&subject.cart).or_insert_with(|| subject.event.created_at.min(now));
@@ -205,7 +205,7 @@ async fn take_payments(
             (outcome.effect, outcome.reason) = (Effect::UnknownCart, Some(Mismatch::CartDeleted));
             continue;
         }
-        // A payment may have two events: the first one changes the link.
+        // A payment may have two events. Only the first one changes the link.
         let news = news.remove(&(subject.cart.clone(), subject.version));
         outcome.effect = if recovered.remove(&subject.cart) { Effect::Recovered } else { Effect::AlreadyRecovered };
         if news && outcome.effect == Effect::AlreadyRecovered {

@@ -1,9 +1,8 @@
-//! The timeline of a cart: what happened to it, when and why.
+//! The timeline of a cart: its events with time and reason.
 //!
-//! Most of it is read from the rows of the cart and its payment links, which
-//! tell their own latest events; `migrations/20261124001000_cart_events.sql`
-//! says how what an update would erase gets into `cart_events`. `notes` writes
-//! there what no row tells.
+//! Most events are derived from the rows of the cart and its payment links. A trigger copies events
+//! to `cart_events` before an update would erase them
+//! (`migrations/20261124001000_cart_events.sql`); `notes` adds events that are stored nowhere else.
 
 mod notes;
 mod summary;
@@ -21,70 +20,71 @@ use crate::{carts::CartId, db::Connection};
 pub use notes::{Opening, note_opening};
 pub(crate) use notes::{note_not_expired, note_not_recovered};
 
-/// What can happen to a cart. New kinds may be added.
+/// The kinds of events. New kinds may be added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
-    /// It was stored; `why` says by whom: `api` or `import`.
+    /// The cart was stored; `why` is the source: `api` or `import`.
     Created,
-    /// The shopper followed the recovery link; `why` says what was found: see [`Opening`].
+    /// The shopper followed the recovery link; `why` is the result, see [`Opening`].
     RecoveryLinkOpened,
-    /// A payment link was asked for; by `api`, `shopper`, or as a `replacement`.
+    /// A payment link was requested; `why` is `api`, `shopper` or `replacement`.
     LinkRequested,
-    /// Stripe made the session.
+    /// Stripe created the session.
     LinkMade,
-    /// There is no link, because of `why`: Stripe's code or ours.
+    /// The link could not be created; `why` is Stripe's code or one of this program.
     LinkNotMade,
-    /// The shopper completed the checkout, and the money is under way.
+    /// The shopper completed the checkout, and the payment is in progress.
     PaymentProcessing,
-    /// The money that was under way will not come.
+    /// The payment failed.
     PaymentFailed,
-    /// The money is there.
+    /// The payment succeeded.
     PaymentReceived,
-    /// Money came and recovered nothing, because of `why`.
+    /// A payment arrived but did not recover the cart; `why` is the reason.
     NotRecovered,
-    /// It was old enough to expire and did not, because of `why`.
+    /// The cart was due to expire but did not; `why` is the reason.
     NotExpired,
-    /// It expired: of `age`, by an `operator`, or before its `import`.
+    /// The cart expired; `why` is `age`, `operator`, `import`, or `sql` (changed in the database).
     Expired,
-    /// It was won back: by a `payment`, by an `operator`, or before its `import`.
+    /// The cart was recovered; `why` is `payment`, `operator`, `import` or `sql`.
     Recovered,
-    /// It is abandoned again.
+    /// The cart was reopened, and is abandoned again; `why` is `operator` or `sql`.
     Reopened,
-    /// The request for a link was withdrawn before there was one.
+    /// The request for a link was withdrawn before the link was created.
     LinkWithdrawn,
-    /// Nobody can pay with that session any more.
+    /// The session was closed and can't be paid any more.
     SessionClosed,
 }
 
-/// Something that happened to a cart.
+/// An event in the timeline of a cart.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Event {
-    /// When.
+    /// When the event happened.
     pub at: DateTime<Utc>,
-    /// What.
+    /// The kind of the event.
     pub kind: EventKind,
-    /// Which payment link of the cart it is about, counted from 1.
+    /// The number of the cart's payment link, counted from 1; null if the event is not about a
+    /// link.
     pub link: Option<i32>,
-    /// Why, or by whom, for machines; `None` where that is not known.
+    /// A machine-readable reason or source; null if it is unknown.
     pub why: Option<String>,
-    /// The same for people, in English.
+    /// The event in English.
     pub summary: String,
-    /// What else is known: `attempts`, `recoveredAt`, `expiredAt`, `until`.
+    /// Further data: `attempts`, `recoveredAt`, `expiredAt`, `until`.
     #[schema(value_type = Object)]
     pub details: BTreeMap<String, Box<RawValue>>,
     #[serde(skip)]
     place: i64,
 }
 
-/// An event, after which a page goes on.
+/// The position of an event in a timeline; the next page starts after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
     at: DateTime<Utc>,
     place: i64,
 }
 
-/// Not a cursor that was handed out.
+/// The text is not a cursor of a timeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a cursor of this timeline")]
 pub struct MalformedCursor;
@@ -101,7 +101,7 @@ impl FromStr for Cursor {
     fn from_str(text: &str) -> Result<Self, MalformedCursor> {
         let (time, place) = text.rsplit_once('-').ok_or(MalformedCursor)?;
         let at: DateTime<Utc> = time.parse().ok().and_then(DateTime::from_timestamp_micros).ok_or(MalformedCursor)?;
-        // chrono knows years that Postgres does not.
+        // chrono accepts years that Postgres does not.
         if !(1..=9999).contains(&at.year()) {
             return Err(MalformedCursor);
         }
@@ -109,16 +109,16 @@ impl FromStr for Cursor {
     }
 }
 
-/// A part of a timeline.
+/// One page of a timeline.
 #[derive(Debug)]
 pub struct TimelinePage {
-    /// Oldest first.
+    /// The events, oldest first.
     pub events: Vec<Event>,
     /// Where the next page starts; `None` on the last one.
     pub next: Option<Cursor>,
 }
 
-/// At most `limit` events of the cart, oldest first; `None`: there is no such cart.
+/// At most `limit` events of the cart, oldest first; `None` if there is no such cart.
 pub async fn page(
     conn: &mut Connection,
     cart_id: &CartId,
@@ -162,7 +162,7 @@ pub async fn page(
     }
     let mut events = Vec::with_capacity(rows.len());
     for row in rows {
-        // A cart without further events comes as one row of nothing.
+        // A cart without further events gives one row of nulls.
         let (Some(at), Some(kind), Some(place)) = (row.at, row.kind, row.place) else { break };
         let kind = kind_of(&kind)?;
         let details = row.details.map(|details| details.0).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What operators see of jobs, queues and workers, and do to them.
+//! Administration: inspecting jobs and queues, and actions on them.
 
 pub(crate) mod actions;
 pub(crate) mod change_token;

@@ -1,5 +1,5 @@
-//! The side that apalis sees. It only hands over: what is fetched, renewed and
-//! written happens in the runtime's own tasks, whatever a worker is doing.
+//! Implements apalis' backend trait. The backend only hands jobs to a worker; fetching, renewing
+//! leases and writing outcomes happen in the runtime's own tasks, independent of the worker.
 
 use std::{
     collections::VecDeque,
@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// Where a worker of `J` gets its jobs; made by [`Runtime::backend`](crate::Runtime::backend).
+/// Supplies jobs to a worker of `J`; created by [`Runtime::backend`](crate::Runtime::backend).
 pub struct PgBackend<J> {
     shared: Arc<Shared>,
     inbox: Arc<Inbox<J>>,
@@ -48,7 +48,7 @@ impl<J: Job> fmt::Debug for PgBackend<J> {
 
 impl<J: Job> Backend for PgBackend<J> {
     type Task = Task<J>;
-    /// An error here would end the worker, so there is none.
+    /// Infallible, because an error would end the worker.
     type Error = Infallible;
 
     fn poll_ready(&mut self, _: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Infallible>> {
@@ -75,7 +75,7 @@ impl<J: Job> Backend for PgBackend<J> {
 impl<J: Job> BackendConfig for PgBackend<J> {
     type Args = J;
     type Id = JobId;
-    /// `Durable` would turn an unreadable payload into an error that ends the worker.
+    /// With `Durable`, an unreadable payload would be an error that ends the worker.
     type Kind = Ephemeral;
     type Config = Config;
     type Layer = JobLayer<J>;
@@ -90,7 +90,7 @@ impl<J: Job> BackendConfig for PgBackend<J> {
     }
 }
 
-/// Jobs that were fetched for a worker and not begun.
+/// Jobs that were fetched for a worker and not started.
 pub(crate) struct Inbox<J> {
     tasks: Mutex<VecDeque<(Task<J>, Arc<Lease>)>>,
     waker: AtomicWaker,
@@ -102,7 +102,7 @@ impl<J> Inbox<J> {
     }
 }
 
-/// The way from the fetcher to one worker.
+/// Delivers fetched jobs to one worker.
 struct WorkerSink<J> {
     inbox: Arc<Inbox<J>>,
     worker: WorkerContext,

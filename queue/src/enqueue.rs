@@ -1,4 +1,4 @@
-//! Putting jobs into the queue, in the caller's transaction.
+//! Inserts jobs in the caller's transaction.
 
 use std::time::Duration;
 
@@ -12,27 +12,27 @@ use crate::{
     telemetry,
 };
 
-/// When a job runs and what it stands for.
+/// When a job runs, and which occurrence of a schedule it belongs to.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EnqueueOptions {
-    /// Not before this moment; `None` means now.
+    /// Earliest start; `None` means now.
     pub run_at: Option<DateTime<Utc>>,
-    /// … and so much later, by Postgres' clock.
+    /// Added to `run_at`.
     pub delay: Duration,
-    /// The tick of a schedule it stands for.
+    /// The time of the schedule's occurrence; `None` for jobs without a schedule.
     pub slot: Option<DateTime<Utc>>,
 }
 
-/// Queues `job`, to run as soon as the caller's transaction has committed.
+/// Queues `job` to run as soon as the caller's transaction has committed.
 ///
-/// `None`: a job with the same unique key is queued already.
+/// Returns `None` if an unfinished job has the same unique key.
 pub async fn enqueue<J: Job>(conn: &mut Connection, job: &J) -> sqlx::Result<Option<JobId>> {
     enqueue_with(conn, job, EnqueueOptions::default()).await
 }
 
-/// Queues `job` for later, or for a slot.
+/// Queues `job` to run later, or for an occurrence of a schedule.
 ///
-/// `None`: a job with the same unique key is queued already.
+/// Returns `None` if an unfinished job has the same unique key.
 pub async fn enqueue_with<J: Job>(
     conn: &mut Connection,
     job: &J,
@@ -41,7 +41,8 @@ pub async fn enqueue_with<J: Job>(
     insert_all(conn, std::slice::from_ref(job), options).await.map(|ids| ids.first().copied())
 }
 
-/// Queues many jobs of a kind in one statement; answers the ids of those that were not queued already.
+/// Queues many jobs of one kind in one statement. Returns the ids of the inserted jobs; jobs whose
+/// unique key an unfinished job has are skipped.
 pub async fn enqueue_many<J: Job>(conn: &mut Connection, jobs: &[J]) -> sqlx::Result<Vec<JobId>> {
     insert_all(conn, jobs, EnqueueOptions::default()).await
 }
@@ -54,9 +55,9 @@ async fn insert_all<J: Job>(conn: &mut Connection, jobs: &[J], options: EnqueueO
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
     let unique_keys: Vec<Option<String>> = jobs.iter().map(Job::unique_key).collect();
-    // NOTIFY serialises commits, so it is sent once a statement, and not at all
-    // where a job that became ready within the last second has not been taken
-    // yet: whoever was woken for that one looks again before it goes to sleep.
+    // NOTIFY serialises commits, so each statement sends at most one, and none if the queue has a
+    // pending job that became ready within the last second: the worker that was notified of that
+    // job polls again before it waits.
     sqlx::query_scalar!(
         r#"
         with added as (

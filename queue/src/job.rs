@@ -1,4 +1,4 @@
-//! What a job is.
+//! The [`Job`] trait, and the retry backoff of a job.
 
 use std::time::Duration;
 
@@ -6,42 +6,43 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-/// Names a job; time-ordered (UUIDv7).
+/// Id of a job, a time-ordered UUIDv7.
 pub type JobId = Uuid;
 
-/// A kind of job: its payload, and how it is to be run.
+/// A kind of job: its payload and how to run it.
 ///
-/// The payload should hold ids only. A job reads the state again when it runs,
-/// and it may run twice.
+/// The payload should hold ids only: a job reads the current state when it runs, and it may run
+/// twice.
 pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
-    /// The queue it waits in. Workers choose which queues they serve.
+    /// The queue of the job. Workers choose which queues they serve.
     const QUEUE: &'static str;
-    /// Which handler runs it; unique among all jobs.
+    /// Name of the kind, unique among all jobs; selects the handler.
     const KIND: &'static str;
-    /// How often it may be started before it is `dead`.
+    /// Maximum number of attempts; a job is `dead` after the last one fails.
     const MAX_ATTEMPTS: i16 = 10;
-    /// How long one attempt may take; longer is an error like any other.
+    /// Timeout of one attempt. Exceeding it is an ordinary error.
     const TIME_LIMIT: Duration = Duration::from_secs(60);
-    /// How long to wait after a failure that names no delay itself.
+    /// Delay before a retry, unless the error specifies its own.
     const BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(600) };
 
-    /// While a job with this key is unfinished, another one is "already queued".
+    /// While a job with this key is unfinished, another with the same key is not queued. `None`
+    /// allows any number of jobs.
     fn unique_key(&self) -> Option<String> {
         None
     }
 }
 
-/// Exponential backoff with jitter, so that what failed together does not come back together.
+/// Exponential backoff with jitter, so that jobs that failed together are not retried together.
 #[derive(Debug, Clone, Copy)]
 pub struct Backoff {
-    /// About how long after the first failure.
+    /// Delay after the first failure, before jitter.
     pub first: Duration,
-    /// The most it grows to (before jitter).
+    /// Maximum delay, before jitter.
     pub longest: Duration,
 }
 
 impl Backoff {
-    /// How long to wait after the `attempt`-th start failed (1 for the first).
+    /// Delay after attempt number `attempt` (from 1) failed.
     pub(crate) fn after(self, attempt: i16) -> Duration {
         let failures_before = usize::try_from(attempt.saturating_sub(1)).unwrap_or(0);
         ExponentialBuilder::new()
@@ -55,12 +56,12 @@ impl Backoff {
     }
 }
 
-/// Which attempt a handler is in; take it as `Data<Attempt>`.
+/// The attempt that a handler runs in; handlers take it as `Data<Attempt>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
-    /// 1 for the first.
+    /// Number of the attempt, from 1.
     pub number: i16,
-    /// The last one there will be.
+    /// Maximum number of attempts of the job.
     pub max: i16,
 }
 

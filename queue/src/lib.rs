@@ -1,43 +1,44 @@
-//! A durable job queue in Postgres, behind apalis' own [`Backend`] trait.
+//! A durable job queue in Postgres that implements apalis' [`Backend`] trait.
 //!
-//! Workers, monitors, layers, handlers and shutdown are apalis'. This crate is
-//! the storage, because the one that comes with apalis is not safe enough for
-//! unattended work with money. It knows nothing of what the jobs do. Its promises:
+//! Workers, monitors, layers, handlers and shutdown come from apalis. This crate replaces the
+//! storage, because apalis' own is not safe enough for unattended work with money. It is
+//! independent of what the jobs do. Its promises:
 //!
-//! 1. **Enqueue in the caller's transaction** ([`enqueue`]): one statement, one
-//!    job or many. A unique key that is taken means "already queued", never an error.
-//! 2. **A lease a job** (`lease.rs`): the holder renews it on a timer of its own,
-//!    whatever the handlers do. A lease found lost drops the job's future. A job is
-//!    never fetched before there is a free slot to run it.
-//! 3. **Attempts are counted when a job is taken**, so a job that kills its
-//!    process ends as `dead` too.
-//! 4. **Retries are rows** (`ack.rs`): `run_at` moves, by backoff or to what the error
-//!    asks for; the slot is free meanwhile. A panic or a timeout is an error like
-//!    any other; an [`AbortError`] can't heal and ends the job at once.
-//! 5. **Outcomes are written in batches.** One that gets lost means a second run,
-//!    never a lost job: handlers must bear running twice. A job that another session
-//!    has locked delays no other outcome, and is written once the lock is released.
-//! 6. **Pickup at once** (`wake.rs`): LISTEN wakes a process once a commit, and a poll
-//!    makes LISTEN optional. Scheduled jobs start when due, not at the next poll.
-//! 7. **History is free** (`retention.rs`): partial indexes keep finished jobs out of
-//!    every hot statement, and they are deleted after a while in small batches.
-//! 8. **Schedules are a ledger** (`schedules.rs`): a slot is let in once, whoever
-//!    proposes it, and what an outage missed is made up for.
-//! 9. **Queues can be paused, jobs retried and cancelled** (`levers.rs`), seen
-//!    (`inspect.rs`), and a rate shared by all processes (`rate.rs`).
-//! 10. **A lost database connection ends nothing**: every task here retries with
-//!     backoff and says so, also where it was lost without a word (`patience.rs`).
-//!     Nor does a fail-over: what led to a server that takes no writes any more is
-//!     used no more (`kin.rs`).
-//! 11. **A pooler may stand in between** (`database.rs`): PgBouncer in transaction
-//!     mode takes LISTEN and named statements away, and neither is needed.
-//! 12. **It can be watched** (`telemetry.rs`, `standing.rs`, `presence.rs`, `pulse.rs`): outcomes and durations are counted by the
-//!     `metrics` facade, gauges are read without counting what is big, and `trace_context` carries a
-//!     trace from who asks for a job to its attempts.
+//! 1. **Enqueue in the caller's transaction** ([`enqueue`]): one statement inserts one or many
+//!    jobs. A unique key that is in use means "already queued", never an error.
+//! 2. **One lease per job** (`runtime/lease.rs`): the holder renews its leases on a timer that is
+//!    independent of the handlers. If a lease is lost, the job's future is dropped. A job is
+//!    fetched only when a permit is free to run it.
+//! 3. **Attempts are counted when a job is taken**, so a job that kills its process also ends as
+//!    `dead`.
+//! 4. **Retries are rows** (`runtime/ack.rs`): `run_at` moves by the backoff or by the error's
+//!    delay; the permit is free meanwhile. Panics and timeouts are ordinary errors; an
+//!    [`AbortError`] is permanent and ends the job at once.
+//! 5. **Outcomes are written in batches.** A lost outcome causes a second run, never a lost job, so
+//!    handlers must be idempotent. A job that another session has locked delays no other outcome;
+//!    its own is written once the lock is released.
+//! 6. **Immediate pickup** (`runtime/notify.rs`): each commit wakes a process through LISTEN, and
+//!    polling makes LISTEN optional. Scheduled jobs start when due, not at the next poll.
+//! 7. **History is cheap** (`runtime/retention.rs`): partial indexes keep finished jobs out of
+//!    every frequent statement, and finished jobs are deleted in small batches after their
+//!    retention.
+//! 8. **Schedules run once per occurrence** (`schedules.rs`): each occurrence is recorded once,
+//!    whichever worker proposes it, and those missed in an outage are caught up on.
+//! 9. **Administration**: pause queues, retry and cancel jobs (`admin/actions.rs`), list them
+//!    (`admin/inspect.rs`), and limit a rate across all processes (`rate_limit.rs`).
+//! 10. **No task ends when the database connection is lost**: each task retries with backoff and
+//!     logs the failure, also if Postgres is silent (`db/timeout.rs`). After a fail-over,
+//!     connections to a read-only server are replaced (`db/failover.rs`).
+//! 11. **Works behind a pooler** (`db/pool.rs`): PgBouncer in transaction mode supports neither
+//!     LISTEN nor named statements, and neither is needed.
+//! 12. **Observability** (`telemetry.rs`, `admin/health.rs`, `runtime/heartbeat.rs`,
+//!     `admin/change_token.rs`): outcomes and durations are recorded through the `metrics` facade,
+//!     gauges come from bounded queries, and `trace_context` carries a trace from the enqueuing
+//!     request to the job's attempts.
 //!
 //! Postgres' clock is the only clock: times in the tables come from `now()`.
 //!
-//! One [`Runtime`] a process does the fetching for all of its workers:
+//! One [`Runtime`] per process fetches jobs for all of its workers:
 //!
 //! ```ignore
 //! let database = queue::Database::new(options, queue::Listen::Directly, 10);
@@ -47,7 +48,7 @@
 //!     move |_| WorkerBuilder::new("greet").backend(runtime.backend::<Greet>()).build(greet)
 //! });
 //! monitor.run_with_signal(runtime.stop_after(signal)).await?;
-//! runtime.close().await; // writes down what ended last
+//! runtime.close().await; // writes the last outcomes
 //! ```
 //!
 //! [`Backend`]: apalis_core::backend::Backend

@@ -1,4 +1,4 @@
-//! How a run of a job ended.
+//! Outcomes of jobs, and the error types that decide on them.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use uuid::Uuid;
 
 use crate::job::{Backoff, JobId};
 
-/// The number of characters of an error that are stored: errors are for people.
+/// The maximum number of characters of an error message that are stored.
 pub const ERROR_CHARACTERS: usize = 2_000;
 
-/// A run that ended.
+/// A run that ended, identified by its job and lease token.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) id: JobId,
@@ -22,43 +22,43 @@ pub(crate) struct Ended {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Done,
-    /// Runs again after the delay, or is dead if this was its last attempt.
+    /// Failed: runs again after the delay, or is dead if this was the last attempt.
     Retry {
         error: String,
         delay: Duration,
     },
-    /// Could not begin for now: runs again after the delay, and the attempt does not count.
+    /// Returned [`Snooze`]: runs again after the delay, and the attempt does not count.
     Snoozed {
         why: String,
         delay: Duration,
     },
-    /// Can't heal.
+    /// Failed permanently.
     Dead {
         error: String,
     },
-    /// Was taken and given back before it began: the attempt does not count.
+    /// Fetched but not started: ready again, and the attempt does not count.
     NotBegun,
-    /// The worker stopped under it.
+    /// The worker stopped during the run: ready again unless this was the last attempt.
     Interrupted,
 }
 
-/// An error that is none: what the job needs is not to be had right now (a turn
-/// in a shared rate, say). It runs again after `delay`, and the attempt does not count.
+/// Not a failure: a resource that the job needs is unavailable, such as a permit of a shared rate
+/// limit. The job runs again after `delay`, and the attempt does not count.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{why}; again in {delay:?}")]
 pub struct Snooze {
-    /// What it waits for.
+    /// The reason, stored as the job's last error.
     pub why: String,
-    /// For how long.
+    /// Time until the next run.
     pub delay: Duration,
 }
 
 impl Outcome {
-    /// Sorts an error: [`AbortError`] can't heal, [`RetryAfterError`] names its
-    /// delay, [`Snooze`] does not count, anything else backs off.
+    /// Maps an error to an outcome: [`AbortError`] is permanent, [`RetryAfterError`] specifies its
+    /// delay, [`Snooze`] does not count as an attempt, any other error is retried with backoff.
     pub(crate) fn of_error(error: &BoxDynError, attempt: i16, backoff: Backoff) -> Self {
         let message = |error: &(dyn std::error::Error + 'static)| {
-            // The two wrappers say "AbortError: …"; the source is what went wrong.
+            // Both wrappers prefix their message with "AbortError: …"; the source has the cause.
             error.source().map_or_else(|| error.to_string(), ToString::to_string)
         };
         if let Some(snooze) = error.downcast_ref::<Snooze>() {

@@ -1,10 +1,8 @@
-//! A rate that all processes share: calls take turns, one every so often,
-//! whichever process makes them.
+//! A rate limit shared by all processes: permits are evenly spaced in time.
 //!
-//! The row holds the moment at which the next call is free. A process takes
-//! turns for all that wait in it by one statement, and never for later than a
-//! fraction of a second: when somebody is told to slow down, nobody holds turns
-//! that he took before.
+//! One row per limit stores the time of the next free permit. Each process reserves permits for all
+//! of its waiting callers in one statement, and only a fraction of a second ahead, so that
+//! [`RateLimit::hold_back`] takes effect quickly.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,29 +17,30 @@ use crate::{
     sql::interval,
 };
 
-/// How far ahead turns are taken.
+/// How far ahead permits are reserved.
 const HORIZON: Duration = Duration::from_millis(100);
-/// Who would wait for longer is sent away, and should come back.
+/// Longest wait for a permit; after it, [`RateLimited`] is returned.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The most turns that one statement takes.
+/// Maximum number of permits that one statement reserves.
 const MOST_AT_ONCE: u32 = 1_000;
-/// Calls that left in time may arrive in a bunch: a little slower than the rate keeps the bunch below it.
+/// Factor on the spacing of permits: slightly below the rate, so that calls that were sent on time
+/// and arrive in a burst stay within it.
 const EASE: f64 = 1.02;
 
-/// There is no turn right now.
+/// No permit is available.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RateLimited {
-    /// Come back after this.
+    /// Try again after this time.
     #[error("the rate is held back for {0:?}")]
     After(Duration),
-    /// Postgres could not be asked; all that waited in this process are told so.
+    /// Reserving permits failed; all waiting callers of the batch receive this error.
     #[error(transparent)]
     Database(Arc<sqlx::Error>),
 }
 
 type Waiting = oneshot::Sender<Result<Instant, RateLimited>>;
 
-/// A share of a rate; clones in one process take their turns together.
+/// A handle to a shared rate limit; clones share one queue of waiting callers.
 #[derive(Debug, Clone)]
 pub struct RateLimit {
     database: Database,
@@ -50,8 +49,8 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// At most `per_second` calls a second, all processes together; 0 is no limit,
-    /// but for being held back. Its task ends with the last clone.
+    /// Allows at most `per_second` calls a second in all processes together. 0 means no limit,
+    /// apart from [`RateLimit::hold_back`]. Spawns a task that ends with the last clone.
     pub fn start(database: Database, name: &'static str, per_second: u32) -> Self {
         let (sender, waiting) = mpsc::unbounded_channel();
         let (spacing, at_once) = match per_second {
@@ -64,30 +63,31 @@ impl RateLimit {
         Self { database, name, waiting: Some(sender) }
     }
 
-    /// No limit and nothing shared: for a call that must not depend on Postgres.
+    /// No limit and no shared state, for a call that must not depend on Postgres.
     pub fn none(database: Database) -> Self {
         Self { database, name: "none", waiting: None }
     }
 
-    /// Waits for the next turn.
+    /// Waits for the next permit.
     ///
     /// # Errors
-    /// Where that would take too long: the caller should free what it holds and come back.
+    /// [`RateLimited::After`] if the wait would exceed 5 s (snooze the job instead of blocking a
+    /// worker), [`RateLimited::Database`] if Postgres fails.
     pub async fn turn(&self) -> Result<(), RateLimited> {
         let Some(waiting) = &self.waiting else { return Ok(()) };
         let (sender, answer) = oneshot::channel();
         if waiting.send(sender).is_err() {
             return Ok(()); // the tokio runtime is ending
         }
-        // Also who stands far back in this process' own line comes back later,
-        // instead of holding a slot; his place is given up with `answer`.
+        // A long queue in this process also returns an error instead of blocking a worker.
+        // Dropping `answer` cancels the request.
         let Ok(answer) = tokio::time::timeout(PATIENCE, answer).await else { return Err(RateLimited::After(PATIENCE)) };
         let Ok(turn) = answer else { return Ok(()) };
         tokio::time::sleep_until(turn?).await;
         Ok(())
     }
 
-    /// Nobody in any process has a turn for this long.
+    /// Stops new permits in all processes for `pause`.
     pub async fn hold_back(&self, pause: Duration) -> sqlx::Result<()> {
         let mut conn = self.database.acquire().await?;
         sqlx::query!(
@@ -134,11 +134,11 @@ impl Bucket {
         }
     }
 
-    /// When the first of so many turns is.
+    /// Reserves `count` permits and returns the time of the first.
     async fn turns(&self, count: usize) -> Result<Instant, RateLimited> {
         let give_up = Instant::now() + PATIENCE;
         loop {
-            // One that hangs would keep everybody in this process waiting for a turn.
+            // Without a timeout, a hanging statement would block all callers in this process.
             match with_timeout(PATIENCE, self.take(count))
                 .await
                 .map_err(|error| RateLimited::Database(Arc::new(error)))?
@@ -153,7 +153,7 @@ impl Bucket {
     async fn take(&self, count: usize) -> sqlx::Result<Taken> {
         let length: PgInterval = interval(self.spacing * u32::try_from(count).unwrap_or(u32::MAX));
         let mut conn = self.database.acquire().await?;
-        // A turn that a crash of Postgres forgets is no loss: the commit does not wait for the disk.
+        // Losing a reservation in a crash of Postgres is harmless, so the commit is asynchronous.
         let first_in = sqlx::query_scalar!(
             r#"
             with lightly as materialized (select set_config('synchronous_commit', 'off', true))

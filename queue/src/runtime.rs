@@ -1,5 +1,5 @@
-//! The queue in a process: fetches jobs for all its workers, renews their leases and writes their
-//! outcomes.
+//! The queue's background tasks in a process: they fetch jobs for all workers, renew the leases and
+//! write the outcomes.
 
 mod ack;
 pub(crate) mod config;
@@ -21,11 +21,11 @@ use tokio_util::task::TaskTracker;
 use self::{config::Config, state::Shared};
 use crate::{backend::PgBackend, db::Database, job::Job};
 
-/// The connections to Postgres that a [`Runtime`] opens at most, besides the one of LISTEN. Its tasks
-/// (fetch, outcomes, renewal, lost workers, retention, heartbeat) share them.
+/// Maximum number of connections to Postgres that a [`Runtime`] opens, besides the one for LISTEN.
+/// Its tasks (fetch, outcomes, renewal, lost workers, retention, heartbeat) share them.
 pub const CONNECTIONS: u32 = 4;
 
-/// A cheap handle; all clones are the same runtime.
+/// A handle to the background tasks. Clones are cheap and share the same tasks.
 #[derive(Debug, Clone)]
 pub struct Runtime {
     shared: Arc<Shared>,
@@ -34,9 +34,8 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Starts the background tasks on the current tokio runtime, on a pool of
-    /// [`CONNECTIONS`] of their own: handlers that hold every connection of
-    /// theirs can't keep leases from being renewed.
+    /// Starts the background tasks on the current tokio runtime. They use their own pool of
+    /// [`CONNECTIONS`], so that handlers that exhaust theirs can't prevent lease renewal.
     pub fn start(database: &Database, config: Config) -> Self {
         let (acks, ended) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared::new(database.planned_once(CONNECTIONS, ""), config, acks));
@@ -53,29 +52,29 @@ impl Runtime {
         Self { shared, fetching, tasks }
     }
 
-    /// A backend for a worker of `J`, to be given to `WorkerBuilder::backend`.
+    /// Creates the backend for a worker of `J`; pass it to `WorkerBuilder::backend`.
     pub fn backend<J: Job>(&self) -> PgBackend<J> {
         PgBackend::new(self.shared.clone())
     }
 
-    /// Waits for `signal`, then stops fetching: what is running goes on, what
-    /// was fetched and not begun goes back. Give it to `Monitor::run_with_signal`.
+    /// Waits for `signal`, then stops fetching. Running jobs continue; jobs that were fetched and
+    /// not started return to the queue. Pass it to `Monitor::run_with_signal`.
     pub async fn stop_after<T>(&self, signal: impl Future<Output = T>) -> T {
         let result = signal.await;
         self.shared.stop();
         result
     }
 
-    /// Stops fetching now.
+    /// Stops fetching at once.
     pub fn stop(&self) {
         self.shared.stop();
     }
 
-    /// Ends the background tasks after every outcome known so far is written.
-    /// Jobs that still run are given back, to run again elsewhere.
+    /// Stops fetching, returns running jobs to the queue to run again elsewhere, and ends the
+    /// background tasks after all outcomes are written.
     pub async fn close(&self) {
         self.shared.stop();
-        // A fetch on its way brings jobs yet: they go back with the rest.
+        // A fetch in progress may still deliver jobs; they are returned with the others.
         self.fetching.close();
         self.fetching.wait().await;
         self.shared.give_back_running();
@@ -85,7 +84,7 @@ impl Runtime {
         self.shared.database.close();
     }
 
-    /// Jobs this process is running right now.
+    /// The number of jobs that this process is running.
     pub fn running(&self) -> usize {
         self.shared.running()
     }

@@ -1,7 +1,7 @@
-//! Schedules: every worker proposes the slots that are due, the ledger lets each in once.
+//! Schedules. Every worker proposes the occurrences ("slots") that are due; the primary key of
+//! `schedule_slots` admits each one once.
 //!
-//! Only Postgres' clock counts, so workers whose clocks differ can't double a
-//! slot; the primary key of the ledger sees to the rest.
+//! Only Postgres' clock is used, so workers whose clocks differ can't run an occurrence twice.
 
 use std::time::Duration;
 
@@ -18,23 +18,23 @@ use crate::{
 /// A cron expression with seconds, in UTC.
 pub type Cron = cron::Schedule;
 
-/// How often a worker looks at least: an outage is known by nobody having looked.
+/// Maximum interval between two checks. A longer gap means that no worker was running.
 const LOOK_EVERY: TimeDelta = TimeDelta::minutes(1);
-/// A look that comes later than it should by more than this comes after an outage.
+/// A check that is late by more than this follows an outage.
 const LATE: TimeDelta = TimeDelta::seconds(15);
-/// A slot that is due for longer than this, and neither runs nor ran, is overdue.
+/// An occurrence that has been due for longer than this and has not started is overdue.
 const OVERDUE_AFTER: TimeDelta = TimeDelta::minutes(2);
-/// A Postgres that does not answer for this long is asked anew.
+/// Timeout of one check.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// The most slots that one look lets in; the next look goes on.
+/// Maximum number of occurrences that one check admits; the next check continues.
 const SLOTS_AT_ONCE: usize = 500;
 
-/// What to do about slots that nobody was there for.
+/// What to do about occurrences that were missed while no worker was running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CatchUp {
-    /// One run makes up for all: the latest slot alone is let in.
+    /// Run once, for the latest occurrence.
     Latest,
-    /// Each of them runs.
+    /// Run once for each occurrence.
     All,
 }
 
@@ -47,19 +47,20 @@ impl CatchUp {
     }
 }
 
-/// Something that runs by the clock.
+/// A recurring job.
 #[derive(Debug, Clone)]
 pub struct Schedule {
-    /// Names it in the ledger.
+    /// Unique name, the key in the database.
     pub name: &'static str,
-    /// When it fires.
+    /// The times of its occurrences.
     pub cron: Cron,
-    /// What became of an outage.
+    /// What to do after an outage.
     pub catch_up: CatchUp,
 }
 
 impl Schedule {
-    /// The slots to let in: those since `last`, the newest let in so far.
+    /// The occurrences to admit: those after `last`, the newest one admitted so far. `looked_at` is
+    /// the time of the last check by any worker.
     fn due(
         &self,
         now: DateTime<Utc>,
@@ -76,36 +77,36 @@ impl Schedule {
         self.cron.after(&last).take_while(|slot| *slot <= now).take(SLOTS_AT_ONCE).collect()
     }
 
-    /// When a worker that looked at `looked_at` looks again.
+    /// The time of the check that follows one at `looked_at`.
     fn next_look(&self, looked_at: DateTime<Utc>) -> DateTime<Utc> {
         let longest = looked_at + LOOK_EVERY;
         next_slot(&self.cron, looked_at).map_or(longest, |next| next.min(longest))
     }
 }
 
-/// The last slot at or before `now`.
+/// The last occurrence at or before `now`; `None` if there is none.
 pub fn latest_slot(cron: &Cron, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    // The iterator is exclusive, and slots are whole seconds.
+    // The iterator excludes its start, and occurrences are whole seconds.
     cron.after(&(now + TimeDelta::milliseconds(1))).next_back()
 }
 
-/// The first slot after `now`.
+/// The first occurrence after `now`; `None` if there is none.
 pub fn next_slot(cron: &Cron, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     cron.after(&now).next()
 }
 
-/// Queues `job` once for each slot that is due and not let in yet. Answers how
-/// long to wait before it is worth looking again.
+/// Queues `job` once for each occurrence that is due and not admitted yet. Returns the time to wait
+/// until the next check.
 ///
 /// # Errors
-/// If Postgres refuses, or does not answer in time.
+/// Database errors, and an I/O error of kind `TimedOut` after 15 s.
 pub async fn propose<J: Job>(database: &Database, schedule: &Schedule, job: &J) -> sqlx::Result<Duration> {
     with_timeout(TIMEOUT, propose_once(database, schedule, job)).await
 }
 
 async fn propose_once<J: Job>(database: &Database, schedule: &Schedule, job: &J) -> sqlx::Result<Duration> {
     let mut tx = database.begin().await?;
-    // A process that freezes here must not hold up the others: Postgres ends its session.
+    // Postgres ends the session of a process that freezes here, so that it does not block others.
     let look = sqlx::query!(
         r#"
         select clock_timestamp() as "now!", (select looked_at from schedules where name = $1) as looked_at,
@@ -140,7 +141,7 @@ async fn propose_once<J: Job>(database: &Database, schedule: &Schedule, job: &J)
     Ok((schedule.next_look(look.now) - look.now).to_std().unwrap_or_default())
 }
 
-/// Lets one slot in, unless somebody has.
+/// Admits one occurrence and queues its job, unless a worker has already done so.
 async fn admit<J: Job>(tx: &mut Connection, schedule: &Schedule, slot: DateTime<Utc>, job: &J) -> sqlx::Result<()> {
     let admitted = sqlx::query!(
         "insert into schedule_slots (schedule, slot) values ($1, $2) on conflict do nothing",
@@ -172,9 +173,9 @@ async fn admit<J: Job>(tx: &mut Connection, schedule: &Schedule, slot: DateTime<
     Ok(())
 }
 
-/// Nobody has worked on the queue for a while (it is paused, or no worker serves
-/// it): the job that waits there stands for the new slot too, or a month's worth
-/// of them would pile up.
+/// If the schedule's job has waited for more than a minute (its queue is paused, or no worker
+/// serves it), moves that job to the new occurrence, so that jobs do not pile up. Returns its id;
+/// `None` if no such job waits.
 async fn stand_in(
     tx: &mut Connection,
     schedule: &str,
@@ -203,36 +204,37 @@ async fn stand_in(
     .await
 }
 
-/// How a schedule stands.
+/// Status of a schedule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Schedule)]
 pub struct ScheduleStatus {
-    /// Which.
+    /// Name of the schedule.
     pub name: String,
-    /// Its expression, as the worker that looked last has it.
+    /// Cron expression with seconds, in UTC, as configured in the worker that checked last.
     pub cron: String,
-    /// `latest` or `all`.
+    /// After an outage, run the `latest` missed occurrence or `all` of them.
     pub catch_up: String,
-    /// Where its jobs wait.
+    /// Queue of its jobs.
     pub queue: String,
-    /// The newest slot that was let in.
+    /// Time of the newest occurrence that was admitted; null if there is none.
     #[schema(required)]
     pub last_slot: Option<DateTime<Utc>>,
-    /// The next one.
+    /// Time of the next occurrence.
     #[schema(required)]
     pub next_slot: Option<DateTime<Utc>>,
-    /// Whether a slot should have run by now, and did not begin to.
+    /// Whether an occurrence should have started by now and has not.
     pub overdue: bool,
-    /// Which one.
+    /// Time of the overdue occurrence; null if none is overdue.
     #[schema(required)]
     pub overdue_slot: Option<DateTime<Utc>>,
-    /// Whether its queue is paused, which explains much.
+    /// Whether its queue is paused.
     #[serde(skip)]
     pub paused: bool,
 }
 
-/// Every schedule that a worker ever had, by name.
+/// The schedules in use, by name. Omits those that no worker has checked for a day while workers
+/// checked others.
 pub async fn schedules(conn: &mut Connection) -> sqlx::Result<Vec<ScheduleStatus>> {
     let rows = sqlx::query!(
         r#"
@@ -264,7 +266,7 @@ pub async fn schedules(conn: &mut Connection) -> sqlx::Result<Vec<ScheduleStatus
         .map(|row| {
             let cron: Option<Cron> = row.cron.parse().ok();
             let after = |at: DateTime<Utc>| cron.as_ref().and_then(|cron| next_slot(cron, at));
-            // Let in, and its job waits; or not even let in.
+            // Overdue: the job of an admitted occurrence waits, or the occurrence was not admitted.
             let missed = row.last_slot.and_then(after).filter(|slot| *slot < row.now - OVERDUE_AFTER);
             let overdue_slot = row.waiting.or(missed);
             ScheduleStatus {

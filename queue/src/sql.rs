@@ -1,13 +1,13 @@
-//! What statements of several modules share.
+//! SQL helpers shared by several modules.
 
 use std::time::Duration;
 
 use sqlx::postgres::types::PgInterval;
 
-/// The channel of NOTIFY that wakes workers; the payload is the queue's name.
+/// The NOTIFY channel that wakes workers; the payload is the queue's name.
 pub(crate) const CHANNEL: &str = "jobs";
 
-/// Whether Postgres refused a statement with one of these SQLSTATEs
+/// Whether Postgres returned one of these SQLSTATEs
 /// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
 pub fn has_sql_state(error: &sqlx::Error, states: &[&str]) -> bool {
     let state = error.as_database_error().and_then(|error| error.code());

@@ -1,8 +1,8 @@
-//! What is counted of running jobs, and how a trace follows a request into them.
+//! Metrics of running jobs, and trace propagation from the enqueuing request to the job.
 //!
-//! Both cost next to nothing where nobody listens: the counters go to whichever
-//! recorder the process has installed, the spans to whichever subscriber, and
-//! the traces' text is made and read by two functions that the process may give.
+//! Metrics go to the recorder that the process has installed, spans to its subscriber; without
+//! them the cost is negligible. The process may provide two functions that write and read the
+//! trace context ([`carry_traces`]).
 
 use std::{sync::OnceLock, time::Instant};
 
@@ -10,42 +10,44 @@ use tracing::{Span, field};
 
 use crate::job::{Job, JobId};
 
-/// Runs of jobs that ended, by `queue`, `kind` and `outcome`.
+/// Counter of finished runs, by `queue`, `kind` and `outcome`.
 pub const JOBS_FINISHED: &str = "jobs_finished_total";
-/// How long runs took, by `kind`.
+/// Histogram of the duration of runs, by `kind`.
 pub const JOB_DURATION: &str = "job_duration_seconds";
-/// Jobs that this process runs right now.
+/// Gauge of the jobs that this process is running.
 pub const JOBS_RUNNING: &str = "jobs_running";
 
-/// The target of spans that are for traces alone: logs leave them out.
+/// Target of spans that are exported as traces only; logs omit them.
 pub const SPAN_TARGET: &str = "traces";
 
-/// How a process that exports traces carries them over the queue.
+/// Functions that propagate a trace through the queue.
 #[derive(Debug, Clone, Copy)]
 pub struct Carrier {
-    /// Where the caller stands in its trace, as `jobs.trace_context` keeps it (a W3C traceparent).
+    /// Returns the current trace context as a W3C `traceparent`, stored in `jobs.trace_context`;
+    /// `None` outside a trace.
     pub current: fn() -> Option<String>,
-    /// Makes a span that has not begun the child of such a text.
+    /// Makes a span that has not been entered the child of a `traceparent`.
     pub continue_from: fn(&Span, &str),
 }
 
 static CARRIER: OnceLock<Carrier> = OnceLock::new();
 
-/// From now on jobs carry their trace. The first call in a process counts.
+/// Turns trace propagation on. Only the first call in a process has an effect.
 pub fn carry_traces(carrier: Carrier) {
     let _ = CARRIER.set(carrier);
 }
 
-/// Where the caller stands in its trace, for `jobs.trace_context` of what it asks for.
+/// The current trace context for `jobs.trace_context`; `None` outside a trace, or if propagation is
+/// off.
 pub fn current_context() -> Option<String> {
     CARRIER.get().and_then(|carrier| (carrier.current)())
 }
 
-/// Who asked for a job; travels with it through apalis.
+/// Trace context of the request that enqueued the job; passed with the job through apalis.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TraceContext(pub(crate) Option<String>);
 
-/// Watches one attempt: counts it when it ends, and is its span in a trace.
+/// Metrics and trace span of one attempt.
 #[derive(Debug)]
 pub(crate) struct Watch {
     queue: &'static str,
@@ -76,12 +78,12 @@ impl Watch {
         Self { queue: J::QUEUE, kind: J::KIND, began: Instant::now(), span }
     }
 
-    /// What the handler does belongs in here.
+    /// The span that instruments the handler.
     pub(crate) fn span(&self) -> Span {
         self.span.clone()
     }
 
-    /// Counts it, once.
+    /// Records the outcome. Call it once.
     pub(crate) fn end(&self, outcome: &'static str) {
         metrics::gauge!(JOBS_RUNNING).decrement(1.0);
         metrics::histogram!(JOB_DURATION, "kind" => self.kind).record(self.began.elapsed());
@@ -93,7 +95,7 @@ impl Watch {
     }
 }
 
-/// Counts a run that ended.
+/// Counts a finished run.
 pub(crate) fn finished(queue: &'static str, kind: &'static str, outcome: &'static str) {
     metrics::counter!(JOBS_FINISHED, "queue" => queue, "kind" => kind, "outcome" => outcome).increment(1);
 }

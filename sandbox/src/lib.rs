@@ -1,5 +1,4 @@
-//! Everything on one machine, for trying it out and for tests; never part of a
-//! production image.
+//! The whole product on one machine, for evaluation and tests; not for production.
 
 #![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
 
@@ -7,8 +6,8 @@ pub mod postgres;
 pub mod proxy;
 pub mod stripe;
 
-/// Chooses the cryptography for HTTPS clients in this process; without a choice
-/// they can't be built. Choosing twice changes nothing.
+/// Selects the TLS cryptography provider of this process, without which HTTPS clients can't be
+/// built. Later calls have no effect.
 pub fn choose_cryptography() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

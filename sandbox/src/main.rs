@@ -1,5 +1,5 @@
-//! `cargo run`: a private Postgres, a stand-in for Stripe with a payable page,
-//! the api and a worker, in one process, with no set-up.
+//! `cargo run`: a private Postgres, a fake Stripe with a payment page, the api and a worker in one
+//! process, without setup.
 
 #![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
 
@@ -21,7 +21,7 @@ use sandbox::{
 use tokio::{net::TcpListener, sync::watch};
 use worker::WorkerConfig;
 
-/// Everything that outlives a restart.
+/// The folder for data that is kept across restarts.
 const FOLDER: &str = ".local";
 const DATABASE: &str = "checkout";
 const STRIPE_ADDR: &str = "127.0.0.1:12111";
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What must happen while this process has one thread.
+/// Preparations that need a single-threaded process.
 fn prepare(env: &Env) -> Result<std::path::PathBuf> {
     if env.get("DATABASE_URL").is_some() {
         std::fs::create_dir_all(FOLDER)?;
@@ -103,7 +103,8 @@ async fn run(mut env: Env, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Where `METRICS_ADDR` and `HEALTH_ADDR` ask for it, as the production binaries do.
+/// Serves metrics and health checks if `METRICS_ADDR` and `HEALTH_ADDR` are set, like the
+/// production binaries.
 async fn serve_metrics_and_health(api: &ApiConfig, worker: &WorkerConfig, database: &Database) -> Result<()> {
     let bind = async |name, address| {
         TcpListener::bind(address)
@@ -119,7 +120,7 @@ async fn serve_metrics_and_health(api: &ApiConfig, worker: &WorkerConfig, databa
     Ok(())
 }
 
-/// `DATABASE_URL` if it is set, else a Postgres of our own.
+/// Starts a private Postgres, unless `DATABASE_URL` is set.
 async fn private_postgres(env: &mut Env, folder: &Path) -> Result<Option<PrivatePostgres>> {
     if env.get("DATABASE_URL").is_some() {
         return Ok(None);
@@ -131,7 +132,7 @@ async fn private_postgres(env: &mut Env, folder: &Path) -> Result<Option<Private
     Ok(Some(postgres))
 }
 
-/// Real Stripe where a key is set, else the stand-in.
+/// Starts a fake Stripe, unless `STRIPE_SECRET_KEY` is set.
 async fn stand_in(env: &mut Env, folder: &Path) -> Result<Option<StandIn>> {
     if env.get("STRIPE_SECRET_KEY").is_some() {
         return Ok(None);

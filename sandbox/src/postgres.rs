@@ -1,5 +1,5 @@
-//! A private Postgres: on the system's binaries where there are any, else on
-//! ones that are downloaded once.
+//! A private Postgres server. Uses the system's binaries if there are any, else downloads them
+//! once.
 
 use std::{
     collections::HashMap,
@@ -13,36 +13,36 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::{Gid, Uid, User, setgid, setgroups, setuid};
 use postgresql_embedded::{PostgreSQL, Settings};
 
-/// How sure a write must be.
+/// The durability of commits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// Survives a crash of the machine.
+    /// Commits survive a crash of the machine.
     Full,
-    /// For tests, whose data nobody wants tomorrow.
+    /// No fsync; for tests.
     None,
 }
 
-/// A running server; stops when dropped.
+/// A running server, which is stopped when dropped.
 #[derive(Debug)]
 pub struct PrivatePostgres {
     server: PostgreSQL,
-    /// Nobody else may use this folder meanwhile.
+    /// Keeps other processes from using the folder.
     _lock: File,
 }
 
 impl PrivatePostgres {
-    /// Starts a server whose data is in `folder`, which it makes if need be.
+    /// Starts a server with its data in `folder`, which is created if necessary.
     ///
     /// # Errors
-    /// If the folder is in use or can't be used, or Postgres does not start.
+    /// If the folder is in use or not accessible, or Postgres does not start.
     pub async fn start(folder: &Path, durability: Durability) -> Result<Self> {
         Self::start_with(folder, durability, &[]).await
     }
 
-    /// The same, with settings besides.
+    /// Like [`PrivatePostgres::start`], with additional settings.
     ///
     /// # Errors
-    /// As [`PrivatePostgres::start`].
+    /// Same errors as [`PrivatePostgres::start`].
     pub async fn start_with(folder: &Path, durability: Durability, more: &[(&str, &str)]) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("can't make the folder {}", folder.display()))?;
         let lock = lock(folder)?;
@@ -61,7 +61,7 @@ impl PrivatePostgres {
                 ("listen_addresses".to_owned(), "127.0.0.1".to_owned()),
                 ("unix_socket_directories".to_owned(), String::new()),
                 ("max_connections".to_owned(), "200".to_owned()),
-                // The library starts every server with -F; this takes it back.
+                // The library passes -F to every server, which disables fsync; this overrides it.
                 ("fsync".to_owned(), switch(durable)),
                 ("full_page_writes".to_owned(), switch(durable)),
                 ("synchronous_commit".to_owned(), switch(durable)),
@@ -82,7 +82,7 @@ impl PrivatePostgres {
             .await
             .context("Postgres can't be set up; install it (Debian: postgresql) or set DATABASE_URL")?;
         if folder.join("data/postmaster.pid").exists() {
-            // Left running by a sandbox that was killed, or a stale file: both end with a stop.
+            // The server of a killed sandbox, or a stale file: stopping removes both.
             let _ = server.stop().await;
         }
         server.start().await.with_context(|| {
@@ -91,33 +91,33 @@ impl PrivatePostgres {
         Ok(Self { server, _lock: lock })
     }
 
-    /// Where its data is.
+    /// The data directory.
     pub fn data_folder(&self) -> &Path {
         &self.server.settings().data_dir
     }
 
-    /// Where it listens.
+    /// The TCP port.
     pub fn port(&self) -> u16 {
         self.server.settings().port
     }
 
-    /// Starts it again on the same data, after it ended by itself or was killed.
+    /// Starts the server again on the same data, after it ended or was killed.
     ///
     /// # Errors
-    /// If it does not start.
+    /// If the server does not start.
     pub async fn start_again(&mut self) -> Result<()> {
         Ok(self.server.start().await?)
     }
 
-    /// The address of a database on it.
+    /// The connection URL of a database.
     pub fn url(&self, database: &str) -> String {
         self.server.settings().url(database)
     }
 
-    /// Makes the database unless it exists.
+    /// Creates the database unless it exists.
     ///
     /// # Errors
-    /// If Postgres refuses.
+    /// If the statement fails.
     pub async fn ensure_database(&self, database: &str) -> Result<()> {
         if !self.server.database_exists(database).await? {
             self.server.create_database(database).await?;
@@ -125,21 +125,21 @@ impl PrivatePostgres {
         Ok(())
     }
 
-    /// Stops it, once everybody was told to go.
+    /// Stops the server, and disconnects its clients.
     ///
     /// # Errors
-    /// If it does not stop.
+    /// If the server does not stop.
     pub async fn stop(self) -> Result<()> {
         Ok(self.server.stop().await?)
     }
 }
 
-/// Postgres refuses to run as root. If this process is root, it becomes an
-/// ordinary user, to whom `folder` is given; where that user can't reach it, a
-/// folder elsewhere is used and `folder` leads there. Call it before any thread starts.
+/// Drops root privileges, because Postgres refuses to run as root: this process becomes an ordinary
+/// user, who gets `folder`. If that user can't reach the folder, another one is used, and `folder`
+/// becomes a link to it. Must be called before any thread starts.
 ///
 /// # Errors
-/// If there is no such user, or the folder can't be given.
+/// If there is no such user, or the folder's owner can't be changed.
 pub fn become_ordinary_user(folder: &Path) -> Result<PathBuf> {
     fs::create_dir_all(folder).with_context(|| format!("can't make the folder {}", folder.display()))?;
     let folder = folder.canonicalize()?;
@@ -156,18 +156,18 @@ pub fn become_ordinary_user(folder: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Whether every folder above lets anybody pass.
+/// Whether all users may traverse the parent folders.
 fn is_reachable(folder: &Path) -> bool {
     folder.ancestors().skip(1).all(|above| fs::metadata(above).is_ok_and(|data| data.permissions().mode() & 0o001 != 0))
 }
 
-/// A folder of the same name under /var/tmp, named by where it stands in for.
+/// Creates a folder in /var/tmp whose name contains the path of `folder`.
 fn elsewhere(folder: &Path) -> Result<PathBuf> {
     let name: String =
         folder.display().to_string().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let elsewhere = Path::new("/var/tmp").join(format!("quick-checkout-tracker{name}"));
     fs::create_dir_all(&elsewhere).with_context(|| format!("can't make the folder {}", elsewhere.display()))?;
-    // Leads there from now on, unless something is in it already.
+    // Link to it from `folder`, unless that contains files already.
     if fs::remove_dir(folder).is_ok() {
         symlink(&elsewhere, folder).with_context(|| format!("can't make the link {}", folder.display()))?;
     }
@@ -188,7 +188,7 @@ fn give_to(path: &Path, user: Uid, group: Gid) -> Result<()> {
     Ok(())
 }
 
-/// The newest Postgres on this machine that is new enough.
+/// The newest installed Postgres, if it is version 14 or later.
 pub fn system_installation() -> Option<PathBuf> {
     const OLDEST: u32 = 14;
     let version = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok().filter(|version| *version >= OLDEST);
@@ -197,7 +197,7 @@ pub fn system_installation() -> Option<PathBuf> {
         debian.filter_map(|path| Some((version(&path)?, path))).filter(|(_, path)| is_complete(path)).collect();
     installations.sort();
     installations.pop().map(|(_, path)| path).or_else(|| {
-        // Red Hat, Homebrew and others have one version, beside everything else.
+        // Red Hat, Homebrew and others install one version in a common directory.
         ["/usr", "/usr/local", "/opt/homebrew"]
             .map(PathBuf::from)
             .into_iter()
@@ -228,7 +228,7 @@ fn lock(folder: &Path) -> Result<File> {
     }
 }
 
-/// A value that is made once and kept in a file only its owner reads.
+/// Returns the value stored in the file; on the first call creates it, readable only by its owner.
 ///
 /// # Errors
 /// If the file can't be read or written.

@@ -1,4 +1,4 @@
-//! A way between processes that can be cut, stalled, closed, or swallow what it is given.
+//! A TCP proxy that can cut, stall or lose connections.
 
 use std::{
     collections::HashSet,
@@ -21,23 +21,23 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Connections are numbered as they come: what is done to those there are is
-/// done to all with a smaller number.
+/// Connections are numbered in order. An action on all existing connections applies to the smaller
+/// numbers.
 #[derive(Debug, Clone, Copy, Default)]
 struct State {
-    /// Bytes are held back, on connections that there are and on new ones.
+    /// Whether bytes are held back, on existing and new connections.
     stalled: bool,
-    /// Smaller ones end.
+    /// Connections with smaller numbers are closed.
     cut_before: u64,
-    /// Smaller ones swallow what they are given, and say nothing, as a firewall
-    /// does that forgot them.
+    /// Connections with smaller numbers discard all bytes without an answer, like a firewall that
+    /// dropped their state.
     dead_before: u64,
 }
 
-/// One way; it ends when it is dropped.
+/// A proxy; it stops accepting connections when dropped.
 #[derive(Debug)]
 pub struct Proxy {
-    /// Where to connect to.
+    /// The address to connect to.
     pub address: SocketAddr,
     shared: Arc<Shared>,
     accepting: JoinHandle<()>,
@@ -49,7 +49,7 @@ struct Shared {
     targets: Vec<SocketAddr>,
     next_target: AtomicUsize,
     next_number: AtomicU64,
-    /// Our own ports towards the target, by which it knows the connections.
+    /// The local ports of the connections to the targets, by which a target identifies them.
     ports: Mutex<HashSet<u16>>,
 }
 
@@ -60,7 +60,8 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    /// Leads to the targets by turns; to the next one where one refuses.
+    /// Starts a proxy that forwards to the targets in turn, and tries the next one if a target
+    /// refuses.
     ///
     /// # Errors
     /// If there is no free port.
@@ -78,7 +79,7 @@ impl Proxy {
             let shared = shared.clone();
             async move {
                 loop {
-                    // An error is a client that went away at once, or too many open files for a moment.
+                    // The client disconnected at once, or too many files are open for the moment.
                     let Ok((client, _)) = listener.accept().await else { continue };
                     tokio::spawn(shared.clone().serve(client));
                 }
@@ -87,24 +88,24 @@ impl Proxy {
         Ok(Self { address, shared, accepting })
     }
 
-    /// Ends every connection there is.
+    /// Closes all existing connections.
     pub fn cut(&self) {
         let next = self.shared.next_number.load(Ordering::Acquire);
         self.shared.state.send_modify(|state| state.cut_before = next);
     }
 
-    /// Holds bytes back, or lets them pass.
+    /// Holds all bytes back, or forwards them again.
     pub fn stall(&self, stalled: bool) {
         self.shared.state.send_modify(|state| state.stalled = stalled);
     }
 
-    /// The connections that there are swallow everything until they are [cut](Self::cut).
+    /// Discards all bytes of the existing connections until they are [cut](Self::cut).
     pub fn lose(&self) {
         let next = self.shared.next_number.load(Ordering::Acquire);
         self.shared.state.send_modify(|state| state.dead_before = next);
     }
 
-    /// Whether the target knows one of the connections by this port.
+    /// Whether one of the connections to the targets has this local port.
     pub fn has_port(&self, port: u16) -> bool {
         lock(&self.shared.ports).contains(&port)
     }
@@ -150,7 +151,7 @@ async fn pump(
         let read = from.read(&mut buffer).await;
         let dead = state.wait_for(|state| !state.stalled).await.is_ok_and(|state| number < state.dead_before);
         match read {
-            // The other side is not told that this one ended, either.
+            // On a lost connection the other side does not learn that this one closed, either.
             Ok(0) | Err(_) if dead => std::future::pending().await,
             Ok(0) => return to.shutdown().await,
             Ok(_) if dead => {}

@@ -1,9 +1,9 @@
 //! Keeps the database's API keys and signed-out sessions in memory, so that no request
 //! queries Postgres for them.
 //!
-//! They are read again after a NOTIFY, and every other second in case a notification is
-//! lost (or LISTEN is off): a revoked key or a signed-out session is refused everywhere
-//! within five seconds. While Postgres is unavailable both stay as they were.
+//! They are reloaded after a NOTIFY, and every two seconds in case a notification is lost (or
+//! LISTEN is off): a revoked key or a signed-out session is refused everywhere within five seconds.
+//! While Postgres is unavailable, the last state stays in use.
 
 use std::{
     collections::HashMap,
@@ -32,27 +32,27 @@ use uuid::Uuid;
 use crate::http::error::ApiError;
 
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// A look that takes longer than this is given up: the connection may be dead.
+/// Timeout of a reload; the connection may be dead.
 const LOOK_FOR: Duration = Duration::from_secs(3);
-/// A process says no more often than this that a key is in use.
+/// Minimum interval between recorded uses of a key.
 const NOTE_EVERY_SECONDS: i64 = 60;
 
-/// What was last read from the database; `None` before the first time.
+/// The last state read from the database; `None` before the first read.
 type Known = Option<Snapshot>;
 
 #[derive(Debug, Clone)]
 struct Snapshot {
-    /// Live keys.
+    /// Keys that are not revoked.
     keys: Arc<[Kept]>,
     /// Signed-out sessions, each with the time at which it would expire.
     ended: Arc<HashMap<SessionHash, DateTime<Utc>>>,
 }
 
-/// A live key, and what this process has seen of it.
+/// A live key, and when this process last saw it used.
 #[derive(Debug, Clone)]
 pub(crate) struct Kept {
     key: LiveKey,
-    /// When it was used, in seconds: moved at most once a minute.
+    /// Last use in Unix seconds; updated at most once a minute.
     used: Arc<AtomicI64>,
 }
 
@@ -64,7 +64,8 @@ pub(crate) struct KeyStore {
 }
 
 impl KeyStore {
-    /// Looks until it is dropped. `changes` tells when to look at once.
+    /// Starts a task that reloads the keys until the store is dropped. `changes` triggers a reload
+    /// at once.
     pub(crate) fn start(database: Database, clock: Clock, changes: watch::Receiver<()>) -> Self {
         let (sender, known) = watch::channel(None);
         let sender = Arc::new(sender);
@@ -78,7 +79,7 @@ impl KeyStore {
     /// Waits until the database was read for the first time.
     ///
     /// # Errors
-    /// 503 if that takes more than 3 s.
+    /// 503 if the first read takes more than 3 s.
     pub(crate) async fn loaded(&self) -> Result<(), ApiError> {
         if self.known.borrow().is_none() {
             let mut known = self.known.clone();
@@ -102,10 +103,10 @@ impl KeyStore {
         });
     }
 
-    /// Whose hash it is, and what it may be used for.
+    /// Looks up a valid key by its hash; returns its id and scopes.
     ///
     /// # Errors
-    /// If the keys are not known yet, and can't be had.
+    /// 503 if the keys were never loaded.
     pub(crate) async fn find(&self, given: &KeyHash) -> Result<Option<(Uuid, Scopes)>, ApiError> {
         self.loaded().await?;
         let known = self.known.borrow();
@@ -122,7 +123,7 @@ impl KeyStore {
         }))
     }
 
-    /// The key, if it is good now.
+    /// The key, if it is valid now.
     pub(crate) fn get(&self, id: Uuid) -> Option<LiveKey> {
         let known = self.known.borrow();
         let kept = known.iter().flat_map(|known| known.keys.iter()).find(|kept| kept.key.id == id)?;
@@ -133,11 +134,11 @@ impl KeyStore {
         })
     }
 
-    /// Resolves when `condition` holds of what is known.
+    /// Resolves once `condition` is true.
     pub(crate) async fn wait_until(&self, condition: impl Fn() -> bool) {
         let mut known = self.known.clone();
         while !condition() {
-            // Nothing tells that a key has expired.
+            // No notification is sent when a key expires, so check from time to time.
             let _ = timeout(LOOK_EVERY, known.changed()).await;
         }
     }
@@ -156,13 +157,13 @@ impl Kept {
     }
 }
 
-/// The task that keeps up with the database.
+/// The task that reloads keys and sessions from the database.
 struct Looking {
     database: Database,
     clock: Clock,
     sender: Arc<watch::Sender<Known>>,
     changes: watch::Receiver<()>,
-    /// Which uses are written down already.
+    /// Uses already written to the database, in Unix seconds.
     written: HashMap<Uuid, i64>,
     well: bool,
 }
@@ -203,7 +204,7 @@ impl Looking {
         conn.commit().await
     }
 
-    /// Tells whoever waits for a change only if there is one.
+    /// Publishes what was read; notifies waiting tasks only if something changed.
     fn publish(&self, live: Vec<LiveKey>, mut ended: HashMap<SessionHash, DateTime<Utc>>) {
         let now = self.clock.now();
         self.sender.send_if_modified(|known| {

@@ -16,11 +16,11 @@ use uuid::Uuid;
 use super::key_cache::KeyStore;
 use crate::{http::error::ApiError, routes::payment_links::wait::LinkNews};
 
-/// What is kept of one of `API_KEY`; the key itself is forgotten.
+/// Hash and session secret of a key in `API_KEY`. The key itself is not stored.
 #[derive(Clone)]
 pub struct BootstrapKey {
     hash: KeyHash,
-    /// What the dashboard's sessions are signed with derives from it.
+    /// The key that signs dashboard sessions derives from this secret.
     session_secret: [u8; 32],
 }
 
@@ -42,16 +42,16 @@ impl fmt::Debug for BootstrapKey {
     }
 }
 
-/// A key that is known.
+/// An authenticated API key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Key {
-    /// One of `API_KEY`, by its place.
+    /// A key in `API_KEY`, by its index.
     Bootstrap(usize),
-    /// One of the database.
+    /// A key in the database, by its id.
     Stored(Uuid),
 }
 
-/// All keys, as this process knows them.
+/// All API keys that this process accepts.
 #[derive(Debug)]
 pub(crate) struct ApiKeys {
     bootstrap: Vec<BootstrapKey>,
@@ -59,17 +59,18 @@ pub(crate) struct ApiKeys {
 }
 
 impl ApiKeys {
-    /// Within a tokio runtime.
+    /// Starts the task that loads the stored keys. Must be called within a tokio runtime.
     pub(crate) fn start(bootstrap: &[BootstrapKey], database: Database, clock: Clock, news: &LinkNews) -> Self {
         Self { bootstrap: bootstrap.to_vec(), store: KeyStore::start(database, clock, news.key_changes()) }
     }
 
-    /// Which key it is, and what it may be used for. `None`: none that is known.
+    /// Looks up a key by its hash; returns the key and its scopes, or `None` if it is unknown.
     ///
-    /// Hashes are compared, of one length and each with all of a kind, so that the time it takes tells nothing.
+    /// Compares hashes of equal length, with every key of a kind, so that the response time reveals
+    /// nothing.
     ///
     /// # Errors
-    /// If it is none of `API_KEY`, and the database never told which others there are.
+    /// 503 if the key is not in `API_KEY` and the stored keys were never loaded.
     pub(crate) async fn find(&self, given: &KeyHash) -> Result<Option<(Key, Scopes)>, ApiError> {
         let fits: Vec<bool> = self.bootstrap.iter().map(|key| key.hash.fits(given).into()).collect();
         if let Some(place) = fits.into_iter().position(|fits| fits) {
@@ -79,12 +80,12 @@ impl ApiKeys {
         Ok(stored.map(|(id, scopes)| (Key::Stored(id), scopes)))
     }
 
-    /// The hash of a key of the database that lets its holder into the dashboard, now.
+    /// The hash of a stored key, if the key is valid now and has the scope `operator`.
     pub(crate) fn operator(&self, id: Uuid) -> Option<KeyHash> {
         self.store.get(id).filter(|key| key.scopes.has(Scope::Operator)).map(|key| key.hash)
     }
 
-    /// Whether the session was signed out, at any api.
+    /// Whether the session was signed out, at any api process.
     ///
     /// # Errors
     /// 503 if the signed-out sessions were never read from the database.
@@ -93,7 +94,8 @@ impl ApiKeys {
         Ok(self.store.is_signed_out(session))
     }
 
-    /// Ends a session at this api; the others read it from the database. `ends_at`: when the session would expire.
+    /// Signs a session out in this process; the others read it from the database. `ends_at` is when
+    /// the session would expire.
     pub(crate) fn sign_out(&self, session: SessionHash, ends_at: DateTime<Utc>) {
         self.store.sign_out(session, ends_at);
     }
@@ -101,7 +103,7 @@ impl ApiKeys {
     /// Resolves when the session is signed out, or its key no longer opens the dashboard.
     pub(crate) async fn session_ended(&self, key: Key, session: SessionHash) {
         let key_ended = || match key {
-            // Keys of `API_KEY` live as long as the process.
+            // Keys in `API_KEY` are valid for as long as the process runs.
             Key::Bootstrap(_) => false,
             Key::Stored(id) => self.operator(id).is_none(),
         };
@@ -112,9 +114,7 @@ impl ApiKeys {
 /// The API key of a request and its scopes, in the request's extensions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Granted {
-    /// The key's scopes.
     pub(crate) scopes: Scopes,
-    /// The key's hash.
     pub(crate) key: KeyHash,
 }
 

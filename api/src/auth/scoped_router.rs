@@ -1,5 +1,4 @@
-//! Routes behind a key. There is one way to get a route there, and it says which
-//! scope the route asks for: one that forgets to say it does not compile.
+//! Routes that need an API key. A route can only be added together with the scope that it requires.
 
 use axum::{
     Router,
@@ -13,7 +12,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterE
 
 use crate::{auth::keys::Granted, http::error::ApiError, openapi, state::AppState};
 
-/// Routes, each with its scope.
+/// Routes, each with its required scope.
 pub(crate) struct ScopedRouter(OpenApiRouter<AppState>);
 
 impl ScopedRouter {
@@ -21,17 +20,17 @@ impl ScopedRouter {
         Self(OpenApiRouter::new())
     }
 
-    /// Routes for keys with the scope `read`.
+    /// Adds routes that require the scope `read`.
     pub(crate) fn read(self, routes: UtoipaMethodRouter<AppState>) -> Self {
         self.asking_for(Scope::Read, routes)
     }
 
-    /// Routes for keys with the scope `write`.
+    /// Adds routes that require the scope `write`.
     pub(crate) fn write(self, routes: UtoipaMethodRouter<AppState>) -> Self {
         self.asking_for(Scope::Write, routes)
     }
 
-    /// Routes for keys with the scope `operator`.
+    /// Adds routes that require the scope `operator`.
     pub(crate) fn operator(self, routes: UtoipaMethodRouter<AppState>) -> Self {
         self.asking_for(Scope::Operator, routes)
     }
@@ -42,18 +41,18 @@ impl ScopedRouter {
         Self(self.0.routes(routes.map(|routes| routes.route_layer(layer))))
     }
 
-    /// These and those.
+    /// Adds the routes of another router.
     pub(crate) fn merge(self, others: Self) -> Self {
         Self(self.0.merge(others.0))
     }
 
-    /// The routes, to be put behind `auth::require_key`, and their description.
+    /// The routes, to be put behind `auth::require_key`, and their OpenAPI description.
     pub(crate) fn split(self) -> (Router<AppState>, OpenApi) {
         self.0.split_for_parts()
     }
 }
 
-/// Without `auth::require_key` before it nothing is granted, and nobody gets by.
+/// Rejects with 403 if the key lacks the scope, and with 401 if `auth::require_key` did not run.
 async fn check_scope(State(scope): State<Scope>, request: Request, next: Next) -> Result<Response, ApiError> {
     match request.extensions().get::<Granted>() {
         None => Err(ApiError::unauthorized()),

@@ -1,5 +1,5 @@
-//! The style, the script and the icon: in the binary, under names that change
-//! with their content, so that browsers keep them for good.
+//! The style sheet, script and icon, embedded in the binary. Their names contain a hash of their
+//! content, so that browsers can cache them forever.
 
 use std::sync::LazyLock;
 
@@ -18,10 +18,10 @@ pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/assets/{name}", get(show))
 }
 
-/// A file of the pages.
+/// A static file.
 #[derive(Debug)]
 pub(crate) struct Asset {
-    /// Where it is.
+    /// URL path.
     pub(crate) path: String,
     content: &'static str,
     content_type: &'static str,

@@ -1,4 +1,4 @@
-//! What an operator should look at, and nothing where all is well.
+//! Problems that an operator should look at.
 
 use chrono::{DateTime, Days, Utc};
 use common::{
@@ -11,23 +11,23 @@ use maud::{Markup, html};
 
 use super::format;
 
-/// So long a job may wait before it is worth a word.
+/// A ready job that waits longer than this is a problem.
 const LONG_WAIT_SECONDS: f64 = 60.0;
-/// For how many days refused webhooks, and events without effect, are shown.
+/// Days for which refused webhooks, and events without effect, are shown.
 const WEBHOOK_DAYS: u64 = 7;
 
-/// One thing.
+/// A problem to show.
 #[derive(Debug)]
 pub(crate) struct Concern {
-    /// In a few words.
+    /// Short description.
     what: String,
-    /// What it means, or what to do.
+    /// Meaning of the problem, or a remedy.
     advice: String,
-    /// Where more is said.
+    /// Link to the details.
     path: Option<String>,
 }
 
-/// Everything, the worst first. None of it counts what is big.
+/// All problems, most severe first. No query counts a large table.
 pub(crate) async fn concerns(conn: &mut Connection, now: DateTime<Utc>) -> sqlx::Result<Vec<Concern>> {
     let mut concerns = Vec::new();
     let mut add = |what: String, advice: &str, path: Option<String>| {

@@ -1,4 +1,4 @@
-//! `/carts/{id}`: one cart, and what can be done about it.
+//! `/carts/{id}`: one cart and its actions.
 
 use axum::{Router, extract::State, response::Response, routing::get};
 use chrono::{DateTime, Utc};
@@ -65,7 +65,7 @@ async fn show(
             }
         }
     };
-    // A link that is being made is known by its job.
+    // While a link is being made, its progress shows in its job.
     let live = match link.map(|link| link.status) {
         Some(LinkStatus::Pending | LinkStatus::Closing | LinkStatus::Settling) => format!("{id} carts jobs"),
         _ => format!("{id} carts"),
@@ -73,7 +73,7 @@ async fn show(
     Ok(Page { title: &cart.customer_name, section: Section::Carts, operator: &operator, live: &live }.show(&body))
 }
 
-/// A line of `items`, as it was stored.
+/// One of the cart's `items`, as stored.
 #[derive(Debug, Deserialize)]
 struct Item {
     name: String,
@@ -82,7 +82,7 @@ struct Item {
 }
 
 fn items(cart: &Cart) -> Markup {
-    // They were checked when they came; what an operator put there in SQL may be anything.
+    // Items are validated when a cart is created, but an operator may have stored anything by SQL.
     let items: Vec<Item> = serde_json::from_str(cart.items.get()).unwrap_or_default();
     let minor = |price: &RawValue| json::number(price).and_then(|price| cart.currency.to_minor(price));
     let amount = |minor: Option<i64>| minor.map(|minor| format::amount(cart.currency.amount(minor)));
@@ -148,7 +148,7 @@ fn link_panel(
     }
 }
 
-/// In a sentence.
+/// The state of the link, in a sentence.
 fn standing(link: Option<&PaymentLink>, live: bool) -> Markup {
     let Some(link) = link else { return html! { span.muted { "None was asked for." } } };
     let refused = |text: &str| html! { (text) @if let Some(why) = link.refusal() { ": " span.problem { (why) } } };
@@ -164,7 +164,7 @@ fn standing(link: Option<&PaymentLink>, live: bool) -> Markup {
     }
 }
 
-/// An address to be copied: by hand, or by a button where there is JavaScript.
+/// A read-only field with text to copy; the button needs JavaScript.
 fn copyable(id: &str, label: &str, text: &str) -> Markup {
     html! {
         label.field-label for=(id) { (label) }

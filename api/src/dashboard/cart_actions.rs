@@ -1,5 +1,5 @@
-//! What an operator does to a cart. Each is the API's own handler; here are only
-//! the forms, and for what can't be undone a question first.
+//! Actions on a cart. Each calls the API's own handler; this module has the forms, and confirmation
+//! pages for what can't be undone.
 
 use axum::{
     Router,
@@ -35,7 +35,7 @@ pub(crate) fn router() -> Router<AppState> {
         .route("/carts/{id}/delete", get(ask_delete).post(delete))
 }
 
-/// What is said on the cart's page afterwards.
+/// The message on the cart's page after an action.
 pub(crate) fn done(what: &str) -> Option<&'static str> {
     Some(match what {
         "recovered" => "The cart is recovered.",
@@ -46,7 +46,8 @@ pub(crate) fn done(what: &str) -> Option<&'static str> {
     })
 }
 
-/// Waits as the API does; where the worker takes longer the page shows the link once it is there.
+/// Waits as long as the API does. If the worker takes longer, the page shows the link once it is
+/// made.
 async fn make_link(
     State(state): State<AppState>,
     path: Result<CartPath, ApiError>,

@@ -1,4 +1,4 @@
-//! `/carts`: the list, by status, and the search.
+//! `/carts`: the list of carts by status, and the search.
 
 use axum::{Router, extract::State, response::Response, routing::get};
 use common::carts::{
@@ -19,7 +19,7 @@ use crate::{
     state::AppState,
 };
 
-/// Carts on a page.
+/// Carts per page.
 const LIMIT: i64 = 25;
 
 pub(crate) fn router() -> Router<AppState> {
@@ -60,7 +60,7 @@ async fn show(
     Ok(Page { title: "Carts", section: Section::Carts, operator: &operator, live: "carts" }.show(&body))
 }
 
-/// The cart with this id, or the carts with this e-mail address.
+/// Redirects to the cart with this id, or lists the carts with this e-mail address.
 async fn search(
     state: &AppState,
     operator: &Operator,
@@ -128,7 +128,7 @@ fn statuses(totals: &Totals, chosen: Option<CartStatus>) -> Markup {
     }
 }
 
-/// Carts as rows, the whole of each a link.
+/// A table of carts; each whole row is a link.
 pub(crate) fn table(carts: &[Cart], caption: &str) -> Markup {
     html! {
         table.rows {

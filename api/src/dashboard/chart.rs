@@ -1,5 +1,5 @@
-//! The days as a picture: SVG without a style of its own (the policy of the
-//! pages allows none); `dashboard.css` gives these colours others in the dark.
+//! Draws the chart of days as SVG without inline styles, which the pages' content security policy
+//! forbids. In dark mode, `dashboard.css` replaces the colours.
 
 use chrono::NaiveDate;
 use plotters::{
@@ -10,19 +10,20 @@ use plotters::{
 
 use super::period::Bar;
 
-/// The colours that the style sheet knows.
+/// `dashboard.css` selects elements by these colours.
 const ABANDONED: RGBColor = RGBColor(0xA9, 0xB4, 0xC6);
 const RECOVERED: RGBColor = RGBColor(0x4F, 0x46, 0xE5);
 const GRID: RGBColor = RGBColor(0xE3, 0xE8, 0xEE);
 const TEXT: RGBColor = RGBColor(0x5B, 0x64, 0x78);
 
-/// How large a chart is. Its units are half a pixel or less on the page, so that whole ones place bars well.
+/// Size of a chart. Its units are at most half a pixel on the page, so that bars can be placed at
+/// whole units.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Size {
     width: i32,
     height: i32,
     font: i32,
-    /// Which class it gets.
+    /// CSS class.
     class: &'static str,
 }
 
@@ -46,8 +47,8 @@ impl Size {
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
-/// Bars of the abandoned, and before them, narrower, those of the recovered.
-/// `label` says in words what the picture shows.
+/// Draws bars of abandoned carts and, in front of them, narrower bars of recovered carts. `label`
+/// describes the picture in words.
 pub(crate) fn draw(bars: &[Bar], size: Size, label: &str) -> String {
     let mut svg = String::new();
     if let Err(error) = paint(&mut svg, bars, size) {
@@ -100,7 +101,7 @@ fn text(area: &Area<'_>, size: Size, text: &str, at: (i32, i32), h: HPos, v: VPo
     area.draw(&Text::new(text.to_owned(), at, style))
 }
 
-/// As many dates as fit, evenly.
+/// As many dates as fit, evenly spaced, each with the index of its bar.
 fn labels(bars: &[Bar], size: Size) -> Vec<(i64, String)> {
     let fit = usize::try_from((size.width - size.left()) / (size.font * 6)).unwrap_or(1).max(1);
     let every = bars.len().div_ceil(fit).max(1);
@@ -109,7 +110,8 @@ fn labels(bars: &[Bar], size: Size) -> Vec<(i64, String)> {
     (0..).zip(bars).skip(every / 2).step_by(every).map(|(place, bar)| (place, written(bar.date))).collect()
 }
 
-/// 1, 2 or 5 with zeros, so that at most five lines are drawn.
+/// Distance of the grid lines: 1, 2 or 5 times a power of ten, so that at most five lines are
+/// drawn.
 fn tick_step(most: i64) -> i64 {
     let mut decade: i64 = 1;
     loop {
@@ -122,13 +124,13 @@ fn tick_step(most: i64) -> i64 {
     }
 }
 
-/// `value` of `whole` of `length`; in wider numbers, so that nothing overflows.
+/// `length * value / whole`, computed in wider integers so that nothing overflows.
 fn scaled(value: i64, whole: i64, length: i32) -> i32 {
     let scaled = i128::from(value.max(0)) * i128::from(length) / i128::from(whole.max(1));
     i32::try_from(scaled).unwrap_or(length)
 }
 
-/// `1.5k`
+/// Formats `1500` as `1.5k`.
 fn short(value: i64) -> String {
     match value {
         0..1_000 => value.to_string(),

@@ -1,5 +1,5 @@
-// Keeps an open page as it is in the database, and copies links. Every page and
-// every action works without this.
+// Keeps an open page up to date, and copies links. Every page and every action works without this
+// script.
 "use strict";
 
 const main = document.querySelector("main[data-live]");
@@ -23,8 +23,8 @@ document.addEventListener("click", async (event) => {
   setTimeout(() => { button.textContent = "Copy"; }, 2000);
 });
 
-// Makes `old` what `fresh` is and touches nothing that is the same, so that
-// focus, selections and open details stay.
+// Changes `old` into `fresh` but leaves equal nodes alone, so that focus, selections and open
+// details are kept.
 function morph(old, fresh) {
   if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName || old.id !== fresh.id) {
     old.replaceWith(fresh);
@@ -55,12 +55,12 @@ function spoken() {
 async function load() {
   const answer = await fetch(location.href, { credentials: "same-origin", redirect: "error" });
   if (!answer.ok) {
-    // Deleted, signed out, or the database is away: the next load by hand says which.
+    // Deleted, signed out, or the database is unavailable: a manual reload shows which.
     return;
   }
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("main[data-live]");
   if (!fresh) return;
-  // What was said when the page was first opened is said once.
+  // A notice that is no longer shown must not appear again.
   fresh.querySelectorAll(".notice").forEach((notice) => { if (!main.querySelector(".notice")) notice.remove(); });
   const before = spoken();
   morph(main, document.adoptNode(fresh));
@@ -80,7 +80,7 @@ async function refresh() {
     try {
       await load();
     } catch {
-      // No connection, or signed out meanwhile.
+      // No connection, or the session has ended.
     }
     await new Promise((resolve) => setTimeout(resolve, leastPause));
   }
@@ -96,7 +96,7 @@ function watch() {
     refresh(); // whatever happened since the page was rendered, or the connection was lost
     document.documentElement.dataset.watching = "yes";
   });
-  // A page that is only kept for going back must not keep one of the few connections to a host.
+  // A page in the back/forward cache must not keep one of the few connections to a host.
   addEventListener("pagehide", () => events.close(), { once: true });
 }
 

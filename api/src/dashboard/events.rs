@@ -1,5 +1,5 @@
-//! `/events`: tells an open page that what it shows has changed. It says no more
-//! than that; the page is loaded again, so there is one way to render it.
+//! `/events`: server-sent events that notify an open page of changes. They only name what changed;
+//! the page is loaded again, so that there is one way to render it.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -19,16 +19,16 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 use super::{guard, watch::Change};
 use crate::{http::error::ApiError, state::AppState};
 
-/// So often something is said, so that proxies keep the connection.
+/// Interval of keep-alive comments, so that proxies keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// How soon a page that lost the connection tries again.
+/// Delay after which a page that lost the connection reconnects.
 const RETRY: Duration = Duration::from_secs(2);
 
 pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/events", get(show))
 }
 
-/// Somebody who is not signed in gets 401, after which browsers do not try again.
+/// Returns 401 to a client that is not signed in; browsers do not retry after that.
 async fn show(State(state): State<AppState>, headers: HeaderMap) -> Result<Response, ApiError> {
     let session = guard::signed_in(&state, &headers).await?.ok_or_else(ApiError::unauthorized)?;
     let stopping = state.dashboard.stopping.clone();
@@ -37,7 +37,7 @@ async fn show(State(state): State<AppState>, headers: HeaderMap) -> Result<Respo
     let over = async move {
         tokio::select! {
             () = stopping.cancelled() => {}
-            // The session ends by itself, by signing out, or with its key.
+            // The session ends when it expires, when it is signed out, or with its key.
             () = tokio::time::sleep(left) => {}
             () = keys.session_ended(session.key, session.hash) => {}
         }
@@ -45,7 +45,7 @@ async fn show(State(state): State<AppState>, headers: HeaderMap) -> Result<Respo
     let events = changes(state.dashboard.watch.begin()).take_until(Box::pin(over));
     let hello = stream::once(async { Ok(Event::default().event("hello").data("watching").retry(RETRY)) });
     let mut response = Sse::new(hello.chain(events)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
-    // A proxy that collects answers would keep them back.
+    // A proxy that buffers responses would hold the events back.
     response.headers_mut().insert("x-accel-buffering", axum::http::HeaderValue::from_static("no"));
     Ok(response)
 }

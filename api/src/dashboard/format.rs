@@ -1,4 +1,4 @@
-//! How numbers, money and times are written for people.
+//! Formats numbers, money and times for people.
 
 use crate::http::pagination::Page;
 use chrono::{DateTime, Utc};
@@ -47,7 +47,7 @@ pub(crate) fn maybe_instant(at: Option<DateTime<Utc>>) -> Markup {
     html! { @match at { Some(at) => (instant(at)), None => span.muted { "–" } } }
 }
 
-/// `12 s`, `3 min`, `2 h`, `5 d`: two digits are enough to know where one stands.
+/// `12 s`, `3 min`, `2 h`, `5 d`: one unit is precise enough.
 pub(crate) fn seconds(seconds: i64) -> String {
     match seconds.max(0) {
         seconds @ 0..120 => format!("{seconds} s"),
@@ -57,12 +57,12 @@ pub(crate) fn seconds(seconds: i64) -> String {
     }
 }
 
-/// What became of a cart.
+/// A badge with a cart's status.
 pub(crate) fn cart_status(status: CartStatus) -> Markup {
     html! { span class={ "badge " (status.as_str()) } { (capital(status.as_str())) } }
 }
 
-/// Where a job stands.
+/// A badge with a job's state.
 pub(crate) fn job_state(state: JobState) -> Markup {
     html! { span class={ "badge " (state.as_str()) } { (capital(state.as_str())) } }
 }
@@ -74,7 +74,7 @@ pub(crate) fn capital(name: &str) -> String {
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
-/// A query string of those that are given.
+/// A query string of the pairs that have a value; empty if there are none.
 pub(crate) fn query(pairs: &[(&str, Option<&str>)]) -> String {
     let mut text = form_urlencoded::Serializer::new(String::new());
     text.extend_pairs(pairs.iter().filter_map(|(name, value)| value.map(|value| (name, value))));
@@ -82,7 +82,7 @@ pub(crate) fn query(pairs: &[(&str, Option<&str>)]) -> String {
     if text.is_empty() { text } else { format!("?{text}") }
 }
 
-/// Older and newer pages of a list of `total`.
+/// Links to older and newer pages of a list of `total` entries.
 pub(crate) fn pages(path: &str, pairs: &[(&str, Option<&str>)], page: Page, total: i64) -> Markup {
     let (page, last) = (page.number, page.pages(total));
     let to = |page: i64| {

@@ -1,4 +1,4 @@
-//! Who may see a page, and whose forms are believed.
+//! Authenticates requests for pages, and protects forms against cross-site request forgery.
 
 use std::collections::HashMap;
 
@@ -25,8 +25,8 @@ impl FromRequestParts<AppState> for Operator {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, PageError> {
         match signed_in(state, &parts.headers).await? {
             Some(session) => Ok(Self(session)),
-            // A link from elsewhere (a mail, a chat) comes without the cookie, because that is
-            // SameSite=Strict: the page loads itself once more, and then it is our own.
+            // A link from another site (a mail, a chat) comes without the cookie, which is
+            // SameSite=Strict. The page reloads itself once, and that request has the cookie.
             None if text(&parts.headers, "sec-fetch-site") == Some("cross-site") && parts.method == Method::GET => {
                 Err(PageError::Again)
             }
@@ -38,7 +38,7 @@ impl FromRequestParts<AppState> for Operator {
     }
 }
 
-/// The session of a request, unless it has ended.
+/// The session of a request; `None` if there is none or it has ended.
 ///
 /// # Errors
 /// 503 if the signed-out sessions were never read from the database.
@@ -51,16 +51,15 @@ pub(crate) async fn signed_in(state: &AppState, headers: &HeaderMap) -> Result<O
     Ok(Some(session).filter(|_| !signed_out))
 }
 
-/// The fields of a form of ours, sent by somebody who is signed in.
+/// The fields of a form of the dashboard, sent by a signed-in operator.
 #[derive(Debug)]
 pub(crate) struct OurForm {
-    /// The session that sent the form.
     pub(crate) session: Session,
     fields: HashMap<String, String>,
 }
 
 impl OurForm {
-    /// A field that is not empty.
+    /// A field without surrounding white space; `None` if it is missing or empty.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.fields.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
     }
@@ -82,7 +81,7 @@ impl FromRequest<AppState> for OurForm {
     }
 }
 
-/// The fields of any form; the last of a name counts.
+/// The fields of any form; the last value of a repeated field counts.
 pub(crate) async fn fields(request: Request, state: &AppState) -> Result<HashMap<String, String>, PageError> {
     let is_form = media_type(request.headers()).is_some_and(|name| name == "application/x-www-form-urlencoded");
     let body = state.unverified_bodies.read(request, FORM_BYTES).await?;
@@ -93,11 +92,11 @@ pub(crate) async fn fields(request: Request, state: &AppState) -> Result<HashMap
     Ok(fields)
 }
 
-/// Whether a form was sent from a page of ours: browsers say so.
+/// Checks that a form was sent from a page of the dashboard, by the headers that browsers set.
 pub(crate) fn check_origin(state: &AppState, headers: &HeaderMap) -> Result<(), PageError> {
     let ours = match text(headers, "sec-fetch-site") {
         Some(site) => site == "same-origin",
-        // Older ones, and where there is no https, say where the form was.
+        // Older browsers, and all browsers without HTTPS, send only the page's origin.
         None => headers.get(header::ORIGIN).is_none_or(|origin| {
             let origin = origin.to_str().unwrap_or_default();
             let host = origin.split_once("://").map(|(_, host)| host);
@@ -111,7 +110,8 @@ fn refused(why: &str) -> PageError {
     ApiError::bad_request(why).into()
 }
 
-/// Whether the request came by https, as far as that can be told: then the cookie must not go by http.
+/// Whether the request came over HTTPS, as far as the headers show. Then the cookie must not be
+/// sent over HTTP.
 pub(crate) fn is_https(state: &AppState, headers: &HeaderMap) -> bool {
     let forwarded = text(headers, "x-forwarded-proto").and_then(|value| value.split(',').next());
     let public = state.config.public_url.strip_prefix("https://");
@@ -125,7 +125,8 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// Goes on to a page of ours after a form, so that a reload does not send it again.
+/// Redirects to a page of the dashboard after a form, so that a reload does not send the form
+/// again.
 pub(crate) fn go_to(path: &str) -> Response {
     page::redirect(path)
 }

@@ -1,4 +1,4 @@
-//! `/jobs/{id}`: one job, its attempts, and its levers.
+//! `/jobs/{id}`: one job, its failed attempts and its actions.
 
 use axum::{
     Router,

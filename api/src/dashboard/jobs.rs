@@ -1,4 +1,4 @@
-//! `/jobs`: what is to run, runs, ran, and was given up.
+//! `/jobs`: the list of jobs, by queue and state.
 
 use axum::{Router, extract::State, response::Response, routing::get};
 use common::{
@@ -17,14 +17,14 @@ use crate::{
     state::AppState,
 };
 
-/// Jobs on a page.
+/// Jobs per page.
 const LIMIT: i64 = 25;
 
 pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/jobs", get(show))
 }
 
-/// The filter of a query or a form: a queue and a state, each maybe none.
+/// Parses the filter in a query string or a form: an optional queue and an optional state.
 pub(crate) fn filter<'p>(get: impl Fn(&str) -> Option<&'p str>) -> Result<JobFilter, ApiError> {
     let queue = queue(&get)?;
     let state = get("state").filter(|state| !state.is_empty()).map(str::parse).transpose();
@@ -33,7 +33,7 @@ pub(crate) fn filter<'p>(get: impl Fn(&str) -> Option<&'p str>) -> Result<JobFil
     Ok(JobFilter { queue, state })
 }
 
-/// Its queue.
+/// Parses the queue of a filter.
 pub(crate) fn queue<'p>(get: impl Fn(&str) -> Option<&'p str>) -> Result<Option<String>, ApiError> {
     let queue = get("queue").filter(|queue| !queue.is_empty());
     if queue.is_some_and(|queue| !QUEUES.contains(&queue)) {
@@ -42,7 +42,7 @@ pub(crate) fn queue<'p>(get: impl Fn(&str) -> Option<&'p str>) -> Result<Option<
     Ok(queue.map(str::to_owned))
 }
 
-/// The filter as a query string.
+/// The filter as pairs of a query string.
 pub(crate) fn pairs(filter: &JobFilter) -> [(&'static str, Option<&str>); 2] {
     [("queue", filter.queue.as_deref()), ("state", filter.state.map(JobState::as_str))]
 }
@@ -115,7 +115,7 @@ fn states(filter: &JobFilter) -> Markup {
     }
 }
 
-/// What can be done to all of a filter, after a count.
+/// Links to the actions on all jobs that match the filter; a page with their count comes first.
 fn at_once(filter: &JobFilter, total: i64) -> Markup {
     let query = format::query(&pairs(filter));
     let dead = filter.state == Some(JobState::Dead);

@@ -1,4 +1,5 @@
-//! `/jobs/retry` and `/jobs/cancel`: all jobs of a filter, after a count of what that would touch.
+//! `/jobs/retry` and `/jobs/cancel`: actions on all jobs that match a filter, after their count is
+//! shown.
 
 use axum::{Router, extract::State, response::Response, routing::get};
 use common::{
@@ -24,7 +25,7 @@ pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/jobs/retry", get(ask_retry).post(retry)).route("/jobs/cancel", get(ask_cancel).post(cancel))
 }
 
-/// Dead jobs: of one queue or of all, maybe of one kind, maybe with a text in their last error.
+/// A filter of dead jobs: optionally by queue, by kind, and by a text in the last error.
 #[derive(Debug)]
 struct Dead {
     queue: Option<String>,
@@ -38,7 +39,7 @@ impl Dead {
         Ok(Self { queue: queue(&get)?, kind: text("kind"), error: text("error") })
     }
 
-    /// Answers how many fit, and how many came back.
+    /// Returns how many jobs match, and how many were retried.
     async fn retry(&self, conn: &mut Connection, dry_run: bool) -> sqlx::Result<(usize, usize)> {
         let (mut matched, mut retried) = (0, 0);
         for queue in QUEUES.into_iter().filter(|queue| self.queue.as_deref().is_none_or(|wanted| wanted == *queue)) {

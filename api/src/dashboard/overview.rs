@@ -1,4 +1,4 @@
-//! `/`: how much was abandoned and won back.
+//! `/`: abandoned and recovered carts of a period, problems, and the newest carts.
 
 use axum::{Router, extract::State, response::Response, routing::get};
 use common::{
@@ -21,7 +21,7 @@ use crate::{
     state::AppState,
 };
 
-/// How many of the newest carts are shown.
+/// Number of newest carts on the page.
 const NEWEST: i64 = 5;
 
 pub(crate) fn router() -> Router<AppState> {
@@ -122,7 +122,7 @@ fn figure(name: &str, value: &Markup, change: &Markup, before: Option<Markup>) -
     }
 }
 
-/// `more_is_better`: else more is neither good nor bad.
+/// `more_is_better` marks the change as good or bad; otherwise it is neutral.
 fn delta(change: Option<Rate>, unit: &str, more_is_better: bool) -> Markup {
     let Some(change) = change else { return html! { span.delta { "new" } } };
     let zero = Rate::percent(0, 1);

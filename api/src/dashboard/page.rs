@@ -1,4 +1,4 @@
-//! What all pages share: the frame, the headers, and pages that say what went wrong.
+//! Layout, headers and error pages, which all pages share.
 
 use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::http::{compression::Compressible, error::ApiError};
 
-/// Everything a page needs is ours; nothing may be slipped in.
+/// A page loads only resources of its own origin, and nothing can be injected.
 const SAFE_HEADERS: [(HeaderName, &str); 6] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -21,14 +21,14 @@ const SAFE_HEADERS: [(HeaderName, &str); 6] = [
          form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     ),
     (header::CACHE_CONTROL, "no-store"),
-    // Not `no-referrer`: forms would then come with no origin at all.
+    // Not `no-referrer`: browsers would then send forms without an origin.
     (header::REFERRER_POLICY, "same-origin"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     (HeaderName::from_static("x-robots-tag"), "noindex"),
 ];
 
-/// Where a page belongs in the navigation.
+/// The entry of the navigation to which a page belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Section {
     Overview,
@@ -48,18 +48,19 @@ impl Section {
     ];
 }
 
-/// A page, but for what is on it.
+/// A page, except for its content.
 #[derive(Debug)]
 pub(crate) struct Page<'a> {
     pub(crate) title: &'a str,
     pub(crate) section: Section,
     pub(crate) operator: &'a Operator,
-    /// What it shows of, so that it is loaded again when that changes: `carts`, `jobs`, one cart's id.
+    /// Changes after which the page is loaded again, separated by spaces: `carts`, `jobs` or the id
+    /// of a cart.
     pub(crate) live: &'a str,
 }
 
 impl Page<'_> {
-    /// The whole answer.
+    /// Renders the whole page.
     pub(crate) fn show(&self, body: &Markup) -> Response {
         let mut response = answer(
             StatusCode::OK,
@@ -96,12 +97,12 @@ impl Page<'_> {
 }
 
 impl Operator {
-    /// What each form carries.
+    /// The hidden field with the CSRF token.
     pub(crate) fn token_field(&self) -> Markup {
         html! { input type="hidden" name=(TOKEN) value=(self.0.form_token); }
     }
 
-    /// A form of one button.
+    /// A form with a single button.
     pub(crate) fn button(&self, action: &str, class: &str, text: &str) -> Markup {
         html! {
             form method="post" action=(action) {
@@ -141,7 +142,7 @@ fn add_headers(response: &mut Response) {
     }
 }
 
-/// A page for somebody who is not signed in.
+/// A page for visitors who are not signed in.
 pub(crate) fn bare(status: StatusCode, title: &str, body: Markup) -> Response {
     let body = html! {
         header.top.bare {
@@ -152,7 +153,7 @@ pub(crate) fn bare(status: StatusCode, title: &str, body: Markup) -> Response {
     answer(status, &document(title, &body))
 }
 
-/// Goes to a page of ours.
+/// Redirects to a page of the dashboard.
 pub(crate) fn redirect(path: &str) -> Response {
     let mut response = StatusCode::SEE_OTHER.into_response();
     add_headers(&mut response);
@@ -161,19 +162,19 @@ pub(crate) fn redirect(path: &str) -> Response {
     response
 }
 
-/// What was done, said above a page once it was.
+/// A message above the page about the action that was just done.
 pub(crate) fn notice(text: Option<&str>) -> Markup {
     html! { @if let Some(text) = text { p.notice role="status" { (text) } } }
 }
 
-/// Why there is no page.
+/// Why a page can't be shown.
 #[derive(Debug)]
 pub(crate) enum PageError {
-    /// Nobody is signed in; where to go on afterwards.
+    /// The visitor is not signed in; the path to return to after signing in.
     SignIn(Option<String>),
-    /// The page loads itself once more.
+    /// The page must load itself once more.
     Again,
-    /// As the API says it.
+    /// An error of the API.
     Api(ApiError),
 }
 
@@ -201,7 +202,7 @@ impl IntoResponse for PageError {
     }
 }
 
-/// The API's answer, for people.
+/// Renders an API error as a page.
 fn say(error: ApiError) -> Response {
     let message = error.body().message.to_owned();
     let told = error.into_response();
@@ -225,7 +226,7 @@ fn say(error: ApiError) -> Response {
     if let Some(wait) = told.headers().get(header::RETRY_AFTER) {
         response.headers_mut().insert(header::RETRY_AFTER, wait.clone());
     }
-    // The log gets the cause.
+    // Pass the cause on to the request log.
     response.extensions_mut().extend(told.extensions().clone());
     response
 }

@@ -1,4 +1,4 @@
-//! The days somebody looks at, and those before them.
+//! The days shown in the overview, and the days before them.
 
 use chrono::{Days, NaiveDate};
 use common::analytics::DayStats;
@@ -8,7 +8,7 @@ use crate::{
     routes::analytics,
 };
 
-/// Both ends are included.
+/// A range of UTC days, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Period {
     pub(crate) first: NaiveDate,
@@ -16,7 +16,7 @@ pub(crate) struct Period {
 }
 
 impl Period {
-    /// As the API reads it from a query: `period`, or `startDate` and `endDate`.
+    /// Parses a query as the API does: `period`, or `startDate` and `endDate`.
     pub(crate) fn of(parameters: &Parameters, today: NaiveDate) -> Result<Self, ApiError> {
         let (first, last) = analytics::range(parameters, today)?;
         Ok(Self { first, last })
@@ -26,13 +26,13 @@ impl Period {
         (self.last - self.first).num_days() + 1
     }
 
-    /// As many days, just before. `None`: before the calendar began.
+    /// The same number of days just before; `None` if the calendar does not go back that far.
     pub(crate) fn before(self) -> Option<Self> {
         let days = Days::new(self.days().unsigned_abs());
         Some(Self { first: self.first.checked_sub_days(days)?, last: self.first.pred_opt()? })
     }
 
-    /// How many days one bar stands for: more than three months of days are too many to tell apart.
+    /// The days per bar: more than three months of single days can't be told apart.
     pub(crate) fn step(self) -> Step {
         match self.days() {
             ..=92 => Step::Day,
@@ -42,13 +42,13 @@ impl Period {
     }
 }
 
-/// What one bar, and one row of the table, stands for.
+/// The days that one bar, and one row of the table, covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     Day,
-    /// Seven days, from the first on.
+    /// Seven days, starting with the first day of the period.
     Week,
-    /// Thirteen weeks, from the first on.
+    /// Thirteen weeks, starting with the first day of the period.
     Quarter,
 }
 
@@ -70,10 +70,10 @@ impl Step {
     }
 }
 
-/// Carts of one or more days.
+/// Counts of carts on one or more days.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bar {
-    /// Its first day.
+    /// First day.
     pub(crate) date: NaiveDate,
     pub(crate) abandoned: i64,
     pub(crate) recovered: i64,

@@ -1,4 +1,4 @@
-//! `/queues`: how many jobs wait, since when, and who works on them.
+//! `/queues`: the number of waiting jobs, the age of the oldest, and the workers.
 
 use axum::{
     Router,

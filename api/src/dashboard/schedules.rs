@@ -1,4 +1,4 @@
-//! `/schedules`: what runs by the clock, and whether it did.
+//! `/schedules`: periodic jobs, and whether they ran on time.
 
 use axum::{Router, extract::State, response::Response, routing::get};
 use common::operations::{self, ScheduleStatus};

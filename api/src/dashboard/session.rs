@@ -1,10 +1,10 @@
-//! Sessions: a signed cookie, valid at every api and stored by none. Its signing key
-//! derives from the API key that opened the session: revoking that key ends the
-//! session. Signed-out sessions are stored (`common::api_keys::ended_sessions`).
+//! Sessions: a signed cookie, valid at every api and stored by none. Its signing key derives from
+//! the API key that opened the session, so revoking that key ends the session. Signed-out sessions
+//! are stored (`common::api_keys::ended_sessions`).
 //!
-//! Of a key of the database only the hash is known here, and a backup of the
-//! database has that, too. So what signs its sessions derives from one of `API_KEY`
-//! besides: who reads the database can't sign in.
+//! Only the hash of a stored API key is known here, and a backup of the database contains that
+//! hash, too. So the signing key also derives from a key in `API_KEY`: access to the database is
+//! not enough to sign in.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use common::api_keys::{KeyHash, ended_sessions::SessionHash};
@@ -15,14 +15,14 @@ use uuid::Uuid;
 
 use crate::auth::keys::{BootstrapKey, Key};
 
-/// The cookie.
+/// Name of the cookie.
 const NAME: &str = "operator_session";
-/// For so long somebody stays signed in.
+/// Session lifetime.
 const LASTS: TimeDelta = TimeDelta::hours(12);
 
-/// Opens and knows sessions.
+/// Opens and verifies sessions.
 pub(crate) struct Sessions {
-    /// One a key of `API_KEY`, in their order.
+    /// The keys in `API_KEY`, in their order.
     keys: Vec<BootstrapKey>,
 }
 
@@ -32,23 +32,23 @@ impl std::fmt::Debug for Sessions {
     }
 }
 
-/// The name of the form field that proves a form to be ours.
+/// Name of the form field with the CSRF token.
 pub(crate) const TOKEN: &str = "token";
 
-/// A signed-in operator, in handlers.
+/// A signed-in operator.
 #[derive(Debug, Clone)]
 pub(crate) struct Operator(pub(crate) Session);
 
-/// Somebody who signed in.
+/// The session of an operator.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
-    /// When it ends.
+    /// When the session expires.
     pub(crate) ends_at: DateTime<Utc>,
-    /// The key that opened it: it ends with that.
+    /// The API key that opened the session; the session ends when the key does.
     pub(crate) key: Key,
     /// The key of its row in `ended_sessions` once it is signed out.
     pub(crate) hash: SessionHash,
-    /// What each form carries, so that no other site can fill one in.
+    /// CSRF token, which each form of the session carries.
     pub(crate) form_token: String,
 }
 
@@ -57,8 +57,8 @@ impl Sessions {
         Self { keys: api_keys.to_vec() }
     }
 
-    /// The cookie of a new session, opened with `key`, which has this hash if it is one of the database.
-    /// `None`: there is no such key.
+    /// The cookie of a new session, opened with `key`. `hash` is the key's hash if the key is a
+    /// stored one. `None` if there is no such key.
     pub(crate) fn open(&self, key: Key, hash: Option<KeyHash>, secure: bool, now: DateTime<Utc>) -> Option<String> {
         // Random, so that no two sessions have the same form token.
         let (ends_at, random) = ((now + LASTS).timestamp(), Uuid::new_v4().simple());
@@ -74,13 +74,13 @@ impl Sessions {
         jar.delta().next().map(ToString::to_string)
     }
 
-    /// A cookie that takes the session away.
+    /// A cookie that removes the session's cookie.
     pub(crate) fn close(secure: bool) -> String {
         base(String::new(), secure).max_age(cookie::time::Duration::ZERO).build().to_string()
     }
 
-    /// The session of a request's `cookie` header, if it is signed by one of the keys and goes on.
-    /// `stored` answers the hash of a key of the database that may have sessions now.
+    /// The session in a request's `cookie` header, if one of the keys has signed it and it has not
+    /// expired. `stored` returns the hash of a stored key that may have sessions now.
     pub(crate) fn find(
         &self,
         header: &str,
@@ -91,7 +91,7 @@ impl Sessions {
         for cookie in Cookie::split_parse(header.to_owned()).flatten() {
             jar.add_original(cookie);
         }
-        // What it says of its key is only believed once the signature fits.
+        // The key's id is untrusted until the signature is verified.
         let said = jar.get(NAME)?.value().split('.').nth(2).map(str::parse::<Uuid>);
         let (id, hash) = match said {
             None => (None, None),
@@ -113,10 +113,11 @@ impl Sessions {
     }
 }
 
-/// What signs the sessions of one of `API_KEY`, or of a key of the database.
+/// The signing key of sessions opened with a key in `API_KEY`, or with the stored key that has this
+/// hash.
 fn signing_key(bootstrap: &BootstrapKey, stored: Option<&KeyHash>) -> SigningKey {
     let Some(hash) = stored else { return SigningKey::derive_from(bootstrap.session_secret()) };
-    // An HMAC takes a key of any length.
+    // HMAC accepts keys of any length.
     let mac = Hmac::<Sha256>::new_from_slice(bootstrap.session_secret());
     let mac = mac.map(|mac| mac.chain_update("key of the database\0").chain_update(hash.as_bytes()).finalize());
     let secret = mac.map_or_else(|_| *bootstrap.session_secret(), |mac| mac.into_bytes().into());
@@ -127,7 +128,7 @@ fn base(value: String, secure: bool) -> cookie::CookieBuilder<'static> {
     Cookie::build((NAME, value)).path("/").http_only(true).same_site(SameSite::Strict).secure(secure)
 }
 
-/// Under the half of the key that signs no cookies.
+/// Uses the half of the key that signs no cookies.
 fn form_mac(key: &SigningKey, session: &str) -> Option<Hmac<Sha256>> {
     let mac = Hmac::<Sha256>::new_from_slice(key.encryption()).ok()?;
     Some(mac.chain_update(session.as_bytes()))
@@ -187,7 +188,7 @@ mod tests {
         assert!(sessions(&["other"]).find(header, now, live).is_none(), "the hash alone signs nothing");
         let another = |_| Some(KeyHash::of(b"qct_2"));
         assert!(sessions(&["env"]).find(header, now, another).is_none(), "it is another key");
-        // Without its key's id it would be one of API_KEY.
+        // Without its key's id, the cookie would claim to be opened with a key in `API_KEY`.
         let cut = header.rsplit_once('.').unwrap().0;
         assert!(sessions(&["env"]).find(cut, now, live).is_none());
     }

@@ -1,4 +1,4 @@
-//! What the pages need besides what every handler can reach.
+//! State that only the dashboard needs.
 
 use std::sync::Arc;
 
@@ -8,12 +8,13 @@ use tokio_util::sync::CancellationToken;
 use super::{session::Sessions, watch::Watch};
 use crate::{config::ApiConfig, routes::payment_links::wait::LinkNews};
 
-/// What the pages need besides what every handler can reach.
+/// State that only the dashboard needs.
 #[derive(Debug)]
 pub(crate) struct Dashboard {
     pub(crate) sessions: Sessions,
     pub(crate) watch: Arc<Watch>,
-    /// Open pages are told nothing more: their connections would keep the process.
+    /// Ends the event streams of open pages at shutdown, because their connections would keep the
+    /// process running.
     pub(crate) stopping: CancellationToken,
 }
 

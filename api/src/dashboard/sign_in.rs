@@ -1,4 +1,4 @@
-//! `/sign-in` and `/sign-out`
+//! `/sign-in` and `/sign-out`.
 
 use std::net::SocketAddr;
 
@@ -34,7 +34,7 @@ pub(crate) fn router(limiter: RateLimiter) -> Router<AppState> {
     Router::new().merge(throttled).route("/sign-out", post(sign_out))
 }
 
-/// Guessing keys here is as slow as it is with the API.
+/// Applies the API's rate limit, so that guessing keys is no faster here.
 async fn throttle(
     State(limiter): State<RateLimiter>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -80,7 +80,7 @@ async fn sign_in(State(state): State<AppState>, request: Request) -> Result<Resp
     Ok(response)
 }
 
-/// Ends the session, for copies of its cookie as well.
+/// Ends the session, including for copies of its cookie.
 async fn sign_out(State(state): State<AppState>, headers: HeaderMap, form: OurForm) -> Result<Response, PageError> {
     let session = form.session;
     let mut conn = state.lookups.acquire().await?;
@@ -94,7 +94,7 @@ async fn sign_out(State(state): State<AppState>, headers: HeaderMap, form: OurFo
     Ok(response)
 }
 
-/// A path on this host: nobody is led elsewhere from here.
+/// Whether a path stays on this host, so that signing in can't redirect to another site.
 fn is_ours(path: &str) -> bool {
     path.starts_with('/') && !path.starts_with("//") && !path.contains('\\') && !path.contains(char::is_control)
 }

@@ -1,4 +1,4 @@
-//! What happened to a cart, in its order, and why.
+//! The events of a cart in order, with their reasons.
 
 use chrono::{DateTime, Utc};
 use common::timeline::{Event, TimelinePage};
@@ -6,10 +6,10 @@ use maud::{Markup, html};
 
 use super::format;
 
-/// Events that are shown; few carts have more.
+/// Maximum number of events shown; few carts have more.
 pub(crate) const LIMIT: i64 = 100;
 
-/// From when the shopper left it on.
+/// The timeline, with the moment when the shopper left the cart among the events.
 pub(crate) fn section(abandoned_at: DateTime<Utc>, timeline: &TimelinePage) -> Markup {
     let left = timeline.events.iter().position(|event| event.at >= abandoned_at).unwrap_or(timeline.events.len());
     let (before, after) = timeline.events.split_at(left);

@@ -1,9 +1,8 @@
-//! What changed, for pages that are open: links are told of by NOTIFY, the rest
-//! is looked for every other second, by one look a process however many watch,
-//! and by none while nobody does.
+//! Detects changes for open pages. NOTIFY reports payment links; everything else is polled every
+//! two seconds, by one task per process however many pages are open, and by none while no page is.
 //!
-//! A page is rendered before it begins to watch. What changes in between is seen
-//! by loading it again: at its hello, or at the first look if there was none yet.
+//! A page is rendered before it begins to watch. Changes in between are found by loading it again:
+//! at its `hello` event, or at the first poll if there was none before.
 
 use std::{
     sync::{Arc, Mutex},
@@ -19,21 +18,21 @@ use tokio::{
 use crate::{http::mutex::lock, routes::payment_links::wait::LinkNews};
 
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Who falls behind loads everything again.
+/// Number of buffered changes; a page that falls behind loads everything again.
 const BACKLOG: usize = 64;
 
-/// Something that pages show is not as it was.
+/// A change of something that pages show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// Of carts, or of refused webhooks.
+    /// Carts or refused webhooks changed.
     Carts,
-    /// One cart's link.
+    /// The link of the cart with this id changed.
     Cart(String),
-    /// Of jobs, queues, schedules or workers.
+    /// Jobs, queues, schedules or workers changed.
     Jobs,
 }
 
-/// Tells pages of changes.
+/// Notifies open pages of changes.
 #[derive(Debug)]
 pub(crate) struct Watch {
     database: Database,
@@ -47,7 +46,8 @@ impl Watch {
         Self { database, news, sender: broadcast::channel(BACKLOG).0, looking: Mutex::new(false) }
     }
 
-    /// From now on. The first who watches starts the looking, the last who leaves ends it.
+    /// Subscribes to changes from now on. The first subscriber starts the polling, which ends when
+    /// none is left.
     pub(crate) fn begin(self: &Arc<Self>) -> broadcast::Receiver<Change> {
         let mut looking = lock(&self.looking);
         let receiver = self.sender.subscribe();
@@ -70,7 +70,7 @@ impl Watch {
                     }
                     match self.pulses().await {
                         Ok(now) => self.tell(before.replace(now.clone()), now),
-                        // The pages stay as they are; who loads one is told.
+                        // Open pages stay as they are; loading a page shows the error.
                         Err(error) => tracing::debug!(%error, "could not look for changes"),
                     }
                 }
@@ -83,7 +83,7 @@ impl Watch {
         }
     }
 
-    /// Under the lock, so that whoever begins to watch now starts the looking anew.
+    /// Holds the lock, so that a subscriber from now on starts the polling again.
     fn is_over(&self) -> bool {
         let mut looking = lock(&self.looking);
         *looking = self.sender.receiver_count() > 0;

@@ -41,7 +41,7 @@ fn connections() -> usize {
     connections_of(files)
 }
 
-/// The most open connections of a process that may open so many files.
+/// The connection limit of a process that may open `files` files.
 fn connections_of(files: usize) -> usize {
     CONNECTIONS.min(files.saturating_sub(OTHER_FILES)).max(1)
 }
@@ -57,7 +57,8 @@ pub(crate) struct Acceptor {
 }
 
 impl Acceptor {
-    /// `trusted_proxies` carry the connections of many clients, so the limit per client does not apply to them.
+    /// `trusted_proxies` carry the connections of many clients, so the limit per client does not
+    /// apply to them.
     pub(crate) fn new(listener: TcpListener, trusted_proxies: Vec<IpNet>) -> Self {
         let all = connections();
         Self {
@@ -113,7 +114,7 @@ pub(crate) struct Permit {
     _client: Option<ClientPermit>,
 }
 
-/// How many connections each client has.
+/// Counts the connections of each client.
 struct Clients {
     connections: Arc<Mutex<HashMap<IpAddr, usize>>>,
     limit: usize,

@@ -1,4 +1,4 @@
-//! Bodies, in and out.
+//! Reads request bodies and renders response bodies.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::error::ApiError;
 
-/// The size of a body at most, in bytes; imports have no limit.
+/// Maximum size of a request body, in bytes; imports have no limit.
 pub(crate) const BODY_BYTES: usize = 1024 * 1024;
 
 /// A body of well-formed JSON of any type, as the text that was sent.
@@ -41,10 +41,10 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
 /// Time limit for receiving a body that is sent with an API key.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
-/// The body as it came, at most 1 MiB.
+/// The raw body, at most 1 MiB.
 pub(crate) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
     check_encoding(request.headers())?;
-    // What the client announces need not be read first.
+    // A body that announces too large a size is rejected before it is read.
     if request.body().size_hint().lower() > BODY_BYTES as u64 {
         return Err(ApiError::too_large(BODY_BYTES));
     }
@@ -57,12 +57,12 @@ pub(crate) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<
     })
 }
 
-/// Runs `reading`, the reading of a body, for at most `limit`; then 408.
+/// Reads a body for at most `limit`, then returns 408.
 pub(crate) async fn within_time<T>(limit: Duration, reading: impl Future<Output = T>) -> Result<T, ApiError> {
     tokio::time::timeout(limit, reading).await.map_err(|_| ApiError::request_timeout(limit))
 }
 
-/// Nothing is decompressed here, so nothing can grow by it.
+/// Rejects compressed bodies. Nothing is decompressed here, so no body grows in memory.
 pub(crate) fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     let encoding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
     match encoding {
@@ -93,7 +93,7 @@ impl<T: Serialize> IntoResponse for Data<T> {
     }
 }
 
-/// A success that is written out already.
+/// The body of a success, already serialized.
 #[derive(Debug)]
 pub(crate) struct Rendered(pub(crate) Bytes);
 
@@ -103,10 +103,10 @@ impl IntoResponse for Rendered {
     }
 }
 
-/// Most answers are of one cart and fit.
+/// Initial buffer size; most responses contain one cart and fit.
 const ANSWER_BYTES: usize = 1024;
 
-/// Writes the envelope of a success.
+/// Serializes the envelope of a success.
 pub(crate) fn render<T: Serialize>(data: &T) -> Bytes {
     #[derive(Serialize)]
     struct Envelope<'a, T> {
@@ -116,7 +116,7 @@ pub(crate) fn render<T: Serialize>(data: &T) -> Bytes {
     let mut text = Vec::with_capacity(ANSWER_BYTES);
     match serde_json::to_writer(&mut text, &Envelope { success: true, data }) {
         Ok(()) => text.into(),
-        // Nothing that is answered here can fail to be written; the panic is answered in the envelope.
+        // No response type fails to serialize. A panic would return 500 in the error envelope.
         Err(error) => panic!("an answer can't be written: {error}"),
     }
 }

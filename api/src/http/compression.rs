@@ -1,8 +1,8 @@
-//! gzip and br, for whoever asks, where it is worth it.
+//! Compresses responses with gzip or br for clients that accept it.
 //!
-//! A compressor holds hundreds of kilobytes until its answer is read, so only answers to those who showed a key or are
-//! signed in are compressed as they are sent ([`Compressible`]). What anybody may read is compressed once
-//! ([`Precompressed`]), or not at all.
+//! A compressor holds hundreds of kilobytes until its response is read. So only responses to
+//! authenticated clients are compressed as they are sent ([`Compressible`]); public content is
+//! compressed once ([`Precompressed`]), or not at all.
 
 use std::{
     io::Write,
@@ -22,18 +22,18 @@ use tower_http::compression::{
     predicate::{NotForContentType, SizeAbove},
 };
 
-/// Smaller answers fit into a packet as they are.
+/// Smaller responses fit into one packet uncompressed.
 const WORTH_IT_BYTES: u16 = 1024;
 
-/// `Cache-Control: no-transform` (RFC 9111): what is read while it is being
-/// written must not wait in a compressor, here or in a proxy.
+/// `Cache-Control: no-transform` (RFC 9111), for a response that is read while it is being written:
+/// no compressor may buffer it, here or in a proxy.
 pub(crate) const AS_IT_COMES: HeaderValue = HeaderValue::from_static("no-store, no-transform");
 
-/// An extension of responses that may be compressed as they are sent.
+/// Marks a response that may be compressed as it is sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Compressible;
 
-/// Puts compression before all routes of a router.
+/// Adds compression to all routes of a router.
 pub(crate) fn compressed<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
     let worth_it = SizeAbove::new(WORTH_IT_BYTES).and(NotForContentType::SSE).and(may_be_transformed);
     let layer = CompressionLayer::new().gzip(true).br(true).compress_when(worth_it);
@@ -50,7 +50,7 @@ fn with_own_tag<B>(mut response: Response<B>) -> Response<B> {
     response
 }
 
-/// A text that is always the same, compressed when it is first asked for.
+/// A constant text, compressed on first use.
 #[derive(Debug, Clone)]
 pub(crate) struct Precompressed {
     plain: Bytes,
@@ -62,12 +62,12 @@ impl Precompressed {
         Self { plain: text.into(), gzip: Arc::default() }
     }
 
-    /// The text as it is.
+    /// The uncompressed text.
     pub(crate) fn plain(&self) -> &Bytes {
         &self.plain
     }
 
-    /// The bytes for a client, by what it accepts, and the headers that say so.
+    /// The body in an encoding that the client accepts, and the headers for it.
     pub(crate) fn answer(&self, request: &HeaderMap) -> (HeaderMap, Bytes) {
         let mut headers = HeaderMap::from_iter([(header::VARY, HeaderValue::from(header::ACCEPT_ENCODING))]);
         let gzip = accepts_gzip(request).then(|| self.gzip.get_or_init(|| gzip(&self.plain).ok()).clone());

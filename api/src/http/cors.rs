@@ -1,4 +1,4 @@
-//! Which other origins' pages may call the API: none, unless `CORS_ORIGINS` names them.
+//! CORS: only pages of the origins in `CORS_ORIGINS` may call the API.
 
 use std::time::Duration;
 
@@ -10,18 +10,20 @@ use common::config::has_plain_host;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use url::Url;
 
-/// How long a browser may remember the answer to its question.
+/// How long a browser may cache a preflight response.
 const REMEMBERED: Duration = Duration::from_secs(60 * 60);
 
-/// `https://shop.example`: a scheme, a host and maybe a port, as a browser writes them.
+/// Parses an origin such as `https://shop.example`: a scheme, a host and an optional port, as
+/// browsers send it.
 pub(crate) fn parse_origin(text: &str) -> Option<HeaderValue> {
     let origin = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && has_plain_host(url))?;
-    // Nothing else, in lower case, without a port that goes without saying: origins are compared letter by letter.
+    // Origins are compared byte by byte, so only the form that browsers send is accepted: in lower
+    // case, without a default port, and nothing else.
     let plain = origin.origin().ascii_serialization() == text;
     plain.then(|| HeaderValue::from_str(text).ok()).flatten()
 }
 
-/// Lets pages of `origins` call the routes, if there are any.
+/// Allows pages of `origins` to call the routes; changes nothing if there are none.
 pub(crate) fn allow<S: Clone + Send + Sync + 'static>(origins: &[HeaderValue], router: Router<S>) -> Router<S> {
     if origins.is_empty() {
         return router;

@@ -1,4 +1,4 @@
-//! Every answer that is not a success, in one envelope.
+//! Error responses, all in one envelope.
 
 use std::any::Any;
 
@@ -11,10 +11,10 @@ use common::{api_keys::Scope, batch::BatchError, carts::new::FieldError, db};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// How long a client should wait before it tries again when Postgres is away.
+/// `Retry-After` of 503 responses, in seconds.
 const RETRY_AFTER_SECONDS: u64 = 2;
 
-/// What a client's program goes by; `docs/using.md` lists them.
+/// Machine-readable code of an error; `docs/using.md` lists all codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) enum ErrorCode {
@@ -35,7 +35,7 @@ pub(crate) enum ErrorCode {
     Unavailable,
 }
 
-/// Why a request was refused.
+/// An error response.
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
@@ -43,7 +43,7 @@ pub struct ApiError {
     message: String,
     details: Vec<FieldError>,
     retry_after_seconds: Option<u64>,
-    /// For the log, never for the client.
+    /// Logged, never sent to the client.
     cause: Option<String>,
 }
 
@@ -81,7 +81,7 @@ impl ApiError {
         )
     }
 
-    /// The connection is of no further use: what comes next on it is the rest of the body.
+    /// The connection can't be reused, because the rest of the body follows on it.
     pub(crate) fn request_timeout(after: std::time::Duration) -> Self {
         let message = format!("Request body not received within {} s", after.as_secs());
         Self::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::RequestTimeout, message)
@@ -105,12 +105,12 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::PayloadTooLarge, message)
     }
 
-    /// One line of an import.
+    /// A line of an import is too long.
     pub(crate) fn line_too_long() -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::PayloadTooLarge, "The line is longer than 1 MiB")
     }
 
-    /// `message` says what to send.
+    /// `message` names the content type to send.
     pub(crate) fn unsupported_media_type(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::UnsupportedMediaType, message)
     }
@@ -151,12 +151,12 @@ impl ApiError {
         Self { cause: Some(cause.to_string()), ..Self::try_again("The database can't be reached") }
     }
 
-    /// There is more to do than there is room for.
+    /// 503: a capacity limit is reached.
     pub(crate) fn busy() -> Self {
         Self::try_again("There is no room for more at the moment")
     }
 
-    /// 503: somebody else is in the way, and won't be for long.
+    /// 503 for a short-lived conflict or shortage; the client should retry.
     pub(crate) fn try_again(why: &str) -> Self {
         let message = format!("{why}: try again in {RETRY_AFTER_SECONDS} s");
         Self {
@@ -183,12 +183,12 @@ impl ApiError {
 }
 
 impl ApiError {
-    /// What clients see of it.
+    /// The error as clients see it.
     pub(crate) fn body(&self) -> Body<'_> {
         Body { code: self.code, message: &self.message, details: &self.details }
     }
 
-    /// What only the log sees of it.
+    /// The cause, for the log only.
     pub(crate) fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
     }
@@ -218,7 +218,7 @@ impl From<BatchError> for ApiError {
     }
 }
 
-/// What went wrong inside; the request's log line takes it from the response.
+/// The internal cause of an error. The request log takes it from the response's extensions.
 #[derive(Debug, Clone)]
 pub(crate) struct Cause(pub(crate) String);
 
@@ -235,15 +235,15 @@ fn only_false() -> utoipa::openapi::schema::Object {
     utoipa::openapi::ObjectBuilder::new().schema_type(utoipa::openapi::Type::Boolean).enum_values(Some([false])).build()
 }
 
-/// `error` of the envelope, and of a line of an import.
+/// `error` of the envelope, and of a line of an import's response.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ErrorBody)]
 pub(crate) struct Body<'a> {
     pub(crate) code: ErrorCode,
-    /// For people; it may change.
+    /// For people; the wording may change.
     #[schema(example = "items[0].price must be a number from 0 to 999999.99")]
     pub(crate) message: &'a str,
-    /// All that is wrong with a body, one field each.
+    /// All validation errors of a body, one for each field.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub(crate) details: &'a [FieldError],
 }
@@ -261,7 +261,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// A handler panicked: the client gets the envelope, the log gets the message.
+/// Returns 500 in the error envelope after a handler panicked; the log gets the panic's message.
 pub(crate) fn answer_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
     let message = panic
         .downcast_ref::<&str>()

@@ -1,8 +1,7 @@
-//! Entity tags (RFC 9110, section 8.8.3): which representation somebody has.
+//! Entity tags (RFC 9110, section 8.8.3), which identify a representation.
 //!
-//! A tag is a hash of the answer itself, so it is strong by nature: whatever
-//! changes what a client reads, a payment link that ran out included, changes
-//! the tag, and nothing else does. No column has to be kept in step.
+//! A tag is a hash of the response body, so it is strong: it changes if and only if the response
+//! does, for example when a payment link expires. No column has to be kept in step.
 
 use std::convert::Infallible;
 
@@ -19,7 +18,7 @@ use sha2::{Digest, Sha256};
 use super::{body::Rendered, error::ApiError};
 use crate::auth::keys::Granted;
 
-/// An answer with a tag may be kept by the client that got it, and is to be asked for again.
+/// The client may cache a tagged response, but must revalidate it.
 const ASK_AGAIN: HeaderValue = HeaderValue::from_static("private, no-cache");
 
 /// The tag of one representation, without its quotes.
@@ -27,19 +26,19 @@ const ASK_AGAIN: HeaderValue = HeaderValue::from_static("private, no-cache");
 pub(crate) struct ETag(String);
 
 impl ETag {
-    /// Of an answer's body.
+    /// The tag of a response body.
     pub(crate) fn of(body: &[u8]) -> Self {
-        // Half of the hash: nobody finds two bodies with the same 128 bits.
+        // Half of the hash: 128 bits are enough to rule out collisions.
         Self(URL_SAFE_NO_PAD.encode(&Sha256::digest(body)[..16]))
     }
 
-    /// As a header has it.
+    /// The tag as a header value, in quotes.
     pub(crate) fn header(&self) -> HeaderValue {
-        // Base 64 and quotes are good in a header.
+        // Base64 and quotes are valid in a header.
         HeaderValue::from_str(&format!("\"{}\"", self.0)).unwrap_or(HeaderValue::from_static("\"\""))
     }
 
-    /// Which of the tags in a list is this one, compressed or not.
+    /// The first tag in the list that matches, compressed or not.
     fn listed<'a>(&self, list: &'a HeaderValue, weak: Weak) -> Option<&'a str> {
         let tags = list.to_str().ok()?.split(',').map(str::trim);
         tags.into_iter().find(|tag| {
@@ -53,14 +52,14 @@ impl ETag {
     }
 }
 
-/// Whether a weak tag counts: for reading it does, for writing it does not.
+/// Whether weak tags match: they do for reads, not for writes.
 #[derive(Clone, Copy)]
 enum Weak {
     IsGood,
     IsNot,
 }
 
-/// All lines of one header; usually there is none.
+/// All values of one header; usually there is none.
 #[derive(Debug)]
 struct Lists(Vec<HeaderValue>);
 
@@ -74,7 +73,7 @@ impl Lists {
     }
 }
 
-/// `If-None-Match`: what the client has already.
+/// `If-None-Match`: the representation that the client has.
 #[derive(Debug)]
 pub(crate) struct IfNoneMatch(Lists);
 
@@ -87,7 +86,7 @@ impl<S: Sync> FromRequestParts<S> for IfNoneMatch {
 }
 
 impl IfNoneMatch {
-    /// The answer with its tag; 304 and nothing more if the client has it.
+    /// The tagged response, or 304 without a body if the client has it.
     pub(crate) fn answer(&self, body: Bytes) -> Response {
         let tag = ETag::of(&body);
         match self.known(&tag) {
@@ -96,7 +95,8 @@ impl IfNoneMatch {
         }
     }
 
-    /// The tag as the client wrote it, if it is this one.
+    /// The matching tag as the client sent it, without `W/`; `tag` itself for `*`; `None` if none
+    /// matches.
     pub(crate) fn known(&self, tag: &ETag) -> Option<HeaderValue> {
         let listed = self.0.0.iter().find_map(|list| tag.listed(list, Weak::IsGood));
         let listed = listed.map(|listed| listed.strip_prefix("W/").unwrap_or(listed));
@@ -104,17 +104,17 @@ impl IfNoneMatch {
     }
 }
 
-/// 304, with the tag that the whole answer would have.
+/// 304 with the tag of the full response.
 pub(crate) fn not_modified(tag: HeaderValue) -> Response {
     (StatusCode::NOT_MODIFIED, [(header::ETAG, tag), (header::CACHE_CONTROL, ASK_AGAIN)]).into_response()
 }
 
-/// An answer with its tag.
+/// A response with its tag.
 pub(crate) fn tagged(tag: &ETag, body: Bytes) -> Response {
     ([(header::ETAG, tag.header()), (header::CACHE_CONTROL, ASK_AGAIN)], Rendered(body)).into_response()
 }
 
-/// `If-Match`: what the client believes it changes.
+/// `If-Match`: the representation that the client expects to change.
 #[derive(Debug)]
 pub(crate) struct IfMatch(Lists);
 
@@ -131,20 +131,21 @@ impl<S: Sync> FromRequestParts<S> for IfMatch {
 }
 
 impl IfMatch {
-    /// Nothing in particular is believed.
+    /// No precondition.
     pub(crate) fn anything() -> Self {
         Self(Lists(Vec::new()))
     }
 
-    /// Whether there is anything to check. `*` asks for a cart that exists, which every change does anyway.
+    /// Whether there is a tag to check. `*` only requires that the cart exists, as every change
+    /// does anyway.
     pub(crate) fn is_given(&self) -> bool {
         !self.0.0.is_empty() && !self.0.any()
     }
 
-    /// Holds it against what there is.
+    /// Checks the precondition against the current representation.
     ///
     /// # Errors
-    /// If the client believed something else.
+    /// 412 if no tag matches.
     pub(crate) fn check(&self, body: &[u8]) -> Result<(), ApiError> {
         let tag = ETag::of(body);
         let fits = self.0.0.iter().any(|list| tag.listed(list, Weak::IsNot).is_some());
@@ -152,7 +153,8 @@ impl IfMatch {
     }
 }
 
-/// A compressed answer has other bytes, and a strong tag tells them apart: its tag says how it is compressed.
+/// Adds the content encoding to the tag: a compressed response has other bytes, so its strong tag
+/// must differ.
 pub(crate) fn name_encoding(headers: &mut HeaderMap) {
     let Some(encoding) = headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()) else { return };
     let tag = headers.get(header::ETAG).and_then(|value| value.to_str().ok()).and_then(|tag| tag.strip_suffix('"'));

@@ -1,4 +1,4 @@
-//! What Prometheus reads, on an address of its own (`METRICS_ADDR`) and never on the public one.
+//! Prometheus metrics, on an address of their own (`METRICS_ADDR`) and never on the public one.
 
 use axum::{Router, extract::State, http::header, response::IntoResponse, routing::get};
 use common::{
@@ -7,10 +7,10 @@ use common::{
 };
 use tokio::net::TcpListener;
 
-/// Serves `/metrics` until the process ends. From the call on this process records.
+/// Serves `/metrics` until the process ends. Metrics are recorded from this call on.
 ///
 /// # Errors
-/// If the listener fails.
+/// I/O errors of the listener.
 pub fn serve(listener: TcpListener, database: Database) -> impl Future<Output = std::io::Result<()>> + Send + use<> {
     let router = Router::new().route("/metrics", get(text)).with_state(Scrape::new(database));
     async move { axum::serve(listener, router).await }

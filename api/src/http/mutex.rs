@@ -1,8 +1,8 @@
-//! Locks that outlive a panic.
+//! A mutex lock that ignores poisoning.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks the mutex, also after a panic of a holder: nothing here is half changed when it panics.
+/// Locks the mutex even if a holder panicked: no holder leaves its data half changed.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

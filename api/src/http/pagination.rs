@@ -1,11 +1,11 @@
-//! Pages of a list.
+//! Pagination of lists.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{error::ApiError, query::Parameters};
 
-/// Which page somebody asks for.
+/// A requested page: its number, from 1, and the number of entries per page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Page {
     pub(crate) number: i64,
@@ -17,12 +17,12 @@ impl Page {
         Ok(Self { number: parameters.page()?, limit: parameters.limit()? })
     }
 
-    /// How many come before it.
+    /// Number of entries before this page.
     pub(crate) fn offset(self) -> i64 {
         (self.number - 1).saturating_mul(self.limit)
     }
 
-    /// How many pages like it `total` fills.
+    /// Number of pages that `total` entries fill.
     pub(crate) fn pages(self, total: i64) -> i64 {
         total.max(0).unsigned_abs().div_ceil(self.limit.unsigned_abs()).cast_signed()
     }
@@ -40,7 +40,7 @@ pub(crate) struct Pagination {
     total: i64,
     #[schema(minimum = 0, example = 1)]
     total_pages: i64,
-    /// Where the next page starts; null on the last one, absent where a list has no cursors.
+    /// Cursor of the next page: null on the last page, absent if the list has no cursors.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     next_cursor: Option<Option<String>>,
@@ -51,7 +51,7 @@ impl Pagination {
         Self { page: page.number, limit: page.limit, total, total_pages: page.pages(total), next_cursor: None }
     }
 
-    /// `nextCursor`, null on the last page.
+    /// Adds `nextCursor`, which is null on the last page.
     pub(crate) fn with_cursor(self, next: Option<String>) -> Self {
         Self { next_cursor: Some(next), ..self }
     }

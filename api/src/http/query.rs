@@ -1,4 +1,4 @@
-//! Query strings: what is not understood is said, what is not known is ignored.
+//! Query strings: malformed values are rejected by name, unknown parameters are ignored.
 
 use axum::{
     extract::{FromRequestParts, Query},
@@ -9,7 +9,8 @@ use common::clock;
 
 use super::error::ApiError;
 
-/// The parameters of a request; of a repeated one the last counts, an empty one is as good as none.
+/// The parameters of a request. The last value of a repeated parameter counts; an empty value
+/// counts as absent.
 #[derive(Debug)]
 pub(crate) struct Parameters(Vec<(String, String)>);
 
@@ -20,7 +21,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
         let Query(pairs): Query<Vec<(String, String)>> = Query::from_request_parts(parts, state)
             .await
             .map_err(|_| ApiError::bad_request("The query string can't be read"))?;
-        // Postgres has no text with NUL.
+        // Postgres can't store NUL in text.
         if pairs.iter().any(|(name, value)| name.contains('\0') || value.contains('\0')) {
             return Err(ApiError::bad_request("The query string must not contain NUL"));
         }
@@ -61,10 +62,11 @@ impl Parameters {
     }
 }
 
-/// What [`date_or_instant`] accepts.
+/// Describes what [`date_or_instant`] accepts, for error messages.
 pub(crate) const DATE_OR_INSTANT: &str = "a date such as 2024-01-15 or an instant such as 2024-01-15T10:30:00Z";
 
-/// Parses an instant, or a date as its beginning in UTC. A space is read as a `+` that a client did not escape.
+/// Parses an instant, or a date as its beginning in UTC. A space is read as a `+` that the client
+/// did not escape.
 pub(crate) fn date_or_instant(text: &str) -> Option<DateTime<Utc>> {
     let day = clock::parse_date(text).map(|day| day.and_time(NaiveTime::MIN).and_utc());
     day.or_else(|| clock::parse_instant(&text.replace(' ', "+")))

@@ -1,4 +1,4 @@
-//! So many requests a minute from one client address.
+//! Limits the requests per minute of one client address.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -25,10 +25,10 @@ use ipnet::IpNet;
 use super::{client, error::ApiError};
 use crate::config::ApiConfig;
 
-/// After so many requests, addresses that have been quiet are forgotten.
+/// Number of requests after which idle addresses are forgotten.
 const FORGET_EVERY: u32 = 10_000;
 
-/// How much is left, and how much there is (draft-ietf-httpapi-ratelimit-headers).
+/// The remaining quota, and the limit (draft-ietf-httpapi-ratelimit-headers).
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const MINUTE: u64 = 60;
@@ -44,7 +44,7 @@ pub(crate) struct RateLimiter {
 struct Limit {
     per_minute: NonZeroU32,
     limiter: Arc<DefaultKeyedRateLimiter<IpAddr, StateInformationMiddleware>>,
-    /// The same for everybody, written once.
+    /// The `RateLimit-Policy` header, the same for all clients.
     policy: HeaderValue,
 }
 
@@ -52,18 +52,18 @@ impl Limit {
     fn new(per_minute: NonZeroU32) -> Self {
         let limiter = DefaultKeyedRateLimiter::keyed(Quota::per_minute(per_minute)).with_middleware();
         let policy = format!("\"default\";q={per_minute};w={MINUTE}");
-        // Digits and letters are good in a header.
+        // Digits and letters are valid in a header.
         let policy = HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("\"default\""));
         Self { per_minute, limiter: Arc::new(limiter), policy }
     }
 }
 
-/// Where a client stands after a request.
+/// A client's quota after a request.
 #[derive(Debug, Clone, Copy)]
 struct QueueHealth {
-    /// Requests it has left now.
+    /// Requests left now.
     remaining: u32,
-    /// Until it has all of them again; if it has none, until it has one.
+    /// Seconds until the whole quota is available again; if nothing is left, until one request is.
     seconds: u64,
 }
 
@@ -73,7 +73,7 @@ impl RateLimiter {
         Self { limit, trusted_proxies: config.trusted_proxies.clone().into(), seen: Arc::default() }
     }
 
-    /// Counts a request. `Err`: it was one too many.
+    /// Counts a request; `Err` if it exceeds the limit.
     fn count(&self, limit: &Limit, client: IpAddr) -> Result<QueueHealth, QueueHealth> {
         if self.seen.fetch_add(1, Ordering::Relaxed) % FORGET_EVERY == FORGET_EVERY - 1 {
             limit.limiter.retain_recent();
@@ -93,7 +93,7 @@ impl RateLimiter {
     }
 }
 
-/// Counts the request before anything else looks at it.
+/// Counts the request before any other processing; rejects it with 429 if it exceeds the limit.
 pub(crate) async fn limit(
     State(limiter): State<RateLimiter>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -103,7 +103,7 @@ pub(crate) async fn limit(
     limit_or(ApiError::into_response, &limiter, peer, request, next).await
 }
 
-/// The same where a refusal is not to be an envelope.
+/// Like [`limit`], with `refuse` to render the rejection.
 pub(crate) async fn limit_or(
     refuse: fn(ApiError) -> Response,
     limiter: &RateLimiter,

@@ -1,6 +1,6 @@
-//! A request's id, and its one line in the log. No addresses, no paths (a
-//! recovery token stands in one), no bodies: routes and numbers only. No field's
-//! length is up to the client.
+//! Assigns a request id and logs one line for each request. The line has no addresses, no paths (a
+//! recovery token is part of one) and no bodies: only routes and numbers. Clients can't make a
+//! field arbitrarily long.
 
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ use super::error::Cause;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The most bytes of a cause that are logged; a panic's message may quote input of any length.
 const CAUSE_BYTES: usize = 2000;
-/// Where no route matched.
+/// Label of requests that matched no route.
 const NO_ROUTE: &str = "none";
 
 pub(crate) async fn log(mut request: Request, next: Next) -> Response {
@@ -46,7 +46,7 @@ pub(crate) async fn log(mut request: Request, next: Next) -> Response {
             let cause = &cause[..cause.floor_char_boundary(CAUSE_BYTES)];
             tracing::error!(request_id = id, method, route, status, milliseconds, cause, "request");
         }
-        // Probes come every few seconds and say nothing while all is well.
+        // Probes come every few seconds, so those without an error are logged at debug level only.
         None if is_probe(route) => {
             tracing::debug!(request_id = id, method, route, status, milliseconds, "request");
         }
@@ -59,7 +59,8 @@ fn is_probe(route: &str) -> bool {
     matches!(route, "/healthz" | "/readyz")
 }
 
-/// What a trace shows of the request; it goes on with the client's trace, if there is one.
+/// The trace span of a request, which continues the client's trace if there is one. None for
+/// probes.
 fn span(request: &Request, method: &'static str, route: Option<&str>, id: &str) -> Span {
     let route = route.unwrap_or(NO_ROUTE);
     if is_probe(route) {
@@ -90,7 +91,8 @@ fn end(span: &Span, status: u16) {
     }
 }
 
-/// The client's own id if it is a plain word, so that logs of both sides meet; else a new one.
+/// The client's own id if it is a plain word of at most 128 characters, so that the logs of both
+/// sides can be joined; otherwise a new id.
 fn request_id(request: &Request) -> HeaderValue {
     let is_word = |id: &&HeaderValue| {
         (1..=128).contains(&id.len())

@@ -1,7 +1,7 @@
-//! Serving connections, each within bounds: whoever connects and then sends
-//! nothing, or little, or reads nothing, is let go of.
+//! Serves connections with limits: a client that sends nothing, sends too slowly or does not read
+//! is disconnected.
 //!
-//! `axum::serve` has no such bounds. Bodies have theirs in `body.rs`.
+//! `axum::serve` has no such limits. Limits for bodies are in `body.rs`.
 
 use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -32,27 +32,27 @@ use super::{
     unread_body,
 };
 
-/// A new connection has so long for the head of its first request, whatever it speaks.
+/// Time limit for the first request head of a connection, in any protocol.
 const FIRST_HEAD: Duration = Duration::from_secs(15);
-/// A later head has so long from the end of the answer before it. Longer than proxies keep
-/// connections they don't use (60 s), so that theirs is the end that closes them.
+/// Time limit for each later head, counted from the end of the response before it. Longer than
+/// proxies keep idle connections (60 s), so that the proxy's end closes them.
 const NEXT_HEAD: Duration = Duration::from_secs(75);
 /// How often a connection is checked for being idle.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
-/// What a connection may have buffered: a head, and what is read or written at a time.
+/// Buffer limit of a connection: for a request head, and for each read or write.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// So often a connection that speaks HTTP/2 is asked whether it lives.
+/// Interval and timeout of HTTP/2 pings.
 const PING_EVERY: Duration = Duration::from_secs(20);
-/// Requests at a time on one connection that speaks HTTP/2.
+/// Concurrent requests on one HTTP/2 connection.
 const STREAMS: u32 = 100;
-/// A head in HTTP/2 may hold so much.
+/// Maximum size of an HTTP/2 request head.
 const HEAD_BYTES: u32 = 16 * 1024;
 
 /// Serves until `stop` resolves, then finishes what is in flight for at most `timeout`. Each client
 /// address may have half of all connections, except for `trusted_proxies`.
 ///
 /// # Errors
-/// None at present: a connection that can't be accepted is logged, and others are served.
+/// None at present: a connection that can't be accepted is logged, and the others are served.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -98,15 +98,15 @@ fn builder() -> Builder<Streams> {
 struct Server {
     builder: Builder<Streams>,
     router: Router,
-    /// Answers requests without exactly one host.
+    /// Rejects requests that do not have exactly one host.
     refusing: Router,
-    /// Tells every connection to end, and is closed once all have.
+    /// Notifies every connection of the shutdown; closed once all connections have ended.
     ending: watch::Sender<()>,
 }
 
 impl Server {
     fn begin(&self, permit: Permit, connection: TcpStream, peer: SocketAddr) {
-        // Answers are small and complete: waiting to fill a packet only delays them.
+        // Responses are small and complete, so waiting to fill a packet only delays them.
         let _ = connection.set_nodelay(true);
         let mut connection = TimeoutStream::new(connection);
         connection.set_write_timeout(Some(TAKES_NOTHING));
@@ -141,7 +141,7 @@ impl Server {
                     }
                     () = sleep(check_in) => {
                         let idle = usage.idle_for();
-                        // A client that never asked, or does not follow when the connection ends.
+                        // The client never sent a request, or did not follow the graceful shutdown.
                         if !usage.any() || idle >= NEXT_HEAD + TAKES_NOTHING {
                             break;
                         }
@@ -157,8 +157,8 @@ impl Server {
     }
 }
 
-/// Whether the request names one host, as RFC 9112 (3.2) demands of HTTP/1.1. Where the target names a host
-/// (`:authority` in HTTP/2), that is the one (RFC 9112, 3.2.2; RFC 9113, 8.3.1).
+/// Whether the request names exactly one host, as RFC 9112 (3.2) requires of HTTP/1.1. A host in
+/// the target (`:authority` in HTTP/2) replaces the header (RFC 9112, 3.2.2; RFC 9113, 8.3.1).
 fn has_one_host(request: &mut Request<Incoming>) -> bool {
     let hosts = request.headers().get_all(header::HOST).iter().count();
     let authority = request.uri().authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());

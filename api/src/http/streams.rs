@@ -1,8 +1,9 @@
-//! Answers over HTTP/2, each given up if its client takes nothing of it.
+//! Responses over HTTP/2, each reset if its client stops reading it.
 //!
-//! A client of HTTP/2 can read its connection and still grant a stream no window. hyper waits for that window without
-//! a limit, and does not look at the body meanwhile. So an answer leaves in pieces, each once the connection has sent
-//! the one before, and the stream of a piece that is not sent in time is dropped, which resets it.
+//! An HTTP/2 client can read its connection and still grant a stream no window. hyper waits for
+//! that window without a limit and does not poll the body meanwhile. So a response is sent in
+//! pieces, each once the connection has written the one before. A stream whose piece is not written
+//! in time is dropped, which resets it.
 
 use std::{
     pin::Pin,
@@ -23,10 +24,11 @@ use tokio::time::{Instant, sleep};
 
 use super::mutex::lock;
 
-/// A client that takes nothing of an answer for so long is given up.
+/// A client that reads nothing of a response for this long is disconnected.
 pub(crate) const TAKES_NOTHING: Duration = Duration::from_secs(30);
 
-/// As much as a frame holds by default: nobody gets by with a byte now and then.
+/// Size of a piece: the default size of a frame, so that a client can't keep a stream open by
+/// reading a byte now and then.
 const PIECE_BYTES: usize = 16 * 1024;
 /// How often a stream is checked.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
@@ -36,7 +38,7 @@ tokio::task_local! {
     static STREAM: Arc<Stream>;
 }
 
-/// Runs the streams of HTTP/2.
+/// The executor that runs HTTP/2 streams.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Streams;
 
@@ -54,19 +56,19 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     }
 }
 
-/// The piece of an answer that the connection has not sent yet.
+/// The piece of a response that the connection has not written yet.
 #[derive(Debug, Default)]
 struct Stream(Mutex<Sending>);
 
 #[derive(Debug, Default)]
 struct Sending {
     since: Option<Instant>,
-    /// Wants the next piece.
+    /// Wakes the task that sends the next piece.
     next: Option<Waker>,
 }
 
 impl Stream {
-    /// Resolves once a piece has waited for its client for too long.
+    /// Resolves once a piece has waited too long for the client to read.
     async fn stalls(&self) {
         loop {
             sleep(CHECK_EVERY).await;
@@ -95,7 +97,7 @@ impl Stream {
     }
 }
 
-/// It is dropped once the connection has written it.
+/// A piece of a response; dropped once the connection has written it.
 struct Piece {
     bytes: Bytes,
     stream: Arc<Stream>,
@@ -120,7 +122,8 @@ impl Drop for Piece {
     }
 }
 
-/// Over HTTP/2, the answer in pieces, which end when all are sent; over HTTP/1.1 as it is.
+/// Over HTTP/2, splits the response into pieces and ends it when all are written; over HTTP/1.1,
+/// returns it unchanged.
 pub(crate) fn in_pieces(answer: Response<Body>, open: Option<Open>) -> Response<Body> {
     match STREAM.try_with(Arc::clone) {
         Ok(stream) => answer.map(|body| Body::new(Pieces { body, rest: Bytes::new(), stream, _open: open })),
@@ -159,7 +162,7 @@ impl HttpBody for Pieces {
     }
 
     fn is_end_stream(&self) -> bool {
-        // Not with the last piece: a stream that has ended can't be reset any more.
+        // False with the last piece: a stream that has ended can't be reset any more.
         self.rest.is_empty() && self.body.is_end_stream() && !self.stream.is_sending()
     }
 
@@ -168,7 +171,7 @@ impl HttpBody for Pieces {
     }
 }
 
-/// What a connection is used for.
+/// Counts the requests of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Usage(Mutex<Counts>);
 
@@ -180,7 +183,8 @@ struct Counts {
 }
 
 impl Usage {
-    /// Counts a request; over HTTP/2 it is open until the answer is sent. (hyper itself knows when HTTP/1.1 is idle.)
+    /// Counts a request. Over HTTP/2 it is open until its response is sent; `None` over HTTP/1.1,
+    /// for which hyper itself detects idle connections.
     pub(crate) fn begin(self: &Arc<Self>, version: Version) -> Option<Open> {
         let mut counts = lock(&self.0);
         counts.any = true;
@@ -191,18 +195,18 @@ impl Usage {
         })
     }
 
-    /// Whether there ever was a request.
+    /// Whether the connection ever had a request.
     pub(crate) fn any(&self) -> bool {
         lock(&self.0).any
     }
 
-    /// How long a connection of HTTP/2 has had no open request.
+    /// How long an HTTP/2 connection has had no open request; zero while it has one.
     pub(crate) fn idle_for(&self) -> Duration {
         lock(&self.0).idle_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 }
 
-/// A request of HTTP/2 and its answer.
+/// An open HTTP/2 request and its response.
 #[derive(Debug)]
 pub(crate) struct Open(Arc<Usage>);
 

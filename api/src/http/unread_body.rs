@@ -1,10 +1,10 @@
-//! What becomes of a request that was answered before its body was read: a refusal without a key, a body of the wrong
-//! type, a panic.
+//! Handles requests that were answered before their body was read: a rejection without a key, a
+//! body of the wrong type, a panic.
 //!
-//! hyper closes such a connection of HTTP/1.1 without a word, and the request that the client sends next on it gets no
-//! answer. Over HTTP/2 it resets the stream, and some clients then drop the answer. Here what little is left of the
-//! body is read first. Otherwise what the client still sends is discarded for a while, so that it gets to read the
-//! answer, and HTTP/1.1 says `connection: close`.
+//! hyper closes such an HTTP/1.1 connection silently, and the client's next request on it gets no
+//! response. Over HTTP/2 hyper resets the stream, and some clients then drop the response. Here the
+//! rest of the body is read first if it is small. Otherwise input is discarded for a while, so that
+//! the client can read the response, and an HTTP/1.1 response has `connection: close`.
 
 use std::{
     pin::Pin,
@@ -25,14 +25,15 @@ use tower::ServiceExt;
 
 use super::mutex::lock;
 
-/// The most of an unread body that is read to keep the connection …
+/// The most bytes of an unread body that are read to keep the connection.
 const DRAIN_BYTES: usize = 64 * 1024;
-/// … and the longest that the answer waits for it.
+/// The longest that a response waits for these bytes.
 const DRAIN_TIME: Duration = Duration::from_millis(100);
-/// How long input is discarded after an answer with `connection: close`.
+/// How long input is discarded after a response with `connection: close`.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// Answers a request, with `connection: close` if the connection can't be used again.
+/// Routes a request and returns its response, with `connection: close` if the connection can't be
+/// reused.
 pub(crate) async fn answer(request: Request<Incoming>, router: Router) -> Response<Body> {
     if request.body().is_end_stream() {
         return route(request.map(Body::new), router).await;
@@ -45,10 +46,10 @@ pub(crate) async fn answer(request: Request<Incoming>, router: Router) -> Respon
     let left = std::mem::replace(&mut *lock(&rest), Rest::Read);
     let stays = match left {
         Rest::Read => true,
-        // An import reads on while its answer is sent.
+        // An import reads on while its response is sent.
         Rest::InUse => response.status().is_success(),
         Rest::Broken => false,
-        // The client waits for `100 Continue`, which is not sent after the answer.
+        // The client waits for `100 Continue`, which is not sent after the response.
         Rest::Unread { begun: false, .. } if waits => false,
         Rest::Unread { body, .. } => drain(Body::new(body)).await,
     };
@@ -62,7 +63,8 @@ async fn route(request: Request<Body>, router: Router) -> Response<Body> {
     router.oneshot(request).await.unwrap_or_else(|never| match never {})
 }
 
-/// Reads the rest of a body if it is small and arrives in time. `false`: it does not, and a task discards it.
+/// Reads the rest of a body if it is small and arrives in time. Otherwise returns `false`, and a
+/// task discards the rest.
 async fn drain(body: Body) -> bool {
     let announced = body.size_hint().lower();
     let mut body = body.into_data_stream();
@@ -83,19 +85,19 @@ async fn drain(body: Body) -> bool {
     false
 }
 
-/// What is left of a request's body.
+/// The rest of a request's body.
 enum Rest {
-    /// A handler still holds it.
+    /// A handler still holds the body.
     InUse,
-    /// It was read to its end.
+    /// Read to its end.
     Read,
-    /// Reading it failed.
+    /// Reading failed.
     Broken,
-    /// It was dropped before its end. `begun`: reading it had begun.
+    /// Dropped before its end. `begun`: reading had begun.
     Unread { body: Incoming, begun: bool },
 }
 
-/// A body that puts what is left of it into `rest` when it is dropped.
+/// A body that stores its unread rest in `rest` when dropped.
 struct Watched {
     body: Option<Incoming>,
     begun: bool,
@@ -154,7 +156,7 @@ mod tests {
         panic!("on purpose");
     }
 
-    /// A panic drops the body like any other early answer.
+    /// A panic drops the body like any other early response.
     #[tokio::test]
     async fn after_a_panic_the_connection_is_said_to_end() {
         let router = axum::Router::new().route("/", post(panics)).layer(CatchPanicLayer::new());

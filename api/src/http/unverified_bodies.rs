@@ -1,9 +1,10 @@
-//! Reads bodies of senders that are not authenticated yet: webhooks, whose signature covers the whole body, and forms
-//! of the dashboard. They share one memory budget.
+//! Reads bodies of senders that are not authenticated yet: webhooks, whose signature covers the
+//! whole body, and forms of the dashboard. They share one memory budget.
 //!
-//! When the budget is used up, the client that holds the most loses its oldest unfinished body. So a client that sends
-//! many bodies, or slowly, delays only itself, and a small body that arrives at once gets in even from the same
-//! address (all clients share one behind a proxy that is not in `TRUSTED_PROXIES`).
+//! When the budget is used up, the client that holds the most loses its oldest unfinished body. So
+//! a client that sends many bodies, or slowly, delays only itself, and a small body that arrives at
+//! once gets in even from the same address (all clients share one behind a proxy that is not in
+//! `TRUSTED_PROXIES`).
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -27,7 +28,7 @@ use super::{
     mutex::lock,
 };
 
-/// The most bytes of all bodies together. (Buffers grow by doubling, so memory may reach twice that.)
+/// The most bytes of all bodies together. Buffers grow by doubling, so memory may reach twice that.
 const BUDGET_BYTES: usize = 32 * 1024 * 1024;
 /// Added to the size of each body, for its task and its connection.
 const OVERHEAD_BYTES: usize = 8 * 1024;
@@ -49,8 +50,8 @@ impl UnverifiedBodies {
     /// Reads the body, of at most `limit` bytes. The request's head is dropped first.
     ///
     /// # Errors
-    /// 415 if the body is compressed, 413 if it is too large, 408 if it is too slow, 503 if it loses its part of the
-    /// budget.
+    /// 415 if the body is compressed, 413 if it is too large, 408 if it is too slow, 503 if it is
+    /// evicted from the budget.
     pub(crate) async fn read(&self, request: Request, limit: usize) -> Result<Bytes, ApiError> {
         check_encoding(request.headers())?;
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();

@@ -1,6 +1,6 @@
-//! Bodies that are read by hand, so that everything wrong with them is told at
-//! once: what they look like to clients. `common::carts::new` and the handlers
-//! hold the bounds; `.ci/schemathesis` tries both sides of each.
+//! OpenAPI schemas of bodies that handlers parse by hand in order to report all errors at once.
+//! `common::carts::new` and the handlers enforce the bounds; `.ci/schemathesis` tries both sides of
+//! each.
 
 #![expect(dead_code, reason = "these are described, never made")]
 
@@ -26,22 +26,22 @@ pub(crate) fn only_true() -> Object {
     ObjectBuilder::new().schema_type(Type::Boolean).enum_values(Some([true])).build()
 }
 
-/// A text of one of these.
+/// A string with one of these values.
 pub(crate) fn one_of(values: impl IntoIterator<Item = &'static str>) -> Object {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(values)).build()
 }
 
-/// What `POST /api/carts` takes. Fields it does not know are ignored.
+/// Body of `POST /api/carts`. Unknown fields are ignored.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase", example = json!({
     "customerEmail": "ada@example.com", "customerName": "Ada Lovelace",
     "items": [{"name": "Teapot", "quantity": 2, "price": 49.99}],
 }))]
 pub(crate) struct NewCart {
-    /// Where the shopper can be reached.
+    /// The shopper's e-mail address.
     #[schema(format = Email, max_length = 319, example = "ada@example.com")]
     customer_email: String,
-    /// The shopper; white space around it is taken away.
+    /// The shopper's name; surrounding white space is removed.
     #[schema(
         min_length = 1,
         max_length = 200,
@@ -51,7 +51,7 @@ pub(crate) struct NewCart {
     customer_name: String,
     #[schema(min_items = 1, max_items = 100)]
     items: Vec<NewCartItem>,
-    /// When the shopper left it, if that was before now: not in the future.
+    /// When the shopper left the cart; not in the future. The default is now.
     abandoned_at: Option<DateTime<Utc>>,
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct NewCart {
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub(crate) struct NewCartItem {
-    /// White space around it is taken away.
+    /// Surrounding white space is removed.
     #[schema(
         min_length = 1,
         max_length = 200,
@@ -69,7 +69,8 @@ pub(crate) struct NewCartItem {
     name: String,
     #[schema(minimum = 1, maximum = 10_000, example = 2)]
     quantity: u32,
-    /// Of one, with at most the decimals of the store's currency (2 for usd). Kept exactly as it is written.
+    /// Price of one, with at most the decimals of the store's currency (2 for usd). Stored exactly
+    /// as it is written.
     #[schema(schema_with = price)]
     price: f64,
 }
@@ -86,17 +87,18 @@ fn price() -> Object {
         .build()
 }
 
-/// What `PATCH /api/carts/{id}` takes.
+/// Body of `PATCH /api/carts/{id}`.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase", example = json!({"status": "recovered"}))]
 pub(crate) struct CartChange {
     /// `recovered` is final.
     status: CartStatus,
-    /// With the status recovered only: not in the future, not before `abandonedAt`. The default is now.
+    /// Allowed with the status recovered only; not in the future, not before `abandonedAt`. The
+    /// default is now.
     recovered_at: Option<DateTime<Utc>>,
 }
 
-/// What `DELETE /api/carts/{id}` answers.
+/// `data` of the response to `DELETE /api/carts/{id}`.
 #[derive(ToSchema)]
 pub(crate) struct DeletedCart {
     #[schema(example = "cart_01m84zjdhtftc9p973qfnt3nn0")]
@@ -105,28 +107,28 @@ pub(crate) struct DeletedCart {
     deleted: bool,
 }
 
-/// A line of an import: a cart as `POST /api/carts` takes it, and what is known of its past.
+/// A line of an import: a cart as in `POST /api/carts`, and what is known of its past.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub(crate) struct CartLine {
     #[schema(inline)]
     #[serde(flatten)]
     cart: NewCart,
-    /// Your own id of the cart. Of lines with the same one the first makes the cart.
+    /// Your own id of the cart. Of several lines with the same id, the first creates the cart.
     #[schema(min_length = 1, max_length = 200)]
     external_id: Option<String>,
     /// The default is abandoned.
     status: Option<CartStatus>,
-    /// With the status recovered only. The default is `abandonedAt`.
+    /// Allowed with the status recovered only. The default is `abandonedAt`.
     recovered_at: Option<DateTime<Utc>>,
-    /// With the status expired only. The default is `abandonedAt`.
+    /// Allowed with the status expired only. The default is `abandonedAt`.
     expired_at: Option<DateTime<Utc>>,
-    /// If it is not the store's.
+    /// Currency of the cart. The default is the store's.
     #[schema(pattern = "^[A-Za-z]{3}$", example = "usd")]
     currency: Option<String>,
 }
 
-/// A line of an import's answer: one for each line of the file, then the summary.
+/// A line of an import's response: one for each line of the file, then the summary.
 #[derive(ToSchema)]
 #[serde(untagged)]
 pub(crate) enum ImportAnswer {
@@ -134,7 +136,7 @@ pub(crate) enum ImportAnswer {
     Summary(ImportSummary),
 }
 
-/// What became of a line.
+/// The result of a line.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase", example = json!({"line": 1, "status": "created", "id": "cart_01m84zjdhtftc9p973qfnt3nn0"}))]
 pub(crate) struct ImportedLine {
@@ -154,33 +156,34 @@ fn line_status() -> Object {
     one_of(["created", "exists", "error"])
 }
 
-/// What all lines came to.
+/// Totals of an import.
 #[derive(ToSchema)]
 pub(crate) struct ImportSummary {
     summary: ImportTotals,
 }
 
-/// What all lines came to.
+/// Totals of an import.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub(crate) struct ImportTotals {
-    /// Those that were answered.
+    /// Lines that have a result.
     lines: u64,
     created: u64,
     exists: u64,
     errors: u64,
-    /// There if we had to stop.
+    /// Present if the import stopped early.
     #[schema(nullable = false)]
     incomplete: Option<bool>,
-    /// Where to go on, if we had to stop.
+    /// The line to resume from, if the import stopped early.
     #[schema(nullable = false)]
     next_line: Option<u64>,
-    /// Why we had to stop.
+    /// Why the import stopped early.
     #[schema(nullable = false)]
     reason: Option<String>,
 }
 
-/// An address to search for: not blank, without control characters but tabs, which a quoted local part may hold.
+/// An e-mail address to search for: not blank, without control characters except tabs, which a
+/// quoted local part may contain.
 fn email_to_find() -> Object {
     ObjectBuilder::new()
         .schema_type(Type::String)
@@ -201,7 +204,7 @@ impl PartialSchema for EmailToFind {
     }
 }
 
-/// What `POST /api/erasure` takes.
+/// Body of `POST /api/erasure`.
 #[derive(ToSchema)]
 #[schema(example = json!({"email": "ada@example.com"}))]
 pub(crate) struct Shopper {
@@ -210,7 +213,7 @@ pub(crate) struct Shopper {
     email: String,
 }
 
-/// How the newest request for a cart's link stands.
+/// State of the newest request for a cart's payment link.
 #[derive(ToSchema)]
 #[serde(untagged)]
 #[schema(as = PaymentLinkStatus)]
@@ -220,19 +223,19 @@ pub(crate) enum LinkState {
     Failed(crate::routes::payment_links::Failed),
 }
 
-/// What `POST /api/jobs/retry` takes.
+/// Body of `POST /api/jobs/retry`.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase", example = json!({"queue": "payment-links", "dryRun": true}))]
 pub(crate) struct DeadJobs {
     #[schema(schema_with = queue_name)]
     queue: String,
-    /// Only of this kind.
+    /// Only jobs of this kind.
     #[schema(min_length = 1, pattern = r"^[^\u0000]+$")]
     kind: Option<String>,
-    /// Only those with this in their last error.
+    /// Only jobs whose last error contains this text.
     #[schema(min_length = 1, pattern = r"^[^\u0000]+$")]
     error: Option<String>,
-    /// Counts them and changes nothing.
+    /// Counts the jobs and changes nothing.
     dry_run: Option<bool>,
 }
 
@@ -251,7 +254,7 @@ impl PartialSchema for QueueName {
     }
 }
 
-/// What Stripe sends: an event of any kind and API version. Only a few fields are looked at.
+/// An event from Stripe, of any type and API version. Only a few fields are read.
 #[derive(ToSchema)]
 #[schema(example = json!({"id": "evt_1", "type": "checkout.session.completed", "created": 1_764_000_000,
     "livemode": false, "data": {"object": {"id": "cs_test_1", "object": "checkout.session", "mode": "payment",
@@ -262,14 +265,14 @@ pub(crate) struct StripeEvent {
     id: String,
     #[schema(max_length = 255, pattern = r"^[^\u0000]*$")]
     r#type: String,
-    /// Seconds since 1970.
+    /// Unix time in seconds.
     #[schema(nullable = false)]
     created: Option<i64>,
     #[schema(nullable = false, value_type = Object)]
     data: Option<()>,
 }
 
-/// A date, or an instant whose date in UTC is meant.
+/// A date or an instant.
 pub(crate) struct DateOrInstant;
 
 impl ToSchema for DateOrInstant {}
@@ -290,7 +293,7 @@ impl PartialSchema for DateOrInstant {
     }
 }
 
-/// How an export is written.
+/// Format of an export.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
 pub(crate) enum ExportFormat {
@@ -310,7 +313,7 @@ pub(crate) fn only_failed() -> Object {
     one_of(["failed"])
 }
 
-/// Which page of a list.
+/// Page number of a list, from 1.
 pub(crate) struct PageNumber;
 
 impl ToSchema for PageNumber {}

@@ -1,4 +1,4 @@
-//! The document as a page: made once, on the server, with nothing to load.
+//! Renders the OpenAPI document as an HTML page, once. The page loads no other resources.
 
 #![expect(clippy::disallowed_types, reason = "it shows our own document")]
 
@@ -16,7 +16,7 @@ use super::standard;
 
 const STYLE: &str = include_str!("page.css");
 
-/// Only the style that is in the page; no script, no picture, no other address.
+/// Allows the page's inline style only: no scripts, no images, no other origins.
 pub(super) fn content_security_policy() -> String {
     let hash = STANDARD.encode(Sha256::digest(STYLE));
     format!(
@@ -150,7 +150,7 @@ fn show_operation(path: &str, method: &str, operation: &Operation) -> Markup {
     }
 }
 
-/// Which scope a key needs.
+/// The scope that an operation requires.
 fn scope(operation: &Operation) -> String {
     let security = serde_json::to_value(&operation.security).unwrap_or_default();
     let scopes = security[0].as_object().into_iter().flat_map(|requirement| requirement.values());
@@ -261,7 +261,7 @@ fn kind(schema: &RefOr<Schema>) -> Markup {
         RefOr::T(Schema::OneOf(one_of)) => among(&one_of.items, "or"),
         RefOr::T(Schema::AnyOf(any_of)) => among(&any_of.items, "or"),
         RefOr::T(Schema::AllOf(all_of)) => among(&all_of.items, "and"),
-        // An envelope: what is in it.
+        // An envelope: show the type of its `data`.
         RefOr::T(Schema::Object(Object { properties, .. }))
             if properties.contains_key("data") && properties.contains_key("success") =>
         {
@@ -306,7 +306,7 @@ fn bounds(object: &Object) -> Markup {
     }
 }
 
-/// Paragraphs; words in back quotes are code.
+/// Renders paragraphs; text in backquotes becomes code.
 fn text(text: Option<&str>) -> Markup {
     html! { @for paragraph in text.unwrap_or_default().split("\n\n").filter(|paragraph| !paragraph.is_empty()) { p { (inline(Some(paragraph))) } } }
 }

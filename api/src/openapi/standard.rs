@@ -1,4 +1,4 @@
-//! What all routes behind the same layers answer: added where the layers are.
+//! Adds to the OpenAPI document what all routes behind the same middleware have in common.
 
 use std::collections::BTreeMap;
 
@@ -17,12 +17,12 @@ use utoipa::{
 
 use super::Error;
 
-/// How the envelopes are called before they are written out.
+/// Prefix of the envelopes' schema names before the envelopes are inlined.
 const ENVELOPE: &str = "Success_";
 const KEY: &str = "apiKey";
 const JSON: &str = "application/json";
 
-/// Every refusal that more than one route answers: its name, status, code and reason.
+/// Error responses that several routes share: name, status, and code with reason.
 const REFUSALS: [(&str, &str, &str); 12] = [
     ("BadRequest", "400", "`BAD_REQUEST`: a parameter, or JSON that is not well-formed"),
     ("Unauthorized", "401", "`UNAUTHORIZED`: no key, or not one that is known"),
@@ -66,18 +66,18 @@ Every answer has an `x-request-id`. Times are ISO 8601 in UTC. Money is exact: J
 Fields and parameters that are not known are ignored; clients should ignore what they do not know, too. \
 `HEAD` is answered wherever there is `GET`. Answers over 1 kB are compressed (gzip, br) for whoever asks.";
 
-/// Routes and their description, by what stands before them.
+/// OpenAPI documents of the routes, by the middleware in front of them.
 pub(crate) struct Described {
-    /// Below `/api`, and asking for the key.
+    /// Routes below `/api` that require a key.
     pub(crate) behind_key: OpenApi,
-    /// Counted by the rate limit.
+    /// Routes without a key, but with the rate limit.
     pub(crate) limited: Vec<OpenApi>,
-    /// Neither.
+    /// Routes with neither.
     pub(crate) unlimited: OpenApi,
 }
 
 impl Described {
-    /// One document of them all.
+    /// Merges everything into one document.
     pub(crate) fn document(self) -> OpenApi {
         let mut behind_key = self.behind_key;
         for operation in operations(&mut behind_key) {
@@ -109,7 +109,7 @@ fn info() -> utoipa::openapi::Info {
         .build()
 }
 
-/// Says which scope a key needs (OpenAPI 3.1 calls it a role).
+/// Sets the scope that a key needs (OpenAPI 3.1 calls it a role).
 pub(crate) fn ask_for_key(paths: &mut Paths, scope: Scope) {
     for operation in operations_of(paths) {
         operation.security = Some(vec![SecurityRequirement::new(KEY, [scope.as_str()])]);
@@ -127,13 +127,13 @@ fn operations_of(paths: &mut Paths) -> impl Iterator<Item = &mut Operation> {
     })
 }
 
-/// What a shared refusal means.
+/// The reason of a shared error response.
 pub(super) fn reason(name: &str) -> Option<&'static str> {
     REFUSALS.iter().find(|(known, ..)| *known == name).map(|(.., reason)| *reason)
 }
 
-/// The envelope of each type is written out for itself, with all that is in it:
-/// clients want the names of what is in it, and the envelope where it stands.
+/// Inlines each envelope where it is used, and names the schema of its `data`: client generators
+/// need these names.
 fn name_what_envelopes_hold(document: &mut OpenApi) {
     let Some(components) = &mut document.components else { return };
     let is_envelope = |name: &String, _: &mut RefOr<Schema>| name.starts_with(ENVELOPE);
@@ -163,7 +163,7 @@ fn name_what_envelopes_hold(document: &mut OpenApi) {
     }
 }
 
-/// Adds a refusal, unless the operation says more about that status itself.
+/// Adds a shared error response, unless the operation describes that status itself.
 fn refuse(operation: &mut Operation, name: &str) {
     if let Some((_, status, _)) = REFUSALS.iter().find(|(known, ..)| *known == name) {
         let response = RefOr::Ref(Ref::from_response_name(name));
@@ -176,7 +176,7 @@ fn add_limit(operation: &mut Operation) {
     add_headers(operation, &["RateLimit", "RateLimit-Policy"]);
 }
 
-/// A parameter that may be left out is no parameter that may be null.
+/// Removes `null` from an optional parameter's type: the parameter may be absent, but not null.
 fn without_null(schema: &mut RefOr<Schema>) {
     match schema {
         RefOr::T(Schema::Object(object)) => {
@@ -221,19 +221,19 @@ fn complete(operation: &mut Operation) {
         refuse(operation, "PayloadTooLarge");
         refuse(operation, "RequestTimeout");
         refuse(operation, "UnsupportedMediaType");
-        // The webhook takes what Stripe has signed as it is.
+        // The webhook accepts whatever Stripe has signed.
         if operation.security.is_some() {
             refuse(operation, "ValidationError");
         }
     }
-    // An idempotency key, too, can be malformed.
     refuse(operation, "InternalError");
     refuse(operation, "Unavailable");
     refuse(operation, "Refused");
     add_headers(operation, &["x-request-id"]);
 }
 
-/// To the answers that the operation describes itself; shared ones have theirs.
+/// Adds headers to the responses that the operation describes itself; shared responses have their
+/// own.
 fn add_headers(operation: &mut Operation, names: &[&str]) {
     for response in operation.responses.responses.values_mut() {
         if let RefOr::T(response) = response {

@@ -1,4 +1,4 @@
-//! `/pay/{token}`: what a shopper opens.
+//! `/pay/{token}`: the recovery link, which leads a shopper to the cart's checkout.
 
 use axum::{
     extract::{Path, State, rejection::PathRejection},
@@ -24,18 +24,18 @@ use crate::{
     state::AppState,
 };
 
-/// How soon the waiting page looks again.
+/// Reload interval of the waiting page.
 const RELOAD_SECONDS: u32 = 3;
-/// After Stripe refused a session, so long nobody's reload asks again.
+/// After Stripe refused a session, reloads request no new one for this long.
 const PAUSE_AFTER_REFUSAL: TimeDelta = TimeDelta::seconds(30);
 
 pub(crate) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(open)).routes(routes!(thanks))
 }
 
-/// What a shopper opens: leads to the cart's live checkout
+/// Redirects a shopper to the cart's live checkout
 ///
-/// If there is none it is made, which may take some seconds.
+/// If there is none, one is created, which may take some seconds.
 #[utoipa::path(
     get, path = "/pay/{token}", operation_id = "openRecoveryLink", tag = "Shoppers",
     params(("token" = String, Path, description = "The end of a `recoveryUrl`.")),
@@ -51,9 +51,9 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
 )]
 async fn open(State(state): State<AppState>, method: Method, token: Result<Path<String>, PathRejection>) -> Response {
     let Ok(Path(token)) = token else { return Page::Unknown.into_response() };
-    // HEAD asks what there is; it is no shopper.
+    // A HEAD request is not a visit, so it is not recorded.
     lead(&state, &token, method == Method::GET).await.unwrap_or_else(|error| {
-        // A shopper gets a page, not an envelope; the log gets the cause.
+        // A shopper gets a page instead of an error envelope; the log gets the cause.
         let mut response = Page::Wait.into_response();
         response.extensions_mut().extend(error.into_response().extensions().clone());
         response
@@ -95,7 +95,7 @@ async fn lead(state: &AppState, token: &str, note: bool) -> Result<Response, Api
     })
 }
 
-/// What there is for the shopper to find.
+/// Determines where the link leads.
 async fn opening(
     conn: &mut Connection,
     id: &CartId,
@@ -126,7 +126,7 @@ async fn opening(
 fn redirect(state: &AppState, id: &CartId, url: &str) -> Response {
     let Some(checked) = state.config.checkout_hosts.check(url) else {
         let mut response = Page::Foreign.into_response();
-        // The address itself would let whoever reads the log pay, or be led astray.
+        // The URL itself is not logged: a reader of the log could pay, or be misled.
         let cause = format!("the payment link of {id} is not at Stripe; is its host to be in CHECKOUT_HOSTS?");
         response.extensions_mut().insert(Cause(cause));
         return response;
@@ -140,7 +140,7 @@ fn redirect(state: &AppState, id: &CartId, url: &str) -> Response {
     }
 }
 
-/// Where Stripe sends a shopper who has paid
+/// Thanks a shopper; Stripe redirects here after payment
 #[utoipa::path(
     get, path = "/pay/{token}/thanks", operation_id = "thankShopper", tag = "Shoppers",
     params(("token" = String, Path, description = "The end of a `recoveryUrl`.")),
@@ -151,17 +151,17 @@ async fn thanks() -> Response {
 }
 
 enum Page {
-    /// The session can't be had right now.
+    /// The checkout is not available yet; the page reloads.
     Wait,
-    /// There is nothing to pay any more: why.
+    /// There is nothing to pay any more, with the reason.
     Gone(&'static str),
-    /// Paid, and the money is under way.
+    /// Paid, but the payment is still being processed.
     Processing,
-    /// Just paid.
+    /// Shown after paying.
     Thanks,
-    /// The checkout is somewhere else than at Stripe.
+    /// The checkout is not on an allowed host.
     Foreign,
-    /// Never issued.
+    /// The token was never issued.
     Unknown,
 }
 
@@ -215,7 +215,7 @@ impl IntoResponse for Page {
     }
 }
 
-/// The address is a secret: it is not cached, not indexed, and not told to other sites.
+/// The URL is a secret: it must not be cached, indexed or sent to other sites.
 const SAFE_HEADERS: [(header::HeaderName, &str); 5] = [
     (header::CACHE_CONTROL, "no-store"),
     (header::REFERRER_POLICY, "no-referrer"),

@@ -28,7 +28,7 @@ pub(crate) fn router() -> ScopedRouter {
     ScopedRouter::new().read(routes!(show))
 }
 
-/// What was abandoned and won back.
+/// Abandoned and recovered carts of a range of days.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Analytics {
@@ -38,11 +38,12 @@ struct Analytics {
     daily_stats: Vec<DayStats>,
 }
 
-/// What the range came to, and each of its days
+/// Shows the totals of a range, and each of its days
 ///
-/// A day is a UTC date. `abandoned` counts carts by the day of `abandonedAt` whatever became of them, `recovered` by
-/// the day of `recoveredAt`. The answer equals a count over the carts at any moment. Carts in another currency than
-/// the store's are left out. Nothing given means the last 30 days.
+/// A day is a UTC date. `abandoned` counts carts by the day of `abandonedAt`, whatever their status
+/// is now; `recovered` counts them by the day of `recoveredAt`. The response equals a count over
+/// the carts at any moment. Carts in another currency than the store's are left out. The default
+/// range is the last 30 days.
 #[utoipa::path(
     get, path = "/analytics", operation_id = "showAnalytics", tag = "Analytics",
     params(
@@ -60,7 +61,7 @@ async fn show(State(state): State<AppState>, parameters: Parameters) -> Result<D
     Ok(Data(Analytics { currency, summary, daily_stats }))
 }
 
-/// Of `period`, as the document shows it.
+/// Values of `period`, for the OpenAPI document.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "this is described, never made")]
 enum Period {
@@ -72,7 +73,7 @@ enum Period {
     Quarter,
 }
 
-/// The days asked for, both included.
+/// The requested days, both ends included.
 pub(crate) fn range(parameters: &Parameters, today: NaiveDate) -> Result<(NaiveDate, NaiveDate), ApiError> {
     let day = |text: &str| Some(date_or_instant(text)?.date_naive());
     let start = parameters.parse("startDate", DATE_OR_INSTANT, day)?;

@@ -55,7 +55,7 @@ fn parse_id(id: &str) -> Result<CartId, ApiError> {
     id.parse().map_err(|_| ApiError::cart_not_found())
 }
 
-/// The cart that a path names. What can't be one is not found.
+/// The cart id in a path. Malformed ids return 404.
 pub(crate) struct CartPath(pub(crate) CartId);
 
 impl<S: Send + Sync> FromRequestParts<S> for CartPath {
@@ -70,7 +70,7 @@ impl<S: Send + Sync> FromRequestParts<S> for CartPath {
 
 /// Stores a cart
 ///
-/// `totalValue` is the server's own sum. Money is exact: a price is kept with the digits it was sent with.
+/// The server computes `totalValue`. Money is exact: a price keeps the digits it was sent with.
 /// A key without the scope `read` gets a `CartReceipt`.
 #[utoipa::path(
     post, path = "/carts", operation_id = "createCart", tag = "Carts",
@@ -105,7 +105,7 @@ async fn create(
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Rendered(receipt::render(&granted, &cart))))
 }
 
-/// Stores the cart, unless its key stands for one already.
+/// Stores the cart, or returns the one stored earlier with the same idempotency key and body.
 async fn create_once(state: &AppState, id: &CartId, cart: Cart, fingerprint: &Fingerprint) -> Result<Cart, ApiError> {
     let now = cart.created_at;
     let mut tx = state.lookups.begin().await?;
@@ -152,7 +152,8 @@ async fn show(State(state): State<AppState>, CartPath(id): CartPath, known: IfNo
 
 /// Lists carts, newest first
 ///
-/// `total` is exact. Going on by `nextCursor` is as fast at the end as at the start, and nothing slips when new carts come in.
+/// `total` is exact. Following `nextCursor` is as fast at the end as at the start, and new carts do
+/// not shift the pages.
 #[utoipa::path(
     get, path = "/carts", operation_id = "listCarts", tag = "Carts",
     params(
@@ -178,7 +179,7 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<R
                 carts::search::by_email(&mut conn, &email, status, start, page.limit, state.clock.now()).await?;
             batches::render(page, found.total, found.page)
         }
-        // A deep page takes longer: no other request waits for it.
+        // A deep page takes longer, so no other request waits for it in a batch.
         (None, Start::Offset(offset)) if *offset > carts::list::NEAR => {
             let mut conn = state.lookups.acquire().await?;
             let total = carts::list::totals(&mut conn).await?.of(status);
@@ -192,8 +193,8 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<R
 
 /// Changes a cart's status
 ///
-/// `abandoned` and `expired` may become each other or `recovered`; `recovered` is final. A cart that is reopened keeps
-/// its `abandonedAt`: ask for a new link, or the next expiry takes it again.
+/// `abandoned` and `expired` may become each other or `recovered`; `recovered` is final. A reopened
+/// cart keeps its `abandonedAt`: request a new link, or the next expiry run expires the cart again.
 /// A key without the scope `read` gets a `CartReceipt`, without an `ETag`.
 #[utoipa::path(
     patch, path = "/carts/{id}", operation_id = "changeCart", tag = "Carts",
@@ -266,7 +267,8 @@ pub(crate) async fn change_status(
     Ok(cart)
 }
 
-/// Holds `If-Match` against the cart, which must be locked, or it could change between the look and the change.
+/// Checks `If-Match` against the cart. The cart must be locked, or it could change between the
+/// check and the change.
 async fn check_precondition(
     conn: &mut Connection,
     id: &CartId,
@@ -299,9 +301,9 @@ struct Deleted {
     deleted: bool,
 }
 
-/// Takes the shopper's data out of the database
+/// Deletes a cart and the shopper's data
 ///
-/// Nothing brings it back. An open payment session is closed at Stripe.
+/// This can't be undone. An open payment session is closed at Stripe.
 #[utoipa::path(
     delete, path = "/carts/{id}", operation_id = "deleteCart", tag = "Carts",
     params(

@@ -1,4 +1,4 @@
-//! `/api/erasure`: a person's data, all of it, to be shown or taken out.
+//! `/api/erasure`: exports or erases all data of a person.
 
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
@@ -30,17 +30,21 @@ use crate::{
     state::AppState,
 };
 
-/// Two who take hold of the same jobs may wait for each other; Postgres ends one of them.
+/// Attempts after deadlocks: two erasures that lock the same jobs may wait for each other, and
+/// Postgres aborts one of them.
 const ATTEMPTS: usize = 5;
 
 pub(crate) fn router() -> ScopedRouter {
     ScopedRouter::new().write(routes!(erase)).read(routes!(export)).operator(routes!(show))
 }
 
-/// Takes a person out of the database
+/// Erases the data of a person
 ///
-/// The carts with this address, in any spelling, are deleted as `DELETE /api/carts/{id}` does, and whatever else tells of them or has the address in it loses that.
-/// All of it happens, or nothing. Every cart that was answered before the request is found; one that is stored meanwhile may not be: ask again, and the receipt says 0.
+/// The carts with this address, in any spelling, are deleted as `DELETE /api/carts/{id}` does.
+/// Other records that refer to these carts or contain the address lose that data. The erasure takes
+/// effect as a whole or not at all.
+/// It covers every cart whose creation was confirmed before the request. A cart that is stored
+/// meanwhile may be missed: repeat the request until the receipt says 0.
 #[utoipa::path(
     post, path = "/erasure", operation_id = "eraseShopper", tag = "Personal data",
     request_body = Shopper,
@@ -77,7 +81,7 @@ fn parse_email(body: &RawValue) -> Result<EmailToFind, ApiError> {
         Some(value) => json::text(value).and_then(|text| text.parse::<EmailToFind>().ok()),
     };
     let email = email.ok_or_else(|| ApiError::invalid(FIELD, "must be an e-mail address"))?;
-    // Carts of many people have it, which stay so that they count.
+    // Carts of many people have this address; they are kept so that they still count.
     if email.canonical() == ERASED_EMAIL {
         return Err(ApiError::invalid(FIELD, "is of carts whose shopper was taken out already"));
     }
@@ -96,7 +100,7 @@ async fn show(State(state): State<AppState>, ErasurePath(id): ErasurePath) -> Re
     Ok(Data(receipt))
 }
 
-/// The receipt that a path names. What can't be one is not found.
+/// The receipt id in a path. Malformed ids return 404.
 struct ErasurePath(ErasureId);
 
 impl<S: Send + Sync> FromRequestParts<S> for ErasurePath {
@@ -112,26 +116,28 @@ fn not_found() -> ApiError {
     ApiError::not_found("Receipt not found")
 }
 
-/// What is known of a person.
+/// The stored data of a person.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct PersonalData {
-    /// Whose.
+    /// The requested address.
     email: String,
-    /// When it was so.
+    /// Time of the export.
     exported_at: DateTime<Utc>,
-    /// `carts`, `timeline`, `paymentLinks`, `recoveryLinks`, `jobs`, `idempotencyKeys` and `stripeEvents` of the carts on this page,
-    /// each with all that is stored of it. There may be more kinds one day.
+    /// `carts`, `timeline`, `paymentLinks`, `recoveryLinks`, `jobs`, `idempotencyKeys` and
+    /// `stripeEvents` of the carts on this page, each with all that is stored of it. More kinds may
+    /// be added.
     #[schema(value_type = std::collections::BTreeMap<String, Vec<Object>>)]
     records: Records,
-    /// Of the carts.
+    /// Pagination of the carts.
     pagination: Pagination,
 }
 
-/// Exports what is known of a person
+/// Exports the data of a person
 ///
-/// Everything in the database that tells of the carts with this address, a page of carts at a time, the newest first.
-/// Working links and tokens are left out, because a reader of the export could act for the shopper with them.
+/// Everything in the database about the carts with this address, one page of carts at a time,
+/// newest first. Working links and tokens are left out, because a reader of the export could act
+/// for the shopper with them.
 #[utoipa::path(
     get, path = "/erasure/export", operation_id = "exportShopper", tag = "Personal data",
     params(

@@ -1,4 +1,4 @@
-//! Whether this process lives, and whether it can work.
+//! Liveness and readiness probes.
 
 use axum::extract::State;
 use common::db;
@@ -14,7 +14,7 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(alive)).routes(routes!(ready))
 }
 
-/// Whether the process lives
+/// Reports whether the process is alive
 #[utoipa::path(
     get, path = "/healthz", operation_id = "isAlive", tag = "Health",
     responses((status = 200, description = "It lives", body = Success<String>)),
@@ -23,7 +23,7 @@ async fn alive() -> Data<&'static str> {
     Data("alive")
 }
 
-/// Whether the process can work: whether Postgres answers
+/// Reports whether the process can work: whether Postgres is available
 #[utoipa::path(
     get, path = "/readyz", operation_id = "isReady", tag = "Health",
     responses((status = 200, description = "It can work", body = Success<String>)),

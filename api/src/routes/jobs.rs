@@ -1,4 +1,4 @@
-//! `/api/jobs`: what an operator sees of jobs, and does to them.
+//! `/api/jobs`: lists, retries and cancels jobs.
 
 use axum::{
     extract::{FromRequestParts, Path, State},
@@ -38,7 +38,7 @@ pub(crate) fn router() -> ScopedRouter {
         .operator(routes!(cancel))
 }
 
-/// The job that a path names. What can't be one is not found.
+/// The job id in a path. Malformed ids return 404.
 pub(crate) struct JobPath(pub(crate) Uuid);
 
 impl<S: Send + Sync> FromRequestParts<S> for JobPath {
@@ -63,7 +63,7 @@ struct JobList {
 
 /// Lists jobs, newest first
 ///
-/// `total` stops at 100,000.
+/// `total` is at most 100,000.
 #[utoipa::path(
     get, path = "/jobs", operation_id = "listJobs", tag = "Operations",
     params(
@@ -89,12 +89,12 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<D
     Ok(Data(JobList { jobs, pagination: Pagination::new(page, total) }))
 }
 
-/// A job, and what went wrong with it.
+/// A job and its failed attempts.
 #[derive(Serialize, ToSchema)]
 struct JobDetail {
     #[serde(flatten)]
     job: JobSummary,
-    /// The attempts that failed, oldest first.
+    /// Failed attempts, oldest first.
     history: Vec<FailedAttempt>,
 }
 
@@ -113,7 +113,7 @@ async fn show(State(state): State<AppState>, JobPath(id): JobPath) -> Result<Dat
 
 /// Retries a dead job
 ///
-/// It is ready, with all its attempts before it again.
+/// The job is ready again, with all its attempts left.
 #[utoipa::path(
     post, path = "/jobs/{id}/retry", operation_id = "retryJob", tag = "Operations",
     params(("id" = Uuid, Path, description = "Which job.")),
@@ -131,7 +131,7 @@ pub(crate) async fn retry(State(state): State<AppState>, JobPath(id): JobPath) -
 
 /// Cancels an unfinished job
 ///
-/// It is dead; what runs is dropped within 10 s.
+/// The job is dead; if it is running, it is dropped within 10 s.
 #[utoipa::path(
     post, path = "/jobs/{id}/cancel", operation_id = "cancelJob", tag = "Operations",
     params(("id" = Uuid, Path, description = "Which job.")),
@@ -156,7 +156,7 @@ fn pulled(pulled: ActionOutcome, rule: &str) -> Result<JobSummary, ApiError> {
     }
 }
 
-/// Retries all dead jobs of a queue that a filter fits
+/// Retries all dead jobs of a queue that match a filter
 ///
 /// `dryRun` only counts them.
 #[utoipa::path(

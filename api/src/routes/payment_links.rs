@@ -1,4 +1,4 @@
-//! `/api/carts/{id}/payment-link`: asks the worker for a link and waits for it.
+//! `/api/carts/{id}/payment-link`: requests a link from the worker and waits for it.
 
 pub(crate) mod request;
 pub(crate) mod wait;
@@ -29,56 +29,57 @@ use crate::{
     state::AppState,
 };
 
-/// What a client that got 202 should wait.
+/// Seconds that a client that got 202 should wait.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
 pub(crate) fn router() -> ScopedRouter {
     ScopedRouter::new().read(routes!(show)).write(routes!(ask))
 }
 
-/// A link that works.
+/// A working payment link.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = ReadyPaymentLink)]
 pub(crate) struct Ready {
-    /// Absent from the answer to who asked for it.
+    /// Absent from the response to the request for the link.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = openapi::only_ready, required = false)]
     status: Option<&'static str>,
-    /// A Stripe Checkout Session.
+    /// URL of a Stripe Checkout Session.
     #[schema(format = "uri", example = "https://checkout.stripe.com/c/pay/cs_live_1")]
     payment_link: String,
     /// When Stripe ends the session.
     expires_at: DateTime<Utc>,
-    /// Leads to the live session and has one made when the last ran out. Put this one into mails.
+    /// Leads to the live session, or creates a new one if the last has expired. Use this URL in
+    /// mails.
     #[schema(required, format = "uri", example = "https://shop.example/pay/68c74c5982cad91b70d86c123bd95080")]
     recovery_url: Option<String>,
-    /// How long `recoveryUrl` works.
+    /// When `recoveryUrl` expires.
     #[schema(required)]
     recovery_expires_at: Option<DateTime<Utc>>,
 }
 
-/// A link that is being made.
+/// A payment link that is being made.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = PendingPaymentLink)]
 pub(crate) struct Pending {
     #[schema(schema_with = openapi::only_pending)]
     status: &'static str,
-    /// See `/api/jobs/{id}`.
+    /// The job that makes the link; see `/api/jobs/{id}`.
     #[schema(format = Uuid)]
     job_id: String,
-    /// How often it was tried.
+    /// Number of attempts so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     attempts: Option<i16>,
-    /// What went wrong last.
+    /// Error of the last failed attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     last_error: Option<String>,
 }
 
-/// A link that can't be had.
+/// A payment link that is not available.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = FailedPaymentLink)]
 pub(crate) struct Failed {
@@ -87,10 +88,10 @@ pub(crate) struct Failed {
     reason: String,
 }
 
-/// Asks for the cart's payment link
+/// Requests the cart's payment link
 ///
-/// A live link is answered again. Otherwise a worker makes one; what is not there within 10 s (`PAYMENT_LINK_WAIT`) is
-/// answered 202. Asking twice, or twenty times at once, makes one session.
+/// A live link is returned again. Otherwise a worker makes one; if that takes more than 10 s
+/// (`PAYMENT_LINK_WAIT`), the response is 202. Repeated or concurrent requests make one session.
 #[utoipa::path(
     post, path = "/carts/{id}/payment-link", operation_id = "requestPaymentLink", tag = "Payment links",
     params(
@@ -129,7 +130,7 @@ pub(crate) async fn ask(
             }
             Err(ApiError::payment_provider(link.refusal().unwrap_or_default()))
         }
-        // Paid, expired or deleted while we waited.
+        // Paid, expired or deleted while the request waited.
         _ => Err(ApiError::conflict("The cart can't be paid any more")),
     }
 }
@@ -138,14 +139,14 @@ fn accepted(id: &CartId, link: &PaymentLink) -> Response {
     let body = Data(Pending { status: "pending", job_id: link.job_id.to_string(), attempts: None, last_error: None });
     let mut response = (StatusCode::ACCEPTED, body).into_response();
     response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
-    // An id is made of letters, digits and underscores.
+    // A cart id is valid in a header.
     if let Ok(location) = HeaderValue::from_str(&format!("/api/carts/{id}/payment-link")) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     response
 }
 
-/// `Prefer: respond-async` and `Prefer: wait=N` (RFC 7240).
+/// Parses `Prefer: respond-async` and `Prefer: wait=N` (RFC 7240).
 fn wait_wanted(headers: &HeaderMap, longest: Duration) -> Duration {
     let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     let mut wait = longest;
@@ -161,7 +162,7 @@ fn wait_wanted(headers: &HeaderMap, longest: Duration) -> Duration {
     wait
 }
 
-/// How the cart's payment link stands
+/// Shows the state of the cart's payment link
 #[utoipa::path(
     get, path = "/carts/{id}/payment-link", operation_id = "showPaymentLink", tag = "Payment links",
     params(("id" = String, Path, pattern = "^cart_[A-Za-z0-9_-]{1,100}$", description = "Which cart.")),
@@ -201,7 +202,7 @@ async fn show(State(state): State<AppState>, CartPath(id): CartPath) -> Result<R
     })
 }
 
-/// The newest request, and the job that is to make it.
+/// The newest request for a link, and its job if the request is pending.
 async fn newest(conn: &mut Connection, id: &CartId) -> Result<(PaymentLink, Option<JobSummary>), ApiError> {
     let link = payment_links::latest(conn, id.as_str()).await?;
     let link = link.ok_or_else(|| ApiError::not_found("No payment link was asked for"))?;

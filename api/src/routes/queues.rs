@@ -1,4 +1,4 @@
-//! `/api/queues`: how many jobs wait, since when, and whether they are let through.
+//! `/api/queues`: lists, pauses and resumes queues.
 
 use axum::{
     extract::{FromRequestParts, Path, State},
@@ -24,7 +24,7 @@ pub(crate) fn router() -> ScopedRouter {
     ScopedRouter::new().operator(routes!(list)).operator(routes!(pause)).operator(routes!(resume))
 }
 
-/// The queue that a path names.
+/// The queue that a path names. Unknown names return 404.
 pub(crate) struct QueuePath(&'static str);
 
 impl<S: Send + Sync> FromRequestParts<S> for QueuePath {
@@ -43,7 +43,7 @@ struct QueueList {
     queues: Vec<QueueSummary>,
 }
 
-/// How the queues stand
+/// Lists the queues with their job counts
 #[utoipa::path(
     get, path = "/queues", operation_id = "listQueues", tag = "Operations",
     responses((status = 200, description = "All queues", body = Success<QueueList>)),
@@ -55,7 +55,7 @@ async fn list(State(state): State<AppState>) -> Result<Data<QueueList>, ApiError
 
 /// Pauses a queue
 ///
-/// Workers begin none of its jobs until it is resumed. What runs goes on.
+/// Workers start none of its jobs until it is resumed. Running jobs continue.
 #[utoipa::path(
     post, path = "/queues/{name}/pause", operation_id = "pauseQueue", tag = "Operations",
     params(("name" = inline(QueueName), Path, description = "Which queue.")),

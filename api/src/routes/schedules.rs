@@ -1,4 +1,4 @@
-//! `/api/schedules`: what runs by the clock, and whether it did.
+//! `/api/schedules`: periodic jobs, and whether they ran on time.
 
 use axum::extract::State;
 use common::operations::{self, ScheduleStatus};
@@ -23,7 +23,7 @@ struct ScheduleList {
     schedules: Vec<ScheduleStatus>,
 }
 
-/// What runs by the clock, and whether it did
+/// Lists the schedules, and whether they ran on time
 #[utoipa::path(
     get, path = "/schedules", operation_id = "listSchedules", tag = "Operations",
     responses((status = 200, description = "All schedules, by name", body = Success<ScheduleList>)),

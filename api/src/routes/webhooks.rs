@@ -1,4 +1,4 @@
-//! `/api/webhooks/stripe`
+//! `/api/webhooks/stripe`: verifies, stores and applies Stripe's events.
 
 pub(crate) mod batch;
 mod event;
@@ -29,22 +29,24 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(receive))
 }
 
-/// The longest `stripe-signature`: room for several signatures; Stripe's headers have some hundred bytes.
+/// Maximum length of `stripe-signature`: room for several signatures. Stripe's headers have some
+/// hundred bytes.
 const SIGNATURE_BYTES: usize = 4096;
 
-/// What Stripe is told.
+/// The response to Stripe.
 #[derive(Serialize, ToSchema)]
 struct Received {
     #[schema(schema_with = openapi::only_true)]
     received: bool,
 }
 
-/// Takes an event from Stripe
+/// Receives an event from Stripe
 ///
-/// The event's id and its effect are stored in one transaction: repeats and events out of order change nothing.
-/// An event changes a cart only through a Checkout Session that was made for one of its payment links, and only if
-/// mode, amount, currency and status fit. Any other event is answered 200 and stored without effect; one that names
-/// a cart, or pays for a deleted one, is shown to the operator. Stripe repeats an event that is not answered 200.
+/// The event's id and its effect are stored in one transaction, so repeats and events out of order
+/// change nothing. An event changes a cart only through a Checkout Session that was made for one of
+/// its payment links, and only if mode, amount, currency and status match. Any other event returns
+/// 200 and is stored without effect; an event that names a cart, or pays for a deleted one, is
+/// shown to the operator. Stripe retries any event that is not answered with 200.
 #[utoipa::path(
     post, path = "/api/webhooks/stripe", operation_id = "receiveStripeEvent", tag = "Webhooks",
     params(("stripe-signature" = String, Header, description = "`t=…,v1=…`: HMAC-SHA256 with one of `STRIPE_WEBHOOK_SECRET` over the time, a point and the body as it is sent; not older than 300 s.",
@@ -69,7 +71,7 @@ async fn receive(State(state): State<AppState>, request: Request) -> Result<Data
     Ok(Data(Received { received: true }))
 }
 
-/// The body, once one of the secrets has signed it within 300 s.
+/// The body, if one of the secrets has signed it within 300 s.
 fn verified<'a>(
     body: &'a Bytes,
     signature: Option<&str>,
@@ -85,8 +87,8 @@ fn verified<'a>(
     let signed = secrets.iter().any(|secret| {
         let verdict =
             Webhook::construct_event_with_timestamp(payload, signature, secret.expose_secret(), now.timestamp());
-        // The library verifies, then parses what it knows. Events of other API
-        // versions it can't parse, but by then the signature has proved good.
+        // The library verifies the signature, then parses the event. It can't parse events of other
+        // API versions, but their signature is verified by then.
         matches!(verdict, Ok(_) | Err(WebhookError::BadParse(_)))
     });
     signed.then_some(payload).ok_or_else(|| {

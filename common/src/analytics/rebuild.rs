@@ -1,8 +1,7 @@
-//! Building the ledger of counts from nothing: for after a restore without
-//! triggers, or when somebody no longer trusts it.
+//! Rebuilds the stored counts from the carts, for example after a restore without triggers.
 //!
-//! All of it is one snapshot, so it is exact while others go on writing; ended
-//! half way it has changed nothing and can be started again.
+//! The rebuild runs in one snapshot, so it is exact while others keep writing. An interrupted
+//! rebuild changes nothing and can be started again.
 
 mod list;
 
@@ -13,36 +12,36 @@ use rust_decimal::Decimal;
 
 use crate::db::{Connection, Database};
 
-/// Blocks of the table that one statement counts: about 128 MiB, some tenths of a second.
+/// The number of table blocks that one statement counts: about 128 MiB, some tenths of a second.
 const BLOCKS: i64 = 16_384;
 
-/// How far it has come.
+/// The progress of a rebuild.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {
-    /// Blocks of the table counted so far.
+    /// Table blocks counted so far.
     pub blocks: i64,
-    /// Blocks there are.
+    /// All blocks of the table.
     pub of: i64,
     /// Carts counted so far.
     pub carts: i64,
 }
 
-/// What came of it.
+/// The result of a rebuild.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rebuilt {
-    /// Carts there are.
+    /// The number of carts.
     pub carts: i64,
-    /// Days of a currency in the ledger.
+    /// The number of day counts, one for each day and currency.
     pub days: usize,
-    /// Those that were wrong before.
+    /// The number of day counts that were wrong before.
     pub corrected: usize,
     /// Whether the totals by status were wrong before.
     pub totals_corrected: bool,
-    /// Hours, days and months of the list's pages that were wrong before.
+    /// The number of hour, day and month counts of the list that were wrong before.
     pub periods_corrected: usize,
 }
 
-/// What the ledger holds of one day and currency.
+/// The stored counts of one day and currency.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct DayCounts {
     abandoned: i64,
@@ -66,11 +65,11 @@ impl AddAssign for DayCounts {
 
 type Ledger = HashMap<(NaiveDate, String), DayCounts>;
 
-/// Counts every cart and makes the ledger say so; tells `progress` after each part.
+/// Counts all carts and corrects the stored counts; calls `progress` after each part of the table.
 pub async fn rebuild(database: &Database, mut progress: impl FnMut(Progress)) -> sqlx::Result<Rebuilt> {
     let mut tx = database.begin().await?;
-    // The lock keeps folding away, and is taken before the snapshot is: a fold
-    // that the snapshot does not see would be undone.
+    // The lock excludes compaction, and must be taken before the snapshot: a compaction that the
+    // snapshot does not see would be undone.
     sqlx::raw_sql(
         "set transaction isolation level repeatable read;
          lock table cart_status_counts in share row exclusive mode",
@@ -143,8 +142,8 @@ async fn count_blocks(tx: &mut Connection, from: i64, to: i64) -> sqlx::Result<V
         .collect())
 }
 
-/// The folded rows become what was counted less what is not folded yet: rows of
-/// backends that write right now are theirs alone.
+/// Sets the compacted rows to the counted values minus the uncompacted rows, which belong to the
+/// backends that are writing.
 async fn write(tx: &mut Connection, counted: &Ledger) -> sqlx::Result<Rebuilt> {
     let (mut days, mut currencies) = (Vec::new(), Vec::new());
     let (mut abandoned, mut abandoned_minor) = (Vec::new(), Vec::new());

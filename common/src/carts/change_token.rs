@@ -1,11 +1,11 @@
-//! Whether anything changed in what operators see of carts.
+//! A change token for what operators see of carts.
 
 use crate::db::Connection;
 
-/// A text that is another one after any cart was stored, deleted or changed its
-/// status, or a webhook was refused. Every such change writes a row of the
-/// ledger's counts that is not folded yet (see `migrations/`), and there are few
-/// of those: somebody may ask every other second. (Folding changes it, too.)
+/// Returns a text that differs after any cart was stored, deleted or changed its status, or a
+/// webhook was refused. Each such change leaves a row in the counts that is not compacted yet (see
+/// `migrations/`). There are few such rows, so this can be polled every 2 s. Compacting the counts
+/// changes the token, too.
 pub async fn pulse(conn: &mut Connection) -> sqlx::Result<String> {
     sqlx::query_scalar!(
         r#"

@@ -1,4 +1,4 @@
-//! Giving up carts that are too old.
+//! Expires carts that are too old.
 
 use std::collections::HashMap;
 
@@ -9,21 +9,21 @@ use crate::{
     payment_links, timeline,
 };
 
-/// Carts a transaction: long enough to be fast, short enough to keep nobody waiting.
+/// Carts in one transaction: enough to be efficient, few enough to hold locks only briefly.
 const BATCH: i64 = 1_500;
 
-/// Expires every cart that was abandoned before `cutoff`, oldest first, and
-/// closes their sessions. Answers how many expired. Several workers that do
-/// this at once share the work: each skips what another has locked.
+/// Expires every cart that was abandoned before `cutoff`, oldest first, and closes its sessions.
+/// Returns the number of expired carts. Several workers can run this at once; each skips the carts
+/// that another has locked.
 ///
-/// Spared: carts whose recovery link is still good, and those whose payment is under way.
+/// Carts with a recovery link that still works and carts with a payment in progress are spared.
 pub async fn expire_older_than(database: &Database, cutoff: DateTime<Utc>, now: DateTime<Utc>) -> sqlx::Result<i64> {
     let mut expired = 0;
     loop {
         let of_pass = pass(database, cutoff, now).await?;
         expired += of_pass;
-        // Once more from the start, for carts that were locked or spared when
-        // the last pass came by; what nobody could expire waits for the next slot.
+        // Start over, for carts that were locked or spared during the last pass. Carts that still
+        // can't expire are tried again in the next run of the job.
         if of_pass == 0 {
             note_spared(database, cutoff, now).await?;
             return Ok(expired);
@@ -31,9 +31,9 @@ pub async fn expire_older_than(database: &Database, cutoff: DateTime<Utc>, now: 
     }
 }
 
-/// Whether more carts are due than one batch takes: worth another worker's while.
+/// Whether more than one batch of carts is due, so that a second worker would help.
 ///
-/// `tx` is a transaction, whose other statements run as they would without this.
+/// `tx` must be a transaction; its planner settings change until it ends.
 pub async fn is_backlog(tx: &mut Connection, cutoff: DateTime<Utc>, now: DateTime<Utc>) -> sqlx::Result<bool> {
     walk_by_age(tx).await?;
     sqlx::query_scalar!(
@@ -54,10 +54,8 @@ pub async fn is_backlog(tx: &mut Connection, cutoff: DateTime<Utc>, now: DateTim
     .await
 }
 
-/// For this transaction, carts are found in the order they were abandoned, and
-/// what belongs to them by key. Postgres can't know how few a limit will take of
-/// a range it hasn't seen: it would now and then collect and sort every due cart
-/// to take one batch, for most of a second and with a core of its own.
+/// Forces index scans for this transaction: the planner misjudges the LIMIT and would sometimes
+/// collect and sort all due carts to return one batch, which takes most of a second of CPU time.
 async fn walk_by_age(tx: &mut Connection) -> sqlx::Result<()> {
     sqlx::query!(
         "select set_config(name, value, true) from (values
@@ -69,7 +67,7 @@ async fn walk_by_age(tx: &mut Connection) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// What is due and did not expire is told why. Hardly anything else is due any more.
+/// Records in the timeline why due carts did not expire. Only few due carts are left by now.
 async fn note_spared(database: &Database, cutoff: DateTime<Utc>, now: DateTime<Utc>) -> sqlx::Result<()> {
     loop {
         let mut tx = database.begin().await?;
@@ -82,21 +80,21 @@ async fn note_spared(database: &Database, cutoff: DateTime<Utc>, now: DateTime<U
     }
 }
 
-/// From the oldest cart to `cutoff` once.
+/// One pass, from the oldest cart to `cutoff`.
 async fn pass(database: &Database, cutoff: DateTime<Utc>, now: DateTime<Utc>) -> sqlx::Result<i64> {
     let mut expired = 0;
-    // Each batch starts where the one before ended. Starting from the oldest it
-    // would walk over the index entries of all that expired before, which stay
-    // until a vacuum: a backlog would take time by the square of its size.
+    // Each batch starts where the previous one ended. Starting from the oldest cart would scan the
+    // index entries of all carts that expired before, which stay until a vacuum: quadratic in the
+    // size of the backlog.
     let mut from = None;
-    // Few carts are spared, as a rule: then it is cheaper to lock those as well
-    // than to look for the links of every cart twice.
+    // Usually few carts are spared. Locking those as well is then cheaper than checking the links
+    // of every cart twice.
     let mut lock = Lock::Due;
     loop {
         let mut tx = database.begin().await?;
         walk_by_age(&mut tx).await?;
-        // The commit does not wait for the disk: carts whose expiry a crash of
-        // Postgres forgets are still due, and expire at the next slot.
+        // Don't wait for the disk. If a crash of Postgres loses the commit, the carts are still due
+        // and expire in the next run.
         sqlx::query!("select set_config('synchronous_commit', 'off', true) as lightly").fetch_one(&mut tx).await?;
         let batch = expire_batch(&mut tx, lock, from, cutoff, now).await?;
         tx.commit().await?;
@@ -104,8 +102,8 @@ async fn pass(database: &Database, cutoff: DateTime<Utc>, now: DateTime<Utc>) ->
         if batch.locked < BATCH || (batch.expired == 0 && lock == Lock::Expiring && batch.newest == from) {
             return Ok(expired);
         }
-        // With these locked none of the spared are in the way of the rest, even
-        // if a batch of them was abandoned in the same moment.
+        // Locking only carts that will expire keeps spared carts from filling the batches, even if
+        // a whole batch of them was abandoned at the same instant.
         if batch.expired < batch.locked / 2 {
             lock = Lock::Expiring;
         }
@@ -116,17 +114,17 @@ async fn pass(database: &Database, cutoff: DateTime<Utc>, now: DateTime<Utc>) ->
 /// Which carts a batch locks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lock {
-    /// Those that are old enough.
+    /// All that are old enough.
     Due,
-    /// Of those, the ones that will expire.
+    /// Only those that are not spared.
     Expiring,
 }
 
-/// What one batch came to.
+/// The result of one batch.
 struct Batch {
-    /// The carts it locked; fewer than [`BATCH`] were the last.
+    /// The number of locked carts; fewer than [`BATCH`] means that this was the last batch.
     locked: i64,
-    /// When the last of them was abandoned. Others may have been abandoned in the same moment.
+    /// When the last of them was abandoned. Other carts may have the same time.
     newest: Option<DateTime<Utc>>,
     expired: i64,
 }
@@ -138,7 +136,8 @@ async fn expire_batch(
     cutoff: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<Batch> {
-    // A place a cart as text, all in one: a row each would take longer to read than to lock.
+    // Returns the row locations (ctids) as one text: reading a row for each takes longer than
+    // locking.
     let locked = sqlx::query!(
         r#"
         select array_agg(place)::text as places, max(abandoned_at) as newest, count(*) as "carts!"
@@ -167,17 +166,17 @@ async fn expire_batch(
     Ok(Batch { locked: locked.carts, newest: locked.newest, expired })
 }
 
-/// Expires those of the locked carts that are due, and closes their sessions.
+/// Expires the locked carts that are still due, and closes their sessions. `places` are their
+/// ctids.
 async fn expire_locked(
     conn: &mut Connection,
     places: &str,
     cutoff: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<i64> {
-    // Found by their place in the table, where a row that we hold stays. Asked
-    // under the lock, by statements with snapshots of their own: a link may have
-    // been asked for just before. Under the lock nobody asks for one, so the first
-    // finds every link there is to close.
+    // Carts are found by ctid, which can't change while this transaction holds the row lock. Links
+    // are read after locking, in new snapshots, because one may have been requested just before.
+    // None can be requested under the lock, so `lock_links` finds every link to close.
     let Links { linked, held } = lock_links(&mut *conn, places).await?;
     let outcome = sqlx::query!(
         r#"
@@ -205,17 +204,17 @@ async fn expire_locked(
     Ok(outcome.expired)
 }
 
-/// Carts that have links to close.
+/// The locked carts that have links to close.
 #[derive(Debug, Default)]
 struct Links {
-    /// Their links are locked.
+    /// Carts whose links this transaction locked.
     linked: Vec<String>,
-    /// Others have a link of theirs locked: these carts are left for later.
+    /// Carts of which another transaction holds a link. They are left for later.
     held: Vec<String>,
 }
 
-/// Locks the links of the locked carts that expiry would close, and waits for none: one
-/// that somebody holds must not keep a whole batch of carts locked.
+/// Locks the links that expiry would close, and skips locked ones: waiting for one link would keep
+/// the whole batch of carts locked.
 async fn lock_links(conn: &mut Connection, places: &str) -> sqlx::Result<Links> {
     let rows = sqlx::query!(
         r#"
@@ -233,7 +232,7 @@ async fn lock_links(conn: &mut Connection, places: &str) -> sqlx::Result<Links> 
     )
     .fetch_all(conn)
     .await?;
-    // A cart may have one that is open, and one that is pending.
+    // A cart may have an open and a pending link.
     let mut carts: HashMap<String, i32> = HashMap::new();
     for row in rows {
         *carts.entry(row.cart_id).or_default() += row.held;

@@ -1,4 +1,4 @@
-//! All carts, oldest first, a batch at a time.
+//! Exports carts in batches, oldest first.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -13,59 +13,60 @@ use crate::{
     money::{Amount, Currency},
 };
 
-/// A cart as it leaves: what an import takes, and what this store knows of it.
+/// An exported cart: the fields of an import, and those that this store adds.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExportedCart {
-    /// Its name here.
+    /// The cart's id.
     pub id: String,
-    /// Its name at the client.
+    /// The client's own id of the cart; null if it gave none.
     #[schema(required)]
     pub external_id: Option<String>,
-    /// Where the shopper can be reached.
+    /// The shopper's e-mail address.
     pub customer_email: String,
-    /// The shopper.
+    /// The shopper's name.
     pub customer_name: String,
-    /// What is in it, as it was stored.
+    /// The items, as they were stored.
     #[schema(value_type = Vec<Item>)]
     pub items: Box<RawValue>,
-    /// The server's own sum.
+    /// The total, computed by the server.
     pub total_value: Amount,
-    /// Of `total_value` and every price.
+    /// The currency of `total_value` and of every price.
     pub currency: Currency,
-    /// What became of it.
+    /// The cart's current status.
     pub status: CartStatus,
-    /// When the shopper left it.
+    /// When the shopper left the cart.
     pub abandoned_at: DateTime<Utc>,
-    /// When it was paid.
+    /// When the cart was recovered; null if it was not.
     #[schema(required)]
     pub recovered_at: Option<DateTime<Utc>>,
-    /// When it grew too old.
+    /// When the cart expired; null if it did not.
     #[schema(required)]
     pub expired_at: Option<DateTime<Utc>>,
-    /// When it was stored here.
+    /// When the cart was created here.
     pub created_at: DateTime<Utc>,
-    /// When it last changed.
+    /// When the cart last changed.
     pub updated_at: DateTime<Utc>,
 }
 
-/// Which carts, and from where on.
+/// The position of an export, and its filters.
 #[derive(Debug, Clone)]
 pub struct Position {
     status: Option<CartStatus>,
     from: Option<DateTime<Utc>>,
     to: Option<DateTime<Utc>>,
-    /// The one that was exported last, of those created at `from`.
+    /// The id of the last exported cart, of those created at `from`; `None` at the start.
     after_id: Option<String>,
 }
 
 impl Position {
-    /// Before the first cart with this status, created at `from` or later, and before `to`.
+    /// The start of an export of the carts with this status, created at `from` or later and before
+    /// `to`. A `None` does not restrict it.
     pub fn start(status: Option<CartStatus>, from: Option<DateTime<Utc>>, to: Option<DateTime<Utc>>) -> Self {
         Self { status, from, to, after_id: None }
     }
 
-    /// Goes on after `cart`.
+    /// Moves the position behind `cart`.
     pub fn advance(&mut self, cart: &ExportedCart) {
         self.from = Some(cart.created_at);
         self.after_id = Some(cart.id.clone());
@@ -112,8 +113,8 @@ impl TryFrom<Row> for ExportedCart {
     }
 }
 
-/// One statement for each status, each with an index of its own, which is read
-/// from where the last batch ended: a batch costs the same wherever it is.
+/// Expands to one statement for each status, because each status has its own index. Each statement
+/// starts where the previous batch ended, so every batch costs the same.
 macro_rules! batch_of {
     ($conn:expr, $position:expr, $limit:expr, $carts:tt) => {
         sqlx::query_as!(
@@ -141,7 +142,7 @@ macro_rules! batch_of {
     };
 }
 
-/// At most `limit` carts from `position` on, oldest first.
+/// At most `limit` carts after `position`, oldest first.
 pub async fn batch(conn: &mut Connection, position: &Position, limit: i64) -> sqlx::Result<Vec<ExportedCart>> {
     let rows = match position.status {
         // The oldest of each status, merged.

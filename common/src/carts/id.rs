@@ -1,4 +1,4 @@
-//! What carts are called.
+//! Ids of carts.
 
 use std::{fmt, str::FromStr};
 
@@ -18,18 +18,18 @@ impl StaticType for CartType {
 pub struct CartId(String);
 
 impl CartId {
-    /// A new one.
+    /// Generates an id.
     pub fn generate() -> Self {
         Self(TypeSafeId::<CartType>::new().to_string())
     }
 
-    /// Its text.
+    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Not the form of a cart's id.
+/// The text does not have the form of a cart's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a cart's id")]
 pub struct MalformedCartId;
@@ -37,7 +37,8 @@ pub struct MalformedCartId;
 impl FromStr for CartId {
     type Err = MalformedCartId;
 
-    /// Takes any `cart_…`: rows that were imported in SQL may have ids of their own making.
+    /// Accepts any `cart_…`, because rows imported in SQL may have ids that this program did not
+    /// generate.
     fn from_str(text: &str) -> Result<Self, MalformedCartId> {
         let suffix = text.strip_prefix("cart_").ok_or(MalformedCartId)?;
         let well_formed = (1..=100).contains(&suffix.len())

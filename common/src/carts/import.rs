@@ -1,4 +1,4 @@
-//! Carts that a client brings along from elsewhere, thousands at a time.
+//! Imports of carts from other systems, thousands at a time.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -15,7 +15,7 @@ use crate::{
 
 const EXTERNAL_ID_CHARACTERS: usize = 200;
 
-/// A cart of an import that was checked and can be stored.
+/// A validated cart of an import.
 #[derive(Debug)]
 pub struct ImportedCart {
     cart: NewCart,
@@ -25,21 +25,21 @@ pub struct ImportedCart {
     external_id: Option<String>,
 }
 
-/// What became of a cart of an import.
+/// The result of storing one cart of an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stored {
-    /// It was made.
+    /// The cart was created.
     Created(CartId),
-    /// Its external id is that of a cart that was there before.
+    /// A cart with the same external id exists; this is its id.
     Exists(CartId),
 }
 
 impl ImportedCart {
-    /// Reads one line: what `POST /api/carts` takes, and what became of the
-    /// cart since. Fields it does not know are ignored.
+    /// Reads one line: the fields of `POST /api/carts`, and the cart's history. Unknown fields are
+    /// ignored.
     ///
     /// # Errors
-    /// Everything that is wrong with it, not just the first thing.
+    /// All invalid fields; of those in the cart itself only about the first twenty.
     pub fn parse(line: &RawValue, store_currency: Currency, now: DateTime<Utc>) -> Result<Self, Vec<FieldError>> {
         let Some(fields) = &Fields::of(line) else {
             return Err(vec![FieldError::new("", "must be an object")]);
@@ -62,7 +62,7 @@ impl ImportedCart {
         }
     }
 
-    /// The client's own id, if it gave one.
+    /// The client's own id of the cart, if it has one.
     pub fn external_id(&self) -> Option<&str> {
         self.external_id.as_deref()
     }
@@ -88,16 +88,15 @@ fn status(fields: &Fields<'_>, errors: &mut Vec<FieldError>) -> Option<CartStatu
     status
 }
 
-/// When a cart came to a status.
+/// The field with the time at which a cart reached a status.
 struct Moment {
     field: &'static str,
     of: CartStatus,
 }
 
 impl Moment {
-    /// `None` unless the cart is in that status. Where it is not told, it is
-    /// the moment the cart was left: so history stays on the days it is from,
-    /// while "now" would make a peak of today.
+    /// `None` unless the cart has that status. The default is the time of abandonment, which keeps
+    /// imported history on its own days; the current time would show as a peak today.
     fn read(
         &self,
         fields: &Fields<'_>,
@@ -132,17 +131,17 @@ fn external_id(fields: &Fields<'_>, errors: &mut Vec<FieldError>) -> Option<Stri
     external_id.map(Cow::into_owned)
 }
 
-/// Stores the carts and answers what became of each, in their order. Of carts
-/// with the same external id the first is made, if there was none before.
+/// Stores the carts and returns the result of each, in their order. Of several carts with the same
+/// external id only the first is created, if none exists yet.
 ///
-/// Call it within a transaction: all of them are stored, or none.
+/// Must run in a transaction, so that either all carts are stored or none.
 pub async fn store(conn: &mut Connection, carts: &[ImportedCart], now: DateTime<Utc>) -> sqlx::Result<Vec<Stored>> {
-    // Ids of one millisecond are in no order: sorted, they keep that of the file.
+    // Ids generated within one millisecond are unordered; sorting gives them the order of the file.
     let mut ids: Vec<CartId> = carts.iter().map(|_| CartId::generate()).collect();
     ids.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
     let mut rows: Vec<Row<'_>> = ids.iter().zip(carts).map(|(id, cart)| Row { id, cart }).collect();
-    // Imports that meet in the same external ids wait for each other there; in
-    // one order for all, or they would wait in a circle.
+    // Inserts wait for other imports with the same external ids. The common order prevents
+    // deadlocks.
     rows.sort_by_key(|row| row.cart.external_id());
     let mut there_before = HashMap::new();
     loop {
@@ -150,9 +149,9 @@ pub async fn store(conn: &mut Connection, carts: &[ImportedCart], now: DateTime<
         if inserted == rows.len() {
             break;
         }
-        // A statement of its own: it sees carts that others made meanwhile.
+        // A separate statement, which sees carts that were committed meanwhile.
         let owners = owners(conn, &rows).await?;
-        // Carts that were there and were deleted before they could be looked at are made now.
+        // An existing cart may have been deleted before it was read; its line is inserted again.
         rows.retain(|row| match row.cart.external_id().map(|external_id| owners.get(external_id)) {
             None => false,
             Some(None) => true,
@@ -180,12 +179,12 @@ struct Row<'a> {
     cart: &'a ImportedCart,
 }
 
-/// One column of the rows.
+/// One value of each row, as a query parameter.
 fn column<'a, T>(rows: &[Row<'a>], value: impl Fn(&'a ImportedCart) -> T) -> Vec<T> {
     rows.iter().map(|row| value(row.cart)).collect()
 }
 
-/// Stores those whose external id is not there yet; answers how many.
+/// Inserts the carts whose external id does not exist yet; returns how many.
 async fn insert(conn: &mut Connection, rows: &[Row<'_>], now: DateTime<Utc>) -> sqlx::Result<usize> {
     let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
     let result = sqlx::query!(
@@ -218,7 +217,7 @@ async fn insert(conn: &mut Connection, rows: &[Row<'_>], now: DateTime<Utc>) -> 
     Ok(usize::try_from(result.rows_affected()).unwrap_or(usize::MAX))
 }
 
-/// Which cart has which of the external ids.
+/// The ids of the carts that have these external ids, by external id.
 async fn owners(conn: &mut Connection, rows: &[Row<'_>]) -> sqlx::Result<HashMap<String, String>> {
     let external_ids: Vec<&str> = rows.iter().filter_map(|row| row.cart.external_id()).collect();
     let owners = sqlx::query!(

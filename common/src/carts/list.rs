@@ -9,14 +9,14 @@ use sqlx::types::Json;
 use crate::carts::{Cart, CartRow, CartStatus};
 use crate::db::Connection;
 
-/// The last cart of a page, from which the next one goes on.
+/// The position of a cart in the list; the next page starts after it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Cursor {
     created_at: DateTime<Utc>,
     id: String,
 }
 
-/// Not a cursor that was handed out.
+/// The text is not a cursor of this list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a cursor of this list")]
 pub struct MalformedCursor;
@@ -41,12 +41,12 @@ impl FromStr for Cursor {
     type Err = MalformedCursor;
 
     fn from_str(text: &str) -> Result<Self, MalformedCursor> {
-        // A time before 1970 starts with the separator itself.
+        // The time is negative, and so begins with the separator, before 1970.
         let at = text.char_indices().skip(1).find(|(_, c)| *c == '-').ok_or(MalformedCursor)?.0;
         let (time, id) = (&text[..at], &text[at + 1..]);
         let created_at: DateTime<Utc> =
             time.parse().ok().and_then(DateTime::from_timestamp_micros).ok_or(MalformedCursor)?;
-        // chrono knows years that Postgres does not.
+        // chrono accepts years that Postgres does not.
         if id.is_empty() || id.len() > 200 || id.contains('\0') || !(1..=9999).contains(&created_at.year()) {
             return Err(MalformedCursor);
         }
@@ -57,13 +57,13 @@ impl FromStr for Cursor {
 /// Where a page starts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Start {
-    /// After so many carts.
+    /// Skips this number of carts.
     Offset(i64),
-    /// After this one: as fast on the last page as on the first.
+    /// Starts after this cart, at the same cost on every page.
     After(Cursor),
 }
 
-/// One page.
+/// One page of the list.
 #[derive(Debug)]
 pub struct CartPage {
     /// Newest first.
@@ -72,11 +72,12 @@ pub struct CartPage {
     pub next: Option<Cursor>,
 }
 
-/// Carts that are passed over one by one; beyond that the ledger tells where a page begins.
+/// The largest offset that is skipped row by row. For larger ones the stored counts locate the
+/// page.
 pub const NEAR: i64 = 200;
 
-/// Passes over whole months, days and hours of carts (see the ledger in
-/// `migrations/`). `None`: there are not that many carts.
+/// Skips whole months, days and hours of carts by the stored counts (see `migrations/`). Returns
+/// the rest of the offset and the cursor that it counts from; `None` if there are fewer carts.
 async fn begin_at(
     conn: &mut Connection,
     status: Option<CartStatus>,
@@ -89,12 +90,13 @@ async fn begin_at(
     )
     .fetch_one(conn)
     .await?;
-    // No id is smaller than the empty one: everything created before that moment follows.
+    // The empty id sorts before all others, so the page starts with the carts created before that
+    // time.
     let cursor = |created_at| Cursor { created_at, id: String::new() };
     Ok(position.before.map(cursor).and_then(|cursor| Some((position.remaining?, cursor))))
 }
 
-/// A page of at most `limit` carts, with the links that work at `now`.
+/// A page of at most `limit` carts, with the payment links that work at `now`.
 pub async fn page(
     conn: &mut Connection,
     status: Option<CartStatus>,
@@ -111,7 +113,7 @@ pub async fn page(
         Start::After(cursor) => (0, Some(cursor)),
     };
     let (after_created_at, after_id) = after.map(|cursor| (cursor.created_at, cursor.id)).unzip();
-    // One more than asked for tells whether there is a next page.
+    // Reads one row more than requested, which shows whether there is a next page.
     let mut rows = rows(conn, status, &Part { after_created_at, after_id, offset, limit: limit + 1, now }).await?;
     let asked_for = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = rows.len() > asked_for;
@@ -121,7 +123,7 @@ pub async fn page(
     Ok(CartPage { carts, next })
 }
 
-/// Which part of the list, from where.
+/// The parameters of the list query.
 struct Part {
     after_created_at: Option<DateTime<Utc>>,
     after_id: Option<String>,
@@ -130,7 +132,7 @@ struct Part {
     now: DateTime<Utc>,
 }
 
-/// One statement for each status, each with an index of its own.
+/// Expands to one statement for each status, because each status has its own index.
 macro_rules! part_of_the_list {
     ($conn:expr, $part:expr, $carts:tt) => {
         sqlx::query_as!(
@@ -196,7 +198,7 @@ async fn rows(conn: &mut Connection, status: Option<CartStatus>, part: &Part) ->
     }
 }
 
-/// How many carts there are, by status.
+/// The number of carts by status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Totals {
     abandoned: i64,
@@ -205,7 +207,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Those with the status, or all of them.
+    /// The number of carts with the status; `None`: of all carts.
     pub fn of(&self, status: Option<CartStatus>) -> i64 {
         match status {
             Some(CartStatus::Abandoned) => self.abandoned,
@@ -216,7 +218,7 @@ impl Totals {
     }
 }
 
-/// How many carts there are, exactly; see the ledger in `migrations/`.
+/// The exact number of carts, from the stored counts (see `migrations/`).
 pub async fn totals(conn: &mut Connection) -> sqlx::Result<Totals> {
     sqlx::query_as!(
         Totals,

@@ -1,4 +1,4 @@
-//! From a JSON body to a cart that can't be wrong.
+//! Validation of carts: parses a JSON body into a [`NewCart`].
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rust_decimal::Decimal;
@@ -17,65 +17,66 @@ use crate::{
 const NAME_CHARACTERS: usize = 200;
 const MOST_ITEMS: usize = 100; // also Stripe's limit of line items in payment mode
 const MOST_QUANTITY: u32 = 10_000;
-/// No more errors than this are reported of a cart; they would outgrow its body.
+/// Validation of the items stops after this many errors; a longer list would be larger than the
+/// body.
 const MAX_ERRORS: usize = 20;
-/// A client's clock may run ahead of ours by this much.
+/// How far a client's clock may run ahead of the server's.
 const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(5);
 
-/// What is wrong with one field of a body.
+/// A validation error of one field of a body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
-    /// Where: `items[0].price`; empty for the body itself.
+    /// The path of the field, such as `items[0].price`; empty for the body itself.
     #[schema(example = "items[0].price")]
     pub field: String,
-    /// What it should be.
+    /// The requirement that the field does not meet.
     #[schema(example = "must be a number from 0 to 999999.99")]
     pub message: String,
 }
 
 impl FieldError {
-    /// `field` is wrong: `message` says what it should be.
+    /// `message` states the requirement that `field` does not meet.
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { field: field.into(), message: message.into() }
     }
 }
 
-/// A cart that was checked and can be stored.
+/// A validated cart.
 #[derive(Debug)]
 pub struct NewCart {
-    /// An address that a library accepts.
+    /// A valid e-mail address.
     pub customer_email: String,
     /// 1 to 200 characters.
     pub customer_name: String,
-    /// The items as they are stored and answered.
+    /// The items as they are stored and returned.
     pub items: Box<RawValue>,
-    /// The sum of quantity × price, in minor units.
+    /// The sum of quantity × price, in minor units of `currency`.
     pub total_minor: i64,
-    /// The store's currency when the cart was made.
+    /// The store's currency when the cart was received, or that of the imported line.
     pub currency: Currency,
-    /// When the shopper left it; never in the future.
+    /// When the shopper left the cart; never in the future.
     pub abandoned_at: DateTime<Utc>,
 }
 
-/// One line of a cart, as it is stored and answered.
+/// One line of a cart, as it is stored and returned.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = CartItem)]
 pub struct Item {
-    /// What it is.
+    /// The product's name.
     #[schema(min_length = 1, max_length = 200, example = "Teapot")]
     name: String,
-    /// How many.
+    /// The number of pieces.
     #[schema(minimum = 1, maximum = 10_000, example = 2)]
     quantity: u32,
-    /// Of one, in the cart's currency.
+    /// The price of one piece, in the cart's currency.
     price: Amount,
 }
 
 impl NewCart {
-    /// Reads the body of `POST /api/carts`. Fields it does not know are ignored.
+    /// Reads the body of `POST /api/carts`. Unknown fields are ignored.
     ///
     /// # Errors
-    /// What is wrong with it: everything, or the first twenty things.
+    /// All invalid fields; of more than about twenty, the first ones.
     pub fn parse(body: &RawValue, currency: Currency, now: DateTime<Utc>) -> Result<Self, Vec<FieldError>> {
         let Some(fields) = Fields::of(body) else {
             return Err(vec![FieldError::new("", "must be an object")]);
@@ -86,7 +87,7 @@ impl NewCart {
     /// Like [`NewCart::parse`], for a body whose fields were read already.
     ///
     /// # Errors
-    /// What is wrong with it: everything, or the first twenty things.
+    /// All invalid fields; of more than about twenty, the first ones.
     pub fn of(fields: &Fields<'_>, currency: Currency, now: DateTime<Utc>) -> Result<Self, Vec<FieldError>> {
         let mut errors = Vec::new();
         let customer_email = email(fields, &mut errors);
@@ -108,13 +109,14 @@ impl NewCart {
     }
 }
 
-/// Whether a cart is as erasure leaves it, and as exports of such carts bring it back.
+/// Whether the cart's name and items are those of an erased cart, which can be exported and
+/// imported.
 fn names_nobody(customer_name: &str, items: &RawValue) -> bool {
     let is_erased = |item: &RawValue| Fields::of(item).is_some_and(|item| item.text("name").as_deref() == Some(ERASED));
     customer_name == ERASED && json::list(items).is_some_and(|items| items.into_iter().all(is_erased))
 }
 
-/// Reads an optional instant that is not in the future; absent and null are the same.
+/// Reads an optional instant that is not in the future. `None` if it is absent, null or invalid.
 pub fn past_instant(
     fields: &Fields<'_>,
     field: &str,

@@ -1,14 +1,12 @@
-//! Finding a shopper's carts.
+//! Finds carts by the shopper's e-mail address.
 //!
-//! There is no index on the address: each would cost more with every cart that
-//! is stored or expires than all searches of a shop are worth
-//! (`docs/changing.md` has the figures). A search looks at each cart twice, and
-//! at little of it: most addresses differ in their length already.
+//! The address has no index: an index would add more cost to every insert and expiry than all
+//! searches of a shop are worth (`docs/changing.md` has the figures). A search scans all carts
+//! twice, and compares the lengths of the addresses first, which rules out most of them.
 //!
-//! Two spellings name the same mailbox if their canonical forms are equal
-//! ([`crate::email`]). Postgres compares addresses in ASCII without quotes and
-//! white space, whose canonical form is their lower case. All other addresses
-//! are compared in this module.
+//! Two spellings name the same mailbox if their canonical forms are equal ([`crate::email`]).
+//! Postgres compares addresses in ASCII without quotes and white space, whose canonical form is
+//! their lower case. All other addresses are compared in this module.
 
 use std::collections::HashSet;
 
@@ -22,14 +20,14 @@ use crate::{
     email,
 };
 
-/// A shopper's e-mail address, as somebody looks for it.
+/// An e-mail address to search for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct EmailToFind {
     given: String,
     canonical: String,
 }
 
-/// Not an address that a cart could have.
+/// The text can't be the address of a cart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be an e-mail address")]
 pub struct NoEmail;
@@ -37,11 +35,11 @@ pub struct NoEmail;
 impl std::str::FromStr for EmailToFind {
     type Err = NoEmail;
 
-    /// Takes more than a cart does: rows that were written in SQL may have anything for an address.
-    /// White space around the address is ignored.
+    /// Accepts more than a new cart does, because rows written in SQL may have any text as their
+    /// address. White space around the address is ignored.
     fn from_str(text: &str) -> Result<Self, NoEmail> {
         let given = text.trim();
-        // A quoted local part may hold a tab.
+        // Quoted local parts may contain tabs.
         let has_control = given.chars().any(|c| c.is_control() && c != '\t');
         let possible = !given.is_empty() && text.chars().count() <= 1_000 && !has_control;
         possible.then(|| Self { given: given.to_owned(), canonical: email::canonical(given) }).ok_or(NoEmail)
@@ -59,7 +57,8 @@ impl EmailToFind {
         &self.canonical
     }
 
-    /// The codes of the letters that a spelling in ASCII can begin with, for Postgres' `ascii()`.
+    /// The code points that an ASCII spelling of the address can begin with, for Postgres'
+    /// `ascii()`.
     fn first(&self) -> Vec<i32> {
         let first = self.canonical.bytes().next().filter(u8::is_ascii);
         first.into_iter().flat_map(|letter| [letter, letter.to_ascii_uppercase()]).map(i32::from).collect()
@@ -70,23 +69,23 @@ impl EmailToFind {
     }
 }
 
-/// Carts that were found.
+/// The result of a search.
 #[derive(Debug)]
 pub struct Found {
-    /// One page of them.
+    /// The requested page.
     pub page: CartPage,
-    /// How many there are on all pages.
+    /// The number of matching carts on all pages.
     pub total: i64,
 }
 
-/// More elements than any array has, and one that its subscripts, of 32 bits, can still name with a page behind it.
+/// The largest offset: more than any array has elements, and small enough that a subscript for the
+/// end of the page fits into 32 bits.
 const LONGEST_ARRAY: i64 = 1 << 30;
 
-/// The carts with this address in any spelling, newest first: a page of at most
-/// `limit`, with the links that work at `now`, and the exact total.
+/// The carts with this address in any spelling, newest first: a page of at most `limit`, with the
+/// payment links that work at `now`, and the exact total.
 ///
-/// Takes time with the number of carts there are; not for connections that are
-/// set to go by index.
+/// Scans all carts. Don't use a connection that is restricted to index scans.
 pub async fn by_email(
     conn: &mut Connection,
     email: &EmailToFind,
@@ -101,7 +100,7 @@ pub async fn by_email(
     };
     let spellings = other_spellings(conn, email).await?;
     let (after_created_at, after_id) = after.map(Cursor::into_parts).unzip();
-    // Collation "C" has the fastest lower().
+    // lower() is fastest in the collation "C".
     let found = sqlx::query!(
         r#"
         select count(*) as "total!",
@@ -123,7 +122,7 @@ pub async fn by_email(
     )
     .fetch_one(&mut *conn)
     .await?;
-    // The ids of a page, and one more if there is a next page.
+    // The ids of the page, and one more if there is a next page.
     let mut ids = found.ids.unwrap_or_default();
     let asked_for = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = ids.len() > asked_for;
@@ -135,8 +134,8 @@ pub async fn by_email(
     Ok(Found { page: CartPage { carts, next }, total: found.total })
 }
 
-/// Returns the ids of all carts with this address, and those of its stored spellings that differ from
-/// the canonical form in more than the case of `A` to `Z`. Costs as much as [`by_email`].
+/// Returns the ids of all carts with this address, and those of its stored spellings that differ
+/// from the canonical form in more than the case of `A` to `Z`. Costs as much as [`by_email`].
 pub(crate) async fn ids_by_email(
     conn: &mut Connection,
     email: &EmailToFind,
@@ -159,8 +158,8 @@ pub(crate) async fn ids_by_email(
 /// Returns the stored spellings of the address that Postgres can't compare. Reads one address at a
 /// time, because a table may hold millions of such addresses.
 async fn other_spellings(conn: &mut Connection, email: &EmailToFind) -> sqlx::Result<Vec<String>> {
-    // Codes up to 34 are white space, control characters and the quote. The last character is compared
-    // only where the length and the first letter fit, which halves the time.
+    // Codes up to 34 are white space, control characters and the quote. The last character is
+    // compared only if the length and the first letter match, which halves the time.
     let mut addresses = sqlx::query_scalar!(
         r#"
         select customer_email from carts

@@ -1,24 +1,24 @@
-//! What becomes of carts.
+//! The status of a cart.
 
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
-/// What became of a cart.
+/// The status of a cart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ToSchema)]
 #[schema(rename_all = "lowercase")]
 pub enum CartStatus {
-    /// The shopper left it and may come back.
+    /// The shopper left the cart and may come back.
     Abandoned,
-    /// It was paid. Final.
+    /// The cart was paid. Final.
     Recovered,
-    /// It is too old. Late money still recovers it.
+    /// The cart is too old. A late payment still recovers it.
     Expired,
 }
 
 impl CartStatus {
-    /// As it is written in JSON and in the database.
+    /// The name in JSON and in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Abandoned => "abandoned",
@@ -28,7 +28,7 @@ impl CartStatus {
     }
 }
 
-/// Not one of the three.
+/// The text is not the name of a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be abandoned, recovered or expired")]
 pub struct UnknownStatus;

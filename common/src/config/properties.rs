@@ -1,4 +1,4 @@
-//! What an operator writes is understood, or the variable is named.
+//! Every value is either parsed, or its variable is named in the error.
 
 use proptest::prelude::*;
 
@@ -26,7 +26,7 @@ fn hold(text: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// One line that names the variable, whatever stands in it.
+/// The error is one line that names the variable, for any value.
 fn named(error: &ConfigError, name: &str) -> Result<(), TestCaseError> {
     let line = error.to_string();
     prop_assert!(line.starts_with(name) && line.contains("; it takes ") && line.lines().count() == 1, "{line:?}");

@@ -1,4 +1,4 @@
-//! The environment variables that say where Postgres is.
+//! The environment variables of the connection to Postgres.
 
 use std::{borrow::Cow, str::FromStr};
 
@@ -11,7 +11,8 @@ use crate::config::{ConfigError, Env};
 /// `DATABASE_URL`
 ///
 /// # Errors
-/// If it is missing or no such address. The value is not repeated: it holds a password.
+/// If the variable is not set or not a `postgres://` address. The message does not repeat the
+/// value, which holds a password.
 pub fn options_from_env(env: &Env) -> Result<PgConnectOptions, ConfigError> {
     options(env, "DATABASE_URL")
 }
@@ -66,18 +67,18 @@ fn without_unknown_parameters<'a>(name: &str, address: &'a str) -> Cow<'a, str> 
     Cow::Owned(url.to_string())
 }
 
-/// The pools of a process, besides those of the queue.
+/// The connection pools of a process, in addition to those of the queue.
 #[derive(Debug, Clone)]
 pub struct Pools {
-    /// For statements that need all of the planner: searches, analytics, imports and exports.
+    /// For statements that need the full planner: searches, analytics, imports and exports.
     pub database: Database,
-    /// For short statements that find rows by key. Its sessions plan each statement once, and by an
-    /// index, however few rows there were then. A statement waits 5 s for a lock at most.
+    /// For short statements that find rows by key. Each session plans a statement once, and with an
+    /// index scan even if the table was nearly empty then. `lock_timeout` is 5 s.
     pub lookups: Database,
 }
 
 impl Pools {
-    /// Pools of at most `connections` together, of which a third is for [`Pools::database`].
+    /// Creates pools of at most `connections` together; a third of them is for [`Pools::database`].
     pub fn new(options: PgConnectOptions, listen: Listen, connections: u32) -> Self {
         const BY_INDEX: &str = "set lock_timeout = '5s'; set enable_seqscan = off; set enable_bitmapscan = off; \
                                 set enable_hashjoin = off; set enable_mergejoin = off; set enable_sort = off";
@@ -88,11 +89,12 @@ impl Pools {
     }
 }
 
-/// The pools by `DATABASE_URL`, `DATABASE_MAX_CONNECTIONS`, `QUEUE_LISTEN` and `DATABASE_LISTEN_URL`.
-/// Opens no connection yet. `reserved` is the number of connections that the queue opens.
+/// Creates the pools from `DATABASE_URL`, `DATABASE_MAX_CONNECTIONS`, `QUEUE_LISTEN` and
+/// `DATABASE_LISTEN_URL`. Opens no connection yet. `reserved` is the number of connections that the
+/// queue opens.
 ///
 /// # Errors
-/// If one of them is missing or malformed.
+/// If one of the variables is missing or malformed.
 pub fn from_env(env: &Env, reserved: u32) -> Result<Pools, ConfigError> {
     let listen = listen_from_env(env)?;
     let reserved = reserved + u32::from(!matches!(listen, Listen::Off));
@@ -102,16 +104,16 @@ pub fn from_env(env: &Env, reserved: u32) -> Result<Pools, ConfigError> {
     Ok(Pools::new(options_from_env(env)?, listen, connections))
 }
 
-/// The connections that a process opens at most by default: the smallest plans of managed Postgres
-/// services allow 22 to 25, and one api and one worker should fit.
+/// The default maximum number of connections of a process: the smallest plans of managed Postgres
+/// services allow 22 to 25, which is enough for one api and one worker.
 pub const DEFAULT_MAX_CONNECTIONS: u32 = 10;
-/// The connections that handlers need at least.
+/// The minimum number of connections for handlers.
 const MIN_CONNECTIONS: u32 = 2;
 
 /// `DATABASE_MAX_CONNECTIONS`
 ///
 /// # Errors
-/// If it is not a number up to 1000.
+/// If the value is not a number up to 1000.
 pub fn max_connections(env: &Env) -> Result<u32, ConfigError> {
     let Some(value) = env.get(MAX_CONNECTIONS) else { return Ok(DEFAULT_MAX_CONNECTIONS) };
     let parsed = value.parse().ok().filter(|number| *number <= 1_000);
@@ -125,11 +127,11 @@ fn too_few_or_many(value: String) -> ConfigError {
     ConfigError::Malformed { name: MAX_CONNECTIONS, value, takes: TAKES }
 }
 
-/// Where LISTEN goes: along with everything else, to a Postgres that only
-/// `DATABASE_LISTEN_URL` reaches directly, or nowhere.
+/// The connection for LISTEN: to the same server as all others, to the server of
+/// `DATABASE_LISTEN_URL` (for use behind a pooler), or none.
 ///
 /// # Errors
-/// If one of the two variables is malformed.
+/// If `QUEUE_LISTEN` or `DATABASE_LISTEN_URL` is malformed.
 pub fn listen_from_env(env: &Env) -> Result<Listen, ConfigError> {
     if !env.queue_listen()? {
         return Ok(Listen::Off);

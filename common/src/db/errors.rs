@@ -1,4 +1,4 @@
-//! What an error of Postgres means for the caller.
+//! Classifies errors of Postgres.
 
 use queue::has_sql_state;
 use sqlx::{
@@ -6,58 +6,59 @@ use sqlx::{
     postgres::{PgDatabaseError, PgSeverity},
 };
 
-/// Why a process can't use its database at all.
+/// An error because of which a process can't use its database.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    /// Waiting would not help.
+    /// Postgres is unavailable or refused the connection or a query.
     #[error("DATABASE_URL: Postgres refuses it: {0}; it takes postgres://user:password@host:port/database")]
     Refused(#[source] sqlx::Error),
-    /// Whoever answers is not who he should be, or nobody can tell.
+    /// The server's certificate could not be verified, or TLS failed in another way.
     #[error(
         "DATABASE_URL: TLS to Postgres fails: {0}; with sslmode=verify-full the host must be a name in the server's \
          certificate, and sslrootcert the file of the authority that signed it"
     )]
     Tls(#[source] sqlx::Error),
-    /// The schema can't be brought up to date.
+    /// A migration failed.
     #[error("the database can't be migrated: {0}")]
     Migration(#[from] MigrateError),
-    /// Somebody keeps a table locked.
+    /// A migration timed out waiting for a lock in every attempt.
     #[error("the database can't be migrated: migration {version} did not get its lock in {tries} tries; {holder}")]
     Locked {
-        /// Which migration.
+        /// The version of the migration.
         version: i64,
-        /// How often it tried.
+        /// The number of attempts.
         tries: u32,
-        /// Who may hold the lock.
+        /// The transaction that probably holds the lock, as text.
         holder: String,
     },
-    /// That is for another role to do.
+    /// Migrations are pending, and the role may not change the schema.
     #[error(
         "the schema is behind by {pending} and the role {role:?} may not change it ({cause}); \
          first run `worker migrate` with the DATABASE_URL of the role that owns it"
     )]
     MayNotMigrate {
-        /// What would have to be applied.
+        /// The number of pending migrations and the first of them, as text.
         pending: String,
-        /// Who we are.
+        /// The role of `DATABASE_URL`.
         role: String,
-        /// What Postgres says.
+        /// The error of Postgres.
         cause: sqlx::Error,
     },
 }
 
-/// Whether Postgres ended the transaction because two waited for each other: it may be done again.
+/// Whether Postgres ended the transaction because of a deadlock. The transaction can be retried.
 pub fn is_deadlock(error: &sqlx::Error) -> bool {
     has_sql_state(error, &["40P01"])
 }
 
-/// Whether a statement gave up waiting for a lock (SQLSTATE 55P03). Its transaction has no effect.
+/// Whether a statement timed out waiting for a lock (SQLSTATE 55P03). Its transaction has no
+/// effect.
 pub fn is_locked(error: &sqlx::Error) -> bool {
     has_sql_state(error, &["55P03"])
 }
 
-/// An error as it may be kept and logged. One of decoding repeats what could not
-/// be read, which may be a shopper's.
+/// The error's text for logs and storage. Decoding errors are redacted, because they quote the
+/// value, which may be personal data.
 pub fn told(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::ColumnDecode { index, .. } => format!("the column {index} can't be read"),
@@ -66,23 +67,26 @@ pub fn told(error: &sqlx::Error) -> String {
     }
 }
 
-/// Whether Postgres is away, starting, stopping or full: worth trying again.
+/// Whether Postgres is unavailable, starting, stopping or out of resources. A retry may succeed.
 pub fn is_unavailable(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
-        // A server that came back without TLS, say.
+        // For example a server that was restarted without TLS.
         | sqlx::Error::Tls(_) => true,
-        // A proxy that has no server to lead to hangs up; sqlx takes that for an answer to its first question.
+        // A proxy without a server closes the connection, which sqlx reports as a bad response to
+        // its first message.
         sqlx::Error::Protocol(message) => message.starts_with("unexpected response from SSLRequest: 0x00"),
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            // Connection exceptions, insufficient resources, operator intervention, errors of its system,
-            // a primary that became a standby, and a session that was ended because we said nothing for too long.
+            // Connection exceptions, insufficient resources, operator intervention, system errors,
+            // a primary that became a standby (25006), and a session ended by a transaction idle
+            // timeout (25P03).
             ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class))
                 || code == "25006"
-                // A session that can't begin (its disk is full: "could not write init file"), or that ended so.
+                // A session that can't start (disk full: "could not write init file") or that
+                // ended.
                 || (code == "XX000" && is_fatal(&**error))
                 || code == "25P03"
         }),
@@ -90,13 +94,13 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether Postgres ended the session with it.
+/// Whether the error ended the session.
 fn is_fatal(error: &dyn sqlx::error::DatabaseError) -> bool {
     let error = error.try_downcast_ref::<PgDatabaseError>();
     error.is_some_and(|error| matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic))
 }
 
-/// Whether the role may not do this (or may not see where it would be done).
+/// Whether the role lacks the privilege, or the schema does not exist or is hidden from it.
 pub(crate) fn is_forbidden(error: &sqlx::Error) -> bool {
     has_sql_state(error, &["42501", "3F000"])
 }

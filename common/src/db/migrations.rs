@@ -1,11 +1,9 @@
-//! Brings the schema up to date while other processes, of this version or the
-//! one before, go on serving.
+//! Migrates the schema while other processes, of this or the previous version, keep running.
 //!
-//! Each migration is a transaction of its own: what it locks is free again as
-//! soon as it is done. One that has to wait for a lock has everybody who comes
-//! after it wait, too, readers included, because Postgres grants locks in the
-//! order of asking. So it waits for two seconds at most, makes way, and tries
-//! again. `docs/changing.md` says how to write one.
+//! Each migration runs in its own transaction, so that its locks are released as soon as possible.
+//! Postgres grants locks in the order of requests: while a migration waits for a lock, all later
+//! statements on that table wait behind it, reads included. So a migration waits for at most two
+//! seconds, rolls back, and retries after a pause. `docs/changing.md` explains how to write one.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -18,45 +16,46 @@ use queue::{Connection, Database, has_sql_state};
 
 use super::errors::{DatabaseError, is_forbidden, is_unavailable};
 
-/// Two processes must not migrate at once; the number is this product's own.
-/// (0.1.0 waits for another one, ending in 01, within a statement. An index that
-/// is built concurrently waits for such statements: they would wait in a circle.)
+/// The advisory lock that lets one process migrate at a time. Version 0.1.0 uses the lock ending in
+/// 01 and blocks on it within a statement. `create index concurrently` waits for such statements,
+/// so using the same lock would deadlock.
 const MIGRATION_LOCK: i64 = 0x51_43_54_02;
-/// How soon to look again while somebody else migrates.
+/// The poll interval while another process migrates.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// How long a migration stands in the way while it waits for a lock, and how often it tries.
+/// Limits of a migration's attempts to get its locks.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// Others wait behind it for no longer than this.
+    /// The lock timeout of each attempt. Other statements wait behind the migration at most this
+    /// long.
     pub lock_timeout: Duration,
-    /// Their time, until it tries again.
+    /// Pause between attempts.
     pub pause: Duration,
-    /// After so many tries it gives up.
+    /// Maximum number of attempts.
     pub tries: u32,
 }
 
 impl Default for Patience {
-    /// Five minutes, of which others wait two seconds in five.
+    /// Five minutes; other statements can be blocked for two of every five seconds.
     fn default() -> Self {
         Self { lock_timeout: Duration::from_secs(2), pause: Duration::from_secs(3), tries: 60 }
     }
 }
 
-/// This binary's migrations.
+/// The migrations that this binary contains.
 pub fn all() -> Migrator {
     let mut migrator = sqlx::migrate!("../migrations");
     allow_newer(&mut migrator);
     migrator
 }
 
-/// A binary may start, or start again, where a newer one has migrated already: a
-/// release works on the schema of the next.
+/// Allows applied migrations that this binary does not contain: it must run, and restart, on the
+/// schema of the next release.
 fn allow_newer(migrator: &mut Migrator) {
     migrator.set_ignore_missing(true).set_locking(false);
 }
 
-/// Migrations of this binary that the database does not have, or has in another form.
+/// The migrations of this binary that are not applied, or are applied with another checksum.
 pub async fn pending(conn: &mut Connection) -> sqlx::Result<Vec<String>> {
     let migrator = all();
     let pending = pending_of(conn, &migrator).await?;
@@ -83,19 +82,20 @@ async fn pending_of<'m>(conn: &mut Connection, migrator: &'m Migrator) -> sqlx::
 }
 
 enum Step {
-    /// This migration was applied; there may be more.
+    /// This migration was applied; more may be pending.
     Applied(String),
-    /// Another process is at it.
+    /// Another process is migrating.
     OthersTurn,
-    /// Nothing is left to do.
+    /// No migration is pending.
     Done,
 }
 
-/// Applies what the database does not have yet, one after the other. Processes
-/// that start side by side take turns. Answers what it applied itself.
+/// Applies the pending migrations one by one. Processes that start at the same time take turns.
+/// Returns the migrations that this process applied.
 ///
 /// # Errors
-/// If Postgres is away, the role may not migrate, a migration fails, or a lock is not to be had for as long as `patience` says.
+/// If Postgres is unavailable, the role may not migrate, a migration fails, or a lock can't be
+/// acquired within the limits of `patience`.
 pub async fn migrate(
     database: &Database,
     mut migrator: Migrator,
@@ -133,7 +133,7 @@ pub async fn migrate(
 }
 
 enum Failure {
-    /// This migration did not get a lock in time.
+    /// This migration timed out waiting for a lock, or was chosen as the victim of a deadlock.
     Locked(i64),
     /// The role may not change the schema.
     Forbidden(sqlx::Error),
@@ -162,27 +162,28 @@ impl Failure {
     }
 }
 
-/// Whether it was a lock that was not to be had: within `lock_timeout`, or without a deadlock.
+/// Whether the error is a lock timeout or a deadlock.
 fn is_locked(error: &sqlx::Error) -> bool {
     has_sql_state(error, &["55P03", "40P01"])
 }
 
 async fn step(database: &Database, migrator: &Migrator, lock_timeout: Duration) -> Result<Step, Failure> {
-    // A transaction: behind a pooler a session, and a lock that belongs to one, is ours for no longer than that.
+    // A transaction: behind a pooler it keeps the same session and its lock.
     let mut tx = database.begin().await?;
-    // Who has nothing to do waits for nobody, whatever a newer one is doing.
+    // If nothing is pending, don't wait for another process.
     if pending_of(&mut tx, migrator).await?.is_empty() {
         return Ok(Step::Done);
     }
-    // Tried, not waited for: a statement that waits is something that an index which is built concurrently waits for.
+    // Use try-lock: a blocked statement holds a snapshot, and `create index concurrently` would
+    // wait for it (deadlock).
     let mine = sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1) as "mine!""#, MIGRATION_LOCK);
     if !mine.fetch_one(&mut tx).await? {
         return Ok(Step::OthersTurn);
     }
-    // Somebody may have been faster.
+    // Another process may have applied migrations before the lock was acquired.
     let Some(next) = pending_of(&mut tx, migrator).await?.first().copied() else { return Ok(Step::Done) };
-    // The migrator names its statements, as nothing else does behind a pooler:
-    // the names go before the session serves somebody else.
+    // The migrator uses named prepared statements, which no other code does behind a pooler.
+    // Deallocate them before the session serves another client.
     let forget = async |tx: &mut Connection| sqlx::raw_sql("deallocate all").execute(tx).await;
     if database.is_pooled() {
         forget(&mut tx).await?;
@@ -193,7 +194,7 @@ async fn step(database: &Database, migrator: &Migrator, lock_timeout: Duration) 
         let milliseconds = format!("{}ms", lock_timeout.as_millis());
         sqlx::query("select set_config('lock_timeout', $1, true)").bind(milliseconds).execute(&mut tx).await?;
     }
-    // What was done outside is only written down here.
+    // For a migration that ran outside of the transaction, this only records it.
     let applied = migrator.run_direct(Some(next.version), tx.inner(), next.no_tx).await;
     applied.map_err(|error| Failure::of(error, next.version))?;
     if database.is_pooled() {
@@ -204,7 +205,7 @@ async fn step(database: &Database, migrator: &Migrator, lock_timeout: Duration) 
     Ok(Step::Applied(name(next)))
 }
 
-/// What to say where changing the schema is another role's to do.
+/// Builds the error for a role that may not change the schema.
 async fn may_not(database: &Database, migrator: &Migrator, cause: sqlx::Error) -> DatabaseError {
     let look =
         async { Ok(pending_of(&mut database.acquire().await?, migrator).await?.into_iter().map(name).collect()) };
@@ -218,11 +219,12 @@ async fn may_not(database: &Database, migrator: &Migrator, cause: sqlx::Error) -
     DatabaseError::MayNotMigrate { pending: number + &first, role, cause }
 }
 
-/// For `create index concurrently` and its like, which take as long as they take and keep nobody from writing.
-/// Meanwhile `tx` holds the lock of who migrates.
+/// Runs a migration such as `create index concurrently`, which may take long and does not block
+/// writes. `tx` holds the migration lock meanwhile.
 async fn outside_a_transaction(database: &Database, tx: &mut Connection, migration: &Migration) -> Result<(), Failure> {
     sqlx::query("select set_config('idle_in_transaction_session_timeout', '0', true)").execute(&mut *tx).await?;
-    // An index whose building was broken off stays, good for nothing, and `if not exists` would take it for one.
+    // An interrupted index build leaves an invalid index, and `if not exists` would skip the
+    // rebuild.
     let broken: Vec<String> = sqlx::query_scalar(
         "select indexrelid::regclass::text from pg_index
          where not indisvalid and position(indexrelid::regclass::text in $1) > 0",
@@ -244,7 +246,8 @@ async fn outside_a_transaction(database: &Database, tx: &mut Connection, migrati
     Ok(())
 }
 
-/// Who holds a lock can't be told afterwards; who has been at it for longest is the likeliest.
+/// Describes the oldest transaction. The holder of the lock is not known any more after the
+/// time-out; the oldest transaction is the most likely one.
 async fn longest_transaction(database: &Database) -> String {
     let look = async {
         sqlx::query_as(

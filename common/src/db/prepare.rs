@@ -1,4 +1,4 @@
-//! Waits for Postgres at the start of a process, and brings the schema up to date.
+//! Waits for Postgres at startup, and migrates the schema.
 
 use std::{io, time::Duration};
 
@@ -9,19 +9,19 @@ use super::{
     migrations::{self, Patience},
 };
 
-/// Waits until Postgres is there, saying so, and brings the schema up to date.
-/// Processes that start side by side take turns.
+/// Waits until Postgres is available, logging that it waits, and migrates the schema. Processes
+/// that start at the same time take turns.
 ///
 /// # Errors
-/// What waiting would not mend: a wrong password, no such database, a schema that can't be migrated.
+/// Errors that don't resolve by waiting: a wrong password, a missing database, a failed migration.
 pub async fn prepare(database: &Database) -> Result<(), DatabaseError> {
     migrate(database).await.map(|_| ())
 }
 
-/// As [`prepare`]; answers the migrations that it applied.
+/// Like [`prepare`]; returns the migrations that this process applied.
 ///
 /// # Errors
-/// As that.
+/// Same errors as [`prepare`].
 pub async fn migrate(database: &Database) -> Result<Vec<String>, DatabaseError> {
     let mut said = false;
     loop {
@@ -47,15 +47,16 @@ pub async fn migrate(database: &Database) -> Result<Vec<String>, DatabaseError> 
     }
 }
 
-/// Whether TLS can't be had as it is asked for. Waiting does not mend a
-/// certificate, and what is not who it should be must not be taken for away.
+/// Whether TLS can't be used as configured. Waiting does not fix a certificate, so an untrusted
+/// server must not be treated as unavailable.
 fn is_untrusted(error: &sqlx::Error, database: &Database) -> bool {
     match error {
         sqlx::Error::Tls(_) => true,
         sqlx::Error::Io(error) => match error.kind() {
-            // rustls refuses what the server shows.
+            // rustls rejected the server's certificate.
             io::ErrorKind::InvalidData => true,
-            // The file that sslrootcert names, unless it may be the socket of a server that is away.
+            // The file of `sslrootcert`, unless the path may be the socket of an unavailable
+            // server.
             io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
                 let options = database.options();
                 options.get_socket().is_none() && !options.get_host().starts_with('/')

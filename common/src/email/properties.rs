@@ -17,7 +17,7 @@ fn hold(text: &str) -> Result<(), TestCaseError> {
         prop_assert_eq!(&address.canonical(), &form);
         prop_assert!(address.as_str().trim() == address.as_str());
         let domain = form.rsplit_once('@').map(|(_, domain)| domain).unwrap_or_default();
-        // A domain that UTS 46 refuses stays as it is written.
+        // A domain that UTS 46 rejects stays as it is written.
         let (unicode, valid) = idna::domain_to_unicode(domain);
         if valid.is_ok() && domain.is_ascii() {
             let other = form.replace(domain, &unicode);

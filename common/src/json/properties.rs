@@ -1,4 +1,4 @@
-//! Whatever is accepted is JSON, is read without private keys, and keeps its text.
+//! Every accepted text is JSON, keeps its text, and is read without special keys.
 
 use proptest::prelude::*;
 

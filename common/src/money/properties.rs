@@ -1,4 +1,4 @@
-//! Money keeps every digit, or is refused.
+//! Money is either read to the last digit or rejected.
 
 use proptest::{prelude::*, sample::select};
 
@@ -8,7 +8,8 @@ fn currencies() -> impl Strategy<Value = Currency> {
     select(vec!["usd", "jpy", "kwd", "isk", "eur"]).prop_map(|code| code.parse().expect("it is one"))
 }
 
-/// What a JSON number is in minor units, by arithmetic on its digits alone; `None`: no whole number of them.
+/// The minor units of a JSON number, computed from its digits; `None` if they are not a whole
+/// number.
 fn by_hand(text: &str, decimals: u32) -> Option<i64> {
     let (negative, text) = text.strip_prefix('-').map_or((false, text), |text| (true, text));
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
@@ -27,7 +28,7 @@ fn by_hand(text: &str, decimals: u32) -> Option<i64> {
     i64::try_from(if negative { -minor } else { minor }).ok()
 }
 
-/// A number as JSON may write it.
+/// Texts of JSON numbers.
 fn numbers() -> impl Strategy<Value = String> {
     let exponent = prop_oneof![3 => Just(String::new()), 1 => "[eE][+-]?[0-9]{1,2}", 1 => "e-?[0-9]{1,12}"];
     prop_oneof![

@@ -1,4 +1,4 @@
-//! Logs, and beside them traces.
+//! Logging, and the setup of traces.
 
 use std::io::IsTerminal;
 
@@ -14,16 +14,16 @@ use tracing_subscriber::{
 use super::traces::{SPAN_TARGET, TraceConfig, Traces};
 use crate::config::{ConfigError, Env};
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable lines.
     Pretty,
-    /// For machines, an object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// What is logged, and how.
+/// The log format and filter.
 #[derive(Debug, Clone)]
 pub struct LogConfig {
     /// `LOG_FORMAT`
@@ -36,7 +36,7 @@ impl LogConfig {
     /// Reads `LOG_FORMAT` and `RUST_LOG`.
     ///
     /// # Errors
-    /// If one of them can't be understood.
+    /// If one of the variables is malformed.
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
         Ok(Self {
             format: env.parse_or("LOG_FORMAT", LogFormat::Pretty, "`pretty` or `json`", |text| match text {
@@ -54,18 +54,18 @@ impl LogConfig {
     }
 }
 
-/// Starts logging to standard error; later calls in the same process change nothing.
+/// Starts logging to standard error. Later calls in the same process have no effect.
 pub fn init(config: &LogConfig) {
     let _ = registry().with(lines(config)).try_init();
 }
 
-/// Starts logging, and exporting traces if there is somewhere to export them to.
+/// Starts logging, and exporting traces if a collector is configured.
 pub fn init_with_traces(config: &LogConfig, traces: &TraceConfig) -> Traces {
     let Some((traces, tracer)) = traces.start() else {
         init(config);
         return Traces::default();
     };
-    // Spans of ours alone, and no events: those are for the log.
+    // Export only this program's spans, and no events, which belong to the log.
     let ours = filter_fn(|metadata| metadata.is_span() && metadata.target() == SPAN_TARGET);
     let spans = tracing_opentelemetry::layer()
         .with_tracer(tracer)
@@ -79,15 +79,16 @@ pub fn init_with_traces(config: &LogConfig, traces: &TraceConfig) -> Traces {
     traces
 }
 
-/// Whether a library logs what others sent, however long or secret it is: h2 the paths of malformed requests, in
-/// which a recovery token may stand; async-stripe (`stripe_…`) words of an event that it does not know, and every
-/// event of an API version other than its own. `RUST_LOG` can't ask for them.
+/// Whether a library logs untrusted input, which may be long or secret: h2 logs the paths of
+/// malformed requests, which may contain a recovery token; async-stripe (`stripe_…`) logs unknown
+/// words of events, and every event of an API version other than its own. `RUST_LOG` can't enable
+/// these logs.
 fn repeats_input(target: &str) -> bool {
     target == "h2" || target.starts_with("h2::") || target.starts_with("stripe_")
 }
 
 fn lines(config: &LogConfig) -> impl Layer<Registry> + use<> {
-    // Spans for traces would stand in every line.
+    // Without this, the spans for traces would be printed in every line.
     let filter = EnvFilter::new(format!("{},{SPAN_TARGET}=off", config.filter));
     let filter = filter.and(filter_fn(|metadata| !repeats_input(metadata.target())));
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());

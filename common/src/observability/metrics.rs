@@ -1,5 +1,5 @@
-//! What can be watched: every metric's name, unit and meaning, and the text that
-//! Prometheus reads. Where nobody asked for it, nothing is recorded.
+//! Prometheus metrics: names, units, descriptions and the text format. Nothing is recorded unless
+//! metrics are enabled.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -14,7 +14,7 @@ use tokio::{sync::Mutex, time::Instant};
 
 use crate::{db::Database, jobs::QUEUES};
 
-/// What [`Scrape::text`] answers with.
+/// The content type of [`Scrape::text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const HTTP_REQUESTS: &str = "http_requests_total";
@@ -27,19 +27,19 @@ const JOBS_DEAD: &str = "jobs_dead";
 const SCHEDULE_OVERDUE: &str = "schedule_overdue";
 const DATABASE_CONNECTIONS: &str = "database_connections";
 
-/// From an answer out of memory to the longest wait for a payment link.
+/// Buckets from an in-memory response to the longest wait for a payment link.
 const REQUEST_SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-/// From a job that finds nothing to do to the longest time limit.
+/// Buckets from a job with nothing to do to the longest time limit.
 const JOB_SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0, 60.0, 600.0];
 
-/// However many scrape, Postgres is asked no more often than this.
+/// Minimum interval between queries of Postgres, however often metrics are scraped.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// A scrape waits no longer for Postgres.
+/// How long a scrape waits for Postgres.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How often what was recorded is put into buckets, also while nobody scrapes.
+/// How often recorded values are moved into buckets, also while nobody scrapes.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// A process has one recorder, whatever runs in it.
+/// The recorder of this process; a process can have only one.
 static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
 fn recorder() -> Option<&'static PrometheusHandle> {
@@ -79,7 +79,7 @@ fn describe() {
     describe_gauge!(DATABASE_CONNECTIONS, Unit::Count, "This process' connections: used, idle, and at most");
 }
 
-/// Counts a request. `route` is the template that matched, never a path.
+/// Counts a request. `route` is the matched template, not the path.
 pub fn http_request(method: &str, route: &str, status: u16, took: Duration) {
     if RECORDER.get().is_none() {
         return;
@@ -89,18 +89,18 @@ pub fn http_request(method: &str, route: &str, status: u16, took: Duration) {
     histogram!(HTTP_REQUEST_DURATION, "method" => method, "route" => route).record(took);
 }
 
-/// The label of an HTTP method in metrics, logs and traces: `other` for methods that a client invented.
+/// The label of an HTTP method in metrics, logs and traces; `other` for unknown methods.
 pub fn method_label(method: &str) -> &'static str {
     const METHODS: [&str; 9] = ["GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS", "TRACE", "CONNECT"];
     METHODS.into_iter().find(|known| *known == method).unwrap_or("other")
 }
 
-/// Counts a call to Stripe.
+/// Counts a request to Stripe.
 pub fn stripe_request(operation: &'static str, outcome: &'static str) {
     counter!(STRIPE_REQUESTS, "operation" => operation, "outcome" => outcome).increment(1);
 }
 
-/// What answers Prometheus. While there is one, this process records.
+/// Serves Prometheus' scrapes. Creating one starts the recording of metrics.
 #[derive(Debug, Clone)]
 pub struct Scrape {
     database: Database,
@@ -108,7 +108,7 @@ pub struct Scrape {
 }
 
 impl Scrape {
-    /// Begins to record. What is read from Postgres is read through `database`.
+    /// Starts recording. `database` is used for the metrics read from Postgres.
     pub fn new(database: Database) -> Self {
         if let Some(recorder) = recorder() {
             tokio::spawn(async {
@@ -121,8 +121,8 @@ impl Scrape {
         Self { database, looked_at: Arc::default() }
     }
 
-    /// Everything, in Prometheus' text format. What Postgres knows is up to five
-    /// seconds old, or older while it is away, which `postgres_up` tells.
+    /// All metrics in Prometheus' text format. Values from Postgres are up to five seconds old, or
+    /// older while Postgres is unavailable and `postgres_up` is 0.
     pub async fn text(&self) -> String {
         let looked = tokio::time::timeout(PATIENCE, self.look()).await;
         gauge!(POSTGRES_UP).set(if matches!(looked, Ok(Ok(()))) { 1.0 } else { 0.0 });

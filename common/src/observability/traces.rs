@@ -1,7 +1,7 @@
-//! Traces for OpenTelemetry, off unless `OTEL_EXPORTER_OTLP_ENDPOINT` says where they go.
+//! OpenTelemetry traces, disabled unless `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
 //!
-//! A request, the attempts of its job and the calls they make are spans of one
-//! trace. They are `tracing` spans of a target of their own, which logs leave out.
+//! A request, the attempts of its job and the calls they make are spans of one trace. They are
+//! `tracing` spans with their own target, which logs exclude.
 
 use std::{
     collections::HashMap,
@@ -41,16 +41,16 @@ use crate::config::{ConfigError, Env};
 
 pub use queue::telemetry::{SPAN_TARGET, current_context};
 
-/// How long the collector may take for one batch.
+/// The time limit for the export of one batch.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the end of a process waits for its last spans.
+/// How long a stopping process waits for its last spans to be exported.
 const LAST_SPANS: Duration = Duration::from_secs(5);
-/// No answer of a collector that matters is larger.
+/// Maximum size of a collector's response.
 const ANSWER_BYTES: usize = 64 * 1024;
-/// The header, and what jobs carry (<https://www.w3.org/TR/trace-context/>).
+/// The header, and the context that jobs carry (<https://www.w3.org/TR/trace-context/>).
 pub const TRACEPARENT: &str = "traceparent";
 
-/// Where traces go, and whose they are.
+/// The collector's endpoint and the service name; without an endpoint traces are disabled.
 #[derive(Debug, Clone)]
 pub struct TraceConfig {
     endpoint: Option<String>,
@@ -58,12 +58,12 @@ pub struct TraceConfig {
 }
 
 impl TraceConfig {
-    /// Reads `OTEL_EXPORTER_OTLP_ENDPOINT` and `OTEL_SERVICE_NAME`. OpenTelemetry's
-    /// library reads more of its standard variables; those that it would silently
-    /// take for another value are checked here.
+    /// Reads `OTEL_EXPORTER_OTLP_ENDPOINT` and `OTEL_SERVICE_NAME`. The OpenTelemetry library reads
+    /// further standard variables itself, and silently replaces some malformed values; those are
+    /// checked here.
     ///
     /// # Errors
-    /// The first that is malformed.
+    /// If one of the variables is malformed; the first one is reported.
     pub fn from_env(env: &Env, service: &str) -> Result<Self, ConfigError> {
         const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
         const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
@@ -94,7 +94,7 @@ impl TraceConfig {
         Ok(Self { endpoint: Some(endpoint), service })
     }
 
-    /// Starts exporting, if there is somewhere to export to.
+    /// Starts exporting; `None` if no collector is configured.
     pub(crate) fn start(&self) -> Option<(Traces, SdkTracer)> {
         let endpoint = self.endpoint.as_deref()?;
         let exporter = SpanExporter::builder()
@@ -117,7 +117,7 @@ impl TraceConfig {
     }
 }
 
-/// Whether it names a host and, after a colon, a port.
+/// Whether the endpoint has a host, and a port after a colon.
 fn can_be_reached(endpoint: &str) -> bool {
     endpoint.parse::<Uri>().is_ok_and(|uri| {
         let authority = uri.authority().map(|authority| (authority.host(), authority.as_str(), authority.port()));
@@ -136,15 +136,16 @@ fn is_sampler(text: &str) -> bool {
     matches!(kind, "always_on" | "always_off" | "traceidratio")
 }
 
-/// The export of a process; without a collector it does nothing.
+/// The trace exporter of a process; without a collector it does nothing.
 #[derive(Debug, Default)]
 pub struct Traces(Option<SdkTracerProvider>);
 
 impl Traces {
-    /// Sends what is left, for at most five seconds.
+    /// Exports the remaining spans, for at most five seconds.
     pub async fn end(self) {
         let Some(provider) = self.0 else { return };
-        // It waits for its own thread, which needs this runtime to reach the collector.
+        // Shutdown blocks on the exporter's thread, which needs this runtime to reach the
+        // collector.
         let ended = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(LAST_SPANS)).await;
         if !matches!(ended, Ok(Ok(()))) {
             tracing::warn!("the collector did not take the last spans in time");
@@ -152,8 +153,8 @@ impl Traces {
     }
 }
 
-/// Makes `span`, which has not begun, a part of the trace that a `traceparent` names.
-/// One that can't be read begins a trace of its own.
+/// Makes `span`, which must not have started, part of the trace in `traceparent`. If the text is
+/// malformed, the span starts its own trace.
 pub fn continue_from(span: &Span, traceparent: &str) {
     if span.is_disabled() {
         return;
@@ -165,7 +166,7 @@ pub fn continue_from(span: &Span, traceparent: &str) {
     }
 }
 
-/// The current span, as a `traceparent`.
+/// The current span as a `traceparent`.
 fn current() -> Option<String> {
     let context = Span::current().context();
     let mut carrier = HashMap::new();
@@ -173,8 +174,8 @@ fn current() -> Option<String> {
     carrier.remove(TRACEPARENT)
 }
 
-/// The way to the collector. OpenTelemetry's exporter has a thread of its own and
-/// no client that this product has anyway; the requests run on our runtime.
+/// An HTTP client for the exporter, built from crates that the program needs anyway. The exporter
+/// runs in its own thread; the requests run on the application's runtime.
 #[derive(Debug)]
 struct Collector {
     http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
@@ -191,7 +192,7 @@ impl Collector {
 }
 
 impl HttpClient for Collector {
-    // What `#[async_trait]` makes of `async fn send_bytes`.
+    // The expansion of `#[async_trait]` for `async fn send_bytes`.
     fn send_bytes<'client, 'sent>(
         &'client self,
         request: Request<Bytes>,
@@ -220,7 +221,7 @@ async fn send(
     Ok(Response::from_parts(head, body))
 }
 
-/// Says once that spans are lost, and once that they are not any more.
+/// Logs once that spans are lost, and once that exporting works again.
 fn say(away: &AtomicBool, sent: &Result<Response<Bytes>, HttpError>) {
     let why = match sent {
         Ok(response) if response.status().is_success() => None,

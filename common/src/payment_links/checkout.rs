@@ -1,22 +1,22 @@
-//! A cart as Stripe is to see it.
+//! Reads carts for Checkout Sessions.
 
 use serde_json::value::RawValue;
 use sqlx::types::Json;
 
 use crate::{carts::CartStatus, db::Connection, json, money::Currency, payment_links::Expected};
 
-/// What Stripe is told of a cart.
+/// The data of a cart that is sent to Stripe.
 #[derive(Debug, Clone)]
 pub struct CheckoutCart {
-    /// Prefilled on Stripe's page.
+    /// Prefilled on Stripe's payment page.
     pub customer_email: String,
-    /// The lines of the order.
+    /// The line items.
     pub items: Vec<CheckoutItem>,
-    /// Of all prices.
+    /// The currency of all prices.
     pub currency: Currency,
-    /// Whether it may still be paid.
+    /// The cart's current status.
     pub status: CartStatus,
-    /// Part of the address that the shopper comes back to.
+    /// Part of the return address on Stripe's payment page.
     pub recovery_token: String,
     /// The amount, currency and mode of the session, stored with the request.
     pub expected: Expected,
@@ -32,14 +32,14 @@ impl CheckoutCart {
     }
 }
 
-/// A line of the order.
+/// A line item.
 #[derive(Debug, Clone)]
 pub struct CheckoutItem {
-    /// What.
+    /// The product's name.
     pub name: String,
-    /// How many.
+    /// The number of pieces.
     pub quantity: u32,
-    /// Of one, in minor units.
+    /// The price of one piece, in minor units.
     pub price_minor: i64,
 }
 

@@ -1,10 +1,11 @@
-//! Compares what Stripe reports of a session with what its payment link requires.
+//! Compares the data that Stripe reports of a session with its payment link.
 
 use std::fmt;
 
 use crate::{db::Connection, money::Currency};
 
-/// The amount, currency and mode that a session and its PaymentIntent must have. A `None` is not compared.
+/// The amount, currency and mode that a session and its PaymentIntent must have. `None` is not
+/// compared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Expected {
     /// The cart's total in minor units.
@@ -15,16 +16,16 @@ pub struct Expected {
     pub livemode: Option<bool>,
 }
 
-/// What Stripe reports of a Checkout Session or of a PaymentIntent, in an event or an answer.
+/// The data that Stripe reports of a Checkout Session or PaymentIntent, in an event or a response.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reported {
     /// `payment`, `setup` or `subscription`; a PaymentIntent has none.
     pub mode: Option<String>,
     /// `paid`, `unpaid` or `no_payment_required`; a PaymentIntent has none.
     pub payment_status: Option<String>,
-    /// In Stripe's smallest unit.
+    /// The amount in Stripe's smallest unit.
     pub amount: Option<i64>,
-    /// In lower case.
+    /// The currency code in lower case.
     pub currency: Option<String>,
     /// Whether real money moves.
     pub livemode: Option<bool>,
@@ -39,7 +40,7 @@ pub enum Payment {
     Processing,
 }
 
-/// Why an event or answer of Stripe has no effect.
+/// Why an event or response of Stripe has no effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mismatch {
     /// No payment link has a session with this id.
@@ -88,12 +89,12 @@ impl Mismatch {
         Self::PaidTwice,
     ];
 
-    /// The reverse of [`Self::as_str`]. `None`: not a reason of this version.
+    /// Parses [`Self::as_str`]; `None` if this version does not know the reason.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.as_str() == text)
     }
 
-    /// As it is stored.
+    /// The stored value.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::UnknownSession => "unknown_session",
@@ -182,8 +183,8 @@ impl Expected {
     }
 }
 
-/// What the session of this request must be. For a request that an earlier release stored
-/// without amount and currency, those of the cart apply.
+/// The expected amount, currency and mode of a request's session. For a request that an earlier
+/// release stored without amount and currency, those of the cart apply.
 pub async fn expected(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx::Result<Expected> {
     let row = sqlx::query_as!(
         Expected,

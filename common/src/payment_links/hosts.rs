@@ -1,30 +1,30 @@
-//! Where a shopper may be sent to pay: to Stripe, and nowhere else.
+//! The hosts that shoppers may be redirected to: Stripe's and configured ones.
 //!
-//! What Stripe answers as a session's address is kept, and led to later. Whoever
-//! could put another address there (a stand-in left in the configuration, somebody
-//! with a way into the table) would have a link of the shop's that leads anywhere.
+//! The address of a session comes from Stripe's response and is stored. Without this check, a fake
+//! Stripe left in the configuration, or someone with write access to the table, could turn the
+//! shop's links into redirects to any site.
 
 use url::{Host, Url};
 
 use crate::config::{ConfigError, Env};
 
-/// Where Stripe serves its pages of Checkout.
+/// The hosts of Stripe's Checkout pages.
 const STRIPE: [&str; 2] = ["checkout.stripe.com", "buy.stripe.com"];
-/// Where Stripe's own API is.
+/// The host of Stripe's API.
 const STRIPE_API: &str = "api.stripe.com";
 
-/// Hosts that shoppers may be sent to.
+/// The hosts that shoppers may be redirected to.
 #[derive(Debug, Clone)]
 pub struct CheckoutHosts {
-    /// By https.
+    /// Hosts that are allowed with https on the default port.
     hosts: Vec<String>,
-    /// Of a stand-in: as it is reached.
+    /// The address of a fake Stripe, if `STRIPE_API_URL` names one.
     stand_in: Option<Url>,
 }
 
 impl CheckoutHosts {
-    /// Stripe's own, those of `CHECKOUT_HOSTS` (custom domains of Checkout), and where `STRIPE_API_URL` leads if
-    /// that is a stand-in.
+    /// Stripe's hosts, those of `CHECKOUT_HOSTS` (custom domains of Checkout), and the host of
+    /// `STRIPE_API_URL` if it is a fake Stripe.
     ///
     /// # Errors
     /// If one of the variables is malformed.
@@ -43,10 +43,11 @@ impl CheckoutHosts {
         Ok(Self { hosts, stand_in })
     }
 
-    /// The address as a browser understands it, if a shopper may be sent there.
+    /// The parsed address if shoppers may be redirected to it, else `None`.
     pub fn check(&self, address: &str) -> Option<Url> {
         let url = Url::parse(address).ok()?;
-        // `https://checkout.stripe.com@evil.example`: nothing of Stripe's looks like it.
+        // Reject `https://checkout.stripe.com@evil.example`; Stripe's addresses have no
+        // credentials.
         if !url.username().is_empty() || url.password().is_some() {
             return None;
         }
@@ -60,8 +61,8 @@ impl CheckoutHosts {
     }
 }
 
-/// A stand-in on the machine of whoever opens the link. An api that is not told of it leads there
-/// all the same, because nobody is led to another's site by it.
+/// Whether the host is the machine of the person who opens the link. Allowed without configuration,
+/// for a local fake Stripe: it can't redirect anyone to another site.
 fn is_this_machine(url: &Url) -> bool {
     let local = match url.host() {
         Some(Host::Domain(domain)) => domain == "localhost",

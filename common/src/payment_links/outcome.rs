@@ -1,5 +1,5 @@
-//! What became of a request: each change is one guarded update, whose row count
-//! says whether it happened.
+//! Status changes of payment links. Each is one guarded update, whose row count shows whether it
+//! took effect.
 
 use std::collections::HashSet;
 
@@ -9,8 +9,9 @@ use super::{CHANNEL, Failure, PaymentLink, tell};
 use crate::db::Connection;
 use crate::jobs::ClosePaymentLink;
 
-/// Notes that Stripe is about to be asked, in this mode (test or live) if it is known: early events
-/// of the other mode do not fit. `false`: it must not be asked any more.
+/// Records that a request is about to be sent to Stripe, in this mode (test or live) if it is
+/// known, so that early events of the other mode don't match. `false` if the link is not pending
+/// any more and the request must not be sent.
 pub async fn begin_attempt(
     conn: &mut Connection,
     link: &PaymentLink,
@@ -33,26 +34,26 @@ pub async fn begin_attempt(
     Ok(result.rows_affected() == 1)
 }
 
-/// A session that Stripe made.
+/// A session that Stripe created.
 #[derive(Debug, Clone)]
 pub struct Opening {
-    /// Whose it is.
+    /// The cart's id.
     pub cart_id: String,
-    /// Of the request.
+    /// The version of the request.
     pub version: i32,
-    /// Stripe's name of it.
+    /// Stripe's id of the session.
     pub session_id: String,
-    /// Where the shopper pays.
+    /// The address of Stripe's payment page.
     pub url: String,
-    /// When it ends.
+    /// When the session expires.
     pub session_expires_at: DateTime<Utc>,
     /// Stripe's `livemode`: whether real money moves.
     pub livemode: Option<bool>,
 }
 
-/// pending → open. `false`: the request was withdrawn meanwhile, and the session must be closed,
-/// or another link has the session ([`super::is_held_by_another`]).
-/// Who waits is told by [`super::tell`], once this has committed.
+/// pending → open. `false` if the request was withdrawn meanwhile and the session must be closed,
+/// or if another link has the session ([`super::is_held_by_another`]). Call [`super::tell`] after
+/// the commit.
 pub async fn open(conn: &mut Connection, opening: &Opening, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let result = sqlx::query!(
         r#"
@@ -75,7 +76,7 @@ pub async fn open(conn: &mut Connection, opening: &Opening, now: DateTime<Utc>) 
     Ok(result.rows_affected() == 1)
 }
 
-/// pending → failed: Stripe made no session and will make none.
+/// pending → failed: Stripe created no session and will not create one.
 pub async fn fail(
     conn: &mut Connection,
     link: &PaymentLink,
@@ -85,7 +86,8 @@ pub async fn fail(
     Change { from: &["pending"], to: "failed", why: Some(why) }.make(conn, &link.cart_id, link.version, now).await
 }
 
-/// pending → settling: Stripe may have made a session that we don't know of. A job finds out, and closes it.
+/// pending → settling: Stripe may have created a session whose id is unknown. A job finds and
+/// closes it.
 pub(super) async fn settle_later(
     conn: &mut Connection,
     link: &PaymentLink,
@@ -100,8 +102,8 @@ pub(super) async fn settle_later(
     Ok(changed)
 }
 
-/// Nobody is to pay for these carts any more: what is open is closed by a job,
-/// what is pending is withdrawn.
+/// Ends all payment links of these carts: a job closes open sessions, pending requests are
+/// withdrawn.
 pub(crate) async fn close_all(conn: &mut Connection, cart_ids: &[String], now: DateTime<Utc>) -> sqlx::Result<()> {
     let touched = sqlx::query!(
         r#"
@@ -129,22 +131,24 @@ pub(crate) async fn close_all(conn: &mut Connection, cart_ids: &[String], now: D
     tell(conn, &cart_ids).await
 }
 
-/// Nobody can pay with it any more: Stripe says so.
+/// → closed: Stripe reports that the session can't be paid any more. `false` if the link was in a
+/// final status or processing.
 pub async fn closed(conn: &mut Connection, cart_id: &str, version: i32, now: DateTime<Utc>) -> sqlx::Result<bool> {
     Change { from: &["pending", "open", "closing", "settling"], to: "closed", why: None }
         .make(conn, cart_id, version, now)
         .await
 }
 
-/// The shopper completed it; the money is under way. Stripe may say so before
-/// the answer that made the session has arrived here.
+/// → processing: the shopper completed the checkout, and the payment is in progress. The event may
+/// arrive before the response that contains the session.
 pub async fn processing(conn: &mut Connection, cart_id: &str, version: i32, now: DateTime<Utc>) -> sqlx::Result<bool> {
     Change { from: &["pending", "open", "closing", "settling"], to: "processing", why: None }
         .make(conn, cart_id, version, now)
         .await
 }
 
-/// The money of these requests is there: cart and version of each. Answers those of which that is news.
+/// Marks these links, given by cart and version, as paid. Returns only those that were not already
+/// paid.
 pub async fn paid(
     conn: &mut Connection,
     cart_ids: &[&str],
@@ -169,7 +173,7 @@ pub async fn paid(
     Ok(changed.into_iter().map(|link| (link.cart_id, link.version)).collect())
 }
 
-/// The money will never come.
+/// → payment_failed: the payment failed for good.
 pub async fn payment_failed(
     conn: &mut Connection,
     cart_id: &str,
@@ -181,11 +185,11 @@ pub async fn payment_failed(
         .await
 }
 
-/// A guarded change of a request's status to one in which it ended; who waits for it is told.
+/// A guarded status change that ends a request, and notifies the requests that wait for the link.
 struct Change<'a> {
     from: &'a [&'a str],
     to: &'a str,
-    /// Why there is no link, if that is what it says.
+    /// The reason why there is no link, if the change is a failure.
     why: Option<Failure<'a>>,
 }
 

@@ -1,4 +1,4 @@
-//! The link that goes into mails: one token a cart, for its life.
+//! Recovery links, which go into mails: one token per cart, for the life of the cart.
 
 use std::fmt;
 
@@ -11,30 +11,30 @@ use crate::db::Connection;
 /// A cart's recovery link.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RecoveryLink {
-    /// 128 random bits in hexadecimal; who has it may pay for the cart.
+    /// 128 random bits in hexadecimal. Whoever has the token can pay for the cart.
     pub token: String,
-    /// Until when it works.
+    /// When the link stops working.
     pub expires_at: DateTime<Utc>,
 }
 
-/// Without the token, which lets whoever has it pay, and see that there is a cart.
+/// Omits the token, with which anyone could pay and see that the cart exists.
 impl fmt::Debug for RecoveryLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RecoveryLink").field("expires_at", &self.expires_at).finish_non_exhaustive()
     }
 }
 
-/// What a token leads to.
+/// The cart that a token belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenHolder {
-    /// This cart, until then.
+    /// An existing cart.
     Cart {
-        /// Whose link it is.
+        /// The cart's id.
         id: String,
-        /// Until when it works.
+        /// When the link stops working.
         expires_at: DateTime<Utc>,
     },
-    /// A cart that was deleted.
+    /// The cart was deleted.
     Deleted,
 }
 
@@ -42,7 +42,7 @@ fn hash(token: &str) -> Vec<u8> {
     Sha256::digest(token.as_bytes()).to_vec()
 }
 
-/// The cart's link, made if there is none, which works until `expires_at`.
+/// Creates the cart's link, or extends it, so that it works until `expires_at`.
 pub async fn extend(conn: &mut Connection, cart_id: &CartId, expires_at: DateTime<Utc>) -> sqlx::Result<RecoveryLink> {
     let token = format!("{:032x}", rand::random::<u128>());
     sqlx::query_as!(
@@ -61,7 +61,7 @@ pub async fn extend(conn: &mut Connection, cart_id: &CartId, expires_at: DateTim
     .await
 }
 
-/// The cart's link; `None` if none was ever made.
+/// The cart's link; `None` if none was created.
 pub async fn find(conn: &mut Connection, cart_id: &CartId) -> sqlx::Result<Option<RecoveryLink>> {
     sqlx::query_as!(
         RecoveryLink,
@@ -72,7 +72,7 @@ pub async fn find(conn: &mut Connection, cart_id: &CartId) -> sqlx::Result<Optio
     .await
 }
 
-/// Whom `token` was given to; `None`: it was never issued.
+/// The cart that the token belongs to; `None` if the token was never issued or was deleted since.
 pub async fn holder(conn: &mut Connection, token: &str) -> sqlx::Result<Option<TokenHolder>> {
     let row = sqlx::query!("select cart_id, expires_at from recovery_links where token_hash = $1", hash(token))
         .fetch_optional(conn)

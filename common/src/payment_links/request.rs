@@ -1,4 +1,4 @@
-//! Asking for a session: written down, and queued.
+//! Requests payment links: stores the request and enqueues its job.
 
 use std::time::Duration;
 
@@ -12,14 +12,13 @@ use crate::{
     jobs::CreatePaymentLink,
 };
 
-/// How often in a row Stripe may fail for good under a key before nobody asks any more.
+/// Maximum number of consecutive replacements of requests that failed permanently.
 const MOST_REPLACEMENTS: i16 = 5;
 
-/// Asks for a session that lives until `session_expires_at`: writes the request
-/// down and queues its job. The cart must be locked, and `newest` be the newest
-/// request as it was found under that lock. A live link is answered instead.
+/// Requests a session that lives until `session_expires_at`: stores the request and enqueues its
+/// job. The cart must be locked, and `newest` must be its newest request, read under that lock.
 ///
-/// A request that is pending already is joined, unless its job is dead.
+/// Returns an existing link instead if it is live, or pending with an unfinished job.
 pub async fn request(
     conn: &mut Connection,
     cart_id: &CartId,
@@ -36,8 +35,8 @@ pub async fn request(
         let last_error = job.and_then(|job| job.last_error);
         let why = last_error.as_deref().map_or_else(|| Failure::new("job_lost", "its job was lost"), Failure::told);
         if !give_up(conn, &pending, why, now).await? {
-            // The job, which needs no lock on the cart, ended between the two
-            // looks, and the request with it: look again at what came of it.
+            // The job, which needs no lock on the cart, ended the request between the two reads.
+            // Read the result.
             newest = latest(conn, cart_id.as_str()).await?;
         }
     }
@@ -50,16 +49,17 @@ pub async fn request(
     insert(conn, new, Duration::ZERO, now).await
 }
 
-/// Replaces a request that can't succeed under its idempotency key by one with
-/// the next version, which is asked for after a pause. `None`: that would be the
-/// sixth in a row, or nobody wants it any more.
+/// Replaces a request that can't succeed under its idempotency key by one with the next version,
+/// which is sent after a pause. `None` if five were replaced in a row, or the link is not wanted
+/// any more.
 pub async fn replace(
     conn: &mut Connection,
     link: &PaymentLink,
     why: Failure<'_>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<Option<PaymentLink>> {
-    // The cart first, as everybody does: who ends it meanwhile finds this request or the next.
+    // Lock the cart first, like all other code: whoever ends it then finds this request or the
+    // next.
     let cart = match link.cart_id.parse::<CartId>() {
         Ok(id) => carts::lock(&mut *conn, &id).await?,
         Err(_) => None,
@@ -82,16 +82,16 @@ pub async fn replace(
 /// A request to be stored.
 struct NewRequest {
     cart_id: String,
-    /// One more than that of the cart's newest request.
+    /// One more than the version of the cart's newest request.
     version: i32,
-    /// The number of requests in a row that it replaces.
+    /// The number of consecutive requests that it replaces.
     replacements: i16,
-    /// The end of the session.
+    /// When the session expires.
     session_expires_at: DateTime<Utc>,
     requested_by: RequestedBy,
 }
 
-/// Stores the request, with the cart's amount and currency as they are now, and its job.
+/// Stores the request, with the cart's current amount and currency, and its job.
 async fn insert(
     conn: &mut Connection,
     new: NewRequest,
@@ -100,7 +100,7 @@ async fn insert(
 ) -> sqlx::Result<PaymentLink> {
     let job = CreatePaymentLink { cart_id: new.cart_id.clone(), version: new.version };
     let options = EnqueueOptions { delay, ..EnqueueOptions::default() };
-    // The key names this version, which is new: no other job can have it.
+    // The job's unique key contains the new version, so no other job can have it.
     let job_id = queue::enqueue_with(conn, &job, options).await?.ok_or(sqlx::Error::RowNotFound)?;
     sqlx::query!(
         r#"
@@ -135,10 +135,10 @@ async fn insert(
     })
 }
 
-/// Nothing will come of a pending request. If Stripe was asked before, and did
-/// not answer, it may have made a session all the same: that is found out first.
+/// Gives up a pending request. If it was sent to Stripe before, a session may exist in spite of the
+/// missing response; a job finds and closes it first.
 ///
-/// `false`: it is not pending any more.
+/// `false` if the request is not pending any more.
 pub async fn give_up(
     conn: &mut Connection,
     link: &PaymentLink,

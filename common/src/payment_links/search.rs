@@ -1,4 +1,4 @@
-//! Progress of the search for a lost session, stored so that each attempt continues where the last one stopped.
+//! The search for a lost session. Its progress is stored, so that each attempt continues the last.
 
 use chrono::{DateTime, Utc};
 
@@ -7,9 +7,9 @@ use crate::db::Connection;
 /// A search through Stripe's list of sessions, newest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Search {
-    /// When reading the list began; sessions made later may be missing.
+    /// When reading the list began. Sessions created later may be missing.
     pub began_at: DateTime<Utc>,
-    /// Id of the last session that was read; `None` at the end of the list.
+    /// Id of the last session that was read; `None` if the end of the list was reached.
     pub after: Option<String>,
 }
 
@@ -25,7 +25,8 @@ pub async fn search(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx:
     Ok(row.and_then(|row| Some(Search { began_at: row.search_began_at?, after: row.search_after })))
 }
 
-/// Keeps the progress of a search; `None` begins it anew. (`updated_at` stays: it limits what is searched.)
+/// Stores the progress of a search; `None` restarts it. `updated_at` stays, because it bounds the
+/// search.
 pub async fn save_search(
     conn: &mut Connection,
     cart_id: &str,

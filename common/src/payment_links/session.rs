@@ -1,12 +1,12 @@
-//! Which link has a session. No two links have the same one.
+//! Assigns sessions to links. A session belongs to at most one link.
 
 use chrono::{DateTime, Utc};
 
 use super::{Failure, PaymentLink, outcome::settle_later};
 use crate::db::Connection;
 
-/// pending → settling: Stripe made a session that is not what was requested. Nobody gets
-/// its address, and a job closes it. `false`: the request is not pending any more.
+/// pending → settling: Stripe created a session that does not match the request. Its address is not
+/// published, and a job closes it. `false` if the request is not pending any more.
 pub async fn refuse_session(
     conn: &mut Connection,
     link: &PaymentLink,
@@ -19,7 +19,7 @@ pub async fn refuse_session(
     Ok(refused)
 }
 
-/// Whether another link than this one has the session.
+/// Whether a link other than `link` has the session.
 pub async fn is_held_by_another(conn: &mut Connection, link: &PaymentLink, session_id: &str) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"
@@ -34,8 +34,8 @@ pub async fn is_held_by_another(conn: &mut Connection, link: &PaymentLink, sessi
     .await
 }
 
-/// Keeps the id of the link's session, so that it can be closed, and what else Stripe
-/// reported of it. What is known already stays, and so does a session with the link that has it.
+/// Stores the id of the link's session, so that it can be closed, and the other reported data.
+/// Known values are kept, and a session stays with the link that has it.
 pub async fn attach_session(
     conn: &mut Connection,
     link: &PaymentLink,

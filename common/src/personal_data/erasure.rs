@@ -1,4 +1,4 @@
-//! Taking a person out of the database.
+//! Erases a person's data from the database.
 
 use std::{collections::HashMap, fmt, str::FromStr, time::Duration};
 
@@ -16,8 +16,9 @@ use crate::{
     payment_links,
 };
 
-/// How long an erasure waits for a locked cart. Meanwhile the person's other carts stay locked, and other
-/// erasures wait. After that the erasure fails with an error for which [`db::is_locked`] is true.
+/// How long an erasure waits for a locked cart. Meanwhile the person's other carts stay locked, and
+/// other erasures wait. On time-out the erasure fails with an error for which [`db::is_locked`] is
+/// true.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
@@ -31,7 +32,7 @@ impl StaticType for ErasureType {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ErasureId(String);
 
-/// Not the form of a receipt's id.
+/// The text does not have the form of a receipt's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a receipt's id")]
 pub struct MalformedErasureId;
@@ -51,36 +52,37 @@ impl fmt::Display for ErasureId {
     }
 }
 
-/// What an erasure took out. It does not say whose it was.
+/// A receipt of an erasure. It does not identify the person.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = ErasureReceipt)]
 pub struct Receipt {
-    /// Its name.
+    /// The receipt's id.
     #[schema(pattern = "^erasure_[0-7][0-9a-hjkmnp-tv-z]{25}$", example = "erasure_01m84zjdhtftc9p973qfnt3nn0")]
     pub id: String,
-    /// When.
+    /// The time of the erasure.
     pub erased_at: DateTime<Utc>,
-    /// How many of each kind: carts and events of timelines that were deleted, and
-    /// links, jobs and keys of them that had something of the person and have it no more.
+    /// The number of affected rows of each kind: deleted carts and timeline events, and links, jobs
+    /// and idempotency keys from which personal data was removed.
     #[schema(value_type = std::collections::BTreeMap<String, u64>,
         example = json!({"carts": 2, "timeline": 9, "paymentLinks": 1, "recoveryLinks": 1, "jobs": 1, "idempotencyKeys": 2}))]
     pub removed: Box<RawValue>,
 }
 
-/// How much to look for besides what carts lead to.
+/// How thoroughly to search for rows besides the carts.
 #[derive(Debug, Clone, Copy)]
 enum Reach<'a> {
-    /// Nothing: what an index finds.
+    /// Only rows that an index finds.
     Carts,
-    /// Rows about the carts, and rows that mention one of these spellings of an address: each row is read.
+    /// All rows about the carts, and rows that contain one of these spellings of an address. Scans
+    /// the tables.
     Everywhere(&'a [String]),
 }
 
-/// Takes the shopper of these carts out of all that tells of them, and deletes
-/// them. The carts must be locked.
+/// Removes the personal data of these carts from all related rows, and deletes the carts. The carts
+/// must be locked.
 ///
-/// What stays has nothing of the shopper: see [`super::fields`].
+/// The data that is kept does not identify the shopper; see [`super::fields`].
 pub(crate) async fn erase_carts(conn: &mut Connection, ids: &[String], now: DateTime<Utc>) -> sqlx::Result<u64> {
     blank_around(conn, ids, Reach::Carts, now).await?;
     delete_carts(conn, ids).await
@@ -91,9 +93,8 @@ async fn delete_carts(conn: &mut Connection, ids: &[String]) -> sqlx::Result<u64
     Ok(deleted.rows_affected())
 }
 
-/// All but the carts themselves. Their sessions are closed at Stripe, so that
-/// nobody pays for what is not there any more. Answers how many rows of each
-/// kind had something personal.
+/// Removes personal data from all tables except the carts, and closes their sessions at Stripe, so
+/// that nobody pays for a deleted cart. Returns the number of changed rows by kind.
 async fn blank_around(
     conn: &mut Connection,
     ids: &[String],
@@ -118,23 +119,22 @@ async fn blank_around(
     Ok(blanked)
 }
 
-/// The same for carts that stay: see [`super::anonymize_batch`].
+/// Like [`erase_carts`], but leaves the carts as they are; see [`super::anonymize_batch`].
 pub(super) async fn blank_around_carts(conn: &mut Connection, ids: &[String], now: DateTime<Utc>) -> sqlx::Result<()> {
     blank_around(conn, ids, Reach::Carts, now).await?;
     Ok(())
 }
 
-/// Takes the person with this address, in any spelling, out of the database,
-/// and leaves a receipt. Within a transaction: all of it, or nothing.
+/// Erases the person with this address, in any spelling, and stores a receipt. Must run in a
+/// transaction, so that it takes effect as a whole.
 ///
-/// Every cart that was stored before this began is found. Takes time with what
-/// there is of everything.
+/// Finds every cart that was stored before the start. Scans the tables.
 pub async fn erase(conn: &mut Connection, email: &EmailToFind, now: DateTime<Utc>) -> sqlx::Result<Receipt> {
     let (found, stored) = carts::search::ids_by_email(conn, email).await?;
     let spellings = spellings(email, stored);
     let found: Vec<&str> = found.iter().map(String::as_str).collect();
     db::limit_lock_waits(conn, LOCK_WAIT).await?;
-    // The carts first, as everybody does, and in the one order.
+    // Lock the carts first, like all other code, and in the common order.
     let mut ids: Vec<String> = carts::lock_all(conn, &found).await?.into_iter().collect();
     ids.sort_unstable();
 
@@ -149,13 +149,13 @@ pub async fn erase(conn: &mut Connection, email: &EmailToFind, now: DateTime<Utc
     keep_receipt(conn, &removed, now).await
 }
 
-/// The spellings of the address that stored messages may contain: as given, as stored and canonical, in Unicode
-/// upper and lower case, and each of these escaped as in JSON. `A` to `Z` are in lower case, which is how Postgres
-/// compares.
+/// The spellings of the address that stored messages may contain: as given, as stored and
+/// canonical, in Unicode upper and lower case, and each of these escaped as in JSON. `A` to `Z` are
+/// in lower case, because Postgres compares in lower case.
 fn spellings(email: &EmailToFind, stored: Vec<String>) -> Vec<String> {
     let mut spellings = stored;
     spellings.extend([email.as_str().to_owned(), email.canonical().to_owned()]);
-    // A text without an @ could match anything.
+    // A text without an @ could match unrelated messages.
     spellings.retain(|address| address.contains('@'));
     let cases: Vec<String> = spellings.iter().flat_map(|text| [text.to_uppercase(), text.to_lowercase()]).collect();
     spellings.extend(cases);
@@ -195,7 +195,7 @@ async fn keep_receipt(
     Ok(Receipt { id, erased_at: now, removed })
 }
 
-/// A receipt.
+/// The receipt with this id; `None` if there is none.
 pub async fn receipt(conn: &mut Connection, id: &ErasureId) -> sqlx::Result<Option<Receipt>> {
     let row = sqlx::query!(
         r#"select id, erased_at, removed as "removed: Json<Box<RawValue>>" from erasures where id = $1"#,

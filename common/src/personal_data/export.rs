@@ -1,4 +1,4 @@
-//! What is known of a person.
+//! Exports the stored data of a person.
 
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -7,7 +7,7 @@ use sqlx::AssertSqlSafe;
 use super::statements;
 use crate::db::Connection;
 
-/// All rows about some carts, by the names of their kinds.
+/// All rows about some carts, by kind.
 #[derive(Debug)]
 pub struct Records(Vec<(&'static str, Box<RawValue>)>);
 
@@ -17,9 +17,9 @@ impl Serialize for Records {
     }
 }
 
-/// Everything that the database knows about these carts and their shoppers.
+/// Everything that the database stores about these carts and their shoppers.
 ///
-/// Takes time with the number of Stripe's events there are.
+/// Scans the tables of jobs, idempotency keys and Stripe events.
 pub async fn export(conn: &mut Connection, ids: &[&str]) -> sqlx::Result<Records> {
     let mut records = Vec::new();
     for statements in statements::all() {

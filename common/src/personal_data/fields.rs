@@ -1,80 +1,81 @@
-//! Every place in the database that can hold something of a shopper: the one
-//! list that erasures, exports and the retention of personal data go by.
+//! All columns that can hold personal data of shoppers. Erasure, export and retention are based on
+//! this list.
 //!
-//! A test holds it against the schema: a column that is not in it fails the
-//! build, and whoever adds one decides here what it is.
+//! A test compares the list with the schema: a new column fails the test until it is classified
+//! here.
 
-/// The address of a cart whose shopper was taken out: nobody can have it (RFC 2606).
+/// The address of an erased cart. Nobody can have it (RFC 2606).
 pub const ERASED_EMAIL: &str = "erased@erased.invalid";
-/// What stands in place of an erased name.
+/// The replacement for an erased name.
 pub const ERASED: &str = "erased";
 
-/// A table.
+/// A table and its columns.
 #[derive(Debug)]
 pub struct Table {
-    /// Its name.
+    /// The table's name.
     pub name: &'static str,
-    /// Which rows are about a shopper; `None`: none ever is.
+    /// The rows that are about a shopper; `None` if the table holds no personal data.
     pub rows: Option<Rows>,
-    /// All columns, if rows are about a shopper; else those that could hold a text.
+    /// All columns, if `rows` is `Some`; else those that could hold text.
     pub columns: &'static [Column],
 }
 
 /// The rows of a table that are about a shopper. All conditions are SQL.
 #[derive(Debug)]
 pub struct Rows {
-    /// What they are called in receipts and exports.
+    /// The label of these rows in receipts and exports.
     pub called: &'static str,
-    /// Those of the carts `$1`, found by an index wherever something is erased.
+    /// The condition for the rows of the carts `$1`, supported by an index if rows can be erased.
     pub of_carts: &'static str,
-    /// More of them, if there are any, that only a look at each row finds.
+    /// The condition for further rows of these carts, without an index; `None` if there are none.
     pub of_carts_by_looking: Option<&'static str>,
-    /// Where an export reads them: the table, or what tells more than it.
+    /// The relation that an export reads: the table, or one with more data.
     pub told_by: &'static str,
-    /// Their order in an export.
+    /// The order of the rows in an export.
     pub order: &'static str,
-    /// What becomes of them when their cart is deleted.
+    /// What happens to the rows when their cart is deleted.
     pub end: End,
 }
 
-/// What becomes of a row whose cart is deleted.
+/// What happens to a row when its cart is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// It goes.
+    /// The row is deleted.
     Deleted,
-    /// It stays, without what is personal; and this is set besides (`$2` is now).
+    /// The row is kept without its personal data.
     Kept {
-        /// An assignment, or nothing.
+        /// A further assignment in SQL, in which `$2` is the current time; may be empty.
         set: &'static str,
     },
 }
 
-/// A column.
+/// A column of a table.
 #[derive(Debug)]
 pub struct Column {
-    /// Its name.
+    /// The column's name.
     pub name: &'static str,
-    /// What it holds.
+    /// The kind of data in the column.
     pub content: Content,
 }
 
-/// What a column holds.
+/// The kind of data in a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
-    /// Something of a shopper, or what may lead to one.
+    /// Personal data, or data that may lead to a person.
     Personal {
-        /// SQL: what is left of it where its row stays.
+        /// The value in SQL after erasure, if the row is kept.
         becomes: &'static str,
-        /// Whether somebody else's words are in it, which might repeat an address.
+        /// Free text from third parties, which may contain an e-mail address.
         words: bool,
-        /// Whether its holder can act for the shopper. Secrets are not exported.
+        /// Whether the value lets its holder act for the shopper. Secrets are not exported.
         secret: bool,
     },
-    /// A number, code or id of a shopper's cart: told in exports, and telling of nobody once the cart is gone.
+    /// A number, code or id of a shopper's cart. Exported; identifies nobody once the cart is
+    /// deleted.
     About,
-    /// The same, and a time.
+    /// Like [`Content::About`], but a time.
     Time,
-    /// Nothing of a shopper, because of this.
+    /// No data of a shopper, for this reason.
     Other(&'static str),
 }
 
@@ -82,7 +83,7 @@ const fn personal(name: &'static str, becomes: &'static str) -> Column {
     Column { name, content: Content::Personal { becomes, words: false, secret: false } }
 }
 
-/// A working link, or a token of one: erased like all personal data, and never exported.
+/// A working link or its token: erased like all personal data, but never exported.
 const fn secret(name: &'static str, becomes: &'static str) -> Column {
     Column { name, content: Content::Personal { becomes, words: false, secret: true } }
 }
@@ -107,31 +108,32 @@ const fn without_shoppers(name: &'static str, columns: &'static [Column]) -> Tab
     Table { name, rows: None, columns }
 }
 
-/// Sums stay what they were: a product's name may be a person's ("Mug for Ada"), its price is none.
+/// Keeps the prices, but not the product names, which may name a person ("Mug for Ada").
 const ITEMS_WITHOUT_NAMES: &str = "(select coalesce(json_agg(json_build_object('name', 'erased', \
      'quantity', line.item->'quantity', 'price', line.item->'price') order by line.place), '[]') \
      from json_array_elements(case json_typeof(items) when 'array' then items else '[]' end) with ordinality as line (item, place))";
 
-/// The timeline is told by the rows of a cart and its links, and by `cart_events`.
+/// The timeline: events derived from the rows of carts and their links, and those in `cart_events`.
 const TIMELINE: &str = "(select distinct on (cart_id, at, cart_event_place(kind, link)) * from (\
      select cart.id as cart_id, line.* from carts cart, cart_row_events(cart) line \
      union all select asked.cart_id, line.* from payment_links asked, payment_link_row_events(asked) line \
      union all select cart_id, at, kind, link, why, details from cart_events) event \
      order by cart_id, at, cart_event_place(kind, link))";
 
-/// The job that makes a link, which alone is told the address, by the link; and those that are still to close one.
-/// (The collation is that of the index; ids of carts have another, and with that no index fits.)
+/// The jobs that create the carts' links, by id, and the unfinished jobs that close one, by unique
+/// key. Only the creating job sends the address to Stripe. The collation is that of the index; with
+/// the one of the cart ids no index could be used.
 const JOBS_OF_CARTS: &str = "id = any (array(\
      select job_id from payment_links where cart_id = any ($1) \
      union all select closing.id from payment_links link \
      join jobs closing on closing.unique_key = ('close_payment_link:' || link.cart_id || ':v' || link.version) collate \"default\" \
      and closing.state in ('pending', 'running') where link.cart_id = any ($1)))";
 
-/// A key is as old as its cart, and there is an index for that.
+/// Uses the index on `created_at`, because a key has the same time as its cart.
 const KEYS_OF_CARTS: &str =
     "cart_id = any ($1) and created_at = any (array(select created_at from carts where id = any ($1)))";
 
-/// All tables. Erasures go through them in this order, from top to bottom.
+/// All tables, in the order in which erasures process them.
 pub const TABLES: &[Table] = &[
     Table {
         name: "carts",
@@ -195,13 +197,13 @@ pub const TABLES: &[Table] = &[
             about("cart_id"),
             about("version"),
             about("status"),
-            // Stripe's name of the session, by which it is closed there.
+            // Stripe's id of the session, needed to close it.
             about("session_id"),
             about("payment_intent"),
             about("amount_minor"),
             about("currency"),
             about("livemode"),
-            // Its page shows the address.
+            // The page shows the e-mail address.
             secret("url", "null"),
             words("failure", "null"),
             about("failure_code"),
@@ -285,7 +287,8 @@ pub const TABLES: &[Table] = &[
             end: End::Kept { set: "" },
         }),
         columns: &[
-            // Who guesses the body could see that he is right. Two bytes still tell a repeat from another body.
+            // A full hash would confirm a guess of the body. Two bytes are enough to distinguish a
+            // repeated request from another body.
             personal("body_hash", "substr(body_hash, 1, 2)"),
             other(
                 "key_hash",
@@ -305,7 +308,7 @@ pub const TABLES: &[Table] = &[
             order: "received_at, id",
             end: End::Kept { set: "" },
         }),
-        // Bodies are not kept. Stripe's ids lead to what Stripe has, for whoever has its key.
+        // The bodies of events are not stored. With the secret key, Stripe's ids lead to its data.
         columns: &[
             about("id"),
             about("kind"),

@@ -1,11 +1,10 @@
-//! How long old carts keep their shoppers.
+//! Anonymizes old carts.
 //!
-//! A cart that is recovered or expired, and has been so for long enough, loses
-//! what is personal and stays: what was abandoned and won back still counts.
+//! A cart that has been recovered or expired for long enough loses its personal data and stays, so
+//! that totals of abandoned and recovered carts are kept.
 //!
-//! No index tells which carts those are, because it would cost every cart that
-//! is stored. The table is walked once, a stretch of blocks at a time: some
-//! seconds in a day for ten million carts.
+//! No index finds these carts, because it would add cost to every insert. Instead the table is
+//! scanned once per run, a range of blocks at a time: some seconds a day for ten million carts.
 
 use std::ops::Range;
 
@@ -15,23 +14,23 @@ use sqlx::AssertSqlSafe;
 use super::{erasure::blank_around_carts, fields::ERASED_EMAIL, statements};
 use crate::db::Connection;
 
-/// Blocks of 8 kB that are looked at together; a cart takes some 400 bytes.
+/// Blocks of 8 kB that are processed together; a cart takes about 400 bytes.
 pub const BLOCKS: i64 = 256;
 
-/// The most carts that one transaction holds.
+/// Maximum number of carts in one transaction.
 const BATCH: i64 = 500;
 
-/// How many blocks the carts fill.
+/// The number of blocks of the carts table.
 pub async fn blocks(conn: &mut Connection) -> sqlx::Result<i64> {
     sqlx::query_scalar!(r#"select pg_relation_size('carts') / current_setting('block_size')::bigint as "blocks!""#)
         .fetch_one(conn)
         .await
 }
 
-/// Takes what is personal out of at most 500 carts in these blocks that are
-/// recovered or expired and have not changed since `before`. Within a
-/// transaction; `false`: there were no more. A cart that somebody holds, or of
-/// which money is under way, is left for another day.
+/// Removes the personal data of at most 500 carts in these blocks that are recovered or expired and
+/// have not changed since `before`. Must run in a transaction. Returns the number of carts, and
+/// `false` if no more are left. Locked carts and carts with a payment in progress are left for
+/// another run.
 pub async fn anonymize_batch(
     conn: &mut Connection,
     blocks: &Range<i64>,
@@ -59,7 +58,7 @@ pub async fn anonymize_batch(
         return Ok((0, false));
     }
     blank_around_carts(conn, &ids, now).await?;
-    // Neither the status nor updated_at is touched: the timeline tells by them what happened when.
+    // The status and updated_at must not change, because the timeline is derived from them.
     let statement = sqlx::query(AssertSqlSafe(statements::anonymize())).bind(&ids);
     let anonymized = statement.execute(conn).await?.rows_affected();
     Ok((anonymized, anonymized == BATCH.unsigned_abs()))

@@ -1,23 +1,22 @@
-//! The statements that the list of fields amounts to, written once. (The macros
-//! that check statements when they compile take none that is put together; the
-//! tests run each of these.)
+//! SQL statements generated from the list of fields. sqlx's macros can't check generated statements
+//! at compile time; the tests run each of them.
 
 use std::sync::LazyLock;
 
 use super::fields::{Content, End, Rows, TABLES, Table};
 
-/// What is done with the rows of one table that are about a shopper; the
-/// parameters are the carts' ids, now, and spellings of an address.
+/// The statements for the rows of one table that are about a shopper. Parameters: the ids of the
+/// carts, the current time, and the spellings of an address.
 #[derive(Debug)]
 pub(super) struct Statements {
     pub(super) called: &'static str,
-    /// Takes out what is personal; `None` where there is nothing or the rows go.
+    /// Removes personal data; `None` if there is none or the rows are deleted.
     pub(super) blank: Option<String>,
-    /// The same, and whatever a look at each row finds besides.
+    /// Like `blank`, but with a scan for further rows.
     pub(super) blank_by_looking: Option<String>,
-    /// Counts the rows that go with their carts.
+    /// Counts the rows that are deleted with their carts.
     pub(super) count: Option<String>,
-    /// All of them as an array of JSON.
+    /// Returns all rows as a JSON array.
     pub(super) export: String,
 }
 
@@ -32,17 +31,17 @@ static ANONYMIZE: LazyLock<String> = LazyLock::new(|| {
     format!("update carts set {set} where id = any ($1)")
 });
 
-/// In the order in which they are to be done, but for the carts themselves, which go last.
+/// The statements in the order of execution. The carts themselves are deleted last.
 pub(super) fn all() -> &'static [Statements] {
     &STATEMENTS
 }
 
-/// Takes what is personal out of carts that stay.
+/// Removes the personal data of carts that are kept.
 pub(super) fn anonymize() -> &'static str {
     &ANONYMIZE
 }
 
-/// What is personal, and what becomes of it.
+/// The columns with personal data, and their values after erasure.
 fn personal(table: &Table) -> impl Iterator<Item = (&'static str, &'static str)> {
     table.columns.iter().filter_map(|column| match column.content {
         Content::Personal { becomes, .. } => Some((column.name, becomes)),
@@ -77,7 +76,8 @@ fn blank(table: &Table, rows: &Rows, which: &str) -> String {
     {
         set = format!("{set}, {besides}");
     }
-    // Only what changes is written, and counted. (Not everything has an equality, but every text has.)
+    // Writes and counts only rows that change. Compares as text, because not every type has an
+    // equality.
     let differs: Vec<String> =
         personal(table).map(|(name, becomes)| format!("({name})::text is distinct from ({becomes})::text")).collect();
     format!("update {} set {set} where ({which}) and ({})", table.name, differs.join(" or "))
@@ -121,7 +121,7 @@ fn export(table: &Table, rows: &Rows) -> String {
     )
 }
 
-/// As the API writes names.
+/// Converts a column name to the API's camelCase.
 fn camel_case(name: &str) -> String {
     let mut words = name.split('_');
     let first = words.next().unwrap_or_default().to_owned();

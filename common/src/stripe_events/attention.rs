@@ -8,56 +8,58 @@ use crate::{
     payment_links::{Mismatch, PaymentLink},
 };
 
-/// The most events that are read of each list.
+/// The maximum number of events to read for each list.
 const LIMIT: i64 = 1_000;
-/// The most payments that are shown one by one.
+/// The maximum number of payments to list individually.
 const SHOWN: i64 = 5;
-/// The prefix of an id that stands for an answer of Stripe's, not for an event.
+/// The id prefix of records of Stripe's responses, as opposed to events.
 const ANSWER: &str = "answer:";
 
-/// What did not count, by payment: several events of one payment are one.
+/// Payments that did not recover a cart. Several events of one payment count once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attention {
-    /// Of links of the product: a deleted cart's, of a wrong amount, a second one of a cart. And of
-    /// other sessions whose metadata names a cart, which nobody but the account can write.
+    /// Payments by the product's links: for a deleted cart, with a wrong amount, or a cart's second
+    /// one. Also sessions created elsewhere whose metadata names a cart, which only the account
+    /// itself can write.
     pub own: Uncounted,
-    /// Of other sessions that name a cart in `client_reference_id`, or are of a connected account. The
-    /// payer of a Stripe Payment Link can add to these at will, so they are counted apart and hide
-    /// nothing of `own`.
+    /// Sessions created elsewhere that name a cart in `client_reference_id`, or belong to a
+    /// connected account. The payer of a Stripe Payment Link can create any number of these, so
+    /// they are counted separately and can't hide entries of `own`.
     pub foreign: Uncounted,
 }
 
 /// A list of [`Attention`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Uncounted {
-    /// The number of payments, at most those of the newest 1,000 events.
+    /// The number of payments among the newest 1,000 events.
     pub count: i64,
-    /// The newest: five of the product's own, one of the foreign.
+    /// The newest payments: five of the product's own, one of the foreign.
     pub newest: Vec<Payment>,
 }
 
-/// A payment, or a session, that did not count.
+/// A payment or session that did not recover a cart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payment {
-    /// `cs_…`, where it is known, or `pi_…`.
+    /// The id of the session (`cs_…`) if known, else of the PaymentIntent (`pi_…`).
     pub object: Option<String>,
-    /// `evt_…` of an event about it. `None`: the worker learned of it by asking Stripe.
+    /// The id of an event about it (`evt_…`); `None` if the worker learned of it from a response of
+    /// Stripe.
     pub event: Option<String>,
-    /// The cart of its link, or the cart that it names.
+    /// The cart of the payment's link, or the cart that the session names.
     pub cart: Option<String>,
     /// [`Mismatch::as_str`]
     pub reason: String,
-    /// The time of receipt.
+    /// When the event or response was received.
     pub at: DateTime<Utc>,
 }
 
 impl Payment {
-    /// The reason in words.
+    /// The reason in English.
     pub fn why(&self) -> String {
         Mismatch::parse(&self.reason).map_or_else(|| self.reason.clone(), |why| why.to_string())
     }
 
-    /// The ids by which it can be looked up: `cs_… of cart_… (event evt_…)`.
+    /// The ids for looking up the payment: `cs_… of cart_… (event evt_…)`.
     pub fn ids(&self) -> String {
         let mut ids = self.object.as_deref().unwrap_or("a session").to_owned();
         if let Some(cart) = &self.cart {
@@ -70,7 +72,7 @@ impl Payment {
     }
 }
 
-/// What was received since then that an operator should look at.
+/// Payments and sessions received since then that need an operator's attention.
 pub async fn attention_since(conn: &mut Connection, since: DateTime<Utc>) -> sqlx::Result<Attention> {
     let own = uncounted(conn, since, false, SHOWN).await?;
     let foreign = uncounted(conn, since, true, 1).await?;
@@ -127,8 +129,8 @@ async fn uncounted(conn: &mut Connection, since: DateTime<Utc>, foreign: bool, s
     Ok(Uncounted { count, newest: newest.collect() })
 }
 
-/// Notes that Stripe answered a request with a session that contradicts its link, or whose
-/// cart was deleted: shown to the operator as an event is.
+/// Records a response of Stripe with a session that contradicts its link, or whose cart was
+/// deleted. It is shown to the operator like an event.
 pub async fn note_answer(
     conn: &mut Connection,
     link: &PaymentLink,
@@ -139,14 +141,14 @@ pub async fn note_answer(
     note(conn, session_id, Some(session_id), &link.cart_id, Effect::Mismatch, why, now).await
 }
 
-/// Notes a payment of a cart that was recovered before, of which Stripe's answer told.
+/// Records that a response of Stripe reported a payment for a cart that was recovered before.
 pub(super) async fn note_paid_twice(
     conn: &mut Connection,
     cart: &str,
     version: i32,
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
-    // The link's session may be attached later.
+    // Identifies the payment by its link, whose session may be attached later.
     let name = format!("{cart}:{version}");
     note(conn, &name, None, cart, Effect::AlreadyRecovered, Mismatch::PaidTwice, now).await
 }

@@ -1,21 +1,21 @@
-//! The fields of Stripe's events that matter, and the effects of events.
+//! Stripe's events, reduced to the fields used here, and their effects.
 
 use chrono::{DateTime, Utc};
 
 use crate::{carts::CartId, payment_links::Reported};
 
-/// A Stripe event, reduced to the fields that matter here.
+/// A Stripe event, reduced to the fields used here.
 #[derive(Debug, Clone)]
 pub struct StripeEvent {
     /// `evt_…`
     pub id: String,
-    /// `checkout.session.completed` and so on.
+    /// The type, for example `checkout.session.completed`.
     pub kind: String,
     /// When Stripe created the event.
     pub created_at: DateTime<Utc>,
-    /// Whether it names an account: Stripe Connect sends the events of connected accounts so.
+    /// Whether the event names an account, as Stripe Connect's events of connected accounts do.
     pub is_of_other_account: bool,
-    /// What it is about.
+    /// The object of the event.
     pub object: StripeObject,
 }
 
@@ -24,20 +24,21 @@ pub struct StripeEvent {
 pub struct StripeObject {
     /// `checkout.session` or `payment_intent`.
     pub object: Option<String>,
-    /// `cs_…` or `pi_…`
+    /// The id, `cs_…` or `pi_…`.
     pub id: Option<String>,
-    /// `open`, `complete` or `expired`; of a PaymentIntent `succeeded`; empty if it is not text.
+    /// `open`, `complete` or `expired`, for a PaymentIntent `succeeded`; empty if the field is not
+    /// a string.
     pub status: Option<String>,
     /// The session's PaymentIntent.
     pub payment_intent: Option<String>,
-    /// Compared with the link's [`Expected`](crate::payment_links::Expected).
+    /// The data to compare with the link's [`Expected`](crate::payment_links::Expected).
     pub reported: Reported,
     /// `metadata.cart_id`
     pub cart_id: Option<CartId>,
     /// `metadata.link_version`
     pub link_version: Option<i32>,
-    /// A cart's id in `client_reference_id`. Anyone who opens a Stripe Payment Link can set
-    /// that field, so it is used for reporting only.
+    /// A cart's id in `client_reference_id`. Anyone who opens a Stripe Payment Link can set that
+    /// field, so it is used only for reporting.
     pub reference: Option<CartId>,
 }
 
@@ -65,12 +66,12 @@ impl StripeEvent {
 }
 
 impl StripeObject {
-    /// The cart ids in the object, that of its metadata first.
+    /// The cart ids in the object; the one in the metadata comes first.
     pub fn named_carts(&self) -> impl Iterator<Item = &CartId> {
         self.cart_id.iter().chain(&self.reference)
     }
 
-    /// The session and the PaymentIntent of an object of this kind.
+    /// The ids of the session and of the PaymentIntent in the object of such an event.
     pub(super) fn ids(&self, kind: Kind) -> (Option<&str>, Option<&str>) {
         match kind {
             Kind::IntentSucceeded => (None, self.id.as_deref()),
@@ -79,10 +80,10 @@ impl StripeObject {
     }
 }
 
-/// What an event did.
+/// The effect of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// The cart is recovered now.
+    /// The event recovered the cart.
     Recovered,
     /// The cart was recovered before.
     AlreadyRecovered,
@@ -96,13 +97,14 @@ pub enum Effect {
     UnknownCart,
     /// The event names a cart, but is about none of the cart's sessions.
     NotOurs,
-    /// The event is about one of our sessions, but does not match its link.
+    /// The event is about a session of a payment link, but does not match the link.
     Mismatch,
     /// No effect.
     None,
-    /// The event was stored before.
+    /// The event was stored before, and had no effect again.
     Repeated,
-    /// Another transaction has its cart or link locked: it is not stored, and has to be applied again.
+    /// Another transaction has the cart or link locked. The event was not stored and must be
+    /// applied again.
     Held,
 }
 

@@ -1,11 +1,11 @@
-//! Locking the carts and links that events may be about, without waiting for anybody.
+//! Locks the carts and links that events may be about, without waiting for locks.
 
 use std::collections::HashSet;
 
 use super::event::StripeEvent;
 use crate::{carts::CartId, db::Connection};
 
-/// A link, locked.
+/// A locked payment link.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) cart_id: String,
@@ -18,18 +18,19 @@ pub(super) struct Link {
     pub(super) livemode: Option<bool>,
 }
 
-/// What is locked for the rest of the transaction, and what others hold.
+/// The rows locked by this transaction, and those that other transactions hold.
 #[derive(Debug, Default)]
 pub(super) struct Locked {
-    /// All carts that exist, of those that events which nobody holds up may be about.
+    /// The existing carts that events may be about, except held ones.
     pub(super) carts: HashSet<String>,
     pub(super) links: Vec<Link>,
-    /// Carts that others have locked, or a link of which; and the ids of their sessions and PaymentIntents.
+    /// Held carts (locked by others, or with a link locked by others), and the ids of their
+    /// sessions and PaymentIntents.
     held: HashSet<String>,
 }
 
 impl Locked {
-    /// Whether something that the event may be about is locked by others.
+    /// Whether another transaction has locked a row that the event may be about.
     pub(super) fn holds_up(&self, event: &StripeEvent) -> bool {
         names(event).any(|name| self.held.contains(name.id()))
     }
@@ -48,7 +49,7 @@ impl<'a> Name<'a> {
     }
 }
 
-/// What an event that can change something names.
+/// The ids in an event that can change a cart or link.
 fn names(event: &StripeEvent) -> impl Iterator<Item = Name<'_>> {
     event.matters().into_iter().flat_map(|kind| {
         let (session, intent) = event.object.ids(kind);
@@ -57,7 +58,8 @@ fn names(event: &StripeEvent) -> impl Iterator<Item = Name<'_>> {
     })
 }
 
-/// Locks the carts that the events may be about, then their links. What others have locked is skipped.
+/// Locks the carts that the events may be about, then their links. Rows locked by others are
+/// skipped.
 pub(super) async fn lock(conn: &mut Connection, events: &[StripeEvent]) -> sqlx::Result<Locked> {
     let (mut carts, mut sessions, mut intents) = (Vec::new(), Vec::new(), Vec::new());
     for name in events.iter().flat_map(names) {
@@ -70,7 +72,7 @@ pub(super) async fn lock(conn: &mut Connection, events: &[StripeEvent]) -> sqlx:
     if carts.is_empty() && sessions.is_empty() && intents.is_empty() {
         return Ok(Locked::default());
     }
-    // A cart that is deleted meanwhile counts as held: the next try finds it gone.
+    // A cart that is deleted meanwhile counts as held; the next attempt no longer finds it.
     let found = sqlx::query!(
         r#"
         with wanted as materialized (
@@ -105,7 +107,7 @@ async fn lock_links(
     intents: &[&str],
     all: &mut Locked,
 ) -> sqlx::Result<()> {
-    // Besides the links that are named, those that a payment closes.
+    // In addition to the named links, lock those that a payment closes.
     let carts: Vec<&str> = carts.iter().copied().chain(all.carts.iter().map(String::as_str)).collect();
     let rows = sqlx::query!(
         r#"
@@ -138,7 +140,8 @@ async fn lock_links(
     .await?;
     let (locked, wanted): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.locked);
     let ours: HashSet<(&str, i32)> = locked.iter().map(|row| (row.cart_id.as_str(), row.version)).collect();
-    // The second: the session became a link's of another cart since the carts were locked.
+    // The second condition: the session was attached to another cart's link after the carts were
+    // locked.
     let mut held: HashSet<String> = wanted
         .iter()
         .filter(|row| !ours.contains(&(row.cart_id.as_str(), row.version)))

@@ -1,8 +1,8 @@
 //! Finds the payment link of an event, and compares the event with the link.
 //!
-//! The id of the session or PaymentIntent decides. Metadata, which only the Stripe
-//! account itself can write, decides only while that id is unknown because Stripe's
-//! answer to the creation has not arrived yet.
+//! The link is found by the id of the session or PaymentIntent. Metadata, which only the Stripe
+//! account itself can write, is used only while that id is unknown because Stripe's response to the
+//! creation has not arrived yet.
 
 use std::collections::HashSet;
 
@@ -16,15 +16,15 @@ use crate::{
     payment_links::{Expected, Mismatch, Payment},
 };
 
-/// What an event about one of our sessions means.
+/// The meaning of an event about a session of a payment link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meaning {
     Paid,
-    /// Anything else.
+    /// A change other than a payment.
     Other(Change),
 }
 
-/// What an event that reports no payment changes of its link.
+/// The status change of a link by an event that does not report a payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     Processing,
@@ -32,7 +32,7 @@ pub(super) enum Change {
     Closed,
 }
 
-/// How an event relates to our payment links.
+/// The relation of an event to the payment links.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Match {
     /// The event is about this link's session and matches the link.
@@ -41,7 +41,7 @@ pub(super) enum Match {
     Mismatch { cart: String, why: Mismatch },
     /// The event names this cart, but is about none of its sessions.
     NotOurs { cart: String, why: Mismatch },
-    /// The event names none of our carts or sessions.
+    /// The event names no known cart or session.
     Unknown,
 }
 
@@ -54,11 +54,11 @@ enum By {
     Metadata,
 }
 
-/// The links that events may be about, locked, and what was learned of them.
+/// The locked links that events may be about, and the ids learned from the events.
 #[derive(Debug)]
 pub(super) struct Links {
     links: Vec<Link>,
-    /// Places of links with new ids.
+    /// Indexes of links with ids that are not stored yet.
     unsaved: HashSet<usize>,
 }
 
@@ -67,7 +67,8 @@ impl Links {
         Self { links, unsaved: HashSet::new() }
     }
 
-    /// What the event is about. Learns the session and the PaymentIntent of its link.
+    /// Finds the cart and link of the event. Attaches the event's session and PaymentIntent to the
+    /// link.
     pub(super) fn find(&mut self, event: &StripeEvent, kind: Kind, carts: &HashSet<String>) -> Match {
         let found = match kind {
             Kind::IntentSucceeded => self.of_intent(&event.object),
@@ -110,7 +111,7 @@ impl Links {
         if !link.attempted || link.session_id.is_some() {
             return Err(Mismatch::UnknownSession);
         }
-        // The event of the PaymentIntent arrived first.
+        // The event of the PaymentIntent may have arrived first.
         if link.payment_intent.is_some() && link.payment_intent != object.payment_intent {
             return Err(Mismatch::OtherPaymentIntent);
         }

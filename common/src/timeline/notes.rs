@@ -1,25 +1,25 @@
-//! What no row of a cart or its links tells is noted here.
+//! Stores timeline events that can't be derived from the rows of a cart or its links.
 
 use chrono::{DateTime, Utc};
 
 use crate::{carts::CartId, db::Connection};
 
-/// What a shopper found who followed the recovery link.
+/// The page that the recovery link led the shopper to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opening {
-    /// The session that is open.
+    /// The open Checkout Session.
     Checkout,
-    /// None was open: one is being made.
+    /// No session was open; a new one is being created.
     NewCheckout,
-    /// Stripe refused one a moment ago: a page that looks again.
+    /// Stripe refused a session shortly before; a page that reloads itself.
     CheckoutRefused,
-    /// The page that says that a payment is under way.
+    /// A page that reports a payment in progress.
     PaymentUnderWay,
-    /// The page that says that the cart was paid.
+    /// A page that reports that the cart was paid.
     Recovered,
-    /// The page that says that the cart expired.
+    /// A page that reports that the cart expired.
     Expired,
-    /// The page that says that the link's time is over.
+    /// A page that reports that the link expired.
     LinkExpired,
 }
 
@@ -37,10 +37,9 @@ impl Opening {
     }
 }
 
-/// The shopper followed the recovery link. Of openings within a minute the first
-/// is noted, of all beyond the tenth one an hour: a machine that opens it all the
-/// time leaves some hundred lines, not a million. Does not wait for a link that another
-/// transaction has locked, for example an erasure.
+/// Records that the shopper followed the recovery link: at most once a minute, and after ten visits
+/// at most once an hour, so that a bot leaves hundreds of events, not millions. Does not wait if
+/// another transaction has locked the link, for example an erasure.
 pub async fn note_opening(
     conn: &mut Connection,
     cart_id: &CartId,
@@ -72,15 +71,15 @@ pub async fn note_opening(
     Ok(())
 }
 
-/// Some of the carts of before `cutoff` that did not expire, oldest first, and
-/// why: said once a cart. `true`: there may be more of them.
+/// Records why carts abandoned before `cutoff` did not expire, once per cart, for a batch of the
+/// oldest ones. `true` if there may be more.
 pub(crate) async fn note_not_expired(
     conn: &mut Connection,
     cutoff: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<bool> {
     const BATCH: i64 = 500;
-    // A cart that is being deleted is passed over: nothing is to come after its end.
+    // Skip a cart that is being deleted: its timeline must not get further events.
     let noted = sqlx::query!(
         r#"
         insert into cart_events (cart_id, at, kind, why, details)
@@ -110,7 +109,7 @@ pub(crate) async fn note_not_expired(
     Ok(noted.rows_affected() >= BATCH.unsigned_abs())
 }
 
-/// Money came for carts that were recovered before: each with its link.
+/// Records payments, by cart and link, for carts that were recovered before.
 pub(crate) async fn note_not_recovered(
     conn: &mut Connection,
     payments: &[(&str, i32)],

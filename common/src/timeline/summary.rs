@@ -1,4 +1,4 @@
-//! Events in plain English.
+//! Describes events in English.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::EventKind;
 use crate::json;
 
-/// One sentence for people; it says what the codes say and no more.
+/// One sentence for people, with no more information than the codes have.
 pub(super) fn of(
     kind: EventKind,
     why: Option<&str>,

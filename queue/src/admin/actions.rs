@@ -1,4 +1,4 @@
-//! What operators do to jobs and queues.
+//! Actions of operators on jobs and queues.
 
 use std::collections::HashSet;
 
@@ -7,26 +7,26 @@ use serde::Serialize;
 use super::inspect::{self, JobFilter, JobState, JobSummary};
 use crate::{db::Connection, job::JobId, sql::CHANNEL};
 
-/// How many dead jobs one statement brings back.
+/// Maximum number of dead jobs that one statement retries.
 const RETRY_BATCH: usize = 1_000;
 const CANCELLED: &str = "cancelled by an operator";
-/// The constraint that a job meets whose unique key another unfinished one has.
+/// The constraint that allows one unfinished job per unique key.
 const UNIQUE_KEY: &str = "jobs_unique_key";
 
-/// What became of a lever that was pulled.
+/// Result of an action on one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ActionOutcome {
-    /// It is done; this is the job now.
+    /// The action succeeded; holds the job after it.
     Done(JobSummary),
-    /// There is no such job (any more).
+    /// The job does not exist, or was deleted.
     NotFound,
-    /// The job's state does not allow it.
+    /// The job's state does not allow the action.
     WrongState(JobState),
-    /// The same job is queued already.
+    /// An unfinished job has the same unique key.
     AlreadyQueued,
 }
 
-/// dead → ready, with all its attempts before it again.
+/// Makes a dead job ready, with its attempts reset to 0.
 pub async fn retry(conn: &mut Connection, id: JobId) -> sqlx::Result<ActionOutcome> {
     let retried = sqlx::query_scalar!(
         r#"
@@ -48,7 +48,7 @@ pub async fn retry(conn: &mut Connection, id: JobId) -> sqlx::Result<ActionOutco
     outcome(conn, id, queue.is_some()).await
 }
 
-/// Anything unfinished → dead. What runs is dropped by its worker at its next renewal.
+/// Makes an unfinished job dead. If it is running, its worker drops it at the next lease renewal.
 pub async fn cancel(conn: &mut Connection, id: JobId) -> sqlx::Result<ActionOutcome> {
     let cancelled = sqlx::query!(
         r#"
@@ -80,30 +80,31 @@ fn is_taken(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| error.constraint() == Some(UNIQUE_KEY))
 }
 
-/// Which dead jobs to bring back.
+/// Selects dead jobs to retry.
 #[derive(Debug, Clone, Default)]
 pub struct DeadFilter {
-    /// Of this queue.
+    /// Name of the queue.
     pub queue: String,
-    /// Only of this kind.
+    /// Kind of job; `None` means all.
     pub kind: Option<String>,
-    /// Only those whose last error has this in it.
+    /// Substring of the last error, ignoring case; `None` means all.
     pub error: Option<String>,
 }
 
-/// What bringing back many did, or would do.
+/// Result of retrying many jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetriedMany {
-    /// Dead jobs that the filter fits.
+    /// Number of dead jobs that match the filter.
     pub matched: usize,
-    /// Those that are ready now; none in a dry run.
+    /// Number of jobs made ready; 0 in a dry run.
     pub retried: usize,
-    /// Those left dead, because the same job is queued already.
+    /// Number of jobs left dead because an identical job is already queued; 0 in a dry run.
     pub already_queued: usize,
 }
 
-/// Brings back all dead jobs that `filter` fits; in a dry run it only counts them. Within a transaction.
+/// Retries all dead jobs that match `filter`; a dry run only counts them. `conn` must be in a
+/// transaction.
 pub async fn retry_dead(conn: &mut Connection, filter: &DeadFilter, dry_run: bool) -> sqlx::Result<RetriedMany> {
     let dead = sqlx::query!(
         r#"
@@ -122,7 +123,7 @@ pub async fn retry_dead(conn: &mut Connection, filter: &DeadFilter, dry_run: boo
     if dry_run {
         return Ok(RetriedMany { matched, retried: 0, already_queued: 0 });
     }
-    // Of several with one key the newest comes back.
+    // Of several jobs with the same unique key, only the newest is retried.
     let mut keys = HashSet::new();
     let chosen: Vec<JobId> = dead
         .into_iter()
@@ -137,8 +138,8 @@ pub async fn retry_dead(conn: &mut Connection, filter: &DeadFilter, dry_run: boo
     Ok(RetriedMany { matched, retried, already_queued: matched - retried })
 }
 
-/// Answers how many came back. A job that is queued under the same key in this
-/// very moment spoils the statement; the next one sees it.
+/// Returns the number of retried jobs. Runs the statement again if a job with the same unique key
+/// is queued concurrently.
 async fn retry_batch(conn: &mut Connection, batch: &[JobId]) -> sqlx::Result<usize> {
     loop {
         sqlx::raw_sql("savepoint batch").execute(&mut *conn).await?;
@@ -163,18 +164,18 @@ async fn retry_batch(conn: &mut Connection, batch: &[JobId]) -> sqlx::Result<usi
     }
 }
 
-/// What cancelling many did, or would do.
+/// Result of cancelling many jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CancelledMany {
-    /// Unfinished jobs that the filter fits.
+    /// Number of unfinished jobs that match the filter.
     pub matched: i64,
-    /// Those that are dead now; none in a dry run.
+    /// Number of cancelled jobs; 0 in a dry run.
     pub cancelled: i64,
 }
 
-/// Cancels all unfinished jobs that `filter` fits, as [`cancel`] does one; in a dry run it only
-/// counts them, up to [`inspect::COUNT_LIMIT`]. A filter for a state that is finished fits none.
+/// Cancels all unfinished jobs that match `filter`, like [`cancel`]. A dry run only counts them, at
+/// most [`inspect::COUNT_LIMIT`] per state. A filter for a finished state matches none.
 pub async fn cancel_many(conn: &mut Connection, filter: &JobFilter, dry_run: bool) -> sqlx::Result<CancelledMany> {
     let unfinished = [JobState::Scheduled, JobState::Ready, JobState::Retrying, JobState::Running];
     let states: Vec<JobState> =
@@ -209,7 +210,7 @@ pub async fn cancel_many(conn: &mut Connection, filter: &JobFilter, dry_run: boo
     Ok(CancelledMany { matched: cancelled, cancelled })
 }
 
-/// From now on no worker takes a job of this queue; what runs goes on.
+/// Pauses a queue: workers take no more jobs from it. Running jobs continue.
 pub async fn pause(conn: &mut Connection, queue: &str) -> sqlx::Result<()> {
     sqlx::query!(
         r#"
@@ -223,7 +224,7 @@ pub async fn pause(conn: &mut Connection, queue: &str) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Workers take its jobs again.
+/// Resumes a paused queue.
 pub async fn resume(conn: &mut Connection, queue: &str) -> sqlx::Result<()> {
     sqlx::query!("update queues set paused_at = null where name = $1", queue).execute(&mut *conn).await?;
     wake(conn, queue).await

@@ -1,10 +1,10 @@
-//! Whether anything changed that operators look at.
+//! A token that changes with the state of jobs, queues, workers and schedules.
 
 use crate::db::Connection;
 
-/// A text that is another one after jobs moved on, a queue was paused or
-/// resumed, or a slot was let in. It reads the ends of indexes and no more than
-/// a thousand entries of each, so that somebody may ask every other second.
+/// A token that differs after a job or worker changed state, a queue was paused or resumed, or an
+/// occurrence of a schedule was admitted. Reads at most 1,000 index entries per job state, so that
+/// it can be polled every 2 s.
 pub async fn change_token(conn: &mut Connection) -> sqlx::Result<String> {
     sqlx::query_scalar!(
         r#"

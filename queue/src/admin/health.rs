@@ -1,25 +1,25 @@
-//! How queues stand, as often as anybody asks: nothing here counts what is big.
+//! Queue health that is cheap enough to poll: every count is bounded.
 
 use crate::db::Connection;
 
-/// The most dead jobs that are counted, those of all queues together: the newest.
+/// Maximum number of dead jobs counted, the newest of all queues together.
 pub const DEAD_LIMIT: i64 = 1_000;
 
-/// How a queue stands.
+/// Health of a queue.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueueHealth {
-    /// Which.
+    /// Name of the queue.
     pub queue: String,
-    /// Whether workers leave it alone.
+    /// Whether the queue is paused.
     pub paused: bool,
-    /// For how many seconds the oldest ready job has waited; 0 where none does.
+    /// Seconds that the oldest ready job has waited; 0 if none is ready.
     pub oldest_ready_age_seconds: f64,
-    /// Its share of the newest [`DEAD_LIMIT`] dead jobs.
+    /// Number of its jobs among the newest [`DEAD_LIMIT`] dead jobs.
     pub dead: i32,
 }
 
-/// The named queues, in their order. The oldest ready job is the first entry of
-/// a queue in the index of pending jobs, however many wait.
+/// Health of the named queues, in the order of `names`. The oldest ready job is found by one index
+/// lookup per queue, however many jobs wait.
 pub async fn queue_health(conn: &mut Connection, names: &[&str]) -> sqlx::Result<Vec<QueueHealth>> {
     sqlx::query_as!(
         QueueHealth,

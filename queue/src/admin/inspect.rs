@@ -1,4 +1,4 @@
-//! What operators ask about jobs and queues.
+//! Lists and counts of jobs and queues for operators.
 
 use std::{collections::BTreeMap, str::FromStr};
 
@@ -9,32 +9,32 @@ use utoipa::ToSchema;
 
 use crate::{db::Connection, job::JobId};
 
-/// Where counting ends: what operators look at must not cost what they have.
+/// Counting stops here, so that a count costs a bounded time.
 pub const COUNT_LIMIT: i64 = 100_000;
 
-/// Where a job stands.
+/// State of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
-    /// To run later, for the first time.
+    /// Due later, not attempted yet.
     Scheduled,
-    /// To run as soon as a worker has a free slot.
+    /// Due now; runs as soon as a worker is free.
     Ready,
-    /// A worker has it.
+    /// A worker runs it.
     Running,
-    /// It failed, and is to run again later.
+    /// Failed; runs again later.
     Retrying,
-    /// It ended well.
+    /// Succeeded.
     Done,
-    /// It is given up, or was cancelled.
+    /// Failed permanently, ran out of attempts, or was cancelled.
     Dead,
 }
 
 impl JobState {
-    /// All of them, in the order of a job's life.
+    /// All states, in the order of a job's life.
     pub const ALL: [Self; 6] = [Self::Scheduled, Self::Ready, Self::Running, Self::Retrying, Self::Done, Self::Dead];
 
-    /// As it is written.
+    /// The name of the state, as in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Scheduled => "scheduled",
@@ -47,7 +47,7 @@ impl JobState {
     }
 }
 
-/// None of the six.
+/// The text is not the name of a [`JobState`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnknownState;
 
@@ -59,41 +59,41 @@ impl FromStr for JobState {
     }
 }
 
-/// A job, as people see it.
+/// A job and its state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Job)]
 pub struct JobSummary {
-    /// Its name.
+    /// Id of the job.
     #[schema(value_type = uuid::Uuid)]
     pub id: JobId,
-    /// Where it waits, or waited.
+    /// Name of the queue.
     pub queue: String,
-    /// Which handler runs it.
+    /// Kind of job; selects the handler.
     pub kind: String,
-    /// Where it stands.
+    /// State of the job.
     pub state: JobState,
-    /// How often it was started.
+    /// Number of attempts so far.
     pub attempts: i16,
-    /// How often it may be.
+    /// Maximum number of attempts.
     pub max_attempts: i16,
-    /// When it is, or was, to run.
+    /// Time at which the job is, or was, due.
     pub run_at: DateTime<Utc>,
-    /// The tick of a schedule it stands for.
+    /// Time of the schedule's occurrence; null for jobs without a schedule.
     #[schema(required)]
     pub slot: Option<DateTime<Utc>>,
-    /// What went wrong last.
+    /// Most recent error; null if there was none.
     #[schema(required)]
     pub last_error: Option<String>,
-    /// When it was queued.
+    /// Time at which the job was queued.
     pub created_at: DateTime<Utc>,
-    /// When it was done or dead.
+    /// Time at which the job became done or dead; null until then.
     #[schema(required)]
     pub finished_at: Option<DateTime<Utc>>,
 }
 
 impl JobSummary {
-    /// Whether it is still to run, or running.
+    /// Whether the job waits or runs.
     pub fn is_unfinished(&self) -> bool {
         !matches!(self.state, JobState::Done | JobState::Dead)
     }
@@ -137,7 +137,7 @@ fn parse_state(text: &str) -> sqlx::Result<JobState> {
     text.parse().map_err(|UnknownState| sqlx::Error::Decode(format!("unknown state of a job: {text}").into()))
 }
 
-/// The job, or `None` if there is none or it was deleted after its retention.
+/// Finds a job; `None` if it does not exist, or was deleted after its retention.
 pub async fn find(conn: &mut Connection, id: JobId) -> sqlx::Result<Option<JobSummary>> {
     sqlx::query_as!(
         Row,
@@ -155,27 +155,27 @@ pub async fn find(conn: &mut Connection, id: JobId) -> sqlx::Result<Option<JobSu
     .transpose()
 }
 
-/// A failed attempt at a job.
+/// A failed attempt of a job.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = JobAttempt)]
 pub struct FailedAttempt {
-    /// 1 is the first.
+    /// Number of the attempt, from 1.
     pub attempt: i64,
-    /// When a worker began it.
+    /// Time at which a worker started the attempt.
     #[schema(required)]
     pub started_at: Option<DateTime<Utc>>,
-    /// When it failed.
+    /// Time at which the attempt failed.
     pub ended_at: DateTime<Utc>,
-    /// The worker's name.
+    /// Name of the worker.
     #[schema(required)]
     pub worker: Option<String>,
-    /// What went wrong.
+    /// Error message.
     #[schema(required)]
     pub error: Option<String>,
 }
 
-/// The failed attempts at a job, oldest first; `None` if there is no such job.
+/// The failed attempts of a job, oldest first; `None` if the job does not exist.
 pub async fn history(conn: &mut Connection, id: JobId) -> sqlx::Result<Option<Vec<FailedAttempt>>> {
     let log = sqlx::query_scalar!(
         r#"select attempt_log as "attempt_log: Json<Vec<FailedAttempt>>" from jobs where id = $1"#,
@@ -184,18 +184,18 @@ pub async fn history(conn: &mut Connection, id: JobId) -> sqlx::Result<Option<Ve
     Ok(log.fetch_optional(conn).await?.map(|log| log.0))
 }
 
-/// Which jobs somebody asks for.
+/// Selects jobs.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {
-    /// Only of this queue.
+    /// Name of the queue; `None` means all.
     pub queue: Option<String>,
-    /// Only in this state.
+    /// State of the job; `None` means all.
     pub state: Option<JobState>,
 }
 
 /// A page of jobs, newest first.
 pub async fn list(conn: &mut Connection, filter: &JobFilter, offset: i64, limit: i64) -> sqlx::Result<Vec<JobSummary>> {
-    // Planned for the values at hand, so that a state finds its partial index.
+    // Needs a custom plan (not a generic one), so that a state uses its partial index.
     sqlx::query_as!(
         Row,
         r#"
@@ -222,7 +222,7 @@ pub async fn list(conn: &mut Connection, filter: &JobFilter, offset: i64, limit:
     .collect()
 }
 
-/// How many jobs there are, up to [`COUNT_LIMIT`].
+/// The number of matching jobs, at most [`COUNT_LIMIT`].
 pub async fn count(conn: &mut Connection, filter: &JobFilter) -> sqlx::Result<i64> {
     sqlx::query_scalar!(
         r#"
@@ -243,7 +243,7 @@ pub async fn count(conn: &mut Connection, filter: &JobFilter) -> sqlx::Result<i6
     .await
 }
 
-/// What the column holds.
+/// The value of the column `jobs.state` for `state`.
 fn stored_state(state: JobState) -> &'static str {
     match state {
         JobState::Scheduled | JobState::Ready | JobState::Retrying => "pending",
@@ -251,32 +251,33 @@ fn stored_state(state: JobState) -> &'static str {
     }
 }
 
-/// What a pending job's times and attempts make of it.
+/// The phase of a pending job, which the queries compute from `run_at` and `attempts`; `None` for
+/// other states.
 fn phase(state: JobState) -> Option<&'static str> {
     (stored_state(state) == "pending").then_some(state.as_str())
 }
 
-/// How a queue stands.
+/// A queue and its job counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Queue)]
 pub struct QueueSummary {
-    /// Which.
+    /// Name of the queue.
     pub name: String,
-    /// Whether workers leave it alone.
+    /// Whether the queue is paused.
     pub paused: bool,
-    /// Since when.
+    /// Time at which the queue was paused; null if it is not.
     #[schema(required)]
     pub paused_at: Option<DateTime<Utc>>,
-    /// Jobs by state; counting ends at 100,000 of all queues together.
+    /// Number of jobs by state. Counting stops at 100,000 jobs of all queues together.
     #[schema(value_type = BTreeMap<String, i64>, example = json!({"dead": 0, "done": 12, "ready": 1, "retrying": 0, "running": 2, "scheduled": 0}))]
     pub counts: BTreeMap<&'static str, i64>,
-    /// For how many seconds the oldest ready job has waited.
+    /// Seconds that the oldest ready job has waited; null if none is ready.
     #[schema(required)]
     pub oldest_ready_age_seconds: Option<i64>,
 }
 
-/// The named queues, in their order.
+/// The named queues, in the order of `names`.
 pub async fn queues(conn: &mut Connection, names: &[&str]) -> sqlx::Result<Vec<QueueSummary>> {
     let counted = count_by_queue_and_state(conn).await?;
     let rows = sqlx::query!(
@@ -307,7 +308,7 @@ pub async fn queues(conn: &mut Connection, names: &[&str]) -> sqlx::Result<Vec<Q
         .collect())
 }
 
-/// One pass over each state, through its own index, that ends at [`COUNT_LIMIT`].
+/// Counts the jobs of each state through its partial index, at most [`COUNT_LIMIT`] per state.
 async fn count_by_queue_and_state(conn: &mut Connection) -> sqlx::Result<BTreeMap<(String, JobState), i64>> {
     let rows = sqlx::query!(
         r#"

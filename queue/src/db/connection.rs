@@ -1,4 +1,4 @@
-//! A connection in use.
+//! [`Connection`], a connection in use.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -19,13 +19,13 @@ use super::{
 
 /// A connection in use. Every function that reads or writes the database takes one.
 ///
-/// Dropped within a transaction it rolls back, in the background.
+/// Dropping it within a transaction rolls the transaction back in the background.
 pub struct Connection {
-    /// `None` only while it is dropped.
+    /// `None` only during drop.
     session: Option<Object<Connector>>,
-    /// Whether statements have names, so that Postgres parses each once a session.
+    /// Whether statements have names, so that Postgres parses each once per session.
     named: bool,
-    /// Whether the server may still be busy with a statement of ours.
+    /// Whether the server may still be executing a statement of this connection.
     unfinished: bool,
     statement_timeout: Duration,
     failover: Arc<FailoverGuard>,
@@ -46,13 +46,13 @@ impl Connection {
         self.finish(|conn| PgTransactionManager::begin(conn, None).boxed()).await
     }
 
-    /// Commits the transaction. Outside one, each statement has committed already.
+    /// Commits the transaction. No-op outside a transaction (autocommit).
     pub async fn commit(mut self) -> sqlx::Result<()> {
         self.finish(|conn| PgTransactionManager::commit(conn).boxed()).await
     }
 
-    /// Rolls the transaction back, and returns after Postgres has released its locks. Outside a
-    /// transaction nothing happens.
+    /// Rolls the transaction back and waits until its locks are released. No-op outside a
+    /// transaction.
     pub async fn rollback(mut self) -> sqlx::Result<()> {
         self.finish(|conn| PgTransactionManager::rollback(conn).boxed()).await
     }
@@ -68,8 +68,8 @@ impl Connection {
         Ok(())
     }
 
-    /// The connection beneath, for what sqlx offers on its own type alone (migrations).
-    /// Statements with parameters go through `Connection`.
+    /// The underlying sqlx connection, for features that need sqlx' own type (migrations). Run
+    /// statements with parameters through `Connection`.
     pub fn inner(&mut self) -> &mut PgConnection {
         self.session.as_mut().expect("it is there until it is dropped")
     }
@@ -163,7 +163,7 @@ impl<'c> Executor<'c> for &'c mut Connection {
     }
 }
 
-/// Whether the server has nothing more to send for the statement: all rows were read, or it failed.
+/// Whether the statement has ended: all rows were read, or it failed.
 fn is_end<T>(row: Option<&sqlx::Result<T>>) -> bool {
     matches!(row, None | Some(Err(sqlx::Error::Database(_))))
 }

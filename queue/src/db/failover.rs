@@ -1,8 +1,8 @@
-//! Leaving a server that became read-only.
+//! Replaces connections to a server that became read-only.
 //!
 //! After a fail-over new connections lead to the new primary, but open ones may still lead to the
-//! old one, which answers every ping, refuses every write and returns outdated rows. The first
-//! statement that is refused as read-only makes all connections of the process stale.
+//! old one, which responds to pings, rejects writes and returns outdated rows. The first statement
+//! that is rejected as read-only makes all connections of the process stale.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -14,14 +14,14 @@ use tokio::sync::watch;
 
 use crate::sql::has_sql_state;
 
-/// If no server is writable, new connections are refused as well: they are not replaced more often.
+/// Minimum interval between two replacements of all connections, in case no server is writable.
 const MIN_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How often a connection in constant use is checked: readers are never refused, and their
-/// connections are never idle for long enough to be checked.
+/// Interval at which one connection in constant use is checked: a busy reader never gets a
+/// read-only error, and is never idle for long enough for the idle check.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 
-/// What all pools to the same database share.
+/// Fail-over state shared by all pools to the same database.
 #[derive(Debug)]
 pub(crate) struct FailoverGuard {
     /// Connections opened before this moment are stale.
@@ -37,12 +37,12 @@ impl Default for FailoverGuard {
 }
 
 impl FailoverGuard {
-    /// Whether a connection that was opened then may lead to a read-only server.
+    /// Whether a connection opened at `opened` may lead to a read-only server.
     pub(crate) fn is_stale(&self, opened: Instant) -> bool {
         opened < *self.since.borrow()
     }
 
-    /// Returns `true` once in [`CHECK_EVERY`]: the caller should check its connection, for all.
+    /// Returns `true` once per [`CHECK_EVERY`]: the caller should then check its connection.
     pub(crate) fn is_check_due(&self) -> bool {
         let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
         let due = checked.elapsed() >= CHECK_EVERY;
@@ -52,13 +52,13 @@ impl FailoverGuard {
         due
     }
 
-    /// Changes when connections become stale.
+    /// Notifies when connections become stale.
     pub(crate) fn watch(&self) -> watch::Receiver<Instant> {
         self.since.subscribe()
     }
 
-    /// Makes all connections stale if a statement failed because its server is read-only (a standby, or
-    /// `default_transaction_read_only`).
+    /// Makes all connections stale if a statement failed because its server is read-only (a
+    /// standby, or `default_transaction_read_only`).
     pub(crate) fn observe(&self, error: &sqlx::Error) {
         if has_sql_state(error, &["25006"]) {
             self.make_stale();
@@ -75,7 +75,8 @@ impl FailoverGuard {
         Ok(is_writable)
     }
 
-    /// The pools close idle connections before their next use, others when they return.
+    /// Makes all connections stale. The pools close idle ones before their next use, and others
+    /// when they return.
     fn make_stale(&self) {
         let now = Instant::now();
         let changed = self.since.send_if_modified(|since| {

@@ -32,11 +32,11 @@ impl Listener {
         self.inner.ignore_pool_close_event(ignore);
     }
 
-    /// The next notification. `None` after the connection was lost and opened again: notifications may
+    /// The next notification. `None` after the connection was lost and reopened: notifications may
     /// be missing.
     ///
     /// # Errors
-    /// If the connection can't be opened again, or leads to a read-only server.
+    /// The connection can't be reopened, or its server is read-only.
     pub async fn try_recv(&mut self) -> sqlx::Result<Option<PgNotification>> {
         tokio::select! {
             received = self.inner.try_recv() => received,
@@ -47,10 +47,10 @@ impl Listener {
         }
     }
 
-    /// The next notification, across lost connections.
+    /// The next notification; reopens lost connections.
     ///
     /// # Errors
-    /// See [`Listener::try_recv`].
+    /// Same as [`Listener::try_recv`].
     pub async fn recv(&mut self) -> sqlx::Result<PgNotification> {
         loop {
             if let Some(notification) = self.try_recv().await? {

@@ -24,26 +24,26 @@ use super::{
     listener::Listener,
 };
 
-/// The timeout of a statement by default.
+/// Default timeout of a statement.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Postgres ends a session that is idle in a transaction for 10 s: its process is frozen or
-/// unreachable, and others wait for its locks.
+/// Postgres ends a session that is idle in a transaction for 10 s: its client is frozen or
+/// unreachable, and other sessions wait for its locks.
 const IDLE_IN_TRANSACTION: &str = "set idle_in_transaction_session_timeout = '10s'";
 
 /// Where LISTEN connects.
 #[derive(Clone, Default)]
 pub enum Listen {
-    /// To the database itself, which is reached directly.
+    /// To the same address as everything else, which is Postgres itself.
     #[default]
     Directly,
     /// To this address, while everything else goes through a pooler.
     At(Box<PgConnectOptions>),
-    /// LISTEN is off; polling alone finds jobs.
+    /// LISTEN is off; jobs are found by polling only.
     Off,
 }
 
-/// Without the options, which hold a password.
+/// Omits the options, which contain a password.
 impl fmt::Debug for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -54,7 +54,7 @@ impl fmt::Debug for Listen {
     }
 }
 
-/// Postgres as a process reaches it. Clones share the connections.
+/// A pool of connections to Postgres. Clones share the connections.
 #[derive(Debug, Clone)]
 pub struct Database {
     pool: Pool,
@@ -69,25 +69,26 @@ struct Pools {
     listen: Listen,
     failover: Arc<FailoverGuard>,
     all: Mutex<Vec<Pool>>,
-    /// The one connection of LISTEN; sqlx' listener takes a pool of sqlx' own.
+    /// Holds the connection for LISTEN; sqlx' listener needs a pool of sqlx' own type.
     listen_pool: Option<PgPool>,
 }
 
-/// Counts of a process' connections.
+/// Number of connections of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connections {
     /// In use.
     pub used: u32,
     /// Open, and not in use.
     pub idle: u32,
-    /// The most that can be open.
+    /// Maximum number of open connections.
     pub max: u32,
 }
 
 impl Database {
-    /// A pool of at most `connections`, and one more connection for LISTEN. Opens none yet.
+    /// A pool of at most `connections`, and one more connection for LISTEN. Connections are opened
+    /// on first use.
     pub fn new(options: PgConnectOptions, listen: Listen, connections: u32) -> Self {
-        // A pooler refuses unknown start-up parameters; nothing here reads floats as text.
+        // A pooler rejects unknown start-up parameters; nothing here reads floats as text.
         let options = options.extra_float_digits(None);
         // Statements without a name need no cache.
         let is_direct = matches!(listen, Listen::Directly);
@@ -97,7 +98,7 @@ impl Database {
     }
 
     fn open(pools: Arc<Pools>, connections: u32, statement_timeout: Duration, settings: &str) -> Self {
-        // Sessions of a pooler are shared: nothing is set on them.
+        // Sessions of a pooler are shared, so they get no settings.
         let settings = match pools.listen {
             Listen::Directly => settings.to_owned(),
             Listen::At(_) | Listen::Off => String::new(),
@@ -112,19 +113,19 @@ impl Database {
         Self { pool, pools, statement_timeout }
     }
 
-    /// The same connections with another timeout for statements. A statement that exceeds it fails, and
-    /// may take effect all the same.
+    /// The same connections with another timeout for statements. A statement that exceeds it fails,
+    /// but may still take effect.
     #[must_use]
     pub fn with_statement_timeout(self, statement_timeout: Duration) -> Self {
         Self { statement_timeout, ..self }
     }
 
-    /// A pool of its own to the same Postgres, whose sessions plan each statement once, with
-    /// `settings` besides: `set … = …`, separated by semicolons.
+    /// A separate pool to the same Postgres whose sessions use generic plans, so that each
+    /// statement is planned once. `settings` are further `set … = …`, separated by semicolons.
     ///
-    /// The estimated cost of a plan for the values at hand is lower than that of the generic plan, so
-    /// Postgres would plan a statement at each execution, which takes longer than a short statement
-    /// runs. A pooler's sessions have no settings.
+    /// By default Postgres prefers custom plans, whose estimated cost is lower, and plans a
+    /// statement at each execution, which takes longer than a short statement runs. Sessions of a
+    /// pooler get no settings.
     pub fn planned_once(&self, connections: u32, settings: &'static str) -> Self {
         let settings =
             format!("{IDLE_IN_TRANSACTION}; set plan_cache_mode = force_generic_plan; set jit = off; {settings}");
@@ -141,13 +142,13 @@ impl Database {
         self.pools.listen_pool.is_some()
     }
 
-    /// The address and the role.
+    /// The address, role and password of Postgres.
     pub fn options(&self) -> &PgConnectOptions {
         &self.pools.options
     }
 
-    /// A connection on which each statement is a transaction of its own. Behind a pooler it is a
-    /// transaction: call [`Connection::commit`] after writing.
+    /// A connection in autocommit mode, or a transaction behind a pooler: call
+    /// [`Connection::commit`] after writing in either case.
     pub async fn acquire(&self) -> sqlx::Result<Connection> {
         if self.is_pooled() {
             return self.begin().await;
@@ -155,7 +156,7 @@ impl Database {
         self.connection().await
     }
 
-    /// A transaction. Dropped without [`Connection::commit`] it has no effect.
+    /// Begins a transaction. Dropping it without [`Connection::commit`] rolls it back.
     pub async fn begin(&self) -> sqlx::Result<Connection> {
         let mut connection = self.connection().await?;
         connection.begin().await?;
@@ -181,7 +182,7 @@ impl Database {
         Listener::listen(pool, &self.pools.failover, channels).await.map(Some)
     }
 
-    /// Counts the connections of all pools of this process to this Postgres.
+    /// Number of connections of all pools of this process to this Postgres.
     pub fn connections(&self) -> Connections {
         let mut sum = Connections { used: 0, idle: 0, max: 0 };
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
@@ -203,7 +204,7 @@ impl Database {
         self.pool.is_closed()
     }
 
-    /// Closes the idle connections of this pool now, and each other one when it returns.
+    /// Closes the idle connections of this pool now, and the others when they return.
     pub fn close(&self) {
         self.pool.close();
     }

@@ -1,4 +1,5 @@
-//! Timeouts for a silent Postgres: TCP reports a lost peer after a quarter of an hour, or never.
+//! Timeouts for an unresponsive Postgres: TCP detects a dead peer only after about 15 minutes, or
+//! never.
 
 use std::{
     io,
@@ -22,8 +23,8 @@ pub(crate) async fn with_timeout<T>(
     }
 }
 
-/// The same for each item of a stream, which ends after the first timeout. A timer is set only if an
-/// item is not there yet: most are.
+/// Applies `timeout` to the wait for each item of a stream, which ends after the first timeout.
+/// Sets a timer only if an item is not available at once, because most are.
 pub(crate) fn stream_with_timeout<'e, T: 'e>(
     timeout: Duration,
     mut rows: BoxStream<'e, sqlx::Result<T>>,

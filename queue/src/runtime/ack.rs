@@ -12,17 +12,17 @@ use crate::{
     outcome::{Ended, Outcome},
 };
 
-/// The most outcomes one statement writes.
+/// Maximum number of outcomes that one statement writes.
 const BATCH: usize = 500;
-/// A batch of this size says that many jobs end at once …
+/// After a batch of at least this size, the next one waits for more outcomes.
 const BUSY: usize = 16;
-/// … and how long the next one waits for more.
+/// How long a batch waits for more outcomes.
 const GATHER: Duration = Duration::from_millis(4);
-/// How often outcomes of locked jobs are tried again, where no others are written meanwhile.
+/// Interval at which outcomes of locked jobs are retried if no other outcomes arrive.
 const RETRY_LOCKED: Duration = Duration::from_millis(250);
 
-/// Writes outcomes as they come, until the runtime closes and none are left. Outcomes of
-/// jobs that another session has locked are kept, and delay no others.
+/// Writes outcomes as they arrive, until the runtime closes and none are left. Outcomes of jobs
+/// that another session has locked are retried later, and delay no others.
 pub(crate) async fn run(shared: Arc<Shared>, mut ended: mpsc::UnboundedReceiver<Ended>) {
     let mut batch = Vec::with_capacity(BATCH);
     let (mut busy, mut locked) = (false, false);
@@ -57,8 +57,8 @@ pub(crate) async fn run(shared: Arc<Shared>, mut ended: mpsc::UnboundedReceiver<
     }
 }
 
-/// Many jobs end at once, so a moment later there are more: one statement and
-/// one commit for them all. Their slots are free already, nobody waits for this.
+/// Collects more outcomes for up to [`GATHER`], to write them in one statement and commit. The
+/// permits of these jobs are free already, so nothing is blocked meanwhile.
 async fn gather(ended: &mut mpsc::UnboundedReceiver<Ended>, batch: &mut Vec<Ended>) {
     let until = tokio::time::Instant::now() + GATHER;
     while batch.len() < BATCH {
@@ -70,10 +70,10 @@ async fn gather(ended: &mut mpsc::UnboundedReceiver<Ended>, batch: &mut Vec<Ende
     }
 }
 
-/// Retries until Postgres takes it. When the runtime closes meanwhile, one last
-/// failure ends it: the leases run out and the jobs run again. Returns the ids and
-/// lease tokens of jobs that another session has locked, whose outcomes are not
-/// written; `skip_locked` is for a batch of which that is known.
+/// Writes a batch and retries on failure. Once the runtime is closing, gives up after one failure:
+/// the leases expire and the jobs run again. Returns the ids and lease tokens of the jobs that
+/// another session has locked, whose outcomes are not written. `skip_locked` skips locked jobs in
+/// the first try.
 async fn write_until_done(shared: &Shared, batch: &[Ended], mut skip_locked: bool) -> HashSet<(JobId, Uuid)> {
     let mut reconnect = Reconnect::new("writing outcomes of jobs");
     loop {
@@ -83,8 +83,8 @@ async fn write_until_done(shared: &Shared, batch: &[Ended], mut skip_locked: boo
             }
             outcomes::write(&shared.database, batch).await.map(|()| HashSet::new())
         };
-        // A Postgres that is gone without a word is given up, and reached anew. What
-        // it may have written all the same is fenced by the token.
+        // After a timeout the statement may still take effect; the lease token makes the retry
+        // harmless.
         match with_timeout(shared.config.renew_every, write).await {
             Ok(locked) => return locked,
             Err(error) if !skip_locked && outcomes::is_locked(&error) => {

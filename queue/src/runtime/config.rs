@@ -1,22 +1,22 @@
-//! Settings of the queue in a process.
+//! Settings of a [`Runtime`](crate::Runtime).
 
 use std::time::Duration;
 
 use uuid::Uuid;
 
-/// How a process takes part in the queue.
+/// Settings of the queue in one process.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Who this is, in `jobs.worker`.
+    /// Name of this process, stored in `jobs.worker`.
     pub worker: String,
-    /// Jobs in flight in this process, all kinds together.
+    /// Maximum number of jobs that run at a time, all kinds together.
     pub concurrency: usize,
-    /// How long a job stays ours without a renewal. A killed worker's jobs run
-    /// again after this at the latest (and a reaper's tick of one second).
+    /// Lifetime of a lease without renewal. Jobs of a killed worker run again within this time and
+    /// one more second.
     pub lease: Duration,
-    /// How often leases are renewed; a third of the lease bears two failures.
+    /// Interval between renewals. A third of the lease tolerates two failed renewals.
     pub renew_every: Duration,
-    /// How often to look without having been woken.
+    /// Maximum interval between two fetches if no notification arrives.
     pub poll_every: Duration,
     /// How long finished jobs are kept.
     pub retention: Retention,
@@ -25,7 +25,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            // Short, because it is written with every job; for people, not a key.
+            // Short, because it is written with every job.
             worker: format!("{}-{:08x}", std::process::id(), Uuid::new_v4().as_fields().0),
             concurrency: 16,
             lease: Duration::from_secs(25),
@@ -39,9 +39,9 @@ impl Default for Config {
 /// How long finished jobs are kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
-    /// Those that ended well.
+    /// Time to keep jobs that succeeded.
     pub done: Duration,
-    /// Those that somebody may want to look at.
+    /// Time to keep dead jobs.
     pub dead: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! Running one job: the panic guard, the time limit, the lost lease, the verdict.
+//! Runs one job: catches panics, enforces the timeout, stops on a lost lease, reports the outcome.
 
 use std::{
     any::Any,
@@ -21,14 +21,14 @@ use crate::{
     telemetry::{TraceContext, Watch},
 };
 
-/// What of a run travels with its job through apalis.
+/// Data of a run that is passed with its job through apalis.
 #[derive(Debug, Clone)]
 pub(crate) struct Run {
     pub(crate) lease: Arc<Lease>,
     pub(crate) asked_by: TraceContext,
 }
 
-/// Wraps a worker's whole service, outside the layers the user adds.
+/// Wraps a worker's service, outside the layers that the user adds.
 pub struct JobLayer<J> {
     shared: Arc<Shared>,
     job: PhantomData<fn(J)>,
@@ -48,7 +48,7 @@ impl<S, J> Layer<S> for JobLayer<J> {
     }
 }
 
-/// Made by [`JobLayer`].
+/// The service created by [`JobLayer`].
 pub struct JobService<S, J> {
     inner: S,
     shared: Arc<Shared>,
@@ -108,7 +108,7 @@ where
     }
 }
 
-/// A run; dropped without an outcome it was interrupted.
+/// A run in progress. Dropping it without an outcome reports [`Outcome::Interrupted`].
 struct Running {
     shared: Arc<Shared>,
     lease: Arc<Lease>,
@@ -139,7 +139,7 @@ impl Running {
         self.watch.end("interrupted");
     }
 
-    /// As operators know it. A retry after the last attempt is none.
+    /// The outcome's label in metrics and traces. A retry after the last attempt is `dead`.
     fn name(&self, outcome: &Outcome) -> &'static str {
         match outcome {
             Outcome::Done => "done",

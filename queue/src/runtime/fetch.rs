@@ -1,5 +1,5 @@
-//! Taking jobs into free slots: one statement takes a batch, counts the
-//! attempt and sets the lease.
+//! Fetches jobs for free permits: one statement takes a batch, counts the attempts and sets the
+//! lease.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,20 +19,19 @@ use crate::{
     telemetry::{self, TraceContext},
 };
 
-/// After work was found, idle looks come closer together than `poll_every`:
-/// an enqueuer sends no NOTIFY where it saw a ready job, and that job may have
-/// been taken just before the enqueuer committed.
+/// First polling interval after jobs were found; it grows to `poll_every`. An enqueuing statement
+/// sends no NOTIFY if it sees a ready job, and that job may have been taken before its commit.
 const SOON: Duration = Duration::from_millis(20);
 
-/// How long quick jobs are given to free more slots before the next fetch.
+/// How long a full fetch waits for quick jobs to free more permits.
 const GATHER: Duration = Duration::from_millis(1);
 
-/// Fetches whenever there is a free slot, until the runtime stops.
+/// Fetches whenever a permit is free, until the runtime stops.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut reconnect = Reconnect::new("fetching jobs");
     let mut pause = shared.config.poll_every;
     while !shared.stopping.is_cancelled() {
-        // A Postgres that is gone without a word is given up, and reached anew.
+        // If Postgres does not respond, this fails and is retried.
         match with_timeout(shared.config.renew_every, fetch_once(&shared)).await {
             Ok(Looked::Took { full }) => {
                 reconnect.worked();
@@ -52,8 +51,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// More jobs are ready than there were slots. Quick jobs end while this waits,
-/// and one statement then fills all slots instead of few.
+/// Waits up to [`GATHER`] for all permits to be free. More jobs are ready than there were permits:
+/// if they are quick, the next statement fills all permits instead of a few.
 async fn gather(shared: &Shared) {
     let gathered = tokio::time::timeout(GATHER, async {
         while shared.free_permits() < shared.config.concurrency {
@@ -124,12 +123,11 @@ fn deliver(shared: &Arc<Shared>, sinks: &[Arc<dyn JobSink>], jobs: Vec<Fetched>,
     }
 }
 
-/// Takes up to `limit` due jobs, a fair share from each queue first.
+/// Takes up to `limit` due jobs, distributed evenly over the queues.
 ///
-/// The commit does not wait for the disk. A lease that a crash of Postgres
-/// forgets is a lease nobody has: the job is ready again and runs a second time,
-/// which it must bear anyway, and the first run's outcome is fenced off. Outcomes
-/// and enqueued jobs do wait, and flush this with them.
+/// The commit is asynchronous. If a crash of Postgres loses the lease, the job is ready again and
+/// runs a second time, which handlers must tolerate anyway; the lease token rejects the first run's
+/// outcome. Commits of outcomes and of new jobs are synchronous.
 async fn take(
     conn: &mut Connection,
     queues: &[String],
@@ -188,7 +186,7 @@ async fn take(
         .collect())
 }
 
-/// How long until the next scheduled job of these queues is due.
+/// Time until the next scheduled job of these queues is due; `None` if there is none.
 async fn next_due_in(conn: &mut Connection, queues: &[String]) -> sqlx::Result<Option<Duration>> {
     let milliseconds = sqlx::query_scalar!(
         r#"

@@ -1,4 +1,4 @@
-//! Which workers live: a process says so now and then, also while it has nothing to run.
+//! Heartbeats: each process regularly updates its row in `workers`, also while it is idle.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -14,48 +14,48 @@ use crate::{
     sql,
 };
 
-/// How often a process says that it lives.
+/// Interval between heartbeats.
 const EVERY: Duration = Duration::from_secs(8);
-/// One that said nothing for so long is gone.
+/// A worker without a heartbeat for this long is not listed.
 const SILENCE: Duration = Duration::from_secs(30);
-/// Rows of processes that ended without a word are kept no longer than this.
+/// Rows of workers without a heartbeat for this long are deleted.
 const KEPT: Duration = Duration::from_secs(60 * 60);
-/// The most running jobs that are told of, all workers together.
+/// Maximum number of running jobs listed, all workers together.
 const RUNNING_LIMIT: i64 = 200;
 
-/// A process that takes jobs.
+/// A worker process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerStatus {
-    /// Its name, as in the history of jobs.
+    /// Name of the process, as in the attempts of jobs.
     pub name: String,
-    /// The queues it serves.
+    /// The queues that it serves.
     pub queues: Vec<String>,
-    /// How many jobs it runs at a time.
+    /// Maximum number of jobs that it runs at a time.
     pub concurrency: i32,
-    /// Since when it lives.
+    /// Time of its first heartbeat.
     pub started_at: DateTime<Utc>,
-    /// When it last said so.
+    /// Time of its last heartbeat.
     pub seen_at: DateTime<Utc>,
-    /// The jobs that it runs now, oldest first.
+    /// The jobs that it is running, oldest first.
     pub running: Json<Vec<RunningJob>>,
 }
 
-/// A job that a worker runs now.
+/// A job that a worker is running.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RunningJob {
-    /// Which job.
+    /// Id of the job.
     pub id: JobId,
-    /// What it does.
+    /// Kind of job.
     pub kind: String,
-    /// Its queue.
+    /// Name of the queue.
     pub queue: String,
-    /// When this attempt began.
+    /// Time at which the attempt started.
     pub started_at: Option<DateTime<Utc>>,
 }
 
-/// The workers that live, longest first.
+/// The live workers, the longest-running first.
 pub async fn workers(conn: &mut Connection) -> sqlx::Result<Vec<WorkerStatus>> {
     sqlx::query_as!(
         WorkerStatus,
@@ -80,7 +80,7 @@ pub async fn workers(conn: &mut Connection) -> sqlx::Result<Vec<WorkerStatus>> {
     .await
 }
 
-/// Says that this process lives, until it does not.
+/// Sends heartbeats until the runtime stops, then deletes the row of this process.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

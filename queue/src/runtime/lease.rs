@@ -1,4 +1,4 @@
-//! The right to run a job.
+//! Leases: the right to run a job.
 
 use std::{
     future::poll_fn,
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::job::JobId;
 
-/// The right to run a job; travels with it through apalis.
+/// The right to run a job; passed with the job through apalis.
 #[derive(Debug)]
 pub(crate) struct Lease {
     pub(crate) id: JobId,
@@ -36,7 +36,8 @@ impl Lease {
         })
     }
 
-    /// Whether this call is the one that ends the run: an outcome, or the loss of the lease, counts once.
+    /// Marks the run as ended. Returns `false` if it had ended before: only the first outcome, or
+    /// the loss of the lease, counts.
     pub(crate) fn try_end(&self) -> bool {
         !self.ended.swap(true, Ordering::AcqRel)
     }
@@ -45,13 +46,13 @@ impl Lease {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// Drops the job's future.
+    /// Marks the lease as lost, so that the job's future is dropped.
     pub(crate) fn lose(&self) {
         self.lost.store(true, Ordering::Release);
         self.run.wake();
     }
 
-    /// Returns when the lease is found lost; the run alone waits for that.
+    /// Waits until the lease is lost. Supports one waiter, the run.
     pub(crate) async fn lost(&self) {
         poll_fn(|cx| {
             self.run.register(cx.waker());
@@ -61,7 +62,7 @@ impl Lease {
     }
 }
 
-/// A lease this process holds, from the fetch until its outcome is written.
+/// A lease that this process holds, from the fetch until the outcome is written.
 #[derive(Debug, Clone)]
 pub(crate) struct Held {
     pub(crate) lease: Arc<Lease>,

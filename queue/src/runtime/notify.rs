@@ -1,4 +1,4 @@
-//! Being woken: LISTEN, and how to go on when Postgres is away.
+//! Wakes the fetcher on NOTIFY, and retries with backoff while Postgres is unavailable.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::state::Shared;
 use crate::sql::CHANNEL;
 
-/// Wakes the fetcher when a job of one of its queues was committed.
+/// Wakes the fetcher when a job of one of its queues is committed.
 pub(crate) async fn listen(shared: Arc<Shared>) {
     let mut reconnect = Reconnect::new("listening for jobs");
     while !shared.stopping.is_cancelled() {
@@ -38,8 +38,7 @@ async fn listen_once(shared: &Shared, reconnect: &mut Reconnect) -> sqlx::Result
     }
 }
 
-/// Waits longer after each failure, and says once that something is wrong and
-/// once that it is well again.
+/// Exponential backoff that logs the first failure and the recovery.
 pub(crate) struct Reconnect {
     what: &'static str,
     delays: Option<ExponentialBackoff>,

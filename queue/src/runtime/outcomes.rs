@@ -1,4 +1,4 @@
-//! Statements that write how jobs ended.
+//! The statements that write outcomes of jobs.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -11,14 +11,16 @@ use crate::{
     sql::has_sql_state,
 };
 
-/// Writes all outcomes. A job that another session has locked fails the statement after 200 ms: see [`is_locked`].
+/// Writes all outcomes. Fails after 200 ms if another session has one of the jobs locked; see
+/// [`is_locked`].
 pub(crate) async fn write(database: &Database, batch: &[Ended]) -> sqlx::Result<()> {
     let mut conn = database.acquire().await?;
     write_all(&mut conn, batch.iter()).await?;
     conn.commit().await
 }
 
-/// Writes the outcomes of jobs that no other session has locked, and returns the ids and lease tokens of the others.
+/// Writes the outcomes of jobs that no other session has locked. Returns the ids and lease tokens
+/// of the locked ones.
 pub(crate) async fn write_unlocked(database: &Database, batch: &[Ended]) -> sqlx::Result<HashSet<(JobId, Uuid)>> {
     let mut tx = database.begin().await?;
     let (ids, tokens) = keys(batch.iter());
@@ -63,8 +65,8 @@ async fn write_all<'a>(conn: &mut Connection, batch: impl Iterator<Item = &'a En
     Ok(())
 }
 
-/// Fenced by the token, found by primary key. (A condition on `state` here made
-/// Postgres walk the index of running jobs for every batch.)
+/// Finds jobs by primary key and checks the lease token. (With a condition on `state`, Postgres
+/// scanned the index of running jobs for every batch.)
 async fn write_done(conn: &mut Connection, batch: &[&Ended]) -> sqlx::Result<()> {
     let (ids, tokens) = keys(batch.iter().copied());
     sqlx::query!(
@@ -129,7 +131,7 @@ struct Columns {
     refunds: Vec<i16>,
     delays: Vec<i64>,
     errors: Vec<Option<String>>,
-    /// Why a run did not begin: told, but no error.
+    /// The reason of a snooze: stored as the last error, but not as a failed attempt.
     notes: Vec<Option<String>>,
 }
 
@@ -148,7 +150,7 @@ impl Columns {
         self.dead.push(dead);
         self.refunds.push(refund);
         self.delays.push(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
-        // Postgres refuses NUL in text.
+        // Postgres rejects NUL in text.
         let text = |text: &str| text.replace('\0', "").chars().take(ERROR_CHARACTERS).collect();
         self.errors.push(error.map(text));
         self.notes.push(match &ended.outcome {

@@ -1,4 +1,4 @@
-//! Renews the leases of this process, and takes back jobs of lost workers.
+//! Renews the leases of this process, and returns jobs of lost workers to the queue.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -8,13 +8,14 @@ use uuid::Uuid;
 use super::{lease::Held, state::Shared};
 use crate::{db::timeout::with_timeout, job::JobId, sql};
 
-/// How often to look for leases that ran out.
+/// Interval between checks for expired leases.
 const REAP_EVERY: Duration = Duration::from_secs(1);
-/// How many one statement takes back.
+/// Maximum number of jobs that one statement returns to the queue.
 const REAP_BATCH: i64 = 500;
 const WORKER_LOST: &str = "the worker that ran it was lost";
 
-/// Renews everything held in one statement, on a timer of its own.
+/// Renews all held leases in one statement, on its own timer. Drops the runs of leases that this
+/// process no longer has, or that expired because renewing failed.
 pub(crate) async fn renew(shared: Arc<Shared>) {
     let mut ticks = interval(shared.config.renew_every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -28,7 +29,7 @@ pub(crate) async fn renew(shared: Arc<Shared>) {
             continue;
         }
         let until = Instant::now() + shared.config.lease;
-        // A Postgres that neither answers nor refuses must not stop the clock.
+        // Without a timeout, an unresponsive Postgres would delay the detection of expired leases.
         let renewal = tokio::time::timeout(shared.config.renew_every, renew_once(&shared, &held)).await;
         match renewal.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
             Ok(ours) => {
@@ -48,8 +49,8 @@ pub(crate) async fn renew(shared: Arc<Shared>) {
     }
 }
 
-/// Answers which of `held` are still ours. A row that somebody has locked is
-/// left alone: it is being acknowledged or taken, and the next round tells.
+/// Returns the ids of the jobs in `held` whose lease this process still has. A locked row is not
+/// renewed: its outcome is being written or it is being taken, and the next round sees the result.
 async fn renew_once(shared: &Shared, held: &[Held]) -> sqlx::Result<Vec<JobId>> {
     let ids: Vec<Uuid> = held.iter().map(|held| held.lease.id).collect();
     let tokens: Vec<Uuid> = held.iter().map(|held| held.lease.token).collect();
@@ -76,7 +77,7 @@ async fn renew_once(shared: &Shared, held: &[Held]) -> sqlx::Result<Vec<JobId>> 
     Ok(ours)
 }
 
-/// Makes jobs whose lease ran out ready again, or dead if they had their attempts.
+/// Makes jobs with an expired lease ready again, or dead after their last attempt.
 pub(crate) async fn reap(shared: Arc<Shared>) {
     let mut ticks = interval(REAP_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -91,7 +92,7 @@ pub(crate) async fn reap(shared: Arc<Shared>) {
                 tracing::warn!(jobs, "took back jobs of a lost worker");
                 shared.wake.notify_one();
             }
-            // The fetcher says the same louder.
+            // The fetcher logs the same failure as a warning.
             Err(error) => tracing::debug!(%error, "could not look for lost workers"),
         }
     }

@@ -1,4 +1,4 @@
-//! Deletes finished jobs, in small batches.
+//! Deletes finished jobs after their retention, in small batches.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What the tasks and the workers of a process share.
+//! State shared by the background tasks and the workers of a process.
 
 use std::{
     collections::HashMap,
@@ -25,19 +25,19 @@ use crate::{
     telemetry::TraceContext,
 };
 
-/// A job as it was taken.
+/// A fetched job.
 #[derive(Debug)]
 pub(crate) struct Fetched {
     pub(crate) id: JobId,
-    /// Which of the kinds that were asked for.
+    /// Index of the job's sink among those that the fetch was for.
     pub(crate) sink: usize,
-    /// Parsed once it is known what it should be.
+    /// JSON, parsed by the sink, which knows the type.
     pub(crate) payload: String,
     pub(crate) attempt: Attempt,
     pub(crate) asked_by: TraceContext,
 }
 
-/// What the background tasks and the workers of a process share.
+/// State shared by the background tasks and the workers of a process.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) database: Database,
@@ -48,21 +48,22 @@ pub(crate) struct Shared {
     unacknowledged: AtomicUsize,
     pub(crate) wake: Notify,
     acks: mpsc::UnboundedSender<Ended>,
-    /// No more fetching.
+    /// Cancelled when fetching must stop.
     pub(crate) stopping: CancellationToken,
-    /// No more anything.
+    /// Cancelled when all tasks must end.
     pub(crate) closing: CancellationToken,
 }
 
-/// The workers of one kind of job in this process.
+/// Receives the fetched jobs of one kind, for its worker in this process.
 pub(crate) trait JobSink: std::fmt::Debug + Send + Sync {
     fn queue(&self) -> &'static str;
     fn kind(&self) -> &'static str;
-    /// Whether its worker takes jobs now: running, not paused, not shutting down.
+    /// Whether its worker accepts jobs: running, not paused, not shutting down.
     fn accepts(&self) -> bool;
-    /// Hands jobs over and tells the worker; answers those whose payload can't be read, and why.
+    /// Delivers jobs and wakes the worker. Returns the leases of jobs with an unreadable payload,
+    /// each with the error.
     fn deliver(&self, jobs: Vec<(Fetched, Arc<Lease>)>) -> Vec<(Arc<Lease>, String)>;
-    /// Takes back what was handed over and not begun.
+    /// Removes the jobs that were delivered and not started, and returns their leases.
     fn recall(&self) -> Vec<Arc<Lease>>;
 }
 
@@ -88,8 +89,8 @@ impl Shared {
     }
 
     pub(crate) fn register(&self, sink: Arc<dyn JobSink>) {
-        // A monitor that restarts a worker asks for its backend again; what the
-        // old one had not begun goes back.
+        // A monitor that restarts a worker creates its backend again. Jobs that the old one had not
+        // started return to the queue.
         let mut sinks = lock(&self.sinks);
         let replaced: Vec<_> = sinks.extract_if(.., |old| old.kind() == sink.kind()).collect();
         sinks.push(sink);
@@ -107,8 +108,8 @@ impl Shared {
         lock(&self.sinks).iter().any(|sink| sink.queue() == queue)
     }
 
-    /// How many jobs may be fetched now. Outcomes that pile up because Postgres
-    /// is slow hold fetching back, or leases would grow without bound.
+    /// The number of jobs that may be fetched now. 0 while too many outcomes are unwritten because
+    /// Postgres is slow: the number of held leases would otherwise be unbounded.
     pub(crate) fn free_permits(&self) -> usize {
         if self.unacknowledged.load(Ordering::Acquire) >= self.backlog_limit() {
             return 0;
@@ -120,17 +121,17 @@ impl Shared {
         (2 * self.config.concurrency).max(1000)
     }
 
-    /// Half of the slots, at least one.
+    /// Half of the permits, rounded up.
     pub(crate) fn half(&self) -> usize {
         self.config.concurrency.div_ceil(2)
     }
 
-    /// Keeps the leases of a batch, whose slots are taken from now on.
+    /// Stores the leases of a batch and takes a permit for each.
     pub(crate) fn hold(&self, leases: impl ExactSizeIterator<Item = Arc<Lease>>, until: Instant) {
         self.running.fetch_add(leases.len(), Ordering::AcqRel);
         let mut held = lock(&self.held);
         for lease in leases {
-            // Ours once, lost without our knowing, and ours again: the old run ends here.
+            // The job's earlier lease was lost unnoticed and the job fetched again: end its run.
             let before = held.insert(lease.id, Held { lease, until });
             if let Some(before) = before.filter(|before| before.lease.try_end()) {
                 before.lease.lose();
@@ -139,23 +140,23 @@ impl Shared {
         }
     }
 
-    /// Frees the slot at once; the lease is kept until the outcome is written.
+    /// Ends a run. Frees the permit at once; the lease is held until the outcome is written.
     pub(crate) fn end(&self, lease: &Lease, outcome: Outcome) {
         if !lease.try_end() {
             return;
         }
         let running = self.running.fetch_sub(1, Ordering::AcqRel) - 1;
         self.unacknowledged.fetch_add(1, Ordering::AcqRel);
-        // The acker lives as long as the runtime; without it the lease runs out and the job runs again.
+        // Fails only after the runtime closed: the lease expires and the job runs again.
         let _ = self.acks.send(Ended { id: lease.id, token: lease.token, outcome });
-        // The fetcher waits for the first free slot, or for half of them.
+        // Wake the fetcher for the first free permit, for half of them and for all.
         let free = self.config.concurrency.saturating_sub(running);
         if free == 1 || free == self.half() || running == 0 {
             self.wake.notify_one();
         }
     }
 
-    /// The lease is somebody else's, or may be: nothing of this run counts any more.
+    /// Drops the run of a lease that this process lost or may have lost; no outcome is written.
     pub(crate) fn lose(&self, lease: &Lease) {
         let mut held = lock(&self.held);
         if held.get(&lease.id).is_none_or(|held| held.lease.token != lease.token) {
@@ -222,7 +223,7 @@ impl Shared {
     }
 }
 
-/// A panic while one of these locks is held leaves nothing half done.
+/// Locks a mutex, also if it is poisoned: a panic leaves none of the guarded values inconsistent.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

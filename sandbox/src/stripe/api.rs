@@ -1,4 +1,4 @@
-//! `/v1/checkout/sessions`
+//! The API under `/v1/checkout/sessions`.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -30,7 +30,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-/// An error as Stripe writes it.
+/// An error response in Stripe's format.
 struct Refusal {
     status: StatusCode,
     kind: &'static str,
@@ -47,7 +47,7 @@ impl Refusal {
         Self { code: Some("resource_missing"), ..Self::new(status, format!("No such checkout.session: '{id}'")) }
     }
 
-    /// Repeats the whole request.
+    /// An error whose message repeats the whole request.
     fn repeating(status: u16, headers: &HeaderMap, parameters: &Parameters) -> Self {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let message = format!(
@@ -85,7 +85,7 @@ fn authorize(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-/// Faults that come before anything is done; `Ok` says which one comes after.
+/// Applies faults that replace the response. `Ok` returns a fault to be applied later, if any.
 async fn meet(shared: &Shared, operation: Operation) -> Result<Option<Fault>, Response> {
     let fault = shared.faults.next(operation);
     match fault {
@@ -119,7 +119,7 @@ async fn meet(shared: &Shared, operation: Operation) -> Result<Option<Fault>, Re
     }
 }
 
-/// The answer, with the fields that the fault puts in place of its own.
+/// The response, with fields replaced by [`Fault::Altered`].
 fn altered(mut answer: Value, fault: Option<Fault>) -> Value {
     if let Some(Fault::Altered(fields)) = fault
         && let Ok(Value::Object(fields)) = serde_json::from_str(fields)
@@ -131,7 +131,7 @@ fn altered(mut answer: Value, fault: Option<Fault>) -> Value {
     answer
 }
 
-/// Ends the connection without an answer: the task that serves it unwinds, without a word in the log.
+/// Closes the connection without a response, by unwinding the task that serves it. Logs nothing.
 fn reset() -> ! {
     std::panic::resume_unwind(Box::new("a reset on demand"))
 }
@@ -163,7 +163,7 @@ async fn create(State(shared): State<Arc<Shared>>, headers: HeaderMap, RawForm(f
     response
 }
 
-/// One session a key, whatever happens around it.
+/// Creates at most one session for each idempotency key.
 fn create_once(shared: &Shared, key: &str, parameters: Parameters, fault: Option<Fault>) -> Response {
     let mut sessions = lock(&shared.sessions);
     if let Some(stored) = sessions.stored(key).filter(|_| !key.is_empty()) {
@@ -213,7 +213,7 @@ fn parse_form(form: &[u8]) -> Result<Parameters, Refusal> {
     Ok(pairs.into_iter().collect())
 }
 
-/// Reads and checks everything that Stripe would.
+/// Validates the parameters as Stripe does.
 fn new_session(parameters: &Parameters, now: DateTime<Utc>) -> Result<Session, Refusal> {
     let mut unread = parameters.clone();
     let mut take = |name: &str| unread.remove(name);
@@ -226,7 +226,7 @@ fn new_session(parameters: &Parameters, now: DateTime<Utc>) -> Result<Session, R
         return Err(Refusal::invalid("Invalid string: client_reference_id; must be at most 200 characters"));
     }
     let customer_email = take("customer_email");
-    // As strict as is known of Stripe, which repeats what it refuses.
+    // Stripe's known restrictions; its errors repeat the rejected value.
     let well_formed = |email: &str| {
         email.is_ascii()
             && email.rsplit_once('@').is_some_and(|(_, domain)| domain.contains('.') && !email.contains('"'))

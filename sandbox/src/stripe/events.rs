@@ -1,4 +1,4 @@
-//! What happens to a session, and the signed events that tell of it.
+//! Payments of sessions, and the signed events about them.
 
 use std::{
     sync::{
@@ -19,19 +19,19 @@ use super::{
 };
 use crate::postgres::random_word;
 
-/// How one event was taken.
+/// The result of sending one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// Its type.
+    /// The type of the event.
     pub kind: String,
-    /// What the endpoint answered; `None`: nothing.
+    /// The status code of the endpoint's response; `None` if there was none.
     pub status: Option<u16>,
 }
 
-/// `Stripe-Signature` for a body (<https://docs.stripe.com/webhooks#verify-manually>).
+/// The `Stripe-Signature` header for a body (<https://docs.stripe.com/webhooks#verify-manually>).
 ///
 /// # Panics
-/// Never: HMAC takes keys of any length.
+/// Never; HMAC accepts keys of any length.
 pub fn sign(body: &str, secret: &str, timestamp: i64) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
     mac.update(format!("{timestamp}.{body}").as_bytes());
@@ -56,7 +56,7 @@ impl Traffic {
         OnItsWay(self.clone())
     }
 
-    /// How many events there were in all; `None` while one is in transit.
+    /// The number of events so far; `None` while one is in transit.
     pub(super) fn all_ended(&self) -> Option<usize> {
         let ended = self.ended.load(Ordering::Acquire); // read first, so that no event that begins meanwhile is overlooked
         (self.begun.load(Ordering::Acquire) == ended).then_some(ended)
@@ -70,7 +70,7 @@ impl Drop for OnItsWay {
 }
 
 impl Shared {
-    /// A shopper pays by card: both events of one payment, the intent's first.
+    /// A payment by card. Sends two events, that of the PaymentIntent first.
     pub(super) async fn pay(&self, id: &str) -> Result<Vec<Delivery>> {
         let session = self.complete(id, PaymentStatus::Paid)?;
         let intent = self.send(&session, "payment_intent.succeeded").await;
@@ -111,7 +111,7 @@ impl Shared {
         Ok(session)
     }
 
-    /// Sends an event, and again a few times if it is not taken.
+    /// Sends an event, and retries a few times until it is accepted.
     pub(super) async fn send(&self, session: &Session, kind: &str) -> Delivery {
         let _on_its_way = self.traffic.begin();
         let body = self.event(session, kind).to_string();
@@ -136,7 +136,7 @@ impl Shared {
         Delivery { kind: kind.to_owned(), status }
     }
 
-    /// An event of this type about the session as it is given.
+    /// Builds an event of this type about the session in its given state.
     pub(super) fn event(&self, session: &Session, kind: &str) -> Value {
         let object =
             if kind == "payment_intent.succeeded" { payment_intent(session) } else { session.to_json(&self.url()) };
@@ -147,7 +147,7 @@ impl Shared {
         })
     }
 
-    /// One attempt, signed for itself as Stripe does; answers the status.
+    /// Delivers the event once, with a new signature as Stripe does; returns the status code.
     pub(super) async fn deliver(&self, body: &str) -> Option<u16> {
         let url = lock(&self.webhook_url).clone()?;
         let signature = sign(body, &self.config.webhook_secret, self.config.clock.now().timestamp());
@@ -158,7 +158,7 @@ impl Shared {
     }
 }
 
-/// Whether Stripe would not send it again.
+/// Whether Stripe would regard the event as delivered.
 pub(super) fn is_taken(status: u16) -> bool {
     (200..300).contains(&status)
 }

@@ -1,4 +1,4 @@
-//! Faults on demand.
+//! Faults that tests can trigger.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::lock;
 
-/// What can be asked of Stripe here.
+/// The operations of the fake API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// `POST /v1/checkout/sessions`
@@ -23,60 +23,60 @@ pub enum Operation {
     List,
 }
 
-/// How a call goes wrong.
+/// A fault in one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// 429 with `Retry-After: 1` … or another number of seconds.
+    /// 429 with `Retry-After`.
     RateLimited {
-        /// Seconds to wait.
+        /// The value of `Retry-After` in seconds.
         retry_after: u64,
     },
-    /// 503 with `Retry-After`: Stripe is ill, and this one request is to wait.
+    /// 503 with `Retry-After`.
     Unavailable {
-        /// Seconds to wait.
+        /// The value of `Retry-After` in seconds.
         retry_after: u64,
     },
-    /// 500; under an idempotency key it is stored and replayed.
+    /// 500; stored under the idempotency key and replayed.
     ServerError,
-    /// The connection ends before anything was done.
+    /// The connection is closed before the request is processed.
     ResetBefore,
-    /// The connection ends after it was done.
+    /// The connection is closed after the request was processed.
     ResetAfter,
-    /// It takes this long.
+    /// The response is delayed by this long.
     Slow(Duration),
-    /// 200 with a body that is no JSON.
+    /// 200 with a body that is not JSON.
     Garbage,
-    /// 502 with a page of HTML, nothing done.
+    /// 502 with an HTML page; the request is not processed.
     HtmlBadGateway,
-    /// This status with a page of HTML, nothing done: of a proxy, and not of Stripe.
+    /// This status with an HTML page, as from a proxy; the request is not processed.
     Html {
-        /// Of the answer.
+        /// The status code.
         status: u16,
     },
-    /// 400 of a kind that no retry heals.
+    /// 400 with an error that retries don't resolve.
     Refused,
-    /// The same with this message.
+    /// Like `Refused`, with this message.
     RefusedWith(&'static str),
-    /// An error with this status whose message repeats the whole request, its headers included.
+    /// An error with this status, whose message repeats the whole request including its headers.
     Repeats {
-        /// Of the answer.
+        /// The status code.
         status: u16,
     },
     /// 401
     Unauthorized,
-    /// A session without an address.
+    /// The created session has no address.
     NoUrl,
-    /// A session whose page is not at Stripe.
+    /// The created session has an address outside of Stripe.
     ForeignUrl,
-    /// The request is processed and its events are sent; the answer waits for `StandIn::let_go`.
+    /// The request is processed and its events are sent; the response waits for `StandIn::let_go`.
     Held,
-    /// A session with another amount than requested.
+    /// The created session has another amount than requested.
     OtherAmount,
-    /// A session of another request.
+    /// The created session has the metadata of another request.
     OtherSession,
-    /// It is done; the fields of this JSON object stand in the answer in place of its own.
+    /// The request is processed; fields of the response are replaced by those of this JSON object.
     Altered(&'static str),
-    /// Each session in a list is so many bytes larger.
+    /// Each session in a list is larger by this number of bytes.
     Padded(usize),
 }
 
@@ -84,7 +84,7 @@ pub enum Fault {
 pub(super) struct Faults {
     waiting: Mutex<HashMap<Operation, VecDeque<Fault>>>,
     calls: Mutex<HashMap<Operation, usize>>,
-    /// Held answers wait for this.
+    /// Releases held responses.
     pub(super) let_go: Notify,
 }
 
@@ -93,7 +93,7 @@ impl Faults {
         lock(&self.waiting).entry(operation).or_default().push_back(fault);
     }
 
-    /// Counts the call, and says what goes wrong with it.
+    /// Counts the call and returns its fault, if any.
     pub(super) fn next(&self, operation: Operation) -> Option<Fault> {
         *lock(&self.calls).entry(operation).or_default() += 1;
         lock(&self.waiting).get_mut(&operation)?.pop_front()

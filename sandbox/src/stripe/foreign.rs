@@ -1,5 +1,5 @@
-//! Events on the same account about sessions that the product did not create: of a
-//! Stripe Payment Link, whose `client_reference_id` the payer chooses
+//! Events on the same account about sessions that the product did not create: sessions of a Stripe
+//! Payment Link, whose `client_reference_id` the payer chooses
 //! (<https://docs.stripe.com/payment-links/url-parameters>), or of the merchant's other tools.
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -14,17 +14,17 @@ use crate::postgres::random_word;
 /// The kinds of foreign sessions; each names a cart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Foreign {
-    /// 0.50 USD by a Payment Link.
+    /// A payment of 0.50 USD by a Payment Link.
     PaymentLink,
-    /// The same, with a discount of 100 %.
+    /// Like `PaymentLink`, with a discount of 100 %.
     Free,
-    /// A session of a tool that copies our metadata, in another currency.
+    /// A session of a tool that copies the product's metadata, in another currency.
     OtherCurrency,
-    /// A card that is saved: nothing is paid.
+    /// A setup session, which saves a card; nothing is paid.
     Setup,
     /// A PaymentIntent of one cent.
     CentIntent,
-    /// A Payment Link that nobody paid.
+    /// A Payment Link's session that expired without a payment.
     Expired,
     /// A bank debit that failed.
     MoneyFailed,
@@ -53,7 +53,7 @@ pub(super) fn session(created: DateTime<Utc>) -> Session {
 }
 
 impl Foreign {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 7] = [
         Self::PaymentLink,
         Self::Free,
@@ -64,7 +64,7 @@ impl Foreign {
         Self::MoneyFailed,
     ];
 
-    /// The type of its event.
+    /// The type of the event.
     fn kind(self) -> &'static str {
         match self {
             Self::PaymentLink | Self::Free | Self::OtherCurrency | Self::Setup => "checkout.session.completed",
@@ -125,7 +125,8 @@ impl StandIn {
         self.shared.event(&session, foreign.kind())
     }
 
-    /// Builds an event of this type about one of the product's sessions, changed by `change`, without sending it.
+    /// Builds an event of this type about one of the product's sessions, changed by `change`,
+    /// without sending it.
     ///
     /// # Panics
     /// If there is no such session.

@@ -1,6 +1,6 @@
-//! An unreliable way for events: as the internet is, and Stripe says so
-//! (<https://docs.stripe.com/webhooks#behaviors>): late, out of order, more than
-//! once, and again until they are taken.
+//! Unreliable delivery of events, as Stripe documents it
+//! (<https://docs.stripe.com/webhooks#behaviors>): late, out of order, repeated, and retried until
+//! they are accepted.
 
 use std::{
     sync::{
@@ -15,25 +15,25 @@ use tokio::sync::mpsc;
 
 use super::{Shared, events::is_taken, lock};
 
-/// An event waits for up to this long before it is sent, so that later ones overtake it.
+/// The maximum delay of an event, in milliseconds. Random delays change the order.
 const LATEST_MS: u64 = 1_500;
-/// Between attempts, which Stripe spreads over three days.
+/// The pause between attempts. Stripe spreads its attempts over three days.
 const AGAIN: Duration = Duration::from_millis(700);
-/// A delivery that takes longer is taken for lost.
+/// The time after which a delivery counts as lost.
 const PATIENCE: Duration = Duration::from_secs(25);
 
-/// How the way went.
+/// Statistics of the unreliable delivery.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MailCounts {
-    /// Events that were not taken yet.
+    /// Events that were not accepted yet.
     pub waiting: usize,
-    /// Events that were taken.
+    /// Events that were accepted.
     pub taken: usize,
-    /// Attempts that were lost before they arrived.
+    /// Attempts that were dropped before they reached the endpoint.
     pub lost: usize,
-    /// Events sent again though they were taken.
+    /// Attempts of events that were accepted before, and were accepted again.
     pub repeated: usize,
-    /// Attempts that were refused, or got no answer.
+    /// Attempts that were refused or got no response.
     pub refused: usize,
 }
 
@@ -46,7 +46,7 @@ struct Counters {
     refused: AtomicUsize,
 }
 
-/// Takes events; what it promises is that each arrives some day.
+/// A queue of events, each of which is delivered eventually.
 #[derive(Debug)]
 pub(super) struct Mail {
     events: mpsc::UnboundedSender<String>,
@@ -72,7 +72,7 @@ impl Mail {
     }
 }
 
-/// Opens the way, once.
+/// Switches to unreliable delivery. Later calls have no effect.
 pub(super) fn open(shared: &Arc<Shared>, seed: u64) {
     let (events, mut posted) = mpsc::unbounded_channel();
     let counters = Arc::new(Counters::default());
@@ -113,7 +113,7 @@ async fn carry(shared: Weak<Shared>, body: String, dice: Arc<Mutex<StdRng>>, cou
                 }
             }
         }
-        // What was taken comes again now and then, because its answer was lost.
+        // An accepted event is sometimes sent again, as if its response had been lost.
         if taken && roll(0.75) {
             return;
         }

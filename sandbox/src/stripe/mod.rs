@@ -1,8 +1,7 @@
-//! A stand-in for Stripe, because nothing here reaches the real one: Checkout
-//! Sessions with Stripe's bounds and idempotency, a page on which one can pay,
-//! signed webhooks, and faults on demand.
+//! A fake Stripe: Checkout Sessions with Stripe's limits and idempotency, a payment page, signed
+//! webhooks, and faults on demand.
 //!
-//! It is strict where Stripe is: a parameter it does not know is refused.
+//! Like Stripe it refuses unknown parameters.
 
 mod api;
 mod events;
@@ -32,22 +31,22 @@ pub use sessions::{PaymentStatus, Session, SessionStatus};
 
 use sessions::Sessions;
 
-/// How a stand-in is set up.
+/// The configuration of a fake Stripe.
 #[derive(Debug, Clone)]
 pub struct StandInConfig {
-    /// Where it listens.
+    /// The address to listen on.
     pub bind_addr: SocketAddr,
-    /// Where it sends its events; `None`: nowhere.
+    /// The URL to send events to; `None`: events are not sent.
     pub webhook_url: Option<String>,
-    /// With what it signs them.
+    /// The secret that signs events.
     pub webhook_secret: String,
-    /// Where it keeps its sessions over restarts.
+    /// The file that keeps the sessions across restarts; `None`: they are kept in memory.
     pub file: Option<PathBuf>,
-    /// Its time.
+    /// The source of the current time.
     pub clock: Clock,
 }
 
-/// A running stand-in; clones are the same. It ends with the tokio runtime.
+/// A running fake Stripe. Clones share the server, which ends with the tokio runtime.
 #[derive(Debug, Clone)]
 pub struct StandIn {
     shared: Arc<Shared>,
@@ -63,16 +62,16 @@ struct Shared {
     faults: faults::Faults,
     webhook_url: Mutex<Option<String>>,
     traffic: Arc<events::Traffic>,
-    /// Where events wait if their way is unreliable.
+    /// The queue of events, if delivery is unreliable.
     mail: OnceLock<mail::Mail>,
     http: reqwest::Client,
 }
 
 impl StandIn {
-    /// Starts serving.
+    /// Starts the server.
     ///
     /// # Errors
-    /// If the address is taken or the file can't be read.
+    /// If the address is in use or the file can't be read.
     pub async fn start(config: StandInConfig) -> Result<Self> {
         crate::choose_cryptography();
         let listener = TcpListener::bind(config.bind_addr)
@@ -105,65 +104,64 @@ impl StandIn {
         Ok(Self { shared, address, server: Arc::new(server) })
     }
 
-    /// Where its API is, for `STRIPE_API_URL`.
+    /// The base URL of the API, for `STRIPE_API_URL`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Sends its events there from now on.
+    /// Sends events to this URL from now on; `None` stops sending.
     pub fn send_webhooks_to(&self, url: Option<String>) {
         *lock(&self.shared.webhook_url) = url;
     }
 
-    /// The next call of this kind meets this fault; several stand in line.
+    /// Adds a fault for a future call of this operation. Each call takes one fault, in order.
     pub fn fail_next(&self, operation: Operation, fault: Fault) {
         self.shared.faults.push(operation, fault);
     }
 
-    /// Releases an answer that [`Fault::Held`] holds, or the next one that it will hold.
+    /// Releases the response that [`Fault::Held`] holds, or the next one that it will hold.
     pub fn let_go(&self) {
         self.shared.faults.let_go.notify_one();
     }
 
-    /// Ends sessions that are due now, instead of within a second, and sends their events.
+    /// Expires sessions that are due now, instead of within a second, and sends their events.
     pub async fn expire_due(&self) {
         expire_due(&self.shared).await;
     }
 
-    /// How many events there were in all; `None` while one is in transit. (Events sent by [`StandIn::mail`] are
-    /// counted there.)
+    /// The number of events so far; `None` while one is in transit. Events delivered unreliably are
+    /// counted by [`StandIn::mail`].
     pub fn all_delivered(&self) -> Option<usize> {
         self.shared.traffic.all_ended()
     }
 
-    /// How many faults still stand in line for calls of this kind.
+    /// The number of faults left for this operation.
     pub fn faults_ahead(&self, operation: Operation) -> usize {
         self.shared.faults.ahead(operation)
     }
 
-    /// From now on events take their time, overtake each other, come twice and
-    /// get lost on the way, and are sent again until they are taken. Whoever
-    /// pays does not wait for them.
+    /// Delivers events unreliably from now on: late, out of order, repeated, and retried until they
+    /// are accepted. Payments don't wait for their events. `seed` seeds the random choices.
     pub fn deliver_unreliably(&self, seed: u64) {
         mail::open(&self.shared, seed);
     }
 
-    /// How the unreliable way went so far.
+    /// Statistics of the unreliable delivery so far.
     pub fn mail(&self) -> MailCounts {
         self.shared.mail.get().map(mail::Mail::counts).unwrap_or_default()
     }
 
-    /// Carts (`client_reference_id`) that ever had two sessions open in the same moment.
+    /// Carts (`client_reference_id`) that had two sessions open at the same time.
     pub fn carts_with_two_open_sessions(&self) -> Vec<String> {
         lock(&self.shared.sessions).overlapping()
     }
 
-    /// Every session it ever made, oldest first.
+    /// All sessions created so far, oldest first.
     pub fn sessions(&self) -> Vec<Session> {
         lock(&self.shared.sessions).all()
     }
 
-    /// Adds sessions of other tools on the account, all made at `created`.
+    /// Adds sessions of other tools on the account, created at `created`.
     pub fn add_foreign_sessions(&self, count: usize, created: DateTime<Utc>) {
         let mut sessions = lock(&self.shared.sessions);
         for _ in 0..count {
@@ -171,12 +169,12 @@ impl StandIn {
         }
     }
 
-    /// How many calls of this kind reached it.
+    /// The number of calls of this operation.
     pub fn calls(&self, operation: Operation) -> usize {
         self.shared.faults.calls(operation)
     }
 
-    /// A shopper pays with a card; the answer is how the events were taken.
+    /// Pays with a card; returns the results of sending the events.
     ///
     /// # Errors
     /// If the session is not open.
@@ -184,7 +182,7 @@ impl StandIn {
         self.shared.pay(session_id).await
     }
 
-    /// A shopper pays by bank debit, whose money takes days.
+    /// Pays by bank debit, which stays in progress until [`StandIn::money_arrives`].
     ///
     /// # Errors
     /// If the session is not open.
@@ -192,21 +190,21 @@ impl StandIn {
         self.shared.pay_later(session_id).await
     }
 
-    /// The days have passed: the money is there, or will never be.
+    /// Completes a payment by bank debit; it fails if `arrives` is `false`.
     ///
     /// # Errors
-    /// If no money of this session is under way.
+    /// If the session has no payment in progress.
     pub async fn money_arrives(&self, session_id: &str, arrives: bool) -> Result<Vec<Delivery>> {
         self.shared.money_arrives(session_id, arrives).await
     }
 
-    /// Stops serving: connections are refused from now on.
+    /// Stops the server; connections are refused from now on.
     pub fn stop(&self) {
         self.server.abort();
     }
 }
 
-/// Ends sessions whose time is over, as Stripe does by itself.
+/// Expires sessions when they are due, like Stripe.
 async fn expire_when_due(shared: &Shared) {
     loop {
         expire_due(shared).await;

@@ -1,4 +1,4 @@
-//! The page on which a shopper pays, or does not.
+//! The payment page for shoppers.
 
 use std::sync::Arc;
 

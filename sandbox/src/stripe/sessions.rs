@@ -1,4 +1,4 @@
-//! What the stand-in knows: sessions, and what was answered under each key.
+//! The stored sessions, and the stored responses of idempotency keys.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,38 +11,38 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Whether a session takes money.
+/// The status of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionStatus {
     /// A shopper can pay.
     Open,
-    /// A shopper did.
+    /// A shopper paid or started a payment.
     Complete,
-    /// Nobody can any more.
+    /// The session can't be paid any more.
     Expired,
 }
 
-/// Where the money is.
+/// The status of the payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PaymentStatus {
-    /// Not here.
+    /// Not paid, or in progress.
     Unpaid,
-    /// Here.
+    /// Paid.
     Paid,
-    /// There is nothing to pay.
+    /// The amount is zero, or the session is a setup.
     NoPaymentRequired,
 }
 
-/// A line of the order.
+/// A line item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
-    /// What.
+    /// The product's name.
     pub name: String,
-    /// How many.
+    /// The number of pieces.
     pub quantity: i64,
-    /// Of one, in Stripe's smallest unit.
+    /// The price of one piece, in Stripe's smallest unit.
     pub unit_amount: i64,
 }
 
@@ -51,33 +51,33 @@ pub struct Line {
 pub struct Session {
     /// `cs_test_…`
     pub id: String,
-    /// Whether it takes money.
+    /// The status of the session.
     pub status: SessionStatus,
-    /// Where the money is.
+    /// The status of the payment.
     pub payment_status: PaymentStatus,
-    /// In Stripe's smallest unit.
+    /// The total, in Stripe's smallest unit.
     pub amount_total: i64,
-    /// In lower case.
+    /// The currency code in lower case.
     pub currency: String,
-    /// What is paid for.
+    /// The line items.
     pub lines: Vec<Line>,
-    /// The cart.
+    /// The cart's id.
     pub client_reference_id: Option<String>,
-    /// The shopper.
+    /// The shopper's e-mail address.
     pub customer_email: Option<String>,
-    /// Of the session.
+    /// The metadata of the session.
     pub metadata: BTreeMap<String, String>,
-    /// Of its PaymentIntent.
+    /// The metadata of the session's PaymentIntent.
     pub payment_intent_metadata: BTreeMap<String, String>,
-    /// Once somebody paid.
+    /// The id of the PaymentIntent, once a shopper paid.
     pub payment_intent: Option<String>,
-    /// Where the shopper goes then.
+    /// The address that shoppers are sent to after paying.
     pub success_url: String,
-    /// When it was made.
+    /// When the session was created.
     pub created: DateTime<Utc>,
-    /// When it ends.
+    /// When the session expires.
     pub expires_at: DateTime<Utc>,
-    /// `payment`, or `setup` for a foreign one.
+    /// `payment`, or `setup` for a foreign session.
     #[serde(default = "payment")]
     pub mode: String,
     /// Whether real money moves.
@@ -90,17 +90,17 @@ fn payment() -> String {
 }
 
 impl Session {
-    /// A shopper paid by card.
+    /// Sets the state after a payment by card.
     pub fn complete(&mut self) {
         self.status = SessionStatus::Complete;
         self.payment_status = PaymentStatus::Paid;
         self.payment_intent.get_or_insert_with(|| format!("pi_of_{}", self.id));
     }
 
-    /// As Stripe's API writes it. The address is there while the session is open.
+    /// The session in the format of Stripe's API. The address is present while the session is open.
     pub(super) fn to_json(&self, base: &str) -> Value {
         let open = self.status == SessionStatus::Open;
-        // Without a payment there is no amount.
+        // A setup session has no amount.
         let amount = (self.mode == "payment").then_some(self.amount_total);
         let currency = (self.mode == "payment").then_some(&self.currency);
         json!({
@@ -119,7 +119,7 @@ impl Session {
     }
 }
 
-/// What was answered under an idempotency key.
+/// The response stored under an idempotency key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Stored {
     pub(super) parameters: BTreeMap<String, String>,
@@ -131,7 +131,7 @@ pub(super) struct Stored {
 pub(super) struct Sessions {
     sessions: Vec<Session>,
     keys: HashMap<String, Stored>,
-    /// Carts that ever had two open at once.
+    /// Carts that had two sessions open at the same time.
     #[serde(default)]
     overlapping: Vec<String>,
 }
@@ -170,7 +170,7 @@ impl Sessions {
         let open_too = |other: &&Session| {
             other.status == SessionStatus::Open && other.client_reference_id == session.client_reference_id
         };
-        // Sessions of other tools name no cart, and may be many.
+        // Sessions of other tools name no cart, and there may be many.
         if session.client_reference_id.is_some()
             && let Some(other) = self.sessions.iter().rev().find(open_too)
         {
@@ -183,7 +183,7 @@ impl Sessions {
         self.sessions.iter().find(|session| session.id == id)
     }
 
-    /// Changes a session that `may` be changed.
+    /// Changes the session with this id if `may` returns `true` for it.
     pub(super) fn change(
         &mut self,
         id: &str,

@@ -1,4 +1,4 @@
-//! A session is one that was opened, to the last letter.
+//! Only an exact copy of an issued cookie opens a session.
 
 use proptest::prelude::*;
 use secrecy::SecretString;
@@ -15,18 +15,18 @@ fn sessions() -> Sessions {
     Sessions::new(&["new", "old"].map(|key| BootstrapKey::new(&SecretString::from(key))))
 }
 
-/// No key of the database.
+/// Knows no stored key.
 fn none(_: Uuid) -> Option<KeyHash> {
     None
 }
 
-/// `name=value`, of a session that was opened.
+/// `name=value` of an issued cookie.
 fn opened() -> String {
     let cookie = sessions().open(Key::Bootstrap(1), None, true, now()).expect("there is such a key");
     cookie.split(';').next().unwrap_or_default().to_owned()
 }
 
-/// Whatever is found is the session that was opened.
+/// Any session that is found is the one that was opened.
 fn hold(header: &str, opened: &str) -> Result<(), TestCaseError> {
     let header = header.replace("OPENED", opened).replace("VALUE", opened.split_once('=').map_or("", |pair| pair.1));
     let begun = std::time::Instant::now();

@@ -1,4 +1,4 @@
-//! Whoever names the tag is understood, and nobody else.
+//! A list matches only if it contains the tag.
 
 use proptest::{collection::vec, prelude::*};
 
@@ -24,7 +24,7 @@ fn hold(list: &str) -> Result<(), TestCaseError> {
         let text = known.to_str().map_err(|error| TestCaseError::fail(error.to_string()))?;
         prop_assert!(text.starts_with(&format!("\"{}", own.0)) && text.ends_with('"'), "{text}");
     }
-    // A change needs a strong tag, so whoever may change may also read.
+    // `If-Match` needs a strong tag, so every list that passes it also matches `If-None-Match`.
     if let Ok(value) = HeaderValue::from_str(&list)
         && IfMatch(Lists(vec![value])).check(b"a cart").is_ok()
     {

@@ -1,4 +1,4 @@
-//! A query string is understood, or refused by the name of what is wrong.
+//! A query string is either understood, or rejected with the name of the invalid parameter.
 
 use axum::{
     extract::FromRequestParts,
@@ -26,7 +26,7 @@ fn parameters(query: &str) -> Option<Result<Parameters, ApiError>> {
     Some(runtime.block_on(Parameters::from_request_parts(&mut parts, &())))
 }
 
-/// 400, and the message begins with one of the names.
+/// Expects 400 with one of the names in its message.
 fn is_told<T>(read: Result<T, ApiError>, names: &[&str]) -> Result<Option<T>, TestCaseError> {
     match read {
         Ok(read) => Ok(Some(read)),
@@ -82,7 +82,7 @@ proptest! {
         let time = chrono::NaiveTime::from_num_seconds_from_midnight_opt(second, 0).expect("a time");
         let instant = day.and_time(time).and_local_timezone(offset).single().expect("fixed offsets are never ambiguous");
         let written = instant.to_rfc3339();
-        // As a client that does not escape its plus sends it, too.
+        // A client that does not escape its plus sends a space.
         for text in [written.clone(), written.replace('+', " ")] {
             let read = date_or_instant(&text);
             let utc = instant.with_timezone(&chrono::Utc);
@@ -95,6 +95,6 @@ proptest! {
 #[test]
 fn the_corpus_holds() {
     CORPUS.replay(hold);
-    // As many as a request line holds.
+    // As many as fit into a request line.
     hold(&"page=1&".repeat(8_000)).unwrap();
 }

@@ -78,7 +78,7 @@ impl Batch for FindCarts {
     }
 }
 
-/// A page of the list.
+/// A requested page of the list.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ListRequest {
     pub(crate) status: Option<CartStatus>,
@@ -94,7 +94,7 @@ pub(crate) struct ListCarts {
 
 impl Batch for ListCarts {
     type Request = ListRequest;
-    /// The whole body.
+    /// The whole response body.
     type Response = Bytes;
     /// One, so that requests wait for the batch in progress and share the next one.
     const CONCURRENCY: usize = 1;
@@ -122,7 +122,7 @@ pub(crate) struct CartList {
     pagination: Pagination,
 }
 
-/// The body of a page.
+/// Renders the body of a page.
 pub(crate) fn render(page: Page, total: i64, found: CartPage) -> Bytes {
     let pagination = Pagination::new(page, total).with_cursor(found.next.map(|cursor| cursor.to_string()));
     body::render(&CartList { carts: found.carts, pagination })

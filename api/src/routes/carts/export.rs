@@ -1,4 +1,4 @@
-//! `/api/carts/export`: all carts, oldest first, as an import takes them.
+//! `/api/carts/export`: all carts, oldest first, in a format that an import accepts.
 
 use axum::{
     body::{Body, Bytes},
@@ -27,17 +27,18 @@ use crate::{
     state::AppState,
 };
 
-/// Carts a statement.
+/// Carts per statement.
 const BATCH: i64 = 1_000;
 
 pub(crate) fn router() -> ScopedRouter {
     ScopedRouter::new().read(routes!(export))
 }
 
-/// All carts, oldest first, as an import takes them
+/// Exports all carts, oldest first, as an import accepts them
 ///
-/// A cart never comes twice; one that is created or changed meanwhile may be in it or not, as it was or as it became.
-/// If the export can't be finished the connection breaks off, so that half a file does not look whole.
+/// A cart never appears twice. A cart that is created or changed meanwhile may be included or not,
+/// as it was or as it became. If the export fails, the connection breaks off, so that a partial
+/// file does not look complete.
 #[utoipa::path(
     get, path = "/carts/export", operation_id = "exportCarts", tag = "Import and export",
     params(
@@ -66,13 +67,13 @@ async fn export(
     let position = Position::start(status, from, parameters.parse("to", DATE_OR_INSTANT, date_or_instant)?);
     let day = state.clock.now().date_naive();
     let mut export = Export { database: state.database, format, position, ended: false };
-    // What keeps the first batch from being read is answered as it is everywhere.
+    // If the first batch can't be read, return an ordinary error response.
     let mut first = match format {
         Format::Ndjson => Vec::new(),
         Format::Csv => csv::HEADER.into(),
     };
     first.extend(export.next().await?.unwrap_or_default());
-    // An error that comes later breaks the connection off: the file must not look whole.
+    // A later error breaks the connection off, so that the file does not look complete.
     let rest = stream::try_unfold(export, async |mut export| Ok(export.next().await?.map(|carts| (carts, export))))
         .inspect_err(|error: &sqlx::Error| tracing::error!(%error, "an export was broken off"));
     let carts = stream::iter([Ok(first)]).chain(rest).map_ok(Bytes::from);
@@ -87,7 +88,7 @@ async fn export(
     Ok((headers, Body::from_stream(carts)).into_response())
 }
 
-/// The first media type of `Accept` that we have.
+/// The first supported media type in `Accept`; NDJSON if there is none.
 fn accepted(headers: &HeaderMap) -> Format {
     let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let media_types = values.flat_map(|value| value.split(',')).filter_map(|range| range.split(';').next());
@@ -95,7 +96,7 @@ fn accepted(headers: &HeaderMap) -> Format {
     formats.next().unwrap_or(Format::Ndjson)
 }
 
-/// An export under way. It holds a connection to Postgres only while it reads.
+/// An export in progress. It holds a Postgres connection only while it reads a batch.
 struct Export {
     database: Database,
     format: Format,
@@ -128,9 +129,9 @@ impl Export {
 
 fn write_json(out: &mut Vec<u8>, cart: &ExportedCart) {
     let begin = out.len();
-    // Writing to memory does not fail, and nothing here has keys that are no strings.
+    // Writing to memory can't fail, and all keys are strings.
     serde_json::to_writer(&mut *out, cart).unwrap_or_default();
-    // Items that were stored in SQL may have line breaks between their parts.
+    // Items stored by SQL may contain line breaks between their tokens.
     for byte in out[begin..].iter_mut().filter(|byte| matches!(**byte, b'\n' | b'\r')) {
         *byte = b' ';
     }

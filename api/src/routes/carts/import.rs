@@ -1,9 +1,8 @@
-//! `/api/carts/import`: carts by the thousand, each line answered.
+//! `/api/carts/import`: stores thousands of carts and reports the result of each line.
 //!
-//! One task reads the body and checks its lines while the batch before them is
-//! being stored; the response stores a batch whenever the client has taken the
-//! answers of the one before. So a client that does not read is not read from
-//! either, and while nothing is stored no connection to Postgres is held.
+//! One task reads the body and checks its lines while the batch before them is stored. The response
+//! stores a batch whenever the client has read the results of the one before. So a client that does
+//! not read is not read from either, and no Postgres connection is held while nothing is stored.
 
 pub(crate) mod csv;
 mod line;
@@ -48,13 +47,15 @@ pub(crate) fn router() -> ScopedRouter {
     ScopedRouter::new().write(routes!(import))
 }
 
-/// Stores many carts, and answers each line
+/// Stores many carts and reports the result of each line
 ///
-/// A file of any size: a cart a line, or CSV whose header names the columns (`items` is the JSON array in a quoted
-/// cell). A line that can't be stored has an `error`, the others are stored. An answered line is stored for good. An
-/// answer without `summary` was cut off: go on after the last line that was answered. Read while you send, or ask for
-/// `Prefer: return=minimal`. The body must not be compressed. A line whose `externalId` exists already
-/// has that cart's `id` in its answer if the key has the scope `read`.
+/// The file may have any size: one cart per line, or CSV whose header names the columns (`items` is
+/// the JSON array in a quoted cell). A line that can't be stored has an `error`; the others are
+/// stored. A line reported as `created` or `exists` is stored for good. A response without
+/// `summary` was cut off: resume after the last line that has a result. Read the response while you
+/// send, or request `Prefer: return=minimal`. The body must not be compressed. If a line's
+/// `externalId` exists already, the result has that cart's `id`, provided that the key has the
+/// scope `read`.
 #[utoipa::path(
     post, path = "/carts/import", operation_id = "importCarts", tag = "Import and export",
     params(("Prefer" = Option<String>, Header, description = "`return=minimal`: only errors and the summary are answered.", example = "return=minimal")),
@@ -68,12 +69,12 @@ pub(crate) fn router() -> ScopedRouter {
 async fn import(State(state): State<AppState>, granted: Granted, request: Request) -> Result<Response, ApiError> {
     let lines = Lines::new(Format::of_body(request.headers())?);
     let minimal = wants_minimal(request.headers());
-    // One batch waits while another is being stored and the next is being read.
+    // One batch waits while another is stored and the next is read.
     let (sender, pieces) = mpsc::channel(1);
     tokio::spawn(Reader::new(lines, state.clone(), sender).run(request.into_body()));
     let may_read = granted.may_read();
     let mut import = Import { state, pieces, minimal, may_read, totals: Totals::default(), last_line: 0, ended: false };
-    // What keeps the first batch from being stored is answered as it is everywhere.
+    // If the first batch can't be stored, return an ordinary error response.
     let first = import.next().await?.unwrap_or_default();
     let rest = stream::unfold(import, async |mut import| {
         let answers = match import.next().await {
@@ -94,14 +95,14 @@ async fn import(State(state): State<AppState>, granted: Granted, request: Reques
     Ok(response)
 }
 
-/// `Prefer: return=minimal` (RFC 7240): errors and the summary alone, for
-/// clients that read nothing before they have sent everything.
+/// `Prefer: return=minimal` (RFC 7240): only errors and the summary are returned, for clients that
+/// read nothing before they have sent everything.
 fn wants_minimal(headers: &HeaderMap) -> bool {
     let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     preferences.flat_map(|value| value.split(',')).any(|preference| preference.trim().eq_ignore_ascii_case(MINIMAL))
 }
 
-/// The answer to a line.
+/// The result of a line.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Answer<'a> {
@@ -115,18 +116,18 @@ struct Answer<'a> {
     error: Option<error::Body<'a>>,
 }
 
-/// What all lines came to.
+/// Totals of an import.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Totals {
-    /// Those that were answered; empty ones are not.
+    /// Lines that have a result; empty lines have none.
     lines: u64,
     created: u64,
     exists: u64,
     errors: u64,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     incomplete: bool,
-    /// Where to go on: every line before it has its answer for good.
+    /// The line to resume from: the result of every line before it is final.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_line: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -138,12 +139,12 @@ struct Summary<'a> {
     summary: &'a Totals,
 }
 
-/// An import under way.
+/// An import in progress.
 struct Import {
     state: AppState,
     pieces: mpsc::Receiver<Piece>,
     minimal: bool,
-    /// Whether answers may contain the ids of carts that existed before.
+    /// Whether results may contain the ids of carts that existed before.
     may_read: bool,
     totals: Totals,
     last_line: u64,
@@ -151,10 +152,11 @@ struct Import {
 }
 
 impl Import {
-    /// Stores a batch and answers its lines; then the summary; then `None`.
+    /// Stores the next batch and returns the results of its lines; then the summary; then `None`.
     ///
     /// # Errors
-    /// If nothing can be stored, and nothing was answered yet.
+    /// 400 or 422 if a CSV header is missing or invalid; 500 or 503 if carts can't be stored and no
+    /// line has a result yet.
     async fn next(&mut self) -> Result<Option<Vec<u8>>, ApiError> {
         if self.ended {
             return Ok(None);
@@ -189,7 +191,7 @@ impl Import {
         }
     }
 
-    /// In one transaction, on a connection that is held for no longer.
+    /// Stores the carts in one transaction, which holds its connection no longer than that.
     async fn store_carts(&self, carts: &[ImportedCart], now: DateTime<Utc>) -> Result<Vec<Stored>, ApiError> {
         if carts.is_empty() {
             return Ok(Vec::new());
@@ -226,13 +228,13 @@ impl Import {
         self.last_line = line;
     }
 
-    /// The end, because of us.
+    /// Ends the import after an internal error.
     fn give_up(&mut self, next_line: u64, error: &ApiError) -> Vec<u8> {
         tracing::error!(cause = error.cause(), "an import can't go on");
         self.stop(next_line, error.body().message)
     }
 
-    /// The end before the end.
+    /// Ends the import early.
     fn stop(&mut self, next_line: u64, reason: &str) -> Vec<u8> {
         (self.totals.incomplete, self.totals.next_line) = (true, Some(next_line));
         self.totals.reason = Some(reason.to_owned());
@@ -251,7 +253,7 @@ impl Import {
 }
 
 fn write(out: &mut Vec<u8>, value: &impl Serialize) {
-    // Writing to memory does not fail, and nothing here has keys that are no strings.
+    // Writing to memory can't fail, and all keys are strings.
     serde_json::to_writer(&mut *out, value).unwrap_or_default();
     out.push(b'\n');
 }

@@ -27,17 +27,18 @@ use crate::{
     routes::webhooks::batch::ApplyEvents,
 };
 
-/// The longest wait for a cart. After that the request fails without a change, and the client may repeat it.
+/// The longest wait for a cart. After that the request fails without a change, and the client may
+/// repeat it.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
-/// The pause after the first attempt to lock; each further one is twice as long …
+/// The pause after the first attempt to lock; it doubles after each further attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
-/// … up to this.
+/// The longest pause between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 type CartMutex = Arc<tokio::sync::Mutex<()>>;
 
-/// A mutex for each id of what requests of this process are changing: of a cart, or of the object of an
-/// event that names no cart.
+/// One mutex for each id that requests of this process are changing: the id of a cart, or of an
+/// event's object if the event names no cart.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct CartLocks(Arc<Mutex<HashMap<String, CartMutex>>>);
 
@@ -45,7 +46,7 @@ impl CartLocks {
     /// Waits for earlier requests for the id, in their order.
     ///
     /// # Errors
-    /// 503 at the deadline.
+    /// 503 if the deadline passes first.
     async fn acquire(&self, id: &str, deadline: Instant) -> Result<Permit, ApiError> {
         let mutex = mutex::lock(&self.0).entry(id.to_owned()).or_default().clone();
         let mut permit = Permit { locks: self.clone(), id: id.to_owned(), mutex, held: None };
@@ -55,7 +56,8 @@ impl CartLocks {
     }
 }
 
-/// A request's permit to change a cart; its place in the queue until `held` is set. Released when dropped.
+/// A request's permit to change a cart; its place in the queue until `held` is set. Released when
+/// dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
     locks: CartLocks,
@@ -79,7 +81,7 @@ impl Drop for Permit {
 pub(crate) struct Locked {
     pub(crate) tx: Connection,
     pub(crate) cart: LockedCart,
-    /// To be dropped after the transaction has ended: bind it first.
+    /// Must be dropped after the transaction has ended: bind it first.
     pub(crate) permit: Permit,
 }
 
@@ -101,10 +103,11 @@ pub(crate) async fn lock(locks: &CartLocks, lookups: &Database, id: &CartId) -> 
     }
 }
 
-/// Stores and applies an event of Stripe's.
+/// Stores and applies an event from Stripe.
 ///
 /// # Errors
-/// 503 if the lock of its cart is not free in time. The event is not stored then, and Stripe sends it again.
+/// 503 if the cart's lock is not free in time. The event is not stored then, and Stripe sends it
+/// again.
 pub(crate) async fn apply(
     locks: &CartLocks,
     events: &Batcher<ApplyEvents>,
@@ -139,7 +142,7 @@ impl Backoff {
     /// Waits until the next attempt.
     ///
     /// # Errors
-    /// 503 if the deadline comes first.
+    /// 503 if the next attempt would be after the deadline.
     async fn pause(&mut self) -> Result<(), ApiError> {
         if Instant::now() + self.pause > self.deadline {
             return Err(ApiError::locked());

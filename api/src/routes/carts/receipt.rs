@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// The cart as keys without the scope `read` see it: nothing of the shopper's.
+/// The cart without the shopper's data, for keys without the scope `read`.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CartReceipt<'a> {
@@ -29,17 +29,17 @@ pub(crate) struct CartReceipt<'a> {
     id: &'a str,
     /// The cart's status.
     status: CartStatus,
-    /// When the shopper left it.
+    /// When the shopper left the cart.
     abandoned_at: DateTime<Utc>,
-    /// When it was paid.
+    /// When the cart was recovered; null if it was not.
     #[schema(required)]
     recovered_at: Option<DateTime<Utc>>,
-    /// When it grew too old.
+    /// When the cart expired; null if it has not.
     #[schema(required)]
     expired_at: Option<DateTime<Utc>>,
-    /// When it was posted.
+    /// When the cart was created.
     created_at: DateTime<Utc>,
-    /// When it last changed.
+    /// When the cart last changed.
     updated_at: DateTime<Utc>,
 }
 
@@ -81,8 +81,8 @@ pub(crate) fn render(granted: &Granted, cart: &Cart) -> Bytes {
     })
 }
 
-/// Like [`render`], with an `ETag` for keys with `read`. A tag is a hash of the whole cart, with which others could
-/// check guesses.
+/// Like [`render`], with an `ETag` for keys with the scope `read`. A tag is a hash of the whole
+/// cart, so other keys could test guesses of its fields with it.
 pub(crate) fn changed(granted: &Granted, cart: &Cart) -> Response {
     let body = render(granted, cart);
     if granted.may_read() { etag::tagged(&ETag::of(&body), body) } else { Rendered(body).into_response() }

@@ -1,4 +1,5 @@
-//! Searches by e-mail address read every cart: a few at a time, so that Postgres stays free for the rest.
+//! Limits searches by e-mail address. Each reads every cart, so only a few run at a time, and
+//! Postgres stays free for other requests.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,9 +8,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::http::error::ApiError;
 
-/// The longest wait for a permit. The request gets 503 after it.
+/// The longest wait for a permit, after which the request gets 503.
 const PERMIT_TIMEOUT: Duration = Duration::from_secs(15);
-/// The timeout of a statement that reads every cart: seconds for millions of carts (`docs/scaling.md`).
+/// Timeout of a statement that reads every cart, which takes seconds for millions of carts
+/// (`docs/scaling.md`).
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// Limits the searches in progress.
@@ -25,7 +27,7 @@ impl Searches {
     /// Waits for a permit; returns it with the database to search.
     ///
     /// # Errors
-    /// 503 if none is free in time.
+    /// 503 if no permit is free in time.
     pub(crate) async fn begin(&self, database: &Database) -> Result<(OwnedSemaphorePermit, Database), ApiError> {
         let permit = tokio::time::timeout(PERMIT_TIMEOUT, self.0.clone().acquire_owned()).await;
         let permit = permit.ok().and_then(Result::ok);

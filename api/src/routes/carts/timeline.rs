@@ -1,4 +1,4 @@
-//! `/api/carts/{id}/timeline`: what happened to a cart, when and why.
+//! `/api/carts/{id}/timeline`: the events of a cart, with times and reasons.
 
 use axum::extract::State;
 use common::timeline::{self, Event};
@@ -14,14 +14,14 @@ use crate::{
     state::AppState,
 };
 
-/// Few carts have more: one page is the whole story.
+/// Few carts have more events, so one page usually has them all.
 const DEFAULT_LIMIT: i64 = 100;
 
 pub(crate) fn router() -> ScopedRouter {
     ScopedRouter::new().read(routes!(show))
 }
 
-/// What happened to a cart.
+/// The events of a cart.
 #[derive(Serialize, ToSchema)]
 struct Timeline {
     /// Oldest first.
@@ -29,18 +29,18 @@ struct Timeline {
     pagination: Part,
 }
 
-/// Which part of it this is.
+/// Pagination of a timeline.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = TimelinePart)]
 struct Part {
-    /// The most there may be.
+    /// Maximum number of events in this part.
     limit: i64,
-    /// Where the next part starts; null on the last one.
+    /// Cursor of the next part; null on the last one.
     next_cursor: Option<String>,
 }
 
-/// What happened to a cart, when and why
+/// Lists the events of a cart, with times and reasons
 ///
 /// Append-only, oldest first. New kinds of events and new codes of `why` may be added.
 #[utoipa::path(

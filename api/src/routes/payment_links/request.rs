@@ -12,30 +12,31 @@ use crate::{
     state::AppState,
 };
 
-/// Stripe ends a session after 24 hours at the latest
-/// (<https://docs.stripe.com/api/checkout/sessions/create#create_checkout_session-expires_at>).
-/// Five minutes less, so that neither clocks nor a slow first attempt break the bound.
+/// The longest session. Stripe ends a session after 24 hours at the latest
+/// (<https://docs.stripe.com/api/checkout/sessions/create#create_checkout_session-expires_at>);
+/// five minutes less, so that neither clocks nor a slow first attempt exceed the limit.
 const LONGEST_SESSION: TimeDelta = TimeDelta::minutes(24 * 60 - 5);
-/// … and takes none shorter than 30 minutes; five more for retries.
+/// The shortest session. Stripe's minimum is 30 minutes; five more for retries.
 const SHORTEST_SESSION: TimeDelta = TimeDelta::minutes(35);
 
-/// Whether asking makes the recovery link good for longer.
+/// Whether the request extends the recovery link's lifetime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RecoveryTime {
-    /// The shop asked.
+    /// The shop requested the link.
     Extend,
     /// A shopper opened the link.
     Keep,
 }
 
-/// What was asked for, or was there.
+/// The live link that was found, or the new request.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     pub(crate) link: PaymentLink,
     pub(crate) recovery: Option<RecoveryLink>,
 }
 
-/// Returns the cart's live link, or requests one. Nothing has to be undone if the caller goes away.
+/// Returns the cart's live link, or requests one. Nothing has to be undone if the caller is
+/// cancelled.
 pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTime) -> Result<Asked, ApiError> {
     let Locked { permit: _permit, mut tx, cart } = lock::lock(&state.cart_locks, &state.lookups, id).await?;
     let now = state.clock.now();
@@ -58,7 +59,7 @@ pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTim
     let Some(recovery) = recovery.filter(|recovery| recovery.expires_at > now) else {
         return Err(ApiError::conflict("The cart's recovery link has expired"));
     };
-    // A session should not outlive the link that leads to it, as far as Stripe's bounds allow.
+    // A session should not outlive the recovery link, as far as Stripe's limits allow.
     let session_expires_at = recovery.expires_at.clamp(now + SHORTEST_SESSION, now + LONGEST_SESSION);
     let link = payment_links::request(&mut tx, id, newest, session_expires_at, requested_by, now).await?;
     tx.commit().await?;

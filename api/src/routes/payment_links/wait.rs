@@ -1,5 +1,5 @@
-//! Waiting for the worker to make a link: told by NOTIFY, with a slow look now
-//! and then in case one got lost.
+//! Waits for the worker to make a payment link: woken by NOTIFY, with slow polling in case a
+//! notification is lost.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use tokio::{
     time::Instant,
 };
 
-/// How often to look without being told, where NOTIFY tells …
+/// Poll interval with LISTEN.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// … and where there is no LISTEN.
+/// Poll interval without LISTEN.
 const POLL_EVERY: Duration = Duration::from_millis(200);
-/// News that nobody has read yet; who falls behind simply looks.
+/// Number of buffered notifications; a receiver that falls behind polls instead.
 const BACKLOG: usize = 1_024;
 
-/// Tells which carts' links changed, and, because a process listens on one
-/// connection only, that the keys to the API did.
+/// Distributes Postgres notifications of changed payment links and, because a process listens on
+/// one connection only, of changed API keys.
 #[derive(Debug, Clone)]
 pub struct LinkNews {
     sender: broadcast::Sender<String>,
@@ -30,8 +30,8 @@ pub struct LinkNews {
 }
 
 impl LinkNews {
-    /// Listens on a connection of its own, for as long as the tokio runtime
-    /// lives; where there is no LISTEN waiting requests poll.
+    /// Listens on a dedicated connection for as long as the tokio runtime lives. Without LISTEN,
+    /// waiting requests poll.
     pub fn start(database: Database) -> Self {
         let (sender, _) = broadcast::channel(BACKLOG);
         let (keys, _) = watch::channel(());
@@ -55,12 +55,12 @@ impl LinkNews {
         Self { sender, keys, listening }
     }
 
-    /// The carts whose links change from now on; none where there is no LISTEN.
+    /// The ids of carts whose links change from now on; none without LISTEN.
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<String> {
         self.sender.subscribe()
     }
 
-    /// Changes of the keys to the API from now on; none where there is no LISTEN.
+    /// Changes of API keys from now on; none without LISTEN.
     pub(crate) fn key_changes(&self) -> watch::Receiver<()> {
         self.keys.subscribe()
     }
@@ -89,7 +89,8 @@ async fn forward(
     }
 }
 
-/// A subscription; begin it before the request is committed, or the news may come first.
+/// A subscription to link changes. Begin it before the request is committed, or a notification may
+/// be missed.
 pub(crate) struct LinkWait {
     news: broadcast::Receiver<String>,
     look_every: Duration,
@@ -101,9 +102,9 @@ impl LinkWait {
         Self { news: news.sender.subscribe(), look_every }
     }
 
-    /// The newest request for the cart's link, once it is not pending any more
-    /// or `at_most` has passed. `asked` is the newest as it was found after the
-    /// wait began. `None`: there is none (any more).
+    /// Waits until the newest request for the cart's link is not pending any more, or `at_most` has
+    /// passed; returns that request. `asked` is the newest request as found after the wait began.
+    /// `None` if there is none (any more).
     pub(crate) async fn settled(
         mut self,
         database: &Database,

@@ -9,10 +9,10 @@ use common::{
     stripe_events::{self, Effect, StripeEvent},
 };
 
-/// How long a batch waits for any lock but those of carts and links, which it skips.
+/// How long a batch waits for locks, except those of carts and links, which it skips.
 const LOCK_WAIT: Duration = Duration::from_millis(50);
 
-/// Events that come at the same time, in one transaction.
+/// Stores and applies events that arrive together in one transaction.
 #[derive(Debug)]
 pub(crate) struct ApplyEvents {
     pub(crate) clock: Clock,
@@ -26,7 +26,7 @@ impl Batch for ApplyEvents {
     const TRANSACTION: bool = true;
 
     async fn run(&self, conn: &mut Connection, events: &[StripeEvent]) -> sqlx::Result<Vec<Effect>> {
-        // An event whose cart somebody holds on to waits elsewhere (`cart_locks`).
+        // An event whose cart is locked waits outside of the batch (`carts::lock`).
         db::limit_lock_waits(conn, LOCK_WAIT).await?;
         stripe_events::apply(conn, events, self.clock.now()).await
     }

@@ -15,7 +15,7 @@ use crate::http::error::ApiError;
 /// The JSON text of a field, to be parsed as the type that is expected.
 type Raw<'a> = Option<&'a RawValue>;
 
-/// The fields that are read of an event, its data, the object in it and the object's metadata.
+/// The fields read from an event, its data, the object in it and the object's metadata.
 #[derive(Default, Deserialize)]
 struct Fields<'a> {
     #[serde(borrow)]
@@ -69,7 +69,7 @@ pub(super) fn read(payload: &str, now: DateTime<Utc>) -> Result<StripeEvent, Api
         serde_json::from_str(payload).map_err(|_| ApiError::bad_request("The body is not well-formed JSON"))?;
     let id = text(event.id).ok_or_else(|| ApiError::bad_request("The event has no id"))?;
     let kind = text(event.kind).ok_or_else(|| ApiError::bad_request("The event has no type"))?;
-    // chrono knows years that Postgres does not.
+    // chrono supports years that Postgres does not.
     let created_at = read_as::<i64>(event.created)
         .and_then(|seconds| DateTime::from_timestamp(seconds, 0))
         .filter(|at| (1..=9999).contains(&at.year()));
@@ -91,7 +91,7 @@ fn read_object(object: &Fields<'_>, of_event: Raw<'_>) -> StripeObject {
         Some("payment_intent") => object.amount_received,
         _ => None,
     };
-    // Where both are there, both have to be the same.
+    // If both are present, they must be equal.
     let livemode = match (of_event, object.livemode) {
         (Some(of_event), Some(of_object)) => {
             read_as(Some(of_event)).filter(|live| read_as(Some(of_object)) == Some(*live))
@@ -101,7 +101,8 @@ fn read_object(object: &Fields<'_>, of_event: Raw<'_>) -> StripeObject {
     StripeObject {
         object: kind,
         id: text(object.id),
-        // Only a missing one is absent: any that is no text fits nothing.
+        // Only a missing status is `None`. A status that is not a string becomes empty, which
+        // matches nothing.
         status: object.status.map(|status| text(Some(status)).unwrap_or_default()),
         payment_intent: text(object.payment_intent),
         reported: Reported {
@@ -111,7 +112,8 @@ fn read_object(object: &Fields<'_>, of_event: Raw<'_>) -> StripeObject {
             currency: text(object.currency),
             livemode,
         },
-        // Other tools on the account may put anything there, even an address: only ids of carts are kept.
+        // Other tools on the account may store anything here, even an e-mail address, so only cart
+        // ids are kept.
         cart_id: cart_id(metadata.cart_id),
         link_version: text(metadata.link_version).and_then(|version| version.parse().ok()),
         reference: cart_id(object.client_reference_id),

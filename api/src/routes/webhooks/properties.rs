@@ -1,4 +1,5 @@
-//! Nothing gets in without a signature over the very bytes, and what gets in is read without harm.
+//! Only a signature over the exact bytes is accepted, and whatever is accepted is read without
+//! harm.
 
 use chrono::Datelike;
 use hmac::{Hmac, KeyInit, Mac};
@@ -32,7 +33,8 @@ fn is_taken(body: &[u8], signature: &[u8]) -> bool {
     verified(&Bytes::copy_from_slice(body), signature.to_str().ok(), &secrets(), now()).is_ok()
 }
 
-/// The rule as Stripe's documentation has it, on its own feet: a time that is near, and one of the `v1` is of it and the body.
+/// Stripe's documented rule, implemented independently: a time is recent, and one `v1` is the HMAC
+/// of that time and the body.
 fn should_be_taken(body: &str, signature: &str) -> bool {
     let pairs = || signature.split(',').filter_map(|pair| pair.trim().split_once('='));
     let times: Vec<i64> = pairs().filter(|(name, _)| *name == "t").filter_map(|(_, time)| time.parse().ok()).collect();
@@ -52,12 +54,12 @@ fn signature_holds(signature: &str, body: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Signed, whatever is in it.
+/// Checks a payload with a valid signature.
 fn event_holds(payload: &str) -> Result<(), TestCaseError> {
     let header = format!("t={NOW},v1={}", mac("whsec_new", &NOW.to_string(), payload.as_bytes()));
     prop_assert!(is_taken(payload.as_bytes(), header.as_bytes()), "a good signature of {payload:?}");
     if let Ok(event) = event::read(payload, now()) {
-        // All of it goes into Postgres.
+        // All of these are stored in Postgres.
         let object = &event.object;
         let texts = [object.id.as_ref(), object.payment_intent.as_ref(), Some(&event.id), Some(&event.kind)];
         for text in texts.into_iter().flatten() {
@@ -68,7 +70,7 @@ fn event_holds(payload: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Numbers in place of what a signer knows: seeds can be written down, secrets and all.
+/// Fills in the time and the signatures, which a seed has as placeholders.
 fn filled(seed: &str, body: &str) -> String {
     let of = |secret: &str| mac(secret, &NOW.to_string(), body.as_bytes());
     seed.replace("NEW", &of("whsec_new")).replace("OLD", &of("whsec_old")).replace("NOW", &NOW.to_string())
@@ -108,7 +110,7 @@ proptest! {
     }
 }
 
-/// A field of another type is not read; JSON arrays and serde_json's own keys mean nothing.
+/// Fields of unexpected types are not read; JSON arrays and serde_json's private keys mean nothing.
 #[test]
 fn fields_of_other_types_are_absent() {
     let object = |object: &str| {

@@ -13,17 +13,18 @@ use common::{
 
 use crate::http::mutex::lock;
 
-/// A process writes no more often than this, however many come: anybody may send them.
+/// Minimum interval between the writes of a process: anybody may send invalid webhooks.
 const WRITE_EVERY: Duration = Duration::from_secs(5);
 
-/// What is not written yet, and whether somebody is about to.
+/// The count that is not written yet, and whether a task is about to write it.
 #[derive(Debug, Default)]
 struct Unwritten {
     refused: Option<Refused>,
     writing: bool,
 }
 
-/// Counts, and writes now and then. What a process counted in its last seconds may get lost with it.
+/// Counts in memory and writes from time to time. The counts of the last seconds may be lost if the
+/// process ends.
 #[derive(Debug, Clone)]
 pub(crate) struct RefusedWebhooks {
     database: Database,
@@ -35,7 +36,7 @@ impl RefusedWebhooks {
         Self { database, unwritten: Arc::default() }
     }
 
-    /// One more.
+    /// Counts one webhook.
     pub(crate) fn note(&self, now: DateTime<Utc>) {
         let mut unwritten = lock(&self.unwritten);
         let count = unwritten.refused.map_or(1, |refused| refused.count + 1);
@@ -51,7 +52,7 @@ impl RefusedWebhooks {
         unwritten.refused.take()
     }
 
-    /// The first at once, those that come meanwhile a little later, together.
+    /// Writes the first count at once, and those that arrive meanwhile a little later, together.
     async fn write(self) {
         while let Some(refused) = self.take() {
             let written = async {

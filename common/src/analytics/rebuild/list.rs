@@ -1,4 +1,4 @@
-//! The part of the ledger that finds pages by number: carts by the hour of their creation.
+//! Rebuilds the list counts: carts by the hour of their creation, by which pages are located.
 
 use std::collections::HashMap;
 
@@ -6,10 +6,10 @@ use chrono::{DateTime, Utc};
 
 use crate::db::Connection;
 
-/// Carts created in an hour: abandoned, recovered, expired.
+/// Carts created in an hour, by status: abandoned, recovered, expired.
 pub(super) type Hours = HashMap<DateTime<Utc>, [i64; 3]>;
 
-/// Adds what these blocks of the table hold.
+/// Adds the carts in these table blocks to `hours`.
 pub(super) async fn count_blocks(tx: &mut Connection, from: i64, to: i64, hours: &mut Hours) -> sqlx::Result<()> {
     let rows = sqlx::query!(
         r#"
@@ -35,8 +35,8 @@ pub(super) async fn count_blocks(tx: &mut Connection, from: i64, to: i64, hours:
     Ok(())
 }
 
-/// Makes the folded hours what was counted less what is not folded yet, and days
-/// and months their sums. Answers how many of them were wrong.
+/// Sets the compacted hours to the counted values minus the uncompacted rows, and days and months
+/// to the sums of their hours. Returns how many rows were wrong.
 pub(super) async fn write(tx: &mut Connection, hours: &Hours) -> sqlx::Result<usize> {
     let (periods, counts): (Vec<DateTime<Utc>>, Vec<[i64; 3]>) = hours.iter().unzip();
     let column = |status: usize| -> Vec<i64> { counts.iter().map(|counts| counts[status]).collect() };

@@ -1,4 +1,4 @@
-//! A line of an import is a cart with a history that can have happened, or is refused.
+//! Every line of an import is either refused or a cart with a consistent history.
 
 use proptest::prelude::*;
 
@@ -22,7 +22,7 @@ fn hold(text: &str) -> Result<(), TestCaseError> {
             if let Some(id) = import.external_id() {
                 prop_assert!((1..=EXTERNAL_ID_CHARACTERS).contains(&id.chars().count()) && !id.contains('\0'));
             }
-            // `POST /api/carts` takes it, too, unless it has a currency of its own.
+            // `POST /api/carts` accepts the same line, unless it names another currency.
             if import.cart.currency == Currency::USD {
                 let cart = of_cart.map_err(|errors| TestCaseError::fail(format!("{errors:?}")))?;
                 prop_assert_eq!(cart.items.get(), import.cart.items.get());

@@ -1,11 +1,11 @@
-//! Cursors and ids: what was handed out comes back as it was, and anything else does no harm.
+//! Cursors and ids: issued ones survive a round trip, and no other text does harm.
 
 use proptest::prelude::*;
 
 use super::Cursor;
 use crate::{carts::CartId, timeline};
 
-/// What comes in can be anything; what is taken can be handed to Postgres.
+/// Every text that is accepted can be sent to Postgres.
 fn hold(text: &str) -> Result<(), TestCaseError> {
     if let Ok(cursor) = text.parse::<Cursor>() {
         prop_assert_eq!(cursor.to_string().parse(), Ok(cursor.clone()));

@@ -1,11 +1,11 @@
-//! A body is a cart that can be stored, or every field that is wrong with it is named.
+//! A body is either a storable cart, or each invalid field is reported.
 
 use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::{Value, json};
 
 use super::*;
 
-/// What a client that sends this value sends.
+/// The value as a client would send it.
 fn sent(value: &Value) -> Box<RawValue> {
     json::parse(value.to_string().as_bytes()).expect("it is JSON")
 }
@@ -16,7 +16,7 @@ fn now() -> DateTime<Utc> {
     "2026-03-01T12:00:00Z".parse().expect("an instant")
 }
 
-/// `items[3].price`, say.
+/// Whether an error may name this field, for example `items[3].price`.
 fn is_a_field(field: &str) -> bool {
     if matches!(field, "" | "customerEmail" | "customerName" | "items" | "abandonedAt") {
         return true;
@@ -26,17 +26,17 @@ fn is_a_field(field: &str) -> bool {
         && matches!(rest, "" | ".name" | ".quantity" | ".price")
 }
 
-/// What a cart that was accepted keeps to.
+/// Checks the invariants of an accepted cart.
 fn is_good(cart: &NewCart) -> Result<(), TestCaseError> {
     let characters = cart.customer_name.chars().count();
     prop_assert!((1..=NAME_CHARACTERS).contains(&characters) && !cart.customer_name.contains('\0'));
     prop_assert_eq!(cart.customer_name.trim(), &cart.customer_name);
     let email = &cart.customer_email;
     prop_assert!(email.contains('@') && email.len() <= 320 && email.trim() == email, "{email:?}");
-    // It goes into mails: a line break would be another header.
+    // The address is used in mails, where a line break would start another header.
     prop_assert!(!email.chars().any(char::is_control), "{email:?}");
     prop_assert!(cart.abandoned_at <= now() && cart.total_minor >= 0);
-    // What is stored would be taken again, as the same.
+    // The stored cart is accepted again and gives the same cart.
     let items: Value =
         serde_json::from_str(cart.items.get()).map_err(|error| TestCaseError::fail(error.to_string()))?;
     let again = json!({
@@ -85,7 +85,7 @@ fn body(email: &str, name: &str, lines: &[Line]) -> Value {
     json!({"customerEmail": email, "customerName": name, "items": lines.iter().map(item).collect::<Vec<_>>()})
 }
 
-/// Addresses as the HTML standard knows them, within the lengths of RFC 5321.
+/// Addresses as the HTML standard defines them, within the length limits of RFC 5321.
 fn emails() -> impl Strategy<Value = String> {
     let atom = "[a-zA-Z0-9!#$%&'*+/=?^_`{|}~-]{1,30}(\\.[a-zA-Z0-9!#$%&'*+/=?^_`{|}~-]{1,30})?";
     (atom, "[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?(\\.[a-z0-9]{1,20}){0,2}\\.[a-z]{2,10}")
@@ -108,7 +108,7 @@ proptest! {
         is_good(&cart)?;
     }
 
-    /// One thing is wrong, and that is what is said.
+    /// With one invalid field, exactly that field is reported.
     #[test]
     fn the_field_that_is_wrong_is_named(
         lines in lines(),
@@ -138,7 +138,7 @@ fn the_corpus_holds() {
     CORPUS.replay(hold);
 }
 
-/// What is as large as a body may be takes no time that anybody notices.
+/// Bodies of the maximum size are refused quickly.
 #[test]
 fn large_bodies_take_little_time() {
     let begun = std::time::Instant::now();

@@ -1,4 +1,4 @@
-//! `Accept` says which form, or nothing that matters.
+//! `Accept` selects the format; CSV only if it is named.
 
 use proptest::prelude::*;
 

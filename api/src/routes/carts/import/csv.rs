@@ -1,10 +1,9 @@
-//! Carts as CSV (RFC 4180), in and out.
+//! Reads and writes carts as CSV (RFC 4180).
 //!
-//! A cell that begins with `=`, `+`, `-` or `@` is a formula to a spreadsheet,
-//! and shoppers choose their names. What would begin one leaves with an
-//! apostrophe before it (`formulas.rs`), as OWASP advises
-//! (<https://owasp.org/www-community/attacks/CSV_Injection>), and comes in
-//! without it, so that a round trip is exact.
+//! A cell that begins with `=`, `+`, `-` or `@` is a formula to a spreadsheet, and shoppers choose
+//! their names. An export puts an apostrophe before such a cell (`formulas.rs`), as OWASP advises
+//! (<https://owasp.org/www-community/attacks/CSV_Injection>), and an import removes it, so that a
+//! round trip is exact.
 
 mod formulas;
 
@@ -23,11 +22,11 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::line::{LINE_BYTES, Line};
 use crate::http::error::ApiError;
 
-/// More cells than any sensible record has.
+/// Maximum number of cells in a record; no sensible record has more.
 const MOST_CELLS: usize = 1024;
 const REQUIRED: [&str; 3] = ["customerEmail", "customerName", "items"];
 
-/// What an import takes from a record.
+/// The columns that an import reads.
 const COLUMNS: [Column; 9] = [
     Column { name: "customerEmail", kind: Kind::Text },
     Column { name: "customerName", kind: Kind::Text },
@@ -48,7 +47,7 @@ struct Column {
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    /// Whatever people write: it may have to be kept from being a formula.
+    /// Free text, which may have to be escaped so that it is not a formula.
     Text,
     Word,
     Json,
@@ -57,10 +56,10 @@ enum Kind {
 /// Splits CSV into its records.
 pub(crate) struct Records {
     reader: Reader,
-    /// The cells of the record at hand, one after the other.
+    /// The cells of the current record, one after the other.
     cells: Vec<u8>,
     filled: usize,
-    /// Where each of them ends.
+    /// Where each cell ends.
     ends: Vec<usize>,
     ended: usize,
     inside: bool,
@@ -68,12 +67,12 @@ pub(crate) struct Records {
     last_byte: u8,
     number: u64,
     bytes: usize,
-    /// What each cell is, once the header was read; others are ignored.
+    /// The column of each cell, once the header was read; cells without a column are ignored.
     header: Option<Vec<Option<Column>>>,
 }
 
 impl std::fmt::Debug for Records {
-    /// Without its cells: they hold personal data.
+    /// Omits the cells, which contain personal data.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Records").field("number", &self.number).finish_non_exhaustive()
     }
@@ -82,8 +81,9 @@ impl std::fmt::Debug for Records {
 impl Records {
     pub(crate) fn new() -> Self {
         let mut reader = Reader::new();
-        // A byte order mark is taken away before it gets here. The reader would take another one away,
-        // behind empty lines even, but only where all of it comes in one piece: it is past its beginning now.
+        // The byte order mark is removed before the input gets here. The reader would remove
+        // another one, even after empty lines, but only if it arrives in one piece. Reading a line
+        // first moves the reader past its beginning, where it looks for the mark.
         let _ = reader.read_record(b"\n", &mut [0; 1], &mut [0; 1]);
         Self {
             reader,
@@ -100,10 +100,11 @@ impl Records {
         }
     }
 
-    /// The next record that holds anything; `None` until more of the body is there.
+    /// The next record that is not empty; `None` until more of the body is fed.
     ///
     /// # Errors
-    /// If there is no header, or it lacks a column that every cart needs.
+    /// 400 if there is no valid header, 422 if a required column is missing or a column is
+    /// repeated.
     pub(crate) fn next(&mut self, buffer: &mut BytesMut, at_end: bool) -> Result<Option<Line>, ApiError> {
         while self.read(buffer, at_end) {
             let line = match &self.header {
@@ -124,7 +125,7 @@ impl Records {
         Ok(None)
     }
 
-    /// Goes on to the end of a record; `false` where the bytes end before it does.
+    /// Reads on to the end of a record; `false` if the input ends before it.
     fn read(&mut self, buffer: &mut BytesMut, at_end: bool) -> bool {
         loop {
             if !self.inside {
@@ -134,7 +135,7 @@ impl Records {
                 return false;
             }
             let (cells, ends) = (&mut self.cells[self.filled..], &mut self.ends[self.ended..]);
-            // Without bytes it takes this for the end of them all.
+            // The reader takes an empty buffer for the end of the input.
             let (result, read, filled, ended) = self.reader.read_record(buffer, cells, ends);
             if let Some(last) = read.checked_sub(1) {
                 (self.last_byte, self.inside) = (buffer[last], true);
@@ -148,7 +149,7 @@ impl Records {
                 ReadRecordResult::OutputFull if self.cells.len() < LINE_BYTES => {
                     self.cells.resize(self.cells.len() * 2, 0);
                 }
-                // Its end has to be found all the same.
+                // Discard the cells; the end of the record still has to be found.
                 ReadRecordResult::OutputFull => (self.filled, self.too_long) = (0, true),
                 ReadRecordResult::OutputEndsFull => (self.ended, self.too_long) = (0, true),
                 ReadRecordResult::Record => {
@@ -161,7 +162,7 @@ impl Records {
         }
     }
 
-    /// The parser leaves empty lines out without a word, but they are rows to a spreadsheet.
+    /// Counts empty lines: the parser skips them silently, but they are rows in a spreadsheet.
     fn skip_empty_lines(&mut self, buffer: &mut BytesMut) {
         while let Some(byte @ (b'\n' | b'\r')) = buffer.first().copied() {
             let ends_record = byte == b'\n' && self.last_byte == b'\r';
@@ -202,7 +203,7 @@ impl Records {
         Ok(names.iter().map(|name| COLUMNS.into_iter().find(|column| column.name == *name)).collect())
     }
 
-    /// `None` where all cells are empty.
+    /// The record as a line; `None` if all cells are empty.
     fn line(&self, header: &[Option<Column>]) -> Option<Line> {
         let content = if self.too_long {
             Err(ApiError::line_too_long())
@@ -216,7 +217,7 @@ impl Records {
     }
 }
 
-/// The record as the line of JSON it stands for; an empty cell is a field that is not given.
+/// The record as the JSON object it stands for; an empty cell is an absent field.
 fn cart(header: &[Option<Column>], cells: &[&str]) -> Result<Box<RawValue>, ApiError> {
     if cells.len() != header.len() {
         return Err(ApiError::bad_request(format!(
@@ -255,7 +256,7 @@ enum Cell<'a> {
 pub(crate) const HEADER: &str = "id,externalId,customerEmail,customerName,items,totalValue,currency,status,\
     abandonedAt,recoveredAt,expiredAt,createdAt,updatedAt\n";
 
-/// Writes a record of what [`HEADER`] names.
+/// Writes a record with the columns of [`HEADER`].
 pub(crate) fn write(out: &mut Vec<u8>, cart: &ExportedCart) {
     let instant = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::AutoSi, true);
     let optional = |at: Option<DateTime<Utc>>| at.map(instant).unwrap_or_default();
@@ -277,13 +278,13 @@ pub(crate) fn write(out: &mut Vec<u8>, cart: &ExportedCart) {
     }
 }
 
-/// A cell of ours, and the comma after it.
+/// Writes a cell that needs no quotes, and the comma after it.
 fn push_word(out: &mut Vec<u8>, cell: &str) {
     out.extend_from_slice(cell.as_bytes());
     out.push(b',');
 }
 
-/// A cell of theirs.
+/// Writes a cell of free text, and the comma after it.
 fn push_text(out: &mut Vec<u8>, cell: &str) {
     match cell {
         "" => out.push(b','),

@@ -1,4 +1,4 @@
-//! From the bytes of an import, as they come in, to its lines.
+//! Splits the bytes of an import into lines as they arrive.
 
 use axum::http::HeaderMap;
 use bytes::BytesMut;
@@ -11,21 +11,21 @@ use super::{
 };
 use crate::http::{body, error::ApiError};
 
-/// Spreadsheets begin their files with it.
+/// Spreadsheets begin their files with this mark.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// How carts stand in a file.
+/// Format of an import or export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// A JSON object a line.
+    /// One JSON object per line.
     Ndjson,
-    /// A header that names the columns, then a record a cart.
+    /// A header that names the columns, then one record per cart.
     Csv,
 }
 
 impl Format {
-    /// As a request's headers tell it. Of line-delimited JSON there is no
-    /// registered name but many in use.
+    /// The format that `Content-Type` names. Line-delimited JSON has no registered media type, so
+    /// several common ones are accepted.
     pub(crate) fn of_body(headers: &HeaderMap) -> Result<Self, ApiError> {
         body::check_encoding(headers)?;
         body::media_type(headers).and_then(|media_type| Self::named(&media_type)).ok_or_else(|| {
@@ -35,7 +35,7 @@ impl Format {
         })
     }
 
-    /// That of a media type, without its parameters.
+    /// The format of a media type without its parameters; `None` if it is not supported.
     pub(crate) fn named(media_type: &str) -> Option<Self> {
         let (kind, name) = media_type.split_once('/')?;
         if !matches!(kind, "application" | "text") {
@@ -49,12 +49,11 @@ impl Format {
     }
 }
 
-/// Splits a body into its lines. It holds no more than one line and what the
-/// last piece of the body brought.
+/// Splits a body into its lines. Holds no more than one line and the last piece of the body.
 #[derive(Debug)]
 pub(crate) struct Lines {
     buffer: BytesMut,
-    /// Whether the first bytes have been looked at.
+    /// Whether the beginning was checked for a byte order mark.
     begun: bool,
     splitter: Splitter,
 }
@@ -77,15 +76,15 @@ impl Lines {
         Self { buffer: BytesMut::new(), begun: false, splitter }
     }
 
-    /// Takes the next piece of the body.
+    /// Appends the next piece of the body.
     pub(crate) fn feed(&mut self, piece: &[u8]) {
         self.buffer.extend_from_slice(piece);
     }
 
-    /// The next line; `None` until more of the body is there. Empty lines are counted and left out.
+    /// The next line; `None` until more of the body is fed. Empty lines are counted and skipped.
     ///
     /// # Errors
-    /// If nothing in the body can be understood: CSV without a good header.
+    /// 400 or 422 if the header of CSV is missing or invalid.
     pub(crate) fn next(&mut self, at_end: bool) -> Result<Option<Line>, ApiError> {
         if !self.begun {
             if self.buffer.len() < BYTE_ORDER_MARK.len() && !at_end {
@@ -108,7 +107,7 @@ fn next_json(codec: &mut AnyDelimiterCodec, number: &mut u64, buffer: &mut Bytes
         let found = if at_end { codec.decode_eof(buffer) } else { codec.decode(buffer) };
         let line = found.transpose()?;
         *number += 1;
-        // The one error there can be: nothing is read from anywhere here.
+        // The line is too long; decoding from memory has no other error.
         let Ok(line) = line else {
             return Some(Line { number: *number, bytes: LINE_BYTES, content: Err(ApiError::line_too_long()) });
         };
@@ -130,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    /// Line numbers, and what stands there; fed in pieces of every size.
+    /// Line numbers and contents; fed in pieces of every size.
     fn read(format: Format, body: &[u8]) -> Vec<(u64, Option<Value>)> {
         let in_pieces = |size: usize| {
             let mut lines = Lines::new(format);

@@ -14,36 +14,36 @@ use super::{
 };
 use crate::{http::error::ApiError, state::AppState};
 
-/// Lines a batch: enough that a transaction's own cost is small beside theirs.
+/// Lines per batch: enough to make the overhead of a transaction small.
 const BATCH_LINES: usize = 1_000;
-/// A batch with more than this is handed over however few its lines are.
+/// A batch with this many bytes is full, however few lines it has.
 const BATCH_BYTES: usize = LINE_BYTES;
-/// A client that sends nothing for so long is given up.
+/// The longest wait for more input, after which the import ends.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// How long a client that sends more than is wanted is listened to, so that it
-/// gets to read its answer: a connection closed on unread bytes may lose it.
+/// How long an unwanted rest of the body is read, so that the client can read its response: closing
+/// a connection with unread bytes may lose the response.
 const COURTESY: Duration = Duration::from_secs(10);
 
-/// What comes of reading, in the order of the body.
+/// A result of reading, in the order of the body.
 #[derive(Debug)]
 pub(crate) enum Piece {
     Batch(Batch),
     /// The body was read to its end.
     End,
-    /// It was not, and this is why.
+    /// The body was not read to its end, with the reason.
     Cut(&'static str),
-    /// Nothing in it can be understood.
+    /// The body can't be understood at all.
     Refused(ApiError),
 }
 
 /// Lines that are stored together.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    /// When its first line was read.
+    /// When the first line was read.
     pub(crate) now: DateTime<Utc>,
-    /// What is to be stored.
+    /// The carts to store.
     pub(crate) carts: Vec<ImportedCart>,
-    /// The number of each line, and which of the carts it is or what is wrong with it.
+    /// The number of each line, and the index of its cart or its error.
     pub(crate) lines: Vec<(u64, Result<usize, ApiError>)>,
     bytes: usize,
 }
@@ -62,7 +62,7 @@ pub(crate) struct Reader {
     patience: Duration,
 }
 
-/// Nobody wants more of the body.
+/// The receiver is gone, so the rest of the body is not needed.
 struct Unwanted;
 
 impl Reader {
@@ -70,7 +70,7 @@ impl Reader {
         Self { lines, state, batch: Batch::default(), pieces, patience: PATIENCE }
     }
 
-    /// Reads until the body ends or nobody wants more of it.
+    /// Reads until the body ends or the receiver is gone.
     pub(crate) async fn run(mut self, body: Body) {
         let mut body = body.into_data_stream();
         let last = match self.read(&mut body).await {
@@ -94,7 +94,7 @@ impl Reader {
             let piece = tokio::select! {
                 biased;
                 piece = timeout(self.patience, body.next()) => piece,
-                // Nothing more is there yet, and whoever stores has nothing else to do.
+                // No more input is available yet, and the receiver is idle.
                 room = self.pieces.reserve(), if !self.batch.lines.is_empty() => {
                     room.map_err(|_| Unwanted)?.send(Piece::Batch(std::mem::take(&mut self.batch)));
                     continue;
@@ -118,7 +118,7 @@ impl Reader {
                 if self.batch.is_full() {
                     self.hand_over().await?;
                 }
-                // Others have requests too.
+                // Yield to other requests.
                 coop::consume_budget().await;
             }
             if at_end {
@@ -142,7 +142,7 @@ impl Reader {
         self.batch.bytes += line.bytes;
     }
 
-    /// Waits until there is room for the batch.
+    /// Sends the batch once the channel has room.
     async fn hand_over(&mut self) -> Result<(), Unwanted> {
         if self.batch.lines.is_empty() {
             return Ok(());
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
     use crate::{ApiConfig, LinkNews, routes::carts::import::lines::Format};
 
-    /// Postgres is not there, and reading needs none.
+    /// There is no Postgres at this address, and reading needs none.
     fn state() -> AppState {
         let env = Env::of([("API_KEY", "key"), ("STRIPE_WEBHOOK_SECRET", "whsec_test"), ("PUBLIC_URL", "http://x")]);
         let pools = Pools::new("postgres://nobody@127.0.0.1:1/none".parse().unwrap(), Listen::Off, 2);

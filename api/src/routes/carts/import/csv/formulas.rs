@@ -1,17 +1,18 @@
-//! Text that no spreadsheet takes for a formula, and back.
+//! Escapes text that a spreadsheet would take for a formula, and restores it.
 //!
-//! A spreadsheet that is set to another separator than the file's, such as `;`, begins cells in the middle of ours.
-//! So an apostrophe goes before every formula that stands at the beginning of a cell or behind a character that may
-//! begin one. More apostrophes may stand there already: one is added, and one is taken away.
+//! A spreadsheet that is set to another separator than the file's, such as `;`, begins cells in the
+//! middle of ours. So an apostrophe goes before every formula at the beginning of a cell, or after
+//! a character that may begin a cell. If apostrophes stand there already, one more is added, and
+//! one is removed.
 
 use std::{borrow::Cow, fmt::Write};
 
-/// What a formula begins with; some spreadsheets read the full-width forms as well.
+/// Characters that begin a formula; some spreadsheets accept the full-width forms as well.
 pub(super) const BEGINS_FORMULA: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
-/// What a cell may begin behind.
+/// Characters after which a cell may begin.
 const BEGINS_CELL: [char; 7] = [';', ',', '|', '\t', '\r', '\n', '"'];
 
-/// The text with an apostrophe before each formula.
+/// Adds an apostrophe before each formula.
 pub(super) fn escaped(text: &str) -> Cow<'_, str> {
     changed(text, |out, apostrophes| {
         out.push('\'');
@@ -19,12 +20,12 @@ pub(super) fn escaped(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// The text without the apostrophes that [`escaped`] added.
+/// Removes the apostrophes that [`escaped`] added.
 pub(super) fn restored(text: &str) -> Cow<'_, str> {
     changed(text, |out, apostrophes| out.push_str(apostrophes.get(1..).unwrap_or_default()))
 }
 
-/// The text, with the apostrophes before each formula as `write` writes them.
+/// Replaces the apostrophes before each formula with what `write` appends.
 fn changed(text: &str, write: impl Fn(&mut String, &str)) -> Cow<'_, str> {
     if !text.contains(BEGINS_FORMULA) {
         return text.into();
@@ -42,8 +43,9 @@ fn changed(text: &str, write: impl Fn(&mut String, &str)) -> Cow<'_, str> {
     out.into()
 }
 
-/// JSON that means the same, with each such character at the beginning of a string, or behind `;`, written as `\u…`.
-/// (JSON escapes tabs and line breaks in its strings, and outside of them none of these follows `;` or `"`.)
+/// Equivalent JSON in which a character that begins a formula is written as `\u…` at the beginning
+/// of a string, and after `;` or `|`. (JSON escapes tabs and line breaks in strings, and outside of
+/// strings none of these characters follows `;`, `|` or `"`.)
 pub(super) fn escaped_json(json: &str) -> Cow<'_, str> {
     if !json.contains(BEGINS_FORMULA) {
         return json.into();

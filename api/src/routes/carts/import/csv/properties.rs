@@ -1,4 +1,4 @@
-//! CSV out and in again: the same carts, cell by cell, whoever wrote the file.
+//! Exported CSV imports as the same carts, cell by cell, and CSV of other programs is read as well.
 
 use common::{carts::CartStatus, money::Currency};
 use proptest::{collection::vec, prelude::*};
@@ -18,7 +18,7 @@ fn lines(body: &[u8]) -> Vec<(u64, Result<Value, String>)> {
     read
 }
 
-/// Names as people, and people who mean harm, choose them.
+/// Names as people choose them, including malicious ones.
 fn names() -> impl Strategy<Value = String> {
     prop_oneof![
         2 => "[!-~]([ -~]{0,20}[!-~])?",
@@ -67,7 +67,7 @@ proptest! {
         }
     }
 
-    /// No cell of a shopper's begins as a formula does, whatever separates the cells.
+    /// No cell with a shopper's text begins like a formula, whatever separates the cells.
     #[test]
     fn no_cell_is_a_formula(name in names(), item in names()) {
         let mut out = Vec::new();
@@ -82,7 +82,7 @@ proptest! {
         }
     }
 
-    /// Files that others wrote: quoted as they like, with either end of a line, columns in any order.
+    /// Files of other programs: any quoting, either line ending, columns in any order.
     #[test]
     fn what_others_write_is_read_as_they_meant_it(
         rows in vec((names(), names()), 1..6),

@@ -1,11 +1,11 @@
-//! What an import is taken for does not depend on how the network cut it.
+//! The lines of an import do not depend on how the network splits its body.
 
 use axum::http::header;
 use proptest::prelude::*;
 
 use super::*;
 
-/// The number of each line, how long it was, and its JSON or why it can't be read.
+/// Number and length of each line, and its JSON or why it can't be read.
 type Read = Vec<(u64, usize, Result<String, String>)>;
 
 fn read(format: Format, pieces: &[&[u8]]) -> Result<Read, String> {
@@ -41,7 +41,7 @@ fn hold(format: Format, body: &[u8], cuts: &[prop::sample::Index]) -> Result<(),
     Ok(())
 }
 
-/// Lines as anybody would split them.
+/// Splits lines in the naive way.
 fn by_hand(body: &[u8]) -> Vec<(u64, Option<String>)> {
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     let lines = (1..).zip(body.split(|byte| *byte == b'\n'));
@@ -82,7 +82,7 @@ fn the_corpora_hold() {
     fuzz::corpus!("csv").replay(everywhere(Format::Csv));
 }
 
-/// A body as large as a line may be, of whatever is worst.
+/// A body of the maximum length of a line, filled with worst cases.
 #[test]
 fn long_lines_take_little_time() {
     let begun = std::time::Instant::now();
