@@ -19,5 +19,5 @@ pub use cli::CommandLine;
 pub use config::ApiConfig;
 pub use http::{acceptor::raise_file_limit, metrics::serve as serve_metrics, server::serve};
 pub use router::{document, router};
-pub use routes::payment_links::wait::LinkNews;
+pub use routes::payment_links::wait::PgNotifications;
 pub use state::AppState;

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, process::ExitCode};
 
-use api::{ApiConfig, AppState, CommandLine, LinkNews};
+use api::{ApiConfig, AppState, CommandLine, PgNotifications};
 use clap::Parser;
 use common::{
     clock::Clock,
@@ -66,7 +66,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         () = stopped_by_signal => return Ok(()),
     }
 
-    let news = LinkNews::start(database.clone());
+    let news = PgNotifications::start(database.clone());
     let (timeout, trusted_proxies) = (config.shutdown_timeout, config.trusted_proxies.clone());
     tracing::info!(address = %listener.local_addr()?, "api is listening");
     let state = AppState::new(pools, Clock::system(), config, news);

@@ -15,7 +15,7 @@ use crate::{
     http::unverified_bodies::UnverifiedBodies,
     routes::{
         carts::{batches::CartBatches, lock::CartLocks, searches::Searches},
-        payment_links::wait::LinkNews,
+        payment_links::wait::PgNotifications,
         webhooks::{batch::ApplyEvents, refused::RefusedWebhooks},
     },
 };
@@ -29,7 +29,7 @@ pub struct AppState {
     pub(crate) clock: Clock,
     pub(crate) config: Arc<ApiConfig>,
     pub(crate) keys: Arc<ApiKeys>,
-    pub(crate) news: LinkNews,
+    pub(crate) news: PgNotifications,
     pub(crate) carts: Arc<CartBatches>,
     pub(crate) cart_locks: CartLocks,
     pub(crate) events: Arc<Batcher<ApplyEvents>>,
@@ -43,8 +43,8 @@ pub struct AppState {
 
 impl AppState {
     /// Must be called within a tokio runtime. `news` wakes requests that wait for payment links;
-    /// see [`LinkNews::start`].
-    pub fn new(pools: Pools, clock: Clock, config: ApiConfig, news: LinkNews) -> Self {
+    /// see [`PgNotifications::start`].
+    pub fn new(pools: Pools, clock: Clock, config: ApiConfig, news: PgNotifications) -> Self {
         let Pools { database, lookups } = pools;
         let database = database.with_statement_timeout(batch::TIMEOUT);
         let lookups = lookups.with_statement_timeout(batch::TIMEOUT);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use api::{ApiConfig, AppState, LinkNews};
+use api::{ApiConfig, AppState, PgNotifications};
 use axum::body::Bytes;
 use common::{
     clock::Clock,
@@ -36,7 +36,7 @@ impl Api {
         let pools = Pools::new(options, Listen::Directly, db::DEFAULT_MAX_CONNECTIONS - 1);
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
-        let news = LinkNews::start(pools.database.clone());
+        let news = PgNotifications::start(pools.database.clone());
         let router = api::router(AppState::new(pools, Clock::system(), config, news));
         tokio::spawn(api::serve(listener, router, Vec::new(), std::future::pending(), Duration::from_secs(1)));
         sandbox::choose_cryptography();

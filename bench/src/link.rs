@@ -1,5 +1,5 @@
 //! From a cart to its payment link, through the api, the queue, a worker and
-//! Stripe's stand-in; beside the stand-in alone.
+//! the fake Stripe; beside the fake Stripe alone.
 
 use std::{sync::Arc, time::Instant};
 
@@ -31,7 +31,7 @@ pub(crate) async fn prepare(scene: &mut Scene) -> Result<()> {
 
 pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Sample> {
     let product = scene.product(SCRATCH)?;
-    let stripe = scene.stand_in.as_ref().context("there is no stand-in for Stripe")?.url();
+    let stripe = scene.fake_stripe.as_ref().context("there is no fake Stripe")?.url();
     empty(&product.pool).await?;
     let carts: Arc<Vec<String>> = Arc::new(seed(&product.pool, &round.to_string()).await?);
     let client = Client::builder().no_proxy().build()?;
@@ -48,7 +48,7 @@ pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Sample> {
 }
 
 /// [`LINKS`] links of fresh carts, beside whatever there is; the median of their waits.
-/// Lots have names of their own: the stand-in knows all databases' carts.
+/// Lots have names of their own: the fake Stripe knows all databases' carts.
 pub(crate) async fn ours(product: &Product, lot: &str) -> Result<f64> {
     let carts = Arc::new(seed(&product.pool, lot).await?);
     asked(product, Client::builder().no_proxy().build()?, carts).await

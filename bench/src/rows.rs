@@ -102,8 +102,8 @@ pub(crate) const ROWS: [Row; 20] = [
         ..waits(
             "link",
             Part::Link,
-            "`POST …/payment-link` through api, worker and the stand-in for Stripe, 16 at once, median",
-            "the stand-in alone",
+            "`POST …/payment-link` through api, worker and the fake Stripe, 16 at once, median",
+            "the fake Stripe alone",
             15.0,
         )
     },

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use reqwest::Client;
 use sandbox::{
     postgres::PrivatePostgres,
-    stripe::{StandIn, StandInConfig},
+    stripe::{FakeStripe, FakeStripeConfig},
 };
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgPoolOptions};
 
@@ -24,7 +24,7 @@ use crate::{
     wrk::{self, Load},
 };
 
-/// With what Stripe's stand-in signs here.
+/// With what the fake Stripe signs here.
 pub(crate) const WEBHOOK_SECRET: &str = "whsec_bench";
 /// Services get going for so long before their first measured load.
 const WARM_UP_SECONDS: u32 = 1;
@@ -41,7 +41,7 @@ pub(crate) struct Scene {
     pub(crate) seconds: u32,
     pub(crate) products: BTreeMap<&'static str, Product>,
     pub(crate) worker: Option<Process>,
-    pub(crate) stand_in: Option<StandIn>,
+    pub(crate) fake_stripe: Option<FakeStripe>,
     /// Of graphile-worker, Fastify and pgbench.
     pub(crate) peers: BTreeMap<&'static str, PgPool>,
     pub(crate) fastify: Option<Service>,
@@ -73,7 +73,7 @@ impl Scene {
             seconds,
             products: BTreeMap::new(),
             worker: None,
-            stand_in: None,
+            fake_stripe: None,
             peers: BTreeMap::new(),
             fastify: None,
             client: Client::builder().no_proxy().pool_max_idle_per_host(0).build()?,
@@ -144,21 +144,21 @@ impl Scene {
         Process::start(&folder.join("api"), &[], &variables, folder, &format!("api-{database}"))
     }
 
-    /// A worker, and the stand-in for Stripe that it needs.
+    /// A worker, and the fake Stripe that it needs.
     pub(crate) async fn prepare_worker(&mut self, database: &str) -> Result<()> {
         if self.worker.is_none() {
-            self.prepare_stand_in().await?;
+            self.prepare_fake_stripe().await?;
             self.worker = Some(self.start_worker(database).await?);
         }
         Ok(())
     }
 
-    /// A stand-in for Stripe in this process, unless there is one already.
-    pub(crate) async fn prepare_stand_in(&mut self) -> Result<()> {
-        if self.stand_in.is_some() {
+    /// A fake Stripe in this process, unless there is one already.
+    pub(crate) async fn prepare_fake_stripe(&mut self) -> Result<()> {
+        if self.fake_stripe.is_some() {
             return Ok(());
         }
-        let stand_in = StandIn::start(StandInConfig {
+        let fake_stripe = FakeStripe::start(FakeStripeConfig {
             bind_addr: "127.0.0.1:0".parse()?,
             webhook_url: None,
             webhook_secret: WEBHOOK_SECRET.to_owned(),
@@ -166,17 +166,17 @@ impl Scene {
             clock: common::clock::Clock::system(),
         })
         .await?;
-        self.stand_in = Some(stand_in);
+        self.fake_stripe = Some(fake_stripe);
         Ok(())
     }
 
-    /// A worker that calls the stand-in; it expires nothing, whatever it finds.
+    /// A worker that calls the fake Stripe; it expires nothing, whatever it finds.
     pub(crate) async fn start_worker(&self, database: &str) -> Result<Process> {
-        let stand_in = self.stand_in.as_ref().context("there is no stand-in for Stripe")?;
+        let fake_stripe = self.fake_stripe.as_ref().context("there is no fake Stripe")?;
         let variables = [
             ("DATABASE_URL", self.postgres.url(database)),
             ("STRIPE_SECRET_KEY", "sk_test_bench".to_owned()),
-            ("STRIPE_API_URL", stand_in.url()),
+            ("STRIPE_API_URL", fake_stripe.url()),
             ("STRIPE_RATE", "0".to_owned()),
             ("HEALTH_ADDR", free_address()?),
             ("CART_TTL", "36500d".to_owned()),

@@ -109,7 +109,7 @@ impl Run {
     pub(crate) async fn measure(self, postgres: PrivatePostgres) -> Result<()> {
         let Self { options, machine, kit } = self;
         let mut scene = Scene::new(postgres, kit, Vec::new(), options.seconds)?;
-        scene.prepare_stand_in().await?;
+        scene.prepare_fake_stripe().await?;
         let version = scene.postgres_version().await?;
         let small = prepare(&mut scene, SMALL, options.carts / TIMES, options.jobs / TIMES).await?;
         let big = prepare(&mut scene, BIG, options.carts, options.jobs).await?;

@@ -19,7 +19,7 @@ use crate::{
 use sandbox::{
     postgres::random_word,
     proxy::Proxy,
-    stripe::{StandIn, StandInConfig},
+    stripe::{FakeStripe, FakeStripeConfig},
 };
 
 /// A cart older than this expires; some of the load is, the rest never gets there.
@@ -30,7 +30,7 @@ pub(crate) async fn set(kit: &Kit, options: &Options, seed: u64) -> Result<Scene
     let home = kit.disk.as_ref().ok().cloned().unwrap_or_else(|| kit.folder.join("postgres"));
     let server = Server::start(&home.join("data")).await?;
     let webhook_secret = format!("whsec_{}", random_word());
-    let stripe = StandIn::start(StandInConfig {
+    let stripe = FakeStripe::start(FakeStripeConfig {
         bind_addr: "127.0.0.1:0".parse()?,
         webhook_url: None,
         webhook_secret: webhook_secret.clone(),
@@ -90,7 +90,7 @@ async fn start_all(scene: &Scene, seed: u64) -> Result<()> {
     Ok(())
 }
 
-fn variables(kind: Kind, url: String, webhook_secret: &str, stripe: &StandIn) -> Vec<(String, String)> {
+fn variables(kind: Kind, url: String, webhook_secret: &str, stripe: &FakeStripe) -> Vec<(String, String)> {
     let public = ("PUBLIC_URL", "http://localhost:3000".to_owned());
     let common = [("DATABASE_URL", url), public, ("RUST_LOG", "info,sqlx=warn".to_owned())];
     let own = match kind {

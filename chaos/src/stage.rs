@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use sandbox::{proxy::Proxy, stripe::StandIn};
+use sandbox::{proxy::Proxy, stripe::FakeStripe};
 
 use crate::{
     book::{Book, promises},
@@ -22,7 +22,7 @@ use crate::{
 pub(crate) struct Scene {
     pub(crate) server: Server,
     pub(crate) members: Vec<Member>,
-    pub(crate) stripe: StandIn,
+    pub(crate) stripe: FakeStripe,
     pub(crate) http: reqwest::Client,
     pub(crate) weather: Weather,
     pub(crate) book: Book,

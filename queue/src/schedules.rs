@@ -155,7 +155,7 @@ async fn admit<J: Job>(tx: &mut Connection, schedule: &Schedule, slot: DateTime<
         return Ok(());
     }
     let waiting = match schedule.catch_up {
-        CatchUp::Latest => stand_in(tx, schedule.name, J::QUEUE, slot).await?,
+        CatchUp::Latest => coalesce_into_waiting(tx, schedule.name, J::QUEUE, slot).await?,
         CatchUp::All => None,
     };
     let job_id = match waiting {
@@ -176,7 +176,7 @@ async fn admit<J: Job>(tx: &mut Connection, schedule: &Schedule, slot: DateTime<
 /// If the schedule's job has waited for more than a minute (its queue is paused, or no worker
 /// serves it), moves that job to the new occurrence, so that jobs do not pile up. Returns its id;
 /// `None` if no such job waits.
-async fn stand_in(
+async fn coalesce_into_waiting(
     tx: &mut Connection,
     schedule: &str,
     queue: &str,

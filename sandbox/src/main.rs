@@ -6,7 +6,7 @@
 use std::{net::SocketAddr, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result};
-use api::{ApiConfig, AppState, LinkNews};
+use api::{ApiConfig, AppState, PgNotifications};
 use common::{
     clock::Clock,
     config::Env,
@@ -16,7 +16,7 @@ use common::{
 };
 use sandbox::{
     postgres::{Durability, PrivatePostgres, become_ordinary_user, random_word, remember},
-    stripe::{StandIn, StandInConfig},
+    stripe::{FakeStripe, FakeStripeConfig},
 };
 use tokio::{net::TcpListener, sync::watch};
 use worker::WorkerConfig;
@@ -62,7 +62,7 @@ async fn run(mut env: Env, folder: &Path) -> Result<()> {
     env.or_set("API_KEY", remember(&folder.join("api_key"), random_word)?);
     env.or_set("BIND_ADDR", "127.0.0.1:3000");
     env.or_set("PUBLIC_URL", format!("http://localhost:{}", api_port(&env)));
-    let stand_in = stand_in(&mut env, folder).await?;
+    let fake_stripe = fake_stripe(&mut env, folder).await?;
     let api = ApiConfig::from_env(&env)?;
     let worker = WorkerConfig::from_env(&env)?;
 
@@ -76,14 +76,14 @@ async fn run(mut env: Env, folder: &Path) -> Result<()> {
     let listener = TcpListener::bind(api.bind_addr)
         .await
         .with_context(|| format!("can't listen on {}; set BIND_ADDR to a free address", api.bind_addr))?;
-    say_where_everything_is(&env, &api, stand_in.as_ref());
+    say_where_everything_is(&env, &api, fake_stripe.as_ref());
 
     let (stopping, stopped) = watch::channel(false);
     let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
     let clock = Clock::system();
-    let news = LinkNews::start(database.clone());
+    let news = PgNotifications::start(database.clone());
     let (timeout, trusted_proxies) = (api.shutdown_timeout, api.trusted_proxies.clone());
     let state = AppState::new(pools, clock.clone(), api, news);
     let working = worker::run(worker_pools, clock, worker, until_stopped(stopped.clone()));
@@ -133,7 +133,7 @@ async fn private_postgres(env: &mut Env, folder: &Path) -> Result<Option<Private
 }
 
 /// Starts a fake Stripe, unless `STRIPE_SECRET_KEY` is set.
-async fn stand_in(env: &mut Env, folder: &Path) -> Result<Option<StandIn>> {
+async fn fake_stripe(env: &mut Env, folder: &Path) -> Result<Option<FakeStripe>> {
     if env.get("STRIPE_SECRET_KEY").is_some() {
         return Ok(None);
     }
@@ -143,7 +143,7 @@ async fn stand_in(env: &mut Env, folder: &Path) -> Result<Option<StandIn>> {
         Some(secrets) => secrets.split(',').next().unwrap_or_default().to_owned(),
         None => remember(&folder.join("webhook_secret"), || format!("whsec_{}", random_word()))?,
     };
-    let stand_in = StandIn::start(StandInConfig {
+    let fake_stripe = FakeStripe::start(FakeStripeConfig {
         bind_addr,
         webhook_url: Some(format!("http://127.0.0.1:{}/api/webhooks/stripe", api_port(env))),
         webhook_secret: webhook_secret.clone(),
@@ -152,10 +152,10 @@ async fn stand_in(env: &mut Env, folder: &Path) -> Result<Option<StandIn>> {
     })
     .await
     .context("set SANDBOX_STRIPE_ADDR to a free address, or STRIPE_SECRET_KEY to use the real Stripe")?;
-    env.or_set("STRIPE_SECRET_KEY", "sk_test_stand_in");
-    env.or_set("STRIPE_API_URL", stand_in.url());
+    env.or_set("STRIPE_SECRET_KEY", "sk_test_fake");
+    env.or_set("STRIPE_API_URL", fake_stripe.url());
     env.or_set("STRIPE_WEBHOOK_SECRET", webhook_secret);
-    Ok(Some(stand_in))
+    Ok(Some(fake_stripe))
 }
 
 /// The port of `BIND_ADDR`, which the api's own configuration checks later.
@@ -163,12 +163,12 @@ fn api_port(env: &Env) -> u16 {
     env.get("BIND_ADDR").and_then(|address| address.parse::<SocketAddr>().ok()).map_or(3000, |address| address.port())
 }
 
-fn say_where_everything_is(env: &Env, api: &ApiConfig, stand_in: Option<&StandIn>) {
+fn say_where_everything_is(env: &Env, api: &ApiConfig, fake_stripe: Option<&FakeStripe>) {
     let key = env.get("API_KEY").and_then(|keys| keys.split(',').next()).unwrap_or_default();
     let url = &api.public_url;
-    let stripe = stand_in.map_or_else(
+    let stripe = fake_stripe.map_or_else(
         || "the real one: have it send webhooks to /api/webhooks/stripe".to_owned(),
-        |stand_in| format!("{} (a stand-in; no money moves)", stand_in.url()),
+        |fake_stripe| format!("{} (a fake; no money moves)", fake_stripe.url()),
     );
     println!(
         r#"

@@ -2,20 +2,20 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use api::{ApiConfig, AppState, LinkNews};
+use api::{ApiConfig, AppState, PgNotifications};
 use chrono::{DateTime, Utc};
 use common::{clock::Clock, config::Env, db::Pools};
 use reqwest::{Method, header::HeaderMap};
 use sandbox::{
     proxy::Proxy,
-    stripe::{StandIn, sign},
+    stripe::{FakeStripe, sign},
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use worker::WorkerConfig;
 
-use crate::{Contract, Door, TestDatabase, stand_in};
+use crate::{Contract, Door, TestDatabase, fake_stripe};
 
 const KEY: &str = "test-key";
 const WEBHOOK_SECRET: &str = "whsec_test";
@@ -106,7 +106,7 @@ pub struct App {
     /// Its time.
     pub clock: Clock,
     /// Its Stripe.
-    pub stripe: StandIn,
+    pub stripe: FakeStripe,
     /// Where the api is.
     pub address: SocketAddr,
     /// Its routes.
@@ -201,7 +201,7 @@ impl App {
         let database = TestDatabase::create().await;
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        let stripe = stand_in(&format!("http://{address}"), WEBHOOK_SECRET, setup.clock.clone()).await;
+        let stripe = fake_stripe(&format!("http://{address}"), WEBHOOK_SECRET, setup.clock.clone()).await;
 
         let mut env = Env::of(setup.variables);
         // The test's own statements may do everything, the product's what its role may.
@@ -225,7 +225,7 @@ impl App {
         }
         let listen = common::db::listen_from_env(&env).expect("a good configuration");
         let reached = Pools::new(api_database.options(), listen, 9);
-        let news = LinkNews::start(reached.database.clone());
+        let news = PgNotifications::start(reached.database.clone());
         let trusted_proxies = config.trusted_proxies.clone();
         let router = api::router(AppState::new(reached, setup.clock.clone(), config, news));
         tokio::spawn(api::serve(

@@ -1,5 +1,5 @@
 //! The harness: a real Postgres a test run, a database of its own a test, the
-//! real router and worker in the test's process, Stripe played by the stand-in.
+//! real router and worker in the test's process, the fake Stripe.
 
 #![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
 
@@ -28,21 +28,21 @@ pub use last_release::{Binaries, LastRelease};
 pub use ports::{free_address, free_port};
 
 use common::clock::Clock;
-use sandbox::stripe::{StandIn, StandInConfig};
+use sandbox::stripe::{FakeStripe, FakeStripeConfig};
 
-/// A stand-in for Stripe that tells the api at `base`, such as `http://127.0.0.1:3000`, what happens.
+/// A fake Stripe that tells the api at `base`, such as `http://127.0.0.1:3000`, what happens.
 ///
 /// # Panics
 /// If it can't be started.
-pub async fn stand_in(base: &str, webhook_secret: &str, clock: Clock) -> StandIn {
-    let config = StandInConfig {
+pub async fn fake_stripe(base: &str, webhook_secret: &str, clock: Clock) -> FakeStripe {
+    let config = FakeStripeConfig {
         bind_addr: ([127, 0, 0, 1], 0).into(),
         webhook_url: Some(format!("{base}/api/webhooks/stripe")),
         webhook_secret: webhook_secret.to_owned(),
         file: None,
         clock,
     };
-    StandIn::start(config).await.expect("the stand-in starts")
+    FakeStripe::start(config).await.expect("the fake Stripe starts")
 }
 
 /// How long tests wait for a condition. On an idle machine it holds within milliseconds.

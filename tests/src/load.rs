@@ -10,7 +10,7 @@ use std::{
 };
 
 use reqwest::RequestBuilder;
-use sandbox::stripe::StandIn;
+use sandbox::stripe::FakeStripe;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -50,7 +50,7 @@ pub struct Load {
 struct Shared {
     apis: Vec<String>,
     http: reqwest::Client,
-    stripe: StandIn,
+    stripe: FakeStripe,
     promised: Mutex<Promised>,
     turn: AtomicUsize,
     stopping: AtomicBool,
@@ -61,7 +61,7 @@ impl Load {
     ///
     /// # Panics
     /// Never: a client can be built.
-    pub fn start(apis: Vec<String>, stripe: StandIn, clients: usize) -> Self {
+    pub fn start(apis: Vec<String>, stripe: FakeStripe, clients: usize) -> Self {
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(90)).build().expect("a client");
         let shared = Arc::new(Shared {
             apis,

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use common::clock::Clock;
-use sandbox::stripe::StandIn;
+use sandbox::stripe::FakeStripe;
 use sqlx::PgPool;
-use tests::{eventually, load::Load, postgres_node::PostgresNode, processes::Process, stand_in, within};
+use tests::{eventually, fake_stripe, load::Load, postgres_node::PostgresNode, processes::Process, within};
 
 use crate::processes::free_address;
 
@@ -55,10 +55,10 @@ impl Server {
     }
 }
 
-async fn start(server: &Server, with_worker: bool) -> (String, StandIn, Vec<Process>) {
+async fn start(server: &Server, with_worker: bool) -> (String, FakeStripe, Vec<Process>) {
     let address = free_address().await;
     let base = format!("http://{address}");
-    let stripe = stand_in(&base, SECRET, Clock::system()).await;
+    let stripe = fake_stripe(&base, SECRET, Clock::system()).await;
     let variables = [
         ("DATABASE_URL", server.url()),
         ("BIND_ADDR", address.to_string()),

@@ -11,15 +11,16 @@ use common::{
     clock::Clock,
     db::{Database, Listen, is_unavailable},
 };
-use sandbox::stripe::{SessionStatus, StandIn};
+use sandbox::stripe::{FakeStripe, SessionStatus};
 use serde_json::Value;
 use sqlx::PgPool;
 use tests::{
     Door, TestDatabase,
     cluster::Cluster,
+    fake_stripe,
     load::{Load, Promised},
     processes::Process,
-    stand_in, within,
+    within,
 };
 
 use crate::processes::free_address;
@@ -31,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Two apis and two workers, and Stripe.
 struct Shop {
-    stripe: StandIn,
+    stripe: FakeStripe,
     http: reqwest::Client,
     apis: Vec<String>,
     /// Where each of the four says how it is.
@@ -43,7 +44,7 @@ impl Shop {
     async fn open(database_url: &str) -> Self {
         let addresses = [free_address().await, free_address().await, free_address().await, free_address().await];
         let base = |n: usize| format!("http://{}", addresses[n]);
-        let stripe = stand_in(&base(0), SECRET, Clock::system()).await;
+        let stripe = fake_stripe(&base(0), SECRET, Clock::system()).await;
         let mut processes = Vec::new();
         for (n, address) in addresses.iter().enumerate() {
             let (binary, says) = if n < 2 { ("api", "api is listening") } else { ("worker", "worker is working") };

@@ -1,16 +1,16 @@
 //! Behind PgBouncer in transaction mode, with the real binaries.
 
 use common::{clock::Clock, config::Env};
-use sandbox::stripe::StandIn;
+use sandbox::stripe::FakeStripe;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
-use tests::{TestDatabase, a_cart, eventually, free_address, pooler::Pooler, processes::Process, stand_in};
+use tests::{TestDatabase, a_cart, eventually, fake_stripe, free_address, pooler::Pooler, processes::Process};
 use worker::{CheckStatus, WorkerConfig};
 
 const SECRET: &str = "whsec_pooler";
 
 struct Shop {
-    stripe: StandIn,
+    stripe: FakeStripe,
     http: reqwest::Client,
     base: String,
     _processes: Vec<Process>,
@@ -20,7 +20,7 @@ struct Shop {
 async fn open(database_url: &str, more: &[(&'static str, String)]) -> Shop {
     let address = free_address();
     let base = format!("http://{address}");
-    let stripe = stand_in(&base, SECRET, Clock::system()).await;
+    let stripe = fake_stripe(&base, SECRET, Clock::system()).await;
     let mut variables = vec![
         ("DATABASE_URL", database_url.to_owned()),
         ("API_KEY", "key".to_owned()),

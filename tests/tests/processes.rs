@@ -4,9 +4,9 @@ use std::{net::SocketAddr, time::Duration};
 
 use common::clock::Clock;
 use nix::sys::signal::Signal;
-use sandbox::stripe::{Fault, Operation, SessionStatus, StandIn};
+use sandbox::stripe::{FakeStripe, Fault, Operation, SessionStatus};
 use serde_json::{Value, json};
-use tests::{Door, OF_THE_SHOPPER, TestDatabase, a_cart, eventually, processes::Process, stand_in, within};
+use tests::{Door, OF_THE_SHOPPER, TestDatabase, a_cart, eventually, fake_stripe, processes::Process, within};
 
 pub(crate) const SECRET: &str = "whsec_processes";
 
@@ -18,7 +18,7 @@ pub(crate) async fn free_address() -> SocketAddr {
 /// A product's surroundings, for real processes to be started in.
 pub(crate) struct Shop {
     pub(crate) database: TestDatabase,
-    pub(crate) stripe: StandIn,
+    pub(crate) stripe: FakeStripe,
     pub(crate) http: reqwest::Client,
     address: SocketAddr,
 }
@@ -27,7 +27,7 @@ impl Shop {
     pub(crate) async fn open() -> Self {
         let database = TestDatabase::create().await;
         let address = free_address().await;
-        let stripe = stand_in(&format!("http://{address}"), SECRET, Clock::system()).await;
+        let stripe = fake_stripe(&format!("http://{address}"), SECRET, Clock::system()).await;
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { database, stripe, http, address }
     }

@@ -117,7 +117,7 @@ async fn live(product: &mut Talkative) {
     product.keep_secret(token, "a recovery token");
     product.keep_secret(page.split_once("//").unwrap().1, "the address of a session");
     let opened = product.shop.http.get(recovery).send().await.unwrap();
-    assert_eq!(opened.status(), 200, "the stand-in's page");
+    assert_eq!(opened.status(), 200, "the fake Stripe's page");
     assert_eq!(product.shop.http.post(format!("{page}/pay")).send().await.unwrap().status(), 200);
 
     // Stripe fails in each way, the last of them for good.

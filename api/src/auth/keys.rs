@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::key_cache::KeyStore;
-use crate::{http::error::ApiError, routes::payment_links::wait::LinkNews};
+use crate::{http::error::ApiError, routes::payment_links::wait::PgNotifications};
 
 /// Hash and session secret of a key in `API_KEY`. The key itself is not stored.
 #[derive(Clone)]
@@ -60,7 +60,7 @@ pub(crate) struct ApiKeys {
 
 impl ApiKeys {
     /// Starts the task that loads the stored keys. Must be called within a tokio runtime.
-    pub(crate) fn start(bootstrap: &[BootstrapKey], database: Database, clock: Clock, news: &LinkNews) -> Self {
+    pub(crate) fn start(bootstrap: &[BootstrapKey], database: Database, clock: Clock, news: &PgNotifications) -> Self {
         Self { bootstrap: bootstrap.to_vec(), store: KeyStore::start(database, clock, news.key_changes()) }
     }
 

@@ -6,7 +6,7 @@ use common::db::Database;
 use tokio_util::sync::CancellationToken;
 
 use super::{session::Sessions, watch::Watch};
-use crate::{config::ApiConfig, routes::payment_links::wait::LinkNews};
+use crate::{config::ApiConfig, routes::payment_links::wait::PgNotifications};
 
 /// State that only the dashboard needs.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(crate) struct Dashboard {
 }
 
 impl Dashboard {
-    pub(crate) fn new(config: &ApiConfig, database: Database, news: LinkNews) -> Self {
+    pub(crate) fn new(config: &ApiConfig, database: Database, news: PgNotifications) -> Self {
         let watch = Arc::new(Watch::new(database, news));
         Self { sessions: Sessions::new(&config.api_keys), watch, stopping: CancellationToken::new() }
     }

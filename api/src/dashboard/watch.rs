@@ -15,7 +15,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{http::mutex::lock, routes::payment_links::wait::LinkNews};
+use crate::{http::mutex::lock, routes::payment_links::wait::PgNotifications};
 
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Number of buffered changes; a page that falls behind loads everything again.
@@ -36,13 +36,13 @@ pub(crate) enum Change {
 #[derive(Debug)]
 pub(crate) struct Watch {
     database: Database,
-    news: LinkNews,
+    news: PgNotifications,
     sender: broadcast::Sender<Change>,
     looking: Mutex<bool>,
 }
 
 impl Watch {
-    pub(crate) fn new(database: Database, news: LinkNews) -> Self {
+    pub(crate) fn new(database: Database, news: PgNotifications) -> Self {
         Self { database, news, sender: broadcast::channel(BACKLOG).0, looking: Mutex::new(false) }
     }
 

@@ -19,7 +19,7 @@ pub struct CheckoutHosts {
     /// Hosts that are allowed with https on the default port.
     hosts: Vec<String>,
     /// The address of a fake Stripe, if `STRIPE_API_URL` names one.
-    stand_in: Option<Url>,
+    api: Option<Url>,
 }
 
 impl CheckoutHosts {
@@ -38,9 +38,9 @@ impl CheckoutHosts {
             _ => None,
         })?;
         let api = env.web_address("STRIPE_API_URL", "https://api.stripe.com")?;
-        let stand_in = Url::parse(&api).ok().filter(|url| url.host_str() != Some(STRIPE_API));
+        let api = Url::parse(&api).ok().filter(|url| url.host_str() != Some(STRIPE_API));
         let hosts = STRIPE.iter().map(|host| (*host).to_owned()).chain(custom).collect();
-        Ok(Self { hosts, stand_in })
+        Ok(Self { hosts, api })
     }
 
     /// The parsed address if shoppers may be redirected to it, else `None`.
@@ -55,9 +55,9 @@ impl CheckoutHosts {
             let host = url.host_str().is_some_and(|host| self.hosts.iter().any(|known| known == host));
             host && url.scheme() == "https" && url.port().is_none()
         };
-        let of_stand_in =
-            || self.stand_in.as_ref().is_some_and(|known| known.host() == url.host() && known.scheme() == url.scheme());
-        (of_stripe() || of_stand_in() || is_this_machine(&url)).then_some(url)
+        let of_api =
+            || self.api.as_ref().is_some_and(|known| known.host() == url.host() && known.scheme() == url.scheme());
+        (of_stripe() || of_api() || is_this_machine(&url)).then_some(url)
     }
 }
 

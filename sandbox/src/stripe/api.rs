@@ -218,7 +218,7 @@ fn new_session(parameters: &Parameters, now: DateTime<Utc>) -> Result<Session, R
     let mut unread = parameters.clone();
     let mut take = |name: &str| unread.remove(name);
     if take("mode").as_deref() != Some("payment") {
-        return Err(Refusal::invalid("You must specify `mode`; this stand-in knows `payment`."));
+        return Err(Refusal::invalid("You must specify `mode`; this fake Stripe knows `payment`."));
     }
     let success_url = take("success_url").ok_or_else(|| Refusal::invalid("Missing required param: success_url."))?;
     let client_reference_id = take("client_reference_id");

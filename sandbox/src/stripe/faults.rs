@@ -68,7 +68,7 @@ pub enum Fault {
     NoUrl,
     /// The created session has an address outside of Stripe.
     ForeignUrl,
-    /// The request is processed and its events are sent; the response waits for `StandIn::let_go`.
+    /// The request is processed and its events are sent; the response waits for `FakeStripe::let_go`.
     Held,
     /// The created session has another amount than requested.
     OtherAmount,

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 
 use super::{
-    Delivery, StandIn,
+    Delivery, FakeStripe,
     sessions::{PaymentStatus, Session, SessionStatus},
 };
 use crate::postgres::random_word;
@@ -112,7 +112,7 @@ impl Foreign {
     }
 }
 
-impl StandIn {
+impl FakeStripe {
     /// Sends the event of a session that the product did not create.
     pub async fn send_foreign(&self, foreign: Foreign, cart: &str, version: i32) -> Delivery {
         let session = foreign.session(cart, version, self.shared.config.clock.now());

@@ -33,7 +33,7 @@ use sessions::Sessions;
 
 /// The configuration of a fake Stripe.
 #[derive(Debug, Clone)]
-pub struct StandInConfig {
+pub struct FakeStripeConfig {
     /// The address to listen on.
     pub bind_addr: SocketAddr,
     /// The URL to send events to; `None`: events are not sent.
@@ -48,7 +48,7 @@ pub struct StandInConfig {
 
 /// A running fake Stripe. Clones share the server, which ends with the tokio runtime.
 #[derive(Debug, Clone)]
-pub struct StandIn {
+pub struct FakeStripe {
     shared: Arc<Shared>,
     address: SocketAddr,
     server: Arc<JoinHandle<()>>,
@@ -57,7 +57,7 @@ pub struct StandIn {
 #[derive(Debug)]
 struct Shared {
     address: SocketAddr,
-    config: StandInConfig,
+    config: FakeStripeConfig,
     sessions: Mutex<Sessions>,
     faults: faults::Faults,
     webhook_url: Mutex<Option<String>>,
@@ -67,16 +67,16 @@ struct Shared {
     http: reqwest::Client,
 }
 
-impl StandIn {
+impl FakeStripe {
     /// Starts the server.
     ///
     /// # Errors
     /// If the address is in use or the file can't be read.
-    pub async fn start(config: StandInConfig) -> Result<Self> {
+    pub async fn start(config: FakeStripeConfig) -> Result<Self> {
         crate::choose_cryptography();
         let listener = TcpListener::bind(config.bind_addr)
             .await
-            .with_context(|| format!("the stand-in for Stripe can't listen on {}", config.bind_addr))?;
+            .with_context(|| format!("the fake Stripe can't listen on {}", config.bind_addr))?;
         let address = listener.local_addr()?;
         let sessions = Sessions::load(config.file.as_deref())?;
         let shared = Arc::new(Shared {
@@ -95,7 +95,7 @@ impl StandIn {
             tokio::join!(
                 async {
                     if let Err(error) = axum::serve(listener, router).await {
-                        tracing::error!(%error, "the stand-in for Stripe ended");
+                        tracing::error!(%error, "the fake Stripe ended");
                     }
                 },
                 expire_when_due(&ticking),
@@ -130,7 +130,7 @@ impl StandIn {
     }
 
     /// The number of events so far; `None` while one is in transit. Events delivered unreliably are
-    /// counted by [`StandIn::mail`].
+    /// counted by [`FakeStripe::mail`].
     pub fn all_delivered(&self) -> Option<usize> {
         self.shared.traffic.all_ended()
     }
@@ -182,7 +182,7 @@ impl StandIn {
         self.shared.pay(session_id).await
     }
 
-    /// Pays by bank debit, which stays in progress until [`StandIn::money_arrives`].
+    /// Pays by bank debit, which stays in progress until [`FakeStripe::money_arrives`].
     ///
     /// # Errors
     /// If the session is not open.
@@ -224,7 +224,7 @@ async fn expire_due(shared: &Shared) {
 impl Shared {
     fn save(&self) {
         if let Err(error) = lock(&self.sessions).save(self.config.file.as_deref()) {
-            tracing::error!(%error, "the stand-in for Stripe can't keep its sessions");
+            tracing::error!(%error, "the fake Stripe can't keep its sessions");
         }
     }
 }

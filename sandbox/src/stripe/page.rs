@@ -58,12 +58,12 @@ fn page(session: &Session, notice: Option<&str>) -> Markup {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "Checkout (stand-in for Stripe)" }
+                title { "Checkout (fake Stripe)" }
                 style { (STYLE) }
             }
             body { main {
                 h1 { "Checkout" }
-                p { small { "This is a stand-in for Stripe. No money moves." } }
+                p { small { "This is a fake Stripe. No money moves." } }
                 @if let Some(notice) = notice { p role="alert" { strong { (notice) } } }
                 table {
                     @for line in &session.lines {

@@ -12,7 +12,7 @@ use std::{
 
 use common::clock::Clock;
 use reqwest::{Method, RequestBuilder};
-use sandbox::stripe::{StandIn, StandInConfig};
+use sandbox::stripe::{FakeStripe, FakeStripeConfig};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tests::{
@@ -35,7 +35,7 @@ pub(super) enum Version {
 pub(super) struct Shop {
     pub(super) database: TestDatabase,
     pub(super) pool: PgPool,
-    pub(super) stripe: StandIn,
+    pub(super) stripe: FakeStripe,
     http: reqwest::Client,
     last: Binaries,
     /// Apis that requests go to now, as a load balancer knows them.
@@ -51,7 +51,7 @@ impl Shop {
     pub(super) async fn open(last: Binaries) -> Arc<Self> {
         processes::program("api").await; // built before anybody comes
         let database = TestDatabase::create().await.empty().await;
-        let stripe = StandIn::start(StandInConfig {
+        let stripe = FakeStripe::start(FakeStripeConfig {
             bind_addr: "127.0.0.1:0".parse().unwrap(),
             webhook_url: None,
             webhook_secret: SECRET.to_owned(),

@@ -23,13 +23,13 @@ const BACKLOG: usize = 1_024;
 /// Distributes Postgres notifications of changed payment links and, because a process listens on
 /// one connection only, of changed API keys.
 #[derive(Debug, Clone)]
-pub struct LinkNews {
+pub struct PgNotifications {
     sender: broadcast::Sender<String>,
     keys: watch::Sender<()>,
     listening: bool,
 }
 
-impl LinkNews {
+impl PgNotifications {
     /// Listens on a dedicated connection for as long as the tokio runtime lives. Without LISTEN,
     /// waiting requests poll.
     pub fn start(database: Database) -> Self {
@@ -97,7 +97,7 @@ pub(crate) struct LinkWait {
 }
 
 impl LinkWait {
-    pub(crate) fn begin(news: &LinkNews) -> Self {
+    pub(crate) fn begin(news: &PgNotifications) -> Self {
         let look_every = if news.listening { LOOK_EVERY } else { POLL_EVERY };
         Self { news: news.sender.subscribe(), look_every }
     }
