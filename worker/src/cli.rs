@@ -1,5 +1,5 @@
-//! The worker's command line: without a command it works; with one it answers
-//! an operator and ends.
+//! The worker's command line: without a command it runs jobs; with one it executes the command and
+//! exits.
 
 mod check;
 mod doctor;
@@ -20,8 +20,8 @@ pub use doctor::examine;
 
 use crate::WorkerConfig;
 
-/// Makes payment links, expires carts and rolls up days until SIGTERM. With a
-/// command it answers that and ends; both read the same environment.
+/// Creates payment links, expires carts and compacts the analytics counters until SIGTERM. With a
+/// command, executes it and exits. Both read the same environment variables.
 #[derive(Debug, Parser)]
 #[command(name = "worker", version)]
 pub struct CommandLine {
@@ -31,70 +31,71 @@ pub struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Jobs, newest first; or one of them with the history of its attempts
+    /// Lists jobs, newest first, or shows one job with its failed attempts
     Jobs {
-        /// Only this one
+        /// Show only this job
         #[arg(value_parser = parse_job_id)]
         id: Option<JobId>,
-        /// Only of this queue
+        /// Only jobs of this queue
         #[arg(long, value_parser = parse_queue)]
         queue: Option<String>,
-        /// Only in this state: scheduled, ready, running, retrying, done or dead
+        /// Only jobs in this state: scheduled, ready, running, retrying, done or dead
         #[arg(long, value_parser = parse_state)]
         state: Option<JobState>,
-        /// How many
+        /// Maximum number of jobs to list
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(i64).range(1..=1000))]
         limit: i64,
     },
-    /// Brings dead jobs back: one, or all of a queue that fit
+    /// Retries one dead job, or all matching dead jobs of a queue
     Retry {
-        /// Only this one
+        /// Retry only this job
         #[arg(required_unless_present = "queue", conflicts_with = "queue", value_parser = parse_job_id)]
         id: Option<JobId>,
-        /// All dead jobs of this queue
+        /// Retry all dead jobs of this queue
         #[arg(long, value_parser = parse_queue)]
         queue: Option<String>,
-        /// … of this kind
+        /// Only jobs of this kind
         #[arg(long, requires = "queue")]
         kind: Option<String>,
-        /// … whose last error has this in it
+        /// Only jobs whose last error contains this text (ignoring case)
         #[arg(long, requires = "queue")]
         error: Option<String>,
-        /// Only count them
+        /// Only count the jobs
         #[arg(long, requires = "queue")]
         dry_run: bool,
     },
-    /// Gives an unfinished job up
+    /// Cancels an unfinished job
     Cancel {
-        /// Which
+        /// Id of the job
         #[arg(value_parser = parse_job_id)]
         id: JobId,
     },
-    /// Queues: how many jobs in which state, how long the oldest waits, whether paused
+    /// Lists queues: number of jobs by state, age of the oldest ready job, whether paused
     Queues,
-    /// No worker takes jobs of this queue any more; what runs goes on
+    /// Pauses a queue: workers take no more jobs from it; running jobs continue
     Pause {
-        /// Which
+        /// Name of the queue
         #[arg(value_parser = parse_queue)]
         queue: String,
     },
-    /// Workers take jobs of this queue again
+    /// Resumes a paused queue
     Resume {
-        /// Which
+        /// Name of the queue
         #[arg(value_parser = parse_queue)]
         queue: String,
     },
-    /// What runs by the clock: last and next slot, and what is overdue
+    /// Lists schedules: last and next occurrence, and which are overdue
     Schedules,
-    /// Folds the ledger of counts, or builds it from nothing
+    /// Compacts the analytics counters, or rebuilds them from all carts
     Rollup {
-        /// Count every cart anew; exact while everything goes on
+        /// Rebuild by counting every cart; exact also while api and workers are running
         #[arg(long)]
         all: bool,
     },
-    /// Brings the schema up to date and ends: for the role that owns it, where processes run under another
+    /// Applies pending migrations and exits: for the role that owns the schema, if the processes
+    /// use another role
     Migrate,
-    /// Looks at everything a worker needs; ends with 1 if something is wrong
+    /// Checks everything that a worker needs; exits with 1 if there is a problem
     Doctor,
 }
 
@@ -112,15 +113,16 @@ fn parse_state(text: &str) -> Result<JobState, String> {
 }
 
 impl CommandLine {
-    /// Whether there is something to answer, instead of work to be done.
+    /// Whether a command was given. Without one the process runs jobs.
     pub fn is_command(&self) -> bool {
         self.command.is_some()
     }
 
-    /// Answers the command on standard output.
+    /// Executes the command and prints its result on standard output.
     ///
     /// # Errors
-    /// What the command can't do, in one line.
+    /// An invalid variable, a database error, or the reason why the command is not possible; each a
+    /// message of one line.
     pub async fn answer(self, env: &Env) -> Result<ExitCode, Box<dyn std::error::Error>> {
         let Some(command) = self.command else { return Ok(ExitCode::SUCCESS) };
         if let Command::Doctor = command {

@@ -1,4 +1,4 @@
-//! What the worker reads from its environment.
+//! The worker's settings, read from environment variables.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -18,15 +18,15 @@ const CRON: &str = "a cron expression with seconds, in UTC, such as `0 */5 * * *
 /// The worker's settings; `docs/running.md` describes each variable.
 #[derive(Debug, Clone)]
 pub struct WorkerConfig {
-    /// `PUBLIC_URL`, without a slash at its end.
+    /// `PUBLIC_URL`, without a trailing slash.
     pub public_url: String,
     /// `STRIPE_SECRET_KEY`
     pub stripe_secret_key: SecretString,
-    /// `STRIPE_API_URL`, without a slash at its end.
+    /// `STRIPE_API_URL`, without a trailing slash.
     pub stripe_api_url: String,
-    /// Where a session's address may lead: `CHECKOUT_HOSTS` and Stripe's own.
+    /// Hosts that a session's URL may have: `CHECKOUT_HOSTS` and Stripe's own.
     pub checkout_hosts: CheckoutHosts,
-    /// `STRIPE_RATE`: calls a second, all workers together; 0 is no limit.
+    /// `STRIPE_RATE`: calls per second, all workers together; 0 means no limit.
     pub stripe_rate: u32,
     /// `CART_TTL`
     pub cart_ttl: Duration,
@@ -42,19 +42,19 @@ pub struct WorkerConfig {
     pub job_retention: Retention,
     /// `RETAIN_EVENTS`, `RETAIN_IDEMPOTENCY_KEYS` and `RETAIN_SLOTS`
     pub record_retention: RecordRetention,
-    /// `RETAIN_PERSONAL_DATA`; `None`: for as long as the cart.
+    /// `RETAIN_PERSONAL_DATA`; `None` means as long as the cart.
     pub retain_personal_data: Option<Duration>,
     /// `HEALTH_ADDR`
     pub health_addr: Option<SocketAddr>,
-    /// How long a job stays with a worker that does not renew it. A killed
-    /// worker's jobs run again within this and a second.
+    /// Lifetime of a lease without renewal. Jobs of a killed worker run again within this time and
+    /// one more second.
     pub lease: Duration,
     /// `SHUTDOWN_TIMEOUT`
     pub shutdown_timeout: Duration,
 }
 
 impl WorkerConfig {
-    /// Reads and checks everything.
+    /// Reads and validates all variables.
     ///
     /// # Errors
     /// The first variable that is missing or malformed.
@@ -113,21 +113,21 @@ impl WorkerConfig {
         })
     }
 
-    /// Whether this process works on `queue`.
+    /// Whether this process takes jobs of `queue`.
     pub fn serves(&self, queue: &str) -> bool {
         self.queues.is_empty() || self.queues.contains(&queue)
     }
 }
 
-/// Whether `text` can be a secret key. Stripe's begin with `sk_` or `rk_`; a fake Stripe may take any
-/// word, but not a publishable key, or a webhook's secret or id.
+/// Whether `text` can be a secret key. Stripe's keys begin with `sk_` or `rk_`. Other words are
+/// allowed for a fake Stripe, except publishable keys and webhook secrets or ids.
 fn is_stripe_key(text: &str) -> bool {
     const OTHERS: [&str; 3] = ["pk_", "whsec_", "we_"];
     const PREFIXES: [&str; 6] = ["sk_", "rk_", "sk_test_", "sk_live_", "rk_test_", "rk_live_"];
     is_token(text) && !PREFIXES.contains(&text) && !OTHERS.iter().any(|other| text.starts_with(other))
 }
 
-/// Whether a key moves real money; `None` if its prefix does not tell.
+/// Whether a key is for live mode (real money); `None` if its prefix does not show the mode.
 pub(crate) fn livemode(key: &str) -> Option<bool> {
     let (_, mode) = key.split_once("sk_").or_else(|| key.split_once("rk_")).filter(|(before, _)| before.is_empty())?;
     match mode.split_once('_')?.0 {
@@ -137,7 +137,7 @@ pub(crate) fn livemode(key: &str) -> Option<bool> {
     }
 }
 
-/// Nothing is taken out of carts unless somebody says when.
+/// `None` if the variable is not set: carts are then never anonymized.
 fn retain_personal_data(env: &Env) -> Result<Option<Duration>, ConfigError> {
     const NAME: &str = "RETAIN_PERSONAL_DATA";
     const TAKES: &str =
@@ -150,14 +150,14 @@ fn schedule(env: &Env, name: &'static str, default: &str) -> Result<Cron, Config
     let expression = env.get(name).unwrap_or(default);
     let malformed = |why: &str| ConfigError::Malformed { name, value: format!("{expression:?} ({why})"), takes: CRON };
     let cron: Cron = expression.parse().map_err(|error| malformed(&error_line(&error)))?;
-    // `0 0 0 30 2 *` can be read, and nothing would ever run.
+    // `0 0 0 30 2 *` (30 February) is valid syntax, but has no occurrence.
     match queue::next_slot(&cron, Clock::system().now()) {
         Some(_) => Ok(cron),
         None => Err(malformed("it never comes")),
     }
 }
 
-/// What the parser says, on one line.
+/// The parser's message on one line.
 fn error_line(error: &impl ToString) -> String {
     error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,4 +1,4 @@
-//! How a job fails: it is tried again, or it is given up.
+//! [`JobError`]: how a job fails.
 
 use std::time::Duration;
 
@@ -6,36 +6,37 @@ use apalis::prelude::{AbortError, BoxDynError, RetryAfterError};
 use common::db;
 use queue::Snooze;
 
-/// How long to wait for a Postgres that is away.
+/// Delay before a retry if Postgres is unavailable or a lock is held.
 const AWAY: Duration = Duration::from_secs(2);
 
-/// Why a job did not succeed.
+/// Why a job did not succeed, and whether it runs again.
 #[derive(Debug)]
 pub enum JobError {
-    /// It may succeed later.
+    /// The job may succeed later. The attempt counts.
     Retry {
-        /// What went wrong.
+        /// The error message.
         why: String,
-        /// When to try again; `None` backs off.
+        /// Delay before the retry; `None` means the job's backoff.
         after: Option<Duration>,
     },
     /// The job could not start because something it needs is unavailable, or it stopped midway
     /// with its progress stored. The attempt does not count.
     Snooze {
-        /// What it waits for.
+        /// The reason.
         why: String,
-        /// When to try again.
+        /// Delay before the next run.
         after: Duration,
     },
-    /// It never will.
+    /// The job can't succeed, and is dead at once.
     GiveUp {
-        /// What went wrong.
+        /// The error message.
         why: String,
     },
 }
 
 impl JobError {
-    /// Postgres is away, or has a complaint.
+    /// Maps an error of Postgres: a snooze if a lock is held, otherwise a retry, after 2 s if
+    /// Postgres is unavailable.
     pub fn postgres(error: &sqlx::Error) -> Self {
         if db::is_locked(error) {
             return Self::locked();
@@ -44,12 +45,13 @@ impl JobError {
         Self::Retry { why: format!("Postgres: {}", db::told(error)), after }
     }
 
-    /// Another transaction holds a lock: the attempt does not count.
+    /// A snooze because another transaction holds a lock.
     fn locked() -> Self {
         Self::Snooze { why: "another transaction holds the lock of the cart".to_owned(), after: AWAY }
     }
 
-    /// Turns a retry into a snooze, for a run that stored its progress: the attempt does not count.
+    /// Turns a retry into a snooze, for a run that stored its progress. `soon` is the delay if the
+    /// retry has none.
     pub fn without_counting(self, soon: Duration) -> Self {
         match self {
             Self::Retry { why, after } => Self::Snooze { why, after: after.unwrap_or(soon) },
@@ -57,7 +59,7 @@ impl JobError {
         }
     }
 
-    /// Try again, backing off.
+    /// A retry with the job's backoff.
     pub fn retry(why: impl ToString) -> Self {
         Self::Retry { why: why.to_string(), after: None }
     }
@@ -69,8 +71,8 @@ impl From<sqlx::Error> for JobError {
     }
 }
 
-/// As the queue understands it. `JobError` is no `std::error::Error` itself, or
-/// it would be boxed as it is and the queue could not tell the two apart.
+/// Converts to the error types that the queue distinguishes. `JobError` does not implement
+/// `std::error::Error`, because it would then be boxed unchanged.
 impl From<JobError> for BoxDynError {
     fn from(error: JobError) -> Self {
         match error {

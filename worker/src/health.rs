@@ -1,4 +1,4 @@
-//! Whether this worker lives, and whether it can work; only where `HEALTH_ADDR` asks for it.
+//! HTTP endpoints for liveness, readiness and metrics, served if `HEALTH_ADDR` is set.
 
 use axum::{
     Router,
@@ -14,10 +14,11 @@ use common::{
 };
 use tokio::net::TcpListener;
 
-/// Serves `/healthz`, `/readyz` and `/metrics` until the process ends. From the call on this process records.
+/// Serves `/healthz`, `/readyz` and `/metrics` until the process ends. The call itself starts the
+/// recording of metrics.
 ///
 /// # Errors
-/// If the listener fails.
+/// An I/O error of the listener.
 pub fn serve(listener: TcpListener, database: Database) -> impl Future<Output = std::io::Result<()>> + Send + use<> {
     let metrics = Router::new().route("/metrics", get(metrics)).with_state(Scrape::new(database.clone()));
     let router =
@@ -29,8 +30,8 @@ async fn metrics(State(scrape): State<Scrape>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], scrape.text().await)
 }
 
-/// Ready is a worker that reaches Postgres, while what is to run by the clock
-/// does run. (A paused queue keeps its schedules waiting because somebody wants it to.)
+/// A worker is ready if it reaches Postgres and no schedule is overdue. Schedules of paused queues
+/// are ignored, because the pause is intended.
 async fn ready(State(database): State<Database>) -> (StatusCode, String) {
     let not_ready = |why: String| (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"));
     if let Err(why) = db::answers(&database).await {

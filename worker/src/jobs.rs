@@ -1,4 +1,4 @@
-//! The jobs, one module each; `lib.rs` registers them.
+//! The job handlers and what they share; `lib.rs` registers the handlers.
 
 pub(crate) mod anonymize_old_carts;
 pub(crate) mod close_payment_link;

@@ -1,5 +1,5 @@
-//! The job side: makes and closes payment links, expires carts, rolls up days.
-//! Every registration and every schedule is in this file.
+//! The worker: creates and closes payment links, expires carts and compacts the analytics counters.
+//! All jobs and schedules are registered in this file.
 
 mod cli;
 pub mod config;
@@ -32,18 +32,18 @@ use crate::{
     stripe::Stripe,
 };
 
-/// Hourly; nothing depends on when.
+/// Hourly, at an arbitrary minute.
 const MAINTENANCE_SCHEDULE: &str = "0 40 * * * *";
-/// Daily, when few people shop: each run looks at every cart.
+/// Daily, at a time of low traffic, because each run scans all carts.
 const ANONYMIZE_SCHEDULE: &str = "0 20 3 * * *";
-/// Often enough that a list reads few rows more.
+/// Often enough that listing carts reads only a few additional counter rows.
 const FOLD_SCHEDULE: &str = "30 */5 * * * *";
 
-/// What every handler can reach, as `Data<State>`.
+/// State shared by all handlers, which take it as `Data<State>`.
 #[derive(Debug, Clone)]
 pub struct State {
     database: Database,
-    /// The same database, for short statements that find rows by key.
+    /// Another pool to the same database, for short statements that find rows by key.
     lookups: Database,
     clock: Clock,
     config: Arc<WorkerConfig>,
@@ -51,9 +51,9 @@ pub struct State {
     expiring: expire_carts::Expiring,
 }
 
-/// Works until `stop` resolves, then finishes what is in flight for at most `SHUTDOWN_TIMEOUT`.
+/// Runs jobs until `stop` resolves, then waits for running jobs for at most `SHUTDOWN_TIMEOUT`.
 ///
-/// Handlers share the connections of `database`; the queue opens [`queue::CONNECTIONS`] of its own.
+/// Handlers share the connections of `pools`; the queue opens [`queue::CONNECTIONS`] of its own.
 pub async fn run(pools: Pools, clock: Clock, config: WorkerConfig, stop: impl Future<Output = ()> + Send) {
     let settings = queue::Config {
         concurrency: config.concurrency,
@@ -87,54 +87,54 @@ pub async fn run(pools: Pools, clock: Clock, config: WorkerConfig, stop: impl Fu
     for schedule in schedules {
         schedule.abort();
     }
-    // What ended last is written down, what did not end is given back.
+    // Writes the last outcomes and returns unfinished jobs to the queue.
     if tokio::time::timeout(Duration::from_secs(5), runtime.close()).await.is_err() {
         tracing::warn!("Postgres did not take the last outcomes in time; those jobs run again");
     }
 }
 
-/// All workers share one rate, as they share one account.
+/// Creates the Stripe client. All workers share one rate limit, because they share one account.
 fn stripe(config: &WorkerConfig, database: Database) -> Stripe {
     let rate = RateLimit::start(database, "stripe", config.stripe_rate);
     Stripe::new(&config.stripe_api_url, config.stripe_secret_key.clone(), rate)
 }
 
-/// One line a job: its handler, and why there is one.
+/// Registers one handler per job, each with its purpose.
 fn register_all(runtime: &Runtime, state: &State) -> Monitor {
     let mut workers = Workers { monitor: Monitor::new(), runtime, state };
-    // The api holds no key to money: it asks, this makes the session.
+    // Creates Stripe sessions for the api, which has no Stripe key.
     workers.register::<CreatePaymentLink, _, _>(create_payment_link::run);
-    // Nobody is to pay for a cart that is recovered, expired or deleted.
+    // Prevents payments for carts that are recovered, expired or deleted.
     workers.register::<ClosePaymentLink, _, _>(close_payment_link::run);
-    // Carts older than CART_TTL are given up.
+    // Expires carts older than CART_TTL.
     workers.register::<ExpireCarts, _, _>(expire_carts::run);
-    // Sums stay exact without it; it keeps reading them cheap.
+    // Compacts the counters, so that sums stay cheap to read. They are exact without it.
     workers.register::<RollUpDays, _, _>(roll_up_days::run);
-    // What nobody needs any more should not be kept.
+    // Deletes records after their retention.
     workers.register::<DeleteOldRecords, _, _>(delete_old_records::run);
-    // Who shopped is nobody's business for ever; what was won back is. (A worker that is
-    // not told for how long takes no such job: another may know.)
+    // Anonymizes old carts; revenue totals are kept. A worker without RETAIN_PERSONAL_DATA
+    // takes no such job, because another worker may have it set.
     if state.config.retain_personal_data.is_some() {
         workers.register::<AnonymizeOldCarts, _, _>(anonymize_old_carts::run);
     }
     workers.monitor
 }
 
-/// One line a schedule: when, what an outage means for it, and why.
+/// Starts one task per schedule, each with its behavior after an outage.
 fn schedule_all(state: &State) -> Vec<JoinHandle<()>> {
     let config = &state.config;
     let (latest, all) = (CatchUp::Latest, CatchUp::All);
-    // One expiry takes all that is due: after an outage one makes up for all that were missed.
+    // One run expires all carts that are due, so one run is enough after an outage.
     let mut tasks = vec![schedules::propose::<ExpireCarts>(
         state,
         Schedule { name: "expire_carts", cron: config.expiry_schedule.clone(), catch_up: latest },
     )];
-    // Every day has its rollup, also those that nobody was there for.
+    // Every missed occurrence is run after an outage.
     tasks.push(schedules::propose::<RollUpDays>(
         state,
         Schedule { name: "roll_up_days", cron: config.rollup_schedule.clone(), catch_up: all },
     ));
-    // Between rollups the counts of many connections add up to rows that every list would have to read.
+    // Each connection adds its own counter rows, and every list reads all that are not compacted.
     if let Ok(cron) = FOLD_SCHEDULE.parse() {
         tasks.push(schedules::propose::<RollUpDays>(state, Schedule { name: "fold_counts", cron, catch_up: latest }));
     }
@@ -158,7 +158,7 @@ struct Workers<'a> {
 }
 
 impl Workers<'_> {
-    /// Adds an apalis worker for `J`, if this process serves its queue.
+    /// Adds an apalis worker for `J` if this process serves its queue.
     fn register<J, H, F>(&mut self, handler: H)
     where
         J: Job,

@@ -1,4 +1,4 @@
-//! The production worker.
+//! The `worker` binary: runs jobs, or one command of an operator.
 
 use std::process::ExitCode;
 
@@ -20,7 +20,7 @@ async fn main() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            // One line that says what to set.
+            // One line, which names the variable to set.
             eprintln!("worker: {error}");
             ExitCode::FAILURE
         }

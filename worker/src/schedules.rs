@@ -1,5 +1,4 @@
-//! What runs by the clock. Every worker proposes every slot; the ledger in
-//! Postgres lets each in once.
+//! Runs the schedules. Every worker proposes every occurrence; Postgres admits each one once.
 
 use std::time::Duration;
 
@@ -8,10 +7,10 @@ use tokio::task::JoinHandle;
 
 use crate::State;
 
-/// A slot is proposed this long after it begins, so that it has begun by Postgres' clock too.
+/// Delay after the start of an occurrence, so that it has also started by Postgres' clock.
 const AFTER: Duration = Duration::from_millis(5);
 
-/// Proposes slots of one schedule until the task is aborted.
+/// Proposes the occurrences of one schedule until the task is aborted.
 pub(crate) fn propose<J: Job + Default>(state: &State, schedule: Schedule) -> JoinHandle<()> {
     let database = state.database.clone();
     tokio::spawn(async move {

@@ -1,9 +1,9 @@
-//! The only file that calls Stripe.
+//! The client of Stripe's API. No other module calls Stripe.
 //!
-//! Requests are async-stripe's generated types. The transport is ours, because
-//! async-stripe's client drops `Retry-After`, the status of an HTML error page
-//! and `Idempotent-Replayed`, and with them what a retry needs to know. Answers
-//! are read leniently: only the fields that matter, of any API version.
+//! Requests use async-stripe's generated types. The transport is implemented here, because
+//! async-stripe's client drops `Retry-After`, `Idempotent-Replayed` and the status of an HTML error
+//! page, which retries need. Responses of any API version are accepted: only the fields in use are
+//! read.
 
 pub(crate) mod call;
 pub(crate) mod error;
@@ -43,11 +43,11 @@ use self::{
 };
 use crate::config::livemode;
 
-/// Longer than Stripe takes on a bad day, shorter than a job may.
+/// Timeout of a call: longer than Stripe's slowest responses, shorter than a job's time limit.
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// No answer that matters here is larger.
+/// Maximum size of a response.
 const ANSWER_BYTES: usize = 4 * 1024 * 1024;
-/// The type and code of what was refused here, before Stripe was asked.
+/// Type and code of an error raised before Stripe was called.
 pub(crate) const NOT_ASKED: &str = "request_not_possible";
 
 /// A client of Stripe's API; cheap to clone.
@@ -59,11 +59,11 @@ pub(crate) struct Stripe {
     rate: RateLimit,
 }
 
-/// The right to make one call, in the rate that all workers share.
+/// Permit for one call, under the rate limit that all workers share.
 #[derive(Debug)]
 pub(crate) struct Turn(());
 
-/// What is frozen about a request for a session.
+/// The parameters of a request for a session, which never change between attempts.
 #[derive(Debug)]
 pub(crate) struct NewSession<'a> {
     pub(crate) cart_id: &'a str,
@@ -81,19 +81,19 @@ impl Stripe {
         Self { http, base: base.trim_end_matches('/').to_owned(), key, rate }
     }
 
-    /// Whether the key moves real money, where that is known.
+    /// Whether the key is for live mode (real money); `None` if unknown.
     pub(crate) fn livemode(&self) -> Option<bool> {
         livemode(self.key.expose_secret())
     }
 
-    /// Waits until this call is within the rate.
+    /// Waits for a permit for one call.
     pub(crate) async fn turn(&self) -> Result<Turn, StripeError> {
         self.rate.turn().await?;
         Ok(Turn(()))
     }
 
-    /// Makes a session, or gets the one that was made under the same key. The
-    /// turn is taken before it is written down that Stripe is being asked.
+    /// Creates a session, or returns the one created with the same idempotency key. The caller
+    /// takes the permit before storing that Stripe is being called.
     pub(crate) async fn create(&self, turn: Turn, new: &NewSession<'_>) -> Result<Session, StripeError> {
         let metadata = HashMap::from([
             ("cart_id".to_owned(), new.cart_id.to_owned()),
@@ -103,7 +103,7 @@ impl Stripe {
         payment_intent.metadata = Some(metadata.clone()); // a session's own metadata does not reach it
         let line_items = line_items(new.cart).map_err(not_asked)?;
         let mut request = CreateCheckoutSession::new();
-        // Stripe would show it, and let nobody change it.
+        // Stripe would show the placeholder, and the shopper could not change it.
         if new.cart.customer_email != ERASED_EMAIL {
             request = request.customer_email(&new.cart.customer_email);
         }
@@ -122,7 +122,7 @@ impl Stripe {
         Ok(made)
     }
 
-    /// Closes a session, so that nobody can pay with it.
+    /// Expires a session, so that it can't be paid.
     pub(crate) async fn expire(&self, session_id: &str) -> Result<Session, StripeError> {
         let request = ExpireCheckoutSession::new(session_id).build();
         self.call(self.turn().await?, request, None).await.and_then(|session| with_id(session, session_id))
@@ -133,7 +133,8 @@ impl Stripe {
         self.call(self.turn().await?, request, None).await.and_then(|session| with_id(session, session_id))
     }
 
-    /// A page of at most `limit` sessions made between two moments, newest first, that follow the session `after`.
+    /// Lists at most `limit` sessions created between `from` and `to`, newest first, starting after
+    /// the session with the id `after`.
     pub(crate) async fn sessions(
         &self,
         from: DateTime<Utc>,
@@ -153,7 +154,7 @@ impl Stripe {
         self.call(self.turn().await?, request.build(), None).await
     }
 
-    /// Whether Stripe accepts the key: asks for the newest session, and wants none.
+    /// Checks that Stripe accepts the key, by listing one session.
     pub(crate) async fn check_key(&self) -> Result<(), StripeError> {
         #[derive(Deserialize)]
         struct Anything {}
@@ -163,7 +164,7 @@ impl Stripe {
         Ok(())
     }
 
-    /// Makes the call. `new` is the request for a session that it makes, if it makes one.
+    /// Makes a call and redacts its error. `new` is set if the call creates a session.
     async fn call<T: for<'de> Deserialize<'de>>(
         &self,
         turn: Turn,
@@ -202,12 +203,12 @@ impl Stripe {
             }
             return Err(error);
         }
-        // What serde says repeats what it could not read, and Stripe's answers hold the shopper's address.
+        // serde's message may quote the response, which contains the shopper's e-mail address.
         serde_json::from_slice(&body)
             .map_err(|error| StripeError::Unreadable(format!("line {}, column {}", error.line(), error.column())))
     }
 
-    /// It is the account that has asked too much, so nobody asks for a while.
+    /// Stops the calls of all workers for `pause`, because Stripe limits the account.
     async fn slow_everybody_down(&self, pause: Duration) {
         tracing::warn!(?pause, "Stripe asks to slow down; all workers do");
         if let Err(error) = self.rate.hold_back(pause).await {
@@ -215,7 +216,7 @@ impl Stripe {
         }
     }
 
-    /// Marked, so that whatever writes down a request leaves it out.
+    /// The authorization header, marked as sensitive so that it is not logged.
     fn authorization(&self) -> Result<HeaderValue, StripeError> {
         let value = HeaderValue::from_str(&format!("Bearer {}", self.key.expose_secret()));
         let mut value =
@@ -262,8 +263,8 @@ fn not_asked(message: String) -> StripeError {
     StripeError::Refused { status: StatusCode::BAD_REQUEST, kind, code, message }
 }
 
-/// The same parameters in the same order each time: maps come out in any, and a
-/// retry under an idempotency key must ask for exactly the same.
+/// Sorts the parameters of a form. Maps are serialised in any order, and a retry with an
+/// idempotency key must send the same request.
 fn in_order(form: String) -> String {
     let mut parameters: Vec<&str> = form.split('&').collect();
     parameters.sort_unstable();
@@ -288,7 +289,7 @@ fn line_items(cart: &CheckoutCart) -> Result<Vec<CreateCheckoutSessionLineItems>
         .collect()
 }
 
-/// An error with its causes: hyper's own message says only "client error".
+/// An error's message with its causes; hyper's own message is only "client error".
 fn whole(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")

@@ -1,4 +1,4 @@
-//! `worker doctor`: everything a worker needs, looked at once.
+//! `worker doctor`: checks everything that a worker needs.
 
 use std::time::Duration;
 
@@ -18,15 +18,15 @@ use crate::{
     stripe::{Stripe, error::StripeError},
 };
 
-/// How long each look may take.
+/// Timeout of each check.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A notification takes milliseconds, and more on a busy machine.
+/// Longest wait for a notification, which takes milliseconds, and more on a busy machine.
 const HEARD_WITHIN: Duration = Duration::from_secs(4);
-/// Carts' times go by the processes' clocks, leases and slots by Postgres'.
+/// Maximum clock difference: carts use the processes' clocks, leases and schedules use Postgres'.
 const SKEW: TimeDelta = TimeDelta::seconds(5);
-/// With fewer connections than this left, processes that run wait for each other.
+/// With fewer free connections than this, running processes wait for each other.
 const ALMOST_NONE: i64 = 3;
-/// A job that is ready for longer than this waits for workers that are not there, or too few.
+/// Seconds that a job may be ready; a longer wait means that there are no or too few workers.
 const READY_FOR: i64 = 5 * 60;
 
 /// Looks at everything. What can't be looked at because Postgres is away is left out.
@@ -112,12 +112,12 @@ async fn skew(database: &Database, clock: &Clock) -> sqlx::Result<Check> {
 
 async fn room(database: &Database, max_connections: u32) -> sqlx::Result<Check> {
     let needed = i64::from(max_connections);
-    // The least of what the server, the database and the role leave.
+    // The minimum of what the limits of the server, the database and the role leave.
     let (free, allowed): (i64, i64) = sqlx::query_as(
         "select least(server.allowed - server.used, base.allowed - base.used, role.allowed - role.used),
                 least(server.allowed, base.allowed, role.allowed)
          from (select current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint as allowed,
-                      -- Of other roles' sessions an ordinary role sees that they are there, not what they are.
+                      -- An ordinary role sees other roles' sessions, but not their backend_type.
                       (select count(*) from pg_stat_activity
                        where backend_type = 'client backend' or (backend_type is null and datid is not null)) as used) server,
               (select case when datconnlimit < 0 then 1000000 else datconnlimit end::bigint as allowed,

@@ -1,8 +1,8 @@
-//! `worker migrate`: the schema, brought up to date by whoever may.
+//! `worker migrate`: applies pending migrations.
 
 use common::db::{self, Database};
 
-/// Waits for Postgres as a starting process does, and says what was done.
+/// Waits for Postgres like a starting process, applies pending migrations and prints their names.
 pub(super) async fn run(database: &Database) -> Result<(), Box<dyn std::error::Error>> {
     let applied = db::migrate(database).await?;
     for migration in &applied {

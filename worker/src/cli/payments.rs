@@ -1,4 +1,4 @@
-//! Stripe events that had no effect and need attention.
+//! `worker doctor`: Stripe events that had no effect and need attention.
 
 use chrono::TimeDelta;
 use common::{
@@ -9,7 +9,7 @@ use common::{
 
 use super::check::Check;
 
-/// The same period as on the dashboard.
+/// The period that is checked, the same as on the dashboard.
 const SINCE: TimeDelta = TimeDelta::days(7);
 
 /// Payments of the product's links that did not count, and those of others that named a cart.

@@ -1,4 +1,4 @@
-//! What the processes' role may do.
+//! `worker doctor`: privileges of the database role.
 
 use common::db::Database;
 

@@ -1,4 +1,4 @@
-//! `worker rollup`
+//! `worker rollup`: compacts or rebuilds the analytics counters.
 
 use std::{error::Error, io::IsTerminal};
 
@@ -25,7 +25,7 @@ pub(super) async fn run(database: &Database, all: bool) -> Result<(), Box<dyn Er
     Ok(())
 }
 
-/// One line that moves on a terminal, a line each in a log.
+/// Prints progress: on a terminal one line that is overwritten, otherwise one line per step.
 fn show(progress: Progress) {
     let percent = 100 * progress.blocks / progress.of.max(1);
     let line = format!("{percent} % of the table counted, {} carts", progress.carts);

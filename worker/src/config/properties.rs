@@ -1,4 +1,4 @@
-//! Schedules: what they say is when they fire, or they are refused.
+//! Property tests of schedules: an expression fires when it should, or is rejected.
 
 use chrono::{DateTime, Datelike, TimeDelta, Timelike, Utc};
 use proptest::prelude::*;
@@ -33,7 +33,7 @@ fn hold(expression: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// One field of an expression, and what it takes.
+/// One field of an expression, and the values that match it.
 #[derive(Debug, Clone)]
 struct Field {
     text: String,
@@ -56,7 +56,7 @@ fn field(least: u32, most: u32) -> impl Strategy<Value = Field> {
     prop_oneof![3 => Just(every), 1 => stepped, 1 => range, 2 => list]
 }
 
-/// Weekdays by name; Sunday is 0 as chrono counts from it.
+/// Weekdays by name. Sunday is 0, as in chrono.
 fn weekdays() -> impl Strategy<Value = Field> {
     const NAMES: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
     let some = proptest::sample::subsequence((0..7).collect::<Vec<u32>>(), 1..4).prop_map(|takes| Field {
@@ -72,7 +72,7 @@ proptest! {
         hold(&text)?;
     }
 
-    /// The library beside a look at every minute.
+    /// Compares the library with a search through every minute.
     #[test]
     fn slots_are_the_moments_that_fit(
         second in 0..60_u32, minute in field(0, 59), hour in field(0, 23), day in field(1, 31), month in field(1, 12),

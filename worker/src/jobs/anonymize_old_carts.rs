@@ -1,4 +1,4 @@
-//! Takes the shopper out of carts that ended longer ago than `RETAIN_PERSONAL_DATA`.
+//! Removes personal data from carts that ended longer ago than `RETAIN_PERSONAL_DATA`.
 
 use apalis::prelude::Data;
 use chrono::{DateTime, TimeDelta};
@@ -14,7 +14,7 @@ pub(crate) async fn run(_: AnonymizeOldCarts, state: Data<State>) -> Result<(), 
     let end = personal_data::blocks(&mut state.database.acquire().await?).await?;
     let mut carts = 0;
     let mut from = 0;
-    // What is changed moves to other blocks, where it is passed over.
+    // Updated rows may move to other blocks, where they no longer match.
     while from < end {
         let stretch = from..end.min(from + personal_data::BLOCKS);
         let mut tx = state.database.begin().await?;

@@ -1,4 +1,4 @@
-//! Closes a session of a cart that is done with.
+//! Closes the Stripe session of a link that must not be paid any more.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use common::{
 use super::close_session;
 use crate::{JobError, State};
 
-/// How long to leave a request alone that is being made this very moment.
+/// Delay before a retry while the session is being created.
 const WHILE_IT_IS_MADE: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(job: ClosePaymentLink, state: Data<State>) -> Result<(), JobError> {
@@ -23,9 +23,9 @@ pub(crate) async fn run(job: ClosePaymentLink, state: Data<State>) -> Result<(),
         return Ok(());
     }
     if link.session_id.is_none() {
-        // Its creation may be under way: that job sees it was withdrawn and
-        // closes what it made. One that only waits for a retry will never ask
-        // Stripe again, so what it may have made has to be found out here.
+        // If the creating job is running, it sees that the link was withdrawn and closes its
+        // session itself. If it waits for a retry, it will not call Stripe again, so this job must
+        // find out whether a session exists.
         let making = operations::find(&mut conn, link.job_id).await?;
         if making.is_some_and(|making| making.state == JobState::Running) {
             return Err(JobError::Retry {

@@ -1,5 +1,4 @@
-//! Making sure that nobody can pay with a session any more, or learning that
-//! somebody has.
+//! Closes a Stripe session, so that it can't be paid, or records that it was paid.
 
 use chrono::{DateTime, Utc};
 use common::{
@@ -18,19 +17,19 @@ use crate::{
     stripe::{NOT_ASKED, NewSession, Session, SessionState, error::StripeError},
 };
 
-/// How a session ended.
+/// Final state of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Settled {
-    /// Nobody can pay with it.
+    /// Can't be paid any more.
     Closed,
-    /// Somebody did.
+    /// Was paid.
     Paid,
-    /// Somebody did, and the money is under way.
+    /// Was completed by the shopper; the payment is processing.
     Processing,
 }
 
-/// Closes the session of `link` at Stripe, and writes down what Stripe said.
-/// May run twice, and beside itself.
+/// Closes the session of `link` at Stripe and stores the result. Idempotent, also if two calls run
+/// concurrently.
 pub(crate) async fn settle(state: &State, link: &PaymentLink) -> Result<Settled, JobError> {
     if link.status == LinkStatus::Processing {
         return Ok(Settled::Processing);
@@ -46,10 +45,10 @@ pub(crate) async fn settle(state: &State, link: &PaymentLink) -> Result<Settled,
     write_down(state, link, session_id.as_deref(), session.as_ref()).await
 }
 
-/// Ends a session; returns it expired or completed. `None` if Stripe does not know it.
+/// Expires a session. Returns it expired or completed; `None` if Stripe does not know it.
 async fn end(state: &State, session_id: &str) -> Result<Option<Session>, JobError> {
     let answer = match state.stripe.expire(session_id).await {
-        // Stripe expires open sessions only: it is expired already, or completed.
+        // Stripe expires open sessions only, so this one is already expired or completed.
         Err(error) if error.is_invalid_request() => state.stripe.retrieve(session_id).await,
         answer => answer,
     };
@@ -79,7 +78,7 @@ async fn write_down(
     if settled == Settled::Closed {
         payment_links::closed(&mut tx, &link.cart_id, link.version, now).await?;
     }
-    // After the above, which locks the cart before its links, as everybody does.
+    // Last, because the statements above lock the cart before its links, the order used everywhere.
     if let Some(session_id) = session_id {
         let intent = session.and_then(|session| session.payment_intent.as_deref());
         let livemode = session.and_then(|session| session.livemode);
@@ -89,8 +88,8 @@ async fn write_down(
     Ok(settled)
 }
 
-/// Applies the payment of a completed session. A payment that does not match the link is
-/// reported to the operator; the session can't be paid again.
+/// Applies the payment of a completed session. A payment that does not match the link is recorded
+/// for the operator; the session can't be paid again.
 async fn completed(
     conn: &mut Connection,
     link: &PaymentLink,
@@ -125,26 +124,27 @@ async fn completed(
     }
 }
 
-/// Stripe was asked for this session and the answer never came: did it make one?
+/// Finds the session of a link whose creation got no response from Stripe; `None` if there is none
+/// or it has expired.
 async fn find_out(state: &State, link: &PaymentLink) -> Result<Option<Session>, JobError> {
     if link.attempted_at.is_none() || link.session_expires_at <= state.clock.now() {
         return Ok(None); // whatever was made has ended by itself
     }
     let cart = checkout::for_checkout(&mut state.lookups.acquire().await?, &link.cart_id, link.version).await?;
-    // The cart was deleted, and with it the parameters of the request.
+    // If the cart was deleted, the parameters of the request are lost.
     let Some(cart) = cart else { return find_session::find(state, link, InFlight::Perhaps).await };
     let turn = state.stripe.turn().await?;
     let in_flight = match state.stripe.create(turn, &new_session(state, link, &cart)).await {
         Ok(session) if !is_held_by_another(state, link, &session.id).await? => return Ok(Some(session)),
-        // The first request has ended: Stripe repeats its result, or begins anew and refuses.
+        // The first request has ended: Stripe replays its result, or rejects the new one.
         Ok(_) | Err(StripeError::KeySpent { replayed: true, .. }) => InFlight::No,
         Err(error) if error.is_invalid_request() => InFlight::No,
-        // The cart was changed since, or Stripe's answer makes no sense.
+        // The cart was changed since the request, or Stripe's response is invalid.
         Err(StripeError::KeySpent { .. } | StripeError::Unexpected(_) | StripeError::Unreadable(_)) => {
             InFlight::Perhaps
         }
         Err(StripeError::Refused { kind, .. }) if kind == NOT_ASKED => InFlight::Perhaps,
-        // It can't be found out now. (Where the key is to blame, it may not have been so then.)
+        // Unknown for now. (If Stripe rejects the key, it may have accepted it at the time.)
         Err(error) => return Err(error.into()),
     };
     find_session::find(state, link, in_flight).await

@@ -1,4 +1,4 @@
-//! Makes the session that a row of `payment_links` asks for.
+//! Creates the Stripe session that a row of `payment_links` requests.
 
 use apalis::prelude::Data;
 use common::{
@@ -19,9 +19,9 @@ use crate::{
     stripe::{Session, SessionState, Turn, error::StripeError},
 };
 
-/// The most bytes of a page's address that are stored: several times as many as Stripe's have.
+/// Maximum bytes of a checkout URL, several times the length of Stripe's.
 const LONGEST_ADDRESS: usize = 8 * 1024;
-/// The most characters of a host.
+/// Maximum characters of a host in an error message.
 const LONGEST_HOST: usize = 253;
 
 pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<(), JobError> {
@@ -32,7 +32,7 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
     let Some(link) = link.filter(|link| link.status == LinkStatus::Pending) else { return Ok(()) };
     let cart = checkout::for_checkout(&mut conn, &link.cart_id, link.version).await?;
     let Some(cart) = cart.filter(|cart| cart.status == CartStatus::Abandoned) else {
-        // Whoever ended the cart withdrew the request; this is for hand-made SQL.
+        // Ending a cart withdraws its requests, so this occurs only after manual SQL.
         let why = Failure::new("cart_not_payable", "the cart can't be paid any more");
         payment_links::fail(&mut conn, &link, why, state.clock.now()).await?;
         conn.commit().await?;
@@ -41,7 +41,7 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
     let older = payment_links::unsettled_before(&mut conn, &link.cart_id, link.version).await?;
     drop(conn);
 
-    // One open session a cart: the old one is closed, for sure, before the next is made.
+    // At most one open session per cart: close the old ones before creating the next.
     for older in older {
         match close_session::settle(state, &older).await? {
             Settled::Closed => {}
@@ -57,7 +57,7 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
     }
 
     let mut conn = state.lookups.acquire().await?;
-    // Stored before Stripe is called: from here on a session may exist.
+    // Stored before Stripe is called, because a session may exist from the call on.
     let may_ask = payment_links::begin_attempt(&mut conn, &link, state.stripe.livemode(), state.clock.now()).await?;
     conn.commit().await?;
     if !may_ask {
@@ -66,10 +66,11 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
     create(state, turn, &link, &cart).await
 }
 
-/// Asks Stripe. `link` was read before this attempt: it knows of earlier ones only.
+/// Requests the session from Stripe. `link` was read before this attempt, so it shows earlier
+/// attempts only.
 async fn create(state: &State, turn: Turn, link: &PaymentLink, cart: &CheckoutCart) -> Result<(), JobError> {
     if !cart.is_as_requested() {
-        // Only a change by SQL causes this. Payments of the session would not match the stored amount.
+        // Only manual SQL causes this. Payments would not match the stored amount.
         let why = "the cart's total or currency changed since the link was requested";
         let mut tx = state.lookups.begin().await?;
         payment_links::give_up(&mut tx, link, Failure::new("cart_changed", why), state.clock.now()).await?;
@@ -79,7 +80,7 @@ async fn create(state: &State, turn: Turn, link: &PaymentLink, cart: &CheckoutCa
     match state.stripe.create(turn, &new_session(state, link, cart)).await {
         Ok(session) => {
             let is_open = session.state()? == SessionState::Open;
-            // The key decides on test or live mode, whatever an earlier attempt was made with.
+            // The current key determines the mode, even if an earlier attempt used another key.
             let livemode = state.stripe.livemode().or(cart.expected.livemode);
             let expected = Expected { livemode, ..cart.expected.clone() };
             let fits = expected.check_session(&session.reported());
@@ -136,10 +137,11 @@ async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(),
         return refuse_session(state, link, &session, "other_session", why).await;
     }
     if !kept {
-        // The request was withdrawn or paid while Stripe worked (or another run of this job
-        // stored the same session): close the session if nobody will use it.
+        // The request was withdrawn or paid during the call (or another run of this job stored the
+        // same session). Close the session unless the link is open.
         let mut conn = state.lookups.acquire().await?;
-        // Attached even if Stripe's events arrived first, so that a payment in progress has its session's id.
+        // Attached even if Stripe's events arrived first, so that a payment in progress has its
+        // session's id.
         let intent = session.payment_intent.as_deref();
         payment_links::attach_session(&mut conn, link, &session.id, intent, session.livemode).await?;
         let now_known = payment_links::find(&mut conn, &link.cart_id, link.version).await?;
@@ -152,11 +154,11 @@ async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(),
     Ok(())
 }
 
-/// Refuses a session that no shopper may get.
+/// Rejects a session that does not match its request; shoppers never get its URL.
 ///
 /// One transaction stores the reason, the session's id and the job that closes the session.
-/// Stripe's `checkout.session.expired` can arrive before Stripe's answer to that job, and must
-/// find the reason stored.
+/// Stripe's `checkout.session.expired` event can arrive before Stripe's response to that job, and
+/// needs the stored reason.
 async fn refuse_session(
     state: &State,
     link: &PaymentLink,
@@ -170,7 +172,8 @@ async fn refuse_session(
     Err(JobError::GiveUp { why })
 }
 
-/// Refuses a session whose page is neither at Stripe nor at one of `CHECKOUT_HOSTS`.
+/// Rejects a session whose URL can't be stored, or is neither Stripe's nor at one of
+/// `CHECKOUT_HOSTS`.
 async fn refuse_address(state: &State, link: &PaymentLink, session: &Session, url: &str) -> Result<(), JobError> {
     let host = url.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
     let host: String = host.chars().take(LONGEST_HOST).collect();
@@ -178,7 +181,8 @@ async fn refuse_address(state: &State, link: &PaymentLink, session: &Session, ur
     refuse_session(state, link, session, "foreign_checkout", why).await
 }
 
-/// Stores the session. `false` if the request was withdrawn meanwhile, or another link has the session.
+/// Stores the session. Returns `false` if the request is no longer pending, or if another link has
+/// the session.
 async fn open(state: &State, opening: &Opening) -> Result<bool, JobError> {
     let mut conn = state.lookups.acquire().await?;
     let opened = payment_links::open(&mut conn, opening, state.clock.now()).await?;

@@ -1,4 +1,4 @@
-//! Deletes what has been kept for long enough.
+//! Deletes records after their retention.
 
 use apalis::prelude::Data;
 use common::{jobs::DeleteOldRecords, maintenance};

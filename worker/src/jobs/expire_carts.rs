@@ -1,4 +1,4 @@
-//! Expires carts that were left for longer than `CART_TTL`.
+//! Expires carts that were abandoned longer ago than `CART_TTL`.
 
 use std::{
     sync::{
@@ -14,18 +14,18 @@ use common::{carts::expiry, jobs::ExpireCarts};
 
 use crate::{JobError, State};
 
-/// When a helper that came to a process already at it asks again.
+/// Delay of a helper job that was fetched by a process that is already expiring carts.
 const ELSEWHERE: Duration = Duration::from_secs(1);
 
-/// How many expiries this process has under way.
+/// Number of expiry jobs in progress in this process.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Expiring(Arc<AtomicUsize>);
 
-/// One of them, until it is dropped.
+/// One expiry job in progress, until it is dropped.
 struct UnderWay(Expiring);
 
 impl Expiring {
-    /// The expiry that begins now; `None` for a helper where one is under way.
+    /// Begins an expiry job; `None` for a helper job if another is in progress.
     fn begin(&self, helper: bool) -> Option<UnderWay> {
         let others = self.0.fetch_add(1, Ordering::AcqRel);
         let one = UnderWay(self.clone());
@@ -40,7 +40,7 @@ impl Drop for UnderWay {
 }
 
 pub(crate) async fn run(job: ExpireCarts, state: Data<State>) -> Result<(), JobError> {
-    // Help is of use from another process alone: this one's connections share a core already.
+    // A helper job is useful only in another process: this one's connections share a core.
     let Some(_under_way) = state.expiring.begin(job.helper > 0) else {
         let why = "this worker is expiring carts already; a helper is for another one".to_owned();
         return Err(JobError::Snooze { why, after: ELSEWHERE });
@@ -55,7 +55,7 @@ pub(crate) async fn run(job: ExpireCarts, state: Data<State>) -> Result<(), JobE
     Ok(())
 }
 
-/// A backlog is shared: each who takes part calls the next.
+/// Queues the next helper job if there is a backlog, so that another worker shares the work.
 async fn call_for_help(
     job: &ExpireCarts,
     state: &State,

@@ -1,8 +1,8 @@
-//! Searches Stripe's list for a session that Stripe may have made although the answer was lost.
+//! Searches Stripe's list for a session that may exist although Stripe's response was lost.
 //!
-//! The account may have made any number of sessions at that time. Progress is stored page by
+//! The account may have created any number of sessions at that time. Progress is stored after each
 //! page, and a run that made progress does not count as an attempt, so a search of any length
-//! ends although each run of a job is limited to a minute.
+//! finishes although each run of a job is limited to a minute.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -14,33 +14,34 @@ use crate::{
     stripe::{Session, error::StripeError},
 };
 
-/// Allowed difference between our clocks and Stripe's.
+/// Allowed difference between the worker's clock and Stripe's.
 const SLACK: TimeDelta = TimeDelta::minutes(5);
-/// Stripe has worked off a request by then, however long it took: no client of Stripe's waits for as long.
-/// Nobody waits for the search, and within [`SLACK`] the list has what was made meanwhile.
+/// Time after which Stripe has certainly processed a request; Stripe's own clients wait for less.
+/// Shorter than [`SLACK`], so the list includes sessions created during this time.
 const IN_FLIGHT: TimeDelta = TimeDelta::minutes(2);
-/// The sessions of a page, the most that Stripe allows. Where they are too large, fewer are requested.
+/// Sessions per page, Stripe's maximum. Halved if the response is too large.
 const LIMIT: i64 = 100;
-/// So many pages are requested in one run of a job …
+/// Maximum number of requests in one run of a job.
 const CALLS: usize = 20;
-/// … within this time. The last page may take as long as a call may.
+/// Time after which a run sends no more requests. The last one may take as long as any call.
 const TIME: Duration = Duration::from_secs(25);
 /// Pause before the next run.
 const SOON: Duration = Duration::from_millis(100);
 
-/// Whether a request to make the session may still be on its way.
+/// Whether a request to create the session may still be in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InFlight {
     /// Unknown.
     Perhaps,
-    /// Stripe has answered it.
+    /// Stripe has processed the request.
     No,
 }
 
-/// Finds the link's session among all sessions made around the attempts; `None` if there is none.
+/// Finds the link's session among those created around the attempts; `None` if there is none.
 ///
 /// # Errors
-/// [`JobError::Snooze`] if more of the list has to be read.
+/// [`JobError::Snooze`] if more of the list has to be read, or if Stripe may still create the
+/// session; [`JobError::Retry`] if the list is inconsistent; errors of Stripe and Postgres.
 pub(crate) async fn find(state: &State, link: &PaymentLink, in_flight: InFlight) -> Result<Option<Session>, JobError> {
     let Some(attempted_at) = link.attempted_at else { return Ok(None) };
     // The link was withdrawn at `updated_at`, and no attempt began later.
@@ -111,7 +112,7 @@ async fn saved(state: &State, link: &PaymentLink) -> Result<Option<Search>, JobE
     Ok(payment_links::search(&mut state.lookups.acquire().await?, &link.cart_id, link.version).await?)
 }
 
-/// The list leads nowhere from here: it is read from its beginning next time. The attempt counts.
+/// Discards the progress, so that the next run reads the list from its start. The attempt counts.
 async fn begin_anew(state: &State, link: &PaymentLink, why: String) -> Result<JobError, JobError> {
     save(state, link, None).await?;
     Ok(JobError::retry(why))
@@ -129,7 +130,7 @@ fn goes_on() -> JobError {
     JobError::Snooze { why: why.to_owned(), after: SOON }
 }
 
-/// The list has no such session, but Stripe may still make it.
+/// The list has no such session, but Stripe may still create it: search again after `wait`.
 fn not_yet(wait: TimeDelta) -> JobError {
     let after = wait.to_std().unwrap_or_default().max(SOON);
     JobError::Snooze { why: "the search for a lost session is repeated: Stripe may still make it".to_owned(), after }

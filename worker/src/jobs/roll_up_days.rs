@@ -1,4 +1,4 @@
-//! Folds the ledger of counts.
+//! Compacts the analytics counters.
 
 use apalis::prelude::Data;
 use common::{analytics, jobs::RollUpDays};

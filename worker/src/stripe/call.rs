@@ -1,10 +1,10 @@
-//! Each call to Stripe, as metrics count it and traces show it.
+//! Metrics and trace span of a call to Stripe.
 
 use common::observability::{metrics, traces::SPAN_TARGET};
 use http::{Method, StatusCode};
 use tracing::{Span, field};
 
-/// A call on its way; dropped without an answer it had none.
+/// A call in progress. Dropping it without [`Call::answered`] counts it as `no_answer`.
 #[derive(Debug)]
 pub(crate) struct Call {
     operation: &'static str,
@@ -28,7 +28,7 @@ impl Call {
         Self { operation, outcome: "no_answer", span }
     }
 
-    /// What the call does belongs in here.
+    /// The span that instruments the call.
     pub(crate) fn span(&self) -> Span {
         self.span.clone()
     }
@@ -53,7 +53,7 @@ impl Drop for Call {
     }
 }
 
-/// By its shape: the path itself holds the session's id.
+/// The operation by the path's shape. The path itself is no label, because it contains an id.
 fn operation(method: &Method, path: &str) -> &'static str {
     match (method, path) {
         (&Method::POST, path) if path.ends_with("/expire") => "expire",

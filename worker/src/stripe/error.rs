@@ -1,4 +1,4 @@
-//! Why a call to Stripe gave nothing: what heals, and what does not.
+//! Errors of calls to Stripe, and which of them to retry.
 
 use std::time::Duration;
 
@@ -9,61 +9,61 @@ use serde::Deserialize;
 
 use super::redaction::redact;
 
-/// Where Stripe says "slow down" without saying for how long.
+/// Delay after a 429 without `Retry-After`.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(2);
-/// How long a `Retry-After` is believed.
+/// Maximum `Retry-After`; longer ones are reduced to it.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(10 * 60);
-/// The type of the errors with which Stripe refuses a request.
+/// Type of the errors for an invalid request.
 const INVALID_REQUEST: &str = "invalid_request_error";
-/// The code of such an error about an object that Stripe does not know.
+/// Code of the errors for an object that does not exist.
 const MISSING: &str = "resource_missing";
 
-/// Why a call gave nothing.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StripeError {
-    /// The request itself is wrong; asking again would not help.
+    /// Stripe rejected the request; a retry would not help.
     #[error("Stripe refused it: {message}")]
     Refused { status: StatusCode, kind: String, code: String, message: String },
-    /// This idempotency key leads nowhere: it was used with other parameters,
-    /// or Stripe stored an error under it and replays that. Another key may do.
+    /// The idempotency key is unusable: it was used with other parameters, or Stripe stored an
+    /// error under it and replays that. Another key may work.
     #[error("Stripe can't answer under this idempotency key: {message}")]
     KeySpent { message: String, replayed: bool },
-    /// Not called: the rate that all workers share is used up for now.
+    /// Stripe was not called: no permit of the shared rate limit is available.
     #[error("STRIPE_RATE is used up: {0}")]
     OwnRate(#[from] RateLimited),
-    /// Slow down.
+    /// Stripe's rate limit was exceeded (429).
     #[error("Stripe asks to slow down (429)")]
     RateLimited { retry_after: Duration },
-    /// Stripe is ill, the same request is still running, or the answer is none of Stripe's
-    /// (of a proxy, say): whether Stripe did it is unknown.
+    /// Stripe is failing, the same request is still running, or the response is not Stripe's (but a
+    /// proxy's, for example). Stripe may have executed the request.
     #[error("Stripe answered {status}")]
     Unavailable { status: StatusCode, retry_after: Option<Duration> },
-    /// No answer: whether Stripe did it is unknown.
+    /// No response. Stripe may have executed the request.
     #[error("no answer from Stripe: {0}")]
     NoAnswer(String),
-    /// A well-formed answer that is not about the request.
+    /// A well-formed response that does not match the request.
     #[error("Stripe's answer does not match the request: {0}")]
     Unexpected(&'static str),
-    /// An answer that makes no sense.
+    /// A response that can't be parsed.
     #[error("Stripe's answer can't be read: {0}")]
     Unreadable(String),
-    /// More bytes than are read of an answer.
+    /// The response exceeds the size limit.
     #[error("Stripe's answer is too large")]
     TooLarge,
 }
 
 impl StripeError {
-    /// Whether Stripe does not know the object: its own words, not a 404 of something in between.
+    /// Whether the object does not exist at Stripe. A 404 of a proxy does not count.
     pub(crate) fn is_missing(&self) -> bool {
         self.is_refusal(StatusCode::NOT_FOUND, Some(MISSING))
     }
 
-    /// Whether Stripe does not know the session after which a list was to go on.
+    /// Whether the session that a list was to start after does not exist at Stripe.
     pub(crate) fn is_unknown_cursor(&self) -> bool {
         self.is_refusal(StatusCode::BAD_REQUEST, Some(MISSING)) || self.is_missing()
     }
 
-    /// Whether Stripe refused the parameters of the request.
+    /// Whether Stripe rejected the parameters of the request.
     pub(crate) fn is_invalid_request(&self) -> bool {
         self.is_refusal(StatusCode::BAD_REQUEST, None)
     }
@@ -73,7 +73,7 @@ impl StripeError {
             if *status == with && kind == INVALID_REQUEST && of.is_none_or(|of| code == of))
     }
 
-    /// Redacts what Stripe repeats of the request, see [`redact`].
+    /// Redacts the messages, which may quote the request; see [`redact`].
     pub(crate) fn redacted(mut self, key: &str, cart: Option<&CheckoutCart>) -> Self {
         if let Self::Refused { message, .. }
         | Self::KeySpent { message, .. }
@@ -99,7 +99,7 @@ impl From<StripeError> for crate::JobError {
     }
 }
 
-/// Tells what heals from what does not (<https://docs.stripe.com/error-low-level>).
+/// Classifies an error response (<https://docs.stripe.com/error-low-level>).
 pub(crate) fn sort_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> StripeError {
     #[derive(Deserialize)]
     struct Answer {
@@ -114,7 +114,7 @@ pub(crate) fn sort_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -
     }
 
     let error = serde_json::from_slice::<Answer>(body).ok().map(|answer| answer.error);
-    // Two requests met at one object: no reason for everybody to slow down.
+    // Two requests used one object at the same time: no reason to slow down all workers.
     let lock_timeout = error.as_ref().is_some_and(|error| error.code.as_deref() == Some("lock_timeout"));
     let message = error.as_ref().and_then(|error| error.message.clone()).filter(|message| !message.is_empty());
     let message = message.unwrap_or_else(|| format!("it answered {status}"));
@@ -127,12 +127,12 @@ pub(crate) fn sort_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -
         }
         _ if status.is_server_error() && replayed => StripeError::KeySpent { message, replayed },
         _ if status.is_server_error() => StripeError::Unavailable { status, retry_after },
-        // The same key is in use right now: the first request is still running.
+        // Includes a request whose idempotency key is in use by one that is still running.
         StatusCode::CONFLICT | StatusCode::REQUEST_TIMEOUT | StatusCode::FAILED_DEPENDENCY => {
             StripeError::Unavailable { status, retry_after }
         }
         _ => match error {
-            // A status alone is not Stripe's word.
+            // Without Stripe's error body, the response may be a proxy's.
             None => StripeError::Unavailable { status, retry_after },
             Some(error) if error.kind == "idempotency_error" => StripeError::KeySpent { message, replayed },
             Some(error) if status == StatusCode::UNAUTHORIZED => StripeError::Refused {
@@ -141,7 +141,7 @@ pub(crate) fn sort_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -
                 code: "unauthorized".to_owned(),
                 message: "Stripe does not accept STRIPE_SECRET_KEY".to_owned(), // its own message repeats a part of the key
             },
-            // <https://docs.stripe.com/error-codes>; errors without a code have a type.
+            // <https://docs.stripe.com/error-codes>; errors without a code still have a type.
             Some(Error { kind, code, .. }) => {
                 StripeError::Refused { status, code: code.unwrap_or_else(|| kind.clone()), kind, message }
             }

@@ -1,18 +1,18 @@
-//! What Stripe's error messages repeat of a request, taken out before anything stores, logs or
-//! returns a message.
+//! Redacts Stripe's error messages, which may quote the request, before they are stored, logged or
+//! returned.
 
 use common::payment_links::checkout::CheckoutCart;
 use queue::ERROR_CHARACTERS;
 
-/// Item names shorter than this would take parts of ordinary words with them, and tell nothing.
+/// Shorter item names are not redacted: they match parts of ordinary words, and identify nobody.
 const SHORTEST_TELLING_NAME: usize = 4;
-/// The hexadecimal digits of a recovery token.
+/// Number of hexadecimal digits of a recovery token.
 const TOKEN_DIGITS: usize = 32;
 
-/// The message without control characters, the secret key, the cart's address, recovery token and
-/// item names, anything like an address or a token, and at most [`ERROR_CHARACTERS`] long.
+/// Removes control characters, the secret key, the cart's e-mail address, recovery token and item
+/// names, and anything that looks like an address or a token. Truncates to [`ERROR_CHARACTERS`].
 ///
-/// The job that closes a session may not know its cart any more: then `cart` is `None`.
+/// `cart` is `None` if the cart is not known to the caller.
 pub(crate) fn redact(message: &str, key: &str, cart: Option<&CheckoutCart>) -> String {
     let mut text: String = message.chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
     let of_cart = cart.into_iter().flat_map(|cart| {
@@ -23,17 +23,17 @@ pub(crate) fn redact(message: &str, key: &str, cart: Option<&CheckoutCart>) -> S
     for secret in [key].into_iter().chain(of_cart).filter(|secret| !secret.is_empty()) {
         text = text.replace(secret, "…");
     }
-    // Cut last: half a secret would not be found.
+    // Truncated last, because a truncated secret would not be found.
     without_addresses(&without_tokens(&text)).chars().take(ERROR_CHARACTERS).collect()
 }
 
-/// In whatever form Stripe writes an address: no word with an @ passes.
+/// Redacts every word with an `@`, whatever the form of the address.
 fn without_addresses(message: &str) -> String {
     let words = message.split(' ').map(|word| if word.contains('@') || word.contains("%40") { "…" } else { word });
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// No run of hexadecimal digits as long as a recovery token passes.
+/// Redacts every run of hexadecimal digits that is at least as long as a recovery token.
 fn without_tokens(message: &str) -> String {
     let is_digit = |char: char| char.is_ascii_hexdigit();
     let runs = message.split_inclusive(|char| !is_digit(char)).map(|part| {

@@ -1,4 +1,4 @@
-//! Checkout Sessions in Stripe's answers.
+//! Checkout Sessions in Stripe's responses.
 
 use std::collections::HashMap;
 
@@ -35,10 +35,11 @@ pub(crate) struct Page {
     pub(crate) has_more: bool,
 }
 
-/// The most characters of an id (<https://docs.stripe.com/upgrades#what-changes-does-stripe-consider-to-be-backward-compatible>).
+/// Maximum characters of an id, see
+/// <https://docs.stripe.com/upgrades#what-changes-does-stripe-consider-to-be-backward-compatible>.
 const LONGEST_ID: usize = 255;
 
-/// An id of Stripe's, which is stored and is a part of paths.
+/// An id of Stripe's. Validated, because it is stored and used in paths.
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Id(#[serde(deserialize_with = "id")] String);
@@ -54,7 +55,7 @@ fn optional_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Stri
     Ok(Option::<Id>::deserialize(deserializer)?.map(|Id(id)| id))
 }
 
-/// Whether somebody can pay with a session, or did.
+/// Status of a session: can be paid, was completed by the shopper, or can't be paid any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SessionState {
     Open,
@@ -72,7 +73,7 @@ impl Session {
         }
     }
 
-    /// Whether the session's metadata names this request. (`client_reference_id` proves nothing:
+    /// Whether the session's metadata names this request. (`client_reference_id` is no proof:
     /// anyone who opens a Stripe Payment Link can set it.)
     pub(crate) fn is_of(&self, cart_id: &str, version: i32) -> bool {
         let named = |key: &str| self.metadata.as_ref()?.get(key).map(String::as_str);
@@ -83,7 +84,7 @@ impl Session {
         self.expires_at.unwrap_or(asked)
     }
 
-    /// The fields that are compared with the payment link.
+    /// The fields to compare with the payment link.
     pub(crate) fn reported(&self) -> Reported {
         Reported {
             mode: self.mode.clone(),
