@@ -29,7 +29,7 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// Maximum number of occurrences that one check admits; the next check continues.
 const SLOTS_AT_ONCE: usize = 500;
 
-/// What to do about occurrences that were missed while no worker was running.
+/// Which occurrences to run after an outage, during which no worker was running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CatchUp {
     /// Run once, for the latest occurrence.
@@ -54,7 +54,7 @@ pub struct Schedule {
     pub name: &'static str,
     /// The times of its occurrences.
     pub cron: Cron,
-    /// What to do after an outage.
+    /// Which missed occurrences to run after an outage.
     pub catch_up: CatchUp,
 }
 

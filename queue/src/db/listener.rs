@@ -50,7 +50,7 @@ impl Listener {
     /// The next notification; reopens lost connections.
     ///
     /// # Errors
-    /// Same as [`Listener::try_recv`].
+    /// The connection can't be reopened, or its server is read-only.
     pub async fn recv(&mut self) -> sqlx::Result<PgNotification> {
         loop {
             if let Some(notification) = self.try_recv().await? {
