@@ -45,8 +45,8 @@ pub(crate) struct StoreCarts;
 impl Batch for StoreCarts {
     type Request = Arc<Cart>;
     type Response = ();
-    /// More than one, so that a batch is sent while another waits for the disk.
-    const CONCURRENCY: usize = 2;
+    /// One, so that carts wait for the batch in progress and share the next one.
+    const CONCURRENCY: usize = 1;
     const MAX_BATCH: usize = 100;
     const TRANSACTION: bool = false;
 
