@@ -52,7 +52,7 @@ type Case = (&'static str, &'static str, &'static [&'static str]);
 const VARIABLES: &[Case] = &[
     ("both", "DATABASE_URL", DATABASES),
     ("both", "DATABASE_LISTEN_URL", DATABASES),
-    ("both", "DATABASE_MAX_CONNECTIONS", &["0", "2", "-1", "ten", "1001", "10.0", ""]),
+    ("both", "DATABASE_MAX_CONNECTIONS", &["0", "2", "-1", "ten", "1001", "10.0"]),
     ("api", "API_KEY", &["a\u{7f}b"]),
     ("api", "BIND_ADDR", ADDRESSES),
     ("both", "PUBLIC_URL", WEB_ADDRESSES),
@@ -166,6 +166,7 @@ fn read(binary: &str, name: &'static str, value: &str) -> Result<(), String> {
     }
     .map_err(|error| error.to_string())?;
     db::options_from_env(&env).map_err(|error| error.to_string())?;
+    db::max_connections(&env).map_err(|error| error.to_string())?;
     db::listen_from_env(&env).map(|_| ()).map_err(|error| error.to_string())
 }
 

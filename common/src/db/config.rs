@@ -82,7 +82,7 @@ impl Pools {
     pub fn new(options: PgConnectOptions, listen: Listen, connections: u32) -> Self {
         const BY_INDEX: &str = "set lock_timeout = '5s'; set enable_seqscan = off; set enable_bitmapscan = off; \
                                 set enable_hashjoin = off; set enable_mergejoin = off; set enable_sort = off";
-        let large = (connections / 3).max(1);
+        let large = (connections / 3).max(2).min(connections.saturating_sub(1)).max(1);
         let database = Database::new(options, listen, large);
         let lookups = database.planned_once((connections - large).max(1), BY_INDEX);
         Self { database, lookups }
@@ -116,7 +116,7 @@ const MIN_CONNECTIONS: u32 = 2;
 /// If the value is not a number up to 1000.
 pub fn max_connections(env: &Env) -> Result<u32, ConfigError> {
     let Some(value) = env.get(MAX_CONNECTIONS) else { return Ok(DEFAULT_MAX_CONNECTIONS) };
-    let parsed = value.parse().ok().filter(|number| *number <= 1_000);
+    let parsed = value.parse().ok().filter(|number| (MIN_CONNECTIONS + 1..=1_000).contains(number));
     parsed.ok_or_else(|| too_few_or_many(value.to_owned()))
 }
 

@@ -5,6 +5,7 @@
 //! that is rejected as read-only makes all connections of the process stale.
 
 use std::{
+    fmt,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -22,17 +23,26 @@ const MIN_INTERVAL: Duration = Duration::from_millis(250);
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// Fail-over state shared by all pools to the same database.
-#[derive(Debug)]
 pub(crate) struct FailoverGuard {
     /// Connections opened before this moment are stale.
     since: watch::Sender<Instant>,
     checked: Mutex<Instant>,
+    pools: Mutex<Vec<CloseIdle>>,
+}
+
+/// Closes the idle connections of a pool that were opened before the given moment.
+type CloseIdle = Box<dyn Fn(Instant) + Send + Sync>;
+
+impl fmt::Debug for FailoverGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FailoverGuard").field("since", &*self.since.borrow()).finish_non_exhaustive()
+    }
 }
 
 impl Default for FailoverGuard {
     fn default() -> Self {
         let long_ago = Instant::now().checked_sub(MIN_INTERVAL).unwrap_or_else(Instant::now);
-        Self { since: watch::Sender::new(long_ago), checked: Mutex::new(Instant::now()) }
+        Self { since: watch::Sender::new(long_ago), checked: Mutex::new(Instant::now()), pools: Mutex::default() }
     }
 }
 
@@ -75,8 +85,12 @@ impl FailoverGuard {
         Ok(is_writable)
     }
 
-    /// Makes all connections stale. The pools close idle ones before their next use, and others
-    /// when they return.
+    /// Runs `close` with the moment when connections become stale: it closes idle ones.
+    pub(crate) fn on_stale(&self, close: impl Fn(Instant) + Send + Sync + 'static) {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(close));
+    }
+
+    /// Makes all connections stale. The pools close idle ones now, and others when they return.
     fn make_stale(&self) {
         let now = Instant::now();
         let changed = self.since.send_if_modified(|since| {
@@ -88,6 +102,7 @@ impl FailoverGuard {
         });
         if changed {
             tracing::warn!("Postgres is read-only (standby or fenced); reconnecting");
+            self.pools.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|close| close(now));
         }
     }
 }

@@ -110,6 +110,12 @@ impl Database {
             .build()
             .expect("only timeouts need a runtime, and none is set");
         pools.lock().push(pool.clone());
+        let weak = pool.weak();
+        pools.failover.on_stale(move |since| {
+            if let Some(pool) = weak.upgrade() {
+                pool.retain(|_, metrics| metrics.created >= since);
+            }
+        });
         Self { pool, pools, statement_timeout }
     }
 
@@ -217,7 +223,9 @@ impl Pools {
             Listen::At(options) => Some(*options.clone()),
             Listen::Off => None,
         };
-        let listen_pool = to_listen.map(|options| PgPoolOptions::new().max_connections(1).connect_lazy_with(options));
+        // Each listener opens a connection: one that is dropped may lead to a read-only server.
+        let one = || PgPoolOptions::new().max_connections(1).after_release(|_, _| Box::pin(async { Ok(false) }));
+        let listen_pool = to_listen.map(|options| one().connect_lazy_with(options));
         Self { options, listen, failover: Arc::default(), all: Mutex::default(), listen_pool }
     }
 
