@@ -78,7 +78,8 @@ pub struct Pools {
 }
 
 impl Pools {
-    /// Creates pools of at most `connections` together; a third of them is for [`Pools::database`].
+    /// Creates pools of at most `connections` together. A third of them is for [`Pools::database`],
+    /// and at least two if there are three.
     pub fn new(options: PgConnectOptions, listen: Listen, connections: u32) -> Self {
         const BY_INDEX: &str = "set lock_timeout = '5s'; set enable_seqscan = off; set enable_bitmapscan = off; \
                                 set enable_hashjoin = off; set enable_mergejoin = off; set enable_sort = off";
