@@ -147,3 +147,19 @@ async fn a_session_that_can_t_begin_is_a_postgres_that_is_away() {
     let fault = connect_to_one_that_says("ERROR", "XX000", "cache lookup failed").await;
     assert!(!is_unavailable(&fault), "a fault of one statement: {fault}");
 }
+
+/// A caller that goes away while BEGIN is on its way leaves no transaction behind in the pool: what
+/// the next one writes is there for everybody.
+#[tokio::test]
+async fn an_abandoned_begin_leaves_no_transaction_behind() {
+    let database = TestDatabase::create().await;
+    let (pool, other) = (database.reach(Listen::Directly, 1), database.pool(1));
+    sqlx::raw_sql("create table marks (n bigint)").execute(&other).await.unwrap();
+    for n in 1..=300_i64 {
+        let begin = tokio::time::timeout(Duration::from_micros(n.unsigned_abs() * 5), pool.begin());
+        drop(begin.await);
+        sqlx::query("insert into marks values ($1)").bind(n).execute(&mut pool.acquire().await.unwrap()).await.unwrap();
+        let seen: i64 = sqlx::query_scalar("select count(*) from marks").fetch_one(&other).await.unwrap();
+        assert_eq!(seen, n, "the last one is stored");
+    }
+}

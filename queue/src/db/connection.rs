@@ -27,6 +27,9 @@ pub struct Connection {
     named: bool,
     /// Whether the server may still be executing a statement of this connection.
     unfinished: bool,
+    /// Whether BEGIN, COMMIT or ROLLBACK was sent and its answer not read: the session may be in a
+    /// transaction that nobody knows of.
+    in_doubt: bool,
     statement_timeout: Duration,
     failover: Arc<FailoverGuard>,
 }
@@ -38,7 +41,7 @@ impl Connection {
         statement_timeout: Duration,
         failover: Arc<FailoverGuard>,
     ) -> Self {
-        Self { session: Some(session), named, unfinished: false, statement_timeout, failover }
+        Self { session: Some(session), named, unfinished: false, in_doubt: false, statement_timeout, failover }
     }
 
     /// Begins a transaction.
@@ -62,9 +65,9 @@ impl Connection {
         run: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<()>>,
     ) -> sqlx::Result<()> {
         let timeout = self.statement_timeout;
-        self.unfinished = true;
+        self.in_doubt = true;
         with_timeout(timeout, run(self.inner())).await?;
-        self.unfinished = false;
+        self.in_doubt = false;
         Ok(())
     }
 
@@ -78,10 +81,11 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         let Some(mut session) = self.session.take() else { return };
-        if !self.unfinished && PgTransactionManager::get_transaction_depth(&session) == 0 {
+        if !self.unfinished && !self.in_doubt && PgTransactionManager::get_transaction_depth(&session) == 0 {
             return; // to the pool
         }
-        let Ok(runtime) = Handle::try_current() else {
+        let runtime = Handle::try_current().ok().filter(|_| !self.in_doubt);
+        let Some(runtime) = runtime else {
             drop(Object::take(session)); // closing it rolls back
             return;
         };
@@ -111,16 +115,18 @@ impl<'c> Executor<'c> for &'c mut Connection {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let Connection { session, named, unfinished, statement_timeout, failover } = self;
+        let Connection { session, named, unfinished, statement_timeout, failover, .. } = self;
         let conn: &mut PgConnection = session.as_mut().expect("it is there until it is dropped");
         *unfinished = true;
         let rows = if *named { conn.fetch_many(query) } else { conn.fetch_many(Unnamed(query)) };
         let mut rows = stream_with_timeout(*statement_timeout, rows).boxed();
+        let mut failed = false;
         futures_util::stream::poll_fn(move |context| {
             let polled = rows.poll_next_unpin(context);
             if let std::task::Poll::Ready(row) = &polled {
-                *unfinished = !is_end(row.as_ref());
+                *unfinished = failed || !is_end(row.as_ref());
                 if let Some(Err(error)) = row {
+                    failed |= *unfinished;
                     failover.observe(error);
                 }
             }
@@ -134,7 +140,7 @@ impl<'c> Executor<'c> for &'c mut Connection {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let Connection { session, named, unfinished, statement_timeout, failover } = self;
+        let Connection { session, named, unfinished, statement_timeout, failover, .. } = self;
         let conn: &mut PgConnection = session.as_mut().expect("it is there until it is dropped");
         *unfinished = true;
         let row = if *named { conn.fetch_optional(query) } else { conn.fetch_optional(Unnamed(query)) };
