@@ -9,7 +9,6 @@ pub(crate) mod cors;
 pub(crate) mod error;
 pub(crate) mod etag;
 pub(crate) mod metrics;
-pub(crate) mod mutex;
 pub(crate) mod pagination;
 pub(crate) mod query;
 pub(crate) mod rate_limit;

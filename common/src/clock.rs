@@ -1,8 +1,9 @@
 //! Reads the time and parses instants; no other module does either.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use chrono::{DateTime, Datelike, NaiveDate, SubsecRound, TimeDelta, Timelike, Utc};
+use queue::mutex::lock;
 
 /// A source of the current time: the system's clock, or one that a test sets.
 #[derive(Debug, Clone, Default)]
@@ -24,7 +25,7 @@ impl Clock {
     /// The current time in whole milliseconds, so that stored and returned times are equal.
     pub fn now(&self) -> DateTime<Utc> {
         match &self.set {
-            Some(set) => *set.lock().unwrap_or_else(PoisonError::into_inner),
+            Some(set) => *lock(set),
             None => {
                 #[expect(clippy::disallowed_methods, reason = "this is the place")]
                 let now = Utc::now();
@@ -39,7 +40,7 @@ impl Clock {
     /// If this is the system's clock.
     pub fn advance(&self, by: TimeDelta) {
         let set = self.set.as_ref().expect("only a stopped clock can be moved");
-        *set.lock().unwrap_or_else(PoisonError::into_inner) += by;
+        *lock(set) += by;
     }
 }
 

@@ -24,3 +24,5 @@ pub mod refused_webhooks;
 pub mod shutdown;
 pub mod stripe_events;
 pub mod timeline;
+
+pub use queue::mutex;

@@ -18,11 +18,12 @@ use futures_util::task::AtomicWaker;
 
 use crate::{
     job::{Job, JobId},
+    mutex::lock,
     runtime::{
         config::Config,
         execute::{JobLayer, Run},
         lease::Lease,
-        state::{Fetched, JobSink, Shared, lock},
+        state::{Fetched, JobSink, Shared},
     },
 };
 

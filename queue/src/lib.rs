@@ -59,6 +59,7 @@ mod backend;
 mod db;
 mod enqueue;
 mod job;
+pub mod mutex;
 mod outcome;
 mod rate_limit;
 mod runtime;

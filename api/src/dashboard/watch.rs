@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
-use common::{carts, db::Database, operations};
+use common::{carts, db::Database, mutex::lock, operations};
 use tokio::{
     sync::broadcast::{self, error::RecvError},
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{http::mutex::lock, routes::payment_links::wait::PgNotifications};
+use crate::routes::payment_links::wait::PgNotifications;
 
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Number of buffered changes; a page that falls behind loads everything again.

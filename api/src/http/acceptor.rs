@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use common::mutex::lock;
 use ipnet::IpNet;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
@@ -15,10 +16,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{
-    client::{is_trusted_proxy, subscriber},
-    mutex::lock,
-};
+use super::client::{is_trusted_proxy, subscriber};
 
 /// The most open connections; further ones wait in the listener's backlog.
 const CONNECTIONS: usize = 4096;

@@ -16,13 +16,12 @@ use axum::{
     body::{Body, Bytes, HttpBody},
     http::{Response, Version},
 };
+use common::mutex::lock;
 use hyper::{
     body::{Frame, SizeHint},
     rt::Executor,
 };
 use tokio::time::{Instant, sleep};
-
-use super::mutex::lock;
 
 /// A client that reads nothing of a response for this long is disconnected.
 pub(crate) const TAKES_NOTHING: Duration = Duration::from_secs(30);

@@ -18,12 +18,11 @@ use axum::{
     body::{Body, Bytes, HttpBody},
     http::{HeaderValue, Request, Response, Version, header},
 };
+use common::mutex::lock;
 use futures_util::StreamExt;
 use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::time::timeout;
 use tower::ServiceExt;
-
-use super::mutex::lock;
 
 /// The most bytes of an unread body that are read to keep the connection.
 const DRAIN_BYTES: usize = 64 * 1024;

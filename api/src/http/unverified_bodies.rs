@@ -17,6 +17,7 @@ use axum::{
     body::{Bytes, HttpBody},
     extract::{ConnectInfo, Request},
 };
+use common::mutex::lock;
 use futures_util::StreamExt;
 use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +26,6 @@ use super::{
     body::{check_encoding, within_time},
     client,
     error::ApiError,
-    mutex::lock,
 };
 
 /// The most bytes of all bodies together. Buffers grow by doubling, so memory may reach twice that.

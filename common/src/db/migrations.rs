@@ -12,9 +12,9 @@ use sqlx::{
     migrate::{MigrateError, Migration, Migrator},
 };
 
-use queue::{Connection, Database, has_sql_state};
+use queue::{Connection, Database};
 
-use super::errors::{DatabaseError, is_forbidden, is_unavailable};
+use super::errors::{self, DatabaseError, is_forbidden, is_unavailable};
 
 /// The advisory lock that lets one process migrate at a time. Version 0.1.0 uses the lock ending in
 /// 01 and blocks on it within a statement. `create index concurrently` waits for such statements,
@@ -164,7 +164,7 @@ impl Failure {
 
 /// Whether the error is a lock timeout or a deadlock.
 fn is_locked(error: &sqlx::Error) -> bool {
-    has_sql_state(error, &["55P03", "40P01"])
+    errors::is_locked(error) || errors::is_deadlock(error)
 }
 
 async fn step(database: &Database, migrator: &Migrator, lock_timeout: Duration) -> Result<Step, Failure> {

@@ -6,14 +6,14 @@
 
 use std::{
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, OnceLock},
     time::{Duration, Instant},
 };
 
 use sqlx::{PgConnection, Row};
 use tokio::sync::watch;
 
-use crate::sql::has_sql_state;
+use crate::{mutex::lock, sql::has_sql_state};
 
 /// Minimum interval between two replacements of all connections, in case no server is writable.
 const MIN_INTERVAL: Duration = Duration::from_millis(250);
@@ -27,10 +27,10 @@ pub(crate) struct FailoverGuard {
     /// Connections opened before this moment are stale.
     since: watch::Sender<Instant>,
     checked: Mutex<Instant>,
-    pools: Mutex<Vec<CloseIdle>>,
+    close_idle: OnceLock<CloseIdle>,
 }
 
-/// Closes the idle connections of a pool that were opened before the given moment.
+/// Closes the idle connections of all pools that were opened before the given moment.
 type CloseIdle = Box<dyn Fn(Instant) + Send + Sync>;
 
 impl fmt::Debug for FailoverGuard {
@@ -42,7 +42,7 @@ impl fmt::Debug for FailoverGuard {
 impl Default for FailoverGuard {
     fn default() -> Self {
         let long_ago = Instant::now().checked_sub(MIN_INTERVAL).unwrap_or_else(Instant::now);
-        Self { since: watch::Sender::new(long_ago), checked: Mutex::new(Instant::now()), pools: Mutex::default() }
+        Self { since: watch::Sender::new(long_ago), checked: Mutex::new(Instant::now()), close_idle: OnceLock::new() }
     }
 }
 
@@ -54,7 +54,7 @@ impl FailoverGuard {
 
     /// Returns `true` once per [`CHECK_EVERY`]: the caller should then check its connection.
     pub(crate) fn is_check_due(&self) -> bool {
-        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut checked = lock(&self.checked);
         let due = checked.elapsed() >= CHECK_EVERY;
         if due {
             *checked = Instant::now();
@@ -87,7 +87,7 @@ impl FailoverGuard {
 
     /// Runs `close` with the moment when connections become stale: it closes idle ones.
     pub(crate) fn on_stale(&self, close: impl Fn(Instant) + Send + Sync + 'static) {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(close));
+        let _ = self.close_idle.set(Box::new(close)); // the first one counts
     }
 
     /// Makes all connections stale. The pools close idle ones now, and others when they return.
@@ -102,7 +102,9 @@ impl FailoverGuard {
         });
         if changed {
             tracing::warn!("Postgres is read-only (standby or fenced); reconnecting");
-            self.pools.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|close| close(now));
+            if let Some(close) = self.close_idle.get() {
+                close(now);
+            }
         }
     }
 }

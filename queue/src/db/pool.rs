@@ -7,7 +7,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -23,6 +23,7 @@ use super::{
     failover::FailoverGuard,
     listener::Listener,
 };
+use crate::mutex::lock;
 
 /// Default timeout of a statement.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -94,7 +95,7 @@ impl Database {
         let is_direct = matches!(listen, Listen::Directly);
         let options = if is_direct { options } else { options.statement_cache_capacity(0) };
         let pools = Pools::new(options, listen);
-        Self::open(Arc::new(pools), connections, STATEMENT_TIMEOUT, IDLE_IN_TRANSACTION)
+        Self::open(pools, connections, STATEMENT_TIMEOUT, IDLE_IN_TRANSACTION)
     }
 
     fn open(pools: Arc<Pools>, connections: u32, statement_timeout: Duration, settings: &str) -> Self {
@@ -109,13 +110,7 @@ impl Database {
             .queue_mode(QueueMode::Lifo)
             .build()
             .expect("only timeouts need a runtime, and none is set");
-        pools.lock().push(pool.clone());
-        let weak = pool.weak();
-        pools.failover.on_stale(move |since| {
-            if let Some(pool) = weak.upgrade() {
-                pool.retain(|_, metrics| metrics.created >= since);
-            }
-        });
+        lock(&pools.all).push(pool.clone());
         Self { pool, pools, statement_timeout }
     }
 
@@ -192,7 +187,7 @@ impl Database {
     pub fn connections(&self) -> Connections {
         let mut sum = Connections { used: 0, idle: 0, max: 0 };
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        for pool in &*self.pools.lock() {
+        for pool in &*lock(&self.pools.all) {
             let status = pool.status();
             sum.used += count(status.size.saturating_sub(status.available));
             sum.idle += count(status.available);
@@ -217,7 +212,7 @@ impl Database {
 }
 
 impl Pools {
-    fn new(options: PgConnectOptions, listen: Listen) -> Self {
+    fn new(options: PgConnectOptions, listen: Listen) -> Arc<Self> {
         let to_listen = match &listen {
             Listen::Directly => Some(options.clone()),
             Listen::At(options) => Some(*options.clone()),
@@ -226,11 +221,16 @@ impl Pools {
         // Each listener opens a connection: one that is dropped may lead to a read-only server.
         let one = || PgPoolOptions::new().max_connections(1).after_release(|_, _| Box::pin(async { Ok(false) }));
         let listen_pool = to_listen.map(|options| one().connect_lazy_with(options));
-        Self { options, listen, failover: Arc::default(), all: Mutex::default(), listen_pool }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Pool>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+        let failover: Arc<FailoverGuard> = Arc::default();
+        let pools = Arc::new(Self { options, listen, failover, all: Mutex::default(), listen_pool });
+        let weak = Arc::downgrade(&pools);
+        pools.failover.on_stale(move |since| {
+            let Some(pools) = weak.upgrade() else { return };
+            for pool in &*lock(&pools.all) {
+                pool.retain(|_, metrics| metrics.created >= since);
+            }
+        });
+        pools
     }
 }
 
@@ -239,6 +239,6 @@ impl From<PgPool> for Database {
     fn from(pool: PgPool) -> Self {
         let options = pool.connect_options().as_ref().clone().extra_float_digits(None);
         let pools = Pools::new(options, Listen::Directly);
-        Self::open(Arc::new(pools), pool.options().get_max_connections(), STATEMENT_TIMEOUT, "")
+        Self::open(pools, pool.options().get_max_connections(), STATEMENT_TIMEOUT, "")
     }
 }

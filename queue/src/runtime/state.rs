@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -21,6 +21,7 @@ use super::{
 use crate::{
     db::Database,
     job::{Attempt, JobId},
+    mutex::lock,
     outcome::{Ended, Outcome},
     telemetry::TraceContext,
 };
@@ -221,9 +222,4 @@ impl Shared {
             }
         }
     }
-}
-
-/// Locks a mutex, also if it is poisoned: a panic leaves none of the guarded values inconsistent.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

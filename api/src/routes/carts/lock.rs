@@ -15,6 +15,7 @@ use common::{
     batch::Batcher,
     carts::{self, CartId, LockedCart, TryLock},
     db::{Connection, Database},
+    mutex,
     stripe_events::{Effect, StripeEvent},
 };
 use tokio::{
@@ -22,10 +23,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use crate::{
-    http::{error::ApiError, mutex},
-    routes::webhooks::batch::ApplyEvents,
-};
+use crate::{http::error::ApiError, routes::webhooks::batch::ApplyEvents};
 
 /// The longest wait for a cart. After that the request fails without a change, and the client may
 /// repeat it.

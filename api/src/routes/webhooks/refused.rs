@@ -8,10 +8,9 @@ use std::{
 use chrono::{DateTime, Utc};
 use common::{
     db::Database,
+    mutex::lock,
     refused_webhooks::{self, Refused},
 };
-
-use crate::http::mutex::lock;
 
 /// Minimum interval between the writes of a process: anybody may send invalid webhooks.
 const WRITE_EVERY: Duration = Duration::from_secs(5);
