@@ -92,5 +92,5 @@ begin
     return null;
 end $$;
 
--- Gone is what they called for each cart; common/src/analytics/rebuild.rs counts in the same way.
+-- Gone is what they called for each cart; common/src/rebuild.rs counts in the same way.
 drop function cart_ledger_lines(timestamptz, timestamptz, text, bigint, integer);
