@@ -88,6 +88,34 @@ async fn what_a_silent_process_has_locked_is_free_again_within_seconds() {
     }
 }
 
+/// Requests that are given up while their statements wait for a lock: clients hang up, and ask again.
+#[tokio::test]
+async fn statements_of_requests_that_were_given_up_take_no_connection_beyond_the_maximum() {
+    const CONNECTIONS: u32 = 2;
+    let test = TestDatabase::create().await;
+    let (database, pool) = (test.reach(Listen::Directly, CONNECTIONS), test.pool(2));
+    let mut holding = pool.begin().await.unwrap();
+    sqlx::query("lock table carts in access exclusive mode").execute(&mut *holding).await.unwrap();
+    let waiting = async || {
+        let sql = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        sqlx::query_scalar::<_, i64>(sql).fetch_one(&pool).await.unwrap()
+    };
+    let (begun, mut most) = (Instant::now(), 0);
+    // Longer than it takes until a connection whose statement does not end is closed.
+    while begun.elapsed() < Duration::from_secs(8) {
+        let given_up = async {
+            let mut connection = database.acquire().await?;
+            sqlx::query("select from carts").execute(&mut connection).await
+        };
+        let _ = tokio::time::timeout(Duration::from_millis(50), given_up).await;
+        most = waiting().await.max(most);
+    }
+    assert_eq!(most, i64::from(CONNECTIONS));
+    within(ANSWERED_WITHIN, "Postgres has ended them, though the table is locked", async || waiting().await == 0).await;
+    drop(holding);
+    within(ANSWERED_WITHIN, "there are connections again", async || database.acquire().await.is_ok()).await;
+}
+
 /// As a load balancer does that has no server to lead to.
 #[tokio::test]
 async fn a_proxy_that_hangs_up_means_that_postgres_is_away() {

@@ -1,6 +1,6 @@
 //! [`Connection`], a connection in use.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, ops::DerefMut as _, sync::Arc, time::Duration};
 
 use deadpool::managed::Object;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
@@ -12,7 +12,7 @@ use sqlx_core::transaction::TransactionManager;
 use tokio::runtime::Handle;
 
 use super::{
-    connector::{ACQUIRE_TIMEOUT, Connector},
+    connector::{ACQUIRE_TIMEOUT, CLIENT_CHECK_INTERVAL, Connector},
     failover::FailoverGuard,
     timeout::{stream_with_timeout, with_timeout},
 };
@@ -74,14 +74,20 @@ impl Connection {
     /// The underlying sqlx connection, for features that need sqlx' own type (migrations). Run
     /// statements with parameters through `Connection`.
     pub fn inner(&mut self) -> &mut PgConnection {
-        self.session.as_mut().expect("it is there until it is dropped")
+        opened(&mut self.session)
     }
+}
+
+fn opened(session: &mut Option<Object<Connector>>) -> &mut PgConnection {
+    let conn = session.as_mut().and_then(|session| Object::deref_mut(session).as_mut());
+    conn.expect("it is there until it is dropped")
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
         let Some(mut session) = self.session.take() else { return };
-        if !self.unfinished && !self.in_doubt && PgTransactionManager::get_transaction_depth(&session) == 0 {
+        let Some(conn) = session.deref_mut() else { return };
+        if !self.unfinished && !self.in_doubt && PgTransactionManager::get_transaction_depth(conn) == 0 {
             return; // to the pool
         }
         let runtime = Handle::try_current().ok().filter(|_| !self.in_doubt);
@@ -90,12 +96,15 @@ impl Drop for Connection {
             return;
         };
         runtime.spawn(async move {
+            let Some(conn) = session.deref_mut() else { return };
             let clean = async {
-                PgTransactionManager::rollback(&mut session).await?;
-                session.ping().await // waits for the end of a statement
+                PgTransactionManager::rollback(conn).await?;
+                conn.ping().await // waits for the end of a statement
             };
             if with_timeout(ACQUIRE_TIMEOUT, clean).await.is_err() {
-                drop(Object::take(session));
+                *session = None; // closes it
+                // Its place in the pool is free when Postgres has ended the statement.
+                tokio::time::sleep(2 * CLIENT_CHECK_INTERVAL).await;
             }
         });
     }
@@ -116,7 +125,7 @@ impl<'c> Executor<'c> for &'c mut Connection {
         E: 'q + Execute<'q, Postgres>,
     {
         let Connection { session, named, unfinished, statement_timeout, failover, .. } = self;
-        let conn: &mut PgConnection = session.as_mut().expect("it is there until it is dropped");
+        let conn = opened(session);
         *unfinished = true;
         let rows = if *named { conn.fetch_many(query) } else { conn.fetch_many(Unnamed(query)) };
         let mut rows = stream_with_timeout(*statement_timeout, rows).boxed();
@@ -141,7 +150,7 @@ impl<'c> Executor<'c> for &'c mut Connection {
         E: 'q + Execute<'q, Postgres>,
     {
         let Connection { session, named, unfinished, statement_timeout, failover, .. } = self;
-        let conn: &mut PgConnection = session.as_mut().expect("it is there until it is dropped");
+        let conn = opened(session);
         *unfinished = true;
         let row = if *named { conn.fetch_optional(query) } else { conn.fetch_optional(Unnamed(query)) };
         Box::pin(async move {

@@ -19,6 +19,10 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// A connection that was idle for longer is checked before its next use.
 const CHECK_AFTER: Duration = Duration::from_secs(1);
 
+/// How often Postgres checks, while a statement runs or waits for a lock, that its client is still
+/// connected: after the connection was closed, the statement goes on for this long at most.
+pub(crate) const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// A connection is not used for longer, so that its server's memory stays bounded.
 const MAX_AGE: Duration = Duration::from_secs(30 * 60);
 
@@ -31,11 +35,12 @@ pub(crate) struct Connector {
 }
 
 impl managed::Manager for Connector {
-    type Type = PgConnection;
+    /// `None` once it was closed because its statement did not end.
+    type Type = Option<PgConnection>;
     type Error = sqlx::Error;
 
     /// Retries while Postgres is starting; the caller's timeout ends it.
-    async fn create(&self) -> sqlx::Result<PgConnection> {
+    async fn create(&self) -> sqlx::Result<Option<PgConnection>> {
         let open = || async {
             let mut conn = self.options.connect().await?;
             if !self.settings.is_empty() {
@@ -48,10 +53,11 @@ impl managed::Manager for Connector {
             .with_max_delay(Duration::from_millis(500))
             .with_total_delay(Some(ACQUIRE_TIMEOUT - Duration::from_millis(500)))
             .without_max_times();
-        open.retry(backoff).when(is_starting).await
+        open.retry(backoff).when(is_starting).await.map(Some)
     }
 
-    async fn recycle(&self, conn: &mut PgConnection, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
+    async fn recycle(&self, conn: &mut Option<PgConnection>, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
+        let Some(conn) = conn else { return Err(RecycleError::message("closed")) };
         if metrics.age() > MAX_AGE || self.failover.is_stale(metrics.created) {
             return Err(RecycleError::message("too old"));
         }

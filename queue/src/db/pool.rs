@@ -19,7 +19,7 @@ use sqlx::{
 
 use super::{
     connection::Connection,
-    connector::{ACQUIRE_TIMEOUT, Connector, Pool},
+    connector::{ACQUIRE_TIMEOUT, CLIENT_CHECK_INTERVAL, Connector, Pool},
     failover::FailoverGuard,
     listener::Listener,
 };
@@ -101,7 +101,10 @@ impl Database {
     fn open(pools: Arc<Pools>, connections: u32, statement_timeout: Duration, settings: &str) -> Self {
         // Sessions of a pooler are shared, so they get no settings.
         let settings = match pools.listen {
-            Listen::Directly => settings.to_owned(),
+            Listen::Directly => {
+                let interval = CLIENT_CHECK_INTERVAL.as_millis();
+                format!("set client_connection_check_interval = {interval}; {settings}")
+            }
             Listen::At(_) | Listen::Off => String::new(),
         };
         let connector = Connector { options: pools.options.clone(), settings, failover: pools.failover.clone() };
