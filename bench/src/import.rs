@@ -59,7 +59,7 @@ fn carts_a_second(seconds: f64) -> f64 {
 
 /// Empties the table, then does `work`, which fills it.
 async fn rate(pool: &PgPool, work: impl Future<Output = Result<()>>) -> Result<f64> {
-    for statement in ["truncate carts cascade", "vacuum analyze cart_day_counts", "checkpoint"] {
+    for statement in ["truncate carts cascade", "vacuum analyze cart_counts, cart_count_deltas", "checkpoint"] {
         sqlx::query(statement).execute(pool).await?;
     }
     let started = Instant::now();

@@ -18,8 +18,8 @@ pub(crate) async fn carts(pool: &PgPool, carts: i64) -> Result<()> {
         }
         from = to + 1;
     }
-    common::analytics::fold(&mut Database::from(pool.clone()).acquire().await?).await?;
-    for table in ["carts", "cart_day_counts", "cart_status_counts"] {
+    common::analytics::add_up(&mut Database::from(pool.clone()).acquire().await?).await?;
+    for table in ["carts", "cart_counts", "cart_count_deltas", "cart_totals"] {
         sqlx::query(AssertSqlSafe(format!("vacuum analyze {table}"))).execute(pool).await?;
     }
     Ok(())

@@ -1,9 +1,8 @@
 //! Abandoned and recovered carts by day.
 //!
-//! The stored counts (see `migrations/`) are exact in every snapshot. Reading them costs time by
-//! the number of days, not of carts.
+//! The stored counts are exact in every snapshot, and reading them costs time by the length of the
+//! period, not by the number of carts (`migrations/20261129000003_cart_counts.sql`).
 
-pub mod rebuild;
 use chrono::{Days, NaiveDate};
 use rust_decimal::Decimal;
 use serde::{Serialize, Serializer};
@@ -108,12 +107,14 @@ pub async fn between(
 ) -> sqlx::Result<(Summary, Vec<DayStats>)> {
     let rows = sqlx::query!(
         r#"
-        select day, sum(abandoned)::bigint as "abandoned!", sum(recovered)::bigint as "recovered!",
-               sum(abandoned_minor) as "abandoned_minor!", sum(recovered_minor) as "recovered_minor!"
-        from cart_day_counts
-        where day between $1 and $2 and currency = $3
-        group by day
-        order by day
+        select (period at time zone 'UTC')::date as "day!", sum(abandoned)::bigint as "abandoned!",
+               sum(recovered)::bigint as "recovered!", sum(abandoned_minor) as "abandoned_minor!",
+               sum(recovered_minor) as "recovered_minor!"
+        from cart_period_counts
+        where period >= $1::date::timestamp at time zone 'UTC' and period < ($2::date + 1)::timestamp at time zone 'UTC'
+          and currency = $3
+        group by 1
+        order by 1
         "#,
         first,
         last,
@@ -163,63 +164,33 @@ fn days(first: NaiveDate, last: NaiveDate) -> impl Iterator<Item = NaiveDate> {
     std::iter::successors(Some(first), |day| day.checked_add_days(Days::new(1))).take_while(move |day| *day <= last)
 }
 
-/// Compacts the rows that backends wrote: day counts into one row per day and currency, list counts
-/// into one row per hour, day and month. Sums don't change; they get cheaper to read. Returns the
-/// number of compacted rows.
-pub async fn fold(conn: &mut Connection) -> sqlx::Result<i64> {
-    // The advisory lock admits one at a time, because only this statement may change slot 0 and the
-    // status counts. Rows that a transaction is adding to are left for the next run.
-    let folded = sqlx::query_scalar!(
-        r#"
-        with turn as materialized (
-            select pg_try_advisory_xact_lock(hashtext('cart_day_counts')) as mine
-        ), taken as (
-            delete from cart_day_counts
-            where (day, currency, slot) in (
-                select day, currency, slot from cart_day_counts
-                where slot <> 0 and (select mine from turn)
-                for update skip locked)
-            returning *
-        ), days as (
-            insert into cart_day_counts as ledger (day, currency, slot, abandoned, abandoned_minor, recovered, recovered_minor)
-            select day, currency, 0, sum(abandoned), sum(abandoned_minor), sum(recovered), sum(recovered_minor)
-            from taken group by day, currency
-            on conflict (day, currency, slot) do update set
-                abandoned = ledger.abandoned + excluded.abandoned,
-                abandoned_minor = ledger.abandoned_minor + excluded.abandoned_minor,
-                recovered = ledger.recovered + excluded.recovered,
-                recovered_minor = ledger.recovered_minor + excluded.recovered_minor
-        ), statuses as (
-            update cart_status_counts set
-                abandoned = cart_status_counts.abandoned + sums.abandoned,
-                recovered = cart_status_counts.recovered + sums.recovered,
-                expired = cart_status_counts.expired + sums.expired
-            from (select coalesce(sum(now_abandoned), 0) abandoned, coalesce(sum(now_recovered), 0) recovered,
-                         coalesce(sum(now_expired), 0) expired from taken) sums
-            where (sums.abandoned, sums.recovered, sums.expired) <> (0, 0, 0)
-        ), taken_hours as (
-            delete from cart_list_counts
-            where (level, period, slot) in (
-                select level, period, slot from cart_list_counts
-                where slot <> 0 and (select mine from turn)
-                for update skip locked)
-            returning period, abandoned, recovered, expired
-        ), periods as (
-            insert into cart_list_counts as ledger (level, period, slot, abandoned, recovered, expired)
-            select level, date_trunc(unit, period, 'UTC'), 0, sum(abandoned), sum(recovered), sum(expired)
-            from taken_hours, (values (0, 'hour'), (1, 'day'), (2, 'month')) levels (level, unit)
-            group by 1, 2
-            on conflict (level, period, slot) do update set
-                abandoned = ledger.abandoned + excluded.abandoned,
-                recovered = ledger.recovered + excluded.recovered,
-                expired = ledger.expired + excluded.expired
-        )
-        select (select count(*) from taken) + (select count(*) from taken_hours) as "folded!"
-        "#
+/// Adds the appended deltas to the sums, which makes both cheaper to read. Returns the number of
+/// deltas.
+pub async fn add_up(conn: &mut Connection) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(r#"select add_up_cart_counts() as "deltas!""#).fetch_one(conn).await
+}
+
+/// The result of [`correct`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Corrected {
+    /// The number of carts.
+    pub carts: i64,
+    /// The number of counted periods.
+    pub periods: i64,
+    /// The number of counts that were wrong.
+    pub corrected: i64,
+}
+
+/// Counts all carts and corrects the stored counts, for example after a restore without triggers.
+/// Exact while others write. Must run in a transaction, so that only one corrects at a time.
+pub async fn correct(conn: &mut Connection) -> sqlx::Result<Corrected> {
+    sqlx::query!("select from pg_advisory_xact_lock(hashtext('correct_cart_counts'))").execute(&mut *conn).await?;
+    sqlx::query_as!(
+        Corrected,
+        r#"select coalesce(carts, 0) as "carts!", periods as "periods!", corrected as "corrected!" from correct_cart_counts()"#
     )
     .fetch_one(conn)
-    .await?;
-    Ok(folded)
+    .await
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::db::Connection;
 
-/// The notification channel for changed keys (see `migrations/20261124100000_api_keys.sql`).
+/// The notification channel for changed keys (see `migrations/20261129000006_access.sql`).
 pub const CHANNEL: &str = "api_keys";
 /// The prefix of every key, by which people and secret scanners recognize one.
 const PREFIX: &str = "qct_";

@@ -315,8 +315,8 @@ pub async fn recover_all(
 ) -> sqlx::Result<HashSet<String>> {
     let recovered = sqlx::query_scalar!(
         r#"
-        update carts set status = 'recovered', recovered_at = greatest(payment.at, abandoned_at), expired_at = null, updated_at = $3,
-                         status_reason = $4
+        update carts set status = 'recovered', recovered_at = greatest(payment.at, abandoned_at), expired_at = null,
+                         status_changed_at = $3, status_reason = $4, updated_at = $3
         from unnest($1::text[], $2::timestamptz[]) as payment (cart_id, at)
         where id = payment.cart_id and status in ('abandoned', 'expired')
         returning id
@@ -338,7 +338,7 @@ pub async fn recover_all(
 pub async fn expire(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let changed = sqlx::query!(
         r#"
-        update carts set status = 'expired', expired_at = $2, updated_at = $2, status_reason = 'operator'
+        update carts set status = 'expired', expired_at = $2, status_changed_at = $2, status_reason = 'operator', updated_at = $2
         where id = $1 and status = 'abandoned'
         "#,
         id.as_str(),
@@ -358,7 +358,7 @@ pub async fn expire(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> s
 pub async fn reopen(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let result = sqlx::query!(
         r#"
-        update carts set status = 'abandoned', expired_at = null, updated_at = $2, status_reason = 'operator'
+        update carts set status = 'abandoned', expired_at = null, status_changed_at = $2, status_reason = 'operator', updated_at = $2
         where id = $1 and status = 'expired'
         "#,
         id.as_str(),

@@ -2,7 +2,7 @@
 //!
 //! Most events are derived from the rows of the cart and its payment links. A trigger copies events
 //! to `cart_events` before an update would erase them
-//! (`migrations/20261124001000_cart_events.sql`); `notes` adds events that are stored nowhere else.
+//! (`migrations/20261129000005_cart_events.sql`); `notes` adds events that are stored nowhere else.
 
 mod notes;
 mod summary;

@@ -11,7 +11,7 @@ use sqlx::{Connection as _, PgConnection, migrate::Migration};
 /// These never grow beyond some hundred rows: what is done to them takes no time.
 const SMALL: [&str; 8] = [
     "_sqlx_migrations",
-    "cart_status_counts",
+    "cart_totals",
     "queues",
     "rate_limits",
     "refused_webhooks",

@@ -56,7 +56,7 @@ async fn the_owner_migrates_and_both_binaries_work_under_a_role_that_may_not() {
         assert!(line.contains("`worker migrate`"), "{line}");
     }
     let applied = worker(&owner, &shop, &["migrate"]).await;
-    assert!(applied.contains("applied 20261123000001 ") && applied.ends_with("the schema is current\n"), "{applied}");
+    assert!(applied.contains("applied 20261129000001 ") && applied.ends_with("the schema is current\n"), "{applied}");
     assert_eq!(worker(&owner, &shop, &["migrate"]).await, "the schema is current\n");
     run_roles_file(&admin).await;
 
@@ -175,7 +175,7 @@ async fn the_products_role_can_change_rows_and_nothing_else() {
         "alter table carts disable trigger all",
         "alter table carts add column mine int",
         "create schema mine",
-        "create or replace function carts_count_inserted() returns trigger language plpgsql as 'begin return null; end'",
+        "create or replace function carts_count() returns trigger language plpgsql as 'begin return null; end'",
         "drop index carts_to_expire",
         "delete from _sqlx_migrations",
         "create role mine",

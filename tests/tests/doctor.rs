@@ -34,8 +34,8 @@ async fn each_planted_fault_is_named_and_nothing_else() {
     assert_eq!(problems(&checks(&app, &clock).await), [""; 0], "nothing is wrong yet");
 
     // 1. A migration of this binary was never applied.
-    sql(&app, "create table kept as select * from _sqlx_migrations where version = 20261123000003").await;
-    sql(&app, "delete from _sqlx_migrations where version = 20261123000003").await;
+    sql(&app, "create table kept as select * from _sqlx_migrations where version = 20261129000003").await;
+    sql(&app, "delete from _sqlx_migrations where version = 20261129000003").await;
     let found = checks(&app, &clock).await;
     assert_eq!(problems(&found), ["migrations"]);
     assert!(found.iter().any(|check| check.text.contains("cart ledger")), "{found:?}");

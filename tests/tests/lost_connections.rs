@@ -74,7 +74,7 @@ async fn what_a_silent_process_has_locked_is_free_again_within_seconds() {
     let (silent, other) = (database.reach(Listen::Directly, 1), database.reach(Listen::Directly, 1));
     let lock = async |of: &queue::Database| {
         let mut tx = of.begin().await?;
-        sqlx::query("select from cart_status_counts for update").execute(&mut tx).await?;
+        sqlx::query("select from cart_totals for update").execute(&mut tx).await?;
         Ok::<_, sqlx::Error>(tx)
     };
     for silent in [silent.planned_once(1, "set jit = off"), silent] {
@@ -97,7 +97,8 @@ async fn statements_of_requests_that_were_given_up_take_no_connection_beyond_the
     let mut holding = pool.begin().await.unwrap();
     sqlx::query("lock table carts in access exclusive mode").execute(&mut *holding).await.unwrap();
     let waiting = async || {
-        let sql = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        let sql =
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
         sqlx::query_scalar::<_, i64>(sql).fetch_one(&pool).await.unwrap()
     };
     let (begun, mut most) = (Instant::now(), 0);

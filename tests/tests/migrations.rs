@@ -126,7 +126,7 @@ async fn harm_is_found() {
         ("lock table carts in share mode; select count(*) from jobs", "it reads all of jobs while ShareLock on carts"),
         ("update jobs set last_error = ''", "it changes rows of jobs at once"),
         ("delete from stripe_events where id = 'evt_1'", "it changes rows of stripe_events at once"),
-        ("drop table cart_day_counts cascade", "it drops cart_day_counts"),
+        ("drop table cart_counts cascade", "it drops cart_counts"),
         ("-- no-transaction\ncreate index if not exists g on jobs (kind)", "it must be `concurrently`"),
         ("-- no-transaction\ncreate index concurrently h on jobs (kind)", "it must be `if not exists`"),
         ("-- no-transaction\ndrop index concurrently h", "it must be `if exists`"),
@@ -288,4 +288,13 @@ async fn a_schema_that_is_newer_than_the_binary_is_no_obstacle() {
     migrations::migrate(&reached, migrations::all(), IMPATIENT).await.unwrap();
     let mut conn = reached.acquire().await.unwrap();
     assert_eq!(migrations::pending(&mut conn).await.unwrap(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_schema_of_before_the_first_release_is_refused_with_what_to_do() {
+    let database = TestDatabase::create().await.empty().await;
+    let pool = database.pool(1);
+    sqlx::query("create table jobs (id uuid primary key)").execute(&pool).await.unwrap();
+    let error = migrations::migrate(&reach(&database), migrations::all(), IMPATIENT).await.unwrap_err();
+    assert!(error.to_string().contains("delete .local/"), "{error}");
 }

@@ -1,6 +1,6 @@
 //! Pages by number, however deep, hold exactly what a count finds there.
 
-use common::analytics::{self, rebuild};
+use common::analytics;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tests::{App, Setup, connection};
@@ -56,8 +56,8 @@ async fn every_page_is_what_a_count_finds_whatever_happened_before() {
     let app = Setup::default().without_worker().start().await;
     seed(&app.pool).await;
     check(&app, "seeding").await;
-    analytics::fold(&mut connection(&app.pool).await).await.unwrap();
-    check(&app, "folding").await;
+    analytics::add_up(&mut connection(&app.pool).await).await.unwrap();
+    check(&app, "adding up").await;
     for change in [
         "update carts set status = 'expired' where status = 'abandoned' and total_minor % 2 = 0",
         "delete from carts where total_minor % 11 = 0",
@@ -72,32 +72,12 @@ async fn every_page_is_what_a_count_finds_whatever_happened_before() {
         sqlx::query(change).execute(&app.pool).await.unwrap();
         check(&app, change).await;
         if change.starts_with("delete") {
-            analytics::fold(&mut connection(&app.pool).await).await.unwrap();
-            check(&app, "folding").await;
+            analytics::add_up(&mut connection(&app.pool).await).await.unwrap();
+            check(&app, "adding up").await;
         }
     }
-    let rebuilt = rebuild::rebuild(&app.pool.clone().into(), |_| ()).await.unwrap();
-    assert_eq!(rebuilt.periods_corrected, 0, "it was right before");
-    check(&app, "building it anew").await;
     sqlx::query("truncate carts cascade").execute(&app.pool).await.unwrap();
     check(&app, "truncating").await;
-}
-
-#[tokio::test]
-async fn what_was_damaged_is_built_anew() {
-    let app = Setup::default().without_worker().start().await;
-    seed(&app.pool).await;
-    analytics::fold(&mut connection(&app.pool).await).await.unwrap();
-    for damage in [
-        "update cart_list_counts set abandoned = abandoned + 40",
-        "delete from cart_list_counts where level = 1",
-        "insert into cart_list_counts (level, period, slot, recovered) values (0, date_trunc('hour', now()) + interval '2 hours', 0, 9)",
-    ] {
-        sqlx::query(damage).execute(&app.pool).await.unwrap();
-        let rebuilt = rebuild::rebuild(&app.pool.clone().into(), |_| ()).await.unwrap();
-        assert!(rebuilt.periods_corrected > 0, "{damage}");
-        check(&app, damage).await;
-    }
 }
 
 /// Whichever list has pages, by the api's own description, and whatever else is asked of it.

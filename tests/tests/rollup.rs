@@ -1,17 +1,14 @@
-//! Building the ledger from nothing.
+//! Correcting the stored counts of carts.
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 
-use common::{
-    analytics::{self, rebuild},
-    db::Database,
-};
+use common::analytics;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tests::{App, Setup, connection};
+use tests::{App, Setup, connection, eventually, transaction};
 
 async fn totals(app: &App) -> (Value, Vec<Value>) {
     let mut totals = Vec::new();
@@ -39,29 +36,107 @@ async fn seed(app: &App, carts: i64) {
 }
 
 #[tokio::test]
-async fn a_damaged_ledger_is_built_anew_by_the_command_line() {
+async fn wrong_counts_are_corrected_by_the_command_line() {
     let app = Setup::default().without_worker().start().await;
     seed(&app, 5_000).await;
-    analytics::fold(&mut connection(&app.pool).await).await.unwrap();
-    seed_more(&app).await; // not folded yet
+    add_up_all(&app).await;
+    seed_more(&app).await; // not added up yet
     let right = totals(&app).await;
     for damage in [
-        "update cart_day_counts set abandoned = abandoned + 7, recovered_minor = recovered_minor - 1 where slot = 0",
-        "delete from cart_day_counts where slot = 0",
-        "update cart_status_counts set abandoned = 0, expired = 5",
-        "insert into cart_day_counts (day, currency, slot, abandoned) values ('2024-02-29', 'usd', 0, 3)",
+        "update cart_counts set abandoned = abandoned + 7, recovered_minor = recovered_minor - 1",
+        "delete from cart_counts",
+        "delete from cart_count_deltas where abandoned > 0",
+        "update cart_totals set abandoned = 0, expired = 5",
+        "insert into cart_counts (period, currency, abandoned) values ('2024-02-29T00:15:00Z', 'usd', 3)",
+        "truncate cart_counts, cart_count_deltas; update cart_totals set abandoned = 0, recovered = 0, horizon = '9999999999'",
     ] {
-        sqlx::query(damage).execute(&app.pool).await.unwrap();
-        assert_ne!(totals(&app).await, right, "{damage}");
+        app.delete("/api/carts/cart_more").await.data(200);
+        seed_more(&app).await;
+        sqlx::raw_sql(damage).execute(&app.pool).await.unwrap();
+        assert!(totals(&app).await != right, "{damage}");
         let output =
             tests::processes::run("worker", &["rollup", "--all"], [("DATABASE_URL", app.database.url.clone())]).await;
         assert!(output.status.success());
-        let (told, shown) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
-        assert!(told.starts_with("counted 5001 carts") && shown.contains("100 %"), "{told}{shown}");
-        assert_eq!(totals(&app).await, right, "{damage}");
+        let line = String::from_utf8(output.stdout).unwrap();
+        assert!(line.starts_with("counted 5001 carts"), "{line}");
+        assert!(totals(&app).await == right, "{damage}");
+        add_up_all(&app).await;
+        assert!(totals(&app).await == right, "{damage}, added up");
     }
-    let again = rebuild::rebuild(&Database::from(app.pool.clone()), |_| ()).await.unwrap();
-    assert_eq!((again.carts, again.corrected, again.totals_corrected), (5_001, 0, false), "nothing is wrong any more");
+    let again = analytics::correct(&mut connection(&app.pool).await).await.unwrap();
+    assert_eq!((again.carts, again.corrected), (5_001, 0), "nothing is wrong any more");
+}
+
+/// A dump of another server: its transactions have numbers that this server has not reached.
+#[tokio::test]
+async fn counts_of_a_restored_dump_stay_exact() {
+    let app = Setup::default().without_worker().start().await;
+    seed(&app, 1_000).await;
+    add_up_all(&app).await;
+    seed_more(&app).await; // not added up yet
+    let right = totals(&app).await;
+    let restored = "update cart_totals set horizon = '4000000000'; update cart_count_deltas set xid = '4000000007'";
+    sqlx::raw_sql(restored).execute(&app.pool).await.unwrap();
+    assert_eq!(totals(&app).await, right);
+    let id = app.cart().await;
+    let with_one_more = totals(&app).await;
+    assert_eq!(with_one_more.1[0], right.1[0].as_i64().unwrap() + 1);
+    for _ in 0..3 {
+        analytics::add_up(&mut connection(&app.pool).await).await.unwrap();
+        assert_eq!(totals(&app).await, with_one_more);
+    }
+    app.delete(&format!("/api/carts/{id}")).await.data(200);
+    assert_eq!(totals(&app).await, right);
+}
+
+/// Lists stay fast without a worker: the api adds up what it would have to read again and again.
+#[tokio::test]
+async fn lists_add_up_what_they_read() {
+    let app = Setup::default().without_worker().start().await;
+    let many = "insert into cart_count_deltas (period, currency) select cart_count_period(now()), 'usd' from generate_series(1, 2000)";
+    sqlx::query(many).execute(&app.pool).await.unwrap();
+    seed(&app, 30).await;
+    let right = totals(&app).await;
+    eventually("the deltas are added up", async || {
+        app.get("/api/carts").await.data(200);
+        sqlx::query_scalar::<_, i64>("select count(*) from cart_count_deltas").fetch_one(&app.pool).await.unwrap() == 0
+    })
+    .await;
+    assert_eq!(totals(&app).await, right);
+}
+
+/// A backup keeps a snapshot open, and another transaction writes for long.
+#[tokio::test]
+async fn open_snapshots_and_long_transactions_see_exact_counts() {
+    let app = Setup::default().without_worker().start().await;
+    let total =
+        "select sums.abandoned + coalesce((select sum(now_abandoned) from cart_count_deltas_to_add()), 0)::bigint
+                 from cart_totals sums";
+    let (mut backup, mut long) = (transaction(&app.pool).await, transaction(&app.pool).await);
+    sqlx::query("set transaction isolation level repeatable read").execute(&mut backup).await.unwrap();
+    let seen: i64 = sqlx::query_scalar(total).fetch_one(&mut backup).await.unwrap();
+    let store = "insert into carts (id, customer_email, customer_name, items, total_minor, currency) values ('cart_long', 'e', 'n', '[]', 1, 'usd')";
+    sqlx::query(store).execute(&mut long).await.unwrap();
+    for stored in 1..=5 {
+        app.cart().await;
+        analytics::add_up(&mut connection(&app.pool).await).await.unwrap();
+        assert_eq!(app.get("/api/carts").await.data(200)["pagination"]["total"], json!(stored));
+        assert_eq!(sqlx::query_scalar::<_, i64>(total).fetch_one(&mut backup).await.unwrap(), seen);
+    }
+    long.commit().await.unwrap();
+    assert_eq!(app.get("/api/carts").await.data(200)["pagination"]["total"], json!(6));
+    add_up_all(&app).await;
+    assert_eq!(app.get("/api/carts").await.data(200)["pagination"]["total"], json!(6));
+    assert_eq!(sqlx::query_scalar::<_, i64>(total).fetch_one(&mut backup).await.unwrap(), seen);
+}
+
+/// Adds up all deltas: once no transaction of before is open, not even of another database.
+async fn add_up_all(app: &App) {
+    eventually("all deltas are added up", async || {
+        analytics::add_up(&mut connection(&app.pool).await).await.unwrap();
+        sqlx::query_scalar::<_, i64>("select count(*) from cart_count_deltas").fetch_one(&app.pool).await.unwrap() == 0
+    })
+    .await;
 }
 
 async fn seed_more(app: &App) {
@@ -74,9 +149,9 @@ async fn seed_more(app: &App) {
     .unwrap();
 }
 
-/// Everybody goes on writing, folding included, while it is built again and again.
+/// Everybody goes on writing, and adding up, while the counts are corrected again and again.
 #[tokio::test]
-async fn building_it_anew_beside_writers_and_folders_stays_exact() {
+async fn correcting_beside_writers_stays_exact() {
     let app = Arc::new(Setup::default().without_worker().start().await);
     seed(&app, 2_000).await;
     let before = totals(&app).await.1;
@@ -93,24 +168,24 @@ async fn building_it_anew_beside_writers_and_folders_stays_exact() {
             })
         })
         .collect();
-    let folder = tokio::spawn({
+    let adding_up = tokio::spawn({
         let pool = app.pool.clone();
         async move {
             loop {
-                analytics::fold(&mut connection(&pool).await).await.unwrap();
+                analytics::add_up(&mut connection(&pool).await).await.unwrap();
             }
         }
     });
     for _ in 0..10 {
-        sqlx::query("update cart_status_counts set abandoned = abandoned + 1").execute(&app.pool).await.unwrap();
-        let rebuilt = rebuild::rebuild(&Database::from(app.pool.clone()), |_| ()).await.unwrap();
-        assert!(rebuilt.totals_corrected && rebuilt.corrected == 0, "{rebuilt:?}");
+        sqlx::query("update cart_totals set abandoned = abandoned + 1").execute(&app.pool).await.unwrap();
+        let corrected = analytics::correct(&mut connection(&app.pool).await).await.unwrap();
+        assert_eq!(corrected.corrected, 1, "{corrected:?}");
     }
     enough.store(true, Ordering::Release);
     for writer in writers {
         writer.await.unwrap();
     }
-    assert!(!folder.is_finished(), "folding never failed");
-    folder.abort();
+    assert!(!adding_up.is_finished(), "adding up never failed");
+    adding_up.abort();
     assert_eq!(totals(&app).await.1, before, "every cart that came is gone again");
 }

@@ -1,4 +1,4 @@
-//! What happened to a cart, when and why; see `migrations/20261124001000_cart_events.sql`.
+//! What happened to a cart, when and why; see `migrations/20261129000005_cart_events.sql`.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use common::{

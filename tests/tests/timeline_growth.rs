@@ -86,7 +86,7 @@ async fn take(app: &App, id: &str, step: &Step) {
         Step::Patch(status) => drop(app.patch(&format!("/api/carts/{id}"), &json!({"status": status})).await),
         Step::Sql(status) => {
             // Written as somebody would, but by the test's clock.
-            sqlx::query("update carts set status = $1, updated_at = $2 where id = $3 and status <> 'recovered' and status <> $1")
+            sqlx::query("update carts set status = $1, status_changed_at = $2, updated_at = $2 where id = $3 and status <> 'recovered' and status <> $1")
                 .bind(status)
                 .bind(app.now())
                 .bind(id)

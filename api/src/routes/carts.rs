@@ -150,6 +150,9 @@ async fn show(State(state): State<AppState>, CartPath(id): CartPath, known: IfNo
     Ok(known.answer(render(&*cart)))
 }
 
+/// The largest offset of pages that are read in batches.
+const MAX_BATCHED_OFFSET: i64 = 1_000;
+
 /// Lists carts, newest first
 ///
 /// `total` is exact. Following `nextCursor` is as fast at the end as at the start, and new carts do
@@ -180,7 +183,7 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<R
             batches::render(page, found.total, found.page)
         }
         // A deep page takes longer, so no other request waits for it in a batch.
-        (None, Start::Offset(offset)) if *offset > carts::list::NEAR => {
+        (None, Start::Offset(offset)) if *offset > MAX_BATCHED_OFFSET => {
             let mut conn = state.lookups.acquire().await?;
             let total = carts::list::totals(&mut conn).await?.of(status);
             let found = carts::list::page(&mut conn, status, start, page.limit, state.clock.now()).await?;

@@ -181,7 +181,7 @@ async fn expire_locked(
     let outcome = sqlx::query!(
         r#"
         with expired as (
-            update carts set status = 'expired', expired_at = $3, updated_at = $3, status_reason = 'age'
+            update carts set status = 'expired', expired_at = $3, status_changed_at = $3, status_reason = 'age', updated_at = $3
             where ctid = any ($1::text::tid[]) and status = 'abandoned' and abandoned_at < $2
               and not exists (select from recovery_links where cart_id = carts.id and expires_at > $3)
               and not exists (select from payment_links where cart_id = carts.id and status = 'processing')

@@ -190,9 +190,11 @@ async fn insert(conn: &mut Connection, rows: &[Row<'_>], now: DateTime<Utc>) -> 
     let result = sqlx::query!(
         r#"
         insert into carts (id, customer_email, customer_name, items, total_minor, currency, status,
-                           abandoned_at, recovered_at, expired_at, external_id, imported, status_reason, created_at, updated_at)
+                           abandoned_at, recovered_at, expired_at, external_id, imported, status_changed_at, status_reason,
+                           created_at, updated_at)
         select id, customer_email, customer_name, items::json, total_minor, currency, status,
-               abandoned_at, recovered_at, expired_at, external_id, true, case when status <> 'abandoned' then 'import' end, $12, $12
+               abandoned_at, recovered_at, expired_at, external_id, true, case when status <> 'abandoned' then $12::timestamptz end,
+               case when status <> 'abandoned' then 'import' end, $12, $12
         from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[],
                     $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::text[])
             as line (id, customer_email, customer_name, items, total_minor, currency, status,

@@ -72,30 +72,6 @@ pub struct CartPage {
     pub next: Option<Cursor>,
 }
 
-/// The largest offset that is skipped row by row. For larger ones the stored counts locate the
-/// page.
-pub const NEAR: i64 = 200;
-
-/// Skips whole months, days and hours of carts by the stored counts (see `migrations/`). Returns
-/// the rest of the offset and the cursor that it counts from; `None` if there are fewer carts.
-async fn begin_at(
-    conn: &mut Connection,
-    status: Option<CartStatus>,
-    offset: i64,
-) -> sqlx::Result<Option<(i64, Cursor)>> {
-    let position = sqlx::query!(
-        "select before, remaining from cart_list_position($1, $2)",
-        status.map(CartStatus::as_str),
-        offset,
-    )
-    .fetch_one(conn)
-    .await?;
-    // The empty id sorts before all others, so the page starts with the carts created before that
-    // time.
-    let cursor = |created_at| Cursor { created_at, id: String::new() };
-    Ok(position.before.map(cursor).and_then(|cursor| Some((position.remaining?, cursor))))
-}
-
 /// A page of at most `limit` carts, with the payment links that work at `now`.
 pub async fn page(
     conn: &mut Connection,
@@ -105,11 +81,7 @@ pub async fn page(
     now: DateTime<Utc>,
 ) -> sqlx::Result<CartPage> {
     let (offset, after) = match start {
-        Start::Offset(offset) if offset <= NEAR => (offset, None),
-        Start::Offset(offset) => match begin_at(conn, status, offset).await? {
-            Some((offset, cursor)) => (offset, Some(cursor)),
-            None => return Ok(CartPage { carts: Vec::new(), next: None }),
-        },
+        Start::Offset(offset) => (offset, None),
         Start::After(cursor) => (0, Some(cursor)),
     };
     let (after_created_at, after_id) = after.map(|cursor| (cursor.created_at, cursor.id)).unzip();
@@ -132,31 +104,31 @@ struct Part {
     now: DateTime<Utc>,
 }
 
-/// Expands to one statement for each status, because each status has its own index.
+/// Expands to one statement for each status, because each status has its own index. Positions are
+/// found in the index alone, and only the carts of the page are read.
 macro_rules! part_of_the_list {
-    ($conn:expr, $part:expr, $carts:tt) => {
+    ($conn:expr, $part:expr, $ids:tt) => {
         sqlx::query_as!(
             CartRow,
             r#"
-            select page.id as "id!", customer_email as "customer_email!", customer_name as "customer_name!",
-                   items as "items!: Json<Box<RawValue>>", total_minor as "total_minor!", currency as "currency!",
-                   page.status as "status!", abandoned_at as "abandoned_at!", recovered_at as "recovered_at?",
-                   expired_at as "expired_at?", link.url as "payment_link?",
-                   link.session_expires_at as "payment_link_expires_at?",
-                   page.created_at as "created_at!", page.updated_at as "updated_at!"
+            select carts.id, customer_email, customer_name, items as "items: Json<Box<RawValue>>", total_minor, currency,
+                   carts.status, abandoned_at, recovered_at, expired_at, link.url as "payment_link?",
+                   link.session_expires_at as "payment_link_expires_at?", carts.created_at, carts.updated_at
             from (
-                select * from "#
-                + $carts
-                + r#" and (created_at, id) < (coalesce($1::timestamptz, 'infinity'), coalesce($2::text, ''))
+                select id from ("#
+                + $ids
+                + r#") ids
+                where (created_at, id) < (coalesce($1::timestamptz, 'infinity'), coalesce($2::text, ''))
                 order by created_at desc, id desc
                 offset $3 limit $4
             ) page
+            join carts on carts.id = page.id
             left join lateral (
                 select url, session_expires_at from payment_links
-                where cart_id = page.id and status = 'open' and session_expires_at > $5 and page.status = 'abandoned'
+                where cart_id = carts.id and status = 'open' and session_expires_at > $5 and carts.status = 'abandoned'
                 limit 1
             ) link on true
-            order by page.created_at desc, page.id desc
+            order by carts.created_at desc, carts.id desc
             "#,
             $part.after_created_at,
             $part.after_id,
@@ -175,26 +147,21 @@ async fn rows(conn: &mut Connection, status: Option<CartStatus>, part: &Part) ->
         None => part_of_the_list!(
             conn,
             part,
-            r#"(
-                    (select * from carts
-                     where status = 'abandoned'
-                       and (created_at, id) < (coalesce($1::timestamptz, 'infinity'), coalesce($2::text, ''))
-                     order by created_at desc, id desc limit $3::bigint + $4::bigint)
-                    union all
-                    (select * from carts
-                     where status = 'recovered'
-                       and (created_at, id) < (coalesce($1::timestamptz, 'infinity'), coalesce($2::text, ''))
-                     order by created_at desc, id desc limit $3::bigint + $4::bigint)
-                    union all
-                    (select * from carts
-                     where status = 'expired'
-                       and (created_at, id) < (coalesce($1::timestamptz, 'infinity'), coalesce($2::text, ''))
-                     order by created_at desc, id desc limit $3::bigint + $4::bigint)
-                ) carts where true"#
+            "select created_at, id from carts where status = 'abandoned'
+             union all
+             select created_at, id from carts where status = 'recovered'
+             union all
+             select created_at, id from carts where status = 'expired'"
         ),
-        Some(CartStatus::Abandoned) => part_of_the_list!(conn, part, "carts where status = 'abandoned'"),
-        Some(CartStatus::Recovered) => part_of_the_list!(conn, part, "carts where status = 'recovered'"),
-        Some(CartStatus::Expired) => part_of_the_list!(conn, part, "carts where status = 'expired'"),
+        Some(CartStatus::Abandoned) => {
+            part_of_the_list!(conn, part, "select created_at, id from carts where status = 'abandoned'")
+        }
+        Some(CartStatus::Recovered) => {
+            part_of_the_list!(conn, part, "select created_at, id from carts where status = 'recovered'")
+        }
+        Some(CartStatus::Expired) => {
+            part_of_the_list!(conn, part, "select created_at, id from carts where status = 'expired'")
+        }
     }
 }
 
@@ -204,6 +171,8 @@ pub struct Totals {
     abandoned: i64,
     recovered: i64,
     expired: i64,
+    /// The number of deltas that were read; see [`crate::analytics::add_up`].
+    pub deltas: i64,
 }
 
 impl Totals {
@@ -218,18 +187,18 @@ impl Totals {
     }
 }
 
-/// The exact number of carts, from the stored counts (see `migrations/`).
+/// The exact number of carts, from the stored counts (`migrations/20261129000003_cart_counts.sql`).
 pub async fn totals(conn: &mut Connection) -> sqlx::Result<Totals> {
     sqlx::query_as!(
         Totals,
         r#"
-        select folded.abandoned + added.abandoned as "abandoned!", folded.recovered + added.recovered as "recovered!",
-               folded.expired + added.expired as "expired!"
-        from cart_status_counts folded
+        select sums.abandoned + added.abandoned as "abandoned!", sums.recovered + added.recovered as "recovered!",
+               sums.expired + added.expired as "expired!", added.deltas as "deltas!"
+        from cart_totals sums
         cross join (
             select coalesce(sum(now_abandoned), 0)::bigint as abandoned, coalesce(sum(now_recovered), 0)::bigint as recovered,
-                   coalesce(sum(now_expired), 0)::bigint as expired
-            from cart_day_counts where slot <> 0
+                   coalesce(sum(now_expired), 0)::bigint as expired, count(*) as deltas
+            from cart_count_deltas_to_add()
         ) added
         "#
     )

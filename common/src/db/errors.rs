@@ -21,6 +21,12 @@ pub enum DatabaseError {
     /// A migration failed.
     #[error("the database can't be migrated: {0}")]
     Migration(#[from] MigrateError),
+    /// The schema is that of a version before the first release, which can't be migrated.
+    #[error(
+        "the database has the schema of a version before the first release; name a new database in DATABASE_URL, \
+         or after `cargo run` delete .local/"
+    )]
+    BeforeFirstRelease,
     /// A migration timed out waiting for a lock in every attempt.
     #[error("the database can't be migrated: migration {version} did not get its lock in {tries} tries; {holder}")]
     Locked {

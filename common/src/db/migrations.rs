@@ -171,8 +171,13 @@ async fn step(database: &Database, migrator: &Migrator, lock_timeout: Duration) 
     // A transaction: behind a pooler it keeps the same session and its lock.
     let mut tx = database.begin().await?;
     // If nothing is pending, don't wait for another process.
-    if pending_of(&mut tx, migrator).await?.is_empty() {
+    let pending = pending_of(&mut tx, migrator).await?;
+    if pending.is_empty() {
         return Ok(Step::Done);
+    }
+    let is_used = sqlx::query_scalar!(r#"select to_regclass('jobs') is not null as "is_used!""#);
+    if pending.len() == migrator.iter().count() && is_used.fetch_one(&mut tx).await? {
+        return Err(Failure::Other(DatabaseError::BeforeFirstRelease));
     }
     // Use try-lock: a blocked statement holds a snapshot, and `create index concurrently` would
     // wait for it (deadlock).

@@ -11,7 +11,7 @@ use std::ops::Range;
 use chrono::{DateTime, Utc};
 use sqlx::AssertSqlSafe;
 
-use super::{erasure::blank_around_carts, fields::ERASED_EMAIL, statements};
+use super::{erasure::blank_around_carts, statements};
 use crate::db::Connection;
 
 /// Blocks of 8 kB that are processed together; a cart takes about 400 bytes.
@@ -41,15 +41,14 @@ pub async fn anonymize_batch(
         r#"
         select id from carts
         where ctid >= $1::text::tid and ctid < $2::text::tid
-          and status <> 'abandoned' and updated_at < $3 and customer_email <> $4
+          and status <> 'abandoned' and updated_at < $3 and anonymized_at is null
           and not exists (select from payment_links where cart_id = carts.id and status = 'processing')
-        limit $5
+        limit $4
         for no key update skip locked
         "#,
         format!("({},0)", blocks.start),
         format!("({},0)", blocks.end),
         before,
-        ERASED_EMAIL,
         BATCH,
     )
     .fetch_all(&mut *conn)
@@ -58,8 +57,7 @@ pub async fn anonymize_batch(
         return Ok((0, false));
     }
     blank_around_carts(conn, &ids, now).await?;
-    // The status and updated_at must not change, because the timeline is derived from them.
-    let statement = sqlx::query(AssertSqlSafe(statements::anonymize())).bind(&ids);
+    let statement = sqlx::query(AssertSqlSafe(statements::anonymize())).bind(&ids).bind(now);
     let anonymized = statement.execute(conn).await?.rows_affected();
     Ok((anonymized, anonymized == BATCH.unsigned_abs()))
 }

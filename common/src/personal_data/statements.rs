@@ -28,7 +28,7 @@ static STATEMENTS: LazyLock<Vec<Statements>> = LazyLock::new(|| {
 static ANONYMIZE: LazyLock<String> = LazyLock::new(|| {
     let carts = TABLES.iter().find(|table| table.name == "carts");
     let set = carts.map(assignments).unwrap_or_default();
-    format!("update carts set {set} where id = any ($1)")
+    format!("update carts set {set}, anonymized_at = $2 where id = any ($1)")
 });
 
 /// The statements in the order of execution. The carts themselves are deleted last.
@@ -36,7 +36,7 @@ pub(super) fn all() -> &'static [Statements] {
     &STATEMENTS
 }
 
-/// Removes the personal data of carts that are kept.
+/// Removes the personal data of carts that are kept. Parameters: their ids, and the current time.
 pub(super) fn anonymize() -> &'static str {
     &ANONYMIZE
 }

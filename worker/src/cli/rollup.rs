@@ -1,37 +1,24 @@
-//! `worker rollup`: compacts or rebuilds the analytics counters.
+//! `worker rollup`: adds up the stored counts of carts, or corrects them.
 
-use std::{error::Error, io::IsTerminal};
+use std::error::Error;
 
-use common::{
-    analytics::{
-        self,
-        rebuild::{self, Progress},
-    },
-    db::Database,
-};
+use common::{analytics, db::Database};
+
+/// Counting ten million carts takes about ten seconds.
+const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3600);
 
 pub(super) async fn run(database: &Database, all: bool) -> Result<(), Box<dyn Error>> {
-    if !all {
-        let mut conn = database.acquire().await?;
-        let folded = analytics::fold(&mut conn).await?;
-        conn.commit().await?;
-        println!("folded {folded} rows");
-        return Ok(());
-    }
-    let rebuilt = rebuild::rebuild(database, show).await?;
-    println!("counted {} carts: {} days, {} of them corrected", rebuilt.carts, rebuilt.days, rebuilt.corrected);
-    println!("totals by status were {}", if rebuilt.totals_corrected { "wrong and are corrected" } else { "right" });
-    println!("periods of the list's pages: {} corrected", rebuilt.periods_corrected);
-    Ok(())
-}
-
-/// Prints progress: on a terminal one line that is overwritten, otherwise one line per step.
-fn show(progress: Progress) {
-    let percent = 100 * progress.blocks / progress.of.max(1);
-    let line = format!("{percent} % of the table counted, {} carts", progress.carts);
-    if std::io::stderr().is_terminal() {
-        eprint!("\r{line}{}", if percent == 100 { "\n" } else { "" });
+    let mut conn = database.clone().with_statement_timeout(TIMEOUT).begin().await?;
+    if all {
+        eprintln!("counting all carts");
+        let corrected = analytics::correct(&mut conn).await?;
+        println!(
+            "counted {} carts: {} counts, {} of them corrected",
+            corrected.carts, corrected.periods, corrected.corrected
+        );
     } else {
-        eprintln!("{line}");
+        println!("added up {} changes", analytics::add_up(&mut conn).await?);
     }
+    conn.commit().await?;
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! Compacts the analytics counters.
+//! Adds up the stored counts of carts.
 
 use apalis::prelude::Data;
 use common::{analytics, jobs::RollUpDays};
@@ -7,8 +7,8 @@ use crate::{JobError, State};
 
 pub(crate) async fn run(_: RollUpDays, state: Data<State>) -> Result<(), JobError> {
     let mut conn = state.database.acquire().await?;
-    let folded = analytics::fold(&mut conn).await?;
+    let deltas = analytics::add_up(&mut conn).await?;
     conn.commit().await?;
-    tracing::info!(rows = folded, "rolled up days");
+    tracing::info!(deltas, "added up the counts of carts");
     Ok(())
 }

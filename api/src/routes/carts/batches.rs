@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use axum::body::Bytes;
 use common::{
+    analytics,
     batch::{Batch, Batcher},
     carts::{
         self, Cart, CartId, CartStatus,
@@ -33,7 +34,7 @@ impl CartBatches {
         Self {
             store: Batcher::start(StoreCarts, database.clone()),
             find: Batcher::start(FindCarts { clock: clock.clone() }, database.clone()),
-            list: Batcher::start(ListCarts { clock: clock.clone() }, database.clone()),
+            list: Batcher::start(ListCarts { clock: clock.clone(), database: database.clone() }, database.clone()),
         }
     }
 }
@@ -90,6 +91,23 @@ pub(crate) struct ListRequest {
 #[derive(Debug)]
 pub(crate) struct ListCarts {
     clock: Clock,
+    database: Database,
+}
+
+/// Adding up the counts is worth its cost from this number of deltas on. The worker adds them up
+/// by its schedule, at a busy shop too seldom for lists to stay fast.
+const MAX_DELTAS: i64 = 1_000;
+
+impl ListCarts {
+    /// Adds up the counts in the background. If that fails, the next list or the worker does it.
+    fn add_up(&self) {
+        let database = self.database.clone();
+        tokio::spawn(async move {
+            let mut conn = database.acquire().await?;
+            analytics::add_up(&mut conn).await?;
+            conn.commit().await
+        });
+    }
 }
 
 impl Batch for ListCarts {
@@ -103,6 +121,9 @@ impl Batch for ListCarts {
 
     async fn run(&self, conn: &mut Connection, requests: &[ListRequest]) -> sqlx::Result<Vec<Bytes>> {
         let totals = list::totals(conn).await?;
+        if totals.deltas > MAX_DELTAS {
+            self.add_up();
+        }
         let mut bodies: HashMap<&ListRequest, Bytes> = HashMap::new();
         for request in requests {
             if !bodies.contains_key(request) {

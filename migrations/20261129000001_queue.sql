@@ -1,0 +1,81 @@
+-- The durable queue behind apalis' Backend trait. docs: queue/src/lib.rs. Knows nothing of carts.
+
+-- One row per job.
+create table jobs (
+    id            uuid primary key,                     -- UUIDv7: newest first is "order by id desc"
+    queue         text        not null,
+    kind          text        not null,                 -- selects the handler
+    payload       jsonb       not null,                 -- ids only, never personal data
+    state         text        not null default 'pending',
+    attempts      smallint    not null default 0,       -- counted when an attempt starts, not when it ends
+    max_attempts  smallint    not null check (max_attempts > 0),
+    run_at        timestamptz not null default now(),
+    unique_key    text,                                 -- unique among unfinished jobs
+    slot          timestamptz,                          -- the scheduled time, for jobs of a schedule
+    lease_token   uuid,                                 -- fencing token: random, never reused
+    lease_until   timestamptz,
+    worker        text,                                 -- the process that holds the job, or held it last
+    last_error    text,
+    attempt_log   jsonb       not null default '[]',    -- failed attempts: [{attempt, at, worker, error}]
+    created_at    timestamptz not null default now(),
+    started_at    timestamptz,
+    finished_at   timestamptz,
+    trace_context text,                                 -- W3C traceparent of the request
+    constraint jobs_state_known      check (state in ('pending', 'running', 'done', 'dead')),
+    constraint jobs_lease_if_running check ((state = 'running') = (lease_token is not null)),
+    constraint jobs_lease_complete   check ((lease_token is null) = (lease_until is null)),
+    constraint jobs_finished_at_set  check ((state in ('done', 'dead')) = (finished_at is not null))
+) with (
+    fillfactor = 70,                                    -- leaves room for HOT updates of leases
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_cost_delay = 0
+);
+
+-- For fetching. Finished jobs are only in the last of these indexes, so they cost a fetch nothing.
+create index jobs_pending on jobs (queue, run_at, id) where state = 'pending';
+-- For finding expired leases. Without lease_until, so that a renewal changes no index.
+create index jobs_running on jobs (id) where state = 'running';
+-- For deleting old jobs.
+create index jobs_finished on jobs (state, finished_at) where state in ('done', 'dead');
+-- Enqueuing a job whose key is in use is a conflict here.
+create unique index jobs_unique_key on jobs (unique_key) where unique_key is not null and state in ('pending', 'running');
+
+-- Settings of queues. A queue without a row is not paused.
+create table queues (
+    name      text primary key,
+    paused_at timestamptz
+);
+
+-- The processes that run jobs. Each updates seen_at every few seconds; one that has not for 30 s is
+-- considered gone.
+create table workers (
+    name        text primary key,                       -- as in jobs.worker
+    queues      text[]      not null,
+    concurrency integer     not null check (concurrency > 0),
+    started_at  timestamptz not null default now(),
+    seen_at     timestamptz not null default now()
+) with (fillfactor = 50);
+
+-- Schedules, as the workers read them from their environment.
+create table schedules (
+    name      text primary key,
+    cron      text not null,                            -- six fields, seconds first, UTC
+    catch_up  text not null check (catch_up in ('latest', 'all')),
+    queue     text not null,                            -- of its jobs
+    looked_at timestamptz                               -- when a worker last checked for due slots
+) with (fillfactor = 50);
+
+-- Slots (scheduled times) that were enqueued. The primary key admits each slot once.
+create table schedule_slots (
+    schedule    text        not null,
+    slot        timestamptz not null,
+    admitted_at timestamptz not null default now(),
+    job_id      uuid,                                   -- null: a pending job of an earlier slot stands for this one
+    primary key (schedule, slot)
+);
+
+-- Rate limits that all processes share.
+create table rate_limits (
+    name    text primary key,
+    next_at timestamptz not null default now()          -- when the next call may be made
+) with (fillfactor = 10);

@@ -1,0 +1,193 @@
+-- Exact counts of carts, for analytics and for the list's totals. Reading them takes time by the
+-- length of the period, not by the number of carts.
+--
+-- Each statement that changes carts, also SQL by hand, appends what it changed to cart_count_deltas
+-- in its own transaction. Nobody updates a row that others update, so nobody waits, and an open
+-- snapshot (a backup) keeps no chain of old versions alive. add_up_cart_counts() moves deltas into
+-- the sums. Sums and deltas together equal a count over carts in every snapshot.
+
+-- Sums by the quarter of an hour in which carts were abandoned or recovered: every time zone's day
+-- begins with one.
+create table cart_counts (
+    period          timestamptz not null,               -- start of the quarter of an hour
+    currency        text        not null,
+    abandoned       bigint      not null default 0,     -- carts abandoned in the period, whatever their status now
+    abandoned_minor numeric     not null default 0,
+    recovered       bigint      not null default 0,     -- carts recovered in the period
+    recovered_minor numeric     not null default 0,
+    primary key (currency, period)
+) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+
+-- Sums by status, and the horizon: deltas of transactions before it are in the sums. One row.
+create table cart_totals (
+    only_row  boolean primary key default true check (only_row),
+    abandoned bigint  not null default 0,
+    recovered bigint  not null default 0,
+    expired   bigint  not null default 0,
+    horizon   xid8    not null default '0'
+);
+insert into cart_totals default values;
+
+-- What statements changed, and not yet in the sums.
+create table cart_count_deltas (
+    period          timestamptz not null,
+    currency        text        not null,
+    abandoned       bigint      not null default 0,
+    abandoned_minor numeric     not null default 0,
+    recovered       bigint      not null default 0,
+    recovered_minor numeric     not null default 0,
+    now_abandoned   bigint      not null default 0,     -- by status now
+    now_recovered   bigint      not null default 0,
+    now_expired     bigint      not null default 0,
+    xid             xid8        not null default pg_current_xact_id()
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+create index cart_count_deltas_by_xid on cart_count_deltas (xid);
+
+create function cart_count_period(at timestamptz) returns timestamptz language sql immutable as $$
+    select date_bin('15 minutes', at, '2000-01-01Z')
+$$;
+
+-- One function for the three kinds of statements; only the transition tables of the kind exist.
+create function carts_count() returns trigger language plpgsql as $$
+begin
+    if tg_op = 'UPDATE' then
+        if not exists (
+            select status, currency, total_minor, abandoned_at, recovered_at from added
+            except all
+            select status, currency, total_minor, abandoned_at, recovered_at from removed
+        ) then
+            return null;
+        end if;
+    end if;
+    if tg_op <> 'DELETE' then
+        insert into cart_count_deltas (period, currency, abandoned, abandoned_minor, now_abandoned, now_recovered, now_expired)
+        select cart_count_period(abandoned_at), currency, count(*), sum(total_minor), count(*) filter (where status = 'abandoned'),
+               count(*) filter (where status = 'recovered'), count(*) filter (where status = 'expired')
+        from added group by 1, 2;
+        insert into cart_count_deltas (period, currency, recovered, recovered_minor)
+        select cart_count_period(recovered_at), currency, count(*), sum(total_minor)
+        from added where recovered_at is not null group by 1, 2;
+    end if;
+    if tg_op <> 'INSERT' then
+        insert into cart_count_deltas (period, currency, abandoned, abandoned_minor, now_abandoned, now_recovered, now_expired)
+        select cart_count_period(abandoned_at), currency, -count(*), -sum(total_minor), -count(*) filter (where status = 'abandoned'),
+               -count(*) filter (where status = 'recovered'), -count(*) filter (where status = 'expired')
+        from removed group by 1, 2;
+        insert into cart_count_deltas (period, currency, recovered, recovered_minor)
+        select cart_count_period(recovered_at), currency, -count(*), -sum(total_minor)
+        from removed where recovered_at is not null group by 1, 2;
+    end if;
+    return null;
+end $$;
+
+create trigger carts_count_inserted after insert on carts referencing new table as added
+    for each statement execute function carts_count();
+create trigger carts_count_deleted after delete on carts referencing old table as removed
+    for each statement execute function carts_count();
+create trigger carts_count_updated after update on carts referencing new table as added old table as removed
+    for each statement execute function carts_count();
+
+create function carts_count_truncated() returns trigger language plpgsql as $$
+begin
+    delete from cart_counts;
+    delete from cart_count_deltas;
+    update cart_totals set abandoned = 0, recovered = 0, expired = 0;
+    return null;
+end $$;
+create trigger carts_count_truncated after truncate on carts
+    for each statement execute function carts_count_truncated();
+
+-- The deltas that are not in the sums. By index from the horizon on, so that rows which an open
+-- snapshot keeps alive are not read again; the planner would rather scan the whole table.
+--
+-- A horizon that this server has not reached comes from another one, by a restored dump: all rows
+-- are read then, which is as exact, because a delta that is in the sums is deleted.
+create function cart_count_deltas_to_add() returns setof cart_count_deltas language sql stable
+set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+    select * from cart_count_deltas
+    where xid >= (select case when horizon <= pg_snapshot_xmin(pg_current_snapshot()) then horizon else '0' end from cart_totals)
+$$;
+
+-- The counts by period: sums and deltas. Several rows per period.
+create view cart_period_counts as
+    select period, currency, abandoned, abandoned_minor, recovered, recovered_minor from cart_counts
+    union all
+    select period, currency, abandoned, abandoned_minor, recovered, recovered_minor from cart_count_deltas_to_add();
+
+-- Moves the deltas of all transactions that ended into the sums; returns how many. Only one
+-- transaction does so at a time, others return 0 at once.
+create function add_up_cart_counts() returns bigint language sql
+set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+    with bounds as materialized (
+        select case when horizon <= xmin then horizon else '0' end as since, xmin as until
+        from (select horizon, pg_snapshot_xmin(pg_current_snapshot()) as xmin from cart_totals for update skip locked) totals
+    ), taken as (
+        delete from cart_count_deltas
+        where xid >= (select since from bounds) and xid < (select until from bounds)
+        returning *
+    ), periods as (
+        insert into cart_counts as sums (period, currency, abandoned, abandoned_minor, recovered, recovered_minor)
+        select period, currency, sum(abandoned), sum(abandoned_minor), sum(recovered), sum(recovered_minor)
+        from taken group by period, currency
+        having (sum(abandoned), sum(abandoned_minor), sum(recovered), sum(recovered_minor)) <> (0, 0, 0, 0)
+        on conflict (currency, period) do update set
+            abandoned = sums.abandoned + excluded.abandoned, abandoned_minor = sums.abandoned_minor + excluded.abandoned_minor,
+            recovered = sums.recovered + excluded.recovered, recovered_minor = sums.recovered_minor + excluded.recovered_minor
+    ), totals as (
+        update cart_totals set abandoned = cart_totals.abandoned + added.abandoned, recovered = cart_totals.recovered + added.recovered,
+                               expired = cart_totals.expired + added.expired, horizon = bounds.until
+        from bounds, (select sum(now_abandoned) as abandoned, sum(now_recovered) as recovered, sum(now_expired) as expired
+                      from taken having count(*) > 0) added
+    )
+    select count(*) from taken
+$$;
+
+-- Corrects the counts, for example after changes without triggers (a restore by hand): appends the
+-- difference to a count over carts. Returns the number of carts, of periods, and of corrections.
+-- One statement and so one snapshot: it may run beside everything but itself.
+create function correct_cart_counts(out carts bigint, out periods bigint, out corrected bigint) language sql set jit = off as $$
+    with lines as materialized (
+        select cart_count_period(abandoned_at) as period, currency, count(*) as abandoned, sum(total_minor) as abandoned_minor,
+               0::bigint as recovered, 0::numeric as recovered_minor, count(*) filter (where status = 'abandoned') as now_abandoned,
+               count(*) filter (where status = 'recovered') as now_recovered, count(*) filter (where status = 'expired') as now_expired
+        from carts group by 1, 2
+        union all
+        select cart_count_period(recovered_at), currency, 0, 0, count(*), sum(total_minor), 0, 0, 0
+        from carts where recovered_at is not null group by 1, 2
+    ), stored as (
+        select period, currency, abandoned, abandoned_minor, recovered, recovered_minor, 0::bigint as now_abandoned,
+               0::bigint as now_recovered, 0::bigint as now_expired
+        from cart_counts
+        union all
+        select period, currency, abandoned, abandoned_minor, recovered, recovered_minor, now_abandoned, now_recovered, now_expired
+        from cart_count_deltas_to_add()
+        union all
+        select '2000-01-01Z', '', 0, 0, 0, 0, abandoned, recovered, expired from cart_totals
+    ), differences as (
+        select period, currency, sum(abandoned) as abandoned, sum(abandoned_minor) as abandoned_minor, sum(recovered) as recovered,
+               sum(recovered_minor) as recovered_minor
+        from (
+            select period, currency, abandoned, abandoned_minor, recovered, recovered_minor from lines
+            union all
+            select period, currency, -abandoned, -abandoned_minor, -recovered, -recovered_minor from stored
+        ) line
+        group by period, currency
+        having (sum(abandoned), sum(abandoned_minor), sum(recovered), sum(recovered_minor)) <> (0, 0, 0, 0)
+    ), totals as (
+        select sum(now_abandoned) as now_abandoned, sum(now_recovered) as now_recovered, sum(now_expired) as now_expired
+        from (
+            select now_abandoned, now_recovered, now_expired from lines
+            union all
+            select -now_abandoned, -now_recovered, -now_expired from stored
+        ) line
+        having (sum(now_abandoned), sum(now_recovered), sum(now_expired)) <> (0, 0, 0)
+    ), appended as (
+        insert into cart_count_deltas (period, currency, abandoned, abandoned_minor, recovered, recovered_minor,
+                                       now_abandoned, now_recovered, now_expired)
+        select period, currency, abandoned, abandoned_minor, recovered, recovered_minor, 0, 0, 0 from differences
+        union all
+        select '2000-01-01Z', '', 0, 0, 0, 0, now_abandoned, now_recovered, now_expired from totals
+        returning 1
+    )
+    select (select sum(lines.abandoned)::bigint from lines), (select count(*) from lines), (select count(*) from appended)
+$$;

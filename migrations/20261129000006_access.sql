@@ -1,0 +1,42 @@
+-- API keys, sessions of the dashboard, and receipts of erasures.
+
+-- API keys besides API_KEY, with scopes. `api keys` manages them.
+create table api_keys (
+    id           uuid primary key,
+    name         text        not null check (name ~ '^[A-Za-z0-9._-]{1,64}$'),
+    key_hash     bytea       not null unique check (octet_length(key_hash) = 32),  -- SHA-256 of the key
+    scopes       text[]      not null check (cardinality(scopes) > 0 and scopes <@ array['read', 'write', 'operator']),
+    created_at   timestamptz not null,
+    expires_at   timestamptz check (expires_at > created_at),
+    revoked_at   timestamptz,                           -- the row stays, because logs name it
+    last_used_at timestamptz                            -- to the minute
+);
+-- The name of a revoked key is free again.
+create unique index api_keys_live_names on api_keys (name) where revoked_at is null;
+
+-- Sessions of the dashboard that were signed out early. A session is a signed cookie that no process
+-- stores, so its end is stored instead.
+create table ended_sessions (
+    session_hash bytea primary key check (octet_length(session_hash) = 32),  -- SHA-256 of the cookie's value
+    ends_at      timestamptz not null                   -- when it would have ended; then the row is deleted
+);
+
+-- Every api caches keys and ended sessions, and is notified of changes, however they are made. An
+-- update of last_used_at notifies nobody.
+create function notify_api_keys() returns trigger language plpgsql as $$
+begin
+    perform pg_notify('api_keys', '');
+    return null;
+end $$;
+create trigger api_keys_notify after insert or delete or truncate
+    or update of name, key_hash, scopes, expires_at, revoked_at on api_keys
+    for each statement execute function notify_api_keys();
+create trigger ended_sessions_notify after insert on ended_sessions
+    for each statement execute function notify_api_keys();
+
+-- Receipts of POST /api/erasure. Without the address or its hash: both would identify the person.
+create table erasures (
+    id        text primary key,                         -- erasure_ and a UUIDv7 in base 32
+    erased_at timestamptz not null,
+    removed   json        not null                      -- number of removed records of each kind
+);
