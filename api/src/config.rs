@@ -13,7 +13,7 @@ use secrecy::SecretString;
 
 use crate::auth::keys::BootstrapKey;
 
-/// The api's settings; the table in `README.md` describes each variable.
+/// The api's settings; `docs/configuration.md` describes each variable.
 #[derive(Debug, Clone)]
 pub struct ApiConfig {
     /// `API_KEY`, hashed.

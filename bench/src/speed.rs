@@ -134,7 +134,7 @@ fn trouble(error: &anyhow::Error) -> Trouble {
 fn heading(options: &Options, machine: &str, weather: &[f64]) -> String {
     let weather: Vec<String> = weather.iter().map(|milliseconds| format!("{milliseconds:.2} ms")).collect();
     format!(
-        "{}: {machine}. Rounds: {}, of {} s a load; fdatasync, median by round: {}. The api runs with \
+        "{}.\n{machine}.\nRounds: {}, of {} s a load; fdatasync, median by round: {}.\nThe api runs with \
          `RATE_LIMIT_PER_MINUTE=0` and `RUST_LOG=warn`, the worker with `STRIPE_RATE=0`.",
         Clock::system().now().format("%Y-%m-%d %H:%M UTC"),
         options.rounds,

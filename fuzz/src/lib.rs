@@ -4,7 +4,7 @@
 //! corpus, `fuzz/corpus/*.jsonl`: inputs that are good, that are almost good, or
 //! that were found to break it, each line one string of JSON. A property holds
 //! for all of them at every run, and for what comes of them by some edits.
-//! It knows nothing of the product; `docs/changing.md` tells how to go on for longer.
+//! It knows nothing of the product; `CONTRIBUTING.md` has commands for longer runs.
 
 #![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
 

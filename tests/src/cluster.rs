@@ -15,10 +15,10 @@ use crate::{
     within,
 };
 
-/// The file that `docs/running.md` tells operators to take.
+/// The file that `docs/operations.md` tells operators to take.
 const PROXY_CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/fail-over/haproxy.cfg");
 
-/// As `docs/running.md` says, for one machine.
+/// As `docs/operations.md` says, for one machine.
 const ACCESS: &str = "host postgres haproxy_check 127.0.0.1/32 trust\n\
     host replication postgres 127.0.0.1/32 scram-sha-256\n\
     host all all 127.0.0.1/32 scram-sha-256";

@@ -286,13 +286,13 @@ async fn a_malformed_env_file_is_reported_without_its_secrets() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// The tests cover every variable of the README, for each binary that reads it.
+/// The tests cover every variable of `docs/configuration.md`, for each binary that reads it.
 #[test]
 fn no_variable_is_left_out() {
-    let readme = include_str!("../../README.md");
+    let document = include_str!("../../docs/configuration.md");
     let tried: BTreeSet<(&str, &str)> =
         VARIABLES.iter().flat_map(|(who, name, _)| binaries(who).iter().map(|binary| (*binary, *name))).collect();
-    let rows = readme.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" | "));
+    let rows = document.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" | "));
     let mut known = 0;
     for (names, rest) in rows {
         let who = rest.split(" | ").next().unwrap_or_default();

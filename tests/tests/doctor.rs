@@ -38,7 +38,7 @@ async fn each_planted_fault_is_named_and_nothing_else() {
     sql(&app, "delete from _sqlx_migrations where version = 20261129000003").await;
     let found = checks(&app, &clock).await;
     assert_eq!(problems(&found), ["migrations"]);
-    assert!(found.iter().any(|check| check.text.contains("cart ledger")), "{found:?}");
+    assert!(found.iter().any(|check| check.text.contains("cart counts")), "{found:?}");
     sql(&app, "insert into _sqlx_migrations select * from kept; drop table kept").await;
 
     // 2. This machine's clock is a minute fast.

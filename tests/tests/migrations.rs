@@ -68,7 +68,7 @@ async fn no_migration_since_the_last_release_keeps_anybody_from_writing() {
         let harm = big.harm_of(&mut conn, migration).await;
         assert!(
             harm.is_empty(),
-            "migrations/{}_…: {harm:#?}\ndocs/changing.md says how to write it instead",
+            "migrations/{}_…: {harm:#?}\nCONTRIBUTING.md says how to write it instead",
             migration.version
         );
     }

@@ -15,7 +15,7 @@ use secrecy::SecretString;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const CRON: &str = "a cron expression with seconds, in UTC, such as `0 */5 * * * *`";
 
-/// The worker's settings; `docs/running.md` describes each variable.
+/// The worker's settings; `docs/configuration.md` describes each variable.
 #[derive(Debug, Clone)]
 pub struct WorkerConfig {
     /// `PUBLIC_URL`, without a trailing slash.

@@ -84,7 +84,7 @@ pub(crate) async fn concerns(conn: &mut Connection, now: DateTime<Utc>) -> sqlx:
     let more = uncounted.own.count - i64::try_from(uncounted.own.newest.len()).unwrap_or(i64::MAX);
     if more > 0 {
         let what = format!("{} more of the last seven days not counted", format::count(more));
-        add(what, "docs/running.md has the query that lists them.", None);
+        add(what, "docs/operations.md has the query that lists them.", None);
     }
     if let Some(newest) = uncounted.foreign.newest.first() {
         let (count, age) = (uncounted.foreign.count, format::seconds((now - newest.at).num_seconds()));

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 /// `Retry-After` of 503 responses, in seconds.
 const RETRY_AFTER_SECONDS: u64 = 2;
 
-/// Machine-readable code of an error; `docs/using.md` lists all codes.
+/// Machine-readable code of an error; `docs/api.md` lists all codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) enum ErrorCode {

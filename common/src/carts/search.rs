@@ -1,7 +1,7 @@
 //! Finds carts by the shopper's e-mail address.
 //!
 //! The address has no index: an index would add more cost to every insert and expiry than all
-//! searches of a shop are worth (`docs/changing.md` has the figures). A search scans all carts
+//! searches of a shop are worth (`docs/performance.md` has the figures). A search scans all carts
 //! twice, and compares the lengths of the addresses first, which rules out most of them.
 //!
 //! Two spellings name the same mailbox if their canonical forms are equal ([`crate::email`]).

@@ -3,7 +3,7 @@
 //! Each migration runs in its own transaction, so that its locks are released as soon as possible.
 //! Postgres grants locks in the order of requests: while a migration waits for a lock, all later
 //! statements on that table wait behind it, reads included. So a migration waits for at most two
-//! seconds, rolls back, and retries after a pause. `docs/changing.md` explains how to write one.
+//! seconds, rolls back, and retries after a pause. `CONTRIBUTING.md` explains how to write one.
 
 use std::{collections::HashMap, time::Duration};
 

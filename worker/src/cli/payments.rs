@@ -29,6 +29,6 @@ pub(super) async fn examine(database: &Database, clock: &Clock) -> sqlx::Result<
         Check::ok("payments", "within seven days no event that named a cart went uncounted; others are not looked at")
     } else {
         let told = told.join(". ");
-        Check::warn("payments", format!("within seven days {told}. docs/running.md says what each reason means"))
+        Check::warn("payments", format!("within seven days {told}. docs/operations.md says what each reason means"))
     })
 }
