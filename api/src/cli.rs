@@ -6,16 +6,16 @@ use clap::{Parser, Subcommand};
 use common::{
     api_keys::{self, KeyHash, ListedKey, NewKey, Scope},
     clock::Clock,
-    config::{Env, parse_duration},
+    config::{self, Env, parse_duration},
     db::{self, Database},
 };
 
-use crate::http::query;
+use crate::{config::variables, http::query};
 
 /// Serves the API and the dashboard until SIGTERM. With a command it runs that and exits; both read
 /// the same environment.
 #[derive(Debug, Parser)]
-#[command(name = "api", version)]
+#[command(name = "api", version, after_long_help = config::help(&variables()))]
 pub struct CommandLine {
     #[command(subcommand)]
     command: Option<Command>,

@@ -1,102 +1,81 @@
-//! The api's configuration, read from environment variables.
+//! The api's environment variables.
 
 use std::{net::SocketAddr, time::Duration};
 
 use axum::http::HeaderValue;
+use clap::{Args, Command};
 use common::{
-    config::{ConfigError, Env, is_token},
+    config::{DURATION, SharedConfig, is_token, list, parse_duration, parsed, redacted, value},
+    db::DatabaseConfig,
     money::Currency,
+    observability::{logs::LogConfig, traces::TraceConfig},
     payment_links::hosts::CheckoutHosts,
 };
 use ipnet::IpNet;
 use secrecy::SecretString;
 
-use crate::auth::keys::BootstrapKey;
+use crate::{auth::keys::BootstrapKey, http::cors::parse_origin};
 
-/// The api's settings; `docs/configuration.md` describes each variable.
-#[derive(Debug, Clone)]
+/// The api's settings.
+#[derive(Debug, Clone, Args)]
 pub struct ApiConfig {
-    /// `API_KEY`, hashed.
-    pub api_keys: Vec<BootstrapKey>,
-    /// `BIND_ADDR`
+    /// Keys with every scope, several during a rotation; `api keys` makes others
+    #[arg(long, env = "API_KEY", value_name = "one key, or several separated by commas")]
+    #[arg(value_parser = redacted(list(|key| is_key(key).then(|| BootstrapKey::new(&key.into())))))]
+    pub api_keys: std::vec::Vec<BootstrapKey>,
+    /// Secrets that sign Stripe's webhooks, several during a rotation
+    #[arg(long, env = "STRIPE_WEBHOOK_SECRET")]
+    #[arg(value_name = "the signing secret of Stripe's webhook endpoint (whsec_…), or several separated by commas")]
+    #[arg(value_parser = redacted(list(|secret| is_webhook_secret(secret).then(|| SecretString::from(secret)))))]
+    pub webhook_secrets: std::vec::Vec<SecretString>,
+    /// Where the API and the dashboard are served
+    #[arg(long, env, default_value = "0.0.0.0:3000", value_name = "an address and a port such as 0.0.0.0:3000")]
+    #[arg(value_parser = parsed::<SocketAddr>)]
     pub bind_addr: SocketAddr,
-    /// `METRICS_ADDR`; `None` if metrics are not served.
+    /// Where `/metrics` is served; never on `BIND_ADDR`
+    #[arg(long, env, value_name = "an address and a port such as 127.0.0.1:9091")]
+    #[arg(value_parser = parsed::<SocketAddr>)]
     pub metrics_addr: Option<SocketAddr>,
-    /// `PUBLIC_URL`, without a trailing slash.
-    pub public_url: String,
-    /// `STRIPE_WEBHOOK_SECRET`
-    pub webhook_secrets: Vec<SecretString>,
-    /// Hosts to which shoppers may be sent to pay: `CHECKOUT_HOSTS` and Stripe's own.
+    /// `PUBLIC_URL` and `SHUTDOWN_TIMEOUT`
+    #[command(flatten)]
+    pub shared: SharedConfig,
+    /// `CHECKOUT_HOSTS` and `STRIPE_API_URL`
+    #[command(flatten)]
     pub checkout_hosts: CheckoutHosts,
-    /// `CURRENCY`
+    /// The store's one currency
+    #[arg(long, env, default_value = "usd")]
+    #[arg(value_name = "an ISO 4217 code of a currency that shoppers pay with, such as usd")]
+    #[arg(value_parser = value(|text| text.parse().ok().filter(Currency::is_tender)))]
     pub currency: Currency,
-    /// `RATE_LIMIT_PER_MINUTE`; 0 means no limit.
+    /// Requests per minute of each client address
+    #[arg(long, env, default_value = "100", value_name = "a whole number; 0 switches the limit off")]
+    #[arg(value_parser = parsed::<u32>)]
     pub rate_limit_per_minute: u32,
-    /// `TRUSTED_PROXIES`
-    pub trusted_proxies: Vec<IpNet>,
-    /// `CORS_ORIGINS`
-    pub cors_origins: Vec<HeaderValue>,
-    /// `PAYMENT_LINK_TTL`
+    /// Networks of proxies whose `X-Forwarded-For` is trusted
+    #[arg(long, env, default_value = "", value_name = "networks such as 10.0.0.0/8, separated by commas")]
+    #[arg(value_parser = list(parse_network))]
+    pub trusted_proxies: std::vec::Vec<IpNet>,
+    /// Origins whose pages may call the API from a browser
+    #[arg(long, env, default_value = "")]
+    #[arg(value_name = "origins such as https://shop.example, without a path, separated by commas")]
+    #[arg(value_parser = list(parse_origin))]
+    pub cors_origins: std::vec::Vec<HeaderValue>,
+    /// How long the `recoveryUrl` of a cart works
+    #[arg(long, env, default_value = "7d", value_name = DURATION, value_parser = value(parse_duration))]
     pub payment_link_ttl: Duration,
-    /// `PAYMENT_LINK_WAIT`
+    /// How long a request for a payment link waits for the worker before it returns 202
+    #[arg(long, env, default_value = "10s", value_name = DURATION, value_parser = value(parse_duration))]
     pub payment_link_wait: Duration,
-    /// `SHUTDOWN_TIMEOUT`
-    pub shutdown_timeout: Duration,
 }
 
-impl ApiConfig {
-    /// Reads and validates all variables.
-    ///
-    /// # Errors
-    /// The first variable that is missing or malformed.
-    pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
-        Ok(Self {
-            api_keys: env
-                .secrets("API_KEY", "one key, or several separated by commas", is_key)?
-                .iter()
-                .map(BootstrapKey::new)
-                .collect(),
-            bind_addr: env.parse_or(
-                "BIND_ADDR",
-                SocketAddr::from(([0, 0, 0, 0], 3000)),
-                "an address and a port such as 0.0.0.0:3000",
-                |text| text.parse().ok(),
-            )?,
-            metrics_addr: env.parse_or(
-                "METRICS_ADDR",
-                None,
-                "an address and a port such as 127.0.0.1:9091",
-                |text| text.parse().ok().map(Some),
-            )?,
-            public_url: env.public_url()?,
-            webhook_secrets: env.secrets(
-                "STRIPE_WEBHOOK_SECRET",
-                "the signing secret of Stripe's webhook endpoint (whsec_…), or several separated by commas",
-                is_webhook_secret,
-            )?,
-            checkout_hosts: CheckoutHosts::from_env(env)?,
-            currency: env.currency()?,
-            rate_limit_per_minute: env.parse_or(
-                "RATE_LIMIT_PER_MINUTE",
-                100,
-                "a whole number; 0 switches the limit off",
-                |text| text.parse().ok(),
-            )?,
-            trusted_proxies: env.list(
-                "TRUSTED_PROXIES",
-                "networks such as 10.0.0.0/8, separated by commas",
-                |text| text.parse().ok().or_else(|| text.parse().ok().map(|host: std::net::IpAddr| IpNet::from(host))),
-            )?,
-            cors_origins: env.list(
-                "CORS_ORIGINS",
-                "origins such as https://shop.example, without a path, separated by commas",
-                crate::http::cors::parse_origin,
-            )?,
-            payment_link_ttl: env.payment_link_ttl()?,
-            payment_link_wait: env.duration("PAYMENT_LINK_WAIT", Duration::from_secs(10))?,
-            shutdown_timeout: env.shutdown_timeout()?,
-        })
-    }
+/// All variables of the api, as arguments.
+pub fn variables() -> Command {
+    let command = ApiConfig::augment_args(DatabaseConfig::augment_args(Command::new("api")));
+    TraceConfig::augment_args(LogConfig::augment_args(command))
+}
+
+fn parse_network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse().ok().map(|host: std::net::IpAddr| IpNet::from(host)))
 }
 
 /// Whether a client can send `text` as `x-api-key`.

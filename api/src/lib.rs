@@ -16,7 +16,7 @@ mod state;
 
 pub use auth::keys::BootstrapKey;
 pub use cli::CommandLine;
-pub use config::ApiConfig;
+pub use config::{ApiConfig, variables};
 pub use http::{acceptor::raise_file_limit, metrics::serve as serve_metrics, server::serve};
 pub use router::{document, router};
 pub use routes::payment_links::wait::PgNotifications;

@@ -8,7 +8,7 @@ use common::{
     clock::Clock,
     config::{ConfigError, Env},
     db,
-    observability::{self, logs::LogConfig, traces::TraceConfig},
+    observability::{self, traces::TraceConfig},
     shutdown,
 };
 use tokio::net::TcpListener;
@@ -30,18 +30,16 @@ async fn main() -> ExitCode {
 async fn answer(command: CommandLine) -> Result<(), Box<dyn std::error::Error>> {
     let mut env = Env::of_process()?;
     env.or_set("RUST_LOG", "error"); // the answer is what counts
-    observability::logs::init(&LogConfig::from_env(&env)?);
+    observability::logs::init(&env.read()?);
     command.answer(&env).await
 }
 
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
     api::raise_file_limit();
     let env = Env::of_process()?;
-    let traces = observability::logs::init_with_traces(
-        &LogConfig::from_env(&env)?,
-        &TraceConfig::from_env(&env, "quick-checkout-api")?,
-    );
-    let config = ApiConfig::from_env(&env)?;
+    let traces =
+        observability::logs::init_with_traces(&env.read()?, &TraceConfig::from_env(&env, "quick-checkout-api")?);
+    let config = env.read::<ApiConfig>()?;
     let pools = db::from_env(&env, 0)?;
     let database = pools.database.clone();
 
@@ -67,7 +65,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     let news = PgNotifications::start(database.clone());
-    let (timeout, trusted_proxies) = (config.shutdown_timeout, config.trusted_proxies.clone());
+    let (timeout, trusted_proxies) = (config.shared.shutdown_timeout, config.trusted_proxies.clone());
     tracing::info!(address = %listener.local_addr()?, "api is listening");
     let state = AppState::new(pools, Clock::system(), config, news);
     let mut stopped = stopped;
@@ -81,9 +79,8 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 async fn bind(name: &'static str, address: SocketAddr) -> Result<TcpListener, ConfigError> {
-    TcpListener::bind(address).await.map_err(|error| ConfigError::Malformed {
-        name,
-        value: format!("{address} ({error})"),
-        takes: "an address and a free port such as 0.0.0.0:3000",
+    TcpListener::bind(address).await.map_err(|error| {
+        let takes = "an address and a free port such as 0.0.0.0:3000";
+        ConfigError::malformed(name, format_args!("{address} ({error})"), takes)
     })
 }

@@ -32,7 +32,7 @@ impl Api {
     pub(crate) async fn start(options: PgConnectOptions) -> Result<Self> {
         let env =
             Env::of([("API_KEY", "bench"), ("STRIPE_WEBHOOK_SECRET", "whsec_bench"), ("RATE_LIMIT_PER_MINUTE", "0")]);
-        let config = ApiConfig::from_env(&env)?;
+        let config: ApiConfig = env.read()?;
         let pools = Pools::new(options, Listen::Directly, db::DEFAULT_MAX_CONNECTIONS - 1);
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;

@@ -1,38 +1,53 @@
-//! Reads and validates environment variables. Every value is checked at startup; an error names the
-//! variable and the values that it takes.
+//! Reads and validates environment variables.
+//!
+//! A variable is a field of a struct that derives [`clap::Args`]: `env` names it, the doc comment is
+//! its help, `value_name` states what it takes, `default_value` and `value_parser` the rest. Every
+//! value is checked at startup; an error names the variable and what it takes. No variable can be
+//! given as an argument, because other users of a machine can read arguments.
 
-use std::{collections::HashMap, fmt, time::Duration};
+mod values;
 
-use secrecy::SecretString;
-use url::Url;
+use std::{collections::HashMap, error::Error, ffi::OsStr, fmt, time::Duration};
 
-use crate::money::Currency;
+use clap::{
+    Args, Command,
+    error::{ContextKind, ContextValue},
+};
 
-/// A missing or malformed setting.
+pub use values::{
+    DURATION, has_plain_host, is_token, list, parse_duration, parsed, redacted, text, value, web_address,
+};
+
+/// A missing or malformed setting. The message does not repeat secrets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
-    /// A variable without a default is not set.
-    #[error("{name} is not set; it takes {takes}")]
-    Missing {
-        /// The variable.
-        name: &'static str,
-        /// The values that the variable takes.
-        takes: &'static str,
-    },
-    /// A value is malformed. Secrets are not repeated.
-    #[error("{name} is {value}; it takes {takes}")]
-    Malformed {
-        /// The variable.
-        name: &'static str,
-        /// The value, quoted and shortened; for a secret just `malformed`.
-        value: String,
-        /// The values that the variable takes.
-        takes: &'static str,
-    },
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl ConfigError {
+    /// `value` of the variable `name` can't be used; it takes `takes`.
+    pub fn malformed(name: &str, value: impl fmt::Display, takes: &str) -> Self {
+        Self(format!("{name} is {value}; it takes {takes}"))
+    }
+
     /// The `.env` file exists and can't be read. The message does not quote its lines, which hold
     /// secrets.
-    #[error("the .env file can't be read ({0}); each line must be NAME=value, empty, or a comment that begins with #")]
-    File(String),
+    fn file(why: impl fmt::Display) -> Self {
+        Self(format!(
+            "the .env file can't be read ({why}); each line must be NAME=value, empty, or a comment that begins with #"
+        ))
+    }
+}
+
+/// Variables that both programs read.
+#[derive(Debug, Clone, Args)]
+pub struct SharedConfig {
+    /// Base of the links that shoppers open, without a trailing slash
+    #[arg(long, env, default_value = "http://localhost:3000", value_name = "an address such as https://shop.example")]
+    #[arg(value_parser = value(web_address))]
+    pub public_url: String,
+    /// How long a stopping process waits for work in progress
+    #[arg(long, env, default_value = "30s", value_name = DURATION, value_parser = value(parse_duration))]
+    pub shutdown_timeout: Duration,
 }
 
 /// The environment of a process, or variables given by a test or the sandbox.
@@ -56,8 +71,8 @@ impl Env {
     /// If the `.env` file exists and can't be read.
     pub fn of_process() -> Result<Self, ConfigError> {
         match dotenvy::dotenv() {
-            Err(dotenvy::Error::LineParse(..)) => return Err(ConfigError::File("a line is malformed".to_owned())),
-            Err(error) if !error.not_found() => return Err(ConfigError::File(error.to_string())),
+            Err(dotenvy::Error::LineParse(..)) => return Err(ConfigError::file("a line is malformed")),
+            Err(error) if !error.not_found() => return Err(ConfigError::file(error)),
             _ => {}
         }
         let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
@@ -82,208 +97,76 @@ impl Env {
         self.variables.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
     }
 
-    /// The value of a variable without a default.
+    /// Reads and validates the variables of `T`.
     ///
     /// # Errors
-    /// If the variable is not set.
-    pub fn required(&self, name: &'static str, takes: &'static str) -> Result<&str, ConfigError> {
-        self.get(name).ok_or(ConfigError::Missing { name, takes })
+    /// The first variable that is malformed, or else the first that is missing.
+    pub fn read<T: Args>(&self) -> Result<T, ConfigError> {
+        let command = T::augment_args(Command::new("").no_binary_name(true));
+        let given = variables(&command).filter_map(|known| Some(format!("--{}={}", known.flag, self.get(known.name)?)));
+        // clap itself would read the environment of the process, and take empty values for set.
+        let parser = command.clone().mut_args(|arg| arg.env(None));
+        let read = parser.try_get_matches_from(given).and_then(|matches| T::from_arg_matches(&matches));
+        read.map_err(|error| describe(&command, &error))
     }
+}
 
-    /// A secret without a default.
-    ///
-    /// # Errors
-    /// If the variable is not set, or `fits` rejects its value.
-    pub fn secret(
-        &self,
-        name: &'static str,
-        takes: &'static str,
-        fits: impl Fn(&str) -> bool,
-    ) -> Result<SecretString, ConfigError> {
-        let secret = self.required(name, takes)?;
-        if fits(secret) { Ok(secret.into()) } else { Err(malformed_secret(name, takes)) }
+fn describe(command: &Command, error: &clap::Error) -> ConfigError {
+    let named = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(named)) => named,
+        Some(ContextValue::Strings(all)) => all.first().map_or("", String::as_str),
+        _ => "",
+    };
+    let flag = named.trim_start_matches("--").split(' ').next();
+    let Some(Variable { name, takes, .. }) = variables(command).find(|known| Some(known.flag) == flag) else {
+        return ConfigError(error.kind().to_string());
+    };
+    match error.source() {
+        Some(value) => ConfigError::malformed(name, value, takes),
+        None => ConfigError(format!("{name} is not set; it takes {takes}")),
     }
+}
 
-    /// Secrets separated by commas, at least one, so that they can be rotated.
-    ///
-    /// # Errors
-    /// If the variable is not set, or `fits` rejects one of its values.
-    pub fn secrets(
-        &self,
-        name: &'static str,
-        takes: &'static str,
-        fits: impl Fn(&str) -> bool,
-    ) -> Result<Vec<SecretString>, ConfigError> {
-        let secrets: Vec<&str> = split(self.required(name, takes)?).collect();
-        if secrets.is_empty() || !secrets.iter().all(|secret| fits(secret)) {
-            return Err(malformed_secret(name, takes));
-        }
-        Ok(secrets.into_iter().map(SecretString::from).collect())
-    }
+/// A description of a variable.
+#[derive(Debug, Clone)]
+pub struct Variable<'a> {
+    /// The name.
+    pub name: &'a str,
+    /// The argument that stands for the variable while its value is parsed.
+    flag: &'a str,
+    /// The default value, `required`, or `none`.
+    pub default: &'a str,
+    /// The values that the variable takes.
+    pub takes: &'a str,
+    /// The meaning.
+    pub help: String,
+}
 
-    /// Values separated by commas; empty if the variable is not set.
-    ///
-    /// # Errors
-    /// If `parse` rejects a value, or there are only commas.
-    pub fn list<T>(
-        &self,
-        name: &'static str,
-        takes: &'static str,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Result<Vec<T>, ConfigError> {
-        let Some(list) = self.get(name) else { return Ok(Vec::new()) };
-        let values = split(list).map(|text| parse(text).ok_or_else(|| malformed(name, text, takes)));
-        let values: Vec<T> = values.collect::<Result<_, _>>()?;
-        if values.is_empty() { Err(malformed(name, list, takes)) } else { Ok(values) }
-    }
-
-    /// The value of a variable, or the default.
-    ///
-    /// # Errors
-    /// If `parse` rejects the value.
-    pub fn parse_or<T>(
-        &self,
-        name: &'static str,
-        default: T,
-        takes: &'static str,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Result<T, ConfigError> {
-        self.get(name).map_or(Ok(default), |text| parse(text).ok_or_else(|| malformed(name, text, takes)))
-    }
-
-    /// A duration such as `30s`, `10m` or `7d`; see [`parse_duration`].
-    ///
-    /// # Errors
-    /// If the value is not such a duration.
-    pub fn duration(&self, name: &'static str, default: Duration) -> Result<Duration, ConfigError> {
-        self.parse_or(name, default, "a duration such as 30s, 10m or 7d, from 1ms to 100 years", parse_duration)
-    }
-
-    /// A duration of at least `shortest`.
-    ///
-    /// # Errors
-    /// If the value is not a duration, or is shorter.
-    pub fn duration_of_at_least(
-        &self,
-        name: &'static str,
-        default: Duration,
-        shortest: Duration,
-        takes: &'static str,
-    ) -> Result<Duration, ConfigError> {
-        let duration = self.duration(name, default)?;
-        if duration >= shortest {
-            Ok(duration)
-        } else {
-            Err(malformed(name, self.get(name).unwrap_or_default(), takes))
-        }
-    }
-
-    /// `CURRENCY`: a currency that shoppers can pay in.
-    ///
-    /// # Errors
-    /// If the value is not the code of such a currency.
-    pub fn currency(&self) -> Result<Currency, ConfigError> {
-        let takes = "an ISO 4217 code of a currency that shoppers pay with, such as usd";
-        self.parse_or("CURRENCY", Currency::USD, takes, |text| text.parse().ok().filter(Currency::is_tender))
-    }
-
-    /// `PUBLIC_URL`, without a trailing slash.
-    ///
-    /// # Errors
-    /// If the value is not an `http://` or `https://` address.
-    pub fn public_url(&self) -> Result<String, ConfigError> {
-        self.web_address("PUBLIC_URL", "http://localhost:3000")
-    }
-
-    /// An `http://` or `https://` address, without a trailing slash.
-    ///
-    /// # Errors
-    /// If the value is not such an address, or has a user, a password, a query or a fragment.
-    pub fn web_address(&self, name: &'static str, default: &str) -> Result<String, ConfigError> {
-        self.parse_or(name, default.to_owned(), "an address such as https://shop.example", |text| {
-            let after = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
-            // The URL standard repairs these characters; other parsers may not.
-            let repaired = |c: char| c.is_whitespace() || c.is_control() || "\\\"<>`{}|^\u{fffd}".contains(c);
-            if after.starts_with('/') || after.contains(repaired) {
-                return None;
-            }
-            let url = Url::parse(text).ok()?;
-            let plain = url.username().is_empty() && url.password().is_none() && has_plain_host(&url);
-            (plain && url.query().is_none() && url.fragment().is_none()).then(|| text.trim_end_matches('/').to_owned())
+/// Describes the variables among the arguments of `command`.
+pub fn variables(command: &Command) -> impl Iterator<Item = Variable<'_>> {
+    command.get_arguments().filter_map(|arg| {
+        let default = arg.get_default_values().first().and_then(|text| text.to_str()).filter(|text| !text.is_empty());
+        Some(Variable {
+            name: arg.get_env().and_then(OsStr::to_str)?,
+            flag: arg.get_long().unwrap_or_default(),
+            default: default.unwrap_or(if arg.is_required_set() { "required" } else { "none" }),
+            takes: arg.get_value_names()?.first()?,
+            help: arg.get_help().map(ToString::to_string).unwrap_or_default(),
         })
-    }
-
-    /// `QUEUE_LISTEN`
-    ///
-    /// # Errors
-    /// If the value is neither `on` nor `off`.
-    pub fn queue_listen(&self) -> Result<bool, ConfigError> {
-        self.parse_or("QUEUE_LISTEN", true, "`on` or `off`", |text| match text {
-            "on" => Some(true),
-            "off" => Some(false),
-            _ => None,
-        })
-    }
-
-    /// `SHUTDOWN_TIMEOUT`
-    ///
-    /// # Errors
-    /// If the value is not a duration; see [`parse_duration`].
-    pub fn shutdown_timeout(&self) -> Result<Duration, ConfigError> {
-        self.duration("SHUTDOWN_TIMEOUT", Duration::from_secs(30))
-    }
-
-    /// `PAYMENT_LINK_TTL`
-    ///
-    /// # Errors
-    /// If the value is not a duration; see [`parse_duration`].
-    pub fn payment_link_ttl(&self) -> Result<Duration, ConfigError> {
-        self.duration("PAYMENT_LINK_TTL", Duration::from_secs(7 * 24 * 60 * 60))
-    }
+    })
 }
 
-/// The shortest duration; a shorter one would round to zero.
-const SHORTEST: Duration = Duration::from_millis(1);
-/// The longest duration, a hundred years: sums of times stay within the range of Postgres and
-/// chrono.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-
-/// Parses a duration such as `30s`, `10m` or `7d`. `None` unless it is from 1 ms to 100 years.
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    humantime::parse_duration(text).ok().filter(|duration| (SHORTEST..=LONGEST).contains(duration))
-}
-
-/// Whether `text` can be sent in a header: visible ASCII.
-pub fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
-/// Whether the host is an IP address or consists of valid DNS labels. The URL standard also allows
-/// `https://shop..example` and `https://"`.
-pub fn has_plain_host(url: &Url) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    url.domain().is_none_or(|domain| domain.split('.').all(|label| !label.is_empty() && label.bytes().all(plain)))
-}
-
-fn split(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|part| !part.is_empty())
-}
-
-/// The maximum number of characters of a value in an error message.
-const SHOWN: usize = 100;
-
-fn malformed(name: &'static str, value: &str, takes: &'static str) -> ConfigError {
-    // The part of an address before an `@` may be a password.
-    if value.contains('@') {
-        return malformed_secret(name, takes);
-    }
-    let shown: String = value.chars().take(SHOWN).collect();
-    let more = if shown.len() < value.len() { "…" } else { "" };
-    ConfigError::Malformed { name, value: format!("{shown:?}{more}"), takes }
-}
-
-fn malformed_secret(name: &'static str, takes: &'static str) -> ConfigError {
-    ConfigError::Malformed { name, value: "malformed".to_owned(), takes }
+/// The part of `--help` that lists the variables of `command`.
+pub fn help(command: &Command) -> String {
+    let lines = variables(command).map(|Variable { name, default, takes, help, .. }| {
+        let default = match default {
+            "none" => String::new(),
+            "required" => " [required]".to_owned(),
+            value => format!(" [default: {value}]"),
+        };
+        format!("\n  {name}{default}\n          {help}\n          Takes {takes}")
+    });
+    format!("Environment variables:{}", lines.collect::<String>())
 }
 
 #[cfg(test)]
@@ -293,21 +176,35 @@ mod properties;
 mod tests {
     use super::*;
 
-    #[test]
-    fn durations_are_read_and_nonsense_is_named() {
-        let env = Env::of([("CART_TTL", "7d"), ("SHUTDOWN_TIMEOUT", "soon"), ("PAYMENT_LINK_TTL", "0s")]);
-        assert_eq!(env.duration("CART_TTL", Duration::ZERO), Ok(Duration::from_secs(7 * 86_400)));
-        assert_eq!(
-            env.shutdown_timeout().unwrap_err().to_string(),
-            r#"SHUTDOWN_TIMEOUT is "soon"; it takes a duration such as 30s, 10m or 7d, from 1ms to 100 years"#
-        );
-        assert!(env.payment_link_ttl().is_err());
+    #[derive(Debug, Args)]
+    struct Keys {
+        #[arg(long, env = "API_KEY", value_name = "one key, or several separated by commas")]
+        #[arg(value_parser = redacted(list(|key| is_token(key).then(|| key.to_owned()))))]
+        keys: std::vec::Vec<String>,
+        #[arg(long, env, value_name = "folders")]
+        path: Option<String>,
+    }
+
+    fn error<T: Args>(name: &str, value: &str) -> String {
+        Env::of([(name, value)]).read::<T>().err().unwrap().to_string()
     }
 
     #[test]
-    fn a_missing_value_is_named() {
-        let env = Env::of([("API_KEY", "  ")]);
-        let error = env.secrets("API_KEY", "one key, or several separated by commas", is_token).unwrap_err();
-        assert_eq!(error.to_string(), "API_KEY is not set; it takes one key, or several separated by commas");
+    fn missing_and_malformed_values_are_reported_by_name() {
+        assert_eq!(
+            error::<Keys>("API_KEY", "  "),
+            "API_KEY is not set; it takes one key, or several separated by commas"
+        );
+        assert_eq!(
+            error::<Keys>("API_KEY", "ö"),
+            "API_KEY is malformed; it takes one key, or several separated by commas"
+        );
+        let read: Keys = Env::of([("API_KEY", " a,, b ")]).read().unwrap();
+        assert_eq!(read.keys, ["a", "b"]);
+        assert_eq!(read.path, None, "only the given variables are read");
+        assert_eq!(
+            error::<SharedConfig>("SHUTDOWN_TIMEOUT", "soon"),
+            r#"SHUTDOWN_TIMEOUT is "soon"; it takes a duration such as 30s, 10m or 7d, from 1ms to 100 years"#
+        );
     }
 }

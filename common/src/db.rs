@@ -7,7 +7,7 @@ mod prepare;
 
 use std::time::Duration;
 
-pub use config::{DEFAULT_MAX_CONNECTIONS, Pools, from_env, listen_from_env, max_connections, options_from_env};
+pub use config::{DEFAULT_MAX_CONNECTIONS, DatabaseConfig, Pools, from_env};
 pub use errors::{DatabaseError, is_deadlock, is_locked, is_unavailable, told};
 pub use migrations::pending as pending_migrations;
 pub use prepare::{migrate, prepare};

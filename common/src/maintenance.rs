@@ -4,8 +4,12 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use clap::Args;
 
-use crate::db::Connection;
+use crate::{
+    config::{DURATION, parse_duration, value},
+    db::Connection,
+};
 
 const BATCH: i64 = 1_000;
 
@@ -16,24 +20,29 @@ const RETIRED_LINK_LIFE: TimeDelta = TimeDelta::days(30);
 /// How long final payment links are kept, unless they are the newest of an existing cart.
 const FINAL_LINK_LIFE: TimeDelta = TimeDelta::days(30);
 
-/// How long records are kept. Must not be shorter than the constants below.
-#[derive(Debug, Clone, Copy)]
-pub struct RecordRetention {
-    /// Retention of Stripe's events.
-    pub events: Duration,
-    /// Retention of idempotency keys. They are valid for [`IDEMPOTENCY_KEY_LIFE`].
-    pub idempotency_keys: Duration,
-    /// Retention of the runs of schedules.
-    pub slots: Duration,
-}
+/// The minimum for Stripe's events: Stripe resends an event for three days, and one that was deleted
+/// before would count twice in the log.
+const MIN_EVENTS: Duration = Duration::from_secs(3 * 24 * 60 * 60);
+/// The minimum for idempotency keys: the time for which the API guarantees that a key is valid.
+const MIN_KEYS: Duration = Duration::from_secs(24 * 60 * 60);
 
-impl RecordRetention {
-    /// The minimum for `events`: Stripe resends an event for three days, and one that was deleted
-    /// before would count twice in the log.
-    pub const SHORTEST_EVENTS: Duration = Duration::from_secs(3 * 24 * 60 * 60);
-    /// The minimum for `idempotency_keys`: the time for which the API guarantees that a key is
-    /// valid.
-    pub const SHORTEST_KEYS: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long records are kept.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct RecordRetention {
+    /// How long Stripe's events are kept
+    #[arg(long, env = "RETAIN_EVENTS", default_value = "30d")]
+    #[arg(value_name = "a duration of at least 3d, for which Stripe may repeat an event")]
+    #[arg(value_parser = value(|text| parse_duration(text).filter(|kept| *kept >= MIN_EVENTS)))]
+    pub events: Duration,
+    /// How long idempotency keys are kept
+    #[arg(long, env = "RETAIN_IDEMPOTENCY_KEYS", default_value = "1d")]
+    #[arg(value_name = "a duration of at least 24h, for which a key is promised to work")]
+    #[arg(value_parser = value(|text| parse_duration(text).filter(|kept| *kept >= MIN_KEYS)))]
+    pub idempotency_keys: Duration,
+    /// How long the runs of schedules are kept
+    #[arg(long, env = "RETAIN_SLOTS", default_value = "30d", value_name = DURATION)]
+    #[arg(value_parser = value(parse_duration))]
+    pub slots: Duration,
 }
 
 fn before(now: DateTime<Utc>, age: Duration) -> DateTime<Utc> {

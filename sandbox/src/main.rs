@@ -9,9 +9,9 @@ use anyhow::{Context, Result};
 use api::{ApiConfig, AppState, PgNotifications};
 use common::{
     clock::Clock,
-    config::Env,
+    config::{Env, parsed},
     db::{self, Database},
-    observability::{self, logs::LogConfig, traces::TraceConfig},
+    observability::{self, traces::TraceConfig},
     shutdown,
 };
 use sandbox::{
@@ -24,7 +24,15 @@ use worker::WorkerConfig;
 /// The folder for data that is kept across restarts.
 const FOLDER: &str = ".local";
 const DATABASE: &str = "checkout";
-const STRIPE_ADDR: &str = "127.0.0.1:12111";
+
+/// The variable that only this program reads.
+#[derive(Debug, clap::Args)]
+struct SandboxConfig {
+    /// Where the fake Stripe listens
+    #[arg(long, env = "SANDBOX_STRIPE_ADDR", default_value = "127.0.0.1:12111", value_name = "an address and a port")]
+    #[arg(value_parser = parsed::<SocketAddr>)]
+    bind_addr: SocketAddr,
+}
 
 fn main() -> ExitCode {
     let outcome = Env::of_process().map_err(Into::into).and_then(|env| {
@@ -52,10 +60,7 @@ fn prepare(env: &Env) -> Result<std::path::PathBuf> {
 
 async fn run(mut env: Env, folder: &Path) -> Result<()> {
     env.or_set("RUST_LOG", "info,sqlx=warn,postgresql_embedded=warn");
-    let traces = observability::logs::init_with_traces(
-        &LogConfig::from_env(&env)?,
-        &TraceConfig::from_env(&env, "quick-checkout")?,
-    );
+    let traces = observability::logs::init_with_traces(&env.read()?, &TraceConfig::from_env(&env, "quick-checkout")?);
     let mut stop = tokio::spawn(shutdown::requested());
 
     let postgres = private_postgres(&mut env, folder).await?;
@@ -63,8 +68,8 @@ async fn run(mut env: Env, folder: &Path) -> Result<()> {
     env.or_set("BIND_ADDR", "127.0.0.1:3000");
     env.or_set("PUBLIC_URL", format!("http://localhost:{}", api_port(&env)));
     let fake_stripe = fake_stripe(&mut env, folder).await?;
-    let api = ApiConfig::from_env(&env)?;
-    let worker = WorkerConfig::from_env(&env)?;
+    let api: ApiConfig = env.read()?;
+    let worker: WorkerConfig = env.read()?;
 
     let (pools, worker_pools) = (db::from_env(&env, 0)?, db::from_env(&env, queue::CONNECTIONS)?);
     let database = pools.database.clone();
@@ -84,7 +89,7 @@ async fn run(mut env: Env, folder: &Path) -> Result<()> {
     };
     let clock = Clock::system();
     let news = PgNotifications::start(database.clone());
-    let (timeout, trusted_proxies) = (api.shutdown_timeout, api.trusted_proxies.clone());
+    let (timeout, trusted_proxies) = (api.shared.shutdown_timeout, api.trusted_proxies.clone());
     let state = AppState::new(pools, clock.clone(), api, news);
     let working = worker::run(worker_pools, clock, worker, until_stopped(stopped.clone()));
     let serving_stops = state.stopping(until_stopped(stopped));
@@ -137,8 +142,7 @@ async fn fake_stripe(env: &mut Env, folder: &Path) -> Result<Option<FakeStripe>>
     if env.get("STRIPE_SECRET_KEY").is_some() {
         return Ok(None);
     }
-    let bind_addr =
-        env.parse_or("SANDBOX_STRIPE_ADDR", STRIPE_ADDR.parse()?, "an address and a port", |text| text.parse().ok())?;
+    let SandboxConfig { bind_addr } = env.read()?;
     let webhook_secret = match env.get("STRIPE_WEBHOOK_SECRET") {
         Some(secrets) => secrets.split(',').next().unwrap_or_default().to_owned(),
         None => remember(&folder.join("webhook_secret"), || format!("whsec_{}", random_word()))?,
@@ -165,7 +169,7 @@ fn api_port(env: &Env) -> u16 {
 
 fn say_where_everything_is(env: &Env, api: &ApiConfig, fake_stripe: Option<&FakeStripe>) {
     let key = env.get("API_KEY").and_then(|keys| keys.split(',').next()).unwrap_or_default();
-    let url = &api.public_url;
+    let url = &api.shared.public_url;
     let stripe = fake_stripe.map_or_else(
         || "the real one: have it send webhooks to /api/webhooks/stripe".to_owned(),
         |fake_stripe| format!("{} (a fake; no money moves)", fake_stripe.url()),

@@ -4,7 +4,11 @@ use std::{net::SocketAddr, time::Duration};
 
 use api::{ApiConfig, AppState, PgNotifications};
 use chrono::{DateTime, Utc};
-use common::{clock::Clock, config::Env, db::Pools};
+use common::{
+    clock::Clock,
+    config::Env,
+    db::{DatabaseConfig, Pools},
+};
 use reqwest::{Method, header::HeaderMap};
 use sandbox::{
     proxy::Proxy,
@@ -209,7 +213,7 @@ impl App {
         env.or_set("DATABASE_URL", &product.url);
         env.or_set("STRIPE_API_URL", stripe.url());
         env.or_set("PUBLIC_URL", format!("http://{address}"));
-        let config = ApiConfig::from_env(&env).expect("a good configuration");
+        let config: ApiConfig = env.read().expect("a good configuration");
         let pool = database.pool(10);
         let (mut door, mut proxy, mut api_database) = (None, None, product.clone());
         if setup.door {
@@ -223,7 +227,7 @@ impl App {
             api_database = product.by_way_of(open.address);
             proxy = Some(open);
         }
-        let listen = common::db::listen_from_env(&env).expect("a good configuration");
+        let listen = env.read::<DatabaseConfig>().expect("a good configuration").listen();
         let reached = Pools::new(api_database.options(), listen, 9);
         let news = PgNotifications::start(reached.database.clone());
         let trusted_proxies = config.trusted_proxies.clone();
@@ -255,8 +259,8 @@ impl App {
     /// # Panics
     /// If its configuration is bad.
     pub fn start_worker(&self) -> RunningWorker {
-        let mut config = WorkerConfig::from_env(&self.env).expect("a good configuration");
-        config.shutdown_timeout = Duration::from_secs(5);
+        let mut config: WorkerConfig = self.env.read().expect("a good configuration");
+        config.shared.shutdown_timeout = Duration::from_secs(5);
         let (stop, stopped) = oneshot::channel();
         let pools = common::db::from_env(&self.env, queue::CONNECTIONS).expect("a good configuration");
         let clock = self.clock.clone();

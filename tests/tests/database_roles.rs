@@ -206,7 +206,7 @@ async fn the_products_role_can_change_rows_and_nothing_else() {
             ("STRIPE_SECRET_KEY", "sk_test_roles"),
             ("STRIPE_API_URL", "http://127.0.0.1:9"),
         ]);
-        let config = WorkerConfig::from_env(&env).unwrap();
+        let config: WorkerConfig = env.read().unwrap();
         let checks = examine(&env, &config, &Clock::system()).await.unwrap();
         checks.into_iter().find(|check| check.name == "privileges").unwrap()
     };

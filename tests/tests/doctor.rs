@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use common::{clock::Clock, config::Env};
 use sandbox::stripe::{Fault, Operation};
 use tests::{App, Setup, eventually};
-use worker::{Check, CheckStatus, WorkerConfig, examine};
+use worker::{Check, CheckStatus, examine};
 
 fn env(app: &App, key: &str) -> Env {
     Env::of([
@@ -16,7 +16,7 @@ fn env(app: &App, key: &str) -> Env {
 
 pub(crate) async fn checks(app: &App, clock: &Clock) -> Vec<Check> {
     let env = env(app, "sk_test_1");
-    examine(&env, &WorkerConfig::from_env(&env).unwrap(), clock).await.unwrap()
+    examine(&env, &env.read().unwrap(), clock).await.unwrap()
 }
 
 fn problems(checks: &[Check]) -> Vec<&str> {

@@ -1,6 +1,8 @@
-//! What the documents name is there.
+//! What the documents name is there, and what is generated is fresh.
 
 use std::{fs, path::Path};
+
+use common::config::{self, Variable};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -27,4 +29,49 @@ fn the_tests_that_security_md_names_exist() {
     }
     assert!(named > 60, "only {named} tests are named");
     assert!(missing.is_empty(), "{missing:#?}");
+}
+
+/// The text above the tables of `docs/configuration.md`.
+const INTRODUCTION: &str = "\
+# Configuration
+
+`api` and `worker` read environment variables, and a `.env` file in the folder they start in
+(`.env.example` is a template). A blank value counts as not set. A missing or malformed value stops
+the start with one line that names the variable and the accepted values. `api --help` and
+`worker --help` list the variables, too.
+
+`cargo run` reads the same variables. With `DATABASE_URL` it uses that Postgres, with
+`STRIPE_SECRET_KEY` the real Stripe. `BIND_ADDR` is `127.0.0.1:3000` there, and one variable is its
+own: `SANDBOX_STRIPE_ADDR`, the address of the fake Stripe (`127.0.0.1:12111`).
+
+This page is generated: `UPDATE=1 cargo test -p tests configuration_md` writes it.
+";
+
+/// `docs/configuration.md` as the descriptions of the variables make it.
+fn page() -> String {
+    let (api, worker) = (api::variables(), worker::variables());
+    let (api, worker): (Vec<_>, Vec<_>) = (config::variables(&api).collect(), config::variables(&worker).collect());
+    let has = |all: &[Variable<'_>], name| all.iter().any(|variable| variable.name == name);
+    let (both, api): (Vec<_>, Vec<_>) = api.into_iter().partition(|variable| has(&worker, variable.name));
+    let worker: Vec<_> = worker.into_iter().filter(|variable| !has(&both, variable.name)).collect();
+    let mut page = INTRODUCTION.to_owned();
+    for (title, variables) in [("Both programs", both), ("api", api), ("worker", worker)] {
+        page += &format!("\n## {title}\n\n| variable | default | meaning | takes |\n|---|---|---|---|\n");
+        for Variable { name, default, help, takes, .. } in variables {
+            let default = if ["required", "none"].contains(&default) { default.into() } else { format!("`{default}`") };
+            page += &format!("| `{name}` | {default} | {help} | {takes} |\n");
+        }
+    }
+    page
+}
+
+/// After a change of a variable, `UPDATE=1` writes the page.
+#[test]
+fn configuration_md_is_fresh() {
+    let path = format!("{ROOT}/docs/configuration.md");
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, page()).unwrap();
+    }
+    let written = fs::read_to_string(&path).unwrap_or_default();
+    assert!(written == page(), "docs/configuration.md is stale: UPDATE=1 cargo test -p tests configuration_md");
 }

@@ -295,7 +295,7 @@ async fn other_origins_are_let_in_by_name_only() {
 #[test]
 fn bad_origins_are_refused_at_the_start() {
     let variables = [("API_KEY", "k"), ("STRIPE_WEBHOOK_SECRET", "whsec_test"), ("CORS_ORIGINS", "*")];
-    let error = api::ApiConfig::from_env(&common::config::Env::of(variables)).unwrap_err();
+    let error = common::config::Env::of(variables).read::<api::ApiConfig>().unwrap_err();
     assert_eq!(
         error.to_string(),
         r#"CORS_ORIGINS is "*"; it takes origins such as https://shop.example, without a path, separated by commas"#

@@ -146,7 +146,7 @@ async fn the_doctor_hears_that_listen_is_lost() {
         Env::of(variables)
     };
     let listen = async |env: &Env| {
-        let config = WorkerConfig::from_env(env).unwrap();
+        let config: WorkerConfig = env.read().unwrap();
         let checks = worker::examine(env, &config, &Clock::system()).await.unwrap();
         checks.into_iter().find(|check| check.name == "listen").unwrap()
     };

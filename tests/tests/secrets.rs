@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use api::ApiConfig;
-use common::config::Env;
+use common::{config::Env, db::DatabaseConfig};
 use nix::sys::signal::Signal;
 use queue::Listen;
 use reqwest::Method;
@@ -242,12 +242,12 @@ fn debug_tells_no_secret() {
         ("DATABASE_LISTEN_URL", "postgres://user:hush@localhost/db"),
     ];
     let env = Env::of(variables);
-    let listen = common::db::listen_from_env(&env).unwrap();
+    let listen = env.read::<DatabaseConfig>().unwrap().listen();
     assert!(matches!(listen, Listen::At(_)));
     for shown in [
         format!("{env:?}"),
-        format!("{:?}", ApiConfig::from_env(&env).unwrap()),
-        format!("{:?}", WorkerConfig::from_env(&env).unwrap()),
+        format!("{:?}", env.read::<ApiConfig>().unwrap()),
+        format!("{:?}", env.read::<WorkerConfig>().unwrap()),
         format!("{listen:?}"),
     ] {
         assert!(shown.len() > 1 && !shown.contains("hush"), "{shown}");

@@ -12,18 +12,23 @@ mod rollup;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use common::{clock::Clock, config::Env, db, jobs::QUEUES};
+use common::{
+    clock::Clock,
+    config::{self, Env},
+    db,
+    jobs::QUEUES,
+};
 use queue::{JobId, JobState};
 
 pub use check::{Check, CheckStatus};
 pub use doctor::examine;
 
-use crate::WorkerConfig;
+use crate::config::variables;
 
 /// Creates payment links, expires carts and compacts the analytics counters until SIGTERM. With a
 /// command, executes it and exits. Both read the same environment variables.
 #[derive(Debug, Parser)]
-#[command(name = "worker", version)]
+#[command(name = "worker", version, after_long_help = config::help(&variables()))]
 pub struct CommandLine {
     #[command(subcommand)]
     command: Option<Command>,
@@ -126,7 +131,7 @@ impl CommandLine {
     pub async fn answer(self, env: &Env) -> Result<ExitCode, Box<dyn std::error::Error>> {
         let Some(command) = self.command else { return Ok(ExitCode::SUCCESS) };
         if let Command::Doctor = command {
-            let config = WorkerConfig::from_env(env)?;
+            let config = env.read()?;
             let checks = examine(env, &config, &Clock::system()).await?;
             return Ok(check::print(&checks));
         }

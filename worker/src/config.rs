@@ -1,118 +1,89 @@
-//! The worker's settings, read from environment variables.
+//! The worker's environment variables.
 
 use std::{net::SocketAddr, time::Duration};
 
+use clap::{Args, Command};
 use common::{
     clock::Clock,
-    config::{ConfigError, Env, is_token},
+    config::{DURATION, SharedConfig, is_token, list, parse_duration, parsed, redacted, value},
+    db::DatabaseConfig,
     jobs::QUEUES,
     maintenance::RecordRetention,
+    observability::{logs::LogConfig, traces::TraceConfig},
     payment_links::hosts::CheckoutHosts,
 };
-use queue::{Cron, Retention};
+use queue::Cron;
 use secrecy::SecretString;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const CRON: &str = "a cron expression with seconds, in UTC, such as `0 */5 * * * *`";
 
-/// The worker's settings; `docs/configuration.md` describes each variable.
-#[derive(Debug, Clone)]
+/// The worker's settings.
+#[derive(Debug, Clone, Args)]
 pub struct WorkerConfig {
-    /// `PUBLIC_URL`, without a trailing slash.
-    pub public_url: String,
-    /// `STRIPE_SECRET_KEY`
+    /// Key for the Stripe API; the api has none
+    #[arg(long, env, value_name = "Stripe's secret or restricted key (sk_… or rk_…)")]
+    #[arg(value_parser = redacted(value(|key| is_stripe_key(key).then(|| SecretString::from(key)))))]
     pub stripe_secret_key: SecretString,
-    /// `STRIPE_API_URL`, without a trailing slash.
-    pub stripe_api_url: String,
-    /// Hosts that a session's URL may have: `CHECKOUT_HOSTS` and Stripe's own.
-    pub checkout_hosts: CheckoutHosts,
-    /// `STRIPE_RATE`: calls per second, all workers together; 0 means no limit.
+    /// Calls to Stripe per second, all workers together
+    #[arg(long, env, default_value = "80")]
+    #[arg(value_name = "calls a second, a whole number up to 10000; 0 switches the limit off")]
+    #[arg(value_parser = value(|text| text.parse().ok().filter(|rate: &u32| *rate <= 10_000)))]
     pub stripe_rate: u32,
-    /// `CART_TTL`
+    /// `PUBLIC_URL` and `SHUTDOWN_TIMEOUT`
+    #[command(flatten)]
+    pub shared: SharedConfig,
+    /// `CHECKOUT_HOSTS` and `STRIPE_API_URL`
+    #[command(flatten)]
+    pub checkout_hosts: CheckoutHosts,
+    /// Age at which an abandoned cart expires
+    #[arg(long, env, default_value = "30d", value_name = DURATION, value_parser = value(parse_duration))]
     pub cart_ttl: Duration,
-    /// `WORKER_CONCURRENCY`
+    /// Number of jobs that the process runs at once
+    #[arg(long, env = "WORKER_CONCURRENCY", default_value = "16", value_name = "a whole number from 1 to 1000")]
+    #[arg(value_parser = value(|text| text.parse().ok().filter(|jobs: &usize| (1..=1000).contains(jobs))))]
     pub concurrency: usize,
-    /// `WORKER_QUEUES`; empty means all.
-    pub queues: Vec<&'static str>,
-    /// `EXPIRY_SCHEDULE`
+    /// Queues whose jobs the process runs; all if not set
+    #[arg(long, env = "WORKER_QUEUES", default_value = "")]
+    #[arg(value_name = "queues separated by commas: payment-links, expiry, analytics, maintenance")]
+    #[arg(value_parser = list(|text| QUEUES.into_iter().find(|queue| *queue == text)))]
+    pub queues: std::vec::Vec<&'static str>,
+    /// When carts expire
+    #[arg(long, env, default_value = "0 */5 * * * *", value_name = CRON, value_parser = parse_schedule)]
     pub expiry_schedule: Cron,
-    /// `ROLLUP_SCHEDULE`
+    /// When the analytics counters are compacted, besides every five minutes
+    #[arg(long, env, default_value = "0 10 0 * * *", value_name = CRON, value_parser = parse_schedule)]
     pub rollup_schedule: Cron,
-    /// `RETAIN_DONE_JOBS` and `RETAIN_DEAD_JOBS`
-    pub job_retention: Retention,
+    /// How long done jobs are kept
+    #[arg(long, env, default_value = "1d", value_name = DURATION, value_parser = value(parse_duration))]
+    pub retain_done_jobs: Duration,
+    /// How long dead jobs are kept
+    #[arg(long, env, default_value = "30d", value_name = DURATION, value_parser = value(parse_duration))]
+    pub retain_dead_jobs: Duration,
     /// `RETAIN_EVENTS`, `RETAIN_IDEMPOTENCY_KEYS` and `RETAIN_SLOTS`
+    #[command(flatten)]
     pub record_retention: RecordRetention,
-    /// `RETAIN_PERSONAL_DATA`; `None` means as long as the cart.
+    /// How long after their last change recovered and expired carts are anonymized; never if not set
+    #[arg(long, env, value_name = "a duration of at least 1d such as 365d")]
+    #[arg(value_parser = value(|text| parse_duration(text).filter(|kept| *kept >= DAY)))]
     pub retain_personal_data: Option<Duration>,
-    /// `HEALTH_ADDR`
+    /// Where `/healthz`, `/readyz` and `/metrics` are served
+    #[arg(long, env, value_name = "an address and a port such as 0.0.0.0:9090")]
+    #[arg(value_parser = parsed::<SocketAddr>)]
     pub health_addr: Option<SocketAddr>,
     /// Lifetime of a lease without renewal. Jobs of a killed worker run again within this time and
     /// one more second.
+    #[arg(skip = queue::Config::default().lease)]
     pub lease: Duration,
-    /// `SHUTDOWN_TIMEOUT`
-    pub shutdown_timeout: Duration,
+}
+
+/// All variables of the worker, as arguments.
+pub fn variables() -> Command {
+    let command = WorkerConfig::augment_args(DatabaseConfig::augment_args(Command::new("worker")));
+    TraceConfig::augment_args(LogConfig::augment_args(command))
 }
 
 impl WorkerConfig {
-    /// Reads and validates all variables.
-    ///
-    /// # Errors
-    /// The first variable that is missing or malformed.
-    pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
-        Ok(Self {
-            public_url: env.public_url()?,
-            stripe_secret_key: env.secret(
-                "STRIPE_SECRET_KEY",
-                "Stripe's secret or restricted key (sk_… or rk_…)",
-                is_stripe_key,
-            )?,
-            stripe_api_url: env.web_address("STRIPE_API_URL", "https://api.stripe.com")?,
-            checkout_hosts: CheckoutHosts::from_env(env)?,
-            stripe_rate: env.parse_or(
-                "STRIPE_RATE",
-                80,
-                "calls a second, a whole number up to 10000; 0 switches the limit off",
-                |text| text.parse().ok().filter(|rate| *rate <= 10_000),
-            )?,
-            cart_ttl: env.duration("CART_TTL", 30 * DAY)?,
-            concurrency: env.parse_or("WORKER_CONCURRENCY", 16, "a whole number from 1 to 1000", |text| {
-                text.parse().ok().filter(|jobs| (1..=1000).contains(jobs))
-            })?,
-            queues: env.list(
-                "WORKER_QUEUES",
-                "queues separated by commas: payment-links, expiry, analytics, maintenance",
-                |text| QUEUES.into_iter().find(|queue| *queue == text),
-            )?,
-            expiry_schedule: schedule(env, "EXPIRY_SCHEDULE", "0 */5 * * * *")?,
-            rollup_schedule: schedule(env, "ROLLUP_SCHEDULE", "0 10 0 * * *")?,
-            job_retention: Retention {
-                done: env.duration("RETAIN_DONE_JOBS", DAY)?,
-                dead: env.duration("RETAIN_DEAD_JOBS", 30 * DAY)?,
-            },
-            record_retention: RecordRetention {
-                events: env.duration_of_at_least(
-                    "RETAIN_EVENTS",
-                    30 * DAY,
-                    RecordRetention::SHORTEST_EVENTS,
-                    "a duration of at least 3d, for which Stripe may repeat an event",
-                )?,
-                idempotency_keys: env.duration_of_at_least(
-                    "RETAIN_IDEMPOTENCY_KEYS",
-                    DAY,
-                    RecordRetention::SHORTEST_KEYS,
-                    "a duration of at least 24h, for which a key is promised to work",
-                )?,
-                slots: env.duration("RETAIN_SLOTS", 30 * DAY)?,
-            },
-            retain_personal_data: retain_personal_data(env)?,
-            health_addr: env.parse_or("HEALTH_ADDR", None, "an address and a port such as 0.0.0.0:9090", |text| {
-                text.parse().ok().map(Some)
-            })?,
-            lease: queue::Config::default().lease,
-            shutdown_timeout: env.shutdown_timeout()?,
-        })
-    }
-
     /// Whether this process takes jobs of `queue`.
     pub fn serves(&self, queue: &str) -> bool {
         self.queues.is_empty() || self.queues.contains(&queue)
@@ -137,18 +108,8 @@ pub(crate) fn livemode(key: &str) -> Option<bool> {
     }
 }
 
-/// `None` if the variable is not set: carts are then never anonymized.
-fn retain_personal_data(env: &Env) -> Result<Option<Duration>, ConfigError> {
-    const NAME: &str = "RETAIN_PERSONAL_DATA";
-    const TAKES: &str =
-        "a duration of at least 1d such as 365d; not set keeps what is personal for as long as its cart";
-    let set = env.get(NAME).is_some();
-    set.then(|| env.duration_of_at_least(NAME, DAY, DAY, TAKES)).transpose()
-}
-
-fn schedule(env: &Env, name: &'static str, default: &str) -> Result<Cron, ConfigError> {
-    let expression = env.get(name).unwrap_or(default);
-    let malformed = |why: &str| ConfigError::Malformed { name, value: format!("{expression:?} ({why})"), takes: CRON };
+fn parse_schedule(expression: &str) -> Result<Cron, String> {
+    let malformed = |why: &str| format!("{expression:?} ({why})");
     let cron: Cron = expression.parse().map_err(|error| malformed(&error_line(&error)))?;
     // `0 0 0 30 2 *` (30 February) is valid syntax, but has no occurrence.
     match queue::next_slot(&cron, Clock::system().now()) {

@@ -21,7 +21,7 @@ use queue::{CatchUp, Job, RateLimit, Runtime, Schedule};
 use tokio::task::JoinHandle;
 
 pub use cli::{Check, CheckStatus, CommandLine, examine};
-pub use config::WorkerConfig;
+pub use config::{WorkerConfig, variables};
 pub use error::JobError;
 pub use health::serve as serve_health;
 
@@ -58,13 +58,13 @@ pub async fn run(pools: Pools, clock: Clock, config: WorkerConfig, stop: impl Fu
     let settings = queue::Config {
         concurrency: config.concurrency,
         lease: config.lease,
-        retention: config.job_retention,
+        retention: queue::Retention { done: config.retain_done_jobs, dead: config.retain_dead_jobs },
         renew_every: config.lease / 3,
         ..queue::Config::default()
     };
     let Pools { database, lookups } = pools;
     let runtime = Runtime::start(&database, settings);
-    let timeout = config.shutdown_timeout;
+    let timeout = config.shared.shutdown_timeout;
     let stripe = stripe(&config, lookups.clone());
     let state = State {
         database,
@@ -96,7 +96,7 @@ pub async fn run(pools: Pools, clock: Clock, config: WorkerConfig, stop: impl Fu
 /// Creates the Stripe client. All workers share one rate limit, because they share one account.
 fn stripe(config: &WorkerConfig, database: Database) -> Stripe {
     let rate = RateLimit::start(database, "stripe", config.stripe_rate);
-    Stripe::new(&config.stripe_api_url, config.stripe_secret_key.clone(), rate)
+    Stripe::new(&config.checkout_hosts.stripe_api_url, config.stripe_secret_key.clone(), rate)
 }
 
 /// Registers one handler per job, each with its purpose.

@@ -7,7 +7,7 @@ use common::{
     clock::Clock,
     config::{ConfigError, Env},
     db,
-    observability::{self, logs::LogConfig, traces::TraceConfig},
+    observability::{self, traces::TraceConfig},
     shutdown,
 };
 use tokio::net::TcpListener;
@@ -30,7 +30,7 @@ async fn main() -> ExitCode {
 async fn answer(command: CommandLine) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mut env = Env::of_process()?;
     env.or_set("RUST_LOG", "error"); // the answer is what counts
-    observability::logs::init(&LogConfig::from_env(&env)?);
+    observability::logs::init(&env.read()?);
     command.answer(&env).await.map_err(|error| match error.downcast::<sqlx::Error>() {
         Ok(error) => format!("Postgres can't be used: {error}; see DATABASE_URL, and `worker doctor`").into(),
         Err(other) => other,
@@ -39,18 +39,15 @@ async fn answer(command: CommandLine) -> Result<ExitCode, Box<dyn std::error::Er
 
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let env = Env::of_process()?;
-    let traces = observability::logs::init_with_traces(
-        &LogConfig::from_env(&env)?,
-        &TraceConfig::from_env(&env, "quick-checkout-worker")?,
-    );
-    let config = WorkerConfig::from_env(&env)?;
+    let traces =
+        observability::logs::init_with_traces(&env.read()?, &TraceConfig::from_env(&env, "quick-checkout-worker")?);
+    let config = env.read::<WorkerConfig>()?;
     let pools = db::from_env(&env, queue::CONNECTIONS)?;
 
     if let Some(address) = config.health_addr {
-        let listener = TcpListener::bind(address).await.map_err(|error| ConfigError::Malformed {
-            name: "HEALTH_ADDR",
-            value: format!("{address} ({error})"),
-            takes: "an address and a free port such as 0.0.0.0:9090",
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            let takes = "an address and a free port such as 0.0.0.0:9090";
+            ConfigError::malformed("HEALTH_ADDR", format_args!("{address} ({error})"), takes)
         })?;
         tokio::spawn(worker::serve_health(listener, pools.database.clone()));
     }

@@ -130,7 +130,7 @@ fn link_panel(
             h2 #link { "Payment link" }
             p data-announce="Payment link" { (standing(link, live.is_some())) }
             @if let Some(recovery) = recovery {
-                (copyable("recovery-url", "For the shopper, in a mail", &format!("{}/pay/{}", state.config.public_url, recovery.token)))
+                (copyable("recovery-url", "For the shopper, in a mail", &format!("{}/pay/{}", state.config.shared.public_url, recovery.token)))
                 p.muted.small { "Works until " (format::instant(recovery.expires_at)) ", and leads to a checkout that is open." }
             }
             @if let Some((live, url)) = live.and_then(|live| Some((live, live.url.as_ref()?))) {

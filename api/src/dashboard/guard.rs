@@ -100,7 +100,7 @@ pub(crate) fn check_origin(state: &AppState, headers: &HeaderMap) -> Result<(), 
         None => headers.get(header::ORIGIN).is_none_or(|origin| {
             let origin = origin.to_str().unwrap_or_default();
             let host = origin.split_once("://").map(|(_, host)| host);
-            host.is_some_and(|host| text(headers, "host") == Some(host)) || origin == state.config.public_url
+            host.is_some_and(|host| text(headers, "host") == Some(host)) || origin == state.config.shared.public_url
         }),
     };
     if ours { Ok(()) } else { Err(refused("This form was sent from another site.")) }
@@ -114,7 +114,7 @@ fn refused(why: &str) -> PageError {
 /// sent over HTTP.
 pub(crate) fn is_https(state: &AppState, headers: &HeaderMap) -> bool {
     let forwarded = text(headers, "x-forwarded-proto").and_then(|value| value.split(',').next());
-    let public = state.config.public_url.strip_prefix("https://");
+    let public = state.config.shared.public_url.strip_prefix("https://");
     forwarded.is_some_and(|scheme| scheme.trim().eq_ignore_ascii_case("https"))
         || public
             .and_then(|public| public.split('/').next().zip(text(headers, "host")))

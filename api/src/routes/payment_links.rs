@@ -221,7 +221,7 @@ fn ready(
 ) -> Result<Ready, ApiError> {
     let url = link.url.clone().ok_or_else(|| ApiError::internal("an open link has no address"))?;
     let (recovery_url, recovery_expires_at) = recovery
-        .map(|recovery| (format!("{}/pay/{}", state.config.public_url, recovery.token), recovery.expires_at))
+        .map(|recovery| (format!("{}/pay/{}", state.config.shared.public_url, recovery.token), recovery.expires_at))
         .unzip();
     Ok(Ready { status, payment_link: url, expires_at: link.session_expires_at, recovery_url, recovery_expires_at })
 }

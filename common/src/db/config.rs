@@ -2,37 +2,64 @@
 
 use std::{borrow::Cow, str::FromStr};
 
+use clap::ArgAction;
 use queue::{Database, Listen};
 use sqlx::postgres::PgConnectOptions;
 use url::Url;
 
-use crate::config::{ConfigError, Env};
+use crate::config::{ConfigError, Env, redacted, value};
 
-/// `DATABASE_URL`
-///
-/// # Errors
-/// If the variable is not set or not a `postgres://` address. The message does not repeat the
-/// value, which holds a password.
-pub fn options_from_env(env: &Env) -> Result<PgConnectOptions, ConfigError> {
-    options(env, "DATABASE_URL")
+const POSTGRES: &str = "postgres://user:password@host:port/database";
+const CONNECTIONS: &str = "a number of connections from 3 (api) or 7 (worker) to 1000";
+/// The minimum number of connections for handlers.
+const MIN_CONNECTIONS: u32 = 2;
+/// The default maximum number of connections of a process: the smallest plans of managed Postgres
+/// services allow 22 to 25, which is enough for one api and one worker.
+pub const DEFAULT_MAX_CONNECTIONS: u32 = 10;
+
+/// The connection to Postgres.
+#[derive(Clone, clap::Args)]
+pub struct DatabaseConfig {
+    /// Postgres 14 or newer, direct or through PgBouncer in transaction mode
+    #[arg(long = "database-url", env = "DATABASE_URL", value_name = POSTGRES, value_parser = redacted(value(options)))]
+    pub options: PgConnectOptions,
+    /// Postgres itself, for LISTEN alone, if `DATABASE_URL` leads to a pooler
+    #[arg(long, env = "DATABASE_LISTEN_URL", value_name = POSTGRES, value_parser = redacted(value(options)))]
+    listen_options: Option<PgConnectOptions>,
+    /// `off`: find jobs by polling alone, for a pooler without `DATABASE_LISTEN_URL`
+    #[arg(long, env, default_value = "on", value_name = "`on` or `off`", action = ArgAction::Set)]
+    #[arg(value_parser = value(|text| ["off", "on"].iter().position(|word| *word == text).map(|at| at == 1)))]
+    queue_listen: bool,
+    /// Maximum number of connections of the process
+    #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value_t = DEFAULT_MAX_CONNECTIONS, value_name = CONNECTIONS)]
+    #[arg(value_parser = value(|text| text.parse().ok().filter(|number| (MIN_CONNECTIONS + 1..=1_000).contains(number))))]
+    pub max_connections: u32,
 }
 
-fn options(env: &Env, name: &'static str) -> Result<PgConnectOptions, ConfigError> {
-    const TAKES: &str = "postgres://user:password@host:port/database";
-    let url = env.required(name, TAKES)?;
-    let malformed = || ConfigError::Malformed { name, value: "malformed".to_owned(), takes: TAKES };
-    let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"));
-    let unreadable = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
-    if rest.is_none_or(|rest| rest.is_empty() || rest.contains(unreadable)) {
-        return Err(malformed());
+impl DatabaseConfig {
+    /// The connection for LISTEN: to the same server as all others, to the server of
+    /// `DATABASE_LISTEN_URL`, or none.
+    pub fn listen(&self) -> Listen {
+        match &self.listen_options {
+            _ if !self.queue_listen => Listen::Off,
+            Some(options) => Listen::At(Box::new(options.clone())),
+            None => Listen::Directly,
+        }
     }
-    let url = without_unknown_parameters(name, url);
-    PgConnectOptions::from_str(&url).map_err(|_| malformed())
+}
+
+fn options(url: &str) -> Option<PgConnectOptions> {
+    let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"))?;
+    let unreadable = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
+    if rest.is_empty() || rest.contains(unreadable) {
+        return None;
+    }
+    PgConnectOptions::from_str(&without_unknown_parameters(url)).ok()
 }
 
 /// The address without the parameters that sqlx ignores, for example `channel_binding` of managed
 /// Postgres services: sqlx would log their values, which may be secret.
-fn without_unknown_parameters<'a>(name: &str, address: &'a str) -> Cow<'a, str> {
+fn without_unknown_parameters(address: &str) -> Cow<'_, str> {
     const KNOWN: [&str; 18] = [
         "sslmode",
         "ssl-mode",
@@ -61,7 +88,7 @@ fn without_unknown_parameters<'a>(name: &str, address: &'a str) -> Cow<'a, str> 
     }
     for (key, _) in ignored {
         let key: String = key.chars().take(40).collect();
-        tracing::warn!(variable = name, parameter = key, "unknown connection parameter ignored");
+        tracing::warn!(parameter = key, "unknown connection parameter ignored");
     }
     url.query_pairs_mut().clear().extend_pairs(kept);
     Cow::Owned(url.to_string())
@@ -90,55 +117,17 @@ impl Pools {
     }
 }
 
-/// Creates the pools from `DATABASE_URL`, `DATABASE_MAX_CONNECTIONS`, `QUEUE_LISTEN` and
-/// `DATABASE_LISTEN_URL`. Opens no connection yet. `reserved` is the number of connections that the
-/// queue opens.
+/// Creates the pools of [`DatabaseConfig`]. Opens no connection yet. `reserved` is the number of
+/// connections that the queue opens.
 ///
 /// # Errors
 /// If one of the variables is missing or malformed.
 pub fn from_env(env: &Env, reserved: u32) -> Result<Pools, ConfigError> {
-    let listen = listen_from_env(env)?;
+    let config: DatabaseConfig = env.read()?;
+    let (max, listen) = (config.max_connections, config.listen());
     let reserved = reserved + u32::from(!matches!(listen, Listen::Off));
-    let max = max_connections(env)?;
     let connections = max.checked_sub(reserved).filter(|connections| *connections >= MIN_CONNECTIONS);
-    let connections = connections.ok_or_else(|| too_few_or_many(max.to_string()))?;
-    Ok(Pools::new(options_from_env(env)?, listen, connections))
-}
-
-/// The default maximum number of connections of a process: the smallest plans of managed Postgres
-/// services allow 22 to 25, which is enough for one api and one worker.
-pub const DEFAULT_MAX_CONNECTIONS: u32 = 10;
-/// The minimum number of connections for handlers.
-const MIN_CONNECTIONS: u32 = 2;
-
-/// `DATABASE_MAX_CONNECTIONS`
-///
-/// # Errors
-/// If the value is not a number up to 1000.
-pub fn max_connections(env: &Env) -> Result<u32, ConfigError> {
-    let Some(value) = env.get(MAX_CONNECTIONS) else { return Ok(DEFAULT_MAX_CONNECTIONS) };
-    let parsed = value.parse().ok().filter(|number| (MIN_CONNECTIONS + 1..=1_000).contains(number));
-    parsed.ok_or_else(|| too_few_or_many(value.to_owned()))
-}
-
-const MAX_CONNECTIONS: &str = "DATABASE_MAX_CONNECTIONS";
-
-fn too_few_or_many(value: String) -> ConfigError {
-    const TAKES: &str = "a number of connections from 3 (api) or 7 (worker) to 1000";
-    ConfigError::Malformed { name: MAX_CONNECTIONS, value, takes: TAKES }
-}
-
-/// The connection for LISTEN: to the same server as all others, to the server of
-/// `DATABASE_LISTEN_URL` (for use behind a pooler), or none.
-///
-/// # Errors
-/// If `QUEUE_LISTEN` or `DATABASE_LISTEN_URL` is malformed.
-pub fn listen_from_env(env: &Env) -> Result<Listen, ConfigError> {
-    if !env.queue_listen()? {
-        return Ok(Listen::Off);
-    }
-    match env.get("DATABASE_LISTEN_URL") {
-        Some(_) => Ok(Listen::At(Box::new(options(env, "DATABASE_LISTEN_URL")?))),
-        None => Ok(Listen::Directly),
-    }
+    let connections =
+        connections.ok_or_else(|| ConfigError::malformed("DATABASE_MAX_CONNECTIONS", max, CONNECTIONS))?;
+    Ok(Pools::new(config.options, listen, connections))
 }

@@ -12,7 +12,7 @@ use tracing_subscriber::{
 };
 
 use super::traces::{SPAN_TARGET, TraceConfig, Traces};
-use crate::config::{ConfigError, Env};
+use crate::config::{text, value};
 
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,33 +24,23 @@ pub enum LogFormat {
 }
 
 /// The log format and filter.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct LogConfig {
-    /// `LOG_FORMAT`
+    /// Format of the log: `json` writes one object per line
+    #[arg(long, env = "LOG_FORMAT", default_value = "pretty", value_name = "`pretty` or `json`")]
+    #[arg(value_parser = value(parse_format))]
     pub format: LogFormat,
-    /// `RUST_LOG`
+    /// Levels that are logged
+    #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "a filter such as `info` or `api=debug,info`")]
+    #[arg(value_parser = text(|filter| EnvFilter::try_new(filter).is_ok()))]
     pub filter: String,
 }
 
-impl LogConfig {
-    /// Reads `LOG_FORMAT` and `RUST_LOG`.
-    ///
-    /// # Errors
-    /// If one of the variables is malformed.
-    pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
-        Ok(Self {
-            format: env.parse_or("LOG_FORMAT", LogFormat::Pretty, "`pretty` or `json`", |text| match text {
-                "pretty" => Some(LogFormat::Pretty),
-                "json" => Some(LogFormat::Json),
-                _ => None,
-            })?,
-            filter: env.parse_or(
-                "RUST_LOG",
-                "info".to_owned(),
-                "a filter such as `info` or `api=debug,info`",
-                |text| EnvFilter::try_new(text).is_ok().then(|| text.to_owned()),
-            )?,
-        })
+fn parse_format(text: &str) -> Option<LogFormat> {
+    match text {
+        "pretty" => Some(LogFormat::Pretty),
+        "json" => Some(LogFormat::Json),
+        _ => None,
     }
 }
 

@@ -33,11 +33,12 @@ use opentelemetry_sdk::{
     trace::{SdkTracer, SdkTracerProvider},
 };
 use queue::telemetry::Carrier;
+use secrecy::SecretString;
 use tokio::runtime::Handle;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use crate::config::{ConfigError, Env};
+use crate::config::{ConfigError, Env, redacted, text, value, web_address};
 
 pub use queue::telemetry::{SPAN_TARGET, current_context};
 
@@ -50,48 +51,62 @@ const ANSWER_BYTES: usize = 64 * 1024;
 /// The header, and the context that jobs carry (<https://www.w3.org/TR/trace-context/>).
 pub const TRACEPARENT: &str = "traceparent";
 
-/// The collector's endpoint and the service name; without an endpoint traces are disabled.
-#[derive(Debug, Clone)]
+/// Where traces are exported to; without an endpoint they are disabled.
+#[derive(Debug, Clone, Default, clap::Args)]
 pub struct TraceConfig {
+    /// OpenTelemetry collector that receives traces as OTLP over HTTP; no traces if not set
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_parser = value(traces_endpoint))]
+    #[arg(value_name = "the address of a collector such as http://localhost:4318")]
     endpoint: Option<String>,
-    service: String,
+    /// Name in traces; `quick-checkout-api` or `quick-checkout-worker` if not set
+    #[arg(long, env = "OTEL_SERVICE_NAME", value_name = "a name")]
+    service: Option<String>,
+    #[command(flatten)]
+    library: LibraryConfig,
+}
+
+/// Variables that the OpenTelemetry library reads itself. They are checked here, because the library
+/// silently replaces some malformed values.
+#[derive(Debug, Clone, Default, clap::Args)]
+struct LibraryConfig {
+    /// Protocol of the collector
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_PROTOCOL", value_name = "`http/protobuf`")]
+    #[arg(value_parser = text(|text| text == "http/protobuf"))]
+    protocol: Option<String>,
+    /// Headers of requests to the collector
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_HEADERS", value_name = PAIRS)]
+    #[arg(value_parser = redacted(value(|text| are_pairs(text).then(|| SecretString::from(text)))))]
+    headers: Option<SecretString>,
+    /// Which traces are exported; all if not set, except those that a client excludes
+    #[arg(long, env = "OTEL_TRACES_SAMPLER", value_name = "a sampler such as parentbased_traceidratio")]
+    #[arg(value_parser = text(is_sampler))]
+    sampler: Option<String>,
+    /// Share of the traces that a ratio sampler exports
+    #[arg(long, env = "OTEL_TRACES_SAMPLER_ARG", value_name = "a number from 0 to 1")]
+    #[arg(value_parser = value(|text| text.parse().ok().filter(|share: &f64| (0.0..=1.0).contains(share))))]
+    share: Option<f64>,
+    /// Attributes of every trace
+    #[arg(long, env = "OTEL_RESOURCE_ATTRIBUTES", value_name = PAIRS, value_parser = text(are_pairs))]
+    attributes: Option<String>,
+    /// Time between two exports
+    #[arg(long, env = "OTEL_BSP_SCHEDULE_DELAY", value_name = "milliseconds, a whole number from 1 to 3600000")]
+    #[arg(value_parser = value(|text| text.parse().ok().filter(|delay: &u32| (1..=3_600_000).contains(delay))))]
+    delay: Option<u32>,
 }
 
 impl TraceConfig {
-    /// Reads `OTEL_EXPORTER_OTLP_ENDPOINT` and `OTEL_SERVICE_NAME`. The OpenTelemetry library reads
-    /// further standard variables itself, and silently replaces some malformed values; those are
-    /// checked here.
+    /// Reads the variables; `service` is the default of `OTEL_SERVICE_NAME`. Without an endpoint the
+    /// other variables are ignored.
     ///
     /// # Errors
     /// If one of the variables is malformed; the first one is reported.
     pub fn from_env(env: &Env, service: &str) -> Result<Self, ConfigError> {
-        const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
-        const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
-        let service = env.get("OTEL_SERVICE_NAME").unwrap_or(service).to_owned();
-        if env.get(ENDPOINT).is_none() {
-            return Ok(Self { endpoint: None, service });
+        if env.get("OTEL_EXPORTER_OTLP_ENDPOINT").is_none() {
+            return Ok(Self::default());
         }
-        let base = env.web_address(ENDPOINT, "")?;
-        let endpoint = format!("{base}/v1/traces");
-        if !can_be_reached(&endpoint) {
-            let takes = "the address of a collector such as http://localhost:4318";
-            return Err(ConfigError::Malformed { name: ENDPOINT, value: format!("{base:?}"), takes });
-        }
-        let checked =
-            |name, takes, fits: fn(&str) -> bool| env.parse_or(name, (), takes, |text| fits(text).then_some(()));
-        checked("OTEL_EXPORTER_OTLP_PROTOCOL", "`http/protobuf`", |text| text == "http/protobuf")?;
-        checked("OTEL_TRACES_SAMPLER", "a sampler such as parentbased_traceidratio", is_sampler)?;
-        checked("OTEL_TRACES_SAMPLER_ARG", "a number from 0 to 1", |text| {
-            text.parse().is_ok_and(|share: f64| (0.0..=1.0).contains(&share))
-        })?;
-        if env.get(HEADERS).is_some() {
-            env.secret(HEADERS, PAIRS, are_pairs)?; // a collector's password may be among them
-        }
-        checked("OTEL_RESOURCE_ATTRIBUTES", PAIRS, are_pairs)?;
-        checked("OTEL_BSP_SCHEDULE_DELAY", "milliseconds, a whole number from 1 to 3600000", |text| {
-            text.parse().is_ok_and(|delay: u32| (1..=3_600_000).contains(&delay))
-        })?;
-        Ok(Self { endpoint: Some(endpoint), service })
+        let mut config: Self = env.read()?;
+        config.service.get_or_insert_with(|| service.to_owned());
+        Ok(config)
     }
 
     /// Starts exporting; `None` if no collector is configured.
@@ -107,7 +122,7 @@ impl TraceConfig {
             .inspect_err(|error| tracing::error!(%error, "no traces"))
             .ok()?;
         let resource = Resource::builder()
-            .with_service_name(self.service.clone())
+            .with_service_name(self.service.clone().unwrap_or_default())
             .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
             .build();
         let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
@@ -117,12 +132,14 @@ impl TraceConfig {
     }
 }
 
-/// Whether the endpoint has a host, and a port after a colon.
-fn can_be_reached(endpoint: &str) -> bool {
-    endpoint.parse::<Uri>().is_ok_and(|uri| {
-        let authority = uri.authority().map(|authority| (authority.host(), authority.as_str(), authority.port()));
-        authority.is_some_and(|(host, whole, port)| !host.is_empty() && (host == whole || port.is_some()))
-    })
+/// The address to which the collector at `base` receives traces. It must have a host, and a port after
+/// a colon.
+fn traces_endpoint(base: &str) -> Option<String> {
+    let endpoint = format!("{}/v1/traces", web_address(base)?);
+    let uri: Uri = endpoint.parse().ok()?;
+    let authority = uri.authority()?;
+    let has_port = authority.host() == authority.as_str() || authority.port().is_some();
+    (!authority.host().is_empty() && has_port).then_some(endpoint)
 }
 
 const PAIRS: &str = "pairs such as name=value, separated by commas";
@@ -243,10 +260,13 @@ mod tests {
     #[test]
     fn traces_are_off_until_somebody_says_where_they_go() {
         let off = TraceConfig::from_env(&Env::of([("OTEL_TRACES_SAMPLER", "sometimes")]), "shop").unwrap();
-        assert_eq!((off.endpoint, off.service.as_str()), (None, "shop"));
+        assert_eq!(off.endpoint, None);
         let on = Env::of([("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318/"), ("OTEL_SERVICE_NAME", "mine")]);
         let on = TraceConfig::from_env(&on, "shop").unwrap();
-        assert_eq!((on.endpoint.as_deref(), on.service.as_str()), (Some("http://collector:4318/v1/traces"), "mine"));
+        assert_eq!(
+            (on.endpoint.as_deref(), on.service.as_deref()),
+            (Some("http://collector:4318/v1/traces"), Some("mine"))
+        );
     }
 
     #[test]

@@ -6,43 +6,38 @@
 
 use url::{Host, Url};
 
-use crate::config::{ConfigError, Env};
+use crate::config::{list, value, web_address};
 
 /// The hosts of Stripe's Checkout pages.
 const STRIPE: [&str; 2] = ["checkout.stripe.com", "buy.stripe.com"];
 /// The host of Stripe's API.
 const STRIPE_API: &str = "api.stripe.com";
 
-/// The hosts that shoppers may be redirected to.
-#[derive(Debug, Clone)]
+/// The hosts that shoppers may be redirected to: Stripe's, those of `CHECKOUT_HOSTS`, and the host of
+/// `STRIPE_API_URL` if it is a fake Stripe.
+#[derive(Debug, Clone, clap::Args)]
 pub struct CheckoutHosts {
-    /// Hosts that are allowed with https on the default port.
-    hosts: Vec<String>,
-    /// The address of a fake Stripe, if `STRIPE_API_URL` names one.
-    api: Option<Url>,
+    /// Further hosts that shoppers may be redirected to: your custom domain of Checkout
+    #[arg(long = "checkout-hosts", env = "CHECKOUT_HOSTS", default_value = "", value_parser = list(domain))]
+    #[arg(value_name = "hosts such as pay.shop.example, separated by commas")]
+    custom: std::vec::Vec<String>,
+    /// Address of the Stripe API; the api never calls it, but may redirect shoppers to a fake Stripe there
+    #[arg(long, env, default_value = "https://api.stripe.com", value_parser = value(web_address))]
+    #[arg(value_name = "an address such as https://api.stripe.com")]
+    pub stripe_api_url: String,
+}
+
+fn domain(text: &str) -> Option<String> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
+    let has_labels =
+        |domain: &str| domain.split('.').all(|label| !label.is_empty() && label.trim_matches('-') == label);
+    match Host::parse(text).ok()? {
+        Host::Domain(domain) if domain == text && domain.bytes().all(plain) && has_labels(&domain) => Some(domain),
+        _ => None,
+    }
 }
 
 impl CheckoutHosts {
-    /// Stripe's hosts, those of `CHECKOUT_HOSTS` (custom domains of Checkout), and the host of
-    /// `STRIPE_API_URL` if it is a fake Stripe.
-    ///
-    /// # Errors
-    /// If one of the variables is malformed.
-    pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
-        let takes = "hosts such as pay.shop.example, separated by commas";
-        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
-        let has_labels =
-            |domain: &str| domain.split('.').all(|label| !label.is_empty() && label.trim_matches('-') == label);
-        let custom = env.list("CHECKOUT_HOSTS", takes, |text| match Host::parse(text).ok()? {
-            Host::Domain(domain) if domain == text && domain.bytes().all(plain) && has_labels(&domain) => Some(domain),
-            _ => None,
-        })?;
-        let api = env.web_address("STRIPE_API_URL", "https://api.stripe.com")?;
-        let api = Url::parse(&api).ok().filter(|url| url.host_str() != Some(STRIPE_API));
-        let hosts = STRIPE.iter().map(|host| (*host).to_owned()).chain(custom).collect();
-        Ok(Self { hosts, api })
-    }
-
     /// The parsed address if shoppers may be redirected to it, else `None`.
     pub fn check(&self, address: &str) -> Option<Url> {
         let url = Url::parse(address).ok()?;
@@ -52,11 +47,13 @@ impl CheckoutHosts {
             return None;
         }
         let of_stripe = || {
-            let host = url.host_str().is_some_and(|host| self.hosts.iter().any(|known| known == host));
-            host && url.scheme() == "https" && url.port().is_none()
+            let known = |host| STRIPE.contains(&host) || self.custom.iter().any(|custom| custom == host);
+            url.host_str().is_some_and(known) && url.scheme() == "https" && url.port().is_none()
         };
-        let of_api =
-            || self.api.as_ref().is_some_and(|known| known.host() == url.host() && known.scheme() == url.scheme());
+        let of_api = || {
+            let api = Url::parse(&self.stripe_api_url).ok().filter(|api| api.host_str() != Some(STRIPE_API));
+            api.is_some_and(|api| api.host() == url.host() && api.scheme() == url.scheme())
+        };
         (of_stripe() || of_api() || is_this_machine(&url)).then_some(url)
     }
 }
@@ -76,9 +73,10 @@ fn is_this_machine(url: &Url) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Env;
 
     fn hosts(variables: &[(&str, &str)]) -> CheckoutHosts {
-        CheckoutHosts::from_env(&Env::of(variables.iter().copied())).unwrap()
+        Env::of(variables.iter().copied()).read().unwrap()
     }
 
     #[test]
@@ -124,7 +122,7 @@ mod tests {
         assert!(named.check("http://stripe.internal:12111/c/pay/cs_test_1").is_some());
         assert!(named.check("https://stripe.internal.evil.example/").is_none());
         for bad in ["https://pay.shop.example", "pay.shop.example/x", "*.shop.example", "10.0.0.1"] {
-            let error = CheckoutHosts::from_env(&Env::of([("CHECKOUT_HOSTS", bad)])).unwrap_err();
+            let error = Env::of([("CHECKOUT_HOSTS", bad)]).read::<CheckoutHosts>().unwrap_err();
             assert!(error.to_string().starts_with("CHECKOUT_HOSTS is "), "{error}");
         }
     }

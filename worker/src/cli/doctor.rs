@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use common::{
     clock::Clock,
     config::{ConfigError, Env},
-    db::{self, Connection, Database, Listen},
+    db::{self, Connection, Database, DatabaseConfig, Listen},
     jobs::QUEUES,
 };
 use queue::RateLimit;
@@ -35,9 +35,10 @@ const READY_FOR: i64 = 5 * 60;
 /// A variable that is missing or malformed.
 pub async fn examine(env: &Env, config: &WorkerConfig, clock: &Clock) -> Result<Vec<Check>, ConfigError> {
     // As if a pooler stood in between: then what is configured wrongly can be told.
-    let careful = Database::new(db::options_from_env(env)?, Listen::Off, 2);
-    let listen = db::listen_from_env(env)?;
-    let configured = Database::new(db::options_from_env(env)?, listen.clone(), 1);
+    let settings: DatabaseConfig = env.read()?;
+    let careful = Database::new(settings.options.clone(), Listen::Off, 2);
+    let listen = settings.listen();
+    let configured = Database::new(settings.options, listen.clone(), 1);
 
     let mut checks = Vec::new();
     match in_time(reachable(&careful)).await {
@@ -46,7 +47,7 @@ pub async fn examine(env: &Env, config: &WorkerConfig, clock: &Clock) -> Result<
             checks.push(look("migrations", migrations(&careful)).await);
             checks.push(look("privileges", privileges::examine(&careful)).await);
             checks.push(look("clock", skew(&careful, clock)).await);
-            checks.push(look("connections", room(&careful, db::max_connections(env)?)).await);
+            checks.push(look("connections", room(&careful, settings.max_connections)).await);
             checks.push(listening(&careful, &configured, &listen).await);
             checks.push(look("schedules", overdue(&careful)).await);
             checks.push(look("queues", waiting(&careful)).await);
@@ -230,8 +231,11 @@ async fn dead(database: &Database) -> sqlx::Result<Check> {
 
 async fn stripe_key(config: &WorkerConfig, database: &Database) -> Check {
     // One call, also while Postgres is away.
-    let stripe =
-        Stripe::new(&config.stripe_api_url, config.stripe_secret_key.clone(), RateLimit::none(database.clone()));
+    let stripe = Stripe::new(
+        &config.checkout_hosts.stripe_api_url,
+        config.stripe_secret_key.clone(),
+        RateLimit::none(database.clone()),
+    );
     let checked = stripe.check_key().await;
     match checked {
         Ok(()) => Check::ok("stripe", "STRIPE_SECRET_KEY is accepted"),

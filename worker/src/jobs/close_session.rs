@@ -157,7 +157,7 @@ pub(crate) fn new_session<'a>(state: &State, link: &'a PaymentLink, cart: &'a Ch
         version: link.version,
         cart,
         expires_at: link.session_expires_at,
-        success_url: format!("{}/pay/{}/thanks", state.config.public_url, cart.recovery_token),
+        success_url: format!("{}/pay/{}/thanks", state.config.shared.public_url, cart.recovery_token),
         idempotency_key: link.idempotency_key(),
     }
 }

@@ -166,14 +166,14 @@ mod tests {
     use futures_util::stream;
 
     use super::*;
-    use crate::{ApiConfig, PgNotifications, routes::carts::import::lines::Format};
+    use crate::{PgNotifications, routes::carts::import::lines::Format};
 
     /// There is no Postgres at this address, and reading needs none.
     fn state() -> AppState {
         let env = Env::of([("API_KEY", "key"), ("STRIPE_WEBHOOK_SECRET", "whsec_test"), ("PUBLIC_URL", "http://x")]);
         let pools = Pools::new("postgres://nobody@127.0.0.1:1/none".parse().unwrap(), Listen::Off, 2);
         let news = PgNotifications::start(pools.database.clone());
-        AppState::new(pools, Clock::system(), ApiConfig::from_env(&env).unwrap(), news)
+        AppState::new(pools, Clock::system(), env.read().unwrap(), news)
     }
 
     #[tokio::test]
