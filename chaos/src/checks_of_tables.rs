@@ -52,7 +52,7 @@ async fn slots(session: &mut PgConnection, report: &mut Report) -> Result<()> {
         "select format('the slot %s of %s became no job', slot, schedule) from schedule_slots
          where job_id is null or not exists (select from jobs where jobs.id = job_id)
          union all
-         select format('job %s of %s stands for the slot %s, which the ledger does not know', id, kind, slot) from jobs
+         select format('job %s of %s stands for the slot %s, which schedule_slots does not contain', id, kind, slot) from jobs
          where slot is not null and not exists (select from schedule_slots where job_id = jobs.id and schedule_slots.slot = jobs.slot)
          union all
          select format('the slot %s of roll_up_days shares its job', min(slot)) from schedule_slots
@@ -124,10 +124,10 @@ async fn expiry(session: &mut PgConnection, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// The ledger against the tables, and what the API says against both.
+/// The stored counts against the tables, and what the API says against both.
 async fn counts(scene: &Scene, session: &mut PgConnection, report: &mut Report) -> Result<()> {
     let mut found = Vec::new();
-    // What the API says is read before the ledger is built anew.
+    // What the API says is read before the counts are corrected.
     for member in scene.members.iter().filter(|member| member.kind == Kind::Api) {
         let ask = async |path: &str| -> Result<Value> {
             let url = format!("http://{}{path}", member.address);

@@ -91,7 +91,7 @@ impl Job for ExpireCarts {
     }
 }
 
-/// Compacts the stored counts, so that reading them stays cheap.
+/// Adds up the stored counts, so that reading them stays cheap.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct RollUpDays {}
 

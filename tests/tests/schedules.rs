@@ -1,4 +1,4 @@
-//! The ledger of slots: every slot once, whoever dies, and an outage made up for.
+//! Slots of schedules: every slot once, whoever dies, and an outage made up for.
 
 use chrono::{DateTime, TimeDelta, Timelike as _, Utc};
 use common::clock::Clock;
@@ -74,7 +74,7 @@ async fn every_slot_runs_once_whoever_is_killed() {
     assert_eq!(twice, 0);
 }
 
-/// As if all workers had been away since then: the ledger and the last look are moved back.
+/// As if all workers had been away since then: the slots and the last look are moved back.
 async fn stopped_since(pool: &PgPool, since: &str) {
     sqlx::query("delete from schedule_slots").execute(pool).await.unwrap();
     let slots = format!(

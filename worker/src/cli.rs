@@ -25,7 +25,7 @@ pub use doctor::examine;
 
 use crate::config::variables;
 
-/// Creates payment links, expires carts and compacts the analytics counters until SIGTERM. With a
+/// Creates payment links, expires carts and adds up their counts until SIGTERM. With a
 /// command, executes it and exits. Both read the same environment variables.
 #[derive(Debug, Parser)]
 #[command(name = "worker", version, after_long_help = config::help(&variables()))]
@@ -91,7 +91,7 @@ enum Command {
     },
     /// Lists schedules: last and next occurrence, and which are overdue
     Schedules,
-    /// Compacts the analytics counters, or rebuilds them from all carts
+    /// Adds up the stored counts of carts, or corrects them
     Rollup {
         /// Rebuild by counting every cart; exact also while api and workers are running
         #[arg(long)]

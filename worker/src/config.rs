@@ -51,7 +51,7 @@ pub struct WorkerConfig {
     /// When carts expire
     #[arg(long, env, default_value = "0 */5 * * * *", value_name = CRON, value_parser = parse_schedule)]
     pub expiry_schedule: Cron,
-    /// When the analytics counters are compacted, besides every five minutes
+    /// When the counts of carts are added up, besides every minute
     #[arg(long, env, default_value = "0 10 0 * * *", value_name = CRON, value_parser = parse_schedule)]
     pub rollup_schedule: Cron,
     /// How long done jobs are kept

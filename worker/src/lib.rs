@@ -1,5 +1,5 @@
-//! The worker: creates and closes payment links, expires carts and compacts the analytics counters.
-//! All jobs and schedules are registered in this file.
+//! The worker: creates and closes payment links, expires carts and adds up their stored counts. All
+//! jobs and schedules are registered in this file.
 
 mod cli;
 pub mod config;
@@ -17,7 +17,7 @@ use common::{
     db::{Database, Pools},
     jobs::{AnonymizeOldCarts, ClosePaymentLink, CreatePaymentLink, DeleteOldRecords, ExpireCarts, RollUpDays},
 };
-use queue::{CatchUp, Job, RateLimit, Runtime, Schedule};
+use queue::{CatchUp, Cron, Job, RateLimit, Runtime, Schedule};
 use tokio::task::JoinHandle;
 
 pub use cli::{Check, CheckStatus, CommandLine, examine};
@@ -36,8 +36,8 @@ use crate::{
 const MAINTENANCE_SCHEDULE: &str = "0 40 * * * *";
 /// Daily, at a time of low traffic, because each run scans all carts.
 const ANONYMIZE_SCHEDULE: &str = "0 20 3 * * *";
-/// Often enough that listing carts reads only a few additional counter rows.
-const FOLD_SCHEDULE: &str = "30 */5 * * * *";
+/// Often enough that analytics read few rows besides the sums.
+const ADD_UP_SCHEDULE: &str = "30 * * * * *";
 
 /// State shared by all handlers, which take it as `Data<State>`.
 #[derive(Debug, Clone)]
@@ -75,8 +75,7 @@ pub async fn run(pools: Pools, clock: Clock, config: WorkerConfig, stop: impl Fu
         expiring: expire_carts::Expiring::default(),
     };
 
-    let schedules = schedule_all(&state);
-    let monitor = register_all(&runtime, &state);
+    let Workers { monitor, schedules, .. } = register_all(&runtime, &state);
     let worked = monitor.shutdown_timeout(timeout).run_with_signal(async {
         runtime.stop_after(stop).await;
         Ok(())
@@ -99,60 +98,40 @@ fn stripe(config: &WorkerConfig, database: Database) -> Stripe {
     Stripe::new(&config.checkout_hosts.stripe_api_url, config.stripe_secret_key.clone(), rate)
 }
 
-/// Registers one handler per job, each with its purpose.
-fn register_all(runtime: &Runtime, state: &State) -> Monitor {
-    let mut workers = Workers { monitor: Monitor::new(), runtime, state };
+/// Registers each job with its handler, and its schedule if it has one.
+fn register_all<'a>(runtime: &'a Runtime, state: &'a State) -> Workers<'a> {
+    let config = &state.config;
+    let mut workers = Workers { monitor: Monitor::new(), schedules: Vec::new(), runtime, state };
     // Creates Stripe sessions for the api, which has no Stripe key.
     workers.register::<CreatePaymentLink, _, _>(create_payment_link::run);
     // Prevents payments for carts that are recovered, expired or deleted.
     workers.register::<ClosePaymentLink, _, _>(close_payment_link::run);
-    // Expires carts older than CART_TTL.
-    workers.register::<ExpireCarts, _, _>(expire_carts::run);
-    // Compacts the counters, so that sums stay cheap to read. They are exact without it.
-    workers.register::<RollUpDays, _, _>(roll_up_days::run);
-    // Deletes records after their retention.
-    workers.register::<DeleteOldRecords, _, _>(delete_old_records::run);
-    // Anonymizes old carts; revenue totals are kept. A worker without RETAIN_PERSONAL_DATA
-    // takes no such job, because another worker may have it set.
-    if state.config.retain_personal_data.is_some() {
-        workers.register::<AnonymizeOldCarts, _, _>(anonymize_old_carts::run);
+    // One run expires all carts that are due, so one run is enough after an outage.
+    workers.scheduled::<ExpireCarts, _, _>(&config.expiry_schedule, CatchUp::Latest, expire_carts::run);
+    // Every missed occurrence is run after an outage.
+    workers.scheduled::<RollUpDays, _, _>(&config.rollup_schedule, CatchUp::All, roll_up_days::run);
+    workers.schedule::<RollUpDays>("add_up_counts", &cron(ADD_UP_SCHEDULE), CatchUp::Latest);
+    workers.scheduled::<DeleteOldRecords, _, _>(&cron(MAINTENANCE_SCHEDULE), CatchUp::Latest, delete_old_records::run);
+    // A worker without RETAIN_PERSONAL_DATA takes no such job, because another worker may have it
+    // set.
+    if config.retain_personal_data.is_some() {
+        workers.scheduled::<AnonymizeOldCarts, _, _>(
+            &cron(ANONYMIZE_SCHEDULE),
+            CatchUp::Latest,
+            anonymize_old_carts::run,
+        );
     }
-    workers.monitor
+    workers
 }
 
-/// Starts one task per schedule, each with its behavior after an outage.
-fn schedule_all(state: &State) -> Vec<JoinHandle<()>> {
-    let config = &state.config;
-    let (latest, all) = (CatchUp::Latest, CatchUp::All);
-    // One run expires all carts that are due, so one run is enough after an outage.
-    let mut tasks = vec![schedules::propose::<ExpireCarts>(
-        state,
-        Schedule { name: "expire_carts", cron: config.expiry_schedule.clone(), catch_up: latest },
-    )];
-    // Every missed occurrence is run after an outage.
-    tasks.push(schedules::propose::<RollUpDays>(
-        state,
-        Schedule { name: "roll_up_days", cron: config.rollup_schedule.clone(), catch_up: all },
-    ));
-    // Each connection adds its own counter rows, and every list reads all that are not compacted.
-    if let Ok(cron) = FOLD_SCHEDULE.parse() {
-        tasks.push(schedules::propose::<RollUpDays>(state, Schedule { name: "fold_counts", cron, catch_up: latest }));
-    }
-    if let Ok(cron) = MAINTENANCE_SCHEDULE.parse() {
-        let schedule = Schedule { name: "delete_old_records", cron, catch_up: latest };
-        tasks.push(schedules::propose::<DeleteOldRecords>(state, schedule));
-    }
-    if config.retain_personal_data.is_some()
-        && let Ok(cron) = ANONYMIZE_SCHEDULE.parse()
-    {
-        let schedule = Schedule { name: "anonymize_old_carts", cron, catch_up: latest };
-        tasks.push(schedules::propose::<AnonymizeOldCarts>(state, schedule));
-    }
-    tasks
+/// A schedule of this file.
+fn cron(expression: &str) -> Cron {
+    expression.parse().expect("it is a constant, and a test starts every schedule")
 }
 
 struct Workers<'a> {
     monitor: Monitor,
+    schedules: Vec<JoinHandle<()>>,
     runtime: &'a Runtime,
     state: &'a State,
 }
@@ -172,5 +151,22 @@ impl Workers<'_> {
         self.monitor = std::mem::take(&mut self.monitor).register(move |_| {
             WorkerBuilder::new(J::KIND).backend(runtime.backend::<J>()).data(state.clone()).build(handler.clone())
         });
+    }
+
+    /// Like [`Workers::register`], with a schedule of the job's name.
+    fn scheduled<J, H, F>(&mut self, cron: &Cron, catch_up: CatchUp, handler: H)
+    where
+        J: Job + Default,
+        H: Fn(J, Data<State>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<(), JobError>> + Send + 'static,
+    {
+        self.register(handler);
+        self.schedule::<J>(J::KIND, cron, catch_up);
+    }
+
+    /// Starts the task of a schedule, also if this process does not serve the job's queue.
+    fn schedule<J: Job + Default>(&mut self, name: &'static str, cron: &Cron, catch_up: CatchUp) {
+        let schedule = Schedule { name, cron: cron.clone(), catch_up };
+        self.schedules.push(schedules::propose::<J>(self.state, schedule));
     }
 }
