@@ -5,7 +5,8 @@
 //! request.
 
 pub mod ended_sessions;
-use std::{fmt, str::FromStr};
+use std::fmt;
+use strum::{EnumString, IntoStaticStr};
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
@@ -20,7 +21,8 @@ pub const CHANNEL: &str = "api_keys";
 const PREFIX: &str = "qct_";
 
 /// A permission of a key. No scope includes another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "lowercase", parse_err_ty = UnknownScope, parse_err_fn = unknown_scope)]
 pub enum Scope {
     /// Reads carts, links, timelines, analytics and exports, including the export of one person.
     Read,
@@ -36,11 +38,7 @@ impl Scope {
 
     /// The scope's name in requests and in the database.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Operator => "operator",
-        }
+        self.into()
     }
 
     fn bit(self) -> u8 {
@@ -57,12 +55,8 @@ impl Scope {
 #[error("there are read, write and operator")]
 pub struct UnknownScope;
 
-impl FromStr for Scope {
-    type Err = UnknownScope;
-
-    fn from_str(text: &str) -> Result<Self, UnknownScope> {
-        Self::ALL.into_iter().find(|scope| scope.as_str() == text).ok_or(UnknownScope)
-    }
+fn unknown_scope(_: &str) -> UnknownScope {
+    UnknownScope
 }
 
 /// Scopes of one key.

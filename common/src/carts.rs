@@ -7,20 +7,21 @@ pub(crate) mod id;
 pub mod import;
 pub mod list;
 pub mod new;
+mod row;
 pub mod search;
 pub(crate) mod status;
 use std::{borrow::Borrow, collections::HashSet};
+use strum::IntoStaticStr;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use sqlx::types::Json;
 use utoipa::ToSchema;
 
 use self::new::{Item, NewCart};
 pub use self::{
     id::{CartId, MalformedCartId},
-    status::{CartStatus, UnknownStatus},
+    status::CartStatus,
 };
 use crate::{
     db::Connection,
@@ -35,6 +36,9 @@ pub struct Cart {
     /// The cart's id.
     #[schema(pattern = "^cart_[A-Za-z0-9_-]{1,100}$", example = "cart_01m84zjdhtftc9p973qfnt3nn0")]
     pub id: String,
+    /// The client's own id of the cart, if it gave one.
+    #[serde(skip)]
+    pub external_id: Option<String>,
     /// The shopper's e-mail address.
     #[schema(example = "ada@example.com")]
     pub customer_email: String,
@@ -70,53 +74,12 @@ pub struct Cart {
     pub updated_at: DateTime<Utc>,
 }
 
-/// A row of the cart queries; converted to [`Cart`].
-pub(crate) struct CartRow {
-    pub(crate) id: String,
-    pub(crate) customer_email: String,
-    pub(crate) customer_name: String,
-    pub(crate) items: Json<Box<RawValue>>,
-    pub(crate) total_minor: i64,
-    pub(crate) currency: String,
-    pub(crate) status: String,
-    pub(crate) abandoned_at: DateTime<Utc>,
-    pub(crate) recovered_at: Option<DateTime<Utc>>,
-    pub(crate) expired_at: Option<DateTime<Utc>>,
-    pub(crate) payment_link: Option<String>,
-    pub(crate) payment_link_expires_at: Option<DateTime<Utc>>,
-    pub(crate) created_at: DateTime<Utc>,
-    pub(crate) updated_at: DateTime<Utc>,
-}
-
-impl TryFrom<CartRow> for Cart {
-    type Error = sqlx::Error;
-
-    fn try_from(row: CartRow) -> sqlx::Result<Self> {
-        let currency: Currency = row.currency.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-        Ok(Self {
-            id: row.id,
-            customer_email: row.customer_email,
-            customer_name: row.customer_name,
-            items: row.items.0,
-            total_value: currency.amount(row.total_minor),
-            currency,
-            status: row.status.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
-            abandoned_at: row.abandoned_at,
-            recovered_at: row.recovered_at,
-            expired_at: row.expired_at,
-            payment_link: row.payment_link,
-            payment_link_expires_at: row.payment_link_expires_at,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-        })
-    }
-}
-
 impl Cart {
     /// A cart that was just received.
     pub fn new(id: &CartId, cart: NewCart, now: DateTime<Utc>) -> Self {
         Self {
             id: id.to_string(),
+            external_id: None,
             customer_email: cart.customer_email,
             customer_name: cart.customer_name,
             items: cart.items,
@@ -134,32 +97,52 @@ impl Cart {
     }
 }
 
-/// Stores new carts in one statement. Carts whose id is stored already are left as they are.
-pub async fn insert(conn: &mut Connection, carts: &[impl Borrow<Cart>]) -> sqlx::Result<()> {
-    let column = |of: fn(&Cart) -> &str| -> Vec<&str> { carts.iter().map(|cart| of(cart.borrow())).collect() };
-    let times =
-        |of: fn(&Cart) -> DateTime<Utc>| -> Vec<DateTime<Utc>> { carts.iter().map(|cart| of(cart.borrow())).collect() };
-    let totals: Vec<i64> = carts.iter().map(|cart| cart.borrow().total_value.minor()).collect();
-    sqlx::query!(
+/// Where carts come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// A request for each cart.
+    Api,
+    /// An import.
+    Import,
+}
+
+/// Stores carts in one statement; returns how many. Carts whose id or external id is stored already
+/// are left as they are.
+pub async fn insert(conn: &mut Connection, carts: &[impl Borrow<Cart>], source: Source) -> sqlx::Result<u64> {
+    fn column<'a, T>(carts: &'a [impl Borrow<Cart>], value: impl Fn(&'a Cart) -> T) -> Vec<T> {
+        carts.iter().map(|cart| value(cart.borrow())).collect()
+    }
+    let result = sqlx::query!(
         r#"
-        insert into carts (id, customer_email, customer_name, items, total_minor, currency, abandoned_at, created_at, updated_at)
-        select id, customer_email, customer_name, items::json, total_minor, currency, abandoned_at, created_at, created_at
-        from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::timestamptz[], $8::timestamptz[])
-            as new (id, customer_email, customer_name, items, total_minor, currency, abandoned_at, created_at)
-        on conflict (id) do nothing
+        insert into carts (id, external_id, customer_email, customer_name, items, total_minor, currency, status,
+                           status_changed_at, status_reason, abandoned_at, recovered_at, expired_at, imported, created_at,
+                           updated_at)
+        select id, external_id, customer_email, customer_name, items::json, total_minor, currency, status,
+               case when status <> 'abandoned' then created_at end, case when status <> 'abandoned' then 'import' end,
+               abandoned_at, recovered_at, expired_at, $13, created_at, created_at
+        from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[],
+                    $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[])
+            as new (id, external_id, customer_email, customer_name, items, total_minor, currency, status,
+                    abandoned_at, recovered_at, expired_at, created_at)
+        on conflict do nothing
         "#,
-        &column(|cart| &cart.id) as &[&str],
-        &column(|cart| &cart.customer_email) as &[&str],
-        &column(|cart| &cart.customer_name) as &[&str],
-        &column(|cart| cart.items.get()) as &[&str],
-        &totals,
-        &column(|cart| cart.currency.code()) as &[&str],
-        &times(|cart| cart.abandoned_at),
-        &times(|cart| cart.created_at),
+        &column(carts, |cart| cart.id.as_str()) as &[&str],
+        &column(carts, |cart| cart.external_id.as_deref()) as &[Option<&str>],
+        &column(carts, |cart| cart.customer_email.as_str()) as &[&str],
+        &column(carts, |cart| cart.customer_name.as_str()) as &[&str],
+        &column(carts, |cart| cart.items.get()) as &[&str],
+        &column(carts, |cart| cart.total_value.minor()),
+        &column(carts, |cart| cart.currency.code()) as &[&str],
+        &column(carts, |cart| cart.status.as_str()) as &[&str],
+        &column(carts, |cart| cart.abandoned_at),
+        &column(carts, |cart| cart.recovered_at) as &[Option<DateTime<Utc>>],
+        &column(carts, |cart| cart.expired_at) as &[Option<DateTime<Utc>>],
+        &column(carts, |cart| cart.created_at),
+        source == Source::Import,
     )
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(result.rows_affected())
 }
 
 /// The cart, with its payment link if the link works at `now`. `None` if there is no such cart.
@@ -169,27 +152,21 @@ pub async fn find(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sql
 
 /// The carts that exist, in no particular order, with the payment links that work at `now`.
 pub async fn find_many(conn: &mut Connection, ids: &[&str], now: DateTime<Utc>) -> sqlx::Result<Vec<Cart>> {
-    let rows = sqlx::query_as!(
-        CartRow,
-        r#"
-        select carts.id, customer_email, customer_name, items as "items: Json<Box<RawValue>>", total_minor, currency,
-               carts.status, abandoned_at, recovered_at, expired_at,
-               link.url as "payment_link?", link.session_expires_at as "payment_link_expires_at?",
-               carts.created_at, carts.updated_at
-        from carts
+    let rows = row::select_carts!(
+        conn,
+        [r#"
+        carts
         left join lateral (
             select url, session_expires_at from payment_links
             where cart_id = carts.id and status = 'open' and session_expires_at > $2 and carts.status = 'abandoned'
             limit 1
         ) link on true
         where carts.id = any ($1)
-        "#,
+        "#],
         ids as &[&str],
         now,
-    )
-    .fetch_all(conn)
-    .await?;
-    rows.into_iter().map(Cart::try_from).collect()
+    )?;
+    Ok(rows.into_iter().map(Cart::from).collect())
 }
 
 /// A cart that is locked until the end of the transaction: other changes of its status wait.
@@ -205,37 +182,18 @@ pub struct LockedCart {
     pub currency: Currency,
 }
 
-struct LockedRow {
-    status: String,
-    abandoned_at: DateTime<Utc>,
-    total_minor: i64,
-    currency: String,
-}
-
-impl TryFrom<LockedRow> for LockedCart {
-    type Error = sqlx::Error;
-
-    fn try_from(row: LockedRow) -> sqlx::Result<Self> {
-        Ok(Self {
-            status: row.status.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
-            abandoned_at: row.abandoned_at,
-            total_minor: row.total_minor,
-            currency: row.currency.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
-        })
-    }
-}
-
 /// Locks the cart for the rest of the transaction. `None` if there is no such cart.
 pub async fn lock(conn: &mut Connection, id: &CartId) -> sqlx::Result<Option<LockedCart>> {
     sqlx::query_as!(
-        LockedRow,
-        "select status, abandoned_at, total_minor, currency from carts where id = $1 for no key update",
+        LockedCart,
+        r#"
+        select status as "status: CartStatus", abandoned_at, total_minor, currency as "currency: Currency"
+        from carts where id = $1 for no key update
+        "#,
         id.as_str(),
     )
     .fetch_optional(conn)
-    .await?
-    .map(LockedCart::try_from)
-    .transpose()
+    .await
 }
 
 /// The outcome of [`try_lock`].
@@ -252,12 +210,15 @@ pub enum TryLock {
 /// Locks the cart like [`lock`], but does not wait for the lock.
 pub async fn try_lock(conn: &mut Connection, id: &CartId) -> sqlx::Result<TryLock> {
     let locked = sqlx::query_as!(
-        LockedRow,
-        "select status, abandoned_at, total_minor, currency from carts where id = $1 for no key update skip locked",
+        LockedCart,
+        r#"
+        select status as "status: CartStatus", abandoned_at, total_minor, currency as "currency: Currency"
+        from carts where id = $1 for no key update skip locked
+        "#,
         id.as_str(),
     );
     if let Some(cart) = locked.fetch_optional(&mut *conn).await? {
-        return Ok(TryLock::Locked(cart.try_into()?));
+        return Ok(TryLock::Locked(cart));
     }
     let exists = sqlx::query_scalar!(r#"select exists (select from carts where id = $1) as "exists!""#, id.as_str());
     Ok(if exists.fetch_one(conn).await? { TryLock::Held } else { TryLock::Missing })
@@ -274,7 +235,8 @@ pub async fn lock_all(conn: &mut Connection, ids: &[&str]) -> sqlx::Result<HashS
 }
 
 /// The cause of a recovery, as the timeline shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum RecoveredBy {
     /// Stripe reported a payment.
     Payment,
@@ -284,10 +246,7 @@ pub enum RecoveredBy {
 
 impl RecoveredBy {
     fn as_str(self) -> &'static str {
-        match self {
-            Self::Payment => "payment",
-            Self::Operator => "operator",
-        }
+        self.into()
     }
 }
 

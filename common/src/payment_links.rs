@@ -21,7 +21,7 @@ mod request;
 mod search;
 mod session;
 
-use std::str::FromStr;
+use strum::IntoStaticStr;
 
 use chrono::{DateTime, Utc};
 use queue::JobId;
@@ -39,7 +39,8 @@ pub use session::{attach_session, is_held_by_another, refuse_session};
 pub const CHANNEL: &str = "payment_links";
 
 /// The status of a payment link; the migration documents each value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the migration says what each means")]
 pub enum LinkStatus {
     Pending,
@@ -53,27 +54,9 @@ pub enum LinkStatus {
     Failed,
 }
 
-impl FromStr for LinkStatus {
-    type Err = sqlx::Error;
-
-    fn from_str(text: &str) -> sqlx::Result<Self> {
-        Ok(match text {
-            "pending" => Self::Pending,
-            "open" => Self::Open,
-            "closing" => Self::Closing,
-            "settling" => Self::Settling,
-            "processing" => Self::Processing,
-            "paid" => Self::Paid,
-            "payment_failed" => Self::PaymentFailed,
-            "closed" => Self::Closed,
-            "failed" => Self::Failed,
-            other => return Err(sqlx::Error::Decode(format!("unknown status of a payment link: {other}").into())),
-        })
-    }
-}
-
 /// The party that requested a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum RequestedBy {
     /// The shop, through the API.
     Api,
@@ -85,11 +68,7 @@ pub enum RequestedBy {
 
 impl RequestedBy {
     fn as_str(self) -> &'static str {
-        match self {
-            Self::Api => "api",
-            Self::Shopper => "shopper",
-            Self::Replacement => "replacement",
-        }
+        self.into()
     }
 }
 
@@ -162,71 +141,33 @@ impl PaymentLink {
     }
 }
 
-struct Row {
-    cart_id: String,
-    version: i32,
-    status: String,
-    job_id: JobId,
-    session_expires_at: DateTime<Utc>,
-    replacements: i16,
-    attempted_at: Option<DateTime<Utc>>,
-    session_id: Option<String>,
-    url: Option<String>,
-    failure: Option<String>,
-    updated_at: DateTime<Utc>,
-}
-
-impl TryFrom<Row> for PaymentLink {
-    type Error = sqlx::Error;
-
-    fn try_from(row: Row) -> sqlx::Result<Self> {
-        Ok(Self {
-            cart_id: row.cart_id,
-            version: row.version,
-            status: row.status.parse()?,
-            job_id: row.job_id,
-            session_expires_at: row.session_expires_at,
-            replacements: row.replacements,
-            attempted_at: row.attempted_at,
-            session_id: row.session_id,
-            url: row.url,
-            failure: row.failure,
-            updated_at: row.updated_at,
-        })
-    }
-}
-
 /// The newest request of the cart; `None` if there is none.
 pub async fn latest(conn: &mut Connection, cart_id: &str) -> sqlx::Result<Option<PaymentLink>> {
     sqlx::query_as!(
-        Row,
+        PaymentLink,
         r#"
-        select cart_id, version, status, job_id, session_expires_at, replacements, attempted_at, session_id, url, failure, updated_at
+        select cart_id, version, status as "status: LinkStatus", job_id, session_expires_at, replacements, attempted_at, session_id, url, failure, updated_at
         from payment_links where cart_id = $1 order by version desc limit 1
         "#,
         cart_id,
     )
     .fetch_optional(conn)
-    .await?
-    .map(PaymentLink::try_from)
-    .transpose()
+    .await
 }
 
 /// The request with this version; `None` if there is none.
 pub async fn find(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx::Result<Option<PaymentLink>> {
     sqlx::query_as!(
-        Row,
+        PaymentLink,
         r#"
-        select cart_id, version, status, job_id, session_expires_at, replacements, attempted_at, session_id, url, failure, updated_at
+        select cart_id, version, status as "status: LinkStatus", job_id, session_expires_at, replacements, attempted_at, session_id, url, failure, updated_at
         from payment_links where cart_id = $1 and version = $2
         "#,
         cart_id,
         version,
     )
     .fetch_optional(conn)
-    .await?
-    .map(PaymentLink::try_from)
-    .transpose()
+    .await
 }
 
 /// Whether a payment of one of the cart's sessions is in progress.
@@ -242,9 +183,9 @@ pub async fn is_processing(conn: &mut Connection, cart_id: &str) -> sqlx::Result
 /// Requests older than `version` that may still have a session open at Stripe, oldest first.
 pub async fn unsettled_before(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx::Result<Vec<PaymentLink>> {
     sqlx::query_as!(
-        Row,
+        PaymentLink,
         r#"
-        select cart_id, version, status, job_id, session_expires_at, replacements, attempted_at, session_id, url, failure, updated_at
+        select cart_id, version, status as "status: LinkStatus", job_id, session_expires_at, replacements, attempted_at, session_id, url, failure, updated_at
         from payment_links
         where cart_id = $1 and version < $2 and status in ('open', 'closing', 'settling', 'processing')
         order by version
@@ -253,10 +194,7 @@ pub async fn unsettled_before(conn: &mut Connection, cart_id: &str, version: i32
         version,
     )
     .fetch_all(conn)
-    .await?
-    .into_iter()
-    .map(PaymentLink::try_from)
-    .collect()
+    .await
 }
 
 /// Notifies the requests that wait for the carts' links. When creating links, call this in a

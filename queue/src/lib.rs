@@ -74,8 +74,7 @@ pub use admin::{
     change_token::change_token,
     health::{DEAD_LIMIT, QueueHealth, queue_health},
     inspect::{
-        COUNT_LIMIT, FailedAttempt, JobFilter, JobState, JobSummary, QueueSummary, UnknownState, count, find, history,
-        list, queues,
+        COUNT_LIMIT, FailedAttempt, JobFilter, JobState, JobSummary, QueueSummary, count, find, history, list, queues,
     },
 };
 pub use backend::PgBackend;

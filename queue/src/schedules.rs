@@ -4,6 +4,7 @@
 //! Only Postgres' clock is used, so workers whose clocks differ can't run an occurrence twice.
 
 use std::time::Duration;
+use strum::IntoStaticStr;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -30,7 +31,8 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 const SLOTS_AT_ONCE: usize = 500;
 
 /// Which occurrences to run after an outage, during which no worker was running.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum CatchUp {
     /// Run once, for the latest occurrence.
     Latest,
@@ -40,10 +42,7 @@ pub enum CatchUp {
 
 impl CatchUp {
     fn as_str(self) -> &'static str {
-        match self {
-            Self::Latest => "latest",
-            Self::All => "all",
-        }
+        self.into()
     }
 }
 

@@ -17,7 +17,7 @@ use axum::{
 use chrono::{DateTime, Utc};
 use common::{
     carts::{
-        self, Cart, CartId, CartStatus, LockedCart, RecoveredBy,
+        self, Cart, CartId, CartStatus, LockedCart, RecoveredBy, Source,
         list::Start,
         new::{NewCart, past_instant},
     },
@@ -111,7 +111,7 @@ async fn create_once(state: &AppState, id: &CartId, cart: Cart, fingerprint: &Fi
     let mut tx = state.lookups.begin().await?;
     let cart = match idempotency::claim(&mut tx, fingerprint, id, now).await? {
         Claim::New => {
-            carts::insert(&mut tx, &[&cart]).await?;
+            carts::insert(&mut tx, &[&cart], Source::Api).await?;
             cart
         }
         Claim::Same(id) => carts::find(&mut tx, &parse_id(&id)?, now).await?.ok_or_else(ApiError::cart_not_found)?,

@@ -3,10 +3,9 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use sqlx::types::Json;
 use utoipa::ToSchema;
 
-use super::new::Item;
+use super::{new::Item, row::select_carts};
 use crate::{
     carts::CartStatus,
     db::Connection,
@@ -73,72 +72,23 @@ impl Position {
     }
 }
 
-/// A row as it is read.
-struct Row {
-    id: String,
-    external_id: Option<String>,
-    customer_email: String,
-    customer_name: String,
-    items: Json<Box<RawValue>>,
-    total_minor: i64,
-    currency: String,
-    status: String,
-    abandoned_at: DateTime<Utc>,
-    recovered_at: Option<DateTime<Utc>>,
-    expired_at: Option<DateTime<Utc>>,
-    created_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
-}
-
-impl TryFrom<Row> for ExportedCart {
-    type Error = sqlx::Error;
-
-    fn try_from(row: Row) -> sqlx::Result<Self> {
-        let currency: Currency = row.currency.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-        Ok(Self {
-            id: row.id,
-            external_id: row.external_id,
-            customer_email: row.customer_email,
-            customer_name: row.customer_name,
-            items: row.items.0,
-            total_value: currency.amount(row.total_minor),
-            currency,
-            status: row.status.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
-            abandoned_at: row.abandoned_at,
-            recovered_at: row.recovered_at,
-            expired_at: row.expired_at,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-        })
-    }
-}
-
 /// Expands to one statement for each status, because each status has its own index. Each statement
 /// starts where the previous batch ended, so every batch costs the same.
 macro_rules! batch_of {
     ($conn:expr, $position:expr, $limit:expr, $carts:tt) => {
-        sqlx::query_as!(
-            Row,
-            r#"
-            select id as "id!", external_id as "external_id?", customer_email as "customer_email!",
-                   customer_name as "customer_name!", items as "items!: Json<Box<RawValue>>",
-                   total_minor as "total_minor!", currency as "currency!", status as "status!",
-                   abandoned_at as "abandoned_at!", recovered_at as "recovered_at?", expired_at as "expired_at?",
-                   created_at as "created_at!", updated_at as "updated_at!"
-            from "#
-                + $carts
+        select_carts!(
+            $conn,
+            [$carts
                 + r#" and (created_at, id) > (coalesce($1::timestamptz, '-infinity'), coalesce($2::text, ''))
               and created_at < coalesce($3::timestamptz, 'infinity')
             order by created_at, id
             limit $4
-            "#,
+            "#],
             $position.from,
             $position.after_id,
             $position.to,
             $limit,
         )
-        .fetch_all($conn)
-        .await
     };
 }
 
@@ -168,11 +118,32 @@ pub async fn batch(conn: &mut Connection, position: &Position, limit: i64) -> sq
                    and (created_at, id) > (coalesce($1::timestamptz, '-infinity'), coalesce($2::text, ''))
                    and created_at < coalesce($3::timestamptz, 'infinity')
                  order by created_at, id limit $4)
-            ) carts where true"#
+            ) carts, (values (null::text, null::timestamptz)) link (url, session_expires_at) where true"#
         ),
-        Some(CartStatus::Abandoned) => batch_of!(conn, position, limit, "carts where status = 'abandoned'"),
-        Some(CartStatus::Recovered) => batch_of!(conn, position, limit, "carts where status = 'recovered'"),
-        Some(CartStatus::Expired) => batch_of!(conn, position, limit, "carts where status = 'expired'"),
+        Some(CartStatus::Abandoned) => {
+            batch_of!(
+                conn,
+                position,
+                limit,
+                "carts, (values (null::text, null::timestamptz)) link (url, session_expires_at) where status = 'abandoned'"
+            )
+        }
+        Some(CartStatus::Recovered) => {
+            batch_of!(
+                conn,
+                position,
+                limit,
+                "carts, (values (null::text, null::timestamptz)) link (url, session_expires_at) where status = 'recovered'"
+            )
+        }
+        Some(CartStatus::Expired) => {
+            batch_of!(
+                conn,
+                position,
+                limit,
+                "carts, (values (null::text, null::timestamptz)) link (url, session_expires_at) where status = 'expired'"
+            )
+        }
     };
-    rows?.into_iter().map(ExportedCart::try_from).collect()
+    Ok(rows?.into_iter().map(ExportedCart::from).collect())
 }

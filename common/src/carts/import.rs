@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::new::{FieldError, NewCart, past_instant};
 use crate::{
-    carts::{CartId, CartStatus},
+    carts::{self, Cart, CartId, CartStatus, Source},
     db::Connection,
     json::{self, Fields},
     money::Currency,
@@ -65,6 +65,16 @@ impl ImportedCart {
     /// The client's own id of the cart, if it has one.
     pub fn external_id(&self) -> Option<&str> {
         self.external_id.as_deref()
+    }
+
+    fn to_cart(&self, id: &CartId, now: DateTime<Utc>) -> Cart {
+        Cart {
+            external_id: self.external_id.clone(),
+            status: self.status,
+            recovered_at: self.recovered_at,
+            expired_at: self.expired_at,
+            ..Cart::new(id, self.cart.clone(), now)
+        }
     }
 }
 
@@ -139,25 +149,25 @@ pub async fn store(conn: &mut Connection, carts: &[ImportedCart], now: DateTime<
     // Ids generated within one millisecond are unordered; sorting gives them the order of the file.
     let mut ids: Vec<CartId> = carts.iter().map(|_| CartId::generate()).collect();
     ids.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
-    let mut rows: Vec<Row<'_>> = ids.iter().zip(carts).map(|(id, cart)| Row { id, cart }).collect();
+    let mut rows: Vec<Cart> = ids.iter().zip(carts).map(|(id, cart)| cart.to_cart(id, now)).collect();
     // Inserts wait for other imports with the same external ids. The common order prevents
     // deadlocks.
-    rows.sort_by_key(|row| row.cart.external_id());
+    rows.sort_by(|one, other| one.external_id.cmp(&other.external_id));
     let mut there_before = HashMap::new();
     loop {
-        let inserted = insert(conn, &rows, now).await?;
-        if inserted == rows.len() {
+        let inserted = carts::insert(conn, &rows, Source::Import).await?;
+        if usize::try_from(inserted).is_ok_and(|inserted| inserted == rows.len()) {
             break;
         }
         // A separate statement, which sees carts that were committed meanwhile.
         let owners = owners(conn, &rows).await?;
         // An existing cart may have been deleted before it was read; its line is inserted again.
-        rows.retain(|row| match row.cart.external_id().map(|external_id| owners.get(external_id)) {
+        rows.retain(|row| match row.external_id.as_ref().map(|external_id| owners.get(external_id)) {
             None => false,
             Some(None) => true,
             Some(Some(owner)) => {
-                if owner != row.id.as_str() {
-                    there_before.insert(row.id, owner.clone());
+                if *owner != row.id {
+                    there_before.insert(row.id.clone(), owner.clone());
                 }
                 false
             }
@@ -166,62 +176,16 @@ pub async fn store(conn: &mut Connection, carts: &[ImportedCart], now: DateTime<
             break;
         }
     }
-    let outcome = |id| match there_before.remove(id) {
+    let outcome = |id: &CartId| match there_before.remove(id.as_str()) {
         Some(owner) => Ok(Stored::Exists(owner.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?)),
-        None => Ok(Stored::Created(CartId::clone(id))),
+        None => Ok(Stored::Created(id.clone())),
     };
     ids.iter().map(outcome).collect()
 }
 
-#[derive(Clone, Copy)]
-struct Row<'a> {
-    id: &'a CartId,
-    cart: &'a ImportedCart,
-}
-
-/// One value of each row, as a query parameter.
-fn column<'a, T>(rows: &[Row<'a>], value: impl Fn(&'a ImportedCart) -> T) -> Vec<T> {
-    rows.iter().map(|row| value(row.cart)).collect()
-}
-
-/// Inserts the carts whose external id does not exist yet; returns how many.
-async fn insert(conn: &mut Connection, rows: &[Row<'_>], now: DateTime<Utc>) -> sqlx::Result<usize> {
-    let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
-    let result = sqlx::query!(
-        r#"
-        insert into carts (id, customer_email, customer_name, items, total_minor, currency, status,
-                           abandoned_at, recovered_at, expired_at, external_id, imported, status_changed_at, status_reason,
-                           created_at, updated_at)
-        select id, customer_email, customer_name, items::json, total_minor, currency, status,
-               abandoned_at, recovered_at, expired_at, external_id, true, case when status <> 'abandoned' then $12::timestamptz end,
-               case when status <> 'abandoned' then 'import' end, $12, $12
-        from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[],
-                    $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::text[])
-            as line (id, customer_email, customer_name, items, total_minor, currency, status,
-                     abandoned_at, recovered_at, expired_at, external_id)
-        on conflict (external_id) where external_id is not null do nothing
-        "#,
-        &ids as &[&str],
-        &column(rows, |line| line.cart.customer_email.as_str()) as &[&str],
-        &column(rows, |line| line.cart.customer_name.as_str()) as &[&str],
-        &column(rows, |line| line.cart.items.get()) as &[&str],
-        &column(rows, |line| line.cart.total_minor),
-        &column(rows, |line| line.cart.currency.code()) as &[&str],
-        &column(rows, |line| line.status.as_str()) as &[&str],
-        &column(rows, |line| line.cart.abandoned_at),
-        &column(rows, |line| line.recovered_at) as &[Option<DateTime<Utc>>],
-        &column(rows, |line| line.expired_at) as &[Option<DateTime<Utc>>],
-        &column(rows, ImportedCart::external_id) as &[Option<&str>],
-        now,
-    )
-    .execute(conn)
-    .await?;
-    Ok(usize::try_from(result.rows_affected()).unwrap_or(usize::MAX))
-}
-
 /// The ids of the carts that have these external ids, by external id.
-async fn owners(conn: &mut Connection, rows: &[Row<'_>]) -> sqlx::Result<HashMap<String, String>> {
-    let external_ids: Vec<&str> = rows.iter().filter_map(|row| row.cart.external_id()).collect();
+async fn owners(conn: &mut Connection, rows: &[Cart]) -> sqlx::Result<HashMap<String, String>> {
+    let external_ids: Vec<&str> = rows.iter().filter_map(|row| row.external_id.as_deref()).collect();
     let owners = sqlx::query!(
         r#"select id, external_id as "external_id!" from carts where external_id = any($1)"#,
         &external_ids as &[&str],

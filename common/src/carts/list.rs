@@ -3,10 +3,9 @@
 use std::str::FromStr;
 
 use chrono::{DateTime, Datelike, Utc};
-use serde_json::value::RawValue;
-use sqlx::types::Json;
 
-use crate::carts::{Cart, CartRow, CartStatus};
+use super::row::{CartRow, select_carts};
+use crate::carts::{Cart, CartStatus};
 use crate::db::Connection;
 
 /// The position of a cart in the list; the next page starts after it.
@@ -90,7 +89,7 @@ pub async fn page(
     let asked_for = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = rows.len() > asked_for;
     rows.truncate(asked_for);
-    let carts = rows.into_iter().map(Cart::try_from).collect::<sqlx::Result<Vec<Cart>>>()?;
+    let carts: Vec<Cart> = rows.into_iter().map(Cart::from).collect();
     let next = if more { carts.last().map(Cursor::after) } else { None };
     Ok(CartPage { carts, next })
 }
@@ -108,13 +107,10 @@ struct Part {
 /// found in the index alone, and only the carts of the page are read.
 macro_rules! part_of_the_list {
     ($conn:expr, $part:expr, $ids:tt) => {
-        sqlx::query_as!(
-            CartRow,
-            r#"
-            select carts.id, customer_email, customer_name, items as "items: Json<Box<RawValue>>", total_minor, currency,
-                   carts.status, abandoned_at, recovered_at, expired_at, link.url as "payment_link?",
-                   link.session_expires_at as "payment_link_expires_at?", carts.created_at, carts.updated_at
-            from (
+        select_carts!(
+            $conn,
+            [r#"
+            (
                 select id from ("#
                 + $ids
                 + r#") ids
@@ -129,15 +125,13 @@ macro_rules! part_of_the_list {
                 limit 1
             ) link on true
             order by carts.created_at desc, carts.id desc
-            "#,
+            "#],
             $part.after_created_at,
             $part.after_id,
             $part.offset,
             $part.limit,
             $part.now,
         )
-        .fetch_all($conn)
-        .await
     };
 }
 

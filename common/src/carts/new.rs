@@ -42,7 +42,7 @@ impl FieldError {
 }
 
 /// A validated cart.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct NewCart {
     /// A valid e-mail address.
     pub customer_email: String,

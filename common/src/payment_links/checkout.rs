@@ -53,8 +53,8 @@ struct StoredItem {
 struct Row {
     customer_email: String,
     items: Json<Vec<StoredItem>>,
-    currency: String,
-    status: String,
+    currency: Currency,
+    status: CartStatus,
     token: String,
     amount_minor: Option<i64>,
     expected_currency: Option<String>,
@@ -65,7 +65,7 @@ impl TryFrom<Row> for CheckoutCart {
     type Error = sqlx::Error;
 
     fn try_from(row: Row) -> sqlx::Result<Self> {
-        let currency: Currency = row.currency.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+        let currency = row.currency;
         let items = row
             .items
             .0
@@ -81,7 +81,7 @@ impl TryFrom<Row> for CheckoutCart {
             customer_email: row.customer_email,
             items,
             currency,
-            status: row.status.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
+            status: row.status,
             recovery_token: row.token,
             expected: Expected {
                 amount_minor: row.amount_minor,
@@ -97,7 +97,8 @@ pub async fn for_checkout(conn: &mut Connection, id: &str, version: i32) -> sqlx
     sqlx::query_as!(
         Row,
         r#"
-        select customer_email, items as "items: Json<Vec<StoredItem>>", carts.currency, carts.status, token as "token!",
+        select customer_email, items as "items: Json<Vec<StoredItem>>", carts.currency as "currency: Currency",
+               carts.status as "status: CartStatus", token as "token!",
                coalesce(link.amount_minor, total_minor) as amount_minor,
                coalesce(link.currency, carts.currency) as expected_currency, link.livemode
         from carts

@@ -1,6 +1,7 @@
 //! Compares the data that Stripe reports of a session with its payment link.
 
 use std::fmt;
+use strum::{EnumString, IntoStaticStr};
 
 use crate::{db::Connection, money::Currency};
 
@@ -41,7 +42,8 @@ pub enum Payment {
 }
 
 /// Why an event or response of Stripe has no effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Mismatch {
     /// No payment link has a session with this id.
     UnknownSession,
@@ -73,44 +75,9 @@ pub enum Mismatch {
 }
 
 impl Mismatch {
-    const ALL: [Self; 13] = [
-        Self::UnknownSession,
-        Self::OtherSession,
-        Self::OtherObject,
-        Self::OtherMode,
-        Self::OtherAmount,
-        Self::OtherCurrency,
-        Self::OtherLivemode,
-        Self::OtherPaymentIntent,
-        Self::Status,
-        Self::PaymentStatus,
-        Self::OtherAccount,
-        Self::CartDeleted,
-        Self::PaidTwice,
-    ];
-
-    /// Parses [`Self::as_str`]; `None` if this version does not know the reason.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
-    }
-
     /// The stored value.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::UnknownSession => "unknown_session",
-            Self::OtherSession => "other_session",
-            Self::OtherObject => "other_object",
-            Self::OtherMode => "other_mode",
-            Self::OtherAmount => "other_amount",
-            Self::OtherCurrency => "other_currency",
-            Self::OtherLivemode => "other_livemode",
-            Self::OtherPaymentIntent => "other_payment_intent",
-            Self::Status => "status",
-            Self::PaymentStatus => "payment_status",
-            Self::OtherAccount => "other_account",
-            Self::CartDeleted => "cart_deleted",
-            Self::PaidTwice => "paid_twice",
-        }
+        self.into()
     }
 }
 

@@ -56,7 +56,7 @@ pub struct Payment {
 impl Payment {
     /// The reason in English.
     pub fn why(&self) -> String {
-        Mismatch::parse(&self.reason).map_or_else(|| self.reason.clone(), |why| why.to_string())
+        self.reason.parse().map_or_else(|_| self.reason.clone(), |why: Mismatch| why.to_string())
     }
 
     /// The ids for looking up the payment: `cs_… of cart_… (event evt_…)`.

@@ -1,6 +1,7 @@
 //! Stripe's events, reduced to the fields used here, and their effects.
 
 use chrono::{DateTime, Utc};
+use strum::IntoStaticStr;
 
 use crate::{carts::CartId, payment_links::Reported};
 
@@ -81,7 +82,8 @@ impl StripeObject {
 }
 
 /// The effect of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Effect {
     /// The event recovered the cart.
     Recovered,
@@ -111,18 +113,6 @@ pub enum Effect {
 impl Effect {
     /// The value that is stored.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Recovered => "recovered",
-            Self::AlreadyRecovered => "already_recovered",
-            Self::Processing => "processing",
-            Self::PaymentFailed => "payment_failed",
-            Self::Closed => "closed",
-            Self::UnknownCart => "unknown_cart",
-            Self::NotOurs => "not_ours",
-            Self::Mismatch => "mismatch",
-            Self::None => "none",
-            Self::Repeated => "repeated",
-            Self::Held => "held",
-        }
+        self.into()
     }
 }

@@ -1,11 +1,13 @@
 //! Stores timeline events that can't be derived from the rows of a cart or its links.
 
 use chrono::{DateTime, Utc};
+use strum::IntoStaticStr;
 
 use crate::{carts::CartId, db::Connection};
 
 /// The page that the recovery link led the shopper to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Opening {
     /// The open Checkout Session.
     Checkout,
@@ -25,15 +27,7 @@ pub enum Opening {
 
 impl Opening {
     fn as_str(self) -> &'static str {
-        match self {
-            Self::Checkout => "checkout",
-            Self::NewCheckout => "new_checkout",
-            Self::CheckoutRefused => "checkout_refused",
-            Self::PaymentUnderWay => "payment_under_way",
-            Self::Recovered => "recovered",
-            Self::Expired => "expired",
-            Self::LinkExpired => "link_expired",
-        }
+        self.into()
     }
 }
 

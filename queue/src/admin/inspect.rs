@@ -1,6 +1,7 @@
 //! Lists and counts of jobs and queues for operators.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::collections::BTreeMap;
+use strum::{EnumString, IntoStaticStr};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -13,8 +14,9 @@ use crate::{db::Connection, job::JobId};
 pub const COUNT_LIMIT: i64 = 100_000;
 
 /// State of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, EnumString, IntoStaticStr, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum JobState {
     /// Due later, not attempted yet.
     Scheduled,
@@ -36,26 +38,7 @@ impl JobState {
 
     /// The name of the state, as in JSON.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Scheduled => "scheduled",
-            Self::Ready => "ready",
-            Self::Running => "running",
-            Self::Retrying => "retrying",
-            Self::Done => "done",
-            Self::Dead => "dead",
-        }
-    }
-}
-
-/// The text is not the name of a [`JobState`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UnknownState;
-
-impl FromStr for JobState {
-    type Err = UnknownState;
-
-    fn from_str(text: &str) -> Result<Self, UnknownState> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or(UnknownState)
+        self.into()
     }
 }
 
@@ -134,7 +117,7 @@ impl TryFrom<Row> for JobSummary {
 }
 
 fn parse_state(text: &str) -> sqlx::Result<JobState> {
-    text.parse().map_err(|UnknownState| sqlx::Error::Decode(format!("unknown state of a job: {text}").into()))
+    text.parse().map_err(|_| sqlx::Error::Decode(format!("unknown state of a job: {text}").into()))
 }
 
 /// Finds a job; `None` if it does not exist, or was deleted after its retention.

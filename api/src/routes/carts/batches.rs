@@ -7,7 +7,7 @@ use common::{
     analytics,
     batch::{Batch, Batcher},
     carts::{
-        self, Cart, CartId, CartStatus,
+        self, Cart, CartId, CartStatus, Source,
         list::{self, CartPage, Start},
     },
     clock::Clock,
@@ -52,7 +52,7 @@ impl Batch for StoreCarts {
     const TRANSACTION: bool = false;
 
     async fn run(&self, conn: &mut Connection, new: &[Arc<Cart>]) -> sqlx::Result<Vec<()>> {
-        carts::insert(conn, new).await?;
+        carts::insert(conn, new, Source::Api).await?;
         Ok(vec![(); new.len()])
     }
 }

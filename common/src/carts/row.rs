@@ -1,0 +1,93 @@
+//! The row and the columns of every query that returns carts.
+
+use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
+use sqlx::types::Json;
+
+use super::{Cart, CartStatus, export::ExportedCart};
+use crate::money::Currency;
+
+/// A row of [`select_carts`].
+pub(crate) struct CartRow {
+    pub(crate) id: String,
+    pub(crate) external_id: Option<String>,
+    pub(crate) customer_email: String,
+    pub(crate) customer_name: String,
+    pub(crate) items: Json<Box<RawValue>>,
+    pub(crate) total_minor: i64,
+    pub(crate) currency: Currency,
+    pub(crate) status: CartStatus,
+    pub(crate) abandoned_at: DateTime<Utc>,
+    pub(crate) recovered_at: Option<DateTime<Utc>>,
+    pub(crate) expired_at: Option<DateTime<Utc>>,
+    pub(crate) payment_link: Option<String>,
+    pub(crate) payment_link_expires_at: Option<DateTime<Utc>>,
+    pub(crate) created_at: DateTime<Utc>,
+    pub(crate) updated_at: DateTime<Utc>,
+}
+
+/// Selects [`CartRow`]s. The second argument is the rest of the statement after `from`. It provides
+/// the tables `carts` and `link`, with the columns `url` and `session_expires_at`.
+macro_rules! select_carts {
+    ($conn:expr, [$($from:tt)+], $($argument:expr),+ $(,)?) => {
+        sqlx::query_as!(
+            $crate::carts::row::CartRow,
+            r#"
+            select carts.id as "id!", carts.external_id as "external_id?", carts.customer_email as "customer_email!",
+                   carts.customer_name as "customer_name!", carts.items as "items!: sqlx::types::Json<Box<serde_json::value::RawValue>>",
+                   carts.total_minor as "total_minor!", carts.currency as "currency!: crate::money::Currency",
+                   carts.status as "status!: crate::carts::CartStatus", carts.abandoned_at as "abandoned_at!",
+                   carts.recovered_at as "recovered_at?", carts.expired_at as "expired_at?", link.url as "payment_link?",
+                   link.session_expires_at as "payment_link_expires_at?", carts.created_at as "created_at!",
+                   carts.updated_at as "updated_at!"
+            from "#
+                + $($from)+,
+            $($argument),+
+        )
+        .fetch_all($conn)
+        .await
+    };
+}
+pub(crate) use select_carts;
+
+impl From<CartRow> for Cart {
+    fn from(row: CartRow) -> Self {
+        Self {
+            id: row.id,
+            external_id: row.external_id,
+            customer_email: row.customer_email,
+            customer_name: row.customer_name,
+            items: row.items.0,
+            total_value: row.currency.amount(row.total_minor),
+            currency: row.currency,
+            status: row.status,
+            abandoned_at: row.abandoned_at,
+            recovered_at: row.recovered_at,
+            expired_at: row.expired_at,
+            payment_link: row.payment_link,
+            payment_link_expires_at: row.payment_link_expires_at,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
+impl From<CartRow> for ExportedCart {
+    fn from(row: CartRow) -> Self {
+        Self {
+            id: row.id,
+            external_id: row.external_id,
+            customer_email: row.customer_email,
+            customer_name: row.customer_name,
+            items: row.items.0,
+            total_value: row.currency.amount(row.total_minor),
+            currency: row.currency,
+            status: row.status,
+            abandoned_at: row.abandoned_at,
+            recovered_at: row.recovered_at,
+            expired_at: row.expired_at,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
