@@ -7,7 +7,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
     && install -D target/release/api target/release/worker --target-directory /out
 
 FROM debian:bookworm-slim
-# Roots for TLS to Stripe are in the binary; these are for a Postgres with a public certificate.
+# Mozilla's roots are in the binaries. The system's are trusted as well by calls to Stripe and the
+# trace collector, and verify a Postgres with a public certificate.
 RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates curl && rm -rf /var/lib/apt/lists/*
 COPY --from=build /out/ /usr/local/bin/
 USER nobody

@@ -48,7 +48,7 @@ impl AppState {
         let Pools { database, lookups } = pools;
         let database = database.with_statement_timeout(batch::TIMEOUT);
         let lookups = lookups.with_statement_timeout(batch::TIMEOUT);
-        let keys = Arc::new(ApiKeys::start(&config.api_keys, lookups.clone(), clock.clone(), &news));
+        let keys = Arc::new(ApiKeys::start(&config.api_keys, lookups.clone(), clock.clone()));
         let carts = Arc::new(CartBatches::start(&lookups, &clock));
         let events = Arc::new(Batcher::start(ApplyEvents { clock: clock.clone() }, lookups.clone()));
         let refused_webhooks = RefusedWebhooks::new(database.clone());

@@ -15,8 +15,6 @@ use uuid::Uuid;
 
 use crate::db::Connection;
 
-/// The notification channel for changed keys (see `migrations/20261129000006_access.sql`).
-pub const CHANNEL: &str = "api_keys";
 /// The prefix of every key, by which people and secret scanners recognize one.
 const PREFIX: &str = "qct_";
 

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod db;
 pub mod email;
+pub mod http_client;
 pub mod idempotency;
 pub mod jobs;
 pub mod json;

@@ -93,25 +93,22 @@ async fn a_key_is_good_for_its_scopes_alone() {
 
 #[tokio::test]
 async fn a_key_ends_when_it_expires_and_when_it_is_revoked_and_its_name_is_free_again() {
-    for listen in ["on", "off"] {
-        let app =
-            Setup::default().at("2026-03-10T12:00:00Z").set("QUEUE_LISTEN", listen).without_worker().start().await;
-        let until = Some(app.now() + TimeDelta::days(1));
-        let short = key(&app.pool, "short", &[Scope::Read], until).await;
-        let long = key(&app.pool, "long", &[Scope::Read], None).await;
-        let status = async |key: &str| ask(&app, key, Method::GET, "/api/carts").await.status;
-        eventually("both are known", async || status(&short).await == 200 && status(&long).await == 200).await;
-        app.clock.advance(TimeDelta::days(1) - TimeDelta::seconds(1));
-        assert_eq!(status(&short).await, 200);
-        app.clock.advance(TimeDelta::seconds(1));
-        assert_eq!((status(&short).await, status(&long).await), (401, 200));
-        revoke(&app.pool, "long").await;
-        within(REVOKED_WITHIN, "it is refused", async || status(&long).await == 401).await;
-        let again = key(&app.pool, "long", &[Scope::Read], None).await;
-        eventually("the new one is known", async || status(&again).await == 200).await;
-        assert_eq!(status(&long).await, 401);
-        assert_eq!(status("test-key").await, 200, "one of API_KEY is as it was");
-    }
+    let app = Setup::default().at("2026-03-10T12:00:00Z").without_worker().start().await;
+    let until = Some(app.now() + TimeDelta::days(1));
+    let short = key(&app.pool, "short", &[Scope::Read], until).await;
+    let long = key(&app.pool, "long", &[Scope::Read], None).await;
+    let status = async |key: &str| ask(&app, key, Method::GET, "/api/carts").await.status;
+    eventually("both are known", async || status(&short).await == 200 && status(&long).await == 200).await;
+    app.clock.advance(TimeDelta::days(1) - TimeDelta::seconds(1));
+    assert_eq!(status(&short).await, 200);
+    app.clock.advance(TimeDelta::seconds(1));
+    assert_eq!((status(&short).await, status(&long).await), (401, 200));
+    revoke(&app.pool, "long").await;
+    within(REVOKED_WITHIN, "it is refused", async || status(&long).await == 401).await;
+    let again = key(&app.pool, "long", &[Scope::Read], None).await;
+    eventually("the new one is known", async || status(&again).await == 200).await;
+    assert_eq!(status(&long).await, 401);
+    assert_eq!(status("test-key").await, 200, "one of API_KEY is as it was");
 }
 
 #[tokio::test]
@@ -212,21 +209,25 @@ async fn keys(shop: &Shop, arguments: &[&str]) -> (bool, String, String) {
 async fn keys_are_managed_on_the_command_line_and_a_revoked_one_is_refused_by_every_api() {
     let shop = Shop::open().await;
     let other_address = free_address().await;
-    let mut other = shop.api_variables();
-    other.retain(|(name, _)| *name != "BIND_ADDR");
-    other.push(("BIND_ADDR", other_address.to_string()));
-    let (_one, mut two) = (shop.api().await, Process::start("api", other).await);
-    two.says("api is listening").await;
+    let mut apis = Vec::new();
+    for address in [shop.address(), other_address] {
+        let mut variables = shop.api_variables();
+        variables.retain(|(name, _)| *name != "BIND_ADDR");
+        variables.extend([("BIND_ADDR", address.to_string()), ("RATE_LIMIT_PER_MINUTE", "0".to_owned())]);
+        let mut api = Process::start("api", variables).await;
+        api.says("api is listening").await;
+        apis.push(api);
+    }
 
     let (good, shown, said) = keys(&shop, &["add", "shop", "--scope", "read,write", "--expires", "90d"]).await;
     assert!(good && shown.starts_with("qct_") && shown.len() == 68, "{shown} {said}");
     assert!(said.starts_with("shop: read, write, until 20"), "{said}");
-    let apis = [shop.url("/api/carts"), format!("http://{other_address}/api/carts")];
+    let urls = [shop.url("/api/carts"), format!("http://{other_address}/api/carts")];
     let status = async |url: &str, key: &str| {
         shop.http.get(url).header("x-api-key", key).send().await.unwrap().status().as_u16()
     };
-    for api in &apis {
-        within(REVOKED_WITHIN, "the key is known", async || status(api, &shown).await == 200).await;
+    for url in &urls {
+        within(REVOKED_WITHIN, "the key is known", async || status(url, &shown).await == 200).await;
     }
     let kept: i64 = sqlx::query_scalar("select count(*) from api_keys t where t::text like '%' || $1 || '%'")
         .bind(shown.trim_start_matches("qct_"))
@@ -246,9 +247,9 @@ async fn keys_are_managed_on_the_command_line_and_a_revoked_one_is_refused_by_ev
 
     let (good, said, _) = keys(&shop, &["revoke", "shop"]).await;
     assert!(good && said == "shop is revoked; every api refuses it within 5 s", "{said}");
-    for api in &apis {
-        within(REVOKED_WITHIN, "the key is refused", async || status(api, &shown).await == 401).await;
-        assert_eq!(status(api, "key").await, 200, "that of API_KEY is not");
+    for url in &urls {
+        within(REVOKED_WITHIN, "the key is refused", async || status(url, &shown).await == 401).await;
+        assert_eq!(status(url, "key").await, 200, "that of API_KEY is not");
     }
     assert_eq!(keys(&shop, &["revoke", "shop"]).await.2, "api: there is no key named shop (any more)");
     assert!(keys(&shop, &["list"]).await.1.contains("REVOKED"));

@@ -75,10 +75,10 @@ async fn what_was_exported_can_be_imported_elsewhere() {
     }
     let csv = export(&from, "?format=csv").await;
     let formula = csv.lines().find(|line| line.contains("calc")).unwrap();
-    assert!(formula.contains(r#","''-1","'+tag@example.com","'=cmd|' /C calc'!A0","[{""name"":"#), "{formula}");
+    assert!(formula.contains(r#",''-1,'+tag@example.com,'=cmd|' /C calc'!A0,"[{""name"":"#), "{formula}");
     let other = csv.lines().find(|line| line.contains("A1")).unwrap();
-    assert!(other.contains(r#","'＝1＋1","#) && other.contains(r#","x;'=1+cmd|' /C calc'!A1;''-1","#), "{other}");
-    assert!(!other.contains(";=") && !other.contains(";+") && !other.contains("\"@"), "{other}");
+    assert!(other.contains(r#",'＝1＋1,"#) && other.contains(r#",x;'=1+cmd|' /C calc'!A1;''-1,"#), "{other}");
+    assert!(![";=", ";+", "\"@", ",@"].iter().any(|formula| other.contains(formula)), "{other}");
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn an_export_is_what_was_asked_for() {
         as_csv.text,
         format!(
             "id,externalId,customerEmail,customerName,items,totalValue,currency,status,abandonedAt,recoveredAt,expiredAt,createdAt,updatedAt\n\
-             {cart},,\"ada@example.com\",\"Ada Lovelace\",\"[{{\"\"name\"\":\"\"Teapot\"\",\"\"quantity\"\":2,\"\"price\"\":49.99}}]\",99.98,usd,abandoned,2026-03-01T10:00:00Z,,,2026-03-01T10:00:00Z,2026-03-01T10:00:00Z\n"
+             {cart},,ada@example.com,Ada Lovelace,\"[{{\"\"name\"\":\"\"Teapot\"\",\"\"quantity\"\":2,\"\"price\"\":49.99}}]\",99.98,usd,abandoned,2026-03-01T10:00:00Z,,,2026-03-01T10:00:00Z,2026-03-01T10:00:00Z\n"
         )
     );
     for (query, lines) in [

@@ -1,12 +1,13 @@
 //! The worker's connections to Stripe: whom it trusts, and how long it waits.
 
 use std::{
+    io::{BufRead, BufReader, Write},
     net::TcpListener,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 use rustls::{
     ServerConfig, ServerConnection,
     crypto::ring::default_provider,
@@ -14,7 +15,7 @@ use rustls::{
 };
 use sandbox::stripe::{Fault, Operation};
 use tests::{App, DEADLINE, Setup, eventually};
-use tokio::time::timeout;
+use tokio::{task::JoinHandle, time::timeout};
 
 /// Waits until an attempt to make the link has failed with this error.
 async fn attempt_failed(app: &App, id: &str, error: &str) {
@@ -25,34 +26,95 @@ async fn attempt_failed(app: &App, id: &str, error: &str) {
     .await;
 }
 
-/// Everybody can sign a certificate for this name; no authority of the web signed this one.
-#[tokio::test]
-async fn a_server_without_a_trusted_certificate_gets_no_request() {
-    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
+/// A server with a certificate that no authority signed, its address, and the outcome of the first handshake.
+fn serve(certified: &CertifiedKey<KeyPair>) -> (String, JoinHandle<std::io::Result<()>>) {
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()));
     let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![cert.der().clone()], key)
+        .with_single_cert(vec![certified.cert.der().clone()], key)
         .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
     let handshake = tokio::task::spawn_blocking(move || {
-        let (mut connection, _) = listener.accept().unwrap();
-        connection.set_read_timeout(Some(DEADLINE)).unwrap();
+        let (mut connection, _) = listener.accept()?;
+        connection.set_read_timeout(Some(DEADLINE))?;
         let mut tls = ServerConnection::new(Arc::new(config)).unwrap();
         while tls.is_handshaking() {
             tls.complete_io(&mut connection)?;
         }
-        std::io::Result::Ok(())
+        Ok(())
     });
+    (url, handshake)
+}
+
+fn certified() -> CertifiedKey<KeyPair> {
+    generate_simple_self_signed(["localhost".to_owned()]).unwrap()
+}
+
+#[tokio::test]
+async fn a_server_without_a_trusted_certificate_gets_no_request() {
+    let (url, handshake) = serve(&certified());
     let app = Setup::default().set("STRIPE_API_URL", &url).set("PAYMENT_LINK_WAIT", "100ms").start().await;
     let id = app.cart().await;
     app.ask(&id).await.data(202);
     attempt_failed(&app, &id, "UnknownIssuer").await;
     let refused = timeout(DEADLINE, handshake).await.unwrap().unwrap().unwrap_err();
     assert!(refused.to_string().contains("UnknownCA"), "{refused}");
+}
+
+/// Runs `worker doctor`, which calls Stripe once, with these variables besides; returns the line about Stripe.
+async fn doctor(app: &App, url: &str, variables: &[(&'static str, String)]) -> String {
+    let mut all = vec![
+        ("DATABASE_URL", app.database.url.clone()),
+        ("STRIPE_SECRET_KEY", "sk_test_never_told".to_owned()),
+        ("STRIPE_API_URL", url.to_owned()),
+    ];
+    all.extend_from_slice(variables);
+    let output = tests::processes::run("worker", &["doctor"], all).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(!text.contains("never_told"), "{text}");
+    text.lines()
+        .find(|line| line.contains(" stripe "))
+        .unwrap_or_else(|| panic!("no check of Stripe: {text}"))
+        .to_owned()
+}
+
+#[tokio::test]
+async fn the_systems_certificates_are_trusted() {
+    let app = Setup::default().without_worker().start().await;
+    let certified = certified();
+    let file = std::env::temp_dir().join(format!("{}.pem", app.database.name));
+    std::fs::write(&file, certified.cert.pem()).unwrap();
+    let (url, handshake) = serve(&certified);
+    doctor(&app, &url, &[("SSL_CERT_FILE", file.to_str().unwrap().to_owned())]).await;
+    std::fs::remove_file(&file).unwrap();
+    timeout(DEADLINE, handshake).await.unwrap().unwrap().expect("the certificate is trusted");
+}
+
+/// The proxy opens a tunnel for HTTPS and does not see the request; plain HTTP is for services nearby.
+#[tokio::test]
+async fn https_goes_through_the_proxy_and_http_does_not() {
+    let app = Setup::default().without_worker().start().await;
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://shop:never_told@{}", proxy.local_addr().unwrap());
+    let names = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"].map(|name| (name, address.clone()));
+    let asked = tokio::task::spawn_blocking(move || {
+        let (mut connection, _) = proxy.accept().unwrap();
+        let mut line = String::new();
+        BufReader::new(&connection).read_line(&mut line).unwrap();
+        connection.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").unwrap();
+        line
+    });
+    let direct = doctor(&app, &app.stripe.url(), &names).await;
+    assert!(direct.starts_with("ok"), "{direct}");
+    let refused = doctor(&app, "https://stripe.invalid", &names).await;
+    assert!(refused.starts_with("PROBLEM") && refused.contains("tunnel"), "{refused}");
+    assert_eq!(timeout(DEADLINE, asked).await.unwrap().unwrap(), "CONNECT stripe.invalid:443 HTTP/1.1\r\n");
+    let names = [names[0].clone(), ("NO_PROXY", "stripe.invalid".to_owned())];
+    let unresolved = doctor(&app, "https://stripe.invalid", &names).await;
+    assert!(unresolved.starts_with("PROBLEM") && unresolved.contains("dns error"), "{unresolved}");
 }
 
 #[tokio::test]

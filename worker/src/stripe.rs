@@ -12,16 +12,9 @@ pub(crate) mod session;
 
 use std::{collections::HashMap, time::Duration};
 
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use common::{payment_links::checkout::CheckoutCart, personal_data::ERASED_EMAIL};
-use http::{HeaderValue, Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use common::{http_client, payment_links::checkout::CheckoutCart, personal_data::ERASED_EMAIL};
+use http::{HeaderMap, Method, StatusCode, header};
 use queue::RateLimit;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -53,7 +46,7 @@ pub(crate) const NOT_ASKED: &str = "request_not_possible";
 /// A client of Stripe's API; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Stripe {
-    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: reqwest::Client,
     base: String,
     key: SecretString,
     rate: RateLimit,
@@ -76,9 +69,7 @@ pub(crate) struct NewSession<'a> {
 
 impl Stripe {
     pub(crate) fn new(base: &str, key: SecretString, rate: RateLimit) -> Self {
-        let connector = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
-        let http = Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(30)).build(connector);
-        Self { http, base: base.trim_end_matches('/').to_owned(), key, rate }
+        Self { http: http_client::client(base, TIMEOUT), base: base.trim_end_matches('/').to_owned(), key, rate }
     }
 
     /// Whether the key is for live mode (real money); `None` if unknown.
@@ -182,19 +173,8 @@ impl Stripe {
         idempotency_key: Option<&str>,
     ) -> Result<T, StripeError> {
         let request = self.http_request(request, idempotency_key)?;
-        let call = Call::begin(request.method(), request.uri().path());
-        let answer = tokio::time::timeout(TIMEOUT, async {
-            let response = self.http.request(request).await.map_err(|error| StripeError::NoAnswer(whole(&error)))?;
-            let (head, body) = response.into_parts();
-            let body = Limited::new(body, ANSWER_BYTES).collect().await.map_err(|error| {
-                let too_large = error.is::<LengthLimitError>();
-                if too_large { StripeError::TooLarge } else { StripeError::NoAnswer(error.to_string()) }
-            })?;
-            Ok((head.status, head.headers, body.to_bytes()))
-        })
-        .instrument(call.span());
-        let (status, headers, body) =
-            answer.await.unwrap_or_else(|_| Err(StripeError::NoAnswer(format!("nothing for {TIMEOUT:?}"))))?;
+        let call = Call::begin(request.method(), request.url().path());
+        let (status, headers, body) = self.receive(request).instrument(call.span()).await?;
         call.answered(status);
         if !status.is_success() {
             let error = sort_error(status, &headers, &body);
@@ -208,6 +188,18 @@ impl Stripe {
             .map_err(|error| StripeError::Unreadable(format!("line {}, column {}", error.line(), error.column())))
     }
 
+    async fn receive(&self, request: reqwest::Request) -> Result<(StatusCode, HeaderMap, Vec<u8>), StripeError> {
+        let mut response = self.http.execute(request).await?;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await? {
+            if body.len() + chunk.len() > ANSWER_BYTES {
+                return Err(StripeError::TooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok((response.status(), std::mem::take(response.headers_mut()), body))
+    }
+
     /// Stops the calls of all workers for `pause`, because Stripe limits the account.
     async fn slow_everybody_down(&self, pause: Duration) {
         tracing::warn!(?pause, "Stripe asks to slow down; all workers do");
@@ -216,40 +208,32 @@ impl Stripe {
         }
     }
 
-    /// The authorization header, marked as sensitive so that it is not logged.
-    fn authorization(&self) -> Result<HeaderValue, StripeError> {
-        let value = HeaderValue::from_str(&format!("Bearer {}", self.key.expose_secret()));
-        let mut value =
-            value.map_err(|_| not_asked("the request can't be written: is STRIPE_SECRET_KEY a key?".to_owned()))?;
-        value.set_sensitive(true);
-        Ok(value)
-    }
-
     fn http_request(
         &self,
         request: RequestBuilder,
         idempotency_key: Option<&str>,
-    ) -> Result<Request<Full<Bytes>>, StripeError> {
+    ) -> Result<reqwest::Request, StripeError> {
         let method = match request.method {
             StripeMethod::Get => Method::GET,
             StripeMethod::Post => Method::POST,
             StripeMethod::Delete => Method::DELETE,
         };
         let query = request.query.map(|query| format!("?{query}")).unwrap_or_default();
-        let mut http = Request::builder()
-            .method(method)
-            .uri(format!("{}/v1{}{query}", self.base, request.path))
-            .header(header::AUTHORIZATION, self.authorization()?)
-            .header(header::USER_AGENT, concat!("quick-checkout-tracker/", env!("CARGO_PKG_VERSION")))
+        let mut http = self
+            .http
+            .request(method, format!("{}/v1{}{query}", self.base, request.path))
+            .bearer_auth(self.key.expose_secret())
             .header("stripe-version", VERSION.as_str());
         if let Some(key) = idempotency_key {
             http = http.header("idempotency-key", key);
         }
-        if request.body.is_some() {
-            http = http.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        if let Some(form) = request.body {
+            http = http.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded").body(in_order(form));
         }
-        let body = Full::from(request.body.map(in_order).unwrap_or_default());
-        http.body(body).map_err(|error| not_asked(format!("the request can't be written: {error}")))
+        http.build().map_err(|error| {
+            let why = http_client::message(error);
+            not_asked(format!("the request can't be written: {why}; is STRIPE_SECRET_KEY a key?"))
+        })
     }
 }
 
@@ -287,12 +271,6 @@ fn line_items(cart: &CheckoutCart) -> Result<Vec<CreateCheckoutSessionLineItems>
             Ok(line)
         })
         .collect()
-}
-
-/// An error's message with its causes; hyper's own message is only "client error".
-fn whole(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The keys to the API, and the scopes that a request's key has.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 use chrono::{DateTime, Utc};
@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::key_cache::KeyStore;
-use crate::{http::error::ApiError, routes::payment_links::wait::PgNotifications};
+use crate::http::error::ApiError;
 
 /// Hash and session secret of a key in `API_KEY`. The key itself is not stored.
 #[derive(Clone)]
@@ -55,13 +55,13 @@ pub(crate) enum Key {
 #[derive(Debug)]
 pub(crate) struct ApiKeys {
     bootstrap: Vec<BootstrapKey>,
-    store: KeyStore,
+    store: Arc<KeyStore>,
 }
 
 impl ApiKeys {
     /// Starts the task that loads the stored keys. Must be called within a tokio runtime.
-    pub(crate) fn start(bootstrap: &[BootstrapKey], database: Database, clock: Clock, news: &PgNotifications) -> Self {
-        Self { bootstrap: bootstrap.to_vec(), store: KeyStore::start(database, clock, news.key_changes()) }
+    pub(crate) fn start(bootstrap: &[BootstrapKey], database: Database, clock: Clock) -> Self {
+        Self { bootstrap: bootstrap.to_vec(), store: KeyStore::start(database, clock) }
     }
 
     /// Looks up a key by its hash; returns the key and its scopes, or `None` if it is unknown.

@@ -12,20 +12,14 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{Request, Response, Uri};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use async_trait::async_trait;
+use http::Uri;
 use opentelemetry::{
     Context, KeyValue,
     propagation::TextMapPropagator,
     trace::{TraceContextExt, TracerProvider},
 };
-use opentelemetry_http::{HttpClient, HttpError};
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::{
     Resource,
@@ -38,7 +32,10 @@ use tokio::runtime::Handle;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use crate::config::{ConfigError, Env, redacted, text, value, web_address};
+use crate::{
+    config::{ConfigError, Env, redacted, text, value, web_address},
+    http_client,
+};
 
 pub use queue::telemetry::{SPAN_TARGET, current_context};
 
@@ -46,8 +43,6 @@ pub use queue::telemetry::{SPAN_TARGET, current_context};
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a stopping process waits for its last spans to be exported.
 const LAST_SPANS: Duration = Duration::from_secs(5);
-/// Maximum size of a collector's response.
-const ANSWER_BYTES: usize = 64 * 1024;
 /// The header, and the context that jobs carry (<https://www.w3.org/TR/trace-context/>).
 pub const TRACEPARENT: &str = "traceparent";
 
@@ -114,7 +109,7 @@ impl TraceConfig {
         let endpoint = self.endpoint.as_deref()?;
         let exporter = SpanExporter::builder()
             .with_http()
-            .with_http_client(Collector::new())
+            .with_http_client(Collector::new(endpoint))
             .with_endpoint(endpoint)
             .with_protocol(Protocol::HttpBinary)
             .with_timeout(TIMEOUT)
@@ -191,51 +186,35 @@ fn current() -> Option<String> {
     carrier.remove(TRACEPARENT)
 }
 
-/// An HTTP client for the exporter, built from crates that the program needs anyway. The exporter
-/// runs in its own thread; the requests run on the application's runtime.
+/// The exporter's HTTP client. The exporter runs in its own thread; the requests run on the
+/// application's runtime.
 #[derive(Debug)]
 struct Collector {
-    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: reqwest::Client,
     runtime: Handle,
     away: Arc<AtomicBool>,
 }
 
 impl Collector {
-    fn new() -> Self {
-        let connector = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
-        let http = Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(30)).build(connector);
-        Self { http, runtime: Handle::current(), away: Arc::default() }
+    fn new(endpoint: &str) -> Self {
+        Self { http: http_client::client(endpoint, TIMEOUT), runtime: Handle::current(), away: Arc::default() }
     }
 }
 
+#[async_trait]
 impl HttpClient for Collector {
-    // The expansion of `#[async_trait]` for `async fn send_bytes`.
-    fn send_bytes<'client, 'sent>(
-        &'client self,
-        request: Request<Bytes>,
-    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'sent>>
-    where
-        'client: 'sent,
-        Self: 'sent,
-    {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let (http, away) = (self.http.clone(), self.away.clone());
         let sending = self.runtime.spawn(async move {
-            let sent = tokio::time::timeout(TIMEOUT, send(&http, request)).await;
-            let sent = sent.unwrap_or_else(|_| Err(format!("no answer for {TIMEOUT:?}").into()));
+            let sent = http.send_bytes(request).await.map_err(|error| match error.downcast() {
+                Ok(error) => http_client::message(*error).into(),
+                Err(error) => error,
+            });
             say(&away, &sent);
             sent
         });
-        Box::pin(async move { sending.await? })
+        sending.await?
     }
-}
-
-async fn send(
-    http: &Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    request: Request<Bytes>,
-) -> Result<Response<Bytes>, HttpError> {
-    let (head, body) = http.request(request.map(Full::from)).await?.into_parts();
-    let body = Limited::new(body, ANSWER_BYTES).collect().await?.to_bytes();
-    Ok(Response::from_parts(head, body))
 }
 
 /// Logs once that spans are lost, and once that exporting works again.

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use common::payment_links::checkout::CheckoutCart;
+use common::{http_client, payment_links::checkout::CheckoutCart};
 use http::{HeaderMap, StatusCode, header};
 use queue::RateLimited;
 use serde::Deserialize;
 
-use super::redaction::redact;
+use super::{TIMEOUT, redaction::redact};
 
 /// Delay after a 429 without `Retry-After`.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -83,6 +83,13 @@ impl StripeError {
             *message = redact(message, key, cart);
         }
         self
+    }
+}
+
+impl From<reqwest::Error> for StripeError {
+    fn from(error: reqwest::Error) -> Self {
+        let in_time = !error.is_timeout();
+        Self::NoAnswer(if in_time { http_client::message(error) } else { format!("nothing for {TIMEOUT:?}") })
     }
 }
 

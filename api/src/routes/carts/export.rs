@@ -70,7 +70,7 @@ async fn export(
     // If the first batch can't be read, return an ordinary error response.
     let mut first = match format {
         Format::Ndjson => Vec::new(),
-        Format::Csv => csv::HEADER.into(),
+        Format::Csv => csv::header(),
     };
     first.extend(export.next().await?.unwrap_or_default());
     // A later error breaks the connection off, so that the file does not look complete.
@@ -116,26 +116,26 @@ impl Export {
             self.position.advance(last);
         }
         self.ended = i64::try_from(carts.len()).is_ok_and(|carts| carts < BATCH);
-        let mut out = Vec::with_capacity(carts.len() * 512);
-        for cart in &carts {
-            match self.format {
-                Format::Ndjson => write_json(&mut out, cart),
-                Format::Csv => csv::write(&mut out, cart),
-            }
-        }
-        Ok(Some(out))
+        Ok(Some(match self.format {
+            Format::Ndjson => json_lines(&carts),
+            Format::Csv => csv::records(&carts),
+        }))
     }
 }
 
-fn write_json(out: &mut Vec<u8>, cart: &ExportedCart) {
-    let begin = out.len();
-    // Writing to memory can't fail, and all keys are strings.
-    serde_json::to_writer(&mut *out, cart).unwrap_or_default();
-    // Items stored by SQL may contain line breaks between their tokens.
-    for byte in out[begin..].iter_mut().filter(|byte| matches!(**byte, b'\n' | b'\r')) {
-        *byte = b' ';
+fn json_lines(carts: &[ExportedCart]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(carts.len() * 512);
+    for cart in carts {
+        let begin = out.len();
+        // Writing to memory can't fail, and all keys are strings.
+        serde_json::to_writer(&mut out, cart).unwrap_or_default();
+        // Items stored by SQL may contain line breaks between their tokens.
+        for byte in out[begin..].iter_mut().filter(|byte| matches!(**byte, b'\n' | b'\r')) {
+            *byte = b' ';
+        }
+        out.push(b'\n');
     }
-    out.push(b'\n');
+    out
 }
 
 #[cfg(test)]

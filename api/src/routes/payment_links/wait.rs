@@ -4,14 +4,10 @@
 use std::time::Duration;
 
 use common::{
-    api_keys,
     db::Database,
     payment_links::{self, CHANNEL, LinkStatus, PaymentLink},
 };
-use tokio::{
-    sync::{broadcast, watch},
-    time::Instant,
-};
+use tokio::{sync::broadcast, time::Instant};
 
 /// Poll interval with LISTEN.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -20,12 +16,10 @@ const POLL_EVERY: Duration = Duration::from_millis(200);
 /// Number of buffered notifications; a receiver that falls behind polls instead.
 const BACKLOG: usize = 1_024;
 
-/// Distributes Postgres notifications of changed payment links and, because a process listens on
-/// one connection only, of changed API keys.
+/// Distributes Postgres notifications of changed payment links.
 #[derive(Debug, Clone)]
 pub struct PgNotifications {
     sender: broadcast::Sender<String>,
-    keys: watch::Sender<()>,
     listening: bool,
 }
 
@@ -34,14 +28,13 @@ impl PgNotifications {
     /// waiting requests poll.
     pub fn start(database: Database) -> Self {
         let (sender, _) = broadcast::channel(BACKLOG);
-        let (keys, _) = watch::channel(());
         let listening = database.listens();
         if listening {
-            let (sender, keys) = (sender.clone(), keys.clone());
+            let sender = sender.clone();
             tokio::spawn(async move {
                 let mut said = false;
                 loop {
-                    let Err(error) = forward(&database, &sender, &keys, &mut said).await;
+                    let Err(error) = forward(&database, &sender, &mut said).await;
                     if database.is_closed() {
                         return;
                     }
@@ -52,40 +45,26 @@ impl PgNotifications {
                 }
             });
         }
-        Self { sender, keys, listening }
+        Self { sender, listening }
     }
 
     /// The ids of carts whose links change from now on; none without LISTEN.
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<String> {
         self.sender.subscribe()
     }
-
-    /// Changes of API keys from now on; none without LISTEN.
-    pub(crate) fn key_changes(&self) -> watch::Receiver<()> {
-        self.keys.subscribe()
-    }
 }
 
 async fn forward(
     database: &Database,
     sender: &broadcast::Sender<String>,
-    keys: &watch::Sender<()>,
     said: &mut bool,
 ) -> Result<std::convert::Infallible, sqlx::Error> {
-    let Some(mut listener) = database.listener(&[CHANNEL, api_keys::CHANNEL]).await? else {
-        std::future::pending().await
-    };
-    keys.send_replace(()); // what changed before we listened
+    let Some(mut listener) = database.listener(&[CHANNEL]).await? else { std::future::pending().await };
     if std::mem::take(said) {
         tracing::info!("listening for payment links again");
     }
     loop {
-        let news = listener.recv().await?;
-        if news.channel() == api_keys::CHANNEL {
-            keys.send_replace(());
-        } else {
-            let _ = sender.send(news.payload().to_owned()); // nobody waits: fine
-        }
+        let _ = sender.send(listener.recv().await?.payload().to_owned()); // nobody waits: fine
     }
 }
 

@@ -5,53 +5,25 @@
 //! (<https://owasp.org/www-community/attacks/CSV_Injection>), and an import removes it, so that a
 //! round trip is exact.
 
+mod columns;
 mod formulas;
 
 use std::{borrow::Cow, collections::BTreeMap};
 
 use bytes::{Buf, BytesMut};
-use chrono::{DateTime, SecondsFormat, Utc};
-use common::{
-    carts::{export::ExportedCart, new::FieldError},
-    json,
-};
+use common::{carts::new::FieldError, json};
 use csv_core::{ReadRecordResult, Reader};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
+use self::columns::{Column, Kind, imported};
+pub(crate) use self::columns::{header, records};
 use super::line::{LINE_BYTES, Line};
 use crate::http::error::ApiError;
 
 /// Maximum number of cells in a record; no sensible record has more.
 const MOST_CELLS: usize = 1024;
 const REQUIRED: [&str; 3] = ["customerEmail", "customerName", "items"];
-
-/// The columns that an import reads.
-const COLUMNS: [Column; 9] = [
-    Column { name: "customerEmail", kind: Kind::Text },
-    Column { name: "customerName", kind: Kind::Text },
-    Column { name: "items", kind: Kind::Json },
-    Column { name: "abandonedAt", kind: Kind::Word },
-    Column { name: "status", kind: Kind::Word },
-    Column { name: "recoveredAt", kind: Kind::Word },
-    Column { name: "expiredAt", kind: Kind::Word },
-    Column { name: "externalId", kind: Kind::Text },
-    Column { name: "currency", kind: Kind::Word },
-];
-
-#[derive(Debug, Clone, Copy)]
-struct Column {
-    name: &'static str,
-    kind: Kind,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    /// Free text, which may have to be escaped so that it is not a formula.
-    Text,
-    Word,
-    Json,
-}
 
 /// Splits CSV into its records.
 pub(crate) struct Records {
@@ -190,7 +162,7 @@ impl Records {
         }
         let names: Vec<&str> = self.cells()?.into_iter().map(str::trim).collect();
         let mut errors = Vec::new();
-        for Column { name, .. } in COLUMNS {
+        for Column { name, .. } in imported() {
             match names.iter().filter(|other| **other == name).count() {
                 0 if REQUIRED.contains(&name) => errors.push(FieldError::new(name, "must be a column of the header")),
                 0 | 1 => {}
@@ -200,7 +172,7 @@ impl Records {
         if !errors.is_empty() {
             return Err(ApiError::validation(errors));
         }
-        Ok(names.iter().map(|name| COLUMNS.into_iter().find(|column| column.name == *name)).collect())
+        Ok(names.iter().map(|name| imported().find(|column| column.name == *name)).collect())
     }
 
     /// The record as a line; `None` if all cells are empty.
@@ -228,13 +200,13 @@ fn cart(header: &[Option<Column>], cells: &[&str]) -> Result<Box<RawValue>, ApiE
     }
     let mut fields = BTreeMap::new();
     for (column, cell) in header.iter().zip(cells) {
-        let Some(Column { name, kind }) = *column else { continue };
+        let Some(Column { name, kind, .. }) = *column else { continue };
         if cell.is_empty() {
             continue;
         }
         let value = match kind {
             Kind::Text => Cell::Text(formulas::restored(cell)),
-            Kind::Word => Cell::Text((*cell).into()),
+            Kind::Word | Kind::Computed => Cell::Text((*cell).into()),
             Kind::Json => json::parse(cell.as_bytes())
                 .map(Cell::Json)
                 .map_err(|error| ApiError::invalid(name, format!("must be a JSON array, but is not JSON: {error}")))?,
@@ -250,52 +222,6 @@ fn cart(header: &[Option<Column>], cells: &[&str]) -> Result<Box<RawValue>, ApiE
 enum Cell<'a> {
     Text(Cow<'a, str>),
     Json(Box<RawValue>),
-}
-
-/// The first line of an export.
-pub(crate) const HEADER: &str = "id,externalId,customerEmail,customerName,items,totalValue,currency,status,\
-    abandonedAt,recoveredAt,expiredAt,createdAt,updatedAt\n";
-
-/// Writes a record with the columns of [`HEADER`].
-pub(crate) fn write(out: &mut Vec<u8>, cart: &ExportedCart) {
-    let instant = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::AutoSi, true);
-    let optional = |at: Option<DateTime<Utc>>| at.map(instant).unwrap_or_default();
-    push_word(out, &cart.id);
-    push_text(out, cart.external_id.as_deref().unwrap_or_default());
-    push_text(out, &cart.customer_email);
-    push_text(out, &cart.customer_name);
-    push_quoted(out, &formulas::escaped_json(cart.items.get()));
-    push_word(out, &cart.total_value.to_string());
-    push_word(out, cart.currency.code());
-    push_word(out, cart.status.as_str());
-    push_word(out, &instant(cart.abandoned_at));
-    push_word(out, &optional(cart.recovered_at));
-    push_word(out, &optional(cart.expired_at));
-    push_word(out, &instant(cart.created_at));
-    push_word(out, &instant(cart.updated_at));
-    if let Some(last) = out.last_mut() {
-        *last = b'\n';
-    }
-}
-
-/// Writes a cell that needs no quotes, and the comma after it.
-fn push_word(out: &mut Vec<u8>, cell: &str) {
-    out.extend_from_slice(cell.as_bytes());
-    out.push(b',');
-}
-
-/// Writes a cell of free text, and the comma after it.
-fn push_text(out: &mut Vec<u8>, cell: &str) {
-    match cell {
-        "" => out.push(b','),
-        cell => push_quoted(out, &formulas::escaped(cell)),
-    }
-}
-
-fn push_quoted(out: &mut Vec<u8>, cell: &str) {
-    out.push(b'"');
-    out.extend_from_slice(cell.replace('"', "\"\"").as_bytes());
-    out.extend_from_slice(b"\",");
 }
 
 #[cfg(test)]

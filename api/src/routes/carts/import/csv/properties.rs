@@ -1,6 +1,10 @@
 //! Exported CSV imports as the same carts, cell by cell, and CSV of other programs is read as well.
 
-use common::{carts::CartStatus, money::Currency};
+use chrono::{DateTime, Utc};
+use common::{
+    carts::{CartStatus, export::ExportedCart},
+    money::Currency,
+};
 use proptest::{collection::vec, prelude::*};
 use serde_json::{Value, json};
 
@@ -51,10 +55,9 @@ proptest! {
     #[test]
     fn what_was_exported_is_imported_as_it_was(carts in vec((names(), proptest::option::of("[ -~]{1,20}")), 1..6), word in names()) {
         let items = json!([{"name": word, "quantity": 1, "price": 0.01}]);
-        let mut file = HEADER.as_bytes().to_vec();
-        for (name, external_id) in &carts {
-            write(&mut file, &exported(name, external_id.as_deref(), items.clone()));
-        }
+        let export = |(name, id): &(String, Option<String>)| exported(name, id.as_deref(), items.clone());
+        let mut file = header();
+        file.extend(records(&carts.iter().map(export).collect::<Vec<_>>()));
         let read = lines(&file);
         prop_assert_eq!(read.len(), carts.len());
         for ((name, external_id), (_, line)) in carts.iter().zip(read) {
@@ -70,9 +73,8 @@ proptest! {
     /// No cell with a shopper's text begins like a formula, whatever separates the cells.
     #[test]
     fn no_cell_is_a_formula(name in names(), item in names()) {
-        let mut out = Vec::new();
         let items = json!([{"name": item, "quantity": 1, "price": 1}]);
-        write(&mut out, &exported(&name, Some(&name), items));
+        let out = records(&[exported(&name, Some(&name), items)]);
         let written = String::from_utf8(out).expect("UTF-8");
         for separator in [';', '\t', '|', '\n'] {
             for cell in written.split([separator, '\r', '\n']) {
