@@ -28,12 +28,11 @@ use crate::{
     state::AppState,
 };
 
-/// The document and the page rendered from it, ready to be sent.
+/// The document and the page that shows it, ready to be sent.
 #[derive(Debug, Clone)]
 pub(crate) struct Documents {
     json: Written,
     page: Written,
-    policy: HeaderValue,
 }
 
 #[derive(Debug, Clone)]
@@ -61,12 +60,7 @@ impl Written {
 
 impl Documents {
     pub(crate) fn of(document: &OpenApi) -> Self {
-        let policy = HeaderValue::from_str(&page::content_security_policy());
-        Self {
-            json: Written::new(written(document)),
-            page: Written::new(page::render(document)),
-            policy: policy.unwrap_or(HeaderValue::from_static("default-src 'none'")),
-        }
+        Self { json: Written::new(written(document)), page: Written::new(page::render()) }
     }
 }
 
@@ -100,7 +94,7 @@ async fn document(Extension(documents): Extension<Documents>, known: IfNoneMatch
     documents.json.answer(&known, &headers)
 }
 
-/// This document as a page
+/// This document as a page, which sends requests, too
 #[utoipa::path(
     get, path = "/docs", operation_id = "showDocumentation", tag = "Documentation",
     params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of what you have: if nothing changed the answer is 304.")),
@@ -111,13 +105,13 @@ async fn document(Extension(documents): Extension<Documents>, known: IfNoneMatch
     ),
 )]
 async fn show_page(Extension(documents): Extension<Documents>, known: IfNoneMatch, headers: HeaderMap) -> Response {
-    const SAFE: [(HeaderName, &str); 3] = [
+    const SAFE: [(HeaderName, &str); 4] = [
+        (header::CONTENT_SECURITY_POLICY, page::CONTENT_SECURITY_POLICY),
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     let mut response = documents.page.answer(&known, &headers);
-    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, documents.policy);
     for (name, value) in SAFE {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
