@@ -1,7 +1,6 @@
 //! The OpenAPI 3.1 document. It is collected from the routes themselves, so that none is left out,
 //! and serialized once.
 
-mod bodies;
 mod page;
 mod standard;
 
@@ -10,13 +9,9 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, header},
     response::Response,
 };
-use utoipa::openapi::OpenApi;
+use utoipa::openapi::{ObjectBuilder, OpenApi, Type, schema::Object};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use bodies::{
-    CartChange, CartLine, DateOrInstant, DeadJobs, DeletedCart, EmailToFind, ExportFormat, ImportAnswer, LinkState,
-    NewCart, PageNumber, QueueName, Shopper, StripeEvent, Success, only_failed, only_pending, only_ready, only_true,
-};
 pub(crate) use standard::{Described, ask_for_key};
 
 pub(crate) use crate::http::error::Envelope as Error;
@@ -62,6 +57,16 @@ impl Documents {
     pub(crate) fn of(document: &OpenApi) -> Self {
         Self { json: Written::new(written(document)), page: Written::new(page::render()) }
     }
+}
+
+/// The schema of a boolean that is always true.
+pub(crate) fn only_true() -> Object {
+    ObjectBuilder::new().schema_type(Type::Boolean).enum_values(Some([true])).build()
+}
+
+/// The schema of a string with one of these values.
+pub(crate) fn one_of(values: impl IntoIterator<Item = &'static str>) -> Object {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(values)).build()
 }
 
 /// The document as JSON.
