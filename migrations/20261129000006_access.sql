@@ -21,19 +21,6 @@ create table ended_sessions (
     ends_at      timestamptz not null                   -- when it would have ended; then the row is deleted
 );
 
--- Every api caches keys and ended sessions, and is notified of changes, however they are made. An
--- update of last_used_at notifies nobody.
-create function notify_api_keys() returns trigger language plpgsql as $$
-begin
-    perform pg_notify('api_keys', '');
-    return null;
-end $$;
-create trigger api_keys_notify after insert or delete or truncate
-    or update of name, key_hash, scopes, expires_at, revoked_at on api_keys
-    for each statement execute function notify_api_keys();
-create trigger ended_sessions_notify after insert on ended_sessions
-    for each statement execute function notify_api_keys();
-
 -- Receipts of POST /api/erasure. Without the address or its hash: both would identify the person.
 create table erasures (
     id        text primary key,                         -- erasure_ and a UUIDv7 in base 32

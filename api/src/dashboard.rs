@@ -5,7 +5,7 @@
 //! Each page has a file named after its path. Actions call the API's own handlers, so the dashboard
 //! can do nothing that the API can't.
 
-mod assets;
+pub(crate) mod assets;
 mod attention;
 mod cart;
 mod cart_actions;

@@ -1,7 +1,6 @@
 //! The OpenAPI 3.1 document. It is collected from the routes themselves, so that none is left out,
 //! and serialized once.
 
-mod bodies;
 mod page;
 mod standard;
 
@@ -10,13 +9,9 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, header},
     response::Response,
 };
-use utoipa::openapi::OpenApi;
+use utoipa::openapi::{ObjectBuilder, OpenApi, Type, schema::Object};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use bodies::{
-    CartChange, CartLine, DateOrInstant, DeadJobs, DeletedCart, EmailToFind, ExportFormat, ImportAnswer, LinkState,
-    NewCart, PageNumber, QueueName, Shopper, StripeEvent, Success, only_failed, only_pending, only_ready, only_true,
-};
 pub(crate) use standard::{Described, ask_for_key};
 
 pub(crate) use crate::http::error::Envelope as Error;
@@ -28,12 +23,11 @@ use crate::{
     state::AppState,
 };
 
-/// The document and the page rendered from it, ready to be sent.
+/// The document and the page that shows it, ready to be sent.
 #[derive(Debug, Clone)]
 pub(crate) struct Documents {
     json: Written,
     page: Written,
-    policy: HeaderValue,
 }
 
 #[derive(Debug, Clone)]
@@ -61,13 +55,18 @@ impl Written {
 
 impl Documents {
     pub(crate) fn of(document: &OpenApi) -> Self {
-        let policy = HeaderValue::from_str(&page::content_security_policy());
-        Self {
-            json: Written::new(written(document)),
-            page: Written::new(page::render(document)),
-            policy: policy.unwrap_or(HeaderValue::from_static("default-src 'none'")),
-        }
+        Self { json: Written::new(written(document)), page: Written::new(page::render()) }
     }
+}
+
+/// The schema of a boolean that is always true.
+pub(crate) fn only_true() -> Object {
+    ObjectBuilder::new().schema_type(Type::Boolean).enum_values(Some([true])).build()
+}
+
+/// The schema of a string with one of these values.
+pub(crate) fn one_of(values: impl IntoIterator<Item = &'static str>) -> Object {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(values)).build()
 }
 
 /// The document as JSON.
@@ -100,7 +99,7 @@ async fn document(Extension(documents): Extension<Documents>, known: IfNoneMatch
     documents.json.answer(&known, &headers)
 }
 
-/// This document as a page
+/// This document as a page, which sends requests, too
 #[utoipa::path(
     get, path = "/docs", operation_id = "showDocumentation", tag = "Documentation",
     params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of what you have: if nothing changed the answer is 304.")),
@@ -111,13 +110,13 @@ async fn document(Extension(documents): Extension<Documents>, known: IfNoneMatch
     ),
 )]
 async fn show_page(Extension(documents): Extension<Documents>, known: IfNoneMatch, headers: HeaderMap) -> Response {
-    const SAFE: [(HeaderName, &str); 3] = [
+    const SAFE: [(HeaderName, &str); 4] = [
+        (header::CONTENT_SECURITY_POLICY, page::CONTENT_SECURITY_POLICY),
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     let mut response = documents.page.answer(&known, &headers);
-    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, documents.policy);
     for (name, value) in SAFE {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }

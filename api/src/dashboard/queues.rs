@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     http::error::ApiError,
-    routes::queues::{self as api, QueuePath},
+    routes::queues::{self as api, QueueName},
     state::AppState,
 };
 
@@ -45,12 +45,12 @@ async fn show(State(state): State<AppState>, operator: Operator) -> Result<Respo
     Ok(Page { title: "Queues", section: Section::Queues, operator: &operator, live: "jobs" }.show(&body))
 }
 
-async fn pause(state: State<AppState>, path: Result<QueuePath, ApiError>, _: OurForm) -> Result<Response, PageError> {
+async fn pause(state: State<AppState>, path: Result<QueueName, ApiError>, _: OurForm) -> Result<Response, PageError> {
     api::pause(state, path?).await?;
     Ok(go_to("/queues"))
 }
 
-async fn resume(state: State<AppState>, path: Result<QueuePath, ApiError>, _: OurForm) -> Result<Response, PageError> {
+async fn resume(state: State<AppState>, path: Result<QueueName, ApiError>, _: OurForm) -> Result<Response, PageError> {
     api::resume(state, path?).await?;
     Ok(go_to("/queues"))
 }

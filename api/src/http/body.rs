@@ -11,8 +11,10 @@ use axum::{
 use common::json;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::error::ApiError;
+use crate::openapi;
 
 /// Maximum size of a request body, in bytes; imports have no limit.
 pub(crate) const BODY_BYTES: usize = 1024 * 1024;
@@ -84,6 +86,14 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
 }
 
 /// `{"success":true,"data":…}`
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Success<T> {
+    #[schema(schema_with = openapi::only_true)]
+    success: bool,
+    data: T,
+}
+
+/// The `data` of a success.
 #[derive(Debug)]
 pub(crate) struct Data<T>(pub(crate) T);
 
@@ -108,13 +118,8 @@ const ANSWER_BYTES: usize = 1024;
 
 /// Serializes the envelope of a success.
 pub(crate) fn render<T: Serialize>(data: &T) -> Bytes {
-    #[derive(Serialize)]
-    struct Envelope<'a, T> {
-        success: bool,
-        data: &'a T,
-    }
     let mut text = Vec::with_capacity(ANSWER_BYTES);
-    match serde_json::to_writer(&mut text, &Envelope { success: true, data }) {
+    match serde_json::to_writer(&mut text, &Success { success: true, data }) {
         Ok(()) => text.into(),
         // No response type fails to serialize. A panic would return 500 in the error envelope.
         Err(error) => panic!("an answer can't be written: {error}"),

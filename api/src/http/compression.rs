@@ -58,7 +58,7 @@ pub(crate) struct Precompressed {
 }
 
 impl Precompressed {
-    pub(crate) fn new(text: String) -> Self {
+    pub(crate) fn new(text: impl Into<Bytes>) -> Self {
         Self { plain: text.into(), gzip: Arc::default() }
     }
 

@@ -1,14 +1,19 @@
 //! Pagination of lists.
 
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{error::ApiError, query::Parameters};
 
 /// A requested page: its number, from 1, and the number of entries per page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Page {
+    /// Which page; the default is 1.
+    #[param(rename = "page", value_type = Option<i64>, minimum = 1, maximum = 9_223_372_036_854_775_807_isize)]
     pub(crate) number: i64,
+    /// Entries per page; the default is 10, and 100 in exports.
+    #[param(value_type = Option<i64>, minimum = 1, maximum = 100)]
     pub(crate) limit: i64,
 }
 

@@ -6,6 +6,10 @@ use axum::{
 };
 use chrono::{DateTime, NaiveTime, Utc};
 use common::clock;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, SchemaFormat, Type, schema::AnyOfBuilder},
+};
 
 use super::error::ApiError;
 
@@ -64,6 +68,42 @@ impl Parameters {
 
 /// Describes what [`date_or_instant`] accepts, for error messages.
 pub(crate) const DATE_OR_INSTANT: &str = "a date such as 2024-01-15 or an instant such as 2024-01-15T10:30:00Z";
+
+/// What [`date_or_instant`] accepts, for the OpenAPI document.
+pub(crate) struct DateOrInstant;
+
+impl ToSchema for DateOrInstant {}
+
+impl PartialSchema for DateOrInstant {
+    fn schema() -> RefOr<Schema> {
+        let text = |format: &str, example: &str| {
+            let format = SchemaFormat::Custom(format.to_owned());
+            ObjectBuilder::new().schema_type(Type::String).format(Some(format)).examples([example])
+        };
+        AnyOfBuilder::new()
+            .description(Some("A date such as 2024-01-15, or an instant such as 2024-01-15T10:30:00Z."))
+            .item(text("date", "2024-01-15"))
+            .item(text("date-time", "2024-01-15T10:30:00Z"))
+            .into()
+    }
+}
+
+/// What [`common::carts::search::EmailToFind`] accepts, for the OpenAPI document: not blank, and
+/// without control characters except tabs, which a quoted local part may contain.
+pub(crate) struct EmailToFind;
+
+impl ToSchema for EmailToFind {}
+
+impl PartialSchema for EmailToFind {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .max_length(Some(1_000))
+            .pattern(Some(r"^[^\x00-\x08\x0a-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x08\x0a-\x1f\x7f-\x9f]*$"))
+            .examples(["ada@example.com"])
+            .into()
+    }
+}
 
 /// Parses an instant, or a date as its beginning in UTC. A space is read as a `+` that the client
 /// did not escape.

@@ -127,11 +127,6 @@ fn operations_of(paths: &mut Paths) -> impl Iterator<Item = &mut Operation> {
     })
 }
 
-/// The reason of a shared error response.
-pub(super) fn reason(name: &str) -> Option<&'static str> {
-    REFUSALS.iter().find(|(known, ..)| *known == name).map(|(.., reason)| *reason)
-}
-
 /// Inlines each envelope where it is used, and names the schema of its `data`: client generators
 /// need these names.
 fn name_what_envelopes_hold(document: &mut OpenApi) {

@@ -13,11 +13,10 @@ use utoipa_axum::routes;
 use crate::{
     auth::scoped_router::ScopedRouter,
     http::{
-        body::Data,
+        body::{Data, Success},
         error::ApiError,
-        query::{DATE_OR_INSTANT, Parameters, date_or_instant},
+        query::{DATE_OR_INSTANT, DateOrInstant, Parameters, date_or_instant},
     },
-    openapi::{DateOrInstant, Success},
     state::AppState,
 };
 

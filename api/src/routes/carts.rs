@@ -27,6 +27,7 @@ use common::{
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use utoipa_axum::routes;
 
 use self::{
@@ -37,13 +38,13 @@ use self::{
 use crate::{
     auth::{keys::Granted, scoped_router::ScopedRouter},
     http::{
-        body::{Data, JsonBody, Rendered, render},
+        body::{Data, JsonBody, Rendered, Success, render},
         error::ApiError,
         etag::{IfMatch, IfNoneMatch},
         pagination::Page,
-        query::Parameters,
+        query::{EmailToFind, Parameters},
     },
-    openapi::{self, CartChange, DeletedCart, PageNumber, Success},
+    openapi,
     state::AppState,
 };
 
@@ -76,7 +77,7 @@ impl<S: Send + Sync> FromRequestParts<S> for CartPath {
     post, path = "/carts", operation_id = "createCart", tag = "Carts",
     params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[ -~]+$", example = "order-1001",
         description = "Makes creation safe to repeat for 24 hours with the same API key: the same key and body answer the same cart, as it is now; another body is 422.")),
-    request_body = openapi::NewCart,
+    request_body = NewCart,
     responses(
         (status = 201, description = "It is stored", body = Success<ChangedCart>, headers(("Location" = String, description = "The cart's path."))),
         (status = 404, description = "`NOT_FOUND`: the cart of this `Idempotency-Key` was deleted", body = openapi::Error),
@@ -161,9 +162,8 @@ const MAX_BATCHED_OFFSET: i64 = 1_000;
     get, path = "/carts", operation_id = "listCarts", tag = "Carts",
     params(
         ("status" = Option<CartStatus>, Query, description = "Only with this status."),
-        ("email" = inline(Option<openapi::EmailToFind>), Query, description = "Only of the shopper with this address, in any spelling."),
-        ("page" = inline(Option<PageNumber>), Query, description = "Which page; the default is 1."),
-        ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "Carts a page; the default is 10."),
+        ("email" = inline(Option<EmailToFind>), Query, description = "Only of the shopper with this address, in any spelling."),
+        Page,
         ("cursor" = Option<String>, Query, pattern = "^-?[0-9]{1,16}-[A-Za-z0-9_-]{1,200}$", description = "The `nextCursor` of the page before; `page` does not count then."),
     ),
     responses((status = 200, description = "A page", body = Success<CartList>)),
@@ -219,25 +219,37 @@ async fn change(
     precondition: IfMatch,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let (wanted, recovered_at) = parse_change(&body, state.clock.now())?;
-    let cart = change_status(&state, &id, &precondition, wanted, recovered_at).await?;
+    let CartChange { status, recovered_at } = CartChange::parse(&body, state.clock.now())?;
+    let cart = change_status(&state, &id, &precondition, status, recovered_at).await?;
     Ok(receipt::changed(&granted, &cart))
 }
 
-/// Parses the body of `PATCH /api/carts/{id}`: the status, and when the cart was recovered.
-fn parse_change(body: &RawValue, now: DateTime<Utc>) -> Result<(CartStatus, Option<DateTime<Utc>>), ApiError> {
-    let Some(fields) = &Fields::of(body) else { return Err(ApiError::invalid("", "must be an object")) };
-    let wanted: Option<CartStatus> = fields.text("status").and_then(|text| text.parse().ok());
-    let wanted = wanted.ok_or_else(|| ApiError::invalid("status", "must be abandoned, recovered or expired"))?;
-    let mut errors = Vec::new();
-    let recovered_at = past_instant(fields, "recoveredAt", now, &mut errors);
-    if !errors.is_empty() {
-        return Err(ApiError::validation(errors));
+/// Body of `PATCH /api/carts/{id}`.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase", example = json!({"status": "recovered"}))]
+struct CartChange {
+    /// `recovered` is final.
+    status: CartStatus,
+    /// Allowed with the status recovered only; not in the future, not before `abandonedAt`. The
+    /// default is now.
+    recovered_at: Option<DateTime<Utc>>,
+}
+
+impl CartChange {
+    fn parse(body: &RawValue, now: DateTime<Utc>) -> Result<Self, ApiError> {
+        let Some(fields) = &Fields::of(body) else { return Err(ApiError::invalid("", "must be an object")) };
+        let status: Option<CartStatus> = fields.text("status").and_then(|text| text.parse().ok());
+        let status = status.ok_or_else(|| ApiError::invalid("status", "must be abandoned, recovered or expired"))?;
+        let mut errors = Vec::new();
+        let recovered_at = past_instant(fields, "recoveredAt", now, &mut errors);
+        if !errors.is_empty() {
+            return Err(ApiError::validation(errors));
+        }
+        if recovered_at.is_some() && status != CartStatus::Recovered {
+            return Err(ApiError::invalid("recoveredAt", "can only be given with the status recovered"));
+        }
+        Ok(Self { status, recovered_at })
     }
-    if recovered_at.is_some() && wanted != CartStatus::Recovered {
-        return Err(ApiError::invalid("recoveredAt", "can only be given with the status recovered"));
-    }
-    Ok((wanted, recovered_at))
 }
 
 /// Changes the cart's status; returns the cart after the change.
@@ -298,9 +310,12 @@ fn recovery_time(
     }
 }
 
-#[derive(Serialize)]
-struct Deleted {
+/// `data` of the response to `DELETE /api/carts/{id}`.
+#[derive(Serialize, ToSchema)]
+struct DeletedCart {
+    #[schema(example = "cart_01m84zjdhtftc9p973qfnt3nn0")]
     id: String,
+    #[schema(schema_with = openapi::only_true)]
     deleted: bool,
 }
 
@@ -328,5 +343,5 @@ pub(crate) async fn delete(
     check_precondition(&mut tx, &id, &precondition, now).await?;
     carts::delete(&mut tx, &id, now).await?;
     tx.commit().await?;
-    Ok(Data(Deleted { id: id.to_string(), deleted: true }).into_response())
+    Ok(Data(DeletedCart { id: id.to_string(), deleted: true }).into_response())
 }

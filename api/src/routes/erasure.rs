@@ -15,18 +15,17 @@ use common::{
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
+use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::routes;
 
 use crate::{
     auth::scoped_router::ScopedRouter,
     http::{
-        body::{Data, JsonBody},
+        body::{Data, JsonBody, Success},
         error::ApiError,
         pagination::{Page, Pagination},
-        query::Parameters,
+        query::{self, Parameters},
     },
-    openapi::{self, PageNumber, Shopper, Success},
     state::AppState,
 };
 
@@ -51,7 +50,7 @@ pub(crate) fn router() -> ScopedRouter {
     responses((status = 200, description = "The person is not there any more; what was taken out", body = Success<Receipt>)),
 )]
 async fn erase(State(state): State<AppState>, JsonBody(body): JsonBody) -> Result<Data<Receipt>, ApiError> {
-    let email = parse_email(&body)?;
+    let Shopper { email } = Shopper::parse(&body)?;
     let now = state.clock.now();
     let (_permit, database) = state.erasures.begin(&state.database).await?;
     let mut attempt = 1;
@@ -73,19 +72,30 @@ async fn erase(State(state): State<AppState>, JsonBody(body): JsonBody) -> Resul
     Ok(Data(receipt))
 }
 
-fn parse_email(body: &RawValue) -> Result<EmailToFind, ApiError> {
-    const FIELD: &str = "email";
-    let Some(fields) = Fields::of(body) else { return Err(ApiError::invalid("", "must be an object")) };
-    let email = match fields.get(FIELD) {
-        None => return Err(ApiError::invalid(FIELD, "is required")),
-        Some(value) => json::text(value).and_then(|text| text.parse::<EmailToFind>().ok()),
-    };
-    let email = email.ok_or_else(|| ApiError::invalid(FIELD, "must be an e-mail address"))?;
-    // Carts of many people have this address; they are kept so that they still count.
-    if email.canonical() == ERASED_EMAIL {
-        return Err(ApiError::invalid(FIELD, "is of carts whose shopper was taken out already"));
+/// Body of `POST /api/erasure`.
+#[derive(ToSchema)]
+#[schema(example = json!({"email": "ada@example.com"}))]
+struct Shopper {
+    /// The whole address, in any spelling.
+    #[schema(schema_with = query::EmailToFind::schema)]
+    email: EmailToFind,
+}
+
+impl Shopper {
+    fn parse(body: &RawValue) -> Result<Self, ApiError> {
+        const FIELD: &str = "email";
+        let Some(fields) = Fields::of(body) else { return Err(ApiError::invalid("", "must be an object")) };
+        let email = match fields.get(FIELD) {
+            None => return Err(ApiError::invalid(FIELD, "is required")),
+            Some(value) => json::text(value).and_then(|text| text.parse::<EmailToFind>().ok()),
+        };
+        let email = email.ok_or_else(|| ApiError::invalid(FIELD, "must be an e-mail address"))?;
+        // Carts of many people have this address; they are kept so that they still count.
+        if email.canonical() == ERASED_EMAIL {
+            return Err(ApiError::invalid(FIELD, "is of carts whose shopper was taken out already"));
+        }
+        Ok(Self { email })
     }
-    Ok(email)
 }
 
 /// Shows the receipt of an erasure
@@ -141,9 +151,8 @@ struct PersonalData {
 #[utoipa::path(
     get, path = "/erasure/export", operation_id = "exportShopper", tag = "Personal data",
     params(
-        ("email" = inline(openapi::EmailToFind), Query, description = "The whole address, in any spelling."),
-        ("page" = inline(Option<PageNumber>), Query, description = "Which page of carts; the default is 1."),
-        ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "Carts a page; the default is 100."),
+        ("email" = inline(query::EmailToFind), Query, description = "The whole address, in any spelling."),
+        Page,
         ("cursor" = Option<String>, Query, pattern = "^-?[0-9]{1,16}-[A-Za-z0-9_-]{1,200}$", description = "The `nextCursor` of the page before; `page` does not count then."),
     ),
     responses((status = 200, description = "A page of it", body = Success<PersonalData>)),

@@ -5,8 +5,10 @@ use common::db;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    http::{body::Data, error::ApiError},
-    openapi::Success,
+    http::{
+        body::{Data, Success},
+        error::ApiError,
+    },
     state::AppState,
 };
 

@@ -13,19 +13,21 @@ use common::{
     },
 };
 use serde::Serialize;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::queues::QueueName;
 use crate::{
     auth::scoped_router::ScopedRouter,
     http::{
-        body::{Data, JsonBody},
+        body::{Data, JsonBody, Success},
         error::ApiError,
         pagination::{Page, Pagination},
         query::Parameters,
     },
-    openapi::{self, DeadJobs, PageNumber, QueueName, Success},
+    openapi,
     state::AppState,
 };
 
@@ -69,8 +71,7 @@ struct JobList {
     params(
         ("queue" = inline(Option<QueueName>), Query, description = "Only of this queue."),
         ("state" = Option<JobState>, Query, description = "Only in this state."),
-        ("page" = inline(Option<PageNumber>), Query, description = "Which page; the default is 1."),
-        ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "Jobs a page; the default is 10."),
+        Page,
     ),
     responses((status = 200, description = "A page", body = Success<JobList>)),
 )]
@@ -165,39 +166,59 @@ fn pulled(pulled: ActionOutcome, rule: &str) -> Result<JobSummary, ApiError> {
     responses((status = 200, description = "What was done, or would be", body = Success<RetriedMany>)),
 )]
 async fn retry_many(State(state): State<AppState>, JsonBody(body): JsonBody) -> Result<Data<RetriedMany>, ApiError> {
-    let (filter, dry_run) = parse_retry(&body).map_err(ApiError::validation)?;
+    let DeadJobs { queue, kind, error, dry_run } = DeadJobs::parse(&body).map_err(ApiError::validation)?;
+    let filter = DeadFilter { queue: queue.0.to_owned(), kind, error };
     let mut tx = state.database.begin().await?;
     let retried = operations::retry_dead(&mut tx, &filter, dry_run).await?;
     tx.commit().await?;
     Ok(Data(retried))
 }
 
-fn parse_retry(body: &serde_json::value::RawValue) -> Result<(DeadFilter, bool), Vec<FieldError>> {
-    let mut errors = Vec::new();
-    let Some(fields) = Fields::of(body) else { return Err(vec![FieldError::new("", "must be an object")]) };
-    let mut text = |name: &str| match fields.get(name).map(json::text) {
-        None => None,
-        Some(Some(text)) if !text.is_empty() && !text.contains('\0') => Some(text.into_owned()),
-        Some(_) => {
-            errors.push(FieldError::new(name, "must be a text that is not empty"));
-            None
+/// Body of `POST /api/jobs/retry`.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase", example = json!({"queue": "payment-links", "dryRun": true}))]
+struct DeadJobs {
+    #[schema(inline)]
+    queue: QueueName,
+    /// Only jobs of this kind.
+    #[schema(min_length = 1, pattern = r"^[^\u0000]+$")]
+    kind: Option<String>,
+    /// Only jobs whose last error contains this text.
+    #[schema(min_length = 1, pattern = r"^[^\u0000]+$")]
+    error: Option<String>,
+    /// Counts the jobs and changes nothing.
+    #[schema(value_type = Option<bool>)]
+    dry_run: bool,
+}
+
+impl DeadJobs {
+    fn parse(body: &RawValue) -> Result<Self, Vec<FieldError>> {
+        let mut errors = Vec::new();
+        let Some(fields) = Fields::of(body) else { return Err(vec![FieldError::new("", "must be an object")]) };
+        let mut text = |name: &str| match fields.get(name).map(json::text) {
+            None => None,
+            Some(Some(text)) if !text.is_empty() && !text.contains('\0') => Some(text.into_owned()),
+            Some(_) => {
+                errors.push(FieldError::new(name, "must be a text that is not empty"));
+                None
+            }
+        };
+        let (queue, kind, error) = (text("queue"), text("kind"), text("error"));
+        let dry_run = match fields.get("dryRun").map(json::boolean) {
+            None => false,
+            Some(Some(dry_run)) => dry_run,
+            Some(None) => {
+                errors.push(FieldError::new("dryRun", "must be true or false"));
+                false
+            }
+        };
+        let queue = queue.as_deref().and_then(QueueName::parse);
+        if queue.is_none() && !errors.iter().any(|error| error.field == "queue") {
+            errors.push(FieldError::new("queue", format!("must be one of {}", QUEUES.join(", "))));
         }
-    };
-    let (queue, kind, error) = (text("queue"), text("kind"), text("error"));
-    let dry_run = match fields.get("dryRun").map(json::boolean) {
-        None => false,
-        Some(Some(dry_run)) => dry_run,
-        Some(None) => {
-            errors.push(FieldError::new("dryRun", "must be true or false"));
-            false
+        match queue {
+            Some(queue) if errors.is_empty() => Ok(Self { queue, kind, error, dry_run }),
+            _ => Err(errors),
         }
-    };
-    let queue = queue.filter(|queue| QUEUES.contains(&queue.as_str()));
-    if queue.is_none() && !errors.iter().any(|error| error.field == "queue") {
-        errors.push(FieldError::new("queue", format!("must be one of {}", QUEUES.join(", "))));
-    }
-    match queue {
-        Some(queue) if errors.is_empty() => Ok((DeadFilter { queue, kind, error }, dry_run)),
-        _ => Err(errors),
     }
 }

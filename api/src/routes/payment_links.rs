@@ -17,15 +17,18 @@ use common::{
     payment_links::{self, LinkStatus, PaymentLink, recovery::RecoveryLink},
 };
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{ToSchema, openapi::schema::Object};
 use utoipa_axum::routes;
 
 use self::{request::RecoveryTime, wait::LinkWait};
 use super::carts::CartPath;
 use crate::{
     auth::scoped_router::ScopedRouter,
-    http::{body::Data, error::ApiError},
-    openapi::{self, LinkState, Success},
+    http::{
+        body::{Data, Success},
+        error::ApiError,
+    },
+    openapi,
     state::AppState,
 };
 
@@ -40,10 +43,10 @@ pub(crate) fn router() -> ScopedRouter {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = ReadyPaymentLink)]
-pub(crate) struct Ready {
+struct Ready {
     /// Absent from the response to the request for the link.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = openapi::only_ready, required = false)]
+    #[schema(schema_with = only_ready, required = false)]
     status: Option<&'static str>,
     /// URL of a Stripe Checkout Session.
     #[schema(format = "uri", example = "https://checkout.stripe.com/c/pay/cs_live_1")]
@@ -63,8 +66,8 @@ pub(crate) struct Ready {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = PendingPaymentLink)]
-pub(crate) struct Pending {
-    #[schema(schema_with = openapi::only_pending)]
+struct Pending {
+    #[schema(schema_with = only_pending)]
     status: &'static str,
     /// The job that makes the link; see `/api/jobs/{id}`.
     #[schema(format = Uuid)]
@@ -82,10 +85,32 @@ pub(crate) struct Pending {
 /// A payment link that is not available.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = FailedPaymentLink)]
-pub(crate) struct Failed {
-    #[schema(schema_with = openapi::only_failed)]
+struct Failed {
+    #[schema(schema_with = only_failed)]
     status: &'static str,
     reason: String,
+}
+
+/// State of the newest request for a cart's payment link.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = PaymentLinkStatus)]
+enum LinkState {
+    Ready(Ready),
+    Pending(Pending),
+    Failed(Failed),
+}
+
+fn only_ready() -> Object {
+    openapi::one_of(["ready"])
+}
+
+fn only_pending() -> Object {
+    openapi::one_of(["pending"])
+}
+
+fn only_failed() -> Object {
+    openapi::one_of(["failed"])
 }
 
 /// Requests the cart's payment link
@@ -168,7 +193,7 @@ fn wait_wanted(headers: &HeaderMap, longest: Duration) -> Duration {
     params(("id" = String, Path, pattern = "^cart_[A-Za-z0-9_-]{1,100}$", description = "Which cart.")),
     responses((status = 200, description = "How it stands", body = Success<LinkState>)),
 )]
-async fn show(State(state): State<AppState>, CartPath(id): CartPath) -> Result<Response, ApiError> {
+async fn show(State(state): State<AppState>, CartPath(id): CartPath) -> Result<Data<LinkState>, ApiError> {
     let mut conn = state.lookups.acquire().await?;
     let now = state.clock.now();
     carts::find(&mut conn, &id, now).await?.ok_or_else(ApiError::cart_not_found)?;
@@ -176,20 +201,19 @@ async fn show(State(state): State<AppState>, CartPath(id): CartPath) -> Result<R
     if link.status == LinkStatus::Pending && !job.as_ref().is_some_and(|job| job.is_unfinished()) {
         (link, job) = newest(&mut conn, &id).await?; // it may have ended between the two looks
     }
-    let failed = |reason: &str| Data(Failed { status: "failed", reason: reason.to_owned() }).into_response();
-    Ok(match link.status {
+    let failed = |reason: &str| LinkState::Failed(Failed { status: "failed", reason: reason.to_owned() });
+    Ok(Data(match link.status {
         LinkStatus::Open if link.is_live(now) => {
             let recovery = payment_links::recovery::find(&mut conn, &id).await?;
-            Data(ready(&state, &link, recovery, Some("ready"))?).into_response()
+            LinkState::Ready(ready(&state, &link, recovery, Some("ready"))?)
         }
         LinkStatus::Pending => match job {
-            Some(job) if job.is_unfinished() => Data(Pending {
+            Some(job) if job.is_unfinished() => LinkState::Pending(Pending {
                 status: "pending",
                 job_id: link.job_id.to_string(),
                 attempts: Some(job.attempts),
                 last_error: job.last_error,
-            })
-            .into_response(),
+            }),
             job => failed(job.and_then(|job| job.last_error).as_deref().unwrap_or("its job was lost")),
         },
         LinkStatus::Failed | LinkStatus::Settling => failed(link.refusal().unwrap_or("it was withdrawn")),
@@ -199,7 +223,7 @@ async fn show(State(state): State<AppState>, CartPath(id): CartPath) -> Result<R
         LinkStatus::Open | LinkStatus::Closing | LinkStatus::Closed => {
             failed(link.refusal().unwrap_or("it has expired; ask for a new link"))
         }
-    })
+    }))
 }
 
 /// The newest request for a link, and its job if the request is pending.

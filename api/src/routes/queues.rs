@@ -10,13 +10,19 @@ use common::{
     operations::{self, QueueSummary},
 };
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, Schema},
+};
 use utoipa_axum::routes;
 
 use crate::{
     auth::scoped_router::ScopedRouter,
-    http::{body::Data, error::ApiError},
-    openapi::{QueueName, Success},
+    http::{
+        body::{Data, Success},
+        error::ApiError,
+    },
+    openapi,
     state::AppState,
 };
 
@@ -24,16 +30,30 @@ pub(crate) fn router() -> ScopedRouter {
     ScopedRouter::new().operator(routes!(list)).operator(routes!(pause)).operator(routes!(resume))
 }
 
-/// The queue that a path names. Unknown names return 404.
-pub(crate) struct QueuePath(&'static str);
+/// The name of a queue. In a path, unknown names return 404.
+pub(crate) struct QueueName(pub(crate) &'static str);
 
-impl<S: Send + Sync> FromRequestParts<S> for QueuePath {
+impl QueueName {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        QUEUES.into_iter().find(|queue| *queue == text).map(Self)
+    }
+}
+
+impl ToSchema for QueueName {}
+
+impl PartialSchema for QueueName {
+    fn schema() -> RefOr<Schema> {
+        openapi::one_of(QUEUES).into()
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for QueueName {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let not_found = || ApiError::not_found(format!("No such queue; there are {}", QUEUES.join(", ")));
         let Path(name) = Path::<String>::from_request_parts(parts, state).await.map_err(|_| not_found())?;
-        QUEUES.into_iter().find(|queue| *queue == name).map(Self).ok_or_else(not_found)
+        Self::parse(&name).ok_or_else(not_found)
     }
 }
 
@@ -63,7 +83,7 @@ async fn list(State(state): State<AppState>) -> Result<Data<QueueList>, ApiError
 )]
 pub(crate) async fn pause(
     State(state): State<AppState>,
-    QueuePath(name): QueuePath,
+    QueueName(name): QueueName,
 ) -> Result<Data<QueueSummary>, ApiError> {
     let mut tx = state.database.begin().await?;
     operations::pause(&mut tx, name).await?;
@@ -80,7 +100,7 @@ pub(crate) async fn pause(
 )]
 pub(crate) async fn resume(
     State(state): State<AppState>,
-    QueuePath(name): QueuePath,
+    QueueName(name): QueueName,
 ) -> Result<Data<QueueSummary>, ApiError> {
     let mut tx = state.database.begin().await?;
     operations::resume(&mut tx, name).await?;

@@ -8,8 +8,10 @@ use utoipa_axum::routes;
 
 use crate::{
     auth::scoped_router::ScopedRouter,
-    http::{body::Data, error::ApiError},
-    openapi::Success,
+    http::{
+        body::{Data, Success},
+        error::ApiError,
+    },
     state::AppState,
 };
 

@@ -18,10 +18,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::carts::lock;
 use crate::{
     http::{
-        body::{BODY_BYTES, Data},
+        body::{BODY_BYTES, Data, Success},
         error::ApiError,
     },
-    openapi::{self, Success},
+    openapi,
     state::AppState,
 };
 
@@ -51,7 +51,7 @@ struct Received {
     post, path = "/api/webhooks/stripe", operation_id = "receiveStripeEvent", tag = "Webhooks",
     params(("stripe-signature" = String, Header, description = "`t=…,v1=…`: HMAC-SHA256 with one of `STRIPE_WEBHOOK_SECRET` over the time, a point and the body as it is sent; not older than 300 s.",
         example = "t=1764000000,v1=5257a869e7ecebeda32affa62cdca3fa51cad7e77a0e56ff536d0ce8e108d8bd")),
-    request_body(content = openapi::StripeEvent, description = "The event", content_type = "application/json"),
+    request_body(content = event::Event, description = "The event", content_type = "application/json"),
     responses(
         (status = 200, description = "It is stored", body = Success<Received>),
         (status = 400, description = "`BAD_REQUEST`: the signature is missing, does not fit or is too old, or this is no event", body = openapi::Error),

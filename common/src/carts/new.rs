@@ -4,7 +4,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rust_decimal::Decimal;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::{ObjectBuilder, Type, schema::Object},
+};
 
 use crate::{
     clock::parse_instant,
@@ -41,20 +44,35 @@ impl FieldError {
     }
 }
 
-/// A validated cart.
-#[derive(Debug, Clone)]
+/// A validated cart. The schema describes the body that it is parsed from.
+#[derive(Debug, Clone, ToSchema)]
+#[schema(rename_all = "camelCase", description = "Body of `POST /api/carts`. Unknown fields are ignored.", example = json!({
+    "customerEmail": "ada@example.com", "customerName": "Ada Lovelace",
+    "items": [{"name": "Teapot", "quantity": 2, "price": 49.99}],
+}))]
 pub struct NewCart {
-    /// A valid e-mail address.
+    /// The shopper's e-mail address.
+    #[schema(format = Email, max_length = 319, example = "ada@example.com")]
     pub customer_email: String,
-    /// 1 to 200 characters.
+    /// The shopper's name; surrounding white space is removed.
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\u0000]*[^\s\u0000\u0085][^\u0000]*$",
+        example = "Ada Lovelace"
+    )]
     pub customer_name: String,
-    /// The items as they are stored and returned.
+    /// 1 to 100 items, as they are stored and returned.
+    #[schema(value_type = Vec<NewCartItem>, min_items = 1, max_items = 100)]
     pub items: Box<RawValue>,
     /// The sum of quantity × price, in minor units of `currency`.
+    #[schema(ignore)]
     pub total_minor: i64,
     /// The store's currency when the cart was received, or that of the imported line.
+    #[schema(ignore)]
     pub currency: Currency,
-    /// When the shopper left the cart; never in the future.
+    /// When the shopper left the cart; not in the future. The default is now.
+    #[schema(value_type = Option<DateTime<Utc>>)]
     pub abandoned_at: DateTime<Utc>,
 }
 
@@ -70,6 +88,37 @@ pub struct Item {
     quantity: u32,
     /// The price of one piece, in the cart's currency.
     price: Amount,
+}
+
+/// One line of a cart.
+// An `Item` before it is validated.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "this is described, never made")]
+struct NewCartItem {
+    /// Surrounding white space is removed.
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\u0000]*[^\s\u0000\u0085][^\u0000]*$",
+        example = "Teapot"
+    )]
+    name: String,
+    #[schema(minimum = 1, maximum = 10_000, example = 2)]
+    quantity: u32,
+    #[schema(schema_with = new_price)]
+    price: f64,
+}
+
+fn new_price() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::Number)
+        .description(Some(
+            "Of one, with at most the decimals of the store's currency (2 for usd). Kept exactly as it is written.",
+        ))
+        .minimum(Some(0))
+        .maximum(Some(999_999.99))
+        .examples([49.99])
+        .build()
 }
 
 impl NewCart {

@@ -1,7 +1,8 @@
-//! The dashboard as people use it: in Chromium, wide and narrow, light and dark.
+//! The dashboard and `/docs` as people use them: in Chromium, wide and narrow, light and dark.
 
 #![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
 
+mod docs;
 mod pages;
 mod walk;
 
@@ -42,6 +43,15 @@ async fn sign_in(app: &App, chromium: &Chromium, look: Look) -> Tab {
     tab.is_at("/").await;
     tab.finds("document.documentElement.dataset.watching === 'yes'").await;
     tab
+}
+
+/// Saves a picture where `PICTURES` says, such as those in `docs/`.
+async fn keep(tab: &Tab, look: Look, name: &str) {
+    let Some(folder) = std::env::var_os("PICTURES") else { return };
+    let look =
+        format!("{}-{}", if look.width < 600 { "phone" } else { "desk" }, if look.dark { "dark" } else { "light" });
+    let path = std::path::Path::new(&folder).join(format!("{name}-{look}.png"));
+    std::fs::write(path, tab.picture().await).unwrap();
 }
 
 /// A hundred days of carts, the same in every run but for their dates.

@@ -1,10 +1,10 @@
 //! Every page, looked at in every way: nothing is too wide, nobody is kept out.
 
-use browser_tests::{Chromium, Look};
+use browser_tests::Chromium;
 use sandbox::stripe::{Fault, Operation};
 use tests::{App, eventually};
 
-use crate::{LOOKS, app, origin, sign_in};
+use crate::{LOOKS, app, keep, origin, sign_in};
 
 /// A cart with a link, another whose link Stripe refused, and a webhook nobody signed.
 async fn prepare(app: &App) -> (String, String) {
@@ -20,15 +20,6 @@ async fn prepare(app: &App) -> (String, String) {
     .await;
     let dead = app.get("/api/jobs?state=dead").await.data(200)["jobs"][0]["id"].as_str().unwrap().to_owned();
     (linked, dead)
-}
-
-/// Saves a picture where `PICTURES` says, as `docs/` has them.
-async fn keep(tab: &browser_tests::Tab, look: Look, name: &str) {
-    let Some(folder) = std::env::var_os("PICTURES") else { return };
-    let look =
-        format!("{}-{}", if look.width < 600 { "phone" } else { "desk" }, if look.dark { "dark" } else { "light" });
-    let path = std::path::Path::new(&folder).join(format!("dashboard-{name}-{look}.png"));
-    std::fs::write(path, tab.picture().await).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,14 +45,14 @@ async fn every_page_fits_and_is_accessible() {
         let tab = chromium.tab(look).await;
         tab.open(&app.url("/sign-in")).await;
         tab.is_accessible().await;
-        keep(&tab, look, "sign-in").await;
+        keep(&tab, look, "dashboard-sign-in").await;
         tab.close().await;
         let tab = sign_in(&app, &chromium, look).await;
         for (name, path) in &pages {
             tab.open(&app.url(path)).await;
             tab.fits().await;
             tab.is_accessible().await;
-            keep(&tab, look, name).await;
+            keep(&tab, look, &format!("dashboard-{name}")).await;
         }
         tab.was_good(&origin(&app));
         chromium.close().await;

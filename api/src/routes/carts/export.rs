@@ -21,9 +21,8 @@ use crate::{
     auth::scoped_router::ScopedRouter,
     http::{
         error::ApiError,
-        query::{DATE_OR_INSTANT, Parameters, date_or_instant},
+        query::{DATE_OR_INSTANT, DateOrInstant, Parameters, date_or_instant},
     },
-    openapi::{DateOrInstant, ExportFormat},
     state::AppState,
 };
 
@@ -42,7 +41,7 @@ pub(crate) fn router() -> ScopedRouter {
 #[utoipa::path(
     get, path = "/carts/export", operation_id = "exportCarts", tag = "Import and export",
     params(
-        ("format" = inline(Option<ExportFormat>), Query, description = "The default is the first of `Accept` that there is, then ndjson."),
+        ("format" = inline(Option<Format>), Query, description = "The default is the first of `Accept` that there is, then ndjson."),
         ("status" = Option<CartStatus>, Query, description = "Only with this status."),
         ("from" = inline(Option<DateOrInstant>), Query, description = "Only those created then or later."),
         ("to" = inline(Option<DateOrInstant>), Query, description = "Only those created before."),

@@ -24,9 +24,11 @@ use common::carts::{
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use tokio::sync::mpsc;
+use utoipa::ToSchema;
 use utoipa_axum::routes;
 
 use self::{
+    line::CartLine,
     lines::{Format, Lines},
     reader::{Batch, Piece, Reader},
 };
@@ -36,7 +38,6 @@ use crate::{
         compression::AS_IT_COMES,
         error::{self, ApiError},
     },
-    openapi::{CartLine, ImportAnswer},
     state::AppState,
 };
 
@@ -73,7 +74,8 @@ async fn import(State(state): State<AppState>, granted: Granted, request: Reques
     let (sender, pieces) = mpsc::channel(1);
     tokio::spawn(Reader::new(lines, state.clone(), sender).run(request.into_body()));
     let may_read = granted.may_read();
-    let mut import = Import { state, pieces, minimal, may_read, totals: Totals::default(), last_line: 0, ended: false };
+    let mut import =
+        Import { state, pieces, minimal, may_read, totals: ImportTotals::default(), last_line: 0, ended: false };
     // If the first batch can't be stored, return an ordinary error response.
     let first = import.next().await?.unwrap_or_default();
     let rest = stream::unfold(import, async |mut import| {
@@ -102,41 +104,69 @@ fn wants_minimal(headers: &HeaderMap) -> bool {
     preferences.flat_map(|value| value.split(',')).any(|preference| preference.trim().eq_ignore_ascii_case(MINIMAL))
 }
 
+/// A line of an import's response: one for each line of the file, then the summary.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+enum ImportAnswer<'a> {
+    Line(ImportedLine<'a>),
+    Summary(ImportSummary<'a>),
+}
+
 /// The result of a line.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Answer<'a> {
+#[schema(example = json!({"line": 1, "status": "created", "id": "cart_01m84zjdhtftc9p973qfnt3nn0"}))]
+struct ImportedLine<'a> {
+    #[schema(minimum = 1)]
     line: u64,
-    status: &'static str,
+    #[schema(inline)]
+    status: LineStatus,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     external_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     error: Option<error::Body<'a>>,
 }
 
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum LineStatus {
+    Created,
+    Exists,
+    Error,
+}
+
 /// Totals of an import.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Totals {
+struct ImportTotals {
     /// Lines that have a result; empty lines have none.
     lines: u64,
     created: u64,
     exists: u64,
     errors: u64,
+    /// Present if the import stopped early.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     incomplete: bool,
-    /// The line to resume from: the result of every line before it is final.
+    /// The line to resume from, if the import stopped early: the result of every line before it is
+    /// final.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     next_line: Option<u64>,
+    /// Why the import stopped early.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     reason: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Summary<'a> {
-    summary: &'a Totals,
+/// The last line of an import's response.
+#[derive(Serialize, ToSchema)]
+struct ImportSummary<'a> {
+    summary: &'a ImportTotals,
 }
 
 /// An import in progress.
@@ -146,7 +176,7 @@ struct Import {
     minimal: bool,
     /// Whether results may contain the ids of carts that existed before.
     may_read: bool,
-    totals: Totals,
+    totals: ImportTotals,
     last_line: u64,
     ended: bool,
 }
@@ -204,8 +234,8 @@ impl Import {
 
     fn answer_stored(&mut self, out: &mut Vec<u8>, line: u64, stored: &Stored, cart: &ImportedCart) {
         let (status, id, external_id) = match stored {
-            Stored::Created(id) => ("created", Some(id.as_str()), None),
-            Stored::Exists(id) => ("exists", self.may_read.then_some(id.as_str()), cart.external_id()),
+            Stored::Created(id) => (LineStatus::Created, Some(id.as_str()), None),
+            Stored::Exists(id) => (LineStatus::Exists, self.may_read.then_some(id.as_str()), cart.external_id()),
         };
         match stored {
             Stored::Created(_) => self.totals.created += 1,
@@ -213,14 +243,15 @@ impl Import {
         }
         self.answered(line);
         if !self.minimal {
-            write(out, &Answer { line, status, id, external_id, error: None });
+            write(out, &ImportAnswer::Line(ImportedLine { line, status, id, external_id, error: None }));
         }
     }
 
     fn answer_error(&mut self, out: &mut Vec<u8>, line: u64, error: &ApiError) {
         self.totals.errors += 1;
         self.answered(line);
-        write(out, &Answer { line, status: "error", id: None, external_id: None, error: Some(error.body()) });
+        let (status, error) = (LineStatus::Error, Some(error.body()));
+        write(out, &ImportAnswer::Line(ImportedLine { line, status, id: None, external_id: None, error }));
     }
 
     fn answered(&mut self, line: u64) {
@@ -244,16 +275,16 @@ impl Import {
     fn end(&mut self) -> Vec<u8> {
         self.ended = true;
         self.pieces.close(); // nothing more is wanted
-        let Totals { lines, created, exists, errors, incomplete, .. } = self.totals;
+        let ImportTotals { lines, created, exists, errors, incomplete, .. } = self.totals;
         tracing::info!(lines, created, exists, errors, incomplete, "import");
         let mut out = Vec::new();
-        write(&mut out, &Summary { summary: &self.totals });
+        write(&mut out, &ImportAnswer::Summary(ImportSummary { summary: &self.totals }));
         out
     }
 }
 
-fn write(out: &mut Vec<u8>, value: &impl Serialize) {
+fn write(out: &mut Vec<u8>, answer: &ImportAnswer<'_>) {
     // Writing to memory can't fail, and all keys are strings.
-    serde_json::to_writer(&mut *out, value).unwrap_or_default();
+    serde_json::to_writer(&mut *out, answer).unwrap_or_default();
     out.push(b'\n');
 }

@@ -9,8 +9,11 @@ use utoipa_axum::routes;
 use super::CartPath;
 use crate::{
     auth::scoped_router::ScopedRouter,
-    http::{body::Data, error::ApiError, query::Parameters},
-    openapi::Success,
+    http::{
+        body::{Data, Success},
+        error::ApiError,
+        query::Parameters,
+    },
     state::AppState,
 };
 

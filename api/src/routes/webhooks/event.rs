@@ -9,27 +9,48 @@ use common::{
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::http::error::ApiError;
 
 /// The JSON text of a field, to be parsed as the type that is expected.
 type Raw<'a> = Option<&'a RawValue>;
 
-/// The fields read from an event, its data, the object in it and the object's metadata.
+/// An event from Stripe, of any type and API version. Only a few fields are read.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = StripeEvent, example = json!({"id": "evt_1", "type": "checkout.session.completed", "created": 1_764_000_000,
+    "livemode": false, "data": {"object": {"id": "cs_test_1", "object": "checkout.session", "mode": "payment",
+    "status": "complete", "payment_status": "paid", "amount_total": 9998, "currency": "usd", "livemode": false,
+    "payment_intent": "pi_1", "metadata": {"cart_id": "cart_01m84zjdhtftc9p973qfnt3nn0", "link_version": "1"}}}}))]
+pub(super) struct Event<'a> {
+    #[serde(borrow)]
+    #[schema(value_type = String, max_length = 255, pattern = r"^[^\u0000]*$")]
+    id: Raw<'a>,
+    #[serde(borrow, rename = "type")]
+    #[schema(value_type = String, max_length = 255, pattern = r"^[^\u0000]*$")]
+    kind: Raw<'a>,
+    /// Unix time in seconds.
+    #[serde(borrow)]
+    #[schema(value_type = Option<i64>, nullable = false)]
+    created: Raw<'a>,
+    #[serde(borrow)]
+    #[schema(ignore)]
+    livemode: Raw<'a>,
+    #[serde(borrow)]
+    #[schema(ignore)]
+    account: Raw<'a>,
+    #[serde(borrow)]
+    #[schema(value_type = Object)]
+    data: Raw<'a>,
+}
+
+/// The fields read from an event's data, the object in it and the object's metadata.
 #[derive(Default, Deserialize)]
 struct Fields<'a> {
     #[serde(borrow)]
     id: Raw<'a>,
-    #[serde(borrow, rename = "type")]
-    kind: Raw<'a>,
-    #[serde(borrow)]
-    created: Raw<'a>,
     #[serde(borrow)]
     livemode: Raw<'a>,
-    #[serde(borrow)]
-    account: Raw<'a>,
-    #[serde(borrow)]
-    data: Raw<'a>,
     #[serde(borrow)]
     object: Raw<'a>,
     #[serde(borrow)]
@@ -65,7 +86,7 @@ pub(super) fn read(payload: &str, now: DateTime<Utc>) -> Result<StripeEvent, Api
     if !payload.trim_start().starts_with('{') {
         return Err(ApiError::bad_request("The body is not a JSON object"));
     }
-    let event: Fields<'_> =
+    let event: Event<'_> =
         serde_json::from_str(payload).map_err(|_| ApiError::bad_request("The body is not well-formed JSON"))?;
     let id = text(event.id).ok_or_else(|| ApiError::bad_request("The event has no id"))?;
     let kind = text(event.kind).ok_or_else(|| ApiError::bad_request("The event has no type"))?;

@@ -4,6 +4,7 @@ use axum::http::HeaderMap;
 use bytes::BytesMut;
 use common::json;
 use tokio_util::codec::{AnyDelimiterCodec, Decoder};
+use utoipa::ToSchema;
 
 use super::{
     csv::Records,
@@ -15,7 +16,8 @@ use crate::http::{body, error::ApiError};
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Format of an import or export.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "lowercase")]
 pub(crate) enum Format {
     /// One JSON object per line.
     Ndjson,
