@@ -46,7 +46,7 @@ enum Failure {
     Panicked,
     #[error("the batch returned no response to the request")]
     NoResponse,
-    #[error("{}", db::told(.0))]
+    #[error("{}", db::redacted(.0))]
     Postgres(#[from] sqlx::Error),
 }
 

@@ -1,6 +1,6 @@
 //! Carts, and the SQL statements that read and change them.
 
-pub mod change_token;
+mod change_token;
 pub mod expiry;
 pub mod export;
 pub(crate) mod id;
@@ -20,6 +20,7 @@ use utoipa::ToSchema;
 
 use self::new::{Item, NewCart};
 pub use self::{
+    change_token::change_token,
     id::{CartId, MalformedCartId},
     status::CartStatus,
 };

@@ -8,7 +8,7 @@ mod prepare;
 use std::time::Duration;
 
 pub use config::{DEFAULT_MAX_CONNECTIONS, DatabaseConfig, Pools, from_env};
-pub use errors::{DatabaseError, is_deadlock, is_locked, is_unavailable, told};
+pub use errors::{DatabaseError, is_deadlock, is_locked, is_unavailable, redacted};
 pub use migrations::pending as pending_migrations;
 pub use prepare::{migrate, prepare};
 pub use queue::{Connection, Database, Listen, has_sql_state};
@@ -16,7 +16,7 @@ pub use queue::{Connection, Database, Listen, has_sql_state};
 /// Checks that Postgres executes a query within two seconds.
 ///
 /// # Errors
-/// The reason, as text.
+/// If Postgres is unavailable or does not respond in time; the text is the reason.
 pub async fn answers(database: &Database) -> Result<(), String> {
     let answer = async {
         sqlx::query("select 1").execute(&mut database.acquire().await?).await?;

@@ -20,7 +20,7 @@ use crate::{
 /// How far ahead permits are reserved.
 const HORIZON: Duration = Duration::from_millis(100);
 /// Longest wait for a permit; after it, [`RateLimited`] is returned.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of permits that one statement reserves.
 const MOST_AT_ONCE: u32 = 1_000;
 /// Factor on the spacing of permits: slightly below the rate, so that calls that were sent on time
@@ -81,7 +81,7 @@ impl RateLimit {
         }
         // A long queue in this process also returns an error instead of blocking a worker.
         // Dropping `answer` cancels the request.
-        let Ok(answer) = tokio::time::timeout(PATIENCE, answer).await else { return Err(RateLimited::After(PATIENCE)) };
+        let Ok(answer) = tokio::time::timeout(TIMEOUT, answer).await else { return Err(RateLimited::After(TIMEOUT)) };
         let Ok(turn) = answer else { return Ok(()) };
         tokio::time::sleep_until(turn?).await;
         Ok(())
@@ -136,10 +136,10 @@ impl Bucket {
 
     /// Reserves `count` permits and returns the time of the first.
     async fn turns(&self, count: usize) -> Result<Instant, RateLimited> {
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + TIMEOUT;
         loop {
             // Without a timeout, a hanging statement would block all callers in this process.
-            match with_timeout(PATIENCE, self.take(count))
+            match with_timeout(TIMEOUT, self.take(count))
                 .await
                 .map_err(|error| RateLimited::Database(Arc::new(error)))?
             {

@@ -110,7 +110,7 @@ async fn propose_once<J: Job>(database: &Database, schedule: &Schedule, job: &J)
         r#"
         select clock_timestamp() as "now!", (select looked_at from schedules where name = $1) as looked_at,
                (select max(slot) from schedule_slots where schedule = $1) as last_slot,
-               set_config('idle_in_transaction_session_timeout', '5000', true) as patience
+               set_config('idle_in_transaction_session_timeout', '5000', true) as idle_timeout
         "#,
         schedule.name,
     )

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use common::db::{
     Database, DatabaseError, Listen,
-    migrations::{self, Patience},
+    migrations::{self, RetryLimits},
 };
 use sqlx::{
     AssertSqlSafe, Connection as _, PgConnection, PgPool, SqlSafeStr,
@@ -162,8 +162,8 @@ async fn store(pool: &PgPool) -> Duration {
     begun.elapsed()
 }
 
-const IMPATIENT: Patience =
-    Patience { lock_timeout: Duration::from_millis(300), pause: Duration::from_millis(200), tries: 1000 };
+const SHORT_LIMITS: RetryLimits =
+    RetryLimits { lock_timeout: Duration::from_millis(300), pause: Duration::from_millis(200), tries: 1000 };
 
 fn reach(database: &TestDatabase) -> Database {
     database.reach(Listen::Directly, 2)
@@ -179,7 +179,7 @@ async fn a_migration_that_does_not_get_its_lock_makes_way_and_tries_again() {
     let migrator = and_then(&["alter table carts add column made_up text"]);
     let migrating = tokio::spawn({
         let database = reach(&database);
-        async move { migrations::migrate(&database, migrator, IMPATIENT).await }
+        async move { migrations::migrate(&database, migrator, SHORT_LIMITS).await }
     });
     let waiting = "select count(*) from pg_locks join pg_database on oid = database
                    where datname = current_database() and not granted and mode = 'AccessExclusiveLock'";
@@ -208,8 +208,8 @@ async fn it_gives_up_in_the_end_and_says_who_may_be_in_its_way() {
         .await
         .unwrap();
     let migrator = and_then(&["create table made_up ()", "alter table carts add column made_up text"]);
-    let patience = Patience { tries: 2, ..IMPATIENT };
-    let error = migrations::migrate(&reach(&database), migrator, patience).await.unwrap_err();
+    let limits = RetryLimits { tries: 2, ..SHORT_LIMITS };
+    let error = migrations::migrate(&reach(&database), migrator, limits).await.unwrap_err();
     let DatabaseError::Locked { version, tries, .. } = &error else { panic!("{error}") };
     assert_eq!((*version, *tries), (LATER + 2, 2));
     let line = error.to_string();
@@ -247,7 +247,7 @@ async fn an_index_is_built_while_others_write_and_start() {
         .map(|_| {
             let database = reach(&database);
             let migrator = and_then(&[INDEX, "alter table carts add column made_up text"]);
-            tokio::spawn(async move { migrations::migrate(&database, migrator, IMPATIENT).await })
+            tokio::spawn(async move { migrations::migrate(&database, migrator, SHORT_LIMITS).await })
         })
         .collect();
     let building = "select count(*) from pg_stat_activity
@@ -273,7 +273,7 @@ async fn behind_a_pooler_migrations_go_the_same_way() {
     let by_way_of = database.by_way_of(pooler.address);
     for sql in [&[INDEX][..], &[INDEX, "alter table carts add column made_up text"]] {
         let reached = by_way_of.reach(Listen::Off, 2);
-        migrations::migrate(&reached, and_then(sql), IMPATIENT).await.unwrap();
+        migrations::migrate(&reached, and_then(sql), SHORT_LIMITS).await.unwrap();
     }
     let pool = database.pool(1);
     assert_eq!((index_is_good(&pool).await, has_column(&pool, "made_up").await), (Some(true), true));
@@ -284,8 +284,10 @@ async fn behind_a_pooler_migrations_go_the_same_way() {
 async fn a_schema_that_is_newer_than_the_binary_is_no_obstacle() {
     let database = TestDatabase::create().await;
     let reached = reach(&database);
-    migrations::migrate(&reached, and_then(&["alter table carts add column made_up text"]), IMPATIENT).await.unwrap();
-    migrations::migrate(&reached, migrations::all(), IMPATIENT).await.unwrap();
+    migrations::migrate(&reached, and_then(&["alter table carts add column made_up text"]), SHORT_LIMITS)
+        .await
+        .unwrap();
+    migrations::migrate(&reached, migrations::all(), SHORT_LIMITS).await.unwrap();
     let mut conn = reached.acquire().await.unwrap();
     assert_eq!(migrations::pending(&mut conn).await.unwrap(), [""; 0]);
 }
@@ -295,6 +297,6 @@ async fn a_schema_of_before_the_first_release_is_refused_with_what_to_do() {
     let database = TestDatabase::create().await.empty().await;
     let pool = database.pool(1);
     sqlx::query("create table jobs (id uuid primary key)").execute(&pool).await.unwrap();
-    let error = migrations::migrate(&reach(&database), migrations::all(), IMPATIENT).await.unwrap_err();
+    let error = migrations::migrate(&reach(&database), migrations::all(), SHORT_LIMITS).await.unwrap_err();
     assert!(error.to_string().contains("delete .local/"), "{error}");
 }

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, sync::atomic::Ordering, time::Duration};
 
 use common::db::{
     Listen,
-    migrations::{self, Patience},
+    migrations::{self, RetryLimits},
 };
 use nix::sys::signal::Signal;
 use reqwest::{Method, StatusCode};
@@ -62,7 +62,7 @@ async fn migrate_further(shop: &Shop) {
     let later = Migration::new(99_990_101_000_000, "made up".into(), MigrationType::Simple, sql, false);
     let all = migrations::all().migrations.into_owned().into_iter().chain([later]).collect();
     let reached = shop.database.reach(Listen::Directly, 2);
-    migrations::migrate(&reached, Migrator::with_migrations(all), Patience::default()).await.unwrap();
+    migrations::migrate(&reached, Migrator::with_migrations(all), RetryLimits::default()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -42,7 +42,7 @@ impl JobError {
             return Self::locked();
         }
         let after = db::is_unavailable(error).then_some(AWAY);
-        Self::Retry { why: format!("Postgres: {}", db::told(error)), after }
+        Self::Retry { why: format!("Postgres: {}", db::redacted(error)), after }
     }
 
     /// A snooze because another transaction holds a lock.

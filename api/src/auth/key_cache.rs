@@ -36,7 +36,7 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// Minimum interval between recorded uses of a key.
 const RECORD_EVERY: TimeDelta = TimeDelta::seconds(60);
 
-/// What was read from the database.
+/// The keys read from the database.
 #[derive(Debug)]
 struct Snapshot {
     /// Keys that are not revoked.

@@ -38,13 +38,13 @@ pub(crate) async fn concerns(conn: &mut Connection, now: DateTime<Utc>) -> sqlx:
     if workers.is_empty() {
         add("No worker is running".to_owned(), "Jobs wait until one is started.", Some("/queues".to_owned()));
     }
-    for standing in &queue_health {
-        let dead = i64::from(standing.dead);
+    for health in &queue_health {
+        let dead = i64::from(health.dead);
         if dead > 0 {
             let more = if dead >= DEAD_LIMIT { " or more" } else { "" };
             let jobs = if dead == 1 { "job" } else { "jobs" };
-            let path = format!("/jobs{}", format::query(&[("queue", Some(&standing.queue)), ("state", Some("dead"))]));
-            let what = format!("{}{more} dead {jobs} in {}", format::count(dead), standing.queue);
+            let path = format!("/jobs{}", format::query(&[("queue", Some(&health.queue)), ("state", Some("dead"))]));
+            let what = format!("{}{more} dead {jobs} in {}", format::count(dead), health.queue);
             add(
                 what,
                 "Their attempts are used up, the first failed for good, or they were cancelled. See why before a retry.",
@@ -56,15 +56,15 @@ pub(crate) async fn concerns(conn: &mut Connection, now: DateTime<Utc>) -> sqlx:
         let advice = if schedule.paused { "Its queue is paused." } else { "A slot should have run and did not begin." };
         add(format!("{} is overdue", format::capital(&schedule.name)), advice, Some("/schedules".to_owned()));
     }
-    for standing in &queue_health {
-        if standing.paused {
+    for health in &queue_health {
+        if health.paused {
             let advice = "Workers leave its jobs alone until it is resumed.";
-            add(format!("The queue {} is paused", standing.queue), advice, Some("/queues".to_owned()));
-        } else if standing.oldest_ready_age_seconds > LONG_WAIT_SECONDS && !workers.is_empty() {
+            add(format!("The queue {} is paused", health.queue), advice, Some("/queues".to_owned()));
+        } else if health.oldest_ready_age_seconds > LONG_WAIT_SECONDS && !workers.is_empty() {
             #[expect(clippy::cast_possible_truncation, reason = "whole seconds are exact enough")]
-            let age = format::seconds(standing.oldest_ready_age_seconds as i64);
+            let age = format::seconds(health.oldest_ready_age_seconds as i64);
             let advice = "More workers would shorten the wait.";
-            add(format!("Jobs in {} wait for {age}", standing.queue), advice, Some("/queues".to_owned()));
+            add(format!("Jobs in {} wait for {age}", health.queue), advice, Some("/queues".to_owned()));
         }
     }
     let since = now.date_naive().checked_sub_days(Days::new(WEBHOOK_DAYS - 1)).unwrap_or_default();

@@ -128,7 +128,7 @@ fn link_panel(
     html! {
         section.card aria-labelledby="link" {
             h2 #link { "Payment link" }
-            p data-announce="Payment link" { (standing(link, live.is_some())) }
+            p data-announce="Payment link" { (link_state(link, live.is_some())) }
             @if let Some(recovery) = recovery {
                 (copyable("recovery-url", "For the shopper, in a mail", &format!("{}/pay/{}", state.config.shared.public_url, recovery.token)))
                 p.muted.small { "Works until " (format::instant(recovery.expires_at)) ", and leads to a checkout that is open." }
@@ -149,7 +149,7 @@ fn link_panel(
 }
 
 /// The state of the link, in a sentence.
-fn standing(link: Option<&PaymentLink>, live: bool) -> Markup {
+fn link_state(link: Option<&PaymentLink>, live: bool) -> Markup {
     let Some(link) = link else { return html! { span.muted { "None was asked for." } } };
     let refused = |text: &str| html! { (text) @if let Some(why) = link.refusal() { ": " span.problem { (why) } } };
     match link.status {
@@ -157,7 +157,7 @@ fn standing(link: Option<&PaymentLink>, live: bool) -> Markup {
         LinkStatus::Pending => html! { "Being made …" },
         LinkStatus::Open | LinkStatus::Closed => refused("The last one is closed"),
         LinkStatus::Closing | LinkStatus::Settling => refused("The last one is being closed"),
-        LinkStatus::Processing => html! { "A payment is under way." },
+        LinkStatus::Processing => html! { "A payment is in progress." },
         LinkStatus::Paid => html! { "Paid." },
         LinkStatus::PaymentFailed => html! { "The payment failed. Make a new link." },
         LinkStatus::Failed => refused("It could not be made"),

@@ -44,7 +44,7 @@ async fn show(
         nav.crumbs aria-label="Breadcrumbs" { a href="/jobs" { "Jobs" } }
         div.heading {
             h1 { (title) " " span data-announce="Job" { (format::job_state(job.state)) } }
-            (levers(&operator, &job))
+            (actions(&operator, &job))
         }
         div.columns.uneven {
             (history_of(&history, &job))
@@ -74,7 +74,7 @@ async fn cancel(state: State<AppState>, path: Result<JobPath, ApiError>, _: OurF
     Ok(go_to(&format!("/jobs/{id}?done=cancelled")))
 }
 
-fn levers(operator: &Operator, job: &JobSummary) -> Markup {
+fn actions(operator: &Operator, job: &JobSummary) -> Markup {
     html! {
         div.actions {
             @if job.state == JobState::Dead { (operator.button(&format!("/jobs/{}/retry", job.id), "primary", "Retry")) }

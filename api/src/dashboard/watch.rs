@@ -68,7 +68,7 @@ impl Watch {
                     if self.is_over() {
                         return;
                     }
-                    match self.pulses().await {
+                    match self.change_tokens().await {
                         Ok(now) => self.tell(before.replace(now.clone()), now),
                         // Open pages stay as they are; loading a page shows the error.
                         Err(error) => tracing::debug!(%error, "could not look for changes"),
@@ -90,9 +90,9 @@ impl Watch {
         !*looking
     }
 
-    async fn pulses(&self) -> sqlx::Result<(String, String)> {
+    async fn change_tokens(&self) -> sqlx::Result<(String, String)> {
         let mut conn = self.database.acquire().await?;
-        Ok((carts::change_token::pulse(&mut conn).await?, operations::change_token(&mut conn).await?))
+        Ok((carts::change_token(&mut conn).await?, operations::change_token(&mut conn).await?))
     }
 
     fn tell(&self, before: Option<(String, String)>, (carts, jobs): (String, String)) {

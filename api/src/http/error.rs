@@ -201,7 +201,7 @@ impl From<sqlx::Error> for ApiError {
         } else if db::is_locked(&error) {
             Self::locked()
         } else {
-            Self::internal(db::told(&error))
+            Self::internal(db::redacted(&error))
         }
     }
 }

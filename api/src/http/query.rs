@@ -69,7 +69,7 @@ impl Parameters {
 /// Describes what [`date_or_instant`] accepts, for error messages.
 pub(crate) const DATE_OR_INSTANT: &str = "a date such as 2024-01-15 or an instant such as 2024-01-15T10:30:00Z";
 
-/// What [`date_or_instant`] accepts, for the OpenAPI document.
+/// The values that [`date_or_instant`] accepts, for the OpenAPI document.
 pub(crate) struct DateOrInstant;
 
 impl ToSchema for DateOrInstant {}
@@ -88,8 +88,8 @@ impl PartialSchema for DateOrInstant {
     }
 }
 
-/// What [`common::carts::search::EmailToFind`] accepts, for the OpenAPI document: not blank, and
-/// without control characters except tabs, which a quoted local part may contain.
+/// The values that [`common::carts::search::EmailToFind`] accepts, for the OpenAPI document: not
+/// blank, and without control characters except tabs, which a quoted local part may contain.
 pub(crate) struct EmailToFind;
 
 impl ToSchema for EmailToFind {}

@@ -60,7 +60,7 @@ impl Limit {
 
 /// A client's quota after a request.
 #[derive(Debug, Clone, Copy)]
-struct QueueHealth {
+struct ClientQuota {
     /// Requests left now.
     remaining: u32,
     /// Seconds until the whole quota is available again; if nothing is left, until one request is.
@@ -74,7 +74,7 @@ impl RateLimiter {
     }
 
     /// Counts a request; `Err` if it exceeds the limit.
-    fn count(&self, limit: &Limit, client: IpAddr) -> Result<QueueHealth, QueueHealth> {
+    fn count(&self, limit: &Limit, client: IpAddr) -> Result<ClientQuota, ClientQuota> {
         if self.seen.fetch_add(1, Ordering::Relaxed) % FORGET_EVERY == FORGET_EVERY - 1 {
             limit.limiter.retain_recent();
         }
@@ -82,12 +82,12 @@ impl RateLimiter {
             Ok(state) => {
                 let remaining = state.remaining_burst_capacity();
                 let used = u64::from(limit.per_minute.get().saturating_sub(remaining));
-                Ok(QueueHealth { remaining, seconds: (used * MINUTE).div_ceil(limit.per_minute.get().into()) })
+                Ok(ClientQuota { remaining, seconds: (used * MINUTE).div_ceil(limit.per_minute.get().into()) })
             }
             Err(not_until) => {
                 let wait = not_until.wait_time_from(DefaultClock::default().now());
                 let seconds = wait.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX);
-                Err(QueueHealth { remaining: 0, seconds })
+                Err(ClientQuota { remaining: 0, seconds })
             }
         }
     }
@@ -113,14 +113,14 @@ pub(crate) async fn limit_or(
 ) -> Response {
     let Some(limit) = &limiter.limit else { return next.run(request).await };
     let counted = limiter.count(limit, client::of(peer.ip(), request.headers(), &limiter.trusted_proxies));
-    let (mut response, QueueHealth { remaining, seconds }) = match counted {
-        Ok(standing) => (next.run(request).await, standing),
-        Err(standing) => (refuse(ApiError::rate_limited(standing.seconds)), standing),
+    let (mut response, ClientQuota { remaining, seconds }) = match counted {
+        Ok(quota) => (next.run(request).await, quota),
+        Err(quota) => (refuse(ApiError::rate_limited(quota.seconds)), quota),
     };
     let headers = response.headers_mut();
     headers.insert(RATE_LIMIT_POLICY, limit.policy.clone());
-    if let Ok(standing) = HeaderValue::from_str(&format!("\"default\";r={remaining};t={seconds}")) {
-        headers.insert(RATE_LIMIT, standing);
+    if let Ok(value) = HeaderValue::from_str(&format!("\"default\";r={remaining};t={seconds}")) {
+        headers.insert(RATE_LIMIT, value);
     }
     response
 }

@@ -46,7 +46,7 @@ const TAGS: [(&str, &str); 10] = [
     ("Carts", "What shoppers left behind."),
     ("Import and export", "Many carts at once, as lines of JSON or CSV."),
     ("Payment links", "A link for a cart, made by Stripe."),
-    ("Analytics", "What was abandoned and won back, day by day."),
+    ("Analytics", "Abandoned and recovered carts by day."),
     ("Personal data", "What is known of a shopper, and how it goes."),
     ("Operations", "Jobs, queues and schedules, for whoever runs it."),
     ("Webhooks", "What Stripe calls."),
@@ -57,7 +57,7 @@ const TAGS: [(&str, &str); 10] = [
 
 const DESCRIPTION: &str = "\
 Stores the carts that shoppers left behind, makes a Stripe payment link for each on request, marks a cart recovered when \
-Stripe says it was paid, and answers what was abandoned and won back, day by day.
+Stripe reports its payment, and counts abandoned and recovered carts by day.
 
 Every path below `/api` asks for the header `x-api-key`, but for the webhook and this document. A key has scopes, `read`, \
 `write` or `operator`, of which none includes another; one of `API_KEY` has all. Answers of JSON are \

@@ -125,7 +125,7 @@ async fn show(State(state): State<AppState>, JobPath(id): JobPath) -> Result<Dat
 )]
 pub(crate) async fn retry(State(state): State<AppState>, JobPath(id): JobPath) -> Result<Data<JobSummary>, ApiError> {
     let mut tx = state.database.begin().await?;
-    let job = pulled(operations::retry(&mut tx, id).await?, "only a dead one can be retried")?;
+    let job = changed(operations::retry(&mut tx, id).await?, "only a dead one can be retried")?;
     tx.commit().await?;
     Ok(Data(job))
 }
@@ -143,13 +143,13 @@ pub(crate) async fn retry(State(state): State<AppState>, JobPath(id): JobPath) -
 )]
 pub(crate) async fn cancel(State(state): State<AppState>, JobPath(id): JobPath) -> Result<Data<JobSummary>, ApiError> {
     let mut tx = state.database.begin().await?;
-    let job = pulled(operations::cancel(&mut tx, id).await?, "only an unfinished one can be cancelled")?;
+    let job = changed(operations::cancel(&mut tx, id).await?, "only an unfinished one can be cancelled")?;
     tx.commit().await?;
     Ok(Data(job))
 }
 
-fn pulled(pulled: ActionOutcome, rule: &str) -> Result<JobSummary, ApiError> {
-    match pulled {
+fn changed(outcome: ActionOutcome, rule: &str) -> Result<JobSummary, ApiError> {
+    match outcome {
         ActionOutcome::Done(job) => Ok(job),
         ActionOutcome::NotFound => Err(job_not_found()),
         ActionOutcome::WrongState(state) => Err(ApiError::conflict(format!("The job is {}: {rule}", state.as_str()))),

@@ -127,7 +127,7 @@ fn only_failed() -> Object {
         (status = 200, description = "The link", body = Success<Ready>),
         (status = 202, description = "It is being made: ask at `Location`", body = Success<Pending>, headers(
             ("Location" = String, description = "Where to ask how it stands."), ("Retry-After" = u32, description = "Seconds."))),
-        (status = 409, description = "`CONFLICT`: the cart is not abandoned, or a payment is under way", body = openapi::Error),
+        (status = 409, description = "`CONFLICT`: the cart is not abandoned, or a payment is in progress", body = openapi::Error),
         (status = 422, description = "`VALIDATION_ERROR`: Stripe would refuse the total", body = openapi::Error),
         (status = 502, description = "`PAYMENT_PROVIDER_ERROR`: Stripe refused it; the message says why", body = openapi::Error),
     ),
@@ -151,7 +151,7 @@ pub(crate) async fn ask(
         Some(link) if link.status == LinkStatus::Pending => Ok(accepted(&id, &link)),
         Some(link) if link.refusal().is_some() => {
             if payment_links::is_processing(&mut state.lookups.acquire().await?, id.as_str()).await? {
-                return Err(request::under_way());
+                return Err(request::payment_in_progress());
             }
             Err(ApiError::payment_provider(link.refusal().unwrap_or_default()))
         }
@@ -218,7 +218,7 @@ async fn show(State(state): State<AppState>, CartPath(id): CartPath) -> Result<D
         },
         LinkStatus::Failed | LinkStatus::Settling => failed(link.refusal().unwrap_or("it was withdrawn")),
         LinkStatus::PaymentFailed => failed("the payment failed; ask for a new link"),
-        LinkStatus::Processing => failed("a payment is under way"),
+        LinkStatus::Processing => failed("a payment is in progress"),
         LinkStatus::Paid => failed("it was paid"),
         LinkStatus::Open | LinkStatus::Closing | LinkStatus::Closed => {
             failed(link.refusal().unwrap_or("it has expired; ask for a new link"))

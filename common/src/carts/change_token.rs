@@ -4,14 +4,14 @@ use crate::db::Connection;
 
 /// Returns a text that differs after any cart was stored, deleted or changed its status, or a
 /// webhook was refused. Reads few rows, so this can be polled every 2 s.
-pub async fn pulse(conn: &mut Connection) -> sqlx::Result<String> {
+pub async fn change_token(conn: &mut Connection) -> sqlx::Result<String> {
     sqlx::query_scalar!(
         r#"
         select concat_ws('|',
             (select horizon || ' ' || abandoned || ' ' || recovered || ' ' || expired from cart_totals),
             (select count(*) || ' ' || max(xid) from cart_count_deltas_to_add()),
             (select max(last_at) from refused_webhooks)
-        ) as "pulse!"
+        ) as "change_token!"
         "#
     )
     .fetch_one(conn)

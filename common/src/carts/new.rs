@@ -113,7 +113,7 @@ fn new_price() -> Object {
     ObjectBuilder::new()
         .schema_type(Type::Number)
         .description(Some(
-            "Of one, with at most the decimals of the store's currency (2 for usd). Kept exactly as it is written.",
+            "The price of one piece, with at most the decimals of the store's currency (2 for usd). Stored exactly as written.",
         ))
         .minimum(Some(0))
         .maximum(Some(999_999.99))

@@ -4,7 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use url::Url;
 
-/// What a duration takes; see [`parse_duration`].
+/// The accepted durations, for messages; see [`parse_duration`].
 pub const DURATION: &str = "a duration such as 30s, 10m or 7d, from 1ms to 100 years";
 /// The shortest duration; a shorter one would round to zero.
 const SHORTEST: Duration = Duration::from_millis(1);

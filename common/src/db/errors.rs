@@ -65,7 +65,7 @@ pub fn is_locked(error: &sqlx::Error) -> bool {
 
 /// The error's text for logs and storage. Decoding errors are redacted, because they quote the
 /// value, which may be personal data.
-pub fn told(error: &sqlx::Error) -> String {
+pub fn redacted(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::ColumnDecode { index, .. } => format!("the column {index} can't be read"),
         sqlx::Error::Decode(_) => "what is stored can't be read".to_owned(),

@@ -25,7 +25,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Limits of a migration's attempts to get its locks.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct RetryLimits {
     /// The lock timeout of each attempt. Other statements wait behind the migration at most this
     /// long.
     pub lock_timeout: Duration,
@@ -35,7 +35,7 @@ pub struct Patience {
     pub tries: u32,
 }
 
-impl Default for Patience {
+impl Default for RetryLimits {
     /// Five minutes; other statements can be blocked for two of every five seconds.
     fn default() -> Self {
         Self { lock_timeout: Duration::from_secs(2), pause: Duration::from_secs(3), tries: 60 }
@@ -95,16 +95,16 @@ enum Step {
 ///
 /// # Errors
 /// If Postgres is unavailable, the role may not migrate, a migration fails, or a lock can't be
-/// acquired within the limits of `patience`.
+/// acquired within the limits of `limits`.
 pub async fn migrate(
     database: &Database,
     mut migrator: Migrator,
-    patience: Patience,
+    limits: RetryLimits,
 ) -> Result<Vec<String>, DatabaseError> {
     allow_newer(&mut migrator);
     let (mut applied, mut tries, mut said) = (Vec::new(), 0, false);
     loop {
-        match step(database, &migrator, patience.lock_timeout).await {
+        match step(database, &migrator, limits.lock_timeout).await {
             Ok(Step::Done) => return Ok(applied),
             Ok(Step::Applied(name)) => {
                 applied.push(name);
@@ -120,11 +120,11 @@ pub async fn migrate(
             Err(Failure::Locked(version)) => {
                 tries += 1;
                 let holder = longest_transaction(database).await;
-                if tries >= patience.tries {
+                if tries >= limits.tries {
                     return Err(DatabaseError::Locked { version, tries, holder });
                 }
-                tracing::warn!(version, tries, holder, "a migration made way: it did not get its lock in time");
-                tokio::time::sleep(patience.pause).await;
+                tracing::warn!(version, tries, holder, "migration timed out waiting for a lock; retrying");
+                tokio::time::sleep(limits.pause).await;
             }
             Err(Failure::Forbidden(cause)) => return Err(may_not(database, &migrator, cause).await),
             Err(Failure::Other(error)) => return Err(error),

@@ -6,7 +6,7 @@ use queue::Database;
 
 use super::{
     errors::{DatabaseError, is_unavailable},
-    migrations::{self, Patience},
+    migrations::{self, RetryLimits},
 };
 
 /// Waits until Postgres is available, logging that it waits, and migrates the schema. Processes
@@ -21,11 +21,11 @@ pub async fn prepare(database: &Database) -> Result<(), DatabaseError> {
 /// Like [`prepare`]; returns the migrations that this process applied.
 ///
 /// # Errors
-/// Same errors as [`prepare`].
+/// If Postgres refuses the connection for good or a migration fails; see [`prepare`].
 pub async fn migrate(database: &Database) -> Result<Vec<String>, DatabaseError> {
     let mut said = false;
     loop {
-        match migrations::migrate(database, migrations::all(), Patience::default()).await {
+        match migrations::migrate(database, migrations::all(), RetryLimits::default()).await {
             Ok(applied) => {
                 if said {
                     tracing::info!("Postgres is there, going on");

@@ -35,7 +35,7 @@ const JOB_SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5
 /// Minimum interval between queries of Postgres, however often metrics are scraped.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long a scrape waits for Postgres.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// How often recorded values are moved into buckets, also while nobody scrapes.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
@@ -124,7 +124,7 @@ impl Scrape {
     /// All metrics in Prometheus' text format. Values from Postgres are up to five seconds old, or
     /// older while Postgres is unavailable and `postgres_up` is 0.
     pub async fn text(&self) -> String {
-        let looked = tokio::time::timeout(PATIENCE, self.look()).await;
+        let looked = tokio::time::timeout(TIMEOUT, self.look()).await;
         gauge!(POSTGRES_UP).set(if matches!(looked, Ok(Ok(()))) { 1.0 } else { 0.0 });
         self.count_connections();
         recorder().map(PrometheusHandle::render).unwrap_or_default()
@@ -136,10 +136,10 @@ impl Scrape {
             return Ok(());
         }
         let mut conn = self.database.acquire().await?;
-        for standing in queue::queue_health(&mut conn, &QUEUES).await? {
-            gauge!(OLDEST_READY_AGE, "queue" => standing.queue.clone()).set(standing.oldest_ready_age_seconds);
-            gauge!(JOBS_DEAD, "queue" => standing.queue.clone()).set(f64::from(standing.dead));
-            gauge!(QUEUE_PAUSED, "queue" => standing.queue).set(f64::from(u8::from(standing.paused)));
+        for health in queue::queue_health(&mut conn, &QUEUES).await? {
+            gauge!(OLDEST_READY_AGE, "queue" => health.queue.clone()).set(health.oldest_ready_age_seconds);
+            gauge!(JOBS_DEAD, "queue" => health.queue.clone()).set(f64::from(health.dead));
+            gauge!(QUEUE_PAUSED, "queue" => health.queue).set(f64::from(u8::from(health.paused)));
         }
         for schedule in queue::schedules(&mut conn).await? {
             gauge!(SCHEDULE_OVERDUE, "schedule" => schedule.name).set(f64::from(u8::from(schedule.overdue)));

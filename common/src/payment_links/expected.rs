@@ -105,7 +105,7 @@ impl Expected {
     /// Compares the amount, currency and mode (test or live) of a session or PaymentIntent.
     ///
     /// # Errors
-    /// The first difference.
+    /// The first field that differs from the expected value.
     pub fn check_money(&self, reported: &Reported) -> Result<(), Mismatch> {
         if self.currency.is_some() && self.currency != reported.currency {
             return Err(Mismatch::OtherCurrency);
@@ -122,7 +122,7 @@ impl Expected {
     /// Compares a session like [`Self::check_money`]; its mode must be `payment`.
     ///
     /// # Errors
-    /// The first difference.
+    /// The first field that differs from the expected value.
     pub fn check_session(&self, reported: &Reported) -> Result<(), Mismatch> {
         if reported.mode.as_deref() != Some("payment") {
             return Err(Mismatch::OtherMode);

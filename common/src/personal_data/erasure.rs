@@ -71,7 +71,7 @@ pub struct Receipt {
 
 /// How thoroughly to search for rows besides the carts.
 #[derive(Debug, Clone, Copy)]
-enum Reach<'a> {
+enum Scope<'a> {
     /// Only rows that an index finds.
     Carts,
     /// All rows about the carts, and rows that contain one of these spellings of an address. Scans
@@ -84,7 +84,7 @@ enum Reach<'a> {
 ///
 /// The data that is kept does not identify the shopper; see [`super::fields`].
 pub(crate) async fn erase_carts(conn: &mut Connection, ids: &[String], now: DateTime<Utc>) -> sqlx::Result<u64> {
-    blank_around(conn, ids, Reach::Carts, now).await?;
+    blank_around(conn, ids, Scope::Carts, now).await?;
     delete_carts(conn, ids).await
 }
 
@@ -98,30 +98,30 @@ async fn delete_carts(conn: &mut Connection, ids: &[String]) -> sqlx::Result<u64
 async fn blank_around(
     conn: &mut Connection,
     ids: &[String],
-    reach: Reach<'_>,
+    scope: Scope<'_>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<HashMap<&'static str, u64>> {
     payment_links::close_all(conn, ids, now).await?;
-    let spellings = match reach {
-        Reach::Everywhere(spellings) => spellings,
-        Reach::Carts => &[],
+    let spellings = match scope {
+        Scope::Everywhere(spellings) => spellings,
+        Scope::Carts => &[],
     };
     let mut blanked = HashMap::new();
     for statements in statements::all() {
-        let statement = match reach {
-            Reach::Carts => &statements.blank,
-            Reach::Everywhere(_) => &statements.blank_by_looking,
+        let statement = match scope {
+            Scope::Carts => &statements.blank,
+            Scope::Everywhere(_) => &statements.blank_by_scan,
         };
         let Some(statement) = statement else { continue };
         let query = sqlx::query(AssertSqlSafe(statement.as_str())).bind(ids).bind(now).bind(spellings);
-        blanked.insert(statements.called, query.execute(&mut *conn).await?.rows_affected());
+        blanked.insert(statements.label, query.execute(&mut *conn).await?.rows_affected());
     }
     Ok(blanked)
 }
 
 /// Like [`erase_carts`], but leaves the carts as they are; see [`super::anonymize_batch`].
 pub(super) async fn blank_around_carts(conn: &mut Connection, ids: &[String], now: DateTime<Utc>) -> sqlx::Result<()> {
-    blank_around(conn, ids, Reach::Carts, now).await?;
+    blank_around(conn, ids, Scope::Carts, now).await?;
     Ok(())
 }
 
@@ -142,9 +142,9 @@ pub async fn erase(conn: &mut Connection, email: &EmailToFind, now: DateTime<Utc
     for statements in statements::all() {
         let Some(count) = &statements.count else { continue };
         let count: i64 = sqlx::query_scalar(AssertSqlSafe(count.as_str())).bind(&ids).fetch_one(&mut *conn).await?;
-        removed.insert(statements.called, count.unsigned_abs());
+        removed.insert(statements.label, count.unsigned_abs());
     }
-    removed.extend(blank_around(conn, &ids, Reach::Everywhere(&spellings), now).await?);
+    removed.extend(blank_around(conn, &ids, Scope::Everywhere(&spellings), now).await?);
     delete_carts(conn, &ids).await?;
     keep_receipt(conn, &removed, now).await
 }
@@ -179,8 +179,8 @@ async fn keep_receipt(
     let id = TypeSafeId::<ErasureType>::new().to_string();
     let in_order: Vec<String> = statements::all()
         .iter()
-        .filter_map(|statements| removed.get(statements.called).map(|count| (statements.called, count)))
-        .map(|(called, count)| format!("\"{called}\":{count}"))
+        .filter_map(|statements| removed.get(statements.label).map(|count| (statements.label, count)))
+        .map(|(label, count)| format!("\"{label}\":{count}"))
         .collect();
     let removed = RawValue::from_string(format!("{{{}}}", in_order.join(",")))
         .map_err(|error| sqlx::Error::Encode(Box::new(error)))?;

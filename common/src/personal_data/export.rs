@@ -13,7 +13,7 @@ pub struct Records(Vec<(&'static str, Box<RawValue>)>);
 
 impl Serialize for Records {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(called, rows)| (called, rows)))
+        serializer.collect_map(self.0.iter().map(|(label, rows)| (label, rows)))
     }
 }
 
@@ -26,7 +26,7 @@ pub async fn export(conn: &mut Connection, ids: &[&str]) -> sqlx::Result<Records
         let rows: String =
             sqlx::query_scalar(AssertSqlSafe(statements.export.as_str())).bind(ids).fetch_one(&mut *conn).await?;
         let rows = RawValue::from_string(rows).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-        records.push((statements.called, rows));
+        records.push((statements.label, rows));
     }
     Ok(Records(records))
 }

@@ -24,26 +24,26 @@ pub struct Table {
 #[derive(Debug)]
 pub struct Rows {
     /// The label of these rows in receipts and exports.
-    pub called: &'static str,
+    pub label: &'static str,
     /// The condition for the rows of the carts `$1`, supported by an index if rows can be erased.
     pub of_carts: &'static str,
     /// The condition for further rows of these carts, without an index; `None` if there are none.
-    pub of_carts_by_looking: Option<&'static str>,
+    pub of_carts_by_scan: Option<&'static str>,
     /// The relation that an export reads: the table, or one with more data.
-    pub told_by: &'static str,
+    pub export_from: &'static str,
     /// The order of the rows in an export.
     pub order: &'static str,
-    /// What happens to the rows when their cart is deleted.
-    pub end: End,
+    /// The treatment of the rows when their cart is deleted.
+    pub on_erase: OnErase,
 }
 
-/// What happens to a row when its cart is deleted.
+/// The treatment of a row when its cart is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum OnErase {
     /// The row is deleted.
-    Deleted,
+    Delete,
     /// The row is kept without its personal data.
-    Kept {
+    Redact {
         /// A further assignment in SQL, in which `$2` is the current time; may be empty.
         set: &'static str,
     },
@@ -66,34 +66,34 @@ pub enum Content {
         /// The value in SQL after erasure, if the row is kept.
         becomes: &'static str,
         /// Free text from third parties, which may contain an e-mail address.
-        words: bool,
+        free_text: bool,
         /// Whether the value lets its holder act for the shopper. Secrets are not exported.
         secret: bool,
     },
     /// A number, code or id of a shopper's cart. Exported; identifies nobody once the cart is
     /// deleted.
-    About,
-    /// Like [`Content::About`], but a time.
+    Related,
+    /// Like [`Content::Related`], but a time.
     Time,
     /// No data of a shopper, for this reason.
     Other(&'static str),
 }
 
 const fn personal(name: &'static str, becomes: &'static str) -> Column {
-    Column { name, content: Content::Personal { becomes, words: false, secret: false } }
+    Column { name, content: Content::Personal { becomes, free_text: false, secret: false } }
 }
 
 /// A working link or its token: erased like all personal data, but never exported.
 const fn secret(name: &'static str, becomes: &'static str) -> Column {
-    Column { name, content: Content::Personal { becomes, words: false, secret: true } }
+    Column { name, content: Content::Personal { becomes, free_text: false, secret: true } }
 }
 
-const fn words(name: &'static str, becomes: &'static str) -> Column {
-    Column { name, content: Content::Personal { becomes, words: true, secret: false } }
+const fn free_text(name: &'static str, becomes: &'static str) -> Column {
+    Column { name, content: Content::Personal { becomes, free_text: true, secret: false } }
 }
 
-const fn about(name: &'static str) -> Column {
-    Column { name, content: Content::About }
+const fn related(name: &'static str) -> Column {
+    Column { name, content: Content::Related }
 }
 
 const fn time(name: &'static str) -> Column {
@@ -138,25 +138,25 @@ pub const TABLES: &[Table] = &[
     Table {
         name: "carts",
         rows: Some(Rows {
-            called: "carts",
+            label: "carts",
             of_carts: "id = any ($1)",
-            of_carts_by_looking: None,
-            told_by: "carts",
+            of_carts_by_scan: None,
+            export_from: "carts",
             order: "created_at, id",
-            end: End::Deleted,
+            on_erase: OnErase::Delete,
         }),
         columns: &[
-            about("id"),
+            related("id"),
             personal("external_id", "null"),
             personal("customer_email", "'erased@erased.invalid'"),
             personal("customer_name", "'erased'"),
             personal("items", ITEMS_WITHOUT_NAMES),
-            about("total_minor"),
-            about("currency"),
-            about("status"),
+            related("total_minor"),
+            related("currency"),
+            related("status"),
             time("status_changed_at"),
-            about("status_reason"),
-            about("imported"),
+            related("status_reason"),
+            related("imported"),
             time("abandoned_at"),
             time("recovered_at"),
             time("expired_at"),
@@ -168,49 +168,49 @@ pub const TABLES: &[Table] = &[
     Table {
         name: "cart_events",
         rows: Some(Rows {
-            called: "timeline",
+            label: "timeline",
             of_carts: "cart_id = any ($1)",
-            of_carts_by_looking: None,
-            told_by: TIMELINE,
+            of_carts_by_scan: None,
+            export_from: TIMELINE,
             order: "cart_id, at, cart_event_place(kind, link)",
-            end: End::Deleted, // by a trigger, with the cart
+            on_erase: OnErase::Delete, // by a trigger, with the cart
         }),
         columns: &[
-            about("cart_id"),
+            related("cart_id"),
             time("at"),
-            about("kind"),
-            about("link"),
-            about("why"),
-            about("details"),
+            related("kind"),
+            related("link"),
+            related("why"),
+            related("details"),
             other("place", "where it stands among those of its moment"),
         ],
     },
     Table {
         name: "payment_links",
         rows: Some(Rows {
-            called: "paymentLinks",
+            label: "paymentLinks",
             of_carts: "cart_id = any ($1)",
-            of_carts_by_looking: None,
-            told_by: "payment_links",
+            of_carts_by_scan: None,
+            export_from: "payment_links",
             order: "cart_id, version",
-            end: End::Kept { set: "" },
+            on_erase: OnErase::Redact { set: "" },
         }),
         columns: &[
-            about("cart_id"),
-            about("version"),
-            about("status"),
+            related("cart_id"),
+            related("version"),
+            related("status"),
             // Stripe's id of the session, needed to close it.
-            about("session_id"),
-            about("payment_intent"),
-            about("amount_minor"),
-            about("currency"),
-            about("livemode"),
+            related("session_id"),
+            related("payment_intent"),
+            related("amount_minor"),
+            related("currency"),
+            related("livemode"),
             // The page shows the e-mail address.
             secret("url", "null"),
-            words("failure", "null"),
-            about("failure_code"),
-            about("requested_by"),
-            about("replacements"),
+            free_text("failure", "null"),
+            related("failure_code"),
+            related("requested_by"),
+            related("replacements"),
             time("session_expires_at"),
             time("attempted_at"),
             time("opened_at"),
@@ -225,46 +225,46 @@ pub const TABLES: &[Table] = &[
     Table {
         name: "recovery_links",
         rows: Some(Rows {
-            called: "recoveryLinks",
+            label: "recoveryLinks",
             of_carts: "cart_id = any ($1)",
-            of_carts_by_looking: None,
-            told_by: "recovery_links",
+            of_carts_by_scan: None,
+            export_from: "recovery_links",
             order: "cart_id",
-            end: End::Kept { set: "retired_at = $2" },
+            on_erase: OnErase::Redact { set: "retired_at = $2" },
         }),
         columns: &[
             personal("cart_id", "null"),
             secret("token", "null"),
-            other("token_hash", "of a random number; for 30 days, so that its link answers that it is gone"),
+            other("token_hash", "of a random number; for 30 days, so that its link is reported as gone"),
             time("expires_at"),
             time("opened_at"),
-            about("openings"),
+            related("openings"),
             other("retired_at", "when it was taken from its cart"),
         ],
     },
     Table {
         name: "jobs",
         rows: Some(Rows {
-            called: "jobs",
+            label: "jobs",
             of_carts: JOBS_OF_CARTS,
-            of_carts_by_looking: Some("payload->>'cartId' = any ($1)"),
-            told_by: "jobs",
+            of_carts_by_scan: Some("payload->>'cartId' = any ($1)"),
+            export_from: "jobs",
             order: "id",
-            end: End::Kept { set: "" },
+            on_erase: OnErase::Redact { set: "" },
         }),
         columns: &[
-            about("id"),
-            about("queue"),
-            about("kind"),
-            about("payload"), // ids alone
-            about("state"),
-            about("attempts"),
+            related("id"),
+            related("queue"),
+            related("kind"),
+            related("payload"), // ids alone
+            related("state"),
+            related("attempts"),
             other("max_attempts", "how often such a job may be tried"),
-            words("last_error", "case when last_error is not null then 'erased' end"),
-            words(
+            free_text("last_error", "case when last_error is not null then 'erased' end"),
+            free_text(
                 "attempt_log",
                 "(select coalesce(jsonb_agg(attempt || '{\"error\": \"erased\"}' order by place), '[]') \
-                  from jsonb_array_elements(attempt_log) with ordinality as told (attempt, place))",
+                  from jsonb_array_elements(attempt_log) with ordinality as entry (attempt, place))",
             ),
             time("run_at"),
             time("created_at"),
@@ -281,12 +281,12 @@ pub const TABLES: &[Table] = &[
     Table {
         name: "idempotency_keys",
         rows: Some(Rows {
-            called: "idempotencyKeys",
+            label: "idempotencyKeys",
             of_carts: KEYS_OF_CARTS,
-            of_carts_by_looking: Some("cart_id = any ($1)"),
-            told_by: "idempotency_keys",
+            of_carts_by_scan: Some("cart_id = any ($1)"),
+            export_from: "idempotency_keys",
             order: "created_at, cart_id",
-            end: End::Kept { set: "" },
+            on_erase: OnErase::Redact { set: "" },
         }),
         columns: &[
             // A full hash would confirm a guess of the body. Two bytes are enough to distinguish a
@@ -294,30 +294,30 @@ pub const TABLES: &[Table] = &[
             personal("body_hash", "substr(body_hash, 1, 2)"),
             other(
                 "key_hash",
-                "of the API key and the client's own word; for a day, so that a repeat does not bring the cart back",
+                "of the API key and the client's own value; for a day, so that a repeat does not bring the cart back",
             ),
-            about("cart_id"),
+            related("cart_id"),
             time("created_at"),
         ],
     },
     Table {
         name: "stripe_events",
         rows: Some(Rows {
-            called: "stripeEvents",
+            label: "stripeEvents",
             of_carts: "cart_id = any ($1)",
-            of_carts_by_looking: None,
-            told_by: "stripe_events",
+            of_carts_by_scan: None,
+            export_from: "stripe_events",
             order: "received_at, id",
-            end: End::Kept { set: "" },
+            on_erase: OnErase::Redact { set: "" },
         }),
         // The bodies of events are not stored. With the secret key, Stripe's ids lead to its data.
         columns: &[
-            about("id"),
-            about("kind"),
-            about("object_id"),
-            about("cart_id"),
-            about("effect"),
-            about("reason"),
+            related("id"),
+            related("kind"),
+            related("object_id"),
+            related("cart_id"),
+            related("effect"),
+            related("reason"),
             time("created_at"),
             time("received_at"),
         ],
@@ -347,7 +347,7 @@ pub const TABLES: &[Table] = &[
         &[
             other("name", "of a program or a person of the shop's"),
             other("key_hash", "of a key"),
-            other("scopes", "words of ours"),
+            other("scopes", "names from a fixed list"),
         ],
     ),
     without_shoppers("ended_sessions", &[other("session_hash", "of a random number")]),

@@ -3,17 +3,17 @@
 
 use std::sync::LazyLock;
 
-use super::fields::{Content, End, Rows, TABLES, Table};
+use super::fields::{Content, OnErase, Rows, TABLES, Table};
 
 /// The statements for the rows of one table that are about a shopper. Parameters: the ids of the
 /// carts, the current time, and the spellings of an address.
 #[derive(Debug)]
 pub(super) struct Statements {
-    pub(super) called: &'static str,
+    pub(super) label: &'static str,
     /// Removes personal data; `None` if there is none or the rows are deleted.
     pub(super) blank: Option<String>,
     /// Like `blank`, but with a scan for further rows.
-    pub(super) blank_by_looking: Option<String>,
+    pub(super) blank_by_scan: Option<String>,
     /// Counts the rows that are deleted with their carts.
     pub(super) count: Option<String>,
     /// Returns all rows as a JSON array.
@@ -56,13 +56,13 @@ fn assignments(table: &Table) -> String {
 
 impl Statements {
     fn of(table: &Table, rows: &Rows) -> Self {
-        let deleted = rows.end == End::Deleted;
+        let deleted = rows.on_erase == OnErase::Delete;
         let blank = |which: &str| (!deleted && personal(table).next().is_some()).then(|| blank(table, rows, which));
-        let count = format!("select count(*) from {} told where {}", rows.told_by, rows.of_carts);
+        let count = format!("select count(*) from {} source where {}", rows.export_from, rows.of_carts);
         Self {
-            called: rows.called,
+            label: rows.label,
             blank: blank(rows.of_carts),
-            blank_by_looking: blank(&by_looking(table, rows)),
+            blank_by_scan: blank(&by_scan(table, rows)),
             count: deleted.then_some(count),
             export: export(table, rows),
         }
@@ -71,7 +71,7 @@ impl Statements {
 
 fn blank(table: &Table, rows: &Rows, which: &str) -> String {
     let mut set = assignments(table);
-    if let End::Kept { set: besides } = rows.end
+    if let OnErase::Redact { set: besides } = rows.on_erase
         && !besides.is_empty()
     {
         set = format!("{set}, {besides}");
@@ -83,11 +83,11 @@ fn blank(table: &Table, rows: &Rows, which: &str) -> String {
     format!("update {} set {set} where ({which}) and ({})", table.name, differs.join(" or "))
 }
 
-fn by_looking(table: &Table, rows: &Rows) -> String {
+fn by_scan(table: &Table, rows: &Rows) -> String {
     let mut which = vec![rows.of_carts.to_owned()];
-    which.extend(rows.of_carts_by_looking.map(str::to_owned));
+    which.extend(rows.of_carts_by_scan.map(str::to_owned));
     let mentions = table.columns.iter().filter_map(|column| match column.content {
-        Content::Personal { words: true, .. } => Some(format!(
+        Content::Personal { free_text: true, .. } => Some(format!(
             "exists (select from unnest($3::text[]) as spelling (address) \
                  where position(lower(address collate \"C\") in lower({}::text collate \"C\")) > 0)",
             column.name,
@@ -104,28 +104,28 @@ fn export(table: &Table, rows: &Rows) -> String {
         .iter()
         .filter_map(|column| {
             let value = match column.content {
-                Content::Personal { secret: false, .. } | Content::About => column.name.to_owned(),
+                Content::Personal { secret: false, .. } | Content::Related => column.name.to_owned(),
                 Content::Time => format!("cart_event_time({})", column.name),
                 Content::Personal { secret: true, .. } | Content::Other(_) => return None,
             };
             Some(format!("'{}', {value}", camel_case(column.name)))
         })
         .collect();
-    let which: Vec<&str> = std::iter::once(rows.of_carts).chain(rows.of_carts_by_looking).collect();
+    let which: Vec<&str> = std::iter::once(rows.of_carts).chain(rows.of_carts_by_scan).collect();
     format!(
-        "select coalesce(json_agg(json_build_object({}) order by {}), '[]')::text from {} told where {}",
+        "select coalesce(json_agg(json_build_object({}) order by {}), '[]')::text from {} source where {}",
         fields.join(", "),
         rows.order,
-        rows.told_by,
+        rows.export_from,
         which.join(" or "),
     )
 }
 
 /// Converts a column name to the API's camelCase.
 fn camel_case(name: &str) -> String {
-    let mut words = name.split('_');
-    let first = words.next().unwrap_or_default().to_owned();
-    words.fold(first, |mut name, word| {
+    let mut free_text = name.split('_');
+    let first = free_text.next().unwrap_or_default().to_owned();
+    free_text.fold(first, |mut name, word| {
         let mut letters = word.chars();
         name.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
         name.push_str(letters.as_str());
@@ -145,10 +145,10 @@ mod tests {
 
     #[test]
     fn every_table_about_shoppers_has_its_statements() {
-        let called: Vec<&str> = all().iter().map(|statements| statements.called).collect();
+        let labels: Vec<&str> = all().iter().map(|statements| statements.label).collect();
         let expected =
             ["carts", "timeline", "paymentLinks", "recoveryLinks", "jobs", "idempotencyKeys", "stripeEvents"];
-        assert_eq!(called, expected);
+        assert_eq!(labels, expected);
         assert!(
             anonymize().starts_with("update carts set external_id = null, customer_email = 'erased@erased.invalid', ")
         );

@@ -31,7 +31,7 @@ pub(super) fn of(
         (EventKind::LinkRequested, _) => format!("Payment link {link} was asked for"),
         (EventKind::LinkMade, _) => format!("Payment link {link} was made"),
         (EventKind::LinkNotMade, why) => format!("Payment link {link} was not made: {}", refused(why, &attempts())),
-        (EventKind::PaymentProcessing, _) => format!("A payment by link {link} is under way"),
+        (EventKind::PaymentProcessing, _) => format!("A payment by link {link} is in progress"),
         (EventKind::PaymentFailed, _) => format!("The payment by link {link} failed"),
         (EventKind::PaymentReceived, _) => format!("The payment by link {link} arrived"),
         (EventKind::NotRecovered, _) => {
@@ -39,7 +39,7 @@ pub(super) fn of(
                 "The payment by link {link} recovered nothing: the cart was recovered before. Is it to be refunded?"
             )
         }
-        (EventKind::NotExpired, Some("payment_under_way")) => "Did not expire: a payment is under way".to_owned(),
+        (EventKind::NotExpired, Some("payment_under_way")) => "Did not expire: a payment is in progress".to_owned(),
         (EventKind::NotExpired, _) => match detail("until") {
             Some(until) => format!("Did not expire: its recovery link is good until {until}"),
             None => "Did not expire: its recovery link is still good".to_owned(),
@@ -59,7 +59,7 @@ fn found(why: Option<&str>) -> &'static str {
         Some("checkout") => "it led to the checkout",
         Some("new_checkout") => "a new checkout is being made",
         Some("checkout_refused") => "Stripe refused a checkout a moment ago",
-        Some("payment_under_way") => "a payment is under way",
+        Some("payment_under_way") => "a payment is in progress",
         Some("recovered") => "the cart was paid before",
         Some("expired") => "the cart has expired",
         Some("link_expired") => "its time is over",
@@ -73,7 +73,7 @@ fn refused(why: Option<&str>, attempts: &str) -> String {
         Some("job_cancelled") => "its job was cancelled".to_owned(),
         Some("job_lost") => "its job was lost".to_owned(),
         Some("cart_not_payable") => "the cart can't be paid any more".to_owned(),
-        Some("payment_under_way") => "a payment is under way".to_owned(),
+        Some("payment_under_way") => "a payment is in progress".to_owned(),
         Some("idempotency_key_spent") => "Stripe can't answer under its idempotency key".to_owned(),
         Some("request_not_possible") => "what Stripe would be asked can't be written down".to_owned(),
         Some("foreign_checkout") => "its page is not at Stripe".to_owned(),

@@ -83,10 +83,10 @@ impl Shared {
     }
 
     pub(super) async fn money_arrives(&self, id: &str, arrives: bool) -> Result<Vec<Delivery>> {
-        let under_way = |session: &Session| {
+        let in_progress = |session: &Session| {
             session.status == SessionStatus::Complete && session.payment_status == PaymentStatus::Unpaid
         };
-        let session = lock(&self.sessions).change(id, under_way, |session| {
+        let session = lock(&self.sessions).change(id, in_progress, |session| {
             if arrives {
                 session.payment_status = PaymentStatus::Paid;
             }

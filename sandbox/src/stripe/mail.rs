@@ -20,7 +20,7 @@ const LATEST_MS: u64 = 1_500;
 /// The pause between attempts. Stripe spreads its attempts over three days.
 const AGAIN: Duration = Duration::from_millis(700);
 /// The time after which a delivery counts as lost.
-const PATIENCE: Duration = Duration::from_secs(25);
+const TIMEOUT: Duration = Duration::from_secs(25);
 
 /// Statistics of the unreliable delivery.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -98,7 +98,7 @@ async fn carry(shared: Weak<Shared>, body: String, dice: Arc<Mutex<StdRng>>, cou
         if roll(0.1) {
             counters.lost.fetch_add(1, Ordering::AcqRel); // it never arrives
         } else {
-            let status = tokio::time::timeout(PATIENCE, shared.deliver(&body)).await.ok().flatten();
+            let status = tokio::time::timeout(TIMEOUT, shared.deliver(&body)).await.ok().flatten();
             match status.is_some_and(is_taken) {
                 true if !taken => {
                     taken = true;

@@ -79,7 +79,7 @@ fn page(session: &Session, notice: Option<&str>) -> Markup {
                         p { "Paid. Thank you!" }
                     }
                     (SessionStatus::Complete, PaymentStatus::Unpaid) => {
-                        p { "The bank debit is under way." }
+                        p { "The bank debit is in progress." }
                         (button("money-arrives", "The money arrives")) (button("money-fails", "The money fails"))
                     }
                     (SessionStatus::Expired, _) => { p { "This checkout has expired." } }

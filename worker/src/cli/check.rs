@@ -20,7 +20,7 @@ pub struct Check {
     pub name: &'static str,
     /// Whether an operator has to act.
     pub status: CheckStatus,
-    /// What was found, and what to do about it.
+    /// The finding, and the action it needs.
     pub text: String,
 }
 

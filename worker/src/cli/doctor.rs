@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Timeout of each check.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for a notification, which takes milliseconds, and more on a busy machine.
 const HEARD_WITHIN: Duration = Duration::from_secs(4);
 /// Maximum clock difference: carts use the processes' clocks, leases and schedules use Postgres'.
@@ -29,19 +29,19 @@ const ALMOST_NONE: i64 = 3;
 /// Seconds that a job may be ready; a longer wait means that there are no or too few workers.
 const READY_FOR: i64 = 5 * 60;
 
-/// Looks at everything. What can't be looked at because Postgres is away is left out.
+/// Runs all checks, without those that need Postgres if it is unavailable.
 ///
 /// # Errors
 /// A variable that is missing or malformed.
 pub async fn examine(env: &Env, config: &WorkerConfig, clock: &Clock) -> Result<Vec<Check>, ConfigError> {
-    // As if a pooler stood in between: then what is configured wrongly can be told.
+    // Works behind a pooler too, so that a wrong setting of `QUEUE_LISTEN` is found.
     let settings: DatabaseConfig = env.read()?;
     let careful = Database::new(settings.options.clone(), Listen::Off, 2);
     let listen = settings.listen();
     let configured = Database::new(settings.options, listen.clone(), 1);
 
     let mut checks = Vec::new();
-    match in_time(reachable(&careful)).await {
+    match with_timeout(reachable(&careful)).await {
         Ok(check) => {
             checks.push(check);
             checks.push(look("migrations", migrations(&careful)).await);
@@ -64,15 +64,15 @@ pub async fn examine(env: &Env, config: &WorkerConfig, clock: &Clock) -> Result<
     Ok(checks)
 }
 
-async fn in_time<T>(asked: impl Future<Output = sqlx::Result<T>>) -> Result<T, String> {
-    match tokio::time::timeout(PATIENCE, asked).await {
+async fn with_timeout<T>(asked: impl Future<Output = sqlx::Result<T>>) -> Result<T, String> {
+    match tokio::time::timeout(TIMEOUT, asked).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+        Err(_) => Err(format!("no answer within {TIMEOUT:?}")),
     }
 }
 
 async fn look(name: &'static str, asked: impl Future<Output = sqlx::Result<Check>>) -> Check {
-    in_time(asked).await.unwrap_or_else(|why| Check::fail(name, format!("can't be looked at: {why}")))
+    with_timeout(asked).await.unwrap_or_else(|why| Check::fail(name, format!("can't be looked at: {why}")))
 }
 
 async fn reachable(database: &Database) -> sqlx::Result<Check> {
@@ -155,7 +155,7 @@ async fn listening(careful: &Database, configured: &Database, listen: &Listen) -
         Ok(tokio::time::timeout(HEARD_WITHIN, listener.recv()).await.is_ok_and(|heard| heard.is_ok()))
     };
     let advice = "a pooler in between? Set QUEUE_LISTEN=off, or DATABASE_LISTEN_URL to Postgres itself";
-    match in_time(heard).await {
+    match with_timeout(heard).await {
         Ok(true) => Check::ok(name, "a notification was delivered"),
         Ok(false) => Check::fail(name, format!("a notification was lost: {advice}")),
         Err(why) => Check::fail(name, format!("{why}: {advice}")),
@@ -206,7 +206,7 @@ async fn waiting(database: &Database) -> sqlx::Result<Check> {
 }
 
 async fn dead(database: &Database) -> sqlx::Result<Check> {
-    // What Stripe refused and what an operator cancelled is ordinary business.
+    // Jobs that Stripe refused or an operator cancelled are no problem.
     let rows: Vec<(String, i64, i64)> = sqlx::query_as(
         "select kind, count(*) filter (where finished_at > now() - interval '1 day' and not ordinary), count(*) from (
              select kind, finished_at,
@@ -230,7 +230,7 @@ async fn dead(database: &Database) -> sqlx::Result<Check> {
 }
 
 async fn stripe_key(config: &WorkerConfig, database: &Database) -> Check {
-    // One call, also while Postgres is away.
+    // The check needs one call and no Postgres.
     let stripe = Stripe::new(
         &config.checkout_hosts.stripe_api_url,
         config.stripe_secret_key.clone(),

@@ -53,7 +53,7 @@ pub(super) async fn show(database: &Database, id: JobId) -> Answered {
 
 pub(super) async fn retry(database: &Database, id: JobId) -> Answered {
     let mut tx = database.begin().await?;
-    let job = pulled(queue::retry(&mut tx, id).await?, "only a dead one can be retried")?;
+    let job = changed(queue::retry(&mut tx, id).await?, "only a dead one can be retried")?;
     tx.commit().await?;
     println!("{}", line(&job));
     Ok(())
@@ -61,14 +61,14 @@ pub(super) async fn retry(database: &Database, id: JobId) -> Answered {
 
 pub(super) async fn cancel(database: &Database, id: JobId) -> Answered {
     let mut tx = database.begin().await?;
-    let job = pulled(queue::cancel(&mut tx, id).await?, "only an unfinished one can be cancelled")?;
+    let job = changed(queue::cancel(&mut tx, id).await?, "only an unfinished one can be cancelled")?;
     tx.commit().await?;
     println!("{}", line(&job));
     Ok(())
 }
 
-fn pulled(pulled: ActionOutcome, rule: &str) -> Result<JobSummary, String> {
-    match pulled {
+fn changed(outcome: ActionOutcome, rule: &str) -> Result<JobSummary, String> {
+    match outcome {
         ActionOutcome::Done(job) => Ok(job),
         ActionOutcome::NotFound => Err("there is no such job (any more)".to_owned()),
         ActionOutcome::WrongState(state) => Err(format!("the job is {}: {rule}", state.as_str())),

@@ -150,7 +150,7 @@ async fn find_out(state: &State, link: &PaymentLink) -> Result<Option<Session>, 
     find_session::find(state, link, in_flight).await
 }
 
-/// What Stripe is asked for, each time the same.
+/// Builds the request for a session, the same at every attempt.
 pub(crate) fn new_session<'a>(state: &State, link: &'a PaymentLink, cart: &'a CheckoutCart) -> NewSession<'a> {
     NewSession {
         cart_id: &link.cart_id,

@@ -48,7 +48,7 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
             Settled::Paid => return Ok(()), // the cart is recovered, and this request withdrawn
             Settled::Processing => {
                 let mut conn = state.lookups.acquire().await?;
-                let why = Failure::new("payment_under_way", "a payment is under way");
+                let why = Failure::new("payment_under_way", "a payment is in progress");
                 payment_links::fail(&mut conn, &link, why, state.clock.now()).await?;
                 conn.commit().await?;
                 return Ok(());

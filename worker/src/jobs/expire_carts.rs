@@ -41,7 +41,7 @@ impl Drop for UnderWay {
 
 pub(crate) async fn run(job: ExpireCarts, state: Data<State>) -> Result<(), JobError> {
     // A helper job is useful only in another process: this one's connections share a core.
-    let Some(_under_way) = state.expiring.begin(job.helper > 0) else {
+    let Some(_in_progress) = state.expiring.begin(job.helper > 0) else {
         let why = "this worker is expiring carts already; a helper is for another one".to_owned();
         return Err(JobError::Snooze { why, after: ELSEWHERE });
     };

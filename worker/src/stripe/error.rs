@@ -88,8 +88,8 @@ impl StripeError {
 
 impl From<reqwest::Error> for StripeError {
     fn from(error: reqwest::Error) -> Self {
-        let in_time = !error.is_timeout();
-        Self::NoAnswer(if in_time { http_client::message(error) } else { format!("nothing for {TIMEOUT:?}") })
+        let timed_out = error.is_timeout();
+        Self::NoAnswer(if timed_out { format!("nothing for {TIMEOUT:?}") } else { http_client::message(error) })
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTim
     let now = state.clock.now();
     let newest = payment_links::latest(&mut tx, id.as_str()).await?;
     if newest.is_some() && payment_links::is_processing(&mut tx, id.as_str()).await? {
-        return Err(under_way());
+        return Err(payment_in_progress());
     }
     check_payable(&cart)?;
     if let Some(link) = newest.clone().filter(|link| link.is_live(now)) {
@@ -66,8 +66,8 @@ pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTim
     Ok(Asked { link, recovery: Some(recovery) })
 }
 
-pub(crate) fn under_way() -> ApiError {
-    ApiError::conflict("A payment for this cart is under way")
+pub(crate) fn payment_in_progress() -> ApiError {
+    ApiError::conflict("A payment for this cart is in progress")
 }
 
 fn check_payable(cart: &LockedCart) -> Result<(), ApiError> {

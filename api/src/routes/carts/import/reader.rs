@@ -19,7 +19,7 @@ const BATCH_LINES: usize = 1_000;
 /// A batch with this many bytes is full, however few lines it has.
 const BATCH_BYTES: usize = LINE_BYTES;
 /// The longest wait for more input, after which the import ends.
-const PATIENCE: Duration = Duration::from_secs(300);
+const INPUT_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long an unwanted rest of the body is read, so that the client can read its response: closing
 /// a connection with unread bytes may lose the response.
 const COURTESY: Duration = Duration::from_secs(10);
@@ -59,7 +59,7 @@ pub(crate) struct Reader {
     state: AppState,
     batch: Batch,
     pieces: mpsc::Sender<Piece>,
-    patience: Duration,
+    input_timeout: Duration,
 }
 
 /// The receiver is gone, so the rest of the body is not needed.
@@ -67,7 +67,7 @@ struct Unwanted;
 
 impl Reader {
     pub(crate) fn new(lines: Lines, state: AppState, pieces: mpsc::Sender<Piece>) -> Self {
-        Self { lines, state, batch: Batch::default(), pieces, patience: PATIENCE }
+        Self { lines, state, batch: Batch::default(), pieces, input_timeout: INPUT_TIMEOUT }
     }
 
     /// Reads until the body ends or the receiver is gone.
@@ -93,7 +93,7 @@ impl Reader {
         loop {
             let piece = tokio::select! {
                 biased;
-                piece = timeout(self.patience, body.next()) => piece,
+                piece = timeout(self.input_timeout, body.next()) => piece,
                 // No more input is available yet, and the receiver is idle.
                 room = self.pieces.reserve(), if !self.batch.lines.is_empty() => {
                     room.map_err(|_| Unwanted)?.send(Piece::Batch(std::mem::take(&mut self.batch)));
@@ -180,8 +180,8 @@ mod tests {
     async fn an_import_ends_after_300_s_without_a_byte() {
         let (sender, mut pieces) = mpsc::channel(3);
         let mut reader = Reader::new(Lines::new(Format::Ndjson), state(), sender);
-        assert_eq!(reader.patience, Duration::from_secs(300));
-        reader.patience = Duration::from_millis(100);
+        assert_eq!(reader.input_timeout, Duration::from_secs(300));
+        reader.input_timeout = Duration::from_millis(100);
         let some = stream::iter([Ok::<_, std::io::Error>(bytes::Bytes::from_static(b"{}\n{}\n"))]);
         let reading = tokio::spawn(reader.run(Body::from_stream(some.chain(stream::pending()))));
         let next = async |pieces: &mut mpsc::Receiver<Piece>| {
