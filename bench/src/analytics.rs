@@ -1,4 +1,4 @@
-//! What analytics and a list page cost at ten thousand carts and at ten million.
+//! Measures analytics and a list page at ten thousand carts and at ten million.
 
 use anyhow::Result;
 use sandbox::postgres::PrivatePostgres;
@@ -11,7 +11,7 @@ use crate::{
 };
 
 const ROUNDS: usize = 5;
-/// Of each kind and size in a round.
+/// Requests of each kind and size per round.
 const REQUESTS: usize = 200;
 const FEW: i64 = 10_000;
 const MANY: i64 = 10_000_000;
@@ -20,7 +20,7 @@ const PATHS: [&str; 3] = ["/api/analytics?period=90d", "/api/carts?status=abando
 pub(crate) async fn measure(postgres: &PrivatePostgres) -> Result<()> {
     let few = start(postgres, "few", FEW).await?;
     let many = start(postgres, "many", MANY).await?;
-    // By path: the median of each round, in milliseconds.
+    // The median of each round by path, in milliseconds.
     let mut of_few = PATHS.map(|_| Vec::new());
     let mut of_many = PATHS.map(|_| Vec::new());
     for round in 0..=ROUNDS {
@@ -47,8 +47,8 @@ pub(crate) async fn measure(postgres: &PrivatePostgres) -> Result<()> {
     Ok(())
 }
 
-/// A database with so many carts, rolled up and vacuumed as the worker and
-/// autovacuum leave it, and an api on it.
+/// Starts an api on a database with this many carts, compacted and vacuumed as by the worker and
+/// autovacuum.
 async fn start(postgres: &PrivatePostgres, database: &str, carts: i64) -> Result<Api> {
     postgres.ensure_database(database).await?;
     let pool = PgPoolOptions::new().max_connections(1).connect(&postgres.url(database)).await?;

@@ -1,4 +1,4 @@
-//! The queue beside the storage that comes with apalis.
+//! Compares the queue with the storage that comes with apalis.
 
 use std::{fmt, sync::atomic::Ordering, time::Instant};
 
@@ -146,7 +146,7 @@ async fn peer_no_op(_: NoOp) -> Result<(), BoxDynError> {
     Ok(())
 }
 
-/// It remembers workers by name, and takes a second one of the same name for the first.
+/// A unique name: the storage treats a second worker with the same name as the first.
 fn worker_name() -> String {
     format!("bench-{}", sandbox::postgres::random_word())
 }

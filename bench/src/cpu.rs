@@ -1,25 +1,25 @@
-//! How much of the processors' time processes have used, as Linux tells it.
+//! The processor time of processes, from Linux' `/proc`.
 
 use std::fs;
 
 use anyhow::{Context, Result};
 
-/// Of `/proc/<pid>/stat`: on Linux always a hundredth of a second.
+/// The clock ticks of `/proc/<pid>/stat`; always hundredths of a second on Linux.
 const TICKS_A_SECOND: f64 = 100.0;
 
-/// What one process says of itself.
+/// The relevant fields of `/proc/<pid>/stat`.
 struct Stat {
     parent: u32,
-    /// Its own, in seconds.
+    /// The process' own time, in seconds.
     own: f64,
-    /// Of its children that have ended, in seconds.
+    /// The time of its ended children, in seconds.
     ended: f64,
 }
 
 impl Stat {
     fn of(pid: u32) -> Result<Self> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // The name is in parentheses and may hold anything.
+        // The name is in parentheses and may contain any character.
         let (_, rest) = text.rsplit_once(") ").context("/proc/<pid>/stat is not as Linux writes it")?;
         let fields: Vec<&str> = rest.split_whitespace().collect();
         let seconds = |place: usize| -> Result<f64> {
@@ -44,7 +44,7 @@ pub(crate) fn of_family(pid: u32) -> Result<f64> {
     let mut seconds = head.own + head.ended;
     for entry in fs::read_dir("/proc")? {
         let child = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
-        // One that ends meanwhile is counted next time.
+        // A child that ends meanwhile is counted next time.
         if let Some(child) = child.and_then(|child| Stat::of(child).ok()).filter(|child| child.parent == pid) {
             seconds += child.own + child.ended;
         }
@@ -52,7 +52,7 @@ pub(crate) fn of_family(pid: u32) -> Result<f64> {
     Ok(seconds)
 }
 
-/// Whose child a process is.
+/// The parent of a process.
 pub(crate) fn parent(pid: u32) -> Result<u32> {
     Ok(Stat::of(pid)?.parent)
 }

@@ -1,4 +1,4 @@
-//! `docs/performance.md` and its pictures, from a run of all rows.
+//! Writes `docs/performance.md` and its pictures from a run of all rows.
 
 use std::{
     fs::{File, OpenOptions},
@@ -11,11 +11,11 @@ use anyhow::{Context, Result};
 use crate::{plots, rows::Unit, speed::Report};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
-/// The table stands between these.
+/// The markers around the table.
 const BEGIN: &str = "<!-- begin of what bench writes -->\n";
 const END: &str = "<!-- end of what bench writes -->\n";
 
-/// Open files: whoever measures may not open them any more.
+/// The files, opened before the process gives up root.
 #[derive(Debug)]
 pub(crate) struct Docs {
     page: File,

@@ -1,4 +1,4 @@
-//! How fast jobs that do nothing are fetched, run and acknowledged.
+//! Measures how fast jobs that do nothing are fetched, run and acknowledged.
 
 use std::{
     sync::atomic::{AtomicI64, Ordering},
@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::sync::oneshot;
 
-/// Longer than any drain here takes.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// More than any drain here needs.
+const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Each state by its own index, whatever else is in the table.
+/// Counts each state by its own index, whatever else is in the table.
 const UNFINISHED: &str = "select (select count(*) from jobs where state = 'pending' and queue = 'bench')
                               + (select count(*) from jobs where state = 'running' and queue = 'bench')";
 
@@ -30,8 +30,8 @@ impl Job for NoOp {
     const KIND: &'static str = "no_op";
 }
 
-/// Jobs that ran, so that the tables are left alone until all did. (Not handed
-/// to the workers as data: apalis 1.0's `concurrency` drops that.)
+/// The number of jobs that ran: polled so that the tables are left alone until all did. (Static,
+/// because apalis 1.0's `concurrency` drops data handed to the workers.)
 pub(crate) static RAN: AtomicI64 = AtomicI64::new(0);
 
 pub(crate) async fn no_op(_: NoOp) {
@@ -43,21 +43,21 @@ pub(crate) struct Queue {
     pub(crate) pool: PgPool,
 }
 
-/// What a worker has when the clock starts.
+/// The state of a worker when the clock starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// Nothing yet: connecting counts.
+    /// Not connected: connecting counts.
     Cold,
-    /// Its connections.
+    /// Connected.
     Connected,
 }
 
-/// Jobs a second.
+/// Rates in jobs per second.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rates {
-    /// Enqueued by the thousand.
+    /// Rate of enqueueing, a thousand jobs per statement.
     pub(crate) enqueued: f64,
-    /// Until the last one was acknowledged durably. Leases are on.
+    /// Rate until the last job was acknowledged durably, with leases.
     pub(crate) drained: f64,
 }
 
@@ -69,7 +69,7 @@ impl Queue {
         Ok(queue)
     }
 
-    /// To a database that is migrated.
+    /// Connects to a database that is migrated.
     pub(crate) async fn connect(url: &str) -> Result<Self> {
         Ok(Self { pool: PgPoolOptions::new().max_connections(6).connect(url).await? })
     }
@@ -79,7 +79,7 @@ impl Queue {
         self.drain_beside(jobs, concurrency, start).await
     }
 
-    /// The same beside whatever finished jobs there are.
+    /// Like `drain`, in a table that may hold finished jobs.
     pub(crate) async fn drain_beside(&self, jobs: i64, concurrency: usize, start: Start) -> Result<Rates> {
         let before = self.done().await?;
         let batch: Vec<NoOp> = (0..jobs).map(|n| NoOp { n }).collect();
@@ -93,7 +93,7 @@ impl Queue {
         let mut started = Instant::now();
         let runtime = Runtime::start(&Database::from(self.pool.clone()), Config { concurrency, ..Config::default() });
         if start == Start::Connected {
-            tokio::time::sleep(Duration::from_millis(200)).await; // it connects by itself
+            tokio::time::sleep(Duration::from_millis(200)).await; // the worker connects meanwhile
             started = Instant::now();
         }
         let (stop, stopped) = oneshot::channel::<()>();
@@ -123,7 +123,7 @@ impl Queue {
 /// Seconds from `started` until all `jobs` ran and the count is 0.
 pub(crate) async fn until_none(pool: &PgPool, count: &'static str, jobs: i64, started: Instant) -> Result<f64> {
     while RAN.load(Ordering::Relaxed) < jobs {
-        ensure!(started.elapsed() < PATIENCE, "{RAN:?} of {jobs} jobs ran within {PATIENCE:?}");
+        ensure!(started.elapsed() < TIMEOUT, "{RAN:?} of {jobs} jobs ran within {TIMEOUT:?}");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     loop {
@@ -131,7 +131,7 @@ pub(crate) async fn until_none(pool: &PgPool, count: &'static str, jobs: i64, st
         if left == 0 {
             return Ok(started.elapsed().as_secs_f64());
         }
-        ensure!(started.elapsed() < PATIENCE, "{left} jobs are left after {PATIENCE:?}");
+        ensure!(started.elapsed() < TIMEOUT, "{left} jobs are left after {TIMEOUT:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -1,5 +1,5 @@
-//! A million due carts: what the worker runs beside plain batched updates, and
-//! how the api answers meanwhile.
+//! Expires a million due carts, compared with plain batched updates, and measures how the api
+//! responds meanwhile.
 
 use std::{
     sync::Arc,
@@ -21,10 +21,10 @@ use crate::{
 
 const ROUNDS: usize = 3;
 const DUE: i64 = 1_000_000;
-/// How long the api is watched while nothing else happens.
+/// How long the idle api is measured.
 const IDLE: Duration = Duration::from_secs(20);
 
-/// Something that was done a round, while the api was asked for carts.
+/// The results of one activity per round, measured while the api was queried for carts.
 struct Measured {
     what: &'static str,
     seconds: Vec<f64>,
@@ -32,7 +32,7 @@ struct Measured {
     p99: Vec<f64>,
 }
 
-/// What is measured, in this order, each round.
+/// The activities, in the order of each round.
 const IDLING: usize = 0;
 const PEER: usize = 1;
 const PEER_BY_STATUS: usize = 2;
@@ -74,7 +74,7 @@ async fn take_round(all: &mut [Measured; 5], peer: &PgPool, carts: &PgPool, api:
     let ids = sqlx::query_scalar("select id from carts where status = 'abandoned' order by md5(id) limit 2000");
     let ids: Arc<Vec<String>> = Arc::new(ids.fetch_all(carts).await?);
     for id in ids.iter().take(200) {
-        api.get(&format!("/api/carts/{id}")).await?; // connections, plans
+        api.get(&format!("/api/carts/{id}")).await?; // opens connections and caches plans
     }
     let idling = async {
         tokio::time::sleep(IDLE).await;
@@ -92,7 +92,7 @@ async fn take_round(all: &mut [Measured; 5], peer: &PgPool, carts: &PgPool, api:
     all[PLAIN].take(api, &ids, execute(carts, include_str!("../sql/plain_carts_batches.sql"))).await?;
     run_script(carts, "drop table plain_carts;\ncheckpoint").await?;
     let now = Clock::system().now();
-    let database = Database::from(carts.clone()); // as the worker has it
+    let database = Database::from(carts.clone()); // the same kind of pool as the worker's
     let expire =
         async { Ok(common::carts::expiry::expire_older_than(&database, now - TimeDelta::days(30), now).await?) };
     let expired = all[OURS].take(api, &ids, expire).await?;
@@ -100,7 +100,7 @@ async fn take_round(all: &mut [Measured; 5], peer: &PgPool, carts: &PgPool, api:
 }
 
 impl Measured {
-    /// Does `work` while the api is asked for carts.
+    /// Runs `work` while the api is queried for carts.
     async fn take<T>(&mut self, api: &Api, ids: &Arc<Vec<String>>, work: impl Future<Output = Result<T>>) -> Result<T> {
         let (stop, stopped) = oneshot::channel();
         let watch = tokio::spawn(api.clone().at_a_steady_rate(ids.clone(), stopped));
@@ -142,7 +142,8 @@ fn print(all: &[Measured; 5]) {
     print_row("p99, the peer's ÷ nothing", &ratios(&all[PEER].p99, &all[IDLING].p99));
 }
 
-/// Complete and exact: every due cart expired, every other was spared, every open session is being closed.
+/// Checks that every due cart expired, all others were spared, and every open session is being
+/// closed.
 async fn check(carts: &PgPool, expired: i64) -> Result<()> {
     ensure!(expired == DUE, "{expired} of {DUE} carts expired");
     let wrong: i64 = sqlx::query_scalar(

@@ -1,4 +1,4 @@
-//! A plain Fastify service over Postgres, what most teams would write instead.
+//! A plain Fastify service over Postgres, as many teams would write it.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 const DATABASE: &str = "fastify";
-/// The product's database with as many carts.
+/// The product's database with the same number of carts.
 const OURS: &str = "hundred_thousand";
 const SCRIPTS: [&str; 3] = [
     include_str!("../peers/fastify_schema.sql"),
@@ -24,7 +24,7 @@ const SCRIPTS: [&str; 3] = [
 ];
 const CART: &str = r#"{"email":"USER@example.com","name":"Ada Lovelace","items":[{"sku":"SKU-1001","title":"Blue T-shirt","quantity":2,"unit_price":19.90},{"sku":"SKU-2002","title":"Running shoes","quantity":1,"unit_price":89.00}]}"#;
 const STARTS: usize = 5;
-/// How often a starting service is asked.
+/// The poll interval while a service starts.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 const OUR_LIST: &str = "/api/carts?limit=10";
 const ITS_LIST: &str = "/carts?page=1&limit=10";
@@ -55,7 +55,7 @@ pub(crate) async fn prepare(scene: &mut Scene) -> Result<()> {
     Ok(())
 }
 
-/// Two processes, no log.
+/// Starts two processes without logs.
 fn start(scene: &Scene, address: &str) -> Result<Process> {
     let port = address.rsplit(':').next().unwrap_or_default();
     let variables = [
@@ -69,7 +69,7 @@ fn start(scene: &Scene, address: &str) -> Result<Process> {
     Process::start(&scene.kit.node(), &[script], &variables, &scene.kit.folder, "fastify")
 }
 
-/// Ours and theirs.
+/// The loads of the product and of the peer.
 fn loads(scene: &Scene, row: &str) -> Result<(Load, Load)> {
     let ids = &scene.product(OURS)?.ids;
     Ok(match row {
@@ -99,7 +99,7 @@ pub(crate) async fn prepare_start(scene: &mut Scene) -> Result<()> {
     prepare_databases(scene).await
 }
 
-/// From the start of the process to the first list that is answered, in milliseconds.
+/// Measures the time from the start of the process to its first successful list, in milliseconds.
 pub(crate) async fn cold_start(scene: &Scene, round: u32) -> Result<Sample> {
     let ours = async {
         scene.settle().await?;

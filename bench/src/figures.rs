@@ -1,13 +1,13 @@
-//! Medians, quantiles, and how they are written.
+//! Medians, quantiles, and their formats.
 
 use std::time::Duration;
 
-/// The middle one.
+/// The median.
 pub(crate) fn median(values: &[f64]) -> f64 {
     quantile(values, 50)
 }
 
-/// The value below which `percent` of them are.
+/// The value below which `percent` of the values are.
 pub(crate) fn quantile(values: &[f64], percent: usize) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
@@ -18,14 +18,14 @@ pub(crate) fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
-/// A row of a table: every round, the median, and the least and the most.
+/// Prints a row of a table: every round, the median, the minimum and the maximum.
 pub(crate) fn print_row(what: &str, rounds: &[f64]) {
     let each: Vec<String> = rounds.iter().map(|value| format!("{value:.2}")).collect();
     let (least, most) = (quantile(rounds, 0), quantile(rounds, 100));
     println!("| {what} | {} | {:.2} | {least:.2} – {most:.2} |", each.join(", "), median(rounds));
 }
 
-/// Round by round, one divided by the other.
+/// Divides the values of each round.
 pub(crate) fn ratios(of: &[f64], to: &[f64]) -> Vec<f64> {
     of.iter().zip(to).map(|(of, to)| of / to).collect()
 }

@@ -1,4 +1,4 @@
-//! The api in this process, and a client of it over loopback.
+//! An api in this process, and a client for it over loopback.
 
 use std::{
     net::SocketAddr,
@@ -17,7 +17,7 @@ use common::{
 use sqlx::postgres::PgConnectOptions;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet, time::MissedTickBehavior};
 
-/// Between two requests of [`Api::at_a_steady_rate`].
+/// The interval of requests in [`Api::at_a_steady_rate`].
 const PACE: Duration = Duration::from_millis(20);
 
 /// A running api with its own connections to Postgres.
@@ -28,7 +28,7 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// It serves until the process ends.
+    /// Starts an api that serves until the process ends.
     pub(crate) async fn start(options: PgConnectOptions) -> Result<Self> {
         let env =
             Env::of([("API_KEY", "bench"), ("STRIPE_WEBHOOK_SECRET", "whsec_bench"), ("RATE_LIMIT_PER_MINUTE", "0")]);
@@ -43,7 +43,7 @@ impl Api {
         Ok(Self { address, client: reqwest::Client::builder().no_proxy().build()? })
     }
 
-    /// How long a `GET` takes, until its body is there.
+    /// Measures a `GET`, including its body.
     pub(crate) async fn get(&self, path: &str) -> Result<Duration> {
         let sent = Instant::now();
         let response =
@@ -54,7 +54,7 @@ impl Api {
         Ok(sent.elapsed())
     }
 
-    /// Imports a file, whose every line has to be stored, and reads all answers.
+    /// Imports a file whose lines must all be stored, and reads the whole response.
     pub(crate) async fn import(&self, kind: &str, file: Bytes) -> Result<()> {
         let request =
             self.client.post(format!("http://{}/api/carts/import", self.address)).header("x-api-key", "bench");
@@ -69,8 +69,8 @@ impl Api {
         Ok(())
     }
 
-    /// Gets the carts one after the other, again and again, until `stop`
-    /// resolves; slow answers don't hold up the next request.
+    /// Requests the carts in turn until `stop` resolves. A slow response does not delay the next
+    /// request.
     pub(crate) async fn at_a_steady_rate(self, ids: Arc<Vec<String>>, stop: oneshot::Receiver<()>) -> Result<Vec<f64>> {
         let mut clock = tokio::time::interval(PACE);
         clock.set_missed_tick_behavior(MissedTickBehavior::Burst);

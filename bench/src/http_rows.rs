@@ -1,5 +1,5 @@
-//! What the api answers to clients, beside what Postgres itself does: creating,
-//! getting, listing, far pages, analytics.
+//! Measures the api's HTTP endpoints and compares them with Postgres alone: creating, getting,
+//! listing, far pages, analytics.
 
 use anyhow::{Result, ensure};
 use reqwest::{Client, Method, RequestBuilder};
@@ -12,7 +12,7 @@ use crate::{
     wrk::{self, Load},
 };
 
-/// Nothing in it to begin with.
+/// A database that is empty at first.
 pub(crate) const SCRATCH: &str = "scratch";
 pub(crate) const MILLION: &str = "million";
 const FEW: &str = "few";
@@ -26,17 +26,17 @@ const PEER_SCRIPTS: [&str; 3] = [
 
 const CART: &str = r#"{"customerEmail":"USER@example.com","customerName":"Ada Lovelace","items":[{"name":"Blue T-shirt","quantity":2,"price":19.90},{"name":"Running shoes","quantity":1,"price":89.00}]}"#;
 
-/// A load of carts that are posted.
+/// A load that creates carts.
 pub(crate) fn creating() -> Load {
     Load::creating("/api/carts", CART, 32)
 }
 
-/// pgbench's own tables.
+/// Creates pgbench's tables.
 pub(crate) async fn prepare_pgbench(scene: &mut Scene) -> Result<PgPool> {
     scene.prepare_peer("pgbench", &PEER_SCRIPTS).await
 }
 
-/// As it is before each load that fills it.
+/// Empties the table before each load that fills it.
 pub(crate) async fn empty(pool: &PgPool) -> Result<()> {
     sqlx::query("truncate carts, recovery_links, payment_links, jobs, stripe_events, idempotency_keys cascade")
         .execute(pool)
@@ -100,7 +100,7 @@ pub(crate) async fn list(scene: &Scene, round: u32) -> Result<Sample> {
     both(round, ours, scene.pgbench("d1_page.sql", 8)).await
 }
 
-/// Page 50,000 and the first, and the same place by cursor and the first.
+/// Compares page 50,000 with the first page, by number and by cursor.
 pub(crate) async fn pages(scene: &Scene, round: u32) -> Result<Vec<(&'static str, Sample)>> {
     const FIRST: &str = "/api/carts?limit=10";
     const FAR: &str = "/api/carts?page=50000&limit=10";
@@ -142,18 +142,18 @@ pub(crate) async fn analytics(scene: &Scene, round: u32) -> Result<Sample> {
     both(round, scene.load(many, load()), scene.load(few, load())).await
 }
 
-/// What a path answers, which must be a success.
+/// The JSON of a path's response, which must be a success.
 pub(crate) async fn json(address: &str, path: &str) -> Result<Value> {
     answer(request(Method::GET, address, path)?).await
 }
 
-/// A request with our key, on a connection of its own.
+/// Builds a request with the API key, on its own connection.
 pub(crate) fn request(method: Method, address: &str, path: &str) -> Result<RequestBuilder> {
     let client = Client::builder().no_proxy().build()?;
     Ok(client.request(method, format!("http://{address}{path}")).header("x-api-key", "bench"))
 }
 
-/// The answer's JSON; the answer must be a success.
+/// The JSON of a response, which must be a success.
 pub(crate) async fn answer(request: RequestBuilder) -> Result<Value> {
     let response = request.send().await?;
     let (status, url) = (response.status(), response.url().clone());

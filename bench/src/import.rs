@@ -1,4 +1,4 @@
-//! An import beside COPY of the same rows into the same table, and the export of them.
+//! Compares an import with COPY of the same rows into the same table, and measures their export.
 
 use std::{fmt::Write as _, time::Instant};
 
@@ -16,12 +16,12 @@ use crate::{
 
 const ROUNDS: usize = 3;
 const CARTS: usize = 200_000;
-/// Bytes of COPY a message.
+/// Bytes per COPY message.
 const MESSAGE: usize = 1024 * 1024;
 const COPY: &str = "copy carts (id, customer_email, customer_name, items, total_minor, currency, status, abandoned_at, \
                     recovered_at, expired_at, external_id, created_at, updated_at) from stdin";
 
-/// The same carts in each of the forms.
+/// The same carts in each format.
 struct Files {
     copy: Bytes,
     ndjson: Bytes,
@@ -57,7 +57,7 @@ fn carts_a_second(seconds: f64) -> f64 {
     CARTS as f64 / seconds
 }
 
-/// Empties the table, then does `work`, which fills it.
+/// Empties the table and measures `work`, which fills it.
 async fn rate(pool: &PgPool, work: impl Future<Output = Result<()>>) -> Result<f64> {
     for statement in ["truncate carts cascade", "vacuum analyze cart_counts, cart_count_deltas", "checkpoint"] {
         sqlx::query(statement).execute(pool).await?;
@@ -80,7 +80,7 @@ async fn copy(pool: &PgPool, rows: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// A history of 400 days: of five carts, two were abandoned, one recovered a day later, two expired.
+/// Carts of 400 days: of five carts, two are abandoned, one was recovered a day later, two expired.
 fn files(now: DateTime<Utc>) -> Result<Files> {
     const ITEMS: &str =
         r#"[{"name":"Blue T-shirt","quantity":2,"price":19.90},{"name":"Running shoes","quantity":1,"price":89.00}]"#;

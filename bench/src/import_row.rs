@@ -1,4 +1,4 @@
-//! Importing carts by the line, beside `COPY` of the same rows.
+//! Compares an import of carts as lines with `COPY` of the same rows.
 
 use std::time::Instant;
 
@@ -17,13 +17,13 @@ use crate::{
 const LINES: u32 = 200_000;
 const ITEMS: &str =
     r#"[{"name":"Blue T-shirt","quantity":2,"price":19.90},{"name":"Running shoes","quantity":1,"price":89.00}]"#;
-/// … and `external_id` where the schema has it.
+/// The columns, with `external_id` if the schema has it.
 const COLUMNS: &str = "id, customer_email, customer_name, items, total_minor, currency, status, abandoned_at, \
                        recovered_at, expired_at, created_at, updated_at";
 
 pub(crate) async fn prepare(scene: &mut Scene) -> Result<()> {
     scene.prepare_product(SCRATCH, 0).await?;
-    // Asked with nothing: a refusal of all lines would come while they are sent.
+    // An empty request first: a refusal of all lines would arrive while they are sent.
     let response = post(&scene.product(SCRATCH)?.api.address, String::new()).await?;
     if matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
         bail!(Trouble::NotThereYet);
@@ -72,7 +72,7 @@ pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Sample> {
     both(round, ours, theirs).await
 }
 
-/// Lines a second of so many fresh carts beside whatever there is.
+/// Imports this many new carts into a table with other rows; returns lines per second.
 pub(crate) async fn beside(product: &Product, number: u32, round: u32) -> Result<f64> {
     import(&product.api.address, lines(Clock::system().now(), number, &format!("round-{round}")), number).await
 }
@@ -98,7 +98,7 @@ async fn stored(pool: &PgPool) -> Result<()> {
     Ok(())
 }
 
-/// When cart `n` was left, when it was recovered, when it expired: two in five are abandoned, two expired.
+/// When cart `n` was abandoned, recovered and expired: of five, two are abandoned and two expired.
 fn times(n: u32, now: DateTime<Utc>) -> (DateTime<Utc>, Option<DateTime<Utc>>, Option<DateTime<Utc>>) {
     let left = now - TimeDelta::days(60) - TimeDelta::seconds(i64::from(n) * 100);
     let after = |days| Some(left + TimeDelta::days(days));
@@ -113,7 +113,7 @@ fn written(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// As the import takes them; no two lots of different names have an id in common.
+/// Lines for an import. The ids of different lots are different.
 fn lines(now: DateTime<Utc>, number: u32, lot: &str) -> String {
     let line = |n: u32| {
         let (left, recovered, expired) = times(n, now);
@@ -131,7 +131,7 @@ fn lines(now: DateTime<Utc>, number: u32, lot: &str) -> String {
     (0..number).map(line).collect()
 }
 
-/// As `COPY` takes them.
+/// The rows for `COPY`.
 fn rows(now: DateTime<Utc>, with_external_id: bool) -> Vec<u8> {
     let moment = |time: Option<DateTime<Utc>>| time.map_or_else(|| r"\N".to_owned(), written);
     let row = |n: u32| {

@@ -1,5 +1,5 @@
-//! What a run needs, gathered while this process may still write to the repository:
-//! afterwards it becomes a user who may not even read it.
+//! The files that a run needs, collected while this process may write to the repository. Later it
+//! becomes a user who may not even read it.
 
 use std::{
     fs,
@@ -11,10 +11,10 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::rows::Part;
 
-/// Programs and files, all in one folder.
+/// The programs and files, in one folder.
 #[derive(Debug)]
 pub(crate) struct Kit {
-    /// With `api`, `worker`, `bench`, `wrk/` and `peers/` in it.
+    /// The folder, with `api`, `worker`, `bench`, `wrk/` and `peers/`.
     pub(crate) folder: PathBuf,
     wrk: Option<PathBuf>,
     pgbench: Option<PathBuf>,
@@ -23,7 +23,7 @@ pub(crate) struct Kit {
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 impl Kit {
-    /// Checks that every tool is there, builds the product and fetches the peers.
+    /// Checks that every tool is installed, builds the product and fetches the peers.
     pub(crate) fn pack(folder: &Path, parts: &[Part]) -> Result<Self> {
         fs::create_dir_all(folder)?;
         let folder = folder.canonicalize()?;
@@ -57,12 +57,12 @@ impl Kit {
         self.pgbench.as_deref().context("there is no pgbench: install Postgres (Debian: apt-get install postgresql)")
     }
 
-    /// The Node that `package.json` names, so that every machine measures the same one.
+    /// The Node version in `package.json`, so that every machine measures the same one.
     pub(crate) fn node(&self) -> PathBuf {
         self.folder.join("peers/node_modules/.bin/node")
     }
 
-    /// The release binaries, built as the README says, if cargo finds them missing or stale.
+    /// Builds the release binaries as the README describes, if they are missing or stale.
     fn pack_product(&self) -> Result<()> {
         eprintln!("building the product's release binaries …");
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -83,7 +83,7 @@ impl Kit {
     }
 }
 
-/// `npm ci` into `target/`, unless the same was done before; answers `node_modules`.
+/// Runs `npm ci` in `target/` unless this was done before; returns `node_modules`.
 fn install_peers() -> Result<PathBuf> {
     let (from, to) = (Path::new(REPOSITORY).join("bench/peers"), Path::new(REPOSITORY).join("target/bench-peers"));
     let done = to.join("done");
@@ -110,13 +110,13 @@ fn install_peers() -> Result<PathBuf> {
     Ok(to.join("node_modules"))
 }
 
-/// Where a program is, if it is there.
+/// The path of a program, if it is installed.
 fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// Debian keeps one beside each server and a slow wrapper on the path.
+/// Finds pgbench beside the server; the one on Debian's path is a slow wrapper.
 fn pgbench() -> Option<PathBuf> {
     let version = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();
     let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path());
@@ -128,7 +128,7 @@ fn pgbench() -> Option<PathBuf> {
     found.pop().map(|(_, file)| file).or_else(|| program("pgbench"))
 }
 
-/// A folder with everything in it; links stay links.
+/// Copies a folder; links stay links.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     let status = Command::new("cp").arg("-a").arg("--").args([from, to]).stdin(Stdio::null()).status()?;
     if !status.success() {

@@ -1,5 +1,5 @@
-//! From a cart to its payment link, through the api, the queue, a worker and
-//! the fake Stripe; beside the fake Stripe alone.
+//! Measures the time from a cart to its payment link, through the api, the queue, a worker and the
+//! fake Stripe, and compares it with the fake Stripe alone.
 
 use std::{sync::Arc, time::Instant};
 
@@ -17,11 +17,11 @@ use crate::{
 };
 
 const AT_ONCE: usize = 16;
-/// One after the other, by each of them.
+/// Requests per client, one after the other.
 const EACH: usize = 30;
-/// Of a round.
+/// Links per round.
 pub(crate) const LINKS: f64 = 480.0;
-/// Of each, the first are not measured: connections, plans.
+/// Requests per client that are not measured, because connections and plans are new.
 const WARM_UP: usize = 3;
 
 pub(crate) async fn prepare(scene: &mut Scene) -> Result<()> {
@@ -47,8 +47,8 @@ pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Sample> {
     both(round, ours, theirs).await
 }
 
-/// [`LINKS`] links of fresh carts, beside whatever there is; the median of their waits.
-/// Lots have names of their own: the fake Stripe knows all databases' carts.
+/// Requests [`LINKS`] links of new carts in a database with other rows; returns the median time.
+/// Each lot has its own name, because the fake Stripe serves all databases.
 pub(crate) async fn ours(product: &Product, lot: &str) -> Result<f64> {
     let carts = Arc::new(seed(&product.pool, lot).await?);
     asked(product, Client::builder().no_proxy().build()?, carts).await
@@ -63,7 +63,7 @@ async fn asked(product: &Product, client: Client, carts: Arc<Vec<String>>) -> Re
     .await
 }
 
-/// Fresh carts, one for each request.
+/// Creates one new cart per request.
 async fn seed(pool: &PgPool, lot: &str) -> Result<Vec<String>> {
     let carts = AT_ONCE * EACH;
     sqlx::query(AssertSqlSafe(format!(
@@ -78,7 +78,8 @@ async fn seed(pool: &PgPool, lot: &str) -> Result<Vec<String>> {
     Ok((0..carts).map(|n| format!("cart_link_{lot}_{n}")).collect())
 }
 
-/// The median of so many requests by so many at once; each answer is a 200 that has `field` in it.
+/// Runs concurrent requests and returns the median time. Each response must be a 200 with `field`
+/// in it.
 async fn waits<R>(field: &'static str, request: R) -> Result<f64>
 where
     R: Fn(usize) -> Result<RequestBuilder> + Clone + Send + 'static,
@@ -113,7 +114,7 @@ where
     Ok(median(&all))
 }
 
-/// What the worker asks Stripe for such a cart.
+/// The same request as the worker's to Stripe.
 fn session(client: &Client, url: &str, cart: &str) -> Result<RequestBuilder> {
     let parameters = [
         ("client_reference_id", cart),

@@ -1,4 +1,4 @@
-//! Where and what was measured, so that nobody compares figures of two machines.
+//! Describes the machine and the versions, so that figures of different machines aren't compared.
 
 use std::{
     fs::{self, File},
@@ -12,7 +12,7 @@ use anyhow::Result;
 
 use crate::figures::{median, milliseconds};
 
-/// What is known before the run.
+/// The facts known before the run.
 #[derive(Debug)]
 pub(crate) struct Machine {
     cores: usize,
@@ -23,7 +23,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Reads what there is to know.
+    /// Reads the facts.
     pub(crate) fn look() -> Self {
         let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -45,20 +45,20 @@ impl Machine {
         }
     }
 
-    /// One line.
+    /// Describes the machine in one line.
     pub(crate) fn describe(&self, postgres: &str) -> String {
         let Self { cores, processor, memory, rustc, commit } = self;
         format!("{cores} cores ({processor}), {memory}; {postgres}; {rustc}; commit {commit}")
     }
 }
 
-/// What a program prints, in the repository's folder.
+/// The output of a program run in the repository's folder.
 fn says(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
 }
 
-/// The weather: how long the storage takes to make 8 KiB durable, in milliseconds, median of 100.
+/// Measures how long the storage takes to make 8 KiB durable, in milliseconds; the median of 100.
 pub(crate) fn fdatasync(folder: &Path) -> Result<f64> {
     let path = folder.join("fdatasync");
     let file = File::create(&path)?;

@@ -1,5 +1,5 @@
-//! `cargo run --release -p bench`: the product beside its peers, in one run on one
-//! Postgres with default durability. Storage swings; only ratios count.
+//! `cargo run --release -p bench`: compares the product with its peers in one run on one Postgres
+//! with default durability. Storage speed varies, so only ratios are meaningful.
 
 #![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
 
@@ -45,7 +45,7 @@ use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use sandbox::postgres::{Durability, PrivatePostgres, become_ordinary_user, random_word};
 
-/// That are drained, here and by the peers.
+/// The number of jobs that the product and the peers drain.
 const JOBS: i64 = 20_000;
 
 /// Without a command: the product's release binaries beside pgbench and other services, in interleaved rounds,
@@ -143,7 +143,7 @@ fn measure_one(what: What, folder: &Path) -> Result<()> {
     })
 }
 
-/// Runs it to its end, or until Ctrl-C: what it holds, processes and Postgres, ends either way.
+/// Runs `work` to its end or until Ctrl-C. Its processes and Postgres end in both cases.
 fn until_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::runtime::Runtime::new()?.block_on(async {
         tokio::select! {

@@ -1,10 +1,10 @@
-//! How much memory the processes held at most.
+//! Reports the peak memory of the processes.
 
 use anyhow::{Context, Result};
 
 use crate::{http_rows::SCRATCH, results::Sample, scene::Scene};
 
-/// Alone it has little to tell: what was loaded before counts.
+/// Starts the services. On its own this row reports little, because earlier loads count.
 pub(crate) async fn prepare(scene: &mut Scene) -> Result<()> {
     scene.prepare_product(SCRATCH, 0).await?;
     scene.prepare_worker(SCRATCH).await

@@ -1,4 +1,4 @@
-//! What Postgres itself does: pgbench with a script of `bench/peers/`.
+//! Measures Postgres itself: pgbench with a script of `bench/peers/`.
 
 use std::process::Stdio;
 
@@ -10,7 +10,7 @@ use crate::kit::Kit;
 /// The items that the scripts insert.
 const ITEMS: &str = r#"[{"sku":"SKU-1001","name":"Blue T-shirt","qty":2,"price":"19.90"},{"sku":"SKU-2002","name":"Running shoes","qty":1,"price":"89.00"}]"#;
 
-/// Transactions a second of `script`, with so many clients.
+/// Runs `script` with this many clients; returns transactions per second.
 pub(crate) async fn run(kit: &Kit, url: &str, script: &str, clients: u32, seconds: u32) -> Result<f64> {
     let output = Command::new(kit.pgbench()?)
         .args(["--no-vacuum", "--protocol", "prepared", "--jobs", "2"])

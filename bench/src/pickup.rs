@@ -1,4 +1,4 @@
-//! How long an idle worker takes from a commit to the start of the job.
+//! Measures the time from a commit to the start of the job in an idle worker.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +14,13 @@ async fn tell(_: NoOp, started: Data<mpsc::UnboundedSender<Instant>>) {
     let _ = started.send(Instant::now());
 }
 
-/// One wait a job; each comes when all is quiet.
+/// Measures one wait per job; each job is enqueued while the worker is idle.
 pub(crate) async fn measure(pool: &PgPool, jobs: i64) -> Result<Vec<Duration>> {
     sqlx::query("truncate jobs").execute(pool).await?;
     measure_beside(pool, jobs).await
 }
 
-/// The same beside whatever jobs there are.
+/// Like `measure`, in a table with other jobs.
 pub(crate) async fn measure_beside(pool: &PgPool, jobs: i64) -> Result<Vec<Duration>> {
     let (sender, mut starts) = mpsc::unbounded_channel();
     let runtime = Runtime::start(&Database::from(pool.clone()), Config::default());
@@ -36,7 +36,7 @@ pub(crate) async fn measure_beside(pool: &PgPool, jobs: i64) -> Result<Vec<Durat
     }));
     let mut waits: Vec<Duration> = Vec::new();
     for n in 0..jobs {
-        // Quiet, and at another point of the poll each time.
+        // Wait until the worker is idle, at a different point of its poll interval each time.
         tokio::time::sleep(Duration::from_millis(40 + n.unsigned_abs() * 7 % 60)).await;
         let mut conn = Database::from(pool.clone()).acquire().await?;
         queue::enqueue(&mut conn, &NoOp { n }).await?;

@@ -1,4 +1,4 @@
-//! The table as pictures, in SVG.
+//! Draws the table as SVG pictures.
 
 use anyhow::{Result, anyhow};
 use plotters::{
@@ -13,11 +13,11 @@ use crate::{
 };
 
 const WIDTH: i32 = 900;
-/// Of one row.
+/// The height of a row.
 const HEIGHT: i32 = 30;
 const TOP: i32 = 58;
 const BOTTOM: i32 = 30;
-/// Where bars begin and end.
+/// The left and right end of the bars.
 const LEFT: i32 = 150;
 const RIGHT: i32 = WIDTH - 130;
 const OURS: RGBColor = RGBColor(31, 119, 180);
@@ -26,7 +26,7 @@ const MISSED: RGBColor = RGBColor(214, 90, 49);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// How far each row came: what was reached ÷ what was wanted, by round; 1 is where it is met.
+/// Draws measured ÷ wanted for each row and round; at 1 the target is met.
 pub(crate) fn reached(rows: &[&'static Row], results: &Results) -> Result<String> {
     let parts: Vec<(&Row, [f64; 3])> = rows.iter().filter_map(|row| Some((*row, of_wanted(row, results)?))).collect();
     let scale = Scale { from: 0.1, to: 10.0 };
@@ -50,7 +50,7 @@ pub(crate) fn reached(rows: &[&'static Row], results: &Results) -> Result<String
     })
 }
 
-/// Both sides of the rows that count `unit`, medians.
+/// Draws the medians of both sides for the rows with this unit.
 pub(crate) fn sides(rows: &[&'static Row], results: &Results, unit: Unit) -> Result<String> {
     let fits = |row: &&&Row| row.unit == unit && row.compare != Compare::Alone;
     let parts: Vec<(&Row, &Outcome)> =
@@ -81,24 +81,24 @@ pub(crate) fn sides(rows: &[&'static Row], results: &Results, unit: Unit) -> Res
     })
 }
 
-/// The row's figures, if it has any.
+/// The row's results, if there are any.
 fn there<'a>(row: &Row, results: &'a Results) -> Option<&'a Outcome> {
     results.get(row.name).filter(|outcome| outcome.trouble.is_none() && !outcome.samples.is_empty())
 }
 
-/// Median, least and most of reached ÷ wanted.
+/// The median, minimum and maximum of measured ÷ wanted.
 fn of_wanted(row: &Row, results: &Results) -> Option<[f64; 3]> {
     let (middle, least, most) = there(row, results)?.spread(row.compare);
     let wanted = row.wanted?;
     Some(if row.compare.is_ratio() {
         [middle / wanted, least / wanted, most / wanted]
     } else {
-        // Less is better; something below nothing is as good as it gets.
+        // Less is better; values below one thousandth of the target count as that.
         [middle, most, least].map(|value| wanted / value.max(wanted / 1_000.0))
     })
 }
 
-/// Logarithmic, from left to right.
+/// A logarithmic scale from left to right.
 #[derive(Debug, Clone, Copy)]
 struct Scale {
     from: f64,
@@ -154,7 +154,7 @@ fn label(area: &Area<'_>, text: &str, x: i32, y: i32, beside: HPos) -> Result<()
     area.draw(&Text::new(text.to_owned(), (x, y), style)).map_err(unpainted)
 }
 
-/// With three digits or so.
+/// Formats a value with about three digits.
 fn short(value: f64) -> String {
     match value {
         ..1.0 => format!("{value:.2}").trim_end_matches('0').to_owned(),

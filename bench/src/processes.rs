@@ -1,4 +1,4 @@
-//! The product's release binaries and the peers, as processes.
+//! Runs the product's release binaries and the peers as processes.
 
 use std::{
     fs,
@@ -12,21 +12,21 @@ use anyhow::{Context, Result, bail, ensure};
 use reqwest::{Client, StatusCode};
 use tokio::process::{Child, Command};
 
-/// Longer than any start takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// More than any start needs.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A process that is killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
-    /// Just before it was asked for.
+    /// The time just before the start.
     begun: Instant,
     name: String,
     log: PathBuf,
 }
 
 impl Process {
-    /// Starts `program` with exactly these variables; what it says goes to a file in `folder`.
+    /// Starts `program` with exactly these variables; its output goes to a file in `folder`.
     pub(crate) fn start(
         program: &Path,
         arguments: &[&str],
@@ -52,7 +52,7 @@ impl Process {
         Ok(Self { child, begun, name: name.to_owned(), log })
     }
 
-    /// Waits until `address` answers `path` with 200, and says how long that took from the start on.
+    /// Waits until `path` at `address` returns 200; returns the time since the start.
     pub(crate) async fn answers(
         &mut self,
         client: &Client,
@@ -70,23 +70,23 @@ impl Process {
             if let Some(status) = self.child.try_wait()? {
                 bail!("{} ended with {status}: {}", self.name, self.said());
             }
-            ensure!(self.begun.elapsed() < PATIENCE, "{} does not answer: {}", self.name, self.said());
+            ensure!(self.begun.elapsed() < TIMEOUT, "{} does not answer: {}", self.name, self.said());
         }
     }
 
-    /// Its last words.
+    /// The last lines of its output.
     fn said(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(5)..].join("\n")
     }
 
-    /// Its number, while it runs.
+    /// The process id, while it runs.
     pub(crate) fn id(&self) -> Result<u32> {
         self.child.id().with_context(|| format!("{} has ended: {}", self.name, self.said()))
     }
 
-    /// The most memory it ever held, in MiB.
+    /// The peak memory, in MiB.
     pub(crate) fn peak_memory(&self) -> Result<f64> {
         let pid = self.id()?;
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
@@ -97,13 +97,13 @@ impl Process {
         Ok(kibibytes / 1024.0)
     }
 
-    /// Ends it, and waits until it is gone.
+    /// Ends the process and waits for it.
     pub(crate) async fn end(mut self) -> Result<()> {
         self.child.kill().await.with_context(|| format!("{} can't be ended", self.name))
     }
 }
 
-/// An address on loopback that nobody uses.
+/// A free address on loopback.
 pub(crate) fn free_address() -> Result<String> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.to_string())
 }

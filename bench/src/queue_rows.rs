@@ -1,5 +1,5 @@
-//! The queue beside graphile-worker: both in a process of their own that
-//! enqueues, drains and picks up, and prints what it measured as lines of JSON.
+//! Compares the queue with graphile-worker. Each runs in its own process, which enqueues, drains
+//! and picks up jobs, and prints its results as lines of JSON.
 
 use std::{collections::BTreeMap, process::Stdio};
 
@@ -19,17 +19,17 @@ use crate::{
 };
 
 const DATABASE: &str = "queues";
-/// Of which the median and the 99th percentile are taken, a round.
+/// Pickups per round, for the median and the 99th percentile.
 const PICKUPS: i64 = 200;
-/// Of each side a round; a drain takes less than a second.
+/// Turns of each side per round; a drain takes less than a second.
 const TURNS: u32 = 3;
-/// Jobs at once in our process; the first is the one that is compared.
+/// The concurrency of our process; the first value is the one compared.
 const AT_ONCE: [usize; 2] = [256, 64];
 
-/// By row, one a turn.
+/// The values by row, one per turn.
 type Figures = BTreeMap<&'static str, Vec<f64>>;
 
-/// A line of what such a process prints.
+/// A line that such a process prints.
 #[derive(Debug, Serialize, Deserialize)]
 struct Line {
     /// `enqueue`, `drain` or `pickup`.
@@ -59,7 +59,7 @@ pub(crate) async fn prepare(scene: &mut Scene) -> Result<()> {
 pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Vec<(&'static str, Sample)>> {
     let pickups = if scene.wants("pickup") || scene.wants("pickup-p99") { PICKUPS } else { 0 };
     let (mut ours, mut theirs) = (Figures::new(), Figures::new());
-    // In turns, beginning with the other side in every other round.
+    // Alternate, and begin with the other side in every other round.
     for turn in 0..2 * TURNS {
         let (process, figures) = if (turn + round).is_multiple_of(2) {
             (their_process(scene), &mut theirs)
@@ -95,7 +95,7 @@ fn their_process(scene: &Scene) -> Command {
     process
 }
 
-/// Runs the process, and adds what it says.
+/// Runs the process and adds its results.
 async fn run(scene: &Scene, mut process: Command, pickups: i64, figures: &mut Figures) -> Result<()> {
     scene.settle().await?;
     let output = process
@@ -125,7 +125,7 @@ async fn run(scene: &Scene, mut process: Command, pickups: i64, figures: &mut Fi
     Ok(())
 }
 
-/// What our process does: the hidden command `our-queue`, with the same variables as the peer.
+/// Our process: the hidden command `our-queue`, with the same variables as the peer.
 pub(crate) async fn our_process() -> Result<()> {
     let variable = |name| std::env::var(name).with_context(|| format!("{name} is missing"));
     let queue = Queue::connect(&variable("DATABASE_URL")?).await?;

@@ -1,4 +1,4 @@
-//! What came out, round by round.
+//! The results by round.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -11,24 +11,24 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
     pub(crate) ours: f64,
-    /// 0 where nothing is compared.
+    /// 0 if there is no other side.
     pub(crate) theirs: f64,
 }
 
-/// What a row came to.
+/// The result of a row.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) samples: Vec<Sample>,
-    /// Why there is no more.
+    /// The reason why there are no more samples.
     pub(crate) trouble: Option<Trouble>,
 }
 
-/// Why a row has no figure.
+/// Why a row has no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Trouble {
-    /// The product can't do this yet.
+    /// The product lacks the feature.
     NotThereYet,
-    /// It went wrong.
+    /// The measurement failed.
     Failed(String),
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for Trouble {
 
 impl std::error::Error for Trouble {}
 
-/// By the row's name.
+/// The results by row name.
 pub(crate) type Results = BTreeMap<&'static str, Outcome>;
 
 impl Outcome {
@@ -57,7 +57,7 @@ impl Outcome {
         median(&self.samples.iter().map(|sample| sample.theirs).collect::<Vec<_>>())
     }
 
-    /// Round by round.
+    /// Compares both sides in each round.
     pub(crate) fn compared(&self, compare: Compare) -> Vec<f64> {
         let each = |sample: &Sample| match compare {
             Compare::Rates => sample.ours / sample.theirs,
@@ -68,13 +68,13 @@ impl Outcome {
         self.samples.iter().map(each).collect()
     }
 
-    /// The median of the rounds, the least and the most of them.
+    /// The median, minimum and maximum of the rounds.
     pub(crate) fn spread(&self, compare: Compare) -> (f64, f64, f64) {
         let compared = self.compared(compare);
         (median(&compared), quantile(&compared, 0), quantile(&compared, 100))
     }
 
-    /// `None`: nothing is wanted, or nothing came out.
+    /// Whether the target is met; `None` if there is no target or no result.
     pub(crate) fn is_met(&self, row: &Row) -> Option<bool> {
         if self.samples.is_empty() || self.trouble.is_some() {
             return None;

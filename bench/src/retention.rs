@@ -1,4 +1,4 @@
-//! A steady load and short periods of keeping: the tables stop growing.
+//! Checks that the tables stop growing under a steady load with short retention periods.
 
 use std::time::{Duration, Instant};
 
@@ -22,12 +22,12 @@ use tokio::{sync::oneshot, time::interval};
 
 use crate::drain::{NoOp, no_op};
 
-/// Of each kind a second.
+/// Rows of each kind per second.
 const A_SECOND: u32 = 200;
 const KEPT: Duration = Duration::from_secs(10);
 const SAMPLES: usize = 12;
 const SAMPLE_EVERY: Duration = Duration::from_secs(30);
-/// Autovacuum has come by everywhere and the first retention has run by then.
+/// By then, autovacuum has visited each table and the first retention run has ended.
 const SETTLED: usize = 4;
 const TABLES: [&str; 4] = ["jobs", "idempotency_keys", "stripe_events", "schedule_slots"];
 
@@ -84,7 +84,8 @@ async fn sample(pool: &PgPool, started: Instant) -> Result<[f64; 4]> {
     Ok(sizes)
 }
 
-/// What a shop, its Stripe and its schedules leave behind, a second's worth at a time.
+/// Writes the rows that a shop, Stripe and the schedules leave behind, one second's worth at a
+/// time.
 async fn load(database: Database) -> Result<()> {
     let mut seconds = interval(Duration::from_secs(1));
     let clock = Clock::system();
@@ -122,7 +123,7 @@ fn event(name: &str, now: DateTime<Utc>) -> StripeEvent {
     }
 }
 
-/// What the worker's hourly job does, more often.
+/// Runs the worker's hourly maintenance more often.
 async fn upkeep(database: Database) -> Result<()> {
     let retention = RecordRetention { events: KEPT, idempotency_keys: KEPT, slots: KEPT };
     let (mut ticks, clock) = (interval(KEPT), Clock::system());

@@ -1,21 +1,21 @@
-//! The rows of the table: what is compared with what, and what should come of it.
+//! The rows of the table: the comparisons and their targets.
 
 /// One comparison.
 #[derive(Debug)]
 pub(crate) struct Row {
-    /// For `--only`.
+    /// The name for `--only`.
     pub(crate) name: &'static str,
     pub(crate) part: Part,
     pub(crate) what: &'static str,
     pub(crate) against: &'static str,
-    /// Of both sides.
+    /// The unit of both sides.
     pub(crate) unit: Unit,
     pub(crate) compare: Compare,
-    /// The least ratio, or the largest figure; `None`: it is only shown.
+    /// The target: a minimum ratio, or a maximum value; `None` if there is none.
     pub(crate) wanted: Option<f64>,
 }
 
-/// What a figure counts.
+/// The unit of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
     PerSecond,
@@ -23,12 +23,12 @@ pub(crate) enum Unit {
     Mebibytes,
 }
 
-/// How two figures become one.
+/// How the values of both sides are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Compare {
-    /// Of rates: ours ÷ theirs.
+    /// Rates: ours ÷ theirs.
     Rates,
-    /// Of waits: theirs ÷ ours, so that more is better here too.
+    /// Waits: theirs ÷ ours, so that more is better.
     Waits,
     /// Ours − theirs; less is better.
     Added,
@@ -43,7 +43,7 @@ impl Compare {
     }
 }
 
-/// Rows that are measured together, because they share what they need.
+/// Rows measured together because they share their preparation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     Post,
@@ -60,7 +60,7 @@ pub(crate) enum Part {
     Memory,
 }
 
-/// In the order of the table, and of measuring.
+/// The rows, in the order of the table and of the run.
 pub(crate) const ROWS: [Row; 20] = [
     rates("post", Part::Post, "`POST /api/carts`, 32 connections", "pgbench inserting the same row, 32 clients", 0.60),
     rates(
@@ -148,16 +148,16 @@ const fn memory(name: &'static str, what: &'static str) -> Row {
     Row { name, part: Part::Memory, what, against: "", unit: Unit::Mebibytes, compare: Compare::Alone, wanted }
 }
 
-/// Their names, and what each measures.
+/// The names of the rows with what each measures.
 pub(crate) fn help() -> String {
     let line = |row: &Row| format!("  {:16}{}\n", row.name, row.what.replace('`', ""));
     format!("Rows:\n{}", ROWS.iter().map(line).collect::<String>())
 }
 
-/// The rows whose names are, or begin like, one of `only`; all for none.
+/// The rows whose names begin with one of `only`; all rows if `only` is empty.
 ///
 /// # Errors
-/// The first that is no name.
+/// The first entry that matches no row.
 pub(crate) fn select(only: &[String]) -> Result<Vec<&'static Row>, String> {
     let fits = |row: &Row, wish: &str| row.name == wish || row.name.starts_with(&format!("{wish}-"));
     if let Some(unknown) = only.iter().find(|wish| !ROWS.iter().any(|row| fits(row, wish))) {

@@ -1,4 +1,4 @@
-//! The databases of a run and the processes on them, each made once.
+//! The databases of a run and the processes on them.
 
 use std::{
     collections::BTreeMap,
@@ -24,47 +24,47 @@ use crate::{
     wrk::{self, Load},
 };
 
-/// With what the fake Stripe signs here.
+/// The secret that signs the fake Stripe's events.
 pub(crate) const WEBHOOK_SECRET: &str = "whsec_bench";
-/// Services get going for so long before their first measured load.
+/// Warm-up of a service before its first load is measured.
 const WARM_UP_SECONDS: u32 = 1;
-/// Nobody waits longer for autovacuum.
+/// The maximum wait for autovacuum.
 const LONGEST_VACUUM: Duration = Duration::from_secs(30);
 
-/// Everything that the parts share.
+/// The state shared by all parts.
 pub(crate) struct Scene {
     pub(crate) postgres: PrivatePostgres,
     pub(crate) kit: Kit,
-    /// Those that are wanted.
+    /// The selected rows.
     pub(crate) rows: Vec<&'static Row>,
-    /// How long each load lasts.
+    /// The duration of each load.
     pub(crate) seconds: u32,
     pub(crate) products: BTreeMap<&'static str, Product>,
     pub(crate) worker: Option<Process>,
     pub(crate) fake_stripe: Option<FakeStripe>,
-    /// Of graphile-worker, Fastify and pgbench.
+    /// The databases of graphile-worker, Fastify and pgbench.
     pub(crate) peers: BTreeMap<&'static str, PgPool>,
     pub(crate) fastify: Option<Service>,
-    /// That keeps no connections: it asks whether a process answers yet.
+    /// A client without keep-alive, which checks whether a process responds.
     pub(crate) client: Client,
 }
 
-/// A process that answers.
+/// A process that responds.
 pub(crate) struct Service {
     pub(crate) process: Process,
     pub(crate) address: String,
 }
 
-/// A database of the product's, and an api on it.
+/// A database of the product, and an api on it.
 pub(crate) struct Product {
     pub(crate) pool: PgPool,
     pub(crate) api: Service,
-    /// The ids of the carts it began with, one a line.
+    /// A file with the ids of its first carts, one per line.
     pub(crate) ids: PathBuf,
 }
 
 impl Scene {
-    /// Nothing in it yet.
+    /// An empty scene.
     pub(crate) fn new(postgres: PrivatePostgres, kit: Kit, rows: Vec<&'static Row>, seconds: u32) -> Result<Self> {
         Ok(Self {
             postgres,
@@ -80,7 +80,7 @@ impl Scene {
         })
     }
 
-    /// `PostgreSQL 15.18`, once it is sure that it loses nothing.
+    /// The version, for example `PostgreSQL 15.18`. Checks that the server is durable.
     pub(crate) async fn postgres_version(&self) -> Result<String> {
         let mut conn = PgConnection::connect(&self.postgres.url("postgres")).await?;
         for setting in ["fsync", "synchronous_commit", "full_page_writes"] {
@@ -93,7 +93,7 @@ impl Scene {
         Ok(format!("PostgreSQL {}", version.split_whitespace().next().unwrap_or_default()))
     }
 
-    /// Ends every process, and Postgres.
+    /// Ends all processes and Postgres.
     pub(crate) async fn end(mut self) -> Result<()> {
         let apis = std::mem::take(&mut self.products).into_values().map(|product| product.api.process);
         for process in apis.chain(self.worker.take()).chain(self.fastify.take().map(|service| service.process)) {
@@ -106,7 +106,7 @@ impl Scene {
         self.rows.iter().any(|wanted| wanted.name == row)
     }
 
-    /// A database of the product's with so many carts, unless it is there already.
+    /// Creates a database of the product with this many carts, unless it exists.
     pub(crate) async fn prepare_product(&mut self, database: &'static str, carts: i64) -> Result<()> {
         if self.products.contains_key(database) {
             return Ok(());
@@ -118,7 +118,7 @@ impl Scene {
         seeds::carts(&pool, carts).await?;
         let ids: Vec<String> = match carts {
             0..=1_000_000 => sqlx::query_scalar("select id from carts").fetch_all(&pool).await?,
-            _ => Vec::new(), // nobody asks for them
+            _ => Vec::new(), // no row reads them
         };
         let file = self.kit.folder.join(format!("{database}.ids"));
         std::fs::write(&file, ids.iter().flat_map(|id| [id.as_str(), "\n"]).collect::<String>())?;
@@ -130,7 +130,7 @@ impl Scene {
         Ok(())
     }
 
-    /// An api as the README's production has it, without its rate limit and with a quiet log.
+    /// Starts an api as for production, but without the rate limit and with a quiet log.
     pub(crate) fn start_api(&self, database: &str, address: &str) -> Result<Process> {
         let variables = [
             ("DATABASE_URL", self.postgres.url(database)),
@@ -144,7 +144,7 @@ impl Scene {
         Process::start(&folder.join("api"), &[], &variables, folder, &format!("api-{database}"))
     }
 
-    /// A worker, and the fake Stripe that it needs.
+    /// Starts a worker and the fake Stripe that it needs.
     pub(crate) async fn prepare_worker(&mut self, database: &str) -> Result<()> {
         if self.worker.is_none() {
             self.prepare_fake_stripe().await?;
@@ -153,7 +153,7 @@ impl Scene {
         Ok(())
     }
 
-    /// A fake Stripe in this process, unless there is one already.
+    /// Starts a fake Stripe in this process, unless there is one.
     pub(crate) async fn prepare_fake_stripe(&mut self) -> Result<()> {
         if self.fake_stripe.is_some() {
             return Ok(());
@@ -170,7 +170,7 @@ impl Scene {
         Ok(())
     }
 
-    /// A worker that calls the fake Stripe; it expires nothing, whatever it finds.
+    /// Starts a worker that calls the fake Stripe and never expires carts.
     pub(crate) async fn start_worker(&self, database: &str) -> Result<Process> {
         let fake_stripe = self.fake_stripe.as_ref().context("there is no fake Stripe")?;
         let variables = [
@@ -192,7 +192,7 @@ impl Scene {
         self.products.get(database).with_context(|| format!("the database {database} was not prepared"))
     }
 
-    /// Peers' tables, made by scripts; unless they are there already.
+    /// Creates a peer's tables by scripts, unless they exist.
     pub(crate) async fn prepare_peer(&mut self, database: &'static str, scripts: &[&'static str]) -> Result<PgPool> {
         if let Some(pool) = self.peers.get(database) {
             return Ok(pool.clone());
@@ -207,7 +207,8 @@ impl Scene {
         Ok(pool)
     }
 
-    /// Before each side: what others wrote is no business of whoever comes next.
+    /// Waits for autovacuum and runs a checkpoint, so that earlier writes don't slow down the next
+    /// side.
     pub(crate) async fn settle(&self) -> Result<()> {
         const VACUUMS: &str = "select count(*) from pg_stat_activity where backend_type = 'autovacuum worker'";
         let pool = self.products.values().map(|product| &product.pool).chain(self.peers.values()).next();
@@ -220,26 +221,26 @@ impl Scene {
         Ok(())
     }
 
-    /// Requests a second of the load on `address`.
+    /// Runs a load on `address`; returns requests per second.
     pub(crate) async fn load(&self, address: &str, load: Load) -> Result<f64> {
         self.settle().await?;
         Ok(wrk::run(&self.kit, address, &load, self.seconds).await?.per_second())
     }
 
-    /// Gets a service going; its first seconds are not what is measured.
+    /// Warms a service up; this is not measured.
     pub(crate) async fn warm_up(&self, address: &str, load: Load) -> Result<()> {
         wrk::run(&self.kit, address, &load, WARM_UP_SECONDS).await?;
         Ok(())
     }
 
-    /// Transactions a second of a script of pgbench's.
+    /// Runs a pgbench script; returns transactions per second.
     pub(crate) async fn pgbench(&self, script: &str, clients: u32) -> Result<f64> {
         self.settle().await?;
         pgbench::run(&self.kit, &self.postgres.url("pgbench"), script, clients, self.seconds).await
     }
 }
 
-/// Both sides back to back; who comes first alternates by round.
+/// Measures both sides back to back; the first side alternates by round.
 pub(crate) async fn both(
     round: u32,
     ours: impl Future<Output = Result<f64>>,

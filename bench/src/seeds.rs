@@ -1,13 +1,13 @@
-//! Carts to measure with, and the scripts that peers begin with.
+//! Carts to measure with, and the scripts that create the peers' tables.
 
 use anyhow::Result;
 use common::db::Database;
 use sqlx::{AssertSqlSafe, PgPool};
 
-/// Carts a statement.
+/// Carts per statement.
 const STATEMENT: i64 = 200_000;
 
-/// So many carts, rolled up and vacuumed as the worker and autovacuum leave them.
+/// Creates this many carts, compacted and vacuumed as by the worker and autovacuum.
 pub(crate) async fn carts(pool: &PgPool, carts: i64) -> Result<()> {
     let mut from = 1;
     while from <= carts {
@@ -25,7 +25,7 @@ pub(crate) async fn carts(pool: &PgPool, carts: i64) -> Result<()> {
     Ok(())
 }
 
-/// Each statement by itself, as psql does: a vacuum takes no company.
+/// Runs each statement on its own, like psql, because `vacuum` can't run in a transaction.
 pub(crate) async fn run_script(pool: &PgPool, statements: &'static str) -> Result<()> {
     for statement in statements.split(";\n") {
         sqlx::raw_sql(statement).execute(pool).await?;

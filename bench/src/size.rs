@@ -1,5 +1,5 @@
-//! Whether cost grows with what is in the tables: the same requests and jobs on a
-//! small database and on one a hundred times as big, in one run.
+//! Measures whether cost grows with table size: the same requests and jobs on a small database and
+//! on one a hundred times as large, in one run.
 
 use std::{fmt::Write, path::Path};
 
@@ -27,15 +27,15 @@ use crate::{
 };
 
 const BIG: &str = "big";
-/// How many times as many rows the big database has.
+/// The factor between the row counts of the databases.
 const TIMES: i64 = 100;
-/// Of the time that each takes on the small one.
+/// The maximum ratio of the times on the large and the small one.
 const AT_MOST: f64 = 1.5;
 const PICKUPS: i64 = 100;
-/// Drains a round and side; each takes less than a second.
+/// Drains per round and side; each takes less than a second.
 const DRAINS: usize = 3;
 
-/// How big, and for how long.
+/// The sizes and durations.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
     /// Carts of the big database; the small one has a hundredth
@@ -71,7 +71,7 @@ enum Row {
 }
 
 impl Row {
-    /// Whether its figure is a wait; else it is a rate.
+    /// Whether the value is a wait; otherwise it is a rate.
     fn waits(self) -> bool {
         matches!(self, Self::Link | Self::Pickup)
     }
@@ -91,7 +91,7 @@ const ROWS: [(Row, &str); 11] = [
     (Row::Pickup, "idle pickup, commit to start, median"),
 ];
 
-/// A run that is about to begin.
+/// A prepared run.
 pub(crate) struct Run {
     options: Options,
     machine: Machine,
@@ -99,13 +99,13 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// What must be done before root is given up.
+    /// Prepares the run while the process still has root.
     pub(crate) fn plan(options: Options, folder: &Path) -> Result<Self> {
         let machine = Machine::look();
         Ok(Self { options, machine, kit: Kit::pack(folder, &[Part::Pages])? })
     }
 
-    /// Prints the tables, in Markdown, each as soon as it is there.
+    /// Measures and prints the tables in Markdown, each as soon as it is complete.
     pub(crate) async fn measure(self, postgres: PrivatePostgres) -> Result<()> {
         let Self { options, machine, kit } = self;
         let mut scene = Scene::new(postgres, kit, Vec::new(), options.seconds)?;
@@ -133,14 +133,14 @@ impl Run {
             return scene.end().await;
         }
         println!("Of each one, on the small database:\n\n{}", size_costs::table(&mut scene, &small).await?);
-        // Last, for it takes people out whom the rest asks for.
+        // Last, because it erases people whom the other rows query.
         let people = size_people::table(&scene, [&small, &big], options.carts / TIMES, options.rounds).await?;
         println!("What looks at every row:\n\n{people}");
         scene.end().await
     }
 }
 
-/// A database with all that, and an api on it.
+/// Creates a database with these rows, and an api on it.
 async fn prepare(scene: &mut Scene, database: &'static str, carts: i64, jobs: i64) -> Result<Side> {
     scene.postgres.ensure_database(database).await?;
     let url = scene.postgres.url(database);
@@ -171,7 +171,7 @@ async fn rounds(scene: &Scene, small: &Side, big: &Side, options: &Options) -> R
     for round in 1..=rounds {
         for ((row, what), (of_small, of_big)) in rows.iter().zip(of_small.iter_mut().zip(&mut of_big)) {
             eprintln!("round {round} of {rounds}: {what}");
-            // Who comes first alternates.
+            // The first side alternates.
             if round % 2 == 1 {
                 of_small.push(measure(scene, small, *row, round).await?);
                 of_big.push(measure(scene, big, *row, round).await?);
@@ -185,7 +185,7 @@ async fn rounds(scene: &Scene, small: &Side, big: &Side, options: &Options) -> R
         "| what | small | big | time, big ÷ small | least – most | wanted | |\n|---|--:|--:|--:|--:|--:|---|\n",
     );
     for ((row, what), (small, big)) in rows.iter().zip(of_small.iter().zip(&of_big)) {
-        // Of rates the other way round: the time that each takes.
+        // Invert rates to compare times.
         let (above, below) = if row.waits() { (big, small) } else { (small, big) };
         let times: Vec<f64> = above.iter().zip(below).map(|(above, below)| above / below).collect();
         let figure = |value| if row.waits() { format!("{value:.2} ms") } else { format!("{value:.0}/s") };

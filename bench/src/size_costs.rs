@@ -1,4 +1,4 @@
-//! What one request or job costs: commits, WAL, flushes, and the processors' time.
+//! Measures the cost of one request or job: commits, WAL, flushes, and processor time.
 
 use std::{fmt::Write, time::Duration};
 
@@ -13,9 +13,9 @@ use crate::{
     wrk::{self, Load},
 };
 
-/// A backend of Postgres tells of what it did after ten idle seconds at the latest.
+/// A Postgres backend reports its statistics after ten idle seconds at the latest.
 const UNTIL_TOLD: Duration = Duration::from_secs(11);
-/// The round that no other has, for what is named by rounds.
+/// A number that no other round has, for names that contain the round.
 const ROUND: u32 = 1_000;
 
 /// Counters of the server and of the processes.
@@ -28,9 +28,9 @@ struct Reading {
 struct Meter<'a> {
     pool: &'a PgPool,
     postmaster: u32,
-    /// Ours.
+    /// The product's process ids.
     processes: Vec<u32>,
-    /// Commits and flushes, as they were told last.
+    /// Commits and flushes at the last reading.
     told: (f64, f64),
 }
 
@@ -49,7 +49,7 @@ impl<'a> Meter<'a> {
         Ok(Reading { wal: wal.fetch_one(self.pool).await?, postgres: cpu::of_family(self.postmaster)?, processes })
     }
 
-    /// A line of the table: `work` says how many it did.
+    /// A line of the table; `work` returns the number of operations.
     async fn line(&mut self, what: &str, work: impl Future<Output = Result<f64>>) -> Result<String> {
         eprintln!("cost: {what}");
         let before = self.read().await?;
@@ -69,14 +69,14 @@ impl<'a> Meter<'a> {
     }
 }
 
-/// Commits and flushes of WAL, once every backend has told of its own.
+/// Commits and WAL flushes, once every backend has reported its statistics.
 async fn told(pool: &PgPool) -> Result<(f64, f64)> {
     tokio::time::sleep(UNTIL_TOLD).await;
     let told = "select sum(xact_commit)::float8, (select wal_sync::float8 from pg_stat_wal) from pg_stat_database";
     Ok(sqlx::query_as(told).fetch_one(pool).await?)
 }
 
-/// On the small database; links on one of their own, for they take a worker.
+/// Measures the small database. Links use their own database, because they need a worker.
 pub(crate) async fn table(scene: &mut Scene, small: &Side) -> Result<String> {
     let mut table = String::from(
         "| what | of them | commits | WAL, bytes | flushes | Postgres' CPU | api's, worker's CPU |\n\
@@ -115,7 +115,7 @@ pub(crate) async fn table(scene: &mut Scene, small: &Side) -> Result<String> {
     writeln!(table, "{}", meter.line("no-op job, enqueued by the thousand, run", jobs).await?)?;
     link::prepare(scene).await?;
     let product = scene.product(http_rows::SCRATCH)?;
-    link::ours(product, "warm-up").await?; // warms up
+    link::ours(product, "warm-up").await?; // not measured
     let worker = scene.worker.as_ref().context("there is no worker")?.id()?;
     let mut meter = Meter::new(&product.pool, vec![product.api.process.id()?, worker]).await?;
     let links = async {

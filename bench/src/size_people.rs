@@ -1,5 +1,5 @@
-//! What looks at every row there is, to find a person. It takes time with the
-//! tables, and is told as that, not held against a wanted figure.
+//! Measures the requests that scan all rows to find a person. Their time grows with the tables, so
+//! it is reported without a target.
 
 use std::{fmt::Write, time::Instant};
 
@@ -22,7 +22,8 @@ const LOOKS: [(Look, &str); 3] = [
     (Look::Erase, "a person's erasure"),
 ];
 
-/// Medians of so many rounds, each with another of the last people among the `carts` of the small side: they have carts on either.
+/// Medians of this many rounds. Each round erases another of the last people of the small side, who
+/// have carts on both sides.
 pub(crate) async fn table(scene: &Scene, sides: [&Side; 2], carts: i64, rounds: u32) -> Result<String> {
     let mut table = String::from("| what | small | big |\n|---|--:|--:|\n");
     for (look, what) in LOOKS {
@@ -44,7 +45,7 @@ pub(crate) async fn table(scene: &Scene, sides: [&Side; 2], carts: i64, rounds: 
 }
 
 impl Look {
-    /// How many carts were found.
+    /// The number of carts that were found.
     async fn at(self, address: &str, email: &str) -> Result<Value> {
         let answer = match self {
             Self::Search => http_rows::json(address, &format!("/api/carts?email={email}")).await?,

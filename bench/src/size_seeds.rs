@@ -1,4 +1,4 @@
-//! What fills the tables beside carts: done jobs, paid links, events; and how many bytes a row takes.
+//! Fills the tables other than carts (done jobs, paid links, events) and measures bytes per row.
 
 use std::{fmt::Write, path::Path};
 
@@ -6,13 +6,13 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, PgPool};
 
-/// Rows a statement.
+/// Rows per statement.
 const STATEMENT: i64 = 200_000;
-/// More are never asked for in one load, and wrk holds all of them twice.
+/// The maximum number of ids in a load; wrk holds each of them twice.
 const MOST_IDS: i64 = 1_000_000;
 const TABLES: [&str; 5] = ["carts", "recovery_links", "payment_links", "stripe_events", "jobs"];
 
-/// Jobs that were done within the last twenty hours, so that retention leaves them.
+/// Creates jobs that ended within the last twenty hours, so that retention keeps them.
 pub(crate) async fn jobs(pool: &PgPool, jobs: i64) -> Result<()> {
     let mut from = 1;
     while from <= jobs {
@@ -27,7 +27,7 @@ pub(crate) async fn jobs(pool: &PgPool, jobs: i64) -> Result<()> {
     Ok(())
 }
 
-/// A recovery link, a paid link and an event of Stripe's for so many recovered carts.
+/// Creates a recovery link, a paid link and a Stripe event for this many recovered carts.
 pub(crate) async fn links(pool: &PgPool, links: i64) -> Result<()> {
     let (mut last, mut left) = ((DateTime::<Utc>::UNIX_EPOCH, String::new()), links);
     while left > 0 {
@@ -49,7 +49,7 @@ pub(crate) async fn links(pool: &PgPool, links: i64) -> Result<()> {
     Ok(())
 }
 
-/// Ids of any of the carts into the file, one a line.
+/// Writes ids of random carts to the file, one per line.
 pub(crate) async fn ids(pool: &PgPool, carts: i64, file: &Path) -> Result<()> {
     let part = (MOST_IDS * 100 / carts.max(1)).clamp(1, 100);
     let ids: Vec<String> =
@@ -60,7 +60,7 @@ pub(crate) async fn ids(pool: &PgPool, carts: i64, file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Bytes a row, as a table in Markdown.
+/// Bytes per row, as a table in Markdown.
 pub(crate) async fn bytes(pool: &PgPool) -> Result<String> {
     let mut table = String::from(
         "| table | rows | table, bytes a row | indexes, bytes a row | together |\n|---|--:|--:|--:|--:|\n",

@@ -4,17 +4,17 @@ use crate::drain::Queue;
 
 pub(crate) const SMALL: &str = "small";
 
-/// Carts of an import.
+/// Carts per import.
 pub(crate) const IMPORTED: u32 = 40_000;
 
 pub(crate) const LIST: &str = "/api/carts?status=abandoned&limit=10";
 
 pub(crate) const ANALYTICS: &str = "/api/analytics?period=90d";
 
-/// A database of a size.
+/// One of the databases.
 pub(crate) struct Side {
     pub(crate) database: &'static str,
     pub(crate) queue: Queue,
-    /// The number of the page of ten in the middle of all.
+    /// The number of the page in the middle, with ten carts per page.
     pub(crate) middle: i64,
 }

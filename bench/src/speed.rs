@@ -1,4 +1,4 @@
-//! The whole run: everything is prepared first, then measured in rounds.
+//! The full run: all preparation first, then the rounds.
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -17,7 +17,7 @@ use crate::{
     table, webhooks,
 };
 
-/// What of it is wanted.
+/// The options of a run.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
     /// Only these rows, by name or by how names begin: post,get,fastify
@@ -31,7 +31,7 @@ pub(crate) struct Options {
     pub(crate) seconds: u32,
 }
 
-/// A run that is about to begin.
+/// A prepared run.
 pub(crate) struct Run {
     options: Options,
     rows: Vec<&'static Row>,
@@ -39,16 +39,16 @@ pub(crate) struct Run {
     kit: Kit,
 }
 
-/// What a run came to.
+/// The results of a run.
 pub(crate) struct Report {
     pub(crate) rows: Vec<&'static Row>,
     pub(crate) results: Results,
-    /// Where, when and how.
+    /// The machine, time and settings.
     pub(crate) heading: String,
 }
 
 impl Run {
-    /// What must be done before root is given up.
+    /// Prepares the run while the process still has root.
     pub(crate) fn plan(options: Options, folder: &std::path::Path) -> Result<Self> {
         let rows = rows::select(&options.only).map_err(anyhow::Error::msg)?;
         let machine = Machine::look();
@@ -99,7 +99,7 @@ impl Run {
 }
 
 impl Report {
-    /// The heading, the table, and what went wrong.
+    /// The heading, the table, and the failures.
     pub(crate) fn markdown(&self) -> String {
         let mut page = format!("{}\n\n{}", self.heading, table::markdown(&self.rows, &self.results));
         for failure in self.failures() {
@@ -108,7 +108,7 @@ impl Report {
         page
     }
 
-    /// Why rows have no figures.
+    /// The reasons why rows have no results.
     pub(crate) fn failures(&self) -> Vec<String> {
         let failure = |(row, outcome): (&&str, &crate::results::Outcome)| match &outcome.trouble {
             Some(Trouble::Failed(why)) => Some(format!("{row}: {why}")),

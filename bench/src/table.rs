@@ -1,4 +1,4 @@
-//! The table, in Markdown.
+//! The table in Markdown.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use crate::{
     rows::{Compare, Row, Unit},
 };
 
-/// One line a row.
+/// The table with one line per row.
 pub(crate) fn markdown(rows: &[&'static Row], results: &Results) -> String {
     let mut table = String::from(
         "| row | what | against | ours | theirs | ratio | least – most | wanted | |\n|---|---|---|--:|--:|--:|--:|--:|---|\n",
@@ -70,7 +70,7 @@ fn unit(unit: Unit) -> &'static str {
     }
 }
 
-/// With as many digits as it deserves, and its unit.
+/// Formats a value with a sensible number of digits and its unit.
 fn figure(value: f64, of: Unit) -> String {
     match of {
         Unit::PerSecond => format!("{}/s", grouped(value)),
@@ -79,7 +79,7 @@ fn figure(value: f64, of: Unit) -> String {
     }
 }
 
-/// Thousands apart: 12,900.
+/// Groups thousands: 12,900.
 fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut grouped = String::new();

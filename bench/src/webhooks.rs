@@ -1,5 +1,5 @@
-//! Signed deliveries from Stripe, each sent once, by hyper's client: wrk can't
-//! send a list to its end, it stops by the clock and cuts off what is in flight.
+//! Sends signed Stripe events, each once, with hyper: wrk can't send a list to its end, because it
+//! stops by the clock and drops the requests in flight.
 
 use std::{
     net::SocketAddr,
@@ -26,15 +26,15 @@ use crate::{
     scene::{Product, Scene, WEBHOOK_SECRET, both},
 };
 
-/// Sessions that are paid for, of each of which comes `checkout.session.completed` …
+/// Sessions that are paid, each with a `checkout.session.completed` event.
 const SESSIONS: usize = 7_000;
-/// … and of so many of them `payment_intent.succeeded` too.
+/// Sessions that have a `payment_intent.succeeded` event too.
 const WITH_BOTH: usize = 1_000;
-/// Events that come again.
+/// Events that are sent a second time.
 const REPEATS: usize = 2_000;
 const CONNECTIONS: usize = 32;
 
-/// A delivery, ready to be sent.
+/// A signed event, ready to be sent.
 #[derive(Debug, Clone)]
 pub(crate) struct Delivery {
     body: Bytes,
@@ -55,7 +55,7 @@ pub(crate) async fn take(scene: &Scene, round: u32) -> Result<Sample> {
     both(round, ours, scene.pgbench("update_one.sql", 32)).await
 }
 
-/// Seeds and sends those of a round, beside whatever there is: deliveries a second.
+/// Seeds and sends one round of events, in a database with other rows; returns events per second.
 pub(crate) async fn lot(scene: &Scene, product: &Product, round: u32) -> Result<f64> {
     seed(&product.pool, round).await?;
     let deliveries = Arc::new(deliveries(round));
@@ -67,7 +67,7 @@ pub(crate) async fn lot(scene: &Scene, product: &Product, round: u32) -> Result<
     Ok(rate)
 }
 
-/// Carts with an open session each, as the api and the worker leave them.
+/// Creates carts with an open session each, as the api and the worker would.
 pub(crate) async fn seed(pool: &PgPool, round: u32) -> Result<()> {
     let script = include_str!("../sql/open_sessions.sql").replace("ROUND", &round.to_string());
     for statement in script.replace("SESSIONS", &SESSIONS.to_string()).split(";\n") {
@@ -76,7 +76,7 @@ pub(crate) async fn seed(pool: &PgPool, round: u32) -> Result<()> {
     Ok(())
 }
 
-/// In an order of no meaning, which is the same each time: repeats come anywhere, also before the others.
+/// The events in a shuffled, reproducible order; a repeat may precede its original.
 pub(crate) fn deliveries(round: u32) -> Vec<Delivery> {
     let completed = (0..SESSIONS).map(|n| event(round, n, "checkout.session.completed"));
     let intents = (0..WITH_BOTH).map(|n| event(round, n * (SESSIONS / WITH_BOTH), "payment_intent.succeeded"));
@@ -84,7 +84,7 @@ pub(crate) fn deliveries(round: u32) -> Vec<Delivery> {
     let repeats: Vec<String> = (0..REPEATS).map(|n| events[n * (events.len() / REPEATS)].clone()).collect();
     events.extend(repeats);
     let now = Clock::system().now().timestamp();
-    // 10,000 and 7,919 have no factor in common: this meets each once.
+    // 10,000 and 7,919 are coprime, so each event is used once.
     let shuffled = (0..events.len()).map(|place| &events[place * 7_919 % events.len()]);
     let delivery = |body: &String| Delivery {
         signature: sign(body, WEBHOOK_SECRET, now),
@@ -93,7 +93,7 @@ pub(crate) fn deliveries(round: u32) -> Vec<Delivery> {
     shuffled.map(delivery).collect()
 }
 
-/// As Stripe writes it, with what the product does not read.
+/// An event in Stripe's format, including fields that the product ignores.
 fn event(round: u32, n: usize, kind: &str) -> String {
     let (cart, session) = (format!("cart_paid_{round}_{n}"), format!("cs_bench_{round}_{n}"));
     let metadata = json!({"cart_id": cart, "link_version": "1"});
@@ -122,7 +122,7 @@ fn event(round: u32, n: usize, kind: &str) -> String {
     .to_string()
 }
 
-/// Deliveries a second, from the first request to the last answer.
+/// Sends the events; returns events per second, from the first request to the last response.
 pub(crate) async fn send(address: SocketAddr, deliveries: Arc<Vec<Delivery>>) -> Result<f64> {
     let next = Arc::new(AtomicUsize::new(0));
     let mut connections = Vec::new();
@@ -166,7 +166,7 @@ async fn deliver(sender: &mut http1::SendRequest<Full<Bytes>>, address: SocketAd
     Ok(())
 }
 
-/// Every cart is recovered once, every session paid, every event kept once.
+/// Checks that every cart was recovered once, every session paid, and every event stored once.
 async fn check(pool: &PgPool, round: u32) -> Result<()> {
     let found: (i64, i64, i64) = sqlx::query_as(
         r"select (select count(*) from carts where status = 'recovered' and id like 'cart\_paid\_' || $1 || '\_%'),

@@ -1,4 +1,4 @@
-//! Load on an HTTP service: wrk with a script of `bench/wrk/`.
+//! Runs wrk with a script of `bench/wrk/` on an HTTP service.
 
 use std::process::Stdio;
 
@@ -8,30 +8,30 @@ use tokio::process::Command;
 
 use crate::kit::Kit;
 
-/// What is asked, and by how many at once.
+/// A load: the requests and the number of connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Load {
-    /// In `bench/wrk/`.
+    /// The script, in `bench/wrk/`.
     pub(crate) script: &'static str,
-    /// What comes after the address, where the script has no paths of its own.
+    /// The path and query, if the script has no paths of its own.
     pub(crate) path: String,
     pub(crate) arguments: Vec<String>,
     pub(crate) connections: u32,
 }
 
 impl Load {
-    /// The same GET again and again.
+    /// Repeats the same GET.
     pub(crate) fn of_path(path: impl Into<String>, connections: u32) -> Self {
         Self { script: "fixed.lua", path: path.into(), arguments: Vec::new(), connections }
     }
 
-    /// GETs of carts at random: `path` and an id of the file of `ids`.
+    /// GETs random carts: `path` followed by an id from the file `ids`.
     pub(crate) fn by_id(path: &str, ids: &std::path::Path, connections: u32) -> Self {
         let arguments = vec![path.to_owned(), ids.display().to_string()];
         Self { script: "by_id.lua", path: String::new(), arguments, connections }
     }
 
-    /// POSTs of carts; `body` has USER in the address.
+    /// POSTs carts; `body` has USER in the address.
     pub(crate) fn creating(path: &str, body: &str, connections: u32) -> Self {
         let word = sandbox::postgres::random_word()[..8].to_owned();
         let arguments = vec![path.to_owned(), body.to_owned(), word];
@@ -39,12 +39,12 @@ impl Load {
     }
 }
 
-/// What `report.lua` writes.
+/// The output of `report.lua`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Report {
     pub(crate) requests: u64,
     seconds: f64,
-    /// Connections that broke, answers that are no success or came after [`TIMEOUT`].
+    /// Broken connections, error responses, and responses after [`TIMEOUT`].
     failed: u64,
     p50_ms: f64,
     p99_ms: f64,
@@ -60,7 +60,7 @@ impl Report {
 
 const TIMEOUT: &str = "20s";
 
-/// Runs the load for so long; one answer that is no success fails it.
+/// Runs the load for this many seconds; fails if one response is not a success.
 pub(crate) async fn run(kit: &Kit, address: &str, load: &Load, seconds: u32) -> Result<Report> {
     let output = Command::new(kit.wrk()?)
         .args(["--threads", "2", "--timeout", TIMEOUT, "--header", "x-api-key: bench"])

@@ -1,4 +1,4 @@
-//! What was acknowledged, and what was found to be against a promise.
+//! Records the acknowledged changes and the violations of promises.
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +7,7 @@ use std::{
 
 use crate::states::{Known, State};
 
-/// What is promised, and looked at while the load goes on.
+/// The promises checked while the load runs.
 pub(crate) mod promises {
     pub(crate) const ANSWERS: &str = "every request is answered within 20 s by an api that is there";
     pub(crate) const DOCUMENTED: &str = "no answer but those that are documented";
@@ -19,23 +19,23 @@ pub(crate) mod promises {
     pub(crate) const PROCESSES: &str = "processes end only when they are killed";
 }
 
-/// A cart, as the one client knows it who changes it.
+/// A cart as known to the client that changes it; no other client does.
 #[derive(Debug, Clone)]
 pub(crate) struct OwnCart {
     pub(crate) id: String,
-    /// Nobody else's: by it the cart is found whatever its id.
+    /// Unique, so that the cart can be found without its id.
     pub(crate) email: String,
     pub(crate) total: String,
     pub(crate) known: Known,
-    /// The key it was created with, and the body.
+    /// The idempotency key and body of its creation.
     pub(crate) idempotent: Option<(String, String)>,
-    /// A session that a shopper may pay.
+    /// A session that a shopper can pay.
     pub(crate) session: Option<String>,
-    /// The end of its recovery link.
+    /// The token of its recovery link.
     pub(crate) token: Option<String>,
-    /// A session whose money is under way.
+    /// A session with a payment in progress.
     pub(crate) processing: Option<String>,
-    /// Stripe has the money.
+    /// Whether Stripe has the money.
     pub(crate) paid: bool,
 }
 
@@ -55,26 +55,26 @@ impl OwnCart {
     }
 }
 
-/// Shared by all clients.
+/// The record that all clients share.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
     violations: Mutex<BTreeMap<&'static str, Violations>>,
     answers: Mutex<BTreeMap<&'static str, BTreeMap<&'static str, u64>>>,
 }
 
-/// What was against one promise.
+/// The violations of one promise.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Violations {
     pub(crate) count: u64,
-    /// The first of them.
+    /// The first violations.
     pub(crate) examples: Vec<String>,
 }
 
-/// More of them tell nothing new.
+/// The number of examples kept per promise.
 const EXAMPLES: usize = 8;
 
 impl Book {
-    /// Something is against a promise.
+    /// Records a violation.
     pub(crate) fn violation(&self, promise: &'static str, what: String) {
         let mut violations = lock(&self.violations);
         let of_promise = violations.entry(promise).or_default();
@@ -93,7 +93,7 @@ impl Book {
         lock(&self.violations).values().map(|violations| violations.count).sum()
     }
 
-    /// A request of this kind ended so.
+    /// Counts a request of this kind by its outcome.
     pub(crate) fn ended(&self, kind: &'static str, how: &'static str) {
         *lock(&self.answers).entry(kind).or_default().entry(how).or_default() += 1;
     }

@@ -1,4 +1,4 @@
-//! What must be true once everything has settled: one line each.
+//! The checks after everything has settled: one line each.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,7 +25,7 @@ use crate::{
 };
 use sandbox::stripe::{PaymentStatus, Session, SessionStatus};
 
-/// So many keys are asked for again.
+/// The number of idempotency keys that are used again.
 const REPLAYS: usize = 300;
 
 /// A row of `carts`.
@@ -38,7 +38,7 @@ pub(crate) struct Row {
     total: String,
 }
 
-/// Everything but how the processes end.
+/// Runs all checks except the one that stops the processes.
 pub(crate) async fn all(scene: &Scene, kit: &Kit, clients: &[Client], report: &mut Report) -> Result<()> {
     let mut session = scene.server.session().await?;
     let rows: Vec<Row> = sqlx::query_as(
@@ -83,7 +83,7 @@ fn acknowledged(clients: &[Client], carts: &HashMap<&str, &Row>, report: &mut Re
     report.check("what was acknowledged is as it was, or as it became", counted, &lost);
 }
 
-/// By its address every cart is found, whoever stored it and whatever was answered.
+/// Checks by address that no cart is stored twice, and that each one was requested by a client.
 fn each_once(clients: &[Client], rows: &[Row], report: &mut Report) {
     let acknowledged = clients.iter().flat_map(|client| client.carts.iter().map(|cart| cart.email.as_str()));
     let unanswered: HashSet<&str> = clients.iter().flat_map(|client| &client.unanswered).map(String::as_str).collect();
@@ -207,8 +207,8 @@ async fn payments(
     Ok(())
 }
 
-/// Only our own sessions change carts and links: every event with an effect is about a session that the fake Stripe
-/// made for us.
+/// Only the product's sessions may change carts and links: every event with an effect must be about
+/// a session that the fake Stripe created for the product.
 async fn foreign_events(sessions: &[Session], session: &mut PgConnection, report: &mut Report) -> Result<()> {
     let ours: HashSet<&str> =
         sessions.iter().flat_map(|session| [Some(&*session.id), session.payment_intent.as_deref()]).flatten().collect();
@@ -216,7 +216,7 @@ async fn foreign_events(sessions: &[Session], session: &mut PgConnection, report
         sqlx::query_as("select id, object_id, effect from stripe_events").fetch_all(session).await?;
     let changes = ["recovered", "already_recovered", "processing", "payment_failed", "closed"];
     let is_ours = |object: &Option<String>| object.as_deref().is_some_and(|object| ours.contains(object));
-    // Records of Stripe's answers to the worker are no events; their ids name the link asked about.
+    // Records of Stripe's responses to the worker are not events; their ids name the link.
     let found: Vec<String> = events
         .iter()
         .filter(|(id, ..)| !id.starts_with("answer:"))
@@ -228,7 +228,7 @@ async fn foreign_events(sessions: &[Session], session: &mut PgConnection, report
     Ok(())
 }
 
-/// What the clients looked at themselves.
+/// Reports the violations that the clients found during the run.
 fn while_it_went_on(scene: &Scene, report: &mut Report) {
     let of_all = [
         promises::READS,
@@ -266,7 +266,7 @@ async fn doctor(scene: &Scene, kit: &Kit, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Nothing of the product may panic, whatever happens to it.
+/// Checks the logs for panics.
 fn logs(scene: &Scene, report: &mut Report) {
     let mut lines = 0;
     let mut found = Vec::new();
@@ -280,7 +280,7 @@ fn logs(scene: &Scene, report: &mut Report) {
     report.check("nothing panicked", format!("{lines} lines of logs"), &found);
 }
 
-/// Every process is there, answers, and ends well when it is asked to.
+/// Checks that every process still runs and responds, and stops cleanly.
 pub(crate) async fn stop(scene: &Scene, report: &mut Report) -> Result<()> {
     let mut found = Vec::new();
     for member in &scene.members {

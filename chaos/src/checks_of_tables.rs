@@ -1,4 +1,4 @@
-//! What the tables themselves must agree on.
+//! Checks the consistency of the tables.
 
 use anyhow::{Context, Result};
 use common::{analytics, db::Database};
@@ -24,7 +24,7 @@ async fn count(session: &mut PgConnection, sql: &'static str) -> Result<i64> {
     Ok(sqlx::query_scalar(sql).fetch_one(session).await?)
 }
 
-/// Of the run's own audit, which was written by the statements themselves.
+/// Compares the rows with the run's audit, which triggers wrote.
 async fn final_states(session: &mut PgConnection, report: &mut Report) -> Result<()> {
     let found = texts(
         session,
@@ -63,7 +63,7 @@ async fn slots(session: &mut PgConnection, report: &mut Report) -> Result<()> {
          where slot < now() - interval '2 minutes' and state in ('pending', 'running')",
     )
     .await?;
-    // This schedule makes up for every slot that was missed.
+    // This schedule catches up on every missed run.
     let (cron, slots): (String, Vec<chrono::DateTime<chrono::Utc>>) = sqlx::query_as(
         "select cron, array(select slot from schedule_slots where schedule = name order by slot) from schedules where name = 'roll_up_days'",
     )
@@ -124,10 +124,10 @@ async fn expiry(session: &mut PgConnection, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// The stored counts against the tables, and what the API says against both.
+/// Compares the stored counts with the tables, and the API's counts with both.
 async fn counts(scene: &Scene, session: &mut PgConnection, report: &mut Report) -> Result<()> {
     let mut found = Vec::new();
-    // What the API says is read before the counts are corrected.
+    // Read the API's counts before the stored ones are corrected.
     for member in scene.members.iter().filter(|member| member.kind == Kind::Api) {
         let ask = async |path: &str| -> Result<Value> {
             let url = format!("http://{}{path}", member.address);

@@ -1,4 +1,4 @@
-//! What goes wrong, and in which order.
+//! The faults and their order.
 
 use std::{
     sync::{
@@ -21,7 +21,7 @@ use crate::{
 pub(crate) enum Fault {
     Kill(Kind),
     KillAt(Point),
-    /// Longer than a lease, and then goes on.
+    /// A process is frozen for longer than a lease, then resumed.
     Freeze(Kind),
     PostgresKilled,
     PostgresStopped,
@@ -29,14 +29,14 @@ pub(crate) enum Fault {
     SessionsEnded,
     Cut,
     Stalled,
-    /// Connections swallow everything without a word.
+    /// Packets are dropped silently.
     Lost,
     DiskFull,
     ClockMoved,
 }
 
 impl Fault {
-    /// Each kind once; what can't be done here is left out.
+    /// Each kind of fault once, without those that this machine can't inject.
     fn deck(scene: &Scene) -> Vec<Self> {
         let mut deck = vec![
             Self::Kill(Kind::Api),
@@ -79,24 +79,24 @@ impl Fault {
         }
     }
 
-    /// Those that take long go on while others come and go.
+    /// Whether the fault lasts long; others are injected meanwhile.
     fn takes_long(self) -> bool {
         matches!(self, Self::Freeze(Kind::Worker) | Self::Lost)
     }
 }
 
-/// Injects faults until it is time to stop, one after the other as the seed
-/// says; waits until what was broken is mended.
+/// Injects faults one after the other, in an order chosen by the seed, until `stop` is set. Returns
+/// once all faults have been repaired.
 pub(crate) async fn run(scene: Arc<Scene>, seed: u64, stop: Arc<AtomicBool>) {
     let mut dice = StdRng::seed_from_u64(seed);
     let mut long: Vec<(Fault, tokio::task::JoinHandle<()>)> = Vec::new();
     'run: loop {
         let mut deck = Fault::deck(&scene);
         deck.shuffle(&mut dice);
-        // A freeze is the longest: with it first a short run has room for it.
+        // Longest faults first, so that a short run has time for them.
         deck.sort_by_key(|fault| !fault.takes_long());
         for fault in deck {
-            // The dice fall before anything depends on what happens.
+            // Draw random numbers before anything depends on timing.
             let (own, pause) = (StdRng::from_rng(&mut dice), Duration::from_millis(dice.random_range(200..2_500)));
             if stop.load(Ordering::Acquire) {
                 break 'run;

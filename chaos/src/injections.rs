@@ -1,4 +1,4 @@
-//! How each fault is done, and undone.
+//! Injects and repairs each fault.
 
 use std::{
     fs::{self, File},
@@ -19,15 +19,15 @@ use crate::{
     weather::{Scope, UnderWay},
 };
 
-/// A lease is 25 s and taken back within another second.
+/// A lease lasts 25 s, and is reclaimed within another second.
 const PAST_A_LEASE: Duration = Duration::from_secs(28);
-/// By then somebody between the two has noticed, and resets the connections.
+/// By then, one end has noticed the loss and reset the connections.
 const UNTIL_RESET: Duration = Duration::from_secs(30);
-/// An answer that was begun while something was wrong may come this much later.
+/// Grace period for responses to requests that began during a fault.
 const AFTERMATH: Duration = Duration::from_secs(5);
 
 impl Fault {
-    /// Does it and undoes it, and says to whom. `None`: there was no occasion.
+    /// Injects and repairs the fault; returns its target. `None` if it could not be injected.
     pub(crate) async fn inject(self, scene: &Scene, dice: &mut StdRng) -> Result<Option<String>> {
         match self {
             Self::Kill(kind) => kill(scene, kind, dice).await,
@@ -71,7 +71,7 @@ fn short(dice: &mut StdRng) -> Duration {
     Duration::from_millis(dice.random_range(50..2_000))
 }
 
-/// One of a kind that no other fault has.
+/// A process of this kind that no other fault holds.
 fn one<'a>(scene: &'a Scene, kind: Kind, dice: &mut StdRng) -> Option<Held<'a>> {
     let of_kind: Vec<&Member> = scene.members.iter().filter(|member| member.kind == kind).collect();
     let first = dice.random_range(0..of_kind.len());
@@ -149,7 +149,7 @@ async fn lose(scene: &Scene, dice: &mut StdRng) -> Result<Option<String>> {
     Ok(Some(names(&members)))
 }
 
-/// Leaves not a byte, has Postgres ask for more, and makes room again.
+/// Fills the disk, makes Postgres write, and frees the space again.
 async fn fill_disk(scene: &Scene, dice: &mut StdRng) -> Result<Option<String>> {
     let disk = scene.disk.as_ref().context("there is no small disk")?;
     let ballast = disk.join("ballast");
@@ -159,7 +159,7 @@ async fn fill_disk(scene: &Scene, dice: &mut StdRng) -> Result<Option<String>> {
     while begun.elapsed() < full {
         let (ballast, size) = (ballast.clone(), disk_size(disk));
         tokio::task::spawn_blocking(move || fill(&ballast, size)).await??;
-        // A new segment of the log is what Postgres can't do without.
+        // Postgres can't continue without a new WAL segment.
         let _ = tokio::time::timeout(Duration::from_secs(1), switch_log(scene)).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -172,7 +172,7 @@ fn disk_size(disk: &Path) -> u64 {
     nix::sys::statvfs::statvfs(disk).map_or(0, |disk| disk.blocks() * disk.fragment_size())
 }
 
-/// Writes until there is no room.
+/// Writes until the disk is full.
 fn fill(ballast: &Path, at_most: u64) -> Result<()> {
     let mut file = File::options().create(true).append(true).open(ballast)?;
     let mut piece = vec![0_u8; 64 * 1024];
@@ -180,7 +180,7 @@ fn fill(ballast: &Path, at_most: u64) -> Result<()> {
     while written < at_most && piece.len() >= 4_096 {
         match file.write(&piece) {
             Ok(more) if more > 0 => written += u64::try_from(more)?,
-            _ => piece.truncate(piece.len() / 2), // what does not fit may do by halves
+            _ => piece.truncate(piece.len() / 2), // part of the piece may still fit
         }
     }
     Ok(())
@@ -194,7 +194,7 @@ async fn switch_log(scene: &Scene) -> Result<()> {
 
 fn move_clock(scene: &Scene, dice: &mut StdRng) -> Result<Option<String>> {
     let Some(member) = scene.members.choose(dice) else { return Ok(None) };
-    // Stripe's signatures and our own searches allow for five minutes.
+    // Stripe's signatures and the product's session search tolerate five minutes.
     let seconds = dice.random_range(-240..=240);
     member.set_clock(seconds)?;
     Ok(Some(format!("{} by {seconds} s", member.name())))

@@ -1,5 +1,4 @@
-//! What a run needs, made ready while this process has one thread and may still
-//! do what only root may.
+//! The preparation of a run, done while the process has one thread and root.
 
 use std::{
     fs,
@@ -17,29 +16,29 @@ use nix::{
 use sandbox::postgres::become_ordinary_user;
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-/// Debian's name of it, below the folder of the machine's libraries.
+/// Debian's path of the library, below the machine's library folder.
 const FAKETIME: &str = "faketime/libfaketime.so.1";
 
-/// A folder with all that is needed in it.
+/// A folder with everything that a run needs.
 #[derive(Debug)]
 pub(crate) struct Kit {
-    /// Its owner is the user that Postgres runs as.
+    /// The folder, owned by the user that runs Postgres.
     pub(crate) folder: PathBuf,
-    /// The small disk on which Postgres has its data; the reason why there is none.
+    /// The small disk for Postgres' data, or the reason why there is none.
     pub(crate) disk: Result<PathBuf, String>,
-    /// What moves a process' clock; the reason why there is nothing.
+    /// The library that changes a process' clock, or the reason why there is none.
     pub(crate) faketime: Result<PathBuf, String>,
 }
 
 impl Kit {
-    /// Builds the product as this was built, and gives up root.
+    /// Builds the product with this program's profile, and gives up root.
     pub(crate) fn pack(folder: &Path, disk_mib: u64) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("can't make the folder {}", folder.display()))?;
         let binaries = build()?;
         let disk = mount_small_disk(&folder.join("disk"), disk_mib);
         let folder = become_ordinary_user(folder)?;
         for name in ["api", "worker"] {
-            // Where they were built the user of Postgres may not look.
+            // The user of Postgres may not read the build folder.
             fs::write(folder.join(name), &binaries[usize::from(name == "worker")])?;
             make_executable(&folder.join(name))?;
         }
@@ -51,18 +50,18 @@ impl Kit {
         Ok(Self { folder, disk, faketime })
     }
 
-    /// Where a binary of the product is.
+    /// The path of a binary of the product.
     pub(crate) fn binary(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 }
 
-/// The api and the worker, read while it is certain that they may be.
+/// Builds the api and the worker, and reads them while the process still may.
 fn build() -> Result<[Vec<u8>; 2]> {
     eprintln!("building the product's binaries …");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let (profile, arguments): (_, &[&str]) = if cfg!(debug_assertions) {
-        // The features of a test run: where tests were run nothing is compiled.
+        // The features of a test run, so that nothing is compiled after the tests.
         ("debug", &["build", "--quiet", "--locked", "--workspace", "--bins"])
     } else {
         ("release", &["build", "--quiet", "--locked", "--release", "--package", "api", "--package", "worker"])
@@ -80,8 +79,8 @@ fn make_executable(path: &Path) -> Result<()> {
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
 }
 
-/// A file system of this size in memory, seen by this process and its children
-/// alone, and gone with them.
+/// Mounts a file system of this size in memory, visible only to this process and its children, and
+/// removed with them.
 fn mount_small_disk(folder: &Path, mib: u64) -> Result<(), String> {
     if !Uid::effective().is_root() {
         return Err("only root may mount a small disk".to_owned());

@@ -1,5 +1,5 @@
-//! The load: clients of all kinds at once. Each changes carts of its own alone,
-//! so that it knows what they can be.
+//! The load: concurrent clients with all kinds of requests. Each client changes only its own carts,
+//! so that it knows their possible states.
 
 mod bulk;
 mod carts;
@@ -23,35 +23,34 @@ use crate::{
     stage::Scene,
 };
 
-/// How long any answer may take, whatever happens to Postgres, Stripe or the workers.
+/// The maximum time to a response, whatever happens to Postgres, Stripe or the workers.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
-/// Then the client gives up, and does not know what became of it.
+/// The client's timeout; after it, the outcome of the request is unknown.
 const GIVE_UP: Duration = Duration::from_secs(35);
-/// Once everything is mended, what was begun before has this long to end.
+/// Grace period for requests that began before everything was repaired.
 const AFTERMATH: Duration = Duration::from_secs(10);
-/// So many of its newest carts a client goes on with.
+/// The number of its newest carts that a client uses.
 const IN_HAND: usize = 60;
 
-/// A client.
 #[derive(Debug)]
 pub(crate) struct Client {
     scene: Arc<Scene>,
     number: usize,
     dice: StdRng,
     sequence: u64,
-    /// What it made, deleted ones included.
+    /// The carts that it created, including deleted ones.
     pub(crate) carts: Vec<OwnCart>,
-    /// Addresses of carts that may have been stored: whoever asked got no answer.
+    /// Addresses of carts that may have been stored, because the request got no response.
     pub(crate) unanswered: Vec<String>,
-    /// Carts that were stored by imports.
+    /// The number of carts stored by imports.
     pub(crate) imported: u64,
 }
 
-/// What a request came to.
+/// The outcome of a request.
 enum Answer {
-    /// It was answered, and the answer is one of those that say what happened.
+    /// A response that states the outcome.
     Said(StatusCode, Value),
-    /// Whether it happened is unknown.
+    /// The outcome is unknown.
     Unknown,
 }
 
@@ -61,7 +60,7 @@ impl Client {
         Self { scene, number, dice, sequence: 0, carts: Vec::new(), unanswered: Vec::new(), imported: 0 }
     }
 
-    /// Goes on until it is told to stop, and answers what it knows.
+    /// Sends requests until `stop` is set; returns the client with its records.
     pub(crate) async fn run(mut self, stop: Arc<AtomicBool>, pause_ms: u64) -> Self {
         while !stop.load(Ordering::Acquire) {
             self.step().await;
@@ -93,13 +92,13 @@ impl Client {
         }
     }
 
-    /// A name that nothing else has.
+    /// A unique name.
     fn next_name(&mut self) -> String {
         self.sequence += 1;
         format!("c{}-{}", self.number, self.sequence)
     }
 
-    /// One of the carts in hand.
+    /// One of the cart indexes in use.
     fn pick(&mut self) -> Option<usize> {
         let from = self.carts.len().saturating_sub(IN_HAND);
         (from < self.carts.len()).then(|| self.dice.random_range(from..self.carts.len()))
@@ -111,7 +110,7 @@ impl Client {
         apis[self.dice.random_range(0..apis.len())]
     }
 
-    /// Asks one of the apis, and holds the answer against what holds for all of them.
+    /// Sends a request to one of the apis, and checks the response against the general promises.
     async fn ask(
         &mut self,
         kind: &'static str,
@@ -180,7 +179,7 @@ impl Client {
         };
         book.ended(kind, how);
         if status.is_server_error() {
-            // A shopper's page says 503 also while a checkout is being made.
+            // A shopper's page returns 503 while a checkout is being created, too.
             if status != StatusCode::BAD_GATEWAY && kind != "GET /pay" {
                 self.judge_weather(kind, member, begun, &format!("{status} {text}"));
             }
@@ -189,7 +188,7 @@ impl Client {
         Answer::Said(status, serde_json::from_str(text).unwrap_or(Value::Null))
     }
 
-    /// An error needs an excuse.
+    /// Records an error as a violation unless a fault explains it.
     fn judge_weather(&self, kind: &str, member: &Member, begun: Instant, what: &str) {
         if begun.checked_sub(AFTERMATH).is_some_and(|since| self.scene.weather.was_fair(since)) {
             let what = format!("{kind} at {}: {what}", member.name());
@@ -197,7 +196,7 @@ impl Client {
         }
     }
 
-    /// Asks for something that only has to be answered.
+    /// Sends a request of which only the response matters.
     async fn look(&mut self, kind: &'static str, path: &str) {
         let _ = self.ask(kind, Method::GET, path, |request| request).await;
     }

@@ -1,9 +1,8 @@
-//! The product under faults of every kind, and whether it keeps what it promises.
+//! Runs the product under faults of every kind and checks its promises.
 //!
-//! `cargo run --package chaos` starts real processes on a durable
-//! Postgres of its own, loads them with every kind of request at once, breaks
-//! things as a seed says, lets everything settle, and counts what was lost.
-//! Linux only: it looks into `/proc`.
+//! `cargo run --package chaos` starts real processes on its own durable Postgres, sends them all
+//! kinds of requests at once, injects faults chosen by a seed, waits until everything has settled,
+//! and reports what was lost. Linux only, because it reads `/proc`.
 
 #![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
 
@@ -44,7 +43,7 @@ use load::Client;
 use stage::Scene;
 
 const API_KEY: &str = "chaos";
-/// How long the load goes on before the first fault.
+/// The duration of the load before the first fault.
 const WARM_UP: Duration = Duration::from_secs(5);
 
 /// How long, how hard, and in which order.
@@ -80,7 +79,7 @@ fn main() -> ExitCode {
         runtime.block_on(async {
             tokio::select! {
                 outcome = run(prepared) => outcome,
-                // What it started ends with it, Postgres included.
+                // Dropping the run ends its processes, Postgres included.
                 _ = common::shutdown::requested() => bail!("stopped before its end"),
             }
         })
@@ -95,7 +94,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What has to be made ready while the process has one thread.
+/// The preparation done while the process has one thread.
 #[derive(Debug)]
 struct Prepared {
     kit: Kit,
@@ -111,7 +110,7 @@ fn prepare(options: Options) -> Result<Prepared> {
     tidy_up_after_others();
     let seed = options.seed.unwrap_or_else(|| rand::random::<u32>().into());
     let folder = PathBuf::from(format!("{FOLDERS}{}", std::process::id()));
-    // What the load writes in a minute, and room for Postgres' own.
+    // The data that the load writes per minute, plus Postgres' own files.
     let disk_mib = 320 + (options.minutes.max(0.0) * 40.0) as u64;
     let kit = Kit::pack(&folder, disk_mib)?;
     Ok(Prepared { kit, options, seed })
@@ -119,19 +118,19 @@ fn prepare(options: Options) -> Result<Prepared> {
 
 const FOLDERS: &str = "/var/tmp/quick-checkout-tracker-chaos-";
 
-/// A run can't unmount its disk, having given up root: its folder stays, empty.
+/// Removes empty folders of earlier runs, which could not unmount their disks without root.
 fn tidy_up_after_others() {
     let folders = fs::read_dir("/var/tmp").into_iter().flatten().flatten().map(|entry| entry.path());
     for folder in folders.filter(|folder| folder.to_string_lossy().starts_with(FOLDERS)) {
-        let _ = fs::remove_dir(folder.join("disk")); // fails for what is not empty
+        let _ = fs::remove_dir(folder.join("disk")); // fails for a folder that is not empty
         let _ = fs::remove_dir(folder);
     }
 }
 
-/// The whole run. `false`: a promise was broken.
+/// Runs everything; `false` if a promise was broken.
 ///
 /// # Errors
-/// If it can't be carried through.
+/// If the run can't be completed.
 async fn run(prepared: Prepared) -> Result<bool> {
     let Prepared { kit, options, seed } = prepared;
     let profile = if cfg!(debug_assertions) { "" } else { "--release " };
@@ -156,7 +155,7 @@ async fn run(prepared: Prepared) -> Result<bool> {
     report.print(&scene, &clients, &repeat, begun.elapsed());
     let kept = report.is_well();
     if kept && !options.keep {
-        // Postgres ends with the last who knows of it.
+        // Postgres ends when its last owner is dropped.
         drop((clients, scene));
         clean(&kit.folder);
     } else {
@@ -165,14 +164,14 @@ async fn run(prepared: Prepared) -> Result<bool> {
     Ok(kept)
 }
 
-/// Load and faults, then load alone for a while.
+/// Runs the load with faults, then without them for a while.
 async fn strain(scene: &Arc<Scene>, options: &Options, seed: u64) -> Result<Vec<Client>> {
     let (stop_load, stop_faults) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let clients: Vec<_> = (0..options.clients)
         .map(|number| Client::new(scene.clone(), number as usize, seed).run(stop_load.clone(), options.pause))
         .map(tokio::spawn)
         .collect();
-    // There must be something to lose: connections, sessions, jobs.
+    // Wait until there are connections, sessions and jobs to lose.
     tokio::time::sleep(WARM_UP).await;
     let faults = tokio::spawn(faults::run(scene.clone(), seed, stop_faults.clone()));
     let stripe_faults = tokio::spawn(stripe_faults::rain(scene.clone(), seed, stop_faults.clone()));
@@ -209,7 +208,7 @@ async fn tell_progress(scene: Arc<Scene>) {
     }
 }
 
-/// The disk stays mounted as long as this process lives: what is in it goes.
+/// Empties the disk, which stays mounted as long as this process lives.
 fn clean(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();

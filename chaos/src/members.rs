@@ -1,4 +1,4 @@
-//! The product's processes, and what is done to them.
+//! The product's processes, and the faults of a process.
 
 use std::{
     fs::{self, File},
@@ -22,7 +22,7 @@ use sandbox::proxy::Proxy;
 
 use crate::kit::Kit;
 
-/// What a process is.
+/// The kind of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Api,
@@ -38,24 +38,24 @@ impl Kind {
     }
 }
 
-/// A process and its own way to Postgres.
+/// A process with its own proxy to Postgres.
 #[derive(Debug)]
 pub(crate) struct Member {
-    /// Its place among all of them.
+    /// Its index among all processes.
     pub(crate) number: usize,
     pub(crate) kind: Kind,
-    /// Where it answers `/readyz`; an api serves everything there.
+    /// The address of `/readyz`; an api serves everything there.
     pub(crate) address: SocketAddr,
     pub(crate) proxy: Proxy,
     binary: PathBuf,
     variables: Vec<(String, String)>,
     log: PathBuf,
     clock: Option<PathBuf>,
-    /// Held while something is done to the process, so that nothing else is.
+    /// Locked during a fault, so that a process has one fault at a time.
     child: Mutex<Option<Child>>,
 }
 
-/// A free port for the whole run: the process comes back to it.
+/// A free port for the whole run; a restarted process uses it again.
 pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
@@ -92,38 +92,38 @@ impl Member {
         format!("{} {}", self.kind.name(), self.number)
     }
 
-    /// Where its log is.
+    /// The path of its log.
     pub(crate) fn log(&self) -> &PathBuf {
         &self.log
     }
 
-    /// Takes it to oneself: nobody else does anything to it meanwhile.
+    /// Locks the process for one fault.
     pub(crate) async fn hold(&self) -> Held<'_> {
         Held { member: self, child: self.child.lock().await }
     }
 
-    /// As [`Member::hold`], unless somebody has it.
+    /// Like [`Member::hold`]; `None` if the process is locked.
     pub(crate) fn try_hold(&self) -> Option<Held<'_>> {
         Some(Held { member: self, child: self.child.try_lock().ok()? })
     }
 
-    /// Its clock is so many seconds off from now on.
+    /// Shifts its clock by this many seconds.
     pub(crate) fn set_clock(&self, seconds: i64) -> Result<()> {
         let file = self.clock.as_ref().context("its clock can't be moved")?;
-        // In one step: it is read at any moment.
+        // Rename the file, because the process may read it at any time.
         let beside = file.with_extension("new");
         fs::write(&beside, format!("{seconds:+}s\n"))?;
         Ok(fs::rename(beside, file)?)
     }
 
-    /// Whether `/readyz` says yes.
+    /// Whether `/readyz` returns 200.
     pub(crate) async fn is_ready(&self, http: &reqwest::Client) -> bool {
         let url = format!("http://{}/readyz", self.address);
         let answer = http.get(url).timeout(Duration::from_secs(3)).send().await;
         answer.is_ok_and(|answer| answer.status() == reqwest::StatusCode::OK)
     }
 
-    /// Waits until it is ready.
+    /// Waits until the process is ready.
     pub(crate) async fn becomes_ready(&self, http: &reqwest::Client, within: Duration) -> Result<()> {
         let begun = Instant::now();
         while !self.is_ready(http).await {
@@ -136,7 +136,8 @@ impl Member {
     }
 }
 
-/// What makes libfaketime move the wall clock, as the file says at each moment, and leave the monotonic one alone.
+/// The variables that make libfaketime shift the wall clock by the file's offset, but not the
+/// monotonic clock.
 fn fake_clock(library: String, file: String) -> impl Iterator<Item = (String, String)> {
     [
         ("LD_PRELOAD", library),
@@ -145,14 +146,14 @@ fn fake_clock(library: String, file: String) -> impl Iterator<Item = (String, St
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
         ("DONT_FAKE_MONOTONIC", "1".to_owned()),
         ("FAKETIME_DONT_RESET", "1".to_owned()),
-        // Shared memory named by process ids would outlive those that are killed.
+        // Shared memory named by process ids would remain after a kill.
         ("FAKETIME_DISABLE_SHM", "1".to_owned()),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
 }
 
-/// A process that is held.
+/// A locked process.
 #[derive(Debug)]
 pub(crate) struct Held<'a> {
     pub(crate) member: &'a Member,
@@ -183,7 +184,7 @@ impl Held<'_> {
         Ok(kill(Pid::from_raw(pid.cast_signed()), signal)?)
     }
 
-    /// SIGKILL, and waits until it is gone.
+    /// Sends SIGKILL and waits for the process.
     pub(crate) async fn kill(&mut self) -> Result<()> {
         if let Some(mut child) = self.child.take() {
             child.start_kill()?;
@@ -192,13 +193,13 @@ impl Held<'_> {
         Ok(())
     }
 
-    /// How it ended, if it did so by itself.
+    /// The exit status, if the process ended by itself.
     pub(crate) fn ended(&mut self) -> Result<Option<String>> {
         let Some(child) = self.child.as_mut() else { return Ok(None) };
         Ok(child.try_wait()?.map(|status| status.to_string()))
     }
 
-    /// SIGTERM; answers whether it ended well within this time.
+    /// Sends SIGTERM; returns whether the process ended with success within this time.
     pub(crate) async fn stop(&mut self, within: Duration) -> Result<bool> {
         self.signal(Signal::SIGTERM)?;
         let Some(mut child) = self.child.take() else { return Ok(true) };

@@ -1,6 +1,5 @@
-//! Killing a process at a named moment, without a line for it in the product:
-//! a trigger of the run's own database holds up the statement of that moment
-//! until the process that sent it is dead.
+//! Kills a process at a named moment, without code in the product: a trigger in the run's database
+//! blocks the statement of that moment until the process that sent it is dead.
 
 use std::time::{Duration, Instant};
 
@@ -12,18 +11,18 @@ use crate::{
     weather::Scope,
 };
 
-/// How long the load is given to come by.
-const PATIENCE: Duration = Duration::from_secs(12);
+/// The maximum wait for a process to reach the point.
+const TIMEOUT: Duration = Duration::from_secs(12);
 
 /// A moment at which a process can be killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Point {
     pub(crate) name: &'static str,
-    /// Its lock; see `watch.sql`.
+    /// The key of its lock; see `watch.sql`.
     key: i64,
 }
 
-/// All of them.
+/// All points.
 pub(crate) const POINTS: [Point; 8] = [
     Point { name: "killed after the request row, before Stripe is asked", key: 7001 },
     Point { name: "killed after Stripe's answer, before it is kept", key: 7002 },
@@ -35,25 +34,25 @@ pub(crate) const POINTS: [Point; 8] = [
     Point { name: "killed in the middle of a delete", key: 7008 },
 ];
 
-/// Kills whoever comes by first. Whether Postgres then finishes what the dead
-/// process asked for, as it does when the packet was under way already, or
-/// drops it, is up to `finishes`. `None`: nobody came by.
+/// Kills the first process that reaches the point. If `finishes`, Postgres then completes the
+/// statement of the dead process, as if its packet had arrived before; otherwise the statement is
+/// dropped. `None` if no process reached the point.
 pub(crate) async fn kill_at(scene: &Scene, point: Point, finishes: bool, pause: Duration) -> Result<Option<String>> {
     let mut session = scene.server.session().await?;
     if !arm(&mut session, point).await? {
         return Ok(None);
     }
     let killed = kill_who_waits(scene, &mut session, point, finishes, pause).await;
-    // The lock goes with the session, whatever happened.
+    // The lock is released with the session.
     drop(session);
     killed
 }
 
-/// Takes the point's lock. Whoever has passed it and not committed yet has a
-/// share of it; nobody stands in line meanwhile, or all others would wait there.
+/// Takes the point's lock. A transaction past the point holds a share of it. The lock is tried
+/// instead of waited for, because all other processes would queue behind a waiting one.
 async fn arm(session: &mut PgConnection, point: Point) -> Result<bool> {
     let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
+    while begun.elapsed() < TIMEOUT {
         let armed =
             sqlx::query_scalar("select pg_try_advisory_lock($1)").bind(point.key).fetch_one(&mut *session).await?;
         if armed {
@@ -72,7 +71,7 @@ async fn kill_who_waits(
     pause: Duration,
 ) -> Result<Option<String>> {
     let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
+    while begun.elapsed() < TIMEOUT {
         for (backend, port) in waiting(session, point).await? {
             let port = u16::try_from(port).context("a port")?;
             let Some(member) = scene.members.iter().find(|member| member.proxy.has_port(port)) else { continue };
@@ -92,7 +91,7 @@ async fn kill_who_waits(
     Ok(None)
 }
 
-/// The sessions that the point holds up: their process ids, and the clients' ports.
+/// The sessions blocked at the point: their process ids and the clients' ports.
 async fn waiting(session: &mut PgConnection, point: Point) -> sqlx::Result<Vec<(i32, i32)>> {
     sqlx::query_as(
         "select pid, client_port from pg_locks join pg_stat_activity using (pid)

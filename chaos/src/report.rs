@@ -1,13 +1,13 @@
-//! What the run prints at its end.
+//! The report printed at the end of a run.
 
 use std::time::Duration;
 
 use crate::{load::Client, stage::Scene};
 
-/// The examples of what failed that are printed.
+/// The number of examples printed for a failed check.
 const EXAMPLES: usize = 8;
 
-/// One line a check.
+/// The report, with one line per check.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     lines: Vec<String>,
@@ -15,7 +15,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// `found` is what is against the promise; nothing is well.
+    /// Adds a check. `found` lists the violations; empty if the check passed.
     pub(crate) fn check(&mut self, promise: &str, counted: impl Into<String>, found: &[String]) {
         let counted = counted.into();
         if found.is_empty() {

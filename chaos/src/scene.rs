@@ -1,4 +1,4 @@
-//! Everything that a run needs, started.
+//! Starts everything that a run needs.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -22,10 +22,10 @@ use sandbox::{
     stripe::{FakeStripe, FakeStripeConfig},
 };
 
-/// A cart older than this expires; some of the load is, the rest never gets there.
+/// The maximum age of a cart. Some carts of the load are older, and the others never get that old.
 const CART_TTL: &str = "1d";
 
-/// Starts it all, and waits until it is ready.
+/// Starts everything and waits until it is ready.
 pub(crate) async fn set(kit: &Kit, options: &Options, seed: u64) -> Result<Scene> {
     let home = kit.disk.as_ref().ok().cloned().unwrap_or_else(|| kit.folder.join("postgres"));
     let server = Server::start(&home.join("data")).await?;
@@ -63,7 +63,7 @@ pub(crate) async fn set(kit: &Kit, options: &Options, seed: u64) -> Result<Scene
     Ok(scene)
 }
 
-/// The first one migrates the database, the others find the watch in it.
+/// Starts the processes; the first one migrates the database before the triggers are added.
 async fn start_all(scene: &Scene, seed: u64) -> Result<()> {
     let mut dice = StdRng::seed_from_u64(seed);
     for (place, member) in scene.members.iter().enumerate() {
@@ -81,7 +81,7 @@ async fn start_all(scene: &Scene, seed: u64) -> Result<()> {
     for member in &scene.members {
         member.becomes_ready(&scene.http, Duration::from_secs(60)).await?;
     }
-    // Events come to any of the apis, as behind a load balancer.
+    // Events are spread over the apis, as behind a load balancer.
     let apis = scene.members.iter().filter(|member| member.kind == Kind::Api).map(|member| member.address);
     let door = Proxy::start(apis.collect()).await?;
     scene.stripe.send_webhooks_to(Some(format!("http://{}/api/webhooks/stripe", door.address)));
@@ -98,7 +98,8 @@ fn variables(kind: Kind, url: String, webhook_secret: &str, stripe: &FakeStripe)
             ("API_KEY", API_KEY.to_owned()),
             ("STRIPE_WEBHOOK_SECRET", webhook_secret.to_owned()),
             ("RATE_LIMIT_PER_MINUTE", "0".to_owned()),
-            // What is waited for on purpose, and what a statement may take, are less than any answer may.
+            // The wait for links and the statement timeout are shorter than the promised response
+            // time.
             ("PAYMENT_LINK_WAIT", "3s".to_owned()),
         ],
         Kind::Worker => vec![

@@ -1,4 +1,4 @@
-//! The Postgres of the run, and how it is made to fail.
+//! The Postgres of the run, and its faults.
 
 use std::{
     fs,
@@ -17,10 +17,10 @@ use tokio::sync::Mutex;
 use sandbox::postgres::{Durability, PrivatePostgres};
 
 const DATABASE: &str = "checkout";
-/// Longer than any recovery of what this run writes.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// More than any recovery in a run needs.
+const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// A durable server of the run's own.
+/// A durable server used only by this run.
 #[derive(Debug)]
 pub(crate) struct Server {
     postgres: Mutex<PrivatePostgres>,
@@ -32,9 +32,9 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) async fn start(folder: &Path) -> Result<Self> {
         let settings = [
-            // Processes that were killed leave sessions behind for a moment.
+            // Killed processes leave sessions behind for a moment.
             ("max_connections", "400"),
-            // Small, so that it is gone through often and fits a small disk.
+            // Small, so that checkpoints are frequent and the WAL fits a small disk.
             ("min_wal_size", "32MB"),
             ("max_wal_size", "64MB"),
             ("checkpoint_timeout", "30s"),
@@ -47,33 +47,33 @@ impl Server {
         Ok(Self { postgres: Mutex::new(postgres), data, port, url })
     }
 
-    /// The same database by another way.
+    /// The URL of the same database through another port.
     pub(crate) fn url_by_way_of(&self, port: u16) -> String {
         self.url.replace(&format!(":{}/", self.port), &format!(":{port}/"))
     }
 
-    /// A session of the run's own, past all proxies.
+    /// A session of the run's own, without a proxy.
     pub(crate) async fn session(&self) -> sqlx::Result<PgConnection> {
         PgConnection::connect(&self.url).await
     }
 
-    /// SIGKILL to the postmaster and all its children at once.
+    /// Sends SIGKILL to the postmaster and all its children at once.
     pub(crate) fn kill(&self) -> Result<()> {
         let postmaster = self.postmaster().context("Postgres does not run")?;
         let children = children_of(postmaster);
         for pid in std::iter::once(postmaster).chain(children) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL); // it may have ended meanwhile
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL); // the process may have ended meanwhile
         }
         Ok(())
     }
 
-    /// What `pg_ctl stop -m immediate` does: no checkpoint, recovery at the next start.
+    /// Stops at once, like `pg_ctl stop -m immediate`: no checkpoint, recovery at the next start.
     pub(crate) fn stop_at_once(&self) -> Result<()> {
         let postmaster = self.postmaster().context("Postgres does not run")?;
         Ok(kill(Pid::from_raw(postmaster), Signal::SIGQUIT)?)
     }
 
-    /// SIGKILL to one process that serves a client: Postgres restarts all of them and recovers.
+    /// Sends SIGKILL to one backend; Postgres restarts all backends and recovers.
     pub(crate) async fn kill_a_backend(&self) -> Result<()> {
         let mut session = self.session().await?;
         let pid: Option<i32> = sqlx::query_scalar(
@@ -86,7 +86,7 @@ impl Server {
         Ok(())
     }
 
-    /// Ends every session but the run's own.
+    /// Ends all sessions except the run's own.
     pub(crate) async fn end_sessions(&self) -> Result<i64> {
         let mut session = self.session().await?;
         let ended = sqlx::query_scalar(
@@ -96,18 +96,18 @@ impl Server {
         Ok(ended.fetch_one(&mut session).await?)
     }
 
-    /// Waits until it answers, and starts it again if it has ended.
+    /// Waits until Postgres responds, and starts it again if it has ended.
     pub(crate) async fn revive(&self) -> Result<Duration> {
         let begun = Instant::now();
         loop {
             if !self.is_running() {
-                // What of the old one still holds its memory keeps a new one from starting: again.
+                // The start fails while old processes hold the shared memory; try again.
                 let _ = self.postgres.lock().await.start_again().await;
             }
             if tokio::time::timeout(Duration::from_secs(3), self.answers()).await.unwrap_or(false) {
                 return Ok(begun.elapsed());
             }
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > TIMEOUT {
                 bail!("Postgres does not come back; its log is {}", self.data.join("start.log").display());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -119,7 +119,7 @@ impl Server {
         sqlx::query("select 1").execute(&mut session).await.is_ok()
     }
 
-    /// The first line of its file, if that process lives.
+    /// The process id in the first line of its pid file, if that process lives.
     fn postmaster(&self) -> Option<i32> {
         let file = fs::read_to_string(self.data.join("postmaster.pid")).ok()?;
         let pid: i32 = file.lines().next()?.trim().parse().ok()?;
@@ -131,14 +131,14 @@ impl Server {
     }
 }
 
-/// Whether there is such a process that is no zombie.
+/// Whether the process exists and is not a zombie.
 fn is_alive(pid: i32) -> bool {
     state_and_parent(pid).is_some_and(|(state, _)| state != 'Z' && state != 'X')
 }
 
 fn state_and_parent(pid: i32) -> Option<(char, i32)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name stands in parentheses and may hold anything.
+    // The name is in parentheses and may contain any character.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }

@@ -1,4 +1,4 @@
-//! From the last fault to the moment when nothing is under way any more.
+//! The time from the last fault until nothing is in progress any more.
 
 use std::time::{Duration, Instant};
 
@@ -7,13 +7,13 @@ use sqlx::PgConnection;
 
 use crate::stage::Scene;
 
-/// How long the load goes on after the last fault: the first ten seconds are forgiven.
+/// The duration of the load after the last fault; errors in the first ten seconds are tolerated.
 pub(crate) const FAIR_WEATHER: Duration = Duration::from_secs(16);
-/// A job that was taken by a process that then died comes back after its lease, and a session that
-/// may be in the making is searched for again after two minutes.
-const PATIENCE: Duration = Duration::from_secs(270);
+/// A job of a process that died returns after its lease, and a session that may have been created
+/// is searched for again after two minutes.
+const TIMEOUT: Duration = Duration::from_secs(270);
 
-/// Everything is as it should be again: each process, each connection, each clock.
+/// Repairs every process, connection and clock.
 pub(crate) async fn mend(scene: &Scene) -> Result<()> {
     scene.server.revive().await?;
     for member in &scene.members {
@@ -26,12 +26,12 @@ pub(crate) async fn mend(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// Waits until Stripe has told everything and every job has ended.
+/// Waits until all Stripe events are delivered and all jobs have ended.
 pub(crate) async fn settle(scene: &Scene) -> Result<()> {
     let begun = Instant::now();
     let mut session = scene.server.session().await?;
     loop {
-        // Retries wait for minutes by then; nobody has to wait for that here.
+        // Retries may wait for minutes by now; run them at once.
         sqlx::query(
             "update jobs set run_at = now() where state = 'pending' and queue = 'payment-links' and run_at > now()",
         )
@@ -41,8 +41,8 @@ pub(crate) async fn settle(scene: &Scene) -> Result<()> {
         if waiting == 0 && open.is_empty() {
             break;
         }
-        if begun.elapsed() > PATIENCE {
-            bail!("after {PATIENCE:?} {waiting} events were not taken, and these jobs have not ended: {open:?}");
+        if begun.elapsed() > TIMEOUT {
+            bail!("after {TIMEOUT:?} {waiting} events were not taken, and these jobs have not ended: {open:?}");
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
@@ -57,7 +57,8 @@ async fn open_jobs(session: &mut PgConnection) -> Result<Vec<String>> {
     Ok(jobs.fetch_all(session).await?)
 }
 
-/// What is due by now expires at the next slot: waits until one that begins from now on has ended.
+/// Waits until an expiry run that begins from now on has ended, so that all carts due by now have
+/// expired.
 async fn next_expiry(session: &mut PgConnection) -> Result<()> {
     let begun = Instant::now();
     let now: chrono::DateTime<chrono::Utc> = sqlx::query_scalar("select now()").fetch_one(&mut *session).await?;

@@ -1,4 +1,4 @@
-//! All that there is in a run, for faults, load and checks.
+//! The state of a run, for faults, load and checks.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use crate::{
     weather::Weather,
 };
 
-/// All that there is in a run.
+/// The state of a run.
 #[derive(Debug)]
 pub(crate) struct Scene {
     pub(crate) server: Server,
@@ -27,22 +27,22 @@ pub(crate) struct Scene {
     pub(crate) weather: Weather,
     pub(crate) book: Book,
     pub(crate) tally: Tally,
-    /// A small disk on which Postgres has its data.
+    /// The small disk that holds Postgres' data.
     pub(crate) disk: Option<PathBuf>,
     pub(crate) clocks_move: bool,
-    /// By which events come to the apis.
+    /// The proxy that delivers events to the apis.
     pub(crate) door: OnceLock<Proxy>,
 }
 
-/// How often each fault was injected, and how often what it needs was not to be had.
+/// Counts the injected faults and those that could not be injected.
 #[derive(Debug, Default)]
 pub(crate) struct Tally(Mutex<BTreeMap<String, Tried>>);
 
-/// Of one fault.
+/// The counts of one fault.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Tried {
     pub(crate) tried: u64,
-    /// The moment did not come, or the process was in use by another fault.
+    /// The moment did not occur, or another fault held the process.
     pub(crate) missed: u64,
 }
 
@@ -62,10 +62,10 @@ impl Tally {
     }
 }
 
-/// Starts a process that was killed, as whoever runs it would, and waits until it is ready.
+/// Restarts a killed process, as a supervisor would, and waits until it is ready.
 pub(crate) async fn restart(scene: &Scene, held: &mut Held<'_>) -> Result<()> {
     held.start()?;
-    // Postgres may be away meanwhile, and take its time to come back.
+    // Postgres may be unavailable meanwhile and take time to return.
     let begun = Instant::now();
     while !held.member.is_ready(&scene.http).await {
         if let Some(how) = held.ended()? {

@@ -1,8 +1,8 @@
-//! In which states a cart can be, by all that was acknowledged and all that was not.
+//! The possible states of a cart, derived from acknowledged and unacknowledged changes.
 
 use std::fmt;
 
-/// What a cart can be.
+/// A state of a cart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     Abandoned,
@@ -15,7 +15,7 @@ pub(crate) enum State {
 const ALL: [State; 4] = [State::Abandoned, State::Recovered, State::Expired, State::Gone];
 
 impl State {
-    /// As the API writes it; `None` for what it does not know.
+    /// Parses the API's value; `None` if it is unknown.
     pub(crate) fn parse(status: &str) -> Option<Self> {
         match status {
             "abandoned" => Some(Self::Abandoned),
@@ -63,16 +63,15 @@ impl fmt::Debug for States {
     }
 }
 
-/// What is known of a cart's state.
+/// The knowledge about a cart's state.
 ///
-/// A change that was acknowledged is known to have happened. One whose answer
-/// never came may have happened, or may happen yet: a frozen process goes on
-/// with it when it thaws.
+/// An acknowledged change has happened. A change without a response may have happened or may happen
+/// later: a frozen process continues with it when it thaws.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Known {
-    /// What it was when somebody last said so.
+    /// The states at the last response.
     said: States,
-    /// What it may become without anybody saying so.
+    /// The states that unacknowledged changes may lead to.
     may_come: States,
 }
 
@@ -81,12 +80,13 @@ impl Known {
         Self { said: States::of(state), may_come: States::default() }
     }
 
-    /// An answer said what it is, at a moment after the question was asked.
+    /// Records the state in a response, which was current at some moment after the request was
+    /// sent.
     pub(crate) fn said(&mut self, state: State) {
         self.said = States::of(state);
     }
 
-    /// A change to `state` may happen from now on, or not.
+    /// Records that a change to `state` may happen from now on.
     pub(crate) fn may_come(&mut self, state: State) {
         self.may_come = self.may_come.with(state);
     }
@@ -100,7 +100,7 @@ impl Known {
         })
     }
 
-    /// What it can be now.
+    /// The possible states now.
     pub(crate) fn possible(&self) -> States {
         let mut possible = self.said;
         loop {

@@ -1,4 +1,4 @@
-//! A Stripe that is ill now and then.
+//! Injects faults of Stripe.
 
 use std::{
     sync::{
@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use crate::stage::Scene;
 use sandbox::stripe::{Fault as StripeFault, Operation};
 
-/// Stripe answers late, wrongly or not at all, now and then.
+/// Makes Stripe respond late, wrongly or not at all from time to time.
 pub(crate) async fn rain(scene: Arc<Scene>, seed: u64, stop: Arc<AtomicBool>) {
     const FAULTS: [(&str, StripeFault); 12] = [
         ("Stripe answers 429", StripeFault::RateLimited { retry_after: 1 }),
@@ -36,7 +36,7 @@ pub(crate) async fn rain(scene: Arc<Scene>, seed: u64, stop: Arc<AtomicBool>) {
         let (Some((name, fault)), Some(operation)) = (FAULTS.choose(&mut dice), OPERATIONS.choose(&mut dice)) else {
             return;
         };
-        // What nobody has met yet does not pile up.
+        // Don't accumulate faults that no call has met yet.
         if scene.stripe.faults_ahead(*operation) == 0 {
             scene.stripe.fail_next(*operation, *fault);
             scene.tally.count(*name, true);

@@ -1,17 +1,17 @@
-//! When something was wrong, and with whom: what is promised in fair weather is
-//! held against this.
+//! The periods of faults and the processes they affect. Promises for times without faults are
+//! checked against these.
 
 use std::{
     sync::{Mutex, PoisonError},
     time::Instant,
 };
 
-/// Whom a fault concerns.
+/// The processes that a fault affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// The process of this number can't answer: it is killed, or frozen.
+    /// The process of this number can't respond, because it is killed or frozen.
     Process(usize),
-    /// Something that several processes need is not as it should be.
+    /// Something that several processes need is impaired.
     Surroundings,
 }
 
@@ -21,11 +21,11 @@ struct Storm {
     over: Option<Instant>,
 }
 
-/// Every fault there was.
+/// All faults so far.
 #[derive(Debug, Default)]
 pub(crate) struct Weather(Mutex<Vec<Storm>>);
 
-/// A fault that is over when this is dropped.
+/// A fault that ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct UnderWay<'a> {
     weather: &'a Weather,
@@ -39,12 +39,12 @@ impl Weather {
         UnderWay { weather: self, place: storms.len() - 1 }
     }
 
-    /// Whether the process was there the whole time from `since` until now.
+    /// Whether the process was unaffected from `since` until now.
     pub(crate) fn was_there(&self, process: usize, since: Instant) -> bool {
         self.none(since, |scope| scope == Scope::Process(process))
     }
 
-    /// Whether nothing at all was wrong from `since` until now.
+    /// Whether there was no fault at all from `since` until now.
     pub(crate) fn was_fair(&self, since: Instant) -> bool {
         self.none(since, |_| true)
     }

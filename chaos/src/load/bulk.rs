@@ -12,7 +12,7 @@ use crate::{
     states::{Known, State},
 };
 
-/// How often a file is sent again.
+/// The maximum number of attempts for a file.
 const TIMES: usize = 8;
 
 /// A line of a file.
@@ -21,12 +21,12 @@ struct Line {
     total: String,
     is_old: bool,
     is_recovered: bool,
-    /// The cart that it was answered with.
+    /// The id of the cart in the response.
     id: Option<String>,
 }
 
 impl Client {
-    /// Sends a file, and again until every line is answered.
+    /// Imports a file, repeatedly until every line has a response.
     pub(super) async fn import(&mut self) {
         let mut lines = HashMap::new();
         let mut file = String::new();
@@ -63,10 +63,10 @@ impl Client {
         }
     }
 
-    /// Whether every line was answered.
+    /// Sends the file; returns whether every line has a response.
     async fn send(&mut self, file: &str, lines: &mut HashMap<String, Line>) -> bool {
         let file = file.to_owned();
-        // Lines are answered in the order of the file.
+        // Responses are in the order of the lines.
         let names: Vec<String> = file
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok()?["externalId"].as_str().map(str::to_owned))
@@ -78,7 +78,7 @@ impl Client {
             let place = answer["line"].as_u64().and_then(|line| usize::try_from(line).ok()?.checked_sub(1));
             let (Some(id), Some(line)) = (answer["id"].as_str(), place.and_then(|place| lines.get_mut(&names[place])))
             else {
-                continue; // not stored for now, or the summary
+                continue; // a line that could not be stored yet, or the summary
             };
             match &line.id {
                 Some(before) if before != id => {
@@ -91,7 +91,7 @@ impl Client {
         answers.complete && lines.values().all(|line| line.id.is_some())
     }
 
-    /// Everything; whatever was acknowledged before must be in it.
+    /// Exports all carts; every acknowledged one must be included.
     pub(super) async fn export(&mut self) {
         let Some(answers) = self.stream("GET export", Method::GET, "/api/carts/export", None).await else { return };
         if !answers.complete {
@@ -104,7 +104,7 @@ impl Client {
         if let Some((id, times)) = times.iter().find(|(_, times)| **times > 1) {
             self.scene.book.violation(promises::EXPORTS, format!("{id} is in it {times} times"));
         }
-        // Nobody but this client deletes them, and it waits here.
+        // Only this client deletes its carts, and it does not do so meanwhile.
         let missing =
             |cart: &&OwnCart| !cart.known.possible().has(State::Gone) && !times.contains_key(cart.id.as_str());
         for cart in self.carts.iter().filter(missing) {
@@ -112,7 +112,7 @@ impl Client {
         }
     }
 
-    /// Lines of JSON as they come, as far as they come.
+    /// Streams lines of JSON until the response ends or breaks.
     async fn stream(&mut self, kind: &'static str, method: Method, path: &str, body: Option<String>) -> Option<Lines> {
         let api = self.api();
         let url = format!("http://{}{path}", self.scene.members[api].address);
@@ -145,7 +145,7 @@ impl Client {
         };
         self.scene.book.ended(kind, if complete { "done" } else { "cut off" });
         let text = String::from_utf8_lossy(&text).into_owned();
-        // A line that was cut in the middle is none.
+        // Drop a line that was cut off.
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         Some(Lines { lines: whole.lines().filter_map(|line| serde_json::from_str(line).ok()).collect(), complete })
     }

@@ -1,4 +1,4 @@
-//! What clients do with single carts.
+//! The clients' requests about single carts.
 
 use chrono::TimeDelta;
 use common::clock::Clock;
@@ -12,13 +12,13 @@ use crate::{
     states::State,
 };
 
-/// How often somebody who got no answer asks again under the same key.
+/// The maximum number of attempts under one idempotency key.
 const TIMES: usize = 6;
 
 impl Client {
-    /// A body, its sum, and whether it is old enough to expire.
+    /// A body, its total, and whether the cart is old enough to expire.
     pub(super) fn new_body(&mut self, email: &str) -> (Value, String, bool) {
-        // Sums end in a digit that is not 0, so that there is one way to write them.
+        // Totals don't end in 0, so that each has only one spelling.
         let (quantity, dollars) = ([1, 3][self.dice.random_range(0..2)], self.dice.random_range(1..200));
         let cents = quantity * (dollars * 100 + 99);
         let mut body = json!({
@@ -57,7 +57,7 @@ impl Client {
         }
     }
 
-    /// With a key, and again until it is answered.
+    /// Creates a cart under an idempotency key, with retries until there is a response.
     pub(super) async fn create_once(&mut self) {
         let name = self.next_name();
         let email = format!("{name}@example.com");
@@ -85,7 +85,7 @@ impl Client {
         self.show_at(place).await;
     }
 
-    /// Reads a cart, and holds it against what is known.
+    /// Reads a cart and checks it against its known states.
     async fn show_at(&mut self, place: usize) {
         let path = format!("/api/carts/{}", self.carts[place].id);
         match self.ask("GET cart", Method::GET, &path, |request| request).await {
@@ -100,7 +100,7 @@ impl Client {
         }
     }
 
-    /// An answer said what a cart is: that must be possible.
+    /// Checks that the state in a response is possible.
     pub(super) fn said(&mut self, place: usize, kind: &str, state: Option<State>) {
         let cart = &mut self.carts[place];
         let possible = cart.known.possible();
@@ -110,13 +110,13 @@ impl Client {
                 let what = format!("{kind} of {} says {state:?}, which can only be {possible:?}", cart.id);
                 self.scene.book.violation(promises::READS, what);
                 if let Some(state) = state {
-                    cart.known.said(state); // told once
+                    cart.known.said(state); // report it only once
                 }
             }
         }
     }
 
-    /// A change was acknowledged: what the cart was before must have let it happen.
+    /// Checks that an acknowledged change was allowed from the known states.
     fn changed(&mut self, place: usize, kind: &str, state: State) {
         let cart = &mut self.carts[place];
         if !cart.known.can_become(state) {

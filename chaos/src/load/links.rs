@@ -1,4 +1,4 @@
-//! What clients do with payment links, and shoppers at Stripe.
+//! The clients' requests for payment links, and the shoppers at Stripe.
 
 use rand::RngExt;
 use reqwest::{Method, StatusCode};
@@ -23,7 +23,7 @@ impl Client {
                 cart.token = last("recoveryUrl").or(cart.token.take());
             }
             Answer::Said(StatusCode::NOT_FOUND, _) => self.said(place, "POST payment-link", Some(State::Gone)),
-            // Pending, refused by Stripe, or it can't be paid.
+            // Pending, refused by Stripe, or not payable.
             Answer::Said(..) | Answer::Unknown => {}
         }
     }
@@ -39,13 +39,13 @@ impl Client {
         }
     }
 
-    /// A shopper opens the link of a mail, and may pay where it leads.
+    /// A shopper opens a recovery link, and may pay at the checkout.
     pub(super) async fn open_recovery_link(&mut self) {
         let Some(place) = self.pick() else { return };
         let Some(token) = self.carts[place].token.clone() else { return };
         let (api, path) = (self.api(), format!("/pay/{token}"));
         let url = format!("http://{}{path}", self.scene.members[api].address);
-        // The answer is an address, which `ask` does not look at.
+        // The response is a redirect, which `ask` does not check.
         let opened = self.scene.http.get(url).timeout(super::GIVE_UP).send().await;
         let session = opened.ok().and_then(|response| {
             let location = response.headers().get("location")?.to_str().ok()?.to_owned();
@@ -71,7 +71,8 @@ impl Client {
         self.pay_at(place).await;
     }
 
-    /// Sends an event of a session that is not ours and names one of our carts: it must have no effect.
+    /// Sends an event of a foreign session that names one of the carts. The event must have no
+    /// effect.
     pub(super) async fn send_foreign_event(&mut self) {
         let Some(place) = self.pick() else { return };
         let foreign = Foreign::ALL[self.dice.random_range(0..Foreign::ALL.len())];
@@ -80,7 +81,7 @@ impl Client {
         self.scene.book.ended("foreign event", "done");
     }
 
-    /// Stripe's book is the truth: what it takes has to arrive.
+    /// Pays a session. A payment that Stripe accepts must arrive.
     async fn pay_at(&mut self, place: usize) {
         let stripe = self.scene.stripe.clone();
         let cart = &mut self.carts[place];
