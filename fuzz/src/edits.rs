@@ -1,15 +1,15 @@
-//! Small changes of a text.
+//! Small edits of a text.
 
 use proptest::{prelude::*, sample::Index, sample::select};
 
-/// What breaks parsers: ends of ranges, characters with a meaning, characters without width.
+/// Text that often breaks parsers: range limits, special characters, zero-width characters.
 const PIECES: [&str; 40] = [
     "\0", "\n", "\r\n", "\t", " ", "\u{feff}", "\u{a0}", "\u{2028}", "\u{202e}", "\u{301}", "é", "😀", "\"", "\"\"",
     "'", "\\", "\\u0000", "\\ud800", ",", ";", ":", "=", "&", "+", "-", "@", ".", "/", "%", "%00", "%ff", "*", "{",
     "}", "[", "]", "null", "1e400", "-0", "W/",
 ];
 
-/// Numbers at the ends of ranges.
+/// Numbers at range limits.
 const NUMBERS: [&str; 16] = [
     "0",
     "00",
@@ -31,17 +31,17 @@ const NUMBERS: [&str; 16] = [
 
 #[derive(Debug, Clone)]
 enum Edit {
-    /// These characters go.
+    /// Removes these characters.
     Remove(Index, usize),
-    /// This comes in.
+    /// Inserts this text.
     Insert(Index, String),
-    /// This one becomes another.
+    /// Replaces this character.
     Replace(Index, char),
-    /// These come several times.
+    /// Repeats these characters.
     Repeat(Index, usize, usize),
-    /// From here on it is like another seed.
+    /// Continues like another seed from here on.
     GoOnLike(Index, Index, Index),
-    /// The number here becomes another.
+    /// Replaces the number here.
     Number(Index, &'static str),
 }
 
@@ -64,7 +64,7 @@ fn edit() -> impl Strategy<Value = Edit> {
     ]
 }
 
-/// A seed after none to five edits.
+/// A seed after zero to five edits.
 pub(crate) fn edited(seeds: Vec<String>) -> impl Strategy<Value = Vec<char>> {
     let seeds: Vec<Vec<char>> = seeds.iter().map(|seed| seed.chars().collect()).collect();
     (select(seeds.clone()), proptest::collection::vec(edit(), 0..6)).prop_map(move |(mut text, edits)| {

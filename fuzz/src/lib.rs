@@ -1,10 +1,9 @@
-//! Inputs for whatever reads strangers' bytes.
+//! Inputs for parsers of untrusted input.
 //!
-//! Random text hardly ever gets past the first comma of a parser. So each has a
-//! corpus, `fuzz/corpus/*.jsonl`: inputs that are good, that are almost good, or
-//! that were found to break it, each line one string of JSON. A property holds
-//! for all of them at every run, and for what comes of them by some edits.
-//! It knows nothing of the product; `CONTRIBUTING.md` has commands for longer runs.
+//! Random text rarely gets past the first comma of a parser. So each parser has a corpus,
+//! `fuzz/corpus/*.jsonl`: inputs that are valid, almost valid, or that once broke it, each line a
+//! JSON string. Every run checks a property for all of them and for edited copies. This crate is
+//! independent of the product; `CONTRIBUTING.md` has commands for longer runs.
 
 #![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
 
@@ -19,7 +18,7 @@ use proptest::{
 #[derive(Debug, Clone, Copy)]
 pub struct Corpus(&'static str);
 
-/// `fuzz/corpus/<name>.jsonl`
+/// The corpus in `fuzz/corpus/<name>.jsonl`.
 #[macro_export]
 macro_rules! corpus {
     ($name:literal) => {
@@ -28,15 +27,15 @@ macro_rules! corpus {
 }
 
 impl Corpus {
-    /// Of a file's content.
+    /// A corpus with the content of a file.
     pub const fn of(content: &'static str) -> Self {
         Self(content)
     }
 
-    /// Each of them.
+    /// All inputs.
     ///
     /// # Panics
-    /// If a line is no string of JSON, or there is none.
+    /// If a line is not a JSON string, or the corpus is empty.
     pub fn seeds(self) -> Vec<String> {
         let lines = self.0.lines().filter(|line| !line.trim().is_empty());
         let seed = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
@@ -45,10 +44,10 @@ impl Corpus {
         seeds
     }
 
-    /// Holds a property against each.
+    /// Checks a property for all inputs.
     ///
     /// # Panics
-    /// If it does not hold.
+    /// If the property fails.
     pub fn replay(self, property: impl Fn(&str) -> TestCaseResult) {
         for seed in self.seeds() {
             match property(&seed) {
@@ -58,7 +57,7 @@ impl Corpus {
         }
     }
 
-    /// Text that is near one of them; now and then any text.
+    /// A strategy for edited inputs, and sometimes any text.
     pub fn near(self) -> impl Strategy<Value = String> {
         let seeds = self.seeds();
         prop_oneof![
@@ -67,7 +66,7 @@ impl Corpus {
         ]
     }
 
-    /// Bytes that are near one of them; not all of them are UTF-8.
+    /// A strategy for edited inputs as bytes, not always valid UTF-8.
     pub fn near_bytes(self) -> impl Strategy<Value = Vec<u8>> {
         let foreign = proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3);
         let text = prop_oneof![1 => any::<String>().boxed(), 15 => self.near().boxed()];
@@ -82,7 +81,7 @@ impl Corpus {
     }
 }
 
-/// Cuts the bytes into pieces, as a network does.
+/// Splits the bytes into pieces, like a network.
 pub fn pieces<'a>(bytes: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
     let mut places: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
     places.extend([0, bytes.len()]);
@@ -90,7 +89,7 @@ pub fn pieces<'a>(bytes: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]
     places.windows(2).map(|ends| &bytes[ends[0]..ends[1]]).collect()
 }
 
-/// Where to cut.
+/// A strategy for the places to split.
 pub fn cuts() -> impl Strategy<Value = Vec<prop::sample::Index>> {
     proptest::collection::vec(any::<prop::sample::Index>(), 0..12)
 }

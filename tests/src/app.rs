@@ -1,4 +1,4 @@
-//! The product, running in a test.
+//! Starts the product within a test.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -24,7 +24,7 @@ use crate::{Contract, Door, TestDatabase, fake_stripe};
 const KEY: &str = "test-key";
 const WEBHOOK_SECRET: &str = "whsec_test";
 
-/// What a test wants to be different.
+/// The settings of a test.
 #[derive(Debug, Clone)]
 pub struct Setup {
     variables: Vec<(String, String)>,
@@ -41,7 +41,7 @@ impl Default for Setup {
             ("STRIPE_WEBHOOK_SECRET", "whsec_other,whsec_test"),
             ("STRIPE_SECRET_KEY", "sk_test_1"),
             ("RATE_LIMIT_PER_MINUTE", "0"),
-            // A busy machine may need long for a link; a test of the wait itself sets its own.
+            // Links may take long on a busy machine. Tests of the wait set their own value.
             ("PAYMENT_LINK_WAIT", "30s"),
         ];
         Self {
@@ -55,7 +55,7 @@ impl Default for Setup {
 }
 
 impl Setup {
-    /// Sets a variable of the environment.
+    /// Sets an environment variable.
     #[must_use]
     pub fn set(mut self, name: &str, value: &str) -> Self {
         self.variables.retain(|(known, _)| known != name);
@@ -63,62 +63,62 @@ impl Setup {
         self
     }
 
-    /// A clock that stands still.
+    /// Stops the clock at this time.
     #[must_use]
     pub fn at(mut self, now: &str) -> Self {
         self.clock = Clock::stopped_at(now.parse().expect("an instant"));
         self
     }
 
-    /// No worker, until the test starts one.
+    /// Starts no worker.
     #[must_use]
     pub fn without_worker(mut self) -> Self {
         self.worker = false;
         self
     }
 
-    /// The api reaches Postgres through [`App::door`].
+    /// Connects the api to Postgres through [`App::door`].
     #[must_use]
     pub fn behind_a_door(mut self) -> Self {
         self.door = true;
         self
     }
 
-    /// The api reaches Postgres through [`App::proxy`].
+    /// Connects the api to Postgres through [`App::proxy`].
     #[must_use]
     pub fn behind_a_proxy(mut self) -> Self {
         self.proxy = true;
         self
     }
 
-    /// Starts it all.
+    /// Starts the product.
     ///
     /// # Panics
-    /// If anything does not start.
+    /// If a part does not start.
     pub async fn start(self) -> App {
         App::start(self).await
     }
 }
 
-/// A running product.
+/// The running product.
 #[derive(Debug)]
 pub struct App {
     /// Its database.
     pub database: TestDatabase,
-    /// Connections to it, for the test itself.
+    /// Connections for the test itself.
     pub pool: PgPool,
-    /// Its time.
+    /// The product's clock.
     pub clock: Clock,
-    /// Its Stripe.
+    /// The fake Stripe.
     pub stripe: FakeStripe,
-    /// Where the api is.
+    /// The address of the api.
     pub address: SocketAddr,
-    /// Its routes.
+    /// The api's router.
     pub router: axum::Router,
     http: reqwest::Client,
-    /// The api's way to Postgres, if the test wants to close it.
+    /// The api's connection to Postgres, for tests that close it.
     pub door: Option<Door>,
-    /// The same, if the test wants to lose connections without a word.
+    /// The api's connection to Postgres, for tests that drop packets silently.
     pub proxy: Option<Proxy>,
     env: Env,
     worker: Option<RunningWorker>,
@@ -132,7 +132,7 @@ pub struct RunningWorker {
 }
 
 impl RunningWorker {
-    /// Asks it to stop and waits until it has.
+    /// Stops the worker and waits for it.
     ///
     /// # Panics
     /// If it panicked.
@@ -142,33 +142,33 @@ impl RunningWorker {
     }
 }
 
-/// An answer of the api.
+/// A response of the api.
 #[derive(Debug)]
 pub struct Answer {
-    /// The status.
+    /// The status code.
     pub status: u16,
     /// The headers.
     pub headers: HeaderMap,
-    /// The body as it came.
+    /// The body as text.
     pub text: String,
-    /// The body, if it is JSON.
+    /// The body, if it is JSON; otherwise `null`.
     pub body: Value,
 }
 
 impl Answer {
-    /// `data` of a success.
+    /// The `data` of a successful response.
     ///
     /// # Panics
-    /// If it is none, or has another status.
+    /// If it is an error, or has another status.
     pub fn data(self, status: u16) -> Value {
         assert_eq!((self.status, &self.body["success"]), (status, &json!(true)), "{}", self.text);
         self.body["data"].clone()
     }
 
-    /// Holds an error against its envelope.
+    /// Checks an error response and returns it.
     ///
     /// # Panics
-    /// If it is not this error.
+    /// If the status or code differs.
     pub fn is_error(&self, status: u16, code: &str) -> &Value {
         assert_eq!((self.status, &self.body["error"]["code"]), (status, &json!(code)), "{}", self.text);
         assert_eq!(self.body["success"], json!(false));
@@ -177,14 +177,15 @@ impl Answer {
         &self.body["error"]
     }
 
-    /// A header's text, or nothing.
+    /// A header's text, or an empty string.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 }
 
-/// Texts that identify the shopper or the items of [`a_cart`]. None can be a part of a random id or token: each has
-/// a letter that neither hexadecimal nor TypeIDs have, and is too long to occur in base64 by chance.
+/// Texts that identify the shopper or the items of [`a_cart`]. No random id or token contains one:
+/// each has a letter that neither hexadecimal nor TypeIDs have, and is too long to occur in base64
+/// by chance.
 pub const OF_THE_SHOPPER: [&str; 5] = ["ada@example.com", "ada%40example.com", "Ada Lovelace", "Lovelace", "Teapot"];
 
 /// A body for `POST /api/carts`.
@@ -196,7 +197,7 @@ pub fn a_cart() -> Value {
 }
 
 impl App {
-    /// Starts everything as it is by default.
+    /// Starts the product with the default settings.
     pub async fn new() -> Self {
         Setup::default().start().await
     }
@@ -208,7 +209,7 @@ impl App {
         let stripe = fake_stripe(&format!("http://{address}"), WEBHOOK_SECRET, setup.clock.clone()).await;
 
         let mut env = Env::of(setup.variables);
-        // The test's own statements may do everything, the product's what its role may.
+        // The test's own statements use the superuser; the product uses its restricted role.
         let product = database.as_product();
         env.or_set("DATABASE_URL", &product.url);
         env.or_set("STRIPE_API_URL", stripe.url());
@@ -257,7 +258,7 @@ impl App {
     /// Starts a worker.
     ///
     /// # Panics
-    /// If its configuration is bad.
+    /// If its configuration is invalid.
     pub fn start_worker(&self) -> RunningWorker {
         let mut config: WorkerConfig = self.env.read().expect("a good configuration");
         config.shared.shutdown_timeout = Duration::from_secs(5);
@@ -273,30 +274,30 @@ impl App {
         RunningWorker { stop, task }
     }
 
-    /// Now, by the product's clock.
+    /// The current time of the product's clock.
     pub fn now(&self) -> DateTime<Utc> {
         self.clock.now()
     }
 
-    /// An address of the api.
+    /// The URL of a path.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    /// A request with the key, to be changed and sent.
+    /// Builds a request with the API key.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, self.url(path)).header("x-api-key", KEY)
     }
 
-    /// A request without anything.
+    /// Builds a request without headers.
     pub fn bare_request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, self.url(path))
     }
 
-    /// Sends a request as it is, and answers what came of it.
+    /// Sends a request and checks the response against the OpenAPI document.
     ///
     /// # Errors
-    /// If there is no answer.
+    /// If there is no response.
     pub async fn execute(&self, request: reqwest::Request) -> reqwest::Result<reqwest::Response> {
         self.http.execute(request).await
     }
@@ -304,7 +305,7 @@ impl App {
     /// Sends a request.
     ///
     /// # Panics
-    /// If there is no answer, or it is not as the API describes itself.
+    /// If there is no response, or it does not match the OpenAPI document.
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
         let request = request.build().expect("a good request");
         let (method, path) = (request.method().clone(), request.url().path().to_owned());
@@ -336,57 +337,57 @@ impl App {
         self.send(self.request(Method::DELETE, path)).await
     }
 
-    /// A new cart's id.
+    /// Creates a cart; returns its id.
     pub async fn cart(&self) -> String {
         self.cart_of(&a_cart()).await
     }
 
-    /// The id of a new cart with this body.
+    /// Creates a cart with this body; returns its id.
     ///
     /// # Panics
-    /// If it is refused.
+    /// If the request is refused.
     pub async fn cart_of(&self, body: &Value) -> String {
         let cart = self.post("/api/carts", body).await.data(201);
         cart["id"].as_str().expect("an id").to_owned()
     }
 
-    /// The cart as it is now.
+    /// The current state of the cart.
     pub async fn show(&self, id: &str) -> Value {
         self.get(&format!("/api/carts/{id}")).await.data(200)
     }
 
-    /// Asks for a link.
+    /// Requests a payment link.
     pub async fn ask(&self, id: &str) -> Answer {
         self.send(self.request(Method::POST, &format!("/api/carts/{id}/payment-link"))).await
     }
 
-    /// Asks for a link and gets the session it leads to.
+    /// Requests a payment link; returns the id of its session.
     ///
     /// # Panics
-    /// If there is none.
+    /// If there is no link.
     pub async fn session(&self, id: &str) -> String {
         let link = self.ask(id).await.data(200);
         let url = link["paymentLink"].as_str().expect("a link");
         url.rsplit('/').next().expect("a path").to_owned()
     }
 
-    /// Sends an event as Stripe would.
+    /// Sends an event, signed like Stripe's.
     pub async fn webhook(&self, event: &Value) -> Answer {
         let body = event.to_string();
         let signature = sign(&body, WEBHOOK_SECRET, self.now().timestamp());
         self.signed_webhook(&body, &signature).await
     }
 
-    /// Sends an event with any signature.
+    /// Sends an event with this signature.
     pub async fn signed_webhook(&self, body: &str, signature: &str) -> Answer {
         let request = self.bare_request(Method::POST, "/api/webhooks/stripe");
         self.send(request.header("stripe-signature", signature).body(body.to_owned())).await
     }
 
-    /// Jobs that are neither done nor dead, but for those of schedules.
+    /// The number of jobs that are neither done nor dead, without those of schedules.
     ///
     /// # Panics
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn unfinished_jobs(&self) -> i64 {
         sqlx::query_scalar("select count(*) from jobs where state in ('pending', 'running') and slot is null")
             .fetch_one(&self.pool)
@@ -394,13 +395,14 @@ impl App {
             .expect("Postgres is there")
     }
 
-    /// Waits until nothing is in progress: no job is running or pending (scheduled jobs may be pending),
-    /// no session is open past its end, and every Stripe event has arrived. After that, state changes only
-    /// if the test changes it.
+    /// Waits until nothing is in progress: no job is running or pending (scheduled jobs may be
+    /// pending), no session is open past its end, and every Stripe event has arrived. After that,
+    /// state changes only if the test changes it.
     pub async fn idle(&self) {
         crate::eventually("no job is left and no event is on its way", async || {
             self.stripe.expire_due().await;
-            // Events queue jobs and jobs cause events: neither may have begun between the two looks.
+            // Events enqueue jobs and jobs cause events, so neither may have started between the
+            // two checks.
             let delivered = self.stripe.all_delivered();
             delivered.is_some() && !self.is_working().await && self.stripe.all_delivered() == delivered
         })
@@ -409,7 +411,7 @@ impl App {
 
     async fn is_working(&self) -> bool {
         sqlx::query_scalar(
-            // A search that is repeated because Stripe may still make the session waits longer than a test does.
+            // Exclude repeated searches for a session, which wait longer than a test.
             "select exists (select from jobs where state = 'running' or (state = 'pending' and slot is null
                 and not (coalesce(last_error, '') like '%Stripe may still make it' and run_at > now() + interval '5 s')))",
         )

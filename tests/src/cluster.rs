@@ -1,4 +1,4 @@
-//! A primary, a synchronous standby, and HAProxy before them, as an operator runs them.
+//! A primary, a synchronous standby and HAProxy, set up like in production.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,18 +15,18 @@ use crate::{
     within,
 };
 
-/// The file that `docs/operations.md` tells operators to take.
+/// The HAProxy configuration that `docs/operations.md` recommends.
 const PROXY_CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/fail-over/haproxy.cfg");
 
-/// As `docs/operations.md` says, for one machine.
+/// The access rules of `docs/operations.md`, for one machine.
 const ACCESS: &str = "host postgres haproxy_check 127.0.0.1/32 trust\n\
     host replication postgres 127.0.0.1/32 scram-sha-256\n\
     host all all 127.0.0.1/32 scram-sha-256";
 
-/// What follows is done within this.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The timeout of each step.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Two servers, of which one is the primary and the other, while there is one, its standby.
+/// Two servers: the primary and, if present, its standby.
 #[derive(Debug)]
 pub struct Cluster {
     primary: PostgresNode,
@@ -37,10 +37,10 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts all three; `None` where this machine has no HAProxy or no Postgres.
+    /// Starts all three; `None` if HAProxy or Postgres is not installed.
     ///
     /// # Panics
-    /// If something is there and does not start, or is not there and required, as by the gate.
+    /// If one does not start, or is missing although required.
     pub async fn start() -> Option<Self> {
         let Some(program) = haproxy() else {
             assert!(std::env::var_os("REQUIRE_HAPROXY").is_none(), "HAProxy should be installed");
@@ -70,29 +70,29 @@ impl Cluster {
         Some(cluster)
     }
 
-    /// The product's database by way of HAProxy, for `DATABASE_URL`.
+    /// The URL of the product's database through HAProxy, for `DATABASE_URL`.
     pub fn url(&self) -> String {
         format!("postgres://checkout:checkout@127.0.0.1:{}/checkout", self.proxy_port)
     }
 
-    /// The product's database on the server that is the primary now, without a proxy.
+    /// Connections to the product's database on the current primary, without HAProxy.
     pub fn pool(&self) -> PgPool {
         self.primary.pool("checkout")
     }
 
-    /// Makes a standby of the primary, and commits wait for it from then on.
+    /// Adds a standby; from then on commits wait for it.
     ///
     /// # Panics
-    /// If there is one, or it does not follow.
+    /// If there is a standby, or it does not catch up.
     pub async fn add_standby(&mut self) {
         assert!(self.standby.is_none(), "there is one");
         let mut standby = self.primary.standby(self.free_port).await;
         standby.start().await;
         self.standby = Some(standby);
-        // The standby has no such line: promoted, it goes on alone.
+        // The standby has no such line, so after its promotion it does not wait for another.
         self.primary.sql(&["alter system set synchronous_standby_names = '*'", "select pg_reload_conf()"]).await;
         let pool = self.primary.pool("postgres");
-        within(PATIENCE, "commits wait for the standby", async || {
+        within(TIMEOUT, "commits wait for the standby", async || {
             sqlx::query_scalar("select count(*) = 1 from pg_stat_replication where sync_state = 'sync'")
                 .fetch_one(&pool)
                 .await
@@ -101,7 +101,7 @@ impl Cluster {
         .await;
     }
 
-    /// The standby dies without a word, and commits wait for it.
+    /// Kills the standby; commits wait for it.
     ///
     /// # Panics
     /// If there is none.
@@ -110,25 +110,25 @@ impl Cluster {
         standby.kill().await;
     }
 
-    /// An operator takes note that there is one server left: commits wait for no other.
+    /// Continues with one server, like an operator: commits no longer wait for a standby.
     pub async fn go_on_alone(&mut self) {
         self.primary.sql(&["alter system reset synchronous_standby_names", "select pg_reload_conf()"]).await;
     }
 
-    /// The primary dies without a word, and the standby is promoted, by an operator who is as quick as can be.
+    /// Kills the primary and promotes the standby immediately.
     pub async fn fail_over(&mut self) {
         self.primary.kill().await;
         self.promote().await;
     }
 
-    /// A planned one: writes are fenced off, the standby has everything, and takes over.
+    /// A planned switchover: stops writes, waits for the standby, and promotes it.
     ///
     /// # Panics
     /// If the standby does not catch up.
     pub async fn switch_over(&mut self) {
         let fence = ["alter system set default_transaction_read_only = on", "select pg_reload_conf()"];
         self.primary.sql(&fence).await;
-        self.primary.stop().await; // hands all that was written to the standby first
+        self.primary.stop().await; // sends all WAL to the standby first
         self.promote().await;
     }
 

@@ -1,4 +1,4 @@
-//! Every answer that a test sees, held against the API's own description.
+//! Checks every response in the tests against the OpenAPI document.
 
 use std::{
     collections::HashMap,
@@ -9,8 +9,7 @@ use jsonschema::Validator;
 use reqwest::{Method, header::HeaderMap};
 use serde_json::{Value, json};
 
-/// A description that answers can be held against. One for all tests: it is of
-/// the code, not of a running api.
+/// The OpenAPI document. Shared by all tests, because it depends only on the code.
 pub struct Contract {
     document: Value,
     validators: Mutex<HashMap<String, Arc<Validator>>>,
@@ -18,17 +17,17 @@ pub struct Contract {
 
 static CONTRACT: OnceLock<Contract> = OnceLock::new();
 
-/// Pages for people, which no document describes.
+/// Whether the path is a page of the dashboard, which the document does not describe.
 pub fn is_of_the_dashboard(path: &str) -> bool {
     let first = path.trim_start_matches('/').split(['/', '?']).next().unwrap_or_default();
     ["", "assets", "carts", "events", "jobs", "queues", "schedules", "sign-in", "sign-out"].contains(&first)
 }
 
 impl Contract {
-    /// Of the api in this process.
+    /// The document of this build.
     ///
     /// # Panics
-    /// If its document is none.
+    /// If the document is invalid.
     pub fn get() -> &'static Self {
         CONTRACT.get_or_init(|| {
             let open: Value = serde_json::from_str(&api::document()).expect("the document is JSON");
@@ -39,7 +38,7 @@ impl Contract {
         })
     }
 
-    /// Every path and method, as `GET /api/carts`.
+    /// All operations, for example `GET /api/carts`.
     ///
     /// # Panics
     /// If there are none.
@@ -55,10 +54,10 @@ impl Contract {
             .collect()
     }
 
-    /// Holds an answer against what is said of it.
+    /// Checks a response against its description.
     ///
     /// # Panics
-    /// If it is not as described.
+    /// If they differ.
     pub fn hold(&self, method: &Method, path: &str, status: u16, headers: &HeaderMap, text: &str) {
         if is_of_the_dashboard(path) {
             return;
@@ -71,7 +70,7 @@ impl Contract {
                 let response = response.unwrap_or_else(|| panic!("this status is not described: {what}"));
                 (format!("{at}/responses/{status}"), response)
             }
-            // No route, or not this method: that is said once for all.
+            // No route, or not this method: described once for all paths.
             None => {
                 assert!((400..500).contains(&status), "there is a route that is not described: {what}");
                 ("#/components/responses/Refused".to_owned(), &self.document["components"]["responses"]["Refused"])
@@ -84,7 +83,7 @@ impl Contract {
         for (name, _) in response["headers"].as_object().into_iter().flatten() {
             let always = match name.as_str() {
                 "RateLimit" | "RateLimit-Policy" | "Preference-Applied" => false,
-                "ETag" => method != Method::PATCH, // for keys that may read
+                "ETag" => method != Method::PATCH, // only for keys with the scope `read`
                 _ => true,
             };
             assert!(!always || headers.contains_key(name), "the header {name} is missing: {what}");
@@ -126,12 +125,12 @@ impl Contract {
         validators.entry(schema.to_owned()).or_insert_with(new).clone()
     }
 
-    /// The operation of a request, and where it stands in the document.
+    /// The operation of a request and its place in the document.
     fn find(&self, method: &Method, path: &str) -> Option<(String, &Value)> {
         let method = if method == Method::HEAD { "get".to_owned() } else { method.as_str().to_lowercase() };
         let path = path.split('?').next().unwrap_or_default();
         let paths = self.document["paths"].as_object()?;
-        // A word beats a parameter, as it does in the router.
+        // A literal segment takes precedence over a parameter, as in the router.
         let pattern =
             paths.keys().filter(|pattern| fits(pattern, path)).min_by_key(|pattern| pattern.matches('{').count())?;
         let operation = paths[pattern].get(&method)?;
@@ -155,17 +154,18 @@ fn fits(pattern: &str, path: &str) -> bool {
         )
 }
 
-/// A part of a JSON pointer within an address.
+/// Escapes a segment of a JSON pointer.
 fn escape(part: &str) -> String {
     part.replace('~', "~0").replace('/', "~1").replace('{', "%7B").replace('}', "%7D")
 }
 
-/// Clients are to ignore fields that they do not know; a test is not: every field that is answered must be described.
+/// Rejects undescribed fields. Clients must ignore unknown fields, but tests require that every
+/// field is described.
 fn close(schema: &mut Value, document: &Value) {
     match schema {
         Value::Object(fields) => {
             if let Some(parts) = fields.get_mut("allOf").and_then(Value::as_array_mut) {
-                // Each part knows its own fields only: the whole is closed, and the parts stay open.
+                // Each part describes only its own fields, so close the whole instead of the parts.
                 for part in parts.iter_mut() {
                     if let Some(shared) = part["$ref"].as_str().and_then(|at| document.pointer(&at[1..])) {
                         *part = shared.clone();

@@ -1,4 +1,4 @@
-//! One Postgres for all tests of the process, one database a test.
+//! One Postgres for all tests of the process, with one database per test.
 
 use std::{
     io::{BufRead, BufReader},
@@ -14,7 +14,7 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-/// Ends when this process does: its standard input closes then.
+/// A server that ends with this process, because its standard input closes.
 struct Server {
     _process: Child,
     url: String,
@@ -22,7 +22,7 @@ struct Server {
 
 static SERVER: OnceLock<Server> = OnceLock::new();
 
-/// The folder of the binaries that were built beside this test.
+/// The folder of the binaries built with this test.
 pub(crate) fn binaries() -> PathBuf {
     let test = std::env::current_exe().expect("a process knows its binary");
     test.ancestors().nth(2).expect("target/<profile>/deps/test").to_owned()
@@ -43,20 +43,20 @@ fn server() -> &'static Server {
     })
 }
 
-/// The file that operators make the two roles with.
+/// The script with which operators create the two roles.
 pub const ROLES: &str = include_str!("../../examples/roles.sql");
 
-/// A database of one test, as migrated as a new one.
+/// A migrated database for one test.
 #[derive(Debug, Clone)]
 pub struct TestDatabase {
-    /// For `DATABASE_URL`.
+    /// The URL for `DATABASE_URL`.
     pub url: String,
     /// Its name.
     pub name: String,
 }
 
 impl TestDatabase {
-    /// Clones the template.
+    /// Clones the template database.
     ///
     /// # Panics
     /// If Postgres refuses.
@@ -72,7 +72,7 @@ impl TestDatabase {
         Self { url, name }
     }
 
-    /// A database on the same server with nothing in it.
+    /// Creates an empty database on the same server.
     ///
     /// # Panics
     /// If Postgres refuses.
@@ -87,7 +87,7 @@ impl TestDatabase {
         Self { url, name }
     }
 
-    /// How to connect.
+    /// The connection options.
     ///
     /// # Panics
     /// Never: the URL is well-formed.
@@ -95,7 +95,7 @@ impl TestDatabase {
         self.url.parse().expect("a well-formed URL")
     }
 
-    /// Where its server is.
+    /// The address of the server.
     ///
     /// # Panics
     /// Never: it is an address of this machine.
@@ -105,30 +105,30 @@ impl TestDatabase {
         (host, options.get_port()).into()
     }
 
-    /// The same database, reached by another way.
+    /// The same database through another address.
     #[must_use]
     pub fn by_way_of(&self, address: std::net::SocketAddr) -> Self {
         let url = self.url.replace(&self.server_address().to_string(), &address.to_string());
         Self { url, name: self.name.clone() }
     }
 
-    /// The same database as another role reaches it.
+    /// The same database with another role.
     ///
     /// # Panics
-    /// Never: its address is a URL with a user.
+    /// Never: the URL has a user.
     #[must_use]
     pub fn as_role(&self, role: &str, password: &str) -> Self {
         let (_, after) = self.url.split_once('@').expect("a URL with a user");
         Self { url: format!("postgres://{role}:{password}@{after}"), name: self.name.clone() }
     }
 
-    /// The same database under the role that reads and writes rows and may do nothing else.
+    /// The same database with the product's role, which may only read and write rows.
     #[must_use]
     pub fn as_product(&self) -> Self {
         self.as_role("checkout", "checkout")
     }
 
-    /// It, as the product reaches it.
+    /// A pool like the product's.
     pub fn reach(&self, listen: Listen, connections: u32) -> Database {
         Database::new(self.options(), listen, connections)
     }
@@ -139,18 +139,18 @@ impl TestDatabase {
     }
 }
 
-/// A connection as the product's own statements take it.
+/// A connection of the type that the product's statements use.
 ///
 /// # Panics
-/// If Postgres is away.
+/// If Postgres is unavailable.
 pub async fn connection(pool: &PgPool) -> Connection {
     Database::from(pool.clone()).acquire().await.expect("Postgres is there")
 }
 
-/// A transaction as the product's own statements take it.
+/// A transaction of the type that the product's statements use.
 ///
 /// # Panics
-/// If Postgres is away.
+/// If Postgres is unavailable.
 pub async fn transaction(pool: &PgPool) -> Connection {
     Database::from(pool.clone()).begin().await.expect("Postgres is there")
 }

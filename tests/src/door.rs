@@ -1,4 +1,4 @@
-//! A way to Postgres that can be closed and opened.
+//! A TCP proxy to Postgres that can be closed and opened.
 
 use std::net::SocketAddr;
 
@@ -10,18 +10,18 @@ use tokio::{
 
 use crate::free_address;
 
-/// Forwards connections while it is open; closed, it refuses new ones and cuts
-/// those there are.
+/// Forwards connections while open. While closed it refuses new connections; closing resets the
+/// existing ones.
 #[derive(Debug)]
 pub struct Door {
-    /// Where to knock.
+    /// The address to connect to.
     pub address: SocketAddr,
     leads_to: SocketAddr,
     inside: Mutex<JoinSet<()>>,
 }
 
 impl Door {
-    /// A closed one, at an address of its own.
+    /// A closed door with its own address.
     ///
     /// # Panics
     /// If there is no free port.
@@ -29,10 +29,10 @@ impl Door {
         Self { address: free_address(), leads_to, inside: Mutex::default() }
     }
 
-    /// Opens it.
+    /// Opens the door.
     ///
     /// # Panics
-    /// If somebody took its port meanwhile.
+    /// If its port is in use.
     pub async fn open(&self) {
         let listener = TcpListener::bind(self.address).await.expect("its port is free");
         let leads_to = self.leads_to;
@@ -48,7 +48,7 @@ impl Door {
         });
     }
 
-    /// Closes it.
+    /// Closes the door.
     pub async fn close(&self) {
         self.inside.lock().await.shutdown().await;
     }

@@ -1,4 +1,4 @@
-//! HTTP/2 byte by byte (RFC 9113), for what no client library would send.
+//! HTTP/2 byte by byte (RFC 9113), for frames that no client library sends.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -8,15 +8,15 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// What a frame is; those that are not looked at have no name here.
+/// Types of frames; other types are ignored.
 pub mod kind {
-    /// A piece of a body.
+    /// A part of a body.
     pub const DATA: u8 = 0;
-    /// A head.
+    /// Headers.
     pub const HEADERS: u8 = 1;
-    /// One stream is broken off.
+    /// Ends one stream.
     pub const RST_STREAM: u8 = 3;
-    /// The connection is to end.
+    /// Ends the connection.
     pub const GOAWAY: u8 = 7;
     pub(super) const SETTINGS: u8 = 4;
     pub(super) const PING: u8 = 6;
@@ -27,20 +27,20 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
 
-/// A frame of the server's.
+/// A frame from the server.
 #[derive(Debug, Clone)]
 pub struct Frame {
-    /// One of [`kind`].
+    /// The type; see [`kind`].
     pub kind: u8,
     flags: u8,
-    /// 0 is the connection.
+    /// The stream; 0 is the connection.
     pub stream: u32,
-    /// The bytes behind its head.
+    /// The payload.
     pub payload: Vec<u8>,
 }
 
 impl Frame {
-    /// Whether it is the last of its stream.
+    /// Whether this is the last frame of its stream.
     pub fn ends(&self) -> bool {
         self.kind == kind::RST_STREAM
             || (matches!(self.kind, kind::DATA | kind::HEADERS) && self.flags & END_STREAM != 0)
@@ -56,10 +56,10 @@ pub struct Http2 {
 }
 
 impl Http2 {
-    /// Connects and grants each stream this window at first (65,535 if `None`).
+    /// Connects, and sets the initial window of each stream (65,535 if `None`).
     ///
     /// # Panics
-    /// If nobody listens.
+    /// If the connection is refused.
     pub async fn open(address: SocketAddr, window: Option<u32>) -> Self {
         let connection = TcpStream::connect(address).await.expect("somebody listens");
         let mut client = Self { connection, next: 1, unread: Vec::new() };
@@ -69,7 +69,7 @@ impl Http2 {
         client
     }
 
-    /// What can't be sent is not: the answer says why.
+    /// Ignores write errors; the response shows the reason.
     async fn write(&mut self, bytes: &[u8]) {
         let _ = self.connection.write_all(bytes).await;
     }
@@ -80,13 +80,13 @@ impl Http2 {
         self.write(&frame).await;
     }
 
-    /// Sends a head of exactly these fields, and answers its stream.
+    /// Sends exactly these header fields; returns the stream.
     pub async fn request(&mut self, fields: &[(&str, &str)], ends: bool) -> u32 {
         let stream = self.next;
         self.next += 2;
         let mut block = Vec::new();
         for (name, value) in fields {
-            block.push(0); // a literal that is not to be indexed
+            block.push(0); // a literal without indexing
             for text in [name, value] {
                 push_length(&mut block, text.len());
                 block.extend_from_slice(text.as_bytes());
@@ -96,26 +96,27 @@ impl Http2 {
         stream
     }
 
-    /// A `GET` with these further fields.
+    /// Sends a `GET` with these additional fields.
     pub async fn get(&mut self, path: &str, further: &[(&str, &str)]) -> u32 {
         let fields = [(":method", "GET"), (":scheme", "http"), (":authority", "x"), (":path", path)];
         self.request(&[&fields[..], further].concat(), true).await
     }
 
-    /// Sends all that is left of a body.
+    /// Sends the rest of a body.
     pub async fn body(&mut self, stream: u32, bytes: &[u8]) {
         self.send(kind::DATA, END_STREAM, stream, bytes).await;
     }
 
-    /// Grants more of a window; stream 0 is the connection.
+    /// Increases a window; stream 0 is the connection.
     pub async fn grant(&mut self, stream: u32, bytes: u32) {
         self.send(kind::WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes()).await;
     }
 
-    /// The next frame of interest; pings and settings are answered. `None`: the connection has ended.
+    /// Returns the next frame of a known type, and answers pings and settings. `None`: the
+    /// connection has ended.
     ///
     /// # Errors
-    /// If none comes before `deadline`.
+    /// If no frame arrives before `deadline`.
     pub async fn next(&mut self, deadline: Instant) -> Result<Option<Frame>, tokio::time::error::Elapsed> {
         loop {
             while let Some(frame) = self.take() {
@@ -136,17 +137,17 @@ impl Http2 {
         }
     }
 
-    /// Reads on without answering pings; whether the connection ends before `deadline`.
+    /// Reads without answering pings; returns whether the connection ends before `deadline`.
     pub async fn ends_unanswered(&mut self, deadline: Instant) -> bool {
         let mut bytes = [0; 1024];
         let reading = async { while let Ok(1..) = self.connection.read(&mut bytes).await {} };
         timeout_at(deadline, reading).await.is_ok()
     }
 
-    /// All frames of a stream until it ends; `None` if the connection ends before.
+    /// Reads all frames of a stream; `None` if the connection ends before the stream.
     ///
     /// # Panics
-    /// If it does not end in time.
+    /// If the stream does not end in time.
     pub async fn answer(&mut self, stream: u32, within: Duration) -> Option<Vec<Frame>> {
         let deadline = Instant::now() + within;
         let mut frames = Vec::new();
@@ -173,7 +174,7 @@ impl Http2 {
     }
 }
 
-/// RFC 7541, 5.1, without Huffman's code.
+/// An integer as in RFC 7541, 5.1, without Huffman coding.
 fn push_length(out: &mut Vec<u8>, mut length: usize) {
     if length < 127 {
         out.push(length as u8);

@@ -1,4 +1,4 @@
-//! The release before this one, built from the history of this repository.
+//! The previous release, built from the history of this repository.
 
 use std::{
     ffi::OsStr,
@@ -9,20 +9,20 @@ use std::{
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-/// As `tests/last_release` tells it.
+/// The release named in `tests/last_release`.
 #[derive(Debug, Clone)]
 pub struct LastRelease {
-    /// Of which it was built.
+    /// Its commit.
     pub commit: String,
     /// The version of its newest migration.
     pub migration: i64,
 }
 
 impl LastRelease {
-    /// Which one it is.
+    /// Reads `tests/last_release`.
     ///
     /// # Panics
-    /// If `tests/last_release` does not tell.
+    /// If the file is malformed.
     pub fn get() -> Self {
         let text = include_str!("../last_release");
         let value = |name: &str| {
@@ -34,7 +34,7 @@ impl LastRelease {
         Self { commit: value("commit"), migration }
     }
 
-    /// Whether this clone goes back far enough; says what to do if it does not.
+    /// Whether this clone contains the commit; prints what to do if not.
     pub fn is_in_history(&self) -> bool {
         let commit = format!("{}^{{commit}}", self.commit);
         let there = git(["cat-file", "-e", &commit]).status.success();
@@ -47,7 +47,7 @@ impl LastRelease {
     /// The versions of its migrations.
     ///
     /// # Panics
-    /// If it is not in this clone.
+    /// If the clone does not contain the commit.
     pub fn migrations(&self) -> Vec<i64> {
         let listed = git(["ls-tree", "--name-only", &self.commit, "migrations/"]);
         assert!(listed.status.success(), "git ls-tree {}", self.commit);
@@ -56,17 +56,16 @@ impl LastRelease {
         names.lines().filter_map(version).collect()
     }
 
-    /// Its api and its worker, built in a folder of their own: some minutes the
-    /// first time, a second afterwards.
+    /// Builds its api and worker in their own folder; takes minutes the first time.
     ///
     /// # Panics
-    /// If it is not in this clone, or does not build.
+    /// If the clone does not contain the commit, or the build fails.
     pub fn build(&self) -> Binaries {
         assert!(self.is_in_history(), "the last release should be in this clone: git fetch --unshallow");
         let folder = target().join("last-release").join(&self.commit);
         let source = folder.join("source");
         if !source.exists() {
-            // Under another name until it is whole.
+            // Use a temporary name until the folder is complete.
             let (tar, partly) = (folder.join("source.tar"), folder.join("partly"));
             let _ = fs::remove_dir_all(&partly);
             fs::create_dir_all(&partly).expect("a folder for the last release");
@@ -88,15 +87,15 @@ impl LastRelease {
     }
 }
 
-/// Where its programs are.
+/// The folder of its programs.
 #[derive(Debug, Clone)]
 pub struct Binaries(PathBuf);
 
 impl Binaries {
-    /// Built, or `None` where that is not asked for: it takes minutes.
+    /// Builds the last release; `None` unless requested, because it takes minutes.
     ///
     /// # Panics
-    /// If it is asked for, by `REQUIRE_LAST_RELEASE`, and can't be had.
+    /// If `REQUIRE_LAST_RELEASE` requests it and the build fails.
     pub async fn of_last_release() -> Option<Self> {
         if std::env::var_os("REQUIRE_LAST_RELEASE").is_none() {
             eprintln!("left out: building the last release takes minutes (REQUIRE_LAST_RELEASE=1)");
@@ -106,13 +105,14 @@ impl Binaries {
         Some(built.expect("the last release builds"))
     }
 
-    /// One of them.
+    /// The path of a program.
     pub fn program(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 }
 
-/// Where this process was built: it is `target/<profile>/name`, or a test in `deps` below.
+/// The target folder of this process, which is `target/<profile>/name` or a test in `deps` below
+/// it.
 fn target() -> PathBuf {
     let this = std::env::current_exe().expect("a process knows its binary");
     let is_test = this.parent().is_some_and(|folder| folder.ends_with("deps"));

@@ -1,22 +1,22 @@
-//! Where in the database something stands that should not.
+//! Searches all columns of the database for texts that must not be stored.
 
 use sqlx::{AssertSqlSafe, PgPool};
 
-/// A column, as Postgres knows it.
+/// A column of the database.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct StoredColumn {
-    /// Its table.
+    /// The name of its table.
     pub table: String,
-    /// Its name.
+    /// The name of the column.
     pub column: String,
-    /// What type it has, in Postgres' words.
+    /// Its type, in Postgres' terms.
     pub kind: String,
 }
 
-/// Every column of every table.
+/// All columns of all tables.
 ///
 /// # Panics
-/// If Postgres is away.
+/// If Postgres is unavailable.
 pub async fn columns(pool: &PgPool) -> Vec<StoredColumn> {
     sqlx::query_as(
         r#"
@@ -32,10 +32,10 @@ pub async fn columns(pool: &PgPool) -> Vec<StoredColumn> {
     .expect("Postgres is there")
 }
 
-/// The columns in which one of these words stands, in whatever letter case, and the word.
+/// The columns that contain one of these words in any case, with the word.
 ///
 /// # Panics
-/// If Postgres is away.
+/// If Postgres is unavailable.
 pub async fn mentions(pool: &PgPool, words: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     for StoredColumn { table, column, kind } in columns(pool).await {

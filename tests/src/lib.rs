@@ -1,5 +1,5 @@
-//! The harness: a real Postgres a test run, a database of its own a test, the
-//! real router and worker in the test's process, the fake Stripe.
+//! The test harness: a real Postgres per test run, a database per test, the real router and worker
+//! in the test's process, and the fake Stripe.
 
 #![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
 
@@ -30,7 +30,8 @@ pub use ports::{free_address, free_port};
 use common::clock::Clock;
 use sandbox::stripe::{FakeStripe, FakeStripeConfig};
 
-/// A fake Stripe that tells the api at `base`, such as `http://127.0.0.1:3000`, what happens.
+/// Starts a fake Stripe that sends events to the api at `base`, for example
+/// `http://127.0.0.1:3000`.
 ///
 /// # Panics
 /// If it can't be started.
@@ -45,13 +46,13 @@ pub async fn fake_stripe(base: &str, webhook_secret: &str, clock: Clock) -> Fake
     FakeStripe::start(config).await.expect("the fake Stripe starts")
 }
 
-/// How long tests wait for a condition. On an idle machine it holds within milliseconds.
+/// The timeout of conditions. On an idle machine they hold within milliseconds.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Waits until `condition` holds.
 ///
 /// # Panics
-/// If it does not within [`DEADLINE`].
+/// If it does not hold within [`DEADLINE`].
 pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl FnMut() -> F) {
     within(DEADLINE, what, condition).await;
 }
@@ -59,7 +60,7 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn
 /// Waits until `condition` holds.
 ///
 /// # Panics
-/// If it does not within `deadline`.
+/// If it does not hold within `deadline`.
 pub async fn within<F: Future<Output = bool>>(deadline: Duration, what: &str, mut condition: impl FnMut() -> F) {
     let held = tokio::time::timeout(deadline, async {
         while !condition().await {

@@ -1,4 +1,4 @@
-//! Clients that go on whatever happens, and remember what they were promised.
+//! Clients that continue through failures and record the acknowledged changes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,30 +16,30 @@ use tokio::task::JoinSet;
 
 use crate::a_cart;
 
-/// After a 503 a client waits for less than it is told to: what is measured is the server.
+/// The pause after a 503, shorter than `Retry-After`, because the tests measure the server.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What was acknowledged.
+/// The acknowledged changes.
 #[derive(Debug, Default)]
 pub struct Promised {
-    /// Carts that were answered 201.
+    /// Carts created with 201.
     pub carts: BTreeSet<String>,
-    /// … of which these were answered 200 to a change of status, which nobody changes again.
+    /// The status of carts whose change was acknowledged with 200 and that no client changes again.
     pub statuses: BTreeMap<String, &'static str>,
-    /// Carts whose payment was answered 200, by both of its events.
+    /// Carts whose payment was acknowledged with 200, for both of its events.
     pub paid: BTreeSet<String>,
-    /// How many payment links were answered.
+    /// The number of payment links.
     pub links: usize,
-    /// How many requests were answered 503, with `Retry-After`.
+    /// The number of 503 responses with `Retry-After`.
     pub put_off: usize,
-    /// What should not have been answered.
+    /// Unexpected responses.
     pub wrong: Vec<String>,
     /// The longest time without an acknowledged cart.
     pub longest_gap: Duration,
     last: Option<Instant>,
 }
 
-/// Clients of some apis; they end with it.
+/// Clients of some apis; they end when this is dropped.
 #[derive(Debug)]
 pub struct Load {
     shared: Arc<Shared>,
@@ -57,7 +57,7 @@ struct Shared {
 }
 
 impl Load {
-    /// Starts so many clients of these apis, whose key is `key`.
+    /// Starts this many clients of these apis, whose key is `key`.
     ///
     /// # Panics
     /// Never: a client can be built.
@@ -83,17 +83,17 @@ impl Load {
         Self { shared, clients: tasks }
     }
 
-    /// How many carts were acknowledged so far.
+    /// The number of acknowledged carts so far.
     pub fn carts(&self) -> usize {
         self.shared.promised().carts.len()
     }
 
-    /// How many payments were.
+    /// The number of acknowledged payments so far.
     pub fn paid(&self) -> usize {
         self.shared.promised().paid.len()
     }
 
-    /// Lets every client finish what it does, and tells what they were promised.
+    /// Waits until every client has finished its cart; returns the acknowledged changes.
     ///
     /// # Panics
     /// If a client panicked.
@@ -111,8 +111,8 @@ impl Shared {
         self.promised.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One cart, and what becomes of it: every third is given up by hand, every
-    /// third gets a link, every third a link that is paid.
+    /// One cart: a third are expired by hand, a third get a link, and a third get a link that is
+    /// paid.
     async fn shop(self: Arc<Self>) {
         let turn = self.turn.fetch_add(1, Ordering::AcqRel);
         let api = &self.apis[turn % self.apis.len()];
@@ -136,7 +136,7 @@ impl Shared {
         let Some(link) = self.ask(self.http.post(format!("{carts}/{id}/payment-link")), &[200, 202]).await else {
             return;
         };
-        let Some(page) = link["data"]["paymentLink"].as_str() else { return }; // 202: it is made later
+        let Some(page) = link["data"]["paymentLink"].as_str() else { return }; // 202: the link is made later
         self.promised().links += 1;
         if turn % 3 == 2 {
             return;
@@ -146,12 +146,12 @@ impl Shared {
             Ok(events) if events.iter().all(|event| event.status == Some(200)) => {
                 self.promised().paid.insert(id);
             }
-            Ok(_) => {} // Stripe goes on for days, this test does not
+            Ok(_) => {} // Stripe would retry for days
             Err(error) => self.promised().wrong.push(format!("the link of {id} can't be paid: {error}")),
         }
     }
 
-    /// The answer, if it is one of those expected; a 503 says when to come back.
+    /// The response if its status is expected. Waits after a 503.
     async fn ask(&self, request: RequestBuilder, expected: &[u16]) -> Option<Value> {
         let answer = match request.header("x-api-key", "key").send().await {
             Ok(answer) => answer,

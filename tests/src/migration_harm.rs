@@ -1,14 +1,13 @@
-//! What a migration would do to those who write while it runs, measured: which
-//! locks it holds, which tables it writes anew or reads to the end.
+//! Measures which locks a migration holds and which tables it rewrites or scans.
 //!
-//! In a table of a thousand rows each of these takes no time. In one of a
-//! hundred million it takes minutes, and a shop that can't store carts for minutes is down.
+//! All of these are fast in a table of a thousand rows. In a table of a hundred million rows each
+//! takes minutes, during which the shop can't store carts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{Connection as _, PgConnection, migrate::Migration};
 
-/// These never grow beyond some hundred rows: what is done to them takes no time.
+/// Tables that never exceed some hundred rows, so that any change of them is fast.
 const SMALL: [&str; 8] = [
     "_sqlx_migrations",
     "cart_totals",
@@ -20,40 +19,40 @@ const SMALL: [&str; 8] = [
     "workers",
 ];
 
-/// An index scan that reads more than this of the thousand rows reads all there are.
+/// An index scan that reads more than this of the thousand rows reads the whole table.
 const FEW_ROWS: i64 = 100;
 
-/// The tables that may be big: those there are already.
+/// The tables that may be large: all that exist before the migration.
 #[derive(Debug, Clone)]
 pub struct BigTables(BTreeSet<String>);
 
-/// One of them, at one moment.
+/// The state of a table at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 struct Seen {
     name: String,
-    /// Which file it is in.
+    /// The file that stores it.
     file: i64,
     scans: i64,
     fetched: i64,
     changed: i64,
-    /// The lock that this session holds and that keeps others from writing.
+    /// The lock of this session that blocks writes to it.
     locked: Option<String>,
 }
 
 impl BigTables {
-    /// Every table of the database but the small ones.
+    /// All tables of the database except the small ones.
     ///
     /// # Panics
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn of(conn: &mut PgConnection) -> Self {
         let seen = look(conn).await;
         Self(seen.into_iter().map(|table| table.name).filter(|name| !SMALL.contains(&name.as_str())).collect())
     }
 
-    /// Applies the migration and tells what harm it does; nothing is best.
+    /// Applies the migration; returns the harm that it does, empty if none.
     ///
     /// # Panics
-    /// If it fails.
+    /// If the migration fails.
     pub async fn harm_of(&self, conn: &mut PgConnection, migration: &Migration) -> Vec<String> {
         if migration.no_tx {
             sqlx::raw_sql(migration.sql.clone()).execute(conn).await.expect("the migration works");
@@ -74,8 +73,8 @@ impl BigTables {
 
     fn compare(&self, before: &BTreeMap<String, Seen>, after: &BTreeMap<String, Seen>) -> Vec<String> {
         let mut harm = Vec::new();
-        // Whatever is locked stays so until the transaction ends: what is read
-        // before it is locked is refused, too, because the order is easily changed.
+        // A lock is held until the end of the transaction. Reads before the lock are rejected too,
+        // because the order is easily changed.
         let locked = after.values().find_map(|table| Some((&table.name, table.locked.as_ref()?)));
         for (name, before) in before {
             let Some(after) = after.get(name) else {
@@ -96,7 +95,7 @@ impl BigTables {
     }
 }
 
-/// All tables, as this transaction sees them and what it did to them.
+/// All tables as seen by this transaction, with its effects on them.
 async fn look(conn: &mut PgConnection) -> Vec<Seen> {
     sqlx::query_as(
         "select relname::text as name, pg_relation_filenode(relid)::bigint as file, seq_scan as scans,
@@ -112,8 +111,8 @@ async fn look(conn: &mut PgConnection) -> Vec<Seen> {
     .expect("Postgres is there")
 }
 
-/// Outside a transaction goes what can't be within one: a single statement that
-/// builds, or drops, an index while others write.
+/// Only one kind of statement may run outside of a transaction: building or dropping an index
+/// concurrently.
 fn harm_outside_a_transaction(sql: &str) -> Option<String> {
     let lines = sql.lines().map(|line| line.split_once("--").map_or(line, |(before, _)| before));
     let sql = lines.collect::<Vec<_>>().join(" ").to_lowercase();

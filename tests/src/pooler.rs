@@ -10,20 +10,20 @@ use tokio::net::TcpStream;
 
 use crate::{TestDatabase, eventually, free_address};
 
-/// A PgBouncer that ends when the test does.
+/// A PgBouncer for one test.
 #[derive(Debug)]
 pub struct Pooler {
-    /// Where it listens.
+    /// The address it listens on.
     pub address: SocketAddr,
     _process: tokio::process::Child,
     folder: PathBuf,
 }
 
 impl Pooler {
-    /// Starts one; `None` where this machine has none.
+    /// Starts PgBouncer; `None` if it is not installed.
     ///
     /// # Panics
-    /// If it is there and does not start, or is not there and `REQUIRE_PGBOUNCER` is set, as the gate does.
+    /// If it does not start, or is missing although `REQUIRE_PGBOUNCER` is set.
     pub async fn start(database: &TestDatabase) -> Option<Self> {
         let Some(program) = program() else {
             assert!(std::env::var_os("REQUIRE_PGBOUNCER").is_none(), "PgBouncer should be installed");
@@ -38,14 +38,14 @@ impl Pooler {
         let mut command = tokio::process::Command::new(program);
         command.arg("--quiet").arg(&configuration).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
         if nix::unistd::Uid::effective().is_root() {
-            command.args(["--user", "nobody"]); // it refuses to run as root
+            command.args(["--user", "nobody"]); // PgBouncer does not run as root
         }
         let process = command.spawn().expect("pgbouncer starts");
         eventually("PgBouncer answers", async || TcpStream::connect(address).await.is_ok()).await;
         Some(Self { address, _process: process, folder })
     }
 
-    /// The database by way of it, for `DATABASE_URL`.
+    /// The URL of the database through the pooler, for `DATABASE_URL`.
     pub fn url(&self, database: &TestDatabase) -> String {
         database.by_way_of(self.address).url
     }
@@ -65,8 +65,8 @@ fn program() -> Option<PathBuf> {
     known.map(Path::to_owned).or_else(in_path)
 }
 
-/// As Debian installs it, but for the mode; few server connections, so that
-/// clients meet on them all the time.
+/// Debian's configuration except for the mode, and with few server connections, so that clients
+/// share them all the time.
 fn configure(database: &TestDatabase, address: SocketAddr) -> String {
     let (server, options) = (database.server_address(), database.options());
     let password = database.url.split(['/', ':', '@']).nth(4).unwrap_or_default();

@@ -7,15 +7,16 @@ use std::{
 
 use uuid::Uuid;
 
-/// The range lies below the system's ephemeral ports, so no connection or listener of another test takes
-/// a port of it before the server starts, or while a server that was killed is down.
+/// The start of the range. The range lies below the system's ephemeral ports, so no connection or
+/// listener of another test takes one of its ports before the server starts, or while a killed
+/// server is down.
 const FIRST: u32 = 20_000;
 const COUNT: u32 = 10_000;
 
-/// The next port to try. Begins at a random one, because other test processes use the range, too.
+/// The next port to try. Starts at random, because other test processes use the range, too.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// Returns a port that nobody listens on; the same one again only after ten thousand calls.
+/// Returns a free port; the same one again only after ten thousand calls.
 ///
 /// # Panics
 /// If there is none.
@@ -27,7 +28,7 @@ pub fn free_port() -> u16 {
     free.expect("one of ten thousand ports is free")
 }
 
-/// An address of this machine with such a port.
+/// A loopback address with a free port.
 pub fn free_address() -> SocketAddr {
     ([127, 0, 0, 1], free_port()).into()
 }

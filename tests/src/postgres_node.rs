@@ -1,5 +1,5 @@
-//! A Postgres server of its own, for a test that breaks, replicates or configures
-//! it: started from the system's programs, as an ordinary user, killed for real.
+//! A Postgres server for tests that kill, replicate or configure it, started from the system's
+//! programs as an ordinary user.
 
 use std::{
     fs,
@@ -19,14 +19,15 @@ use uuid::Uuid;
 
 use crate::{free_port, within};
 
-/// What every node has in its `postgresql.conf`. Killed processes need no fsync; nothing is to be left in memory.
+/// The common `postgresql.conf`. Without fsync, because only processes are killed; with small
+/// caches.
 const CONFIGURATION: &str = "listen_addresses = '127.0.0.1'\nunix_socket_directories = ''\nmax_connections = 200\n\
     shared_buffers = 32MB\nfsync = off\nfull_page_writes = off\ndynamic_shared_memory_type = mmap\n\
     wal_level = replica\nhot_standby = on\nmax_wal_senders = 8\nwal_keep_size = 256MB\ntimezone = 'UTC'\n";
 
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
 
-/// A server and its folder; both are gone with it.
+/// A server and its folder, both removed when dropped.
 #[derive(Debug)]
 pub struct PostgresNode {
     programs: PathBuf,
@@ -38,11 +39,11 @@ pub struct PostgresNode {
 }
 
 impl PostgresNode {
-    /// An empty one that does not run yet, with these lines more in `postgresql.conf` and these alone in
-    /// `pg_hba.conf`. `None` where this machine has no Postgres installed.
+    /// Creates a server without starting it, with additional lines in `postgresql.conf` and only
+    /// these lines in `pg_hba.conf`. `None` if Postgres is not installed.
     ///
     /// # Panics
-    /// If it can't be made, or there is none and `REQUIRE_POSTGRES` is set, as the gate does.
+    /// If it can't be created, or Postgres is missing although `REQUIRE_POSTGRES` is set.
     pub async fn new(configuration: &str, access: &str) -> Option<Self> {
         let Some(installation) = sandbox::postgres::system_installation() else {
             assert!(std::env::var_os("REQUIRE_POSTGRES").is_none(), "Postgres should be installed");
@@ -74,10 +75,10 @@ impl PostgresNode {
         Some(node)
     }
 
-    /// A standby of this server, at `port`, that does not run yet.
+    /// Creates a standby of this server at `port` without starting it.
     ///
     /// # Panics
-    /// If it can't be made.
+    /// If it can't be created.
     pub async fn standby(&self, port: u16) -> Self {
         let node = Self::prepare(self.programs.clone(), port, self.password.clone());
         let primary = format!("host=127.0.0.1 port={} user=postgres password={}", self.port, self.password);
@@ -105,15 +106,15 @@ impl PostgresNode {
         Self { programs, folder, port, password, query: String::new(), server: None }
     }
 
-    /// Connections of the test itself, and the addresses it gives, have this after the `?`.
+    /// Sets the query part of the test's own URLs.
     pub fn set_query(&mut self, query: &str) {
         query.clone_into(&mut self.query);
     }
 
-    /// Writes a file that only the server reads, beside its data.
+    /// Writes a file next to the data that only the server can read.
     ///
     /// # Panics
-    /// If it can't be written.
+    /// If the file can't be written.
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.folder.join(name);
         fs::write(&path, text).expect("its folder can be written");
@@ -124,7 +125,7 @@ impl PostgresNode {
         path
     }
 
-    /// Starts it and waits until it answers.
+    /// Starts the server and waits until it responds.
     ///
     /// # Panics
     /// If it does not.
@@ -138,14 +139,14 @@ impl PostgresNode {
         within(STARTS_WITHIN, "Postgres answers", async || PgConnection::connect(&url).await.is_ok()).await;
     }
 
-    /// Ends it without a word, as a machine that loses its power does.
+    /// Kills the server, like a power loss.
     ///
     /// # Panics
     /// If it does not run.
     pub async fn kill(&mut self) {
         let mut server = self.server.take().expect("it runs");
         let postmaster = server.id().expect("it runs");
-        // Nothing is started while the list is made.
+        // Stop the postmaster, so that it starts no process meanwhile.
         send(postmaster, Signal::SIGSTOP);
         for child in children(postmaster) {
             send(child, Signal::SIGKILL);
@@ -155,7 +156,7 @@ impl PostgresNode {
         self.free_shared_memory();
     }
 
-    /// Ends it in order: sessions are ended, what was written is handed to standbys that follow.
+    /// Shuts the server down: ends its sessions and sends all WAL to its standbys.
     ///
     /// # Panics
     /// If it does not end.
@@ -166,35 +167,35 @@ impl PostgresNode {
         ended.expect("it should end").expect("it can be waited for");
     }
 
-    /// Its address, as its superuser, for `DATABASE_URL`.
+    /// The URL of the superuser, for `DATABASE_URL`.
     pub fn url(&self, database: &str) -> String {
         self.url_of("postgres", &self.password, database)
     }
 
-    /// Its address as another role.
+    /// The URL of another role.
     pub fn url_of(&self, role: &str, password: &str, database: &str) -> String {
         let query = if self.query.is_empty() { String::new() } else { format!("?{}", self.query) };
         let host = if self.query.is_empty() { "127.0.0.1" } else { "localhost" };
         format!("postgres://{role}:{password}@{host}:{}/{database}{query}", self.port)
     }
 
-    /// Where it listens.
+    /// The port it listens on.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Connections as its superuser.
+    /// Connections as the superuser.
     ///
     /// # Panics
-    /// Never: its address is well-formed.
+    /// Never: the URL is well-formed.
     pub fn pool(&self, database: &str) -> PgPool {
         PgPoolOptions::new().max_connections(2).connect_lazy(&self.url(database)).expect("a well-formed URL")
     }
 
-    /// Runs statements in the database `postgres`, each by itself.
+    /// Runs statements in the database `postgres`, one by one.
     ///
     /// # Panics
-    /// If one is refused.
+    /// If a statement fails.
     pub async fn sql(&self, statements: &[&str]) {
         let mut conn = PgConnection::connect(&self.url("postgres")).await.expect("Postgres is there");
         for statement in statements {
@@ -211,7 +212,7 @@ impl PostgresNode {
         let mut command = ending_with_us(&self.programs.join(program), "QUIT");
         command.env_clear().env("LC_ALL", "C").current_dir(&self.folder).stdin(Stdio::null()).kill_on_drop(true);
         if let Some(user) = ordinary_user() {
-            command.uid(user.uid.as_raw()).gid(user.gid.as_raw()); // Postgres refuses to run as root
+            command.uid(user.uid.as_raw()).gid(user.gid.as_raw()); // Postgres does not run as root
         }
         command
     }
@@ -222,7 +223,7 @@ impl PostgresNode {
         assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// A server that is killed leaves a segment behind, which nothing else frees before the next start.
+    /// Frees the shared memory of a killed server, which otherwise stays until its next start.
     fn free_shared_memory(&self) {
         let written = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
         let segment = written.lines().nth(6).and_then(|line| line.split_whitespace().nth(1));
@@ -247,13 +248,13 @@ impl Drop for PostgresNode {
 }
 
 fn send(process: u32, signal: Signal) {
-    // One that has ended meanwhile needs none.
+    // The process may have ended meanwhile.
     let _ = kill(Pid::from_raw(process.cast_signed()), signal);
 }
 
-/// A program that is sent this signal when the test ends, even if that is killed and drops nothing.
+/// Builds a command whose process gets this signal when the test ends, even if the test is killed.
 pub(crate) fn ending_with_us(program: &Path, signal: &str) -> Command {
-    let setpriv = Path::new("/usr/bin/setpriv"); // util-linux
+    let setpriv = Path::new("/usr/bin/setpriv"); // part of util-linux
     if !setpriv.exists() {
         return Command::new(program);
     }
@@ -262,7 +263,7 @@ pub(crate) fn ending_with_us(program: &Path, signal: &str) -> Command {
     command
 }
 
-/// The processes that this one started.
+/// The child processes of a process.
 fn children(process: u32) -> Vec<u32> {
     let parent = |status: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
@@ -278,7 +279,7 @@ fn children(process: u32) -> Vec<u32> {
         .collect()
 }
 
-/// Who runs Postgres where this process is root.
+/// The user that runs Postgres if this process is root.
 fn ordinary_user() -> Option<User> {
     if !Uid::effective().is_root() {
         return None;

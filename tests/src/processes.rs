@@ -1,4 +1,4 @@
-//! The real binaries, as processes.
+//! Runs the real binaries as processes.
 
 use std::{
     fs,
@@ -20,12 +20,11 @@ use crate::{DEADLINE, database::binaries};
 
 static BUILT: OnceLock<()> = OnceLock::new();
 
-/// A binary of this workspace, built as this test was.
+/// Builds a binary of this workspace with the test's profile; returns its path.
 fn binary(name: &str) -> PathBuf {
     BUILT.get_or_init(|| {
-        // Tests of this package build its own binaries only. With the whole
-        // workspace selected the features are those of `cargo test --workspace`,
-        // so this compiles nothing that is not there already.
+        // Tests build only the binaries of their own package. Selecting the whole workspace uses
+        // the features of `cargo test --workspace`, so nothing is compiled twice.
         let mut build = Command::new(env!("CARGO"));
         build
             .args(["build", "--quiet", "--workspace", "--bins"])
@@ -45,16 +44,16 @@ fn binary(name: &str) -> PathBuf {
     binaries().join(name)
 }
 
-/// Where a binary of this workspace is; it is built first.
+/// The path of a binary of this workspace, after building it.
 ///
 /// # Panics
-/// If it does not build.
+/// If the build fails.
 pub async fn program(name: &str) -> PathBuf {
     let name = name.to_owned();
     tokio::task::spawn_blocking(move || binary(&name)).await.expect("it builds")
 }
 
-/// Runs a binary with these arguments and exactly these variables to its end.
+/// Runs a binary to its end, with these arguments and exactly these variables.
 ///
 /// # Panics
 /// If it does not start, or does not end.
@@ -67,7 +66,7 @@ pub async fn run<'a>(
         .args(arguments)
         .env_clear()
         .envs(variables)
-        .current_dir(std::env::temp_dir()) // where there is no .env
+        .current_dir(std::env::temp_dir()) // a folder without `.env`
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
@@ -79,7 +78,7 @@ pub async fn run<'a>(
 #[derive(Debug)]
 pub struct Process {
     child: tokio::process::Child,
-    /// Its lines on standard error; read all the time, or it would block on a full pipe.
+    /// The lines of standard error, read continuously, because a full pipe would block the process.
     log: mpsc::UnboundedReceiver<String>,
 }
 
@@ -101,7 +100,7 @@ impl Process {
             .env_clear()
             .env("PATH", std::env::var("PATH").unwrap_or_default())
             .envs(variables)
-            .current_dir(std::env::temp_dir()) // where there is no .env
+            .current_dir(std::env::temp_dir()) // a folder without `.env`
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -118,18 +117,18 @@ impl Process {
         Self { child, log }
     }
 
-    /// Its process id.
+    /// The process id.
     ///
     /// # Panics
-    /// If it has ended.
+    /// If the process has ended.
     pub fn id(&self) -> u32 {
         self.child.id().expect("it runs")
     }
 
-    /// The TCP ports that it listens on. Linux only.
+    /// The TCP ports that the process listens on. Linux only.
     ///
     /// # Panics
-    /// If it has ended.
+    /// If the process has ended.
     pub fn listening_ports(&self) -> Vec<u16> {
         let own: Vec<String> = fs::read_dir(format!("/proc/{}/fd", self.id()))
             .expect("it runs")
@@ -146,19 +145,19 @@ impl Process {
         sockets.filter_map(port).collect()
     }
 
-    /// Sends it a signal.
+    /// Sends a signal.
     ///
     /// # Panics
-    /// If it has ended.
+    /// If the process has ended.
     pub fn signal(&self, signal: Signal) {
         let pid = self.child.id().expect("it runs");
         kill(Pid::from_raw(pid.cast_signed()), signal).expect("it runs");
     }
 
-    /// Reads its log until a line holds `text`, and answers that line.
+    /// Reads the log until a line contains `text`; returns that line.
     ///
     /// # Panics
-    /// If it ends before, or stays silent.
+    /// If the process ends before, or the line does not appear in time.
     pub async fn says(&mut self, text: &str) -> String {
         let found = tokio::time::timeout(DEADLINE, async {
             while let Some(line) = self.log.recv().await {
@@ -171,17 +170,17 @@ impl Process {
         found.await.unwrap_or_else(|_| panic!("it did not say {text:?} in time"))
     }
 
-    /// What it has said since it was last listened to.
+    /// The lines logged since the last read.
     pub fn said(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.log.try_recv().ok()).collect()
     }
 
-    /// The next line of its log; `None` once it has ended.
+    /// The next line of the log; `None` once the process has ended.
     pub async fn next_line(&mut self) -> Option<String> {
         self.log.recv().await
     }
 
-    /// Waits until it has ended, and answers its exit code (none: a signal ended it).
+    /// Waits until the process has ended; returns its exit code, `None` after a signal.
     ///
     /// # Panics
     /// If it does not end.

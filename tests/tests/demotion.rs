@@ -11,7 +11,7 @@ use tests::{eventually, fake_stripe, load::Load, postgres_node::PostgresNode, pr
 use crate::processes::free_address;
 
 const SECRET: &str = "whsec_demotion";
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A server that can be demoted for the sessions there are.
 struct Server {
@@ -86,12 +86,12 @@ async fn no_connection_that_became_read_only_is_used_again() {
     let Some(server) = Server::start().await else { return };
     let (base, stripe, _processes) = start(&server, true).await;
     let load = Load::start(vec![base], stripe, 8);
-    within(PATIENCE, "carts are stored and paid", async || load.carts() > 60 && load.paid() > 5).await;
+    within(TIMEOUT, "carts are stored and paid", async || load.carts() > 60 && load.paid() > 5).await;
     let before = (load.carts(), load.paid());
     let sessions = server.demote().await;
-    within(PATIENCE, "and go on to be", async || load.carts() > before.0 + 60 && load.paid() > before.1 + 5).await;
+    within(TIMEOUT, "and go on to be", async || load.carts() > before.0 + 60 && load.paid() > before.1 + 5).await;
     // Those that listen are among them, and those that nobody needed meanwhile.
-    within(PATIENCE, "the demoted sessions are gone", async || server.left(&sessions).await.is_empty()).await;
+    within(TIMEOUT, "the demoted sessions are gone", async || server.left(&sessions).await.is_empty()).await;
     let promised = load.stop().await;
     assert!(promised.wrong.is_empty(), "{:?}", promised.wrong);
     println!("{} demoted sessions were left, {} requests put off", sessions.len(), promised.put_off);
@@ -115,7 +115,7 @@ async fn an_api_that_only_reads_leaves_a_demoted_server_as_well() {
     })
     .await;
     let sessions = server.demote().await;
-    within(PATIENCE, "the demoted sessions are gone", async || {
+    within(TIMEOUT, "the demoted sessions are gone", async || {
         read("/api/carts").await;
         read("/api/analytics").await;
         read("/readyz").await;

@@ -28,7 +28,7 @@ use crate::processes::free_address;
 const SECRET: &str = "whsec_fail_over";
 const CLIENTS: usize = 8;
 /// Every wait here ends by then.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Two apis and two workers, and Stripe.
 struct Shop {
@@ -86,14 +86,14 @@ impl Shop {
 /// Waits until so many more carts than there are now were acknowledged.
 async fn more(load: &Load, carts: usize) {
     let enough = load.carts() + carts;
-    within(PATIENCE, "carts are stored", async || load.carts() >= enough).await;
+    within(TIMEOUT, "carts are stored", async || load.carts() >= enough).await;
 }
 
 /// Everything that was acknowledged is on the server that is the primary now, and nothing is there twice.
 async fn check(shop: &mut Shop, database: &PgPool, promised: &Promised) {
     let said: Vec<String> = shop.processes.iter_mut().flat_map(Process::said).collect();
     assert!(promised.wrong.is_empty(), "{:?}\n{}", promised.wrong, said.join("\n"));
-    within(PATIENCE, "no job is left", async || {
+    within(TIMEOUT, "no job is left", async || {
         let left = "select count(*) from jobs where state in ('pending', 'running') and slot is null";
         sqlx::query_scalar::<_, i64>(left).fetch_one(database).await.unwrap() == 0
     })
@@ -123,7 +123,7 @@ async fn check(shop: &mut Shop, database: &PgPool, promised: &Promised) {
     let recovered = stored.values().filter(|status| *status == "recovered").count();
     assert_eq!(summary["data"]["summary"]["totalAbandoned"], stored.len());
     assert_eq!(summary["data"]["summary"]["totalRecovered"], recovered);
-    within(PATIENCE, "all four are ready", async || shop.is_ready().await).await;
+    within(TIMEOUT, "all four are ready", async || shop.is_ready().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,7 +135,7 @@ async fn the_primary_dies_under_load_and_nothing_that_was_acknowledged_is_lost()
     for time in 1..=times {
         let load = shop.load();
         more(&load, 100).await;
-        within(PATIENCE, "carts are paid", async || load.paid() > 0).await;
+        within(TIMEOUT, "carts are paid", async || load.paid() > 0).await;
         let killed = Instant::now();
         cluster.fail_over().await;
         let promoted = killed.elapsed();
@@ -205,7 +205,7 @@ async fn without_its_standby_nothing_is_acknowledged_until_somebody_says_so() {
     more(&load, 30).await;
     cluster.lose_standby().await;
     let pool = cluster.pool();
-    within(PATIENCE, "commits wait for the standby", async || {
+    within(TIMEOUT, "commits wait for the standby", async || {
         let waiting = "select count(*) from pg_stat_activity where wait_event = 'SyncRep'";
         sqlx::query_scalar::<_, i64>(waiting).fetch_one(&pool).await.unwrap() > 0
     })

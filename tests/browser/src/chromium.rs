@@ -1,4 +1,4 @@
-//! The browser: found, or installed where that can be done.
+//! Finds Chromium, or installs it where possible.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,7 +18,7 @@ use crate::{
     tab::{Look, Tab},
 };
 
-/// Without a window, and asking nothing of anybody but the pages under test.
+/// Headless, and without requests of its own.
 const ARGUMENTS: [&str; 17] = [
     "--headless=new",
     "--remote-debugging-port=0",
@@ -39,7 +39,7 @@ const ARGUMENTS: [&str; 17] = [
     "--no-pings",
 ];
 
-/// A Chromium of one test, with a profile of its own; it ends with it.
+/// A Chromium with its own profile, for one test.
 #[derive(Debug)]
 pub struct Chromium {
     process: Child,
@@ -48,10 +48,10 @@ pub struct Chromium {
 }
 
 impl Chromium {
-    /// Starts one; `None` where this machine has none and none can be installed.
+    /// Starts Chromium; `None` if it is missing and can't be installed.
     ///
     /// # Panics
-    /// If it is there and does not start, or is not there and `REQUIRE_CHROMIUM` is set, as the gate does.
+    /// If it does not start, or is missing although `REQUIRE_CHROMIUM` is set.
     pub async fn start() -> Option<Self> {
         let Some(executable) = executable().await else {
             assert!(std::env::var_os("REQUIRE_CHROMIUM").is_none(), "Chromium should be installed");
@@ -62,7 +62,7 @@ impl Chromium {
         let mut command = Command::new(executable);
         command.args(ARGUMENTS).arg(format!("--user-data-dir={}", profile.display())).arg("about:blank");
         if nix::unistd::geteuid().is_root() {
-            command.arg("--no-sandbox"); // Chromium refuses its own as root
+            command.arg("--no-sandbox"); // Chromium's sandbox does not work as root
         }
         command.env("FONTCONFIG_FILE", concat!(env!("CARGO_MANIFEST_DIR"), "/fonts.conf"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -77,23 +77,23 @@ impl Chromium {
             panic!("Chromium ended before it listened");
         });
         let address = address.await.expect("Chromium listens");
-        // Read on, or it would block on a full pipe.
+        // Keep reading, because a full pipe would block Chromium.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Some(Self { process, devtools: Devtools::connect(address.trim()).await, profile })
     }
 
-    /// A tab that looks so.
+    /// Opens a tab with this size and colour scheme.
     ///
     /// # Panics
-    /// If Chromium is gone.
+    /// If Chromium has ended.
     pub async fn tab(&self, look: Look) -> Tab {
         Tab::new(self.devtools.clone(), look).await
     }
 
-    /// Ends it.
+    /// Ends Chromium.
     ///
     /// # Panics
-    /// If it does not.
+    /// If it does not end.
     pub async fn close(mut self) {
         let _ = self.devtools.call("", "Browser.close", json!({})).await;
         tokio::time::timeout(Duration::from_secs(60), self.process.wait()).await.expect("it ends").expect("it ran");
@@ -126,5 +126,5 @@ fn find() -> Option<PathBuf> {
 async fn apt_get(arguments: &[&str]) {
     let mut command = Command::new("apt-get");
     command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).stdout(Stdio::null());
-    let _ = command.status().await; // whether it is there is looked at afterwards
+    let _ = command.status().await; // the caller checks whether it is installed
 }

@@ -1,8 +1,8 @@
-//! The devtools protocol, as far as these tests need it: calls and events, as JSON
-//! over one socket (<https://chromedevtools.github.io/devtools-protocol/>).
+//! The part of the devtools protocol that these tests need: calls and events as JSON over one
+//! socket (<https://chromedevtools.github.io/devtools-protocol/>).
 //!
-//! The crates for it tell calls from events by serde's untagged enums, which do
-//! not go together with `arbitrary_precision`, and money needs that.
+//! The existing crates distinguish calls from events by untagged enums of serde, which fail with
+//! `arbitrary_precision`, and money needs that.
 
 use std::{
     collections::HashMap,
@@ -18,13 +18,13 @@ use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_tungstenite::tungstenite::{Message, protocol::WebSocketConfig};
 
-/// No answer takes longer, but for a Chromium that hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The timeout of a call; only a hanging Chromium takes longer.
+const TIMEOUT: Duration = Duration::from_secs(60);
 const BACKLOG: usize = 10_000;
 
 type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>>;
 
-/// Something that happened in the tab of a session.
+/// An event in the tab of a session.
 #[derive(Debug, Clone)]
 pub(crate) struct Event {
     pub(crate) session: String,
@@ -43,7 +43,7 @@ pub(crate) struct Devtools {
 
 impl Devtools {
     pub(crate) async fn connect(url: &str) -> Self {
-        // Pictures are large.
+        // Screenshots are large.
         let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
         let (socket, _) =
             tokio_tungstenite::connect_async_with_config(url, Some(config), true).await.expect("Chromium takes us");
@@ -86,7 +86,7 @@ impl Devtools {
         self.events.subscribe()
     }
 
-    /// Calls a method, of a session's tab or (with an empty one) of the browser.
+    /// Calls a method of a session's tab, or of the browser if `session` is empty.
     pub(crate) async fn call(&self, session: &str, method: &str, params: Value) -> Result<Value, String> {
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let (answered, answer) = oneshot::channel();
@@ -97,7 +97,7 @@ impl Devtools {
         }
         let gone = || format!("{method}: Chromium is gone");
         self.calls.send(Message::text(call.to_string())).map_err(|_| gone())?;
-        let answer = tokio::time::timeout(PATIENCE, answer).await.map_err(|_| format!("{method}: no answer"))?;
+        let answer = tokio::time::timeout(TIMEOUT, answer).await.map_err(|_| format!("{method}: no answer"))?;
         let mut answer = answer.map_err(|_| gone())?;
         match answer.get("error") {
             Some(error) => Err(format!("{method}: {error}")),

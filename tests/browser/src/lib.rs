@@ -1,4 +1,4 @@
-//! Drives Chromium through its devtools protocol, and notes what it complains of.
+//! Drives Chromium through its devtools protocol, and records its errors.
 
 #![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
 
@@ -9,11 +9,11 @@ mod tab;
 pub use chromium::Chromium;
 pub use tab::{Look, Tab};
 
-/// The binaries that the harness of `tests` needs: those of other packages are
-/// not built where these tests alone are run.
+/// Builds the binaries that the harness of `tests` needs: cargo does not build other packages'
+/// binaries if only these tests run.
 ///
 /// # Panics
-/// If they can't be built.
+/// If the build fails.
 pub async fn build_harness() {
     static BUILT: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
     BUILT
@@ -21,7 +21,7 @@ pub async fn build_harness() {
             let test = std::env::current_exe().expect("a process knows its binary");
             let folder = test.ancestors().nth(2).expect("target/<profile>/deps/test");
             let mut build = tokio::process::Command::new(env!("CARGO"));
-            // With the whole workspace selected there is nothing to build where that was tested.
+            // Selects the whole workspace, so that nothing is built again after its tests were.
             build.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(env!("CARGO_MANIFEST_DIR"));
             if folder.ends_with("release") {
                 build.arg("--release");

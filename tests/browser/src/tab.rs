@@ -1,4 +1,4 @@
-//! One tab: what somebody does in it, and what goes wrong meanwhile.
+//! A tab: its actions, and the errors that occur in it.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -13,14 +13,14 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::devtools::{Devtools, Event};
 
-/// So long a page may take; the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The timeout of a page, for a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(60);
 const AXE: &str = include_str!("../axe-core/axe.min.js");
 
-/// How a page is looked at.
+/// The size and colour scheme of a page.
 #[derive(Debug, Clone, Copy)]
 pub struct Look {
-    /// In CSS pixels.
+    /// The width in CSS pixels.
     pub width: u32,
     /// Whether the system prefers dark colours.
     pub dark: bool,
@@ -32,7 +32,7 @@ impl Look {
     }
 }
 
-/// What a tab noted.
+/// The events that a tab recorded.
 #[derive(Debug, Default)]
 struct Notes {
     complaints: Vec<String>,
@@ -69,7 +69,7 @@ impl Tab {
         tab
     }
 
-    /// Notes what the tab complains of and asks for, from now on.
+    /// Records the tab's errors and requests from now on.
     fn note(&self) {
         let (mut events, session, notes) = (self.devtools.events(), self.session.clone(), self.notes.clone());
         tokio::spawn(async move {
@@ -97,7 +97,7 @@ impl Tab {
     /// Opens an address.
     ///
     /// # Panics
-    /// If there is nothing.
+    /// If the page does not load.
     pub async fn open(&self, url: &str) {
         let answer = self.call("Page.navigate", json!({ "url": url })).await;
         assert!(answer.get("errorText").is_none(), "{url}: {answer}");
@@ -116,22 +116,22 @@ impl Tab {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        if tokio::time::timeout(PATIENCE, found).await.is_err() {
+        if tokio::time::timeout(TIMEOUT, found).await.is_err() {
             let page = self.try_ask("location.href + '\\n' + document.body.innerText").await;
-            panic!("within {PATIENCE:?} it should have come true that {script}; the page is {page:#?}");
+            panic!("within {TIMEOUT:?} it should have come true that {script}; the page is {page:#?}");
         }
     }
 
-    /// What a script, or its promise, answers.
+    /// The result of a script, or of its promise.
     ///
     /// # Panics
-    /// If it fails.
+    /// If the script fails.
     pub async fn ask<T: DeserializeOwned>(&self, script: &str) -> T {
         let answer = self.try_ask(script).await.unwrap_or_else(|error| panic!("{script}: {error}"));
         serde_json::from_value(answer).expect("an answer of this kind")
     }
 
-    /// Between two pages there is no answer.
+    /// Fails while the tab changes pages.
     async fn try_ask(&self, script: &str) -> Result<Value, String> {
         let params = json!({ "expression": script, "returnByValue": true, "awaitPromise": true, "userGesture": true });
         let mut answer = self.devtools.call(&self.session, "Runtime.evaluate", params).await?;
@@ -157,7 +157,7 @@ impl Tab {
         self.click(&found).await;
     }
 
-    /// Clicks with the mouse where the element is, once nothing covers it.
+    /// Clicks the centre of the element once nothing covers it.
     async fn click(&self, found: &str) {
         let script = format!(
             "(() => {{ const e = {found}; if (!e) return null; e.scrollIntoView({{ block: 'center', behavior: 'instant' }});
@@ -175,7 +175,7 @@ impl Tab {
         .await;
     }
 
-    /// Types into a field, and presses Enter if told so.
+    /// Types into a field, then presses Enter if `enter`.
     pub async fn types(&self, selector: &str, text: &str, enter: bool) {
         self.click(&format!("document.querySelector({})", json!(selector))).await;
         self.call("Input.insertText", json!({ "text": text })).await;
@@ -186,12 +186,12 @@ impl Tab {
         }
     }
 
-    /// Waits until this is the path.
+    /// Waits until the tab is at this path.
     pub async fn is_at(&self, path: &str) {
         self.finds(&format!("location.pathname === {} && document.readyState === 'complete'", json!(path))).await;
     }
 
-    /// Comes to the front.
+    /// Brings the tab to the front.
     pub async fn to_front(&self) {
         self.call("Page.bringToFront", json!({})).await;
     }
@@ -199,16 +199,16 @@ impl Tab {
     /// Closes the tab.
     ///
     /// # Panics
-    /// If Chromium is gone.
+    /// If Chromium has ended.
     pub async fn close(&self) {
         let closed = self.devtools.call("", "Target.closeTarget", json!({ "targetId": self.target })).await;
         closed.expect("the tab is there");
     }
 
-    /// A picture of the whole page, as PNG.
+    /// A screenshot of the whole page, as PNG.
     ///
     /// # Panics
-    /// If there is none.
+    /// If Chromium returns none.
     pub async fn picture(&self) -> Vec<u8> {
         let metrics = self.call("Page.getLayoutMetrics", json!({})).await;
         let (width, height) = (&metrics["cssContentSize"]["width"], &metrics["cssContentSize"]["height"]);
@@ -219,10 +219,11 @@ impl Tab {
         base64::engine::general_purpose::STANDARD.decode(picture).expect("base64")
     }
 
-    /// Has axe-core look at the page, injected by the protocol: the page's own policy stays as it is.
+    /// Checks the page with axe-core, injected by the protocol, so that the page's policy stays
+    /// unchanged.
     ///
     /// # Panics
-    /// If it finds anything serious or critical.
+    /// If axe-core reports a serious or critical problem.
     pub async fn is_accessible(&self) {
         self.try_ask(AXE).await.expect("axe-core loads");
         let run = "axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) => violations
@@ -233,20 +234,20 @@ impl Tab {
         assert!(found.is_empty(), "{place}: {found:#?}");
     }
 
-    /// Nothing is wider than the window.
+    /// Checks that nothing is wider than the window.
     ///
     /// # Panics
-    /// If it is.
+    /// If an element is.
     pub async fn fits(&self) {
         let (wide, window): (f64, f64) = self.ask("[document.documentElement.scrollWidth, innerWidth]").await;
         let place: String = self.ask("location.href").await;
         assert!(wide <= window, "{place} is {wide} wide in a window of {window}");
     }
 
-    /// Holds everything that happened in this tab against what may.
+    /// Checks everything that happened in this tab.
     ///
     /// # Panics
-    /// If it complained, or asked another origin.
+    /// If there was an error, or a request to another origin.
     pub fn was_good(&self, origin: &str) {
         let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(notes.complaints.is_empty(), "{:#?}", notes.complaints);
@@ -257,7 +258,7 @@ impl Tab {
     }
 }
 
-/// What an event says is wrong.
+/// The error in an event, if any.
 fn complaint(event: &Event) -> Option<String> {
     let params = &event.params;
     let wrong = match event.method.as_str() {
@@ -270,7 +271,7 @@ fn complaint(event: &Event) -> Option<String> {
 }
 
 impl Drop for Tab {
-    /// A test that fails says what the page had to say.
+    /// Prints the recorded errors if the test fails.
     fn drop(&mut self) {
         if std::thread::panicking() {
             let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! `/docs`, where a developer tries calls.
+//! `/docs`, with which developers try requests.
 
 use browser_tests::Chromium;
 

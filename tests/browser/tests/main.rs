@@ -1,4 +1,4 @@
-//! The dashboard and `/docs` as people use them: in Chromium, wide and narrow, light and dark.
+//! The dashboard and `/docs` in Chromium: wide and narrow, light and dark.
 
 #![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
 
@@ -11,7 +11,7 @@ use chrono::TimeDelta;
 use serde_json::json;
 use tests::{App, Setup};
 
-/// Those of a desk and of a phone, by day and by night.
+/// A desktop and a phone, light and dark.
 const LOOKS: [Look; 4] = [
     Look { width: 1280, dark: false },
     Look { width: 1280, dark: true },
@@ -19,10 +19,10 @@ const LOOKS: [Look; 4] = [
     Look { width: 390, dark: true },
 ];
 
-/// One of the keys of the harness.
+/// An API key of the harness.
 const KEY: &str = "test-key";
 
-/// The product with a history of carts.
+/// Starts the product with a history of carts.
 async fn app() -> App {
     build_harness().await;
     let app = Setup::default().start().await;
@@ -34,7 +34,7 @@ fn origin(app: &App) -> String {
     app.url("")
 }
 
-/// Somebody signs in.
+/// Signs in.
 async fn sign_in(app: &App, chromium: &Chromium, look: Look) -> Tab {
     let tab = chromium.tab(look).await;
     tab.open(&app.url("/")).await;
@@ -45,7 +45,7 @@ async fn sign_in(app: &App, chromium: &Chromium, look: Look) -> Tab {
     tab
 }
 
-/// Saves a picture where `PICTURES` says, such as those in `docs/`.
+/// Saves a screenshot in the folder `PICTURES`, for example for `docs/`.
 async fn keep(tab: &Tab, look: Look, name: &str) {
     let Some(folder) = std::env::var_os("PICTURES") else { return };
     let look =
@@ -54,7 +54,7 @@ async fn keep(tab: &Tab, look: Look, name: &str) {
     std::fs::write(path, tab.picture().await).unwrap();
 }
 
-/// A hundred days of carts, the same in every run but for their dates.
+/// Imports carts of a hundred days, the same in every run except for their dates.
 async fn import_history(app: &App) {
     let first = ["Ada", "Grace", "Alan", "Edsger", "Barbara", "Donald", "Margaret", "Radia", "Frances", "Hedy"];
     let last =

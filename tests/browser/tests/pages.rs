@@ -1,4 +1,4 @@
-//! Every page, looked at in every way: nothing is too wide, nobody is kept out.
+//! Every page in every look: no overflow, no accessibility problems.
 
 use browser_tests::Chromium;
 use sandbox::stripe::{Fault, Operation};
@@ -6,7 +6,7 @@ use tests::{App, eventually};
 
 use crate::{LOOKS, app, keep, origin, sign_in};
 
-/// A cart with a link, another whose link Stripe refused, and a webhook nobody signed.
+/// Creates a cart with a link, a cart whose link Stripe refused, and an unsigned webhook.
 async fn prepare(app: &App) -> (String, String) {
     app.stripe.fail_next(Operation::Create, Fault::Refused);
     let refused = app.cart().await;

@@ -1,4 +1,4 @@
-//! What an operator does in a day.
+//! An operator's usual actions.
 
 use browser_tests::{Chromium, Look, Tab};
 use sandbox::stripe::{Fault, Operation};
@@ -86,7 +86,7 @@ async fn a_link_is_made_and_paid(app: &App, chromium: &Chromium, tab: &Tab, look
     tab.press("", "Copy").await;
     tab.sees("Copied").await;
 
-    // From here on the page is not loaded anew, and yet it changes.
+    // From here on, the page changes without being reloaded.
     let _: Value = tab.ask("window.theSamePage = true").await;
     tab.finds("document.documentElement.dataset.watching === 'yes'").await;
     let shopper = chromium.tab(look).await;
@@ -128,7 +128,8 @@ async fn a_dead_job_is_retried(app: &App, tab: &Tab) {
     tab.press("", "Create payment link").await;
     tab.sees("cannot currently make charges").await;
     tab.press("", "Retry").await;
-    // Its request failed for good, so it finds nothing to do, and is done: the page sees that by itself.
+    // The request failed for good, so the job has nothing to do and is done; the page updates
+    // itself.
     tab.finds("document.querySelector('h1 .badge').innerText === 'Done'").await;
     let dead = app.get("/api/jobs?state=dead").await.data(200);
     assert_eq!(dead["pagination"]["total"], 0);

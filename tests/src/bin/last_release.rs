@@ -1,4 +1,4 @@
-//! Builds the last release ahead of the tests, which would share the machine with it.
+//! Builds the last release before the tests, so that the build does not slow them down.
 
 fn main() {
     tests::LastRelease::get().build();

@@ -1,6 +1,5 @@
-//! Starts a Postgres for a test run, migrates a template database in it, says
-//! where it is, and ends with its standard input: whoever started it may even
-//! be killed.
+//! Starts a Postgres for a test run, migrates a template database, prints its URL, and ends with
+//! its standard input, even if the test run is killed.
 
 use std::{io::Read, path::Path};
 
@@ -20,13 +19,13 @@ fn serve(folder: &Path) -> Result<()> {
     runtime.block_on(async {
         let durability =
             if std::env::args().any(|word| word == "--durable") { Durability::Full } else { Durability::None };
-        // All tests of a run share it, as many at once as the machine has processors.
+        // All tests of a run share the server and run in parallel.
         let postgres =
             PrivatePostgres::start_with(&folder.join("postgres"), durability, &[("max_connections", "500")]).await?;
         postgres.ensure_database("template").await?;
         let template = db::from_env(&Env::of([("DATABASE_URL", postgres.url("template"))]), 1)?.database;
         db::prepare(&template).await?;
-        // The product's role, as operators make it: tests run under that one.
+        // The product's role, created like operators do; tests use it.
         for sql in [tests::ROLES, "alter role checkout password 'checkout'"] {
             sqlx::raw_sql(sql).execute(&mut template.acquire().await?).await?;
         }

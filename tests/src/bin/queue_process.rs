@@ -1,5 +1,5 @@
-//! A worker process for the queue's own tests, to be killed. `MODE` is what every
-//! job does: `abort` ends the process, `hang` never finishes, `work` succeeds.
+//! A worker process for the queue's tests, which kill it. `MODE` is the action of each job: `abort`
+//! ends the process, `hang` never finishes, `work` succeeds.
 
 use apalis::prelude::{Data, Monitor, WorkerBuilder};
 use queue::{Config, Database, Job, Listen, Runtime};
