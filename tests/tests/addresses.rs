@@ -34,7 +34,7 @@ async fn erase(app: &App, email: &str) -> Value {
     app.post("/api/erasure", &json!({"email": email})).await.data(200)["removed"]["carts"].clone()
 }
 
-/// Addresses of few letters, so that some are spellings of each other.
+/// Addresses with few distinct letters, so that some are spellings of each other.
 fn addresses() -> impl Strategy<Value = String> {
     let local = select(vec![
         "ada",
@@ -82,7 +82,7 @@ fn addresses() -> impl Strategy<Value = String> {
     (local, domain).prop_map(|(local, domain)| format!("{local}@{domain}"))
 }
 
-/// Other ways to write the address.
+/// Other spellings of the address.
 fn spellings(address: &str) -> Vec<String> {
     let (local, domain) = address.rsplit_once('@').unwrap();
     let unicode = domain.to_lowercase().replace("xn--bcher-kva", "bücher");
@@ -161,7 +161,7 @@ async fn rows_of_other_programs_are_found_as_well() {
         assert_eq!(found(&app, spelling).await, (expected.clone(), 4), "{spelling}");
     }
     assert_eq!(found(&app, "NOBODY").await, (["cart_7".to_owned()].into(), 1));
-    // A page at a time nothing is left out, and nothing comes twice.
+    // The pages together are complete and without duplicates.
     let (mut seen, mut cursor) = (Vec::new(), String::new());
     loop {
         let path = format!("/api/carts?limit=1&email={}&cursor={cursor}", encoded("ada@bücher.example"));
@@ -173,7 +173,7 @@ async fn rows_of_other_programs_are_found_as_well() {
         }
     }
     assert_eq!((seen.len(), seen.into_iter().collect::<BTreeSet<_>>()), (4, expected.clone()));
-    // Messages of before may repeat the address in any of its spellings, within JSON with its quotes escaped.
+    // Older messages may contain the address in any spelling, within JSON with escaped quotes.
     for (place, message) in
         ["refused: \"ADA\"@BÜCHER.example", "refused: ada@xn--bcher-kva.example", "refused: adaa@bücher.example"]
             .iter()
@@ -202,11 +202,11 @@ async fn rows_of_other_programs_are_found_as_well() {
     assert!(!log.contains("ADA"), "{log}");
 }
 
-#[cfg(target_os = "linux")] // it looks at memory in /proc
+#[cfg(target_os = "linux")] // reads memory usage from /proc
 #[tokio::test]
 async fn a_search_takes_little_memory_however_many_unusual_addresses_there_are() {
     let shop = crate::processes::Shop::open().await;
-    // Postgres can compare none of these.
+    // Addresses that Postgres can't compare case-insensitively.
     sqlx::query(
         "insert into carts (id, customer_email, customer_name, items, total_minor, currency)
          select 'cart_' || n, 'José' || n || repeat('x', 200) || '@example.com', 'n', '[]', 100, 'usd'

@@ -23,7 +23,7 @@ async fn days_are_utc_and_every_day_has_a_row() {
     let body = json!({"status": "recovered", "recoveredAt": "2026-03-10T01:00:00Z"});
     app.patch(&format!("/api/carts/{id}"), &body).await.data(200);
     let data = app.get("/api/analytics?startDate=2026-03-08").await.data(200);
-    // Read, not written in Rust: digits count, and a float would lose them.
+    // Compared as text, because a float would lose digits.
     let expected = r#"{
         "currency": "usd",
         "summary": {"totalAbandoned": 2, "totalRecovered": 1, "recoveryRate": 50.0, "totalAbandonedValue": 10.30, "totalRecoveredValue": 0.20},
@@ -67,7 +67,7 @@ async fn ranges_are_read_as_the_contract_says() {
     }
 }
 
-/// What an operator or a client may do to the carts.
+/// A change of the carts by an operator or a client.
 #[derive(Debug, Clone)]
 enum Step {
     Create { days_ago: u64, minor: i64 },
@@ -118,7 +118,7 @@ async fn take(app: &App, step: &Step, ids: &mut Vec<String>) {
         Step::Recover { cart, days_ago } => {
             if let Some(id) = chosen(cart, ids) {
                 let body = json!({"status": "recovered", "recoveredAt": ago(days_ago)});
-                app.patch(&format!("/api/carts/{id}"), &body).await; // refused where it is too early, or final
+                app.patch(&format!("/api/carts/{id}"), &body).await; // refused if it is too early or the state is final
             }
         }
         Step::Expire { cart } => {
@@ -154,7 +154,7 @@ async fn take(app: &App, step: &Step, ids: &mut Vec<String>) {
     }
 }
 
-/// What the answer must be: a count, row by row.
+/// The expected response, counted row by row.
 async fn counted(pool: &PgPool, today: NaiveDate) -> (Value, Vec<i64>) {
     type Row = (DateTime<Utc>, Option<DateTime<Utc>>, String, i64);
     let rows: Vec<Row> = sqlx::query_as("select abandoned_at, recovered_at, status, total_minor from carts")
@@ -184,8 +184,8 @@ async fn counted(pool: &PgPool, today: NaiveDate) -> (Value, Vec<i64>) {
     (Value::Array(days), vec![of("abandoned"), of("recovered"), of("expired"), i64::try_from(rows.len()).unwrap()])
 }
 
-/// A random history, with rollups and an operator's own SQL in between: after
-/// every step the answers equal a count.
+/// A random history with compactions and an operator's own SQL: after every step, the responses
+/// equal a count.
 #[test]
 fn analytics_and_totals_equal_a_count_at_any_moment() {
     let runtime = tokio::runtime::Runtime::new().unwrap();

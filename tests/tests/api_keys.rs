@@ -1,4 +1,4 @@
-//! Keys of the database: what they may be used for, how they are managed, and how they end.
+//! Keys of the database: their scopes, management and end.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub(crate) async fn ask(app: &App, key: &str, method: Method, path: &str) -> Ans
     app.send(app.bare_request(method, path).header("x-api-key", key)).await
 }
 
-/// Every operation of the document that needs a key, with its scope.
+/// All operations that require a key, with their scope.
 fn keyed_operations() -> Vec<(Method, String, Scope)> {
     let document: Value = serde_json::from_str(&api::document()).unwrap();
     let mut operations = Vec::new();
@@ -85,7 +85,7 @@ async fn a_key_is_good_for_its_scopes_alone() {
         assert_eq!(ask(&app, write, method.clone(), &path).await.status, 403);
         assert_eq!(ask(&app, &one[0], method, &path).await.status, 200);
     }
-    // A method that there is not is told whoever asks with a key.
+    // A method that does not exist returns 405 to clients with a key.
     ask(&app, write, Method::PUT, &path).await.is_error(405, "METHOD_NOT_ALLOWED");
     assert_eq!(ask(&app, &one[0], Method::DELETE, &path).await.status, 403);
     assert_eq!(ask(&app, write, Method::DELETE, &path).await.status, 200);
@@ -122,7 +122,7 @@ async fn while_postgres_is_away_the_known_keys_stay_known() {
         ask(&app, "qct_no", Method::GET, "/api/carts").await.is_error(401, "UNAUTHORIZED");
         ask(&app, &known, Method::GET, "/api/jobs").await.is_error(403, "FORBIDDEN");
     }
-    // What changes meanwhile is known soon after.
+    // A change meanwhile is noticed soon afterwards.
     revoke(&app.pool, "known").await;
     app.door.as_ref().unwrap().open().await;
     within(2 * REVOKED_WITHIN, "it is refused", async || {
@@ -174,7 +174,7 @@ async fn session_ends(app: &App, key: &str, end: impl AsyncFnOnce()) {
     assert_eq!(get("/events").await.status, 401);
 }
 
-/// A second key shows when the api has written down the uses before it.
+/// A second key's use shows when the api has recorded the uses before it.
 #[tokio::test]
 async fn the_last_use_of_a_key_is_recorded_once_a_minute() {
     let app = Setup::default().at("2026-03-10T12:00:00Z").without_worker().start().await;

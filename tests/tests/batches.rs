@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 #[derive(Debug, Clone)]
 struct Echo {
     transactions: Arc<AtomicUsize>,
-    /// A transaction needs a permit to end, and keeps it.
+    /// A transaction takes a permit to end, and does not return it.
     permits: Arc<Semaphore>,
 }
 
@@ -63,7 +63,8 @@ async fn requests_that_come_together_share_a_transaction_and_keep_their_order() 
     while echo.permits.available_permits() > 0 {
         tokio::task::yield_now().await;
     }
-    // Whatever the first transaction served, these wait for it and share the next ones, ten each.
+    // While the first transaction is open, these requests wait and then share transactions of ten
+    // each.
     echo.permits.add_permits(MANY);
     let responses = join_all((2..=31).map(|n| batcher.run(n))).await;
     assert_eq!(first.await.unwrap().unwrap(), 1);

@@ -10,7 +10,7 @@ async fn export(app: &App, query: &str) -> String {
     answer.text
 }
 
-/// What is exported, without what belongs to the store alone.
+/// The exported fields, without those specific to the store.
 async fn carts(app: &App) -> Vec<Value> {
     let text = export(app, "").await;
     let mut carts: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -69,7 +69,7 @@ async fn what_was_exported_can_be_imported_elsewhere() {
             }
             assert_eq!(there, here, "{path}");
         }
-        // Twice is once, but for the carts without an external id.
+        // A second import changes nothing, except for carts without an external id.
         let (_, again) = import(to, kind, export(&from, query).await).await;
         assert_eq!((&again["exists"], &again["created"]), (&json!(1_202), &json!(2)));
     }
@@ -125,7 +125,7 @@ async fn an_export_is_what_was_asked_for() {
     for query in ["?format=xml", "?status=lost", "?from=yesterday"] {
         app.get(&format!("/api/carts/export{query}")).await.is_error(400, "BAD_REQUEST");
     }
-    // Items that somebody stored by hand may have line breaks in them; a line has none.
+    // Items stored by hand may contain line breaks; an exported line must not.
     sqlx::query("update carts set items = E'[\\n{\"name\":\"x\",\"quantity\":1,\"price\":1}\\n]' where id = $1")
         .bind(&cart)
         .execute(&app.pool)
@@ -147,7 +147,7 @@ async fn an_export_that_breaks_off_does_not_look_whole() {
     .execute(&app.pool)
     .await
     .unwrap();
-    // Some carts come, and then no more: more than is on its way at any time.
+    // The export sends some carts and then stops; more carts exist than the buffers hold.
     let mut response = app.request(Method::GET, "/api/carts/export").send().await.unwrap();
     assert!(response.chunk().await.unwrap().is_some());
     door.close().await;

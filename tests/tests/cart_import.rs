@@ -7,7 +7,7 @@ use tests::{Answer, App, Setup, a_cart};
 
 pub(crate) const NDJSON: &str = "application/x-ndjson";
 
-/// A line of an import: a cart, changed.
+/// A line of an import: a changed cart.
 pub(crate) fn a_line(change: Value) -> Value {
     let mut cart = a_cart();
     cart.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
@@ -18,7 +18,7 @@ pub(crate) async fn send(app: &App, kind: &str, body: impl Into<reqwest::Body>) 
     app.send(app.request(Method::POST, "/api/carts/import").header("content-type", kind).body(body)).await
 }
 
-/// The answers to the lines, and the summary.
+/// The results of the lines, and the summary.
 pub(crate) fn answers(answer: &Answer) -> (Vec<Value>, Value) {
     assert_eq!((answer.status, answer.header("content-type")), (200, NDJSON), "{}", answer.text);
     let mut lines: Vec<Value> = answer.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -74,7 +74,7 @@ async fn every_line_is_answered_in_its_place() {
         }})
     );
     assert_eq!(lines[5]["error"]["code"], "VALIDATION_ERROR");
-    // What was stored is a cart like any other, and shows nothing of the external id.
+    // An imported cart is like any other, and does not show the external id.
     let mut shown = app.show(lines[6]["id"].as_str().unwrap()).await;
     assert_eq!(shown["recoveredAt"].take(), json!("2026-02-03T00:00:00Z"));
     assert_eq!(
@@ -99,14 +99,14 @@ async fn a_file_makes_its_carts_once_however_often_it_is_sent() {
     let of = |summary: &Value, what: &str| summary[what].as_u64().unwrap();
     assert_eq!(of(&one.1, "created") + of(&other.1, "created"), 2_500);
     assert_eq!(of(&one.1, "exists") + of(&other.1, "exists"), 2_500);
-    // Both were told the same ids, whoever made the cart.
+    // Both imports returned the same ids.
     for (line, same) in one.0.iter().zip(other.0.iter().rev()) {
         assert_eq!(line["id"], same["id"]);
     }
     let (again, summary) = import(&app, NDJSON, forwards).await;
     assert_eq!(summary, json!({"lines": 2500, "created": 0, "exists": 2500, "errors": 0}));
     assert!(again.iter().zip(&one.0).all(|(line, before)| line["id"] == before["id"]));
-    // Deleting a cart forgets its external id.
+    // Deleting a cart frees its external id.
     app.delete(&format!("/api/carts/{}", again[0]["id"].as_str().unwrap())).await.data(200);
     let (made_anew, _) = import(&app, NDJSON, line(0).to_string()).await;
     assert_eq!(made_anew[0]["status"], "created");
@@ -125,7 +125,7 @@ async fn csv_is_read_as_spreadsheets_write_it() {
         ,'=Formula,f@example.com,\"[{\"\"name\"\":\"\"x\"\",\"\"quantity\"\":1,\"\"price\"\":0.001}]\",,,,,";
     let (lines, summary) = import(&app, "text/csv; charset=utf-8", body).await;
     assert_eq!(summary, json!({"lines": 6, "created": 2, "exists": 1, "errors": 3}));
-    // As a spreadsheet counts its rows: the header is 1, the empty row is 3.
+    // Line numbers as in a spreadsheet: the header is 1, the empty row is 3.
     let places: Vec<(u64, &str)> =
         lines.iter().map(|line| (line["line"].as_u64().unwrap(), line["status"].as_str().unwrap())).collect();
     let status = ["created", "created", "exists", "error", "error", "error"];
@@ -156,7 +156,7 @@ async fn what_is_no_import_has_the_envelope() {
     let details = headless.is_error(422, "VALIDATION_ERROR")["details"].clone();
     let fields: Vec<&str> = details.as_array().unwrap().iter().map(|error| error["field"].as_str().unwrap()).collect();
     assert_eq!(fields, ["customerEmail", "customerName", "items"]);
-    // A file without lines is no mistake.
+    // A file without lines is valid.
     for (kind, body) in
         [(NDJSON, ""), ("application/jsonlines", "\n\n"), ("text/csv", "items,customerName,customerEmail")]
     {

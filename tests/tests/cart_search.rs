@@ -8,7 +8,7 @@ fn of(email: &str) -> Value {
     cart
 }
 
-/// Ids and the total.
+/// The ids found, and the total.
 async fn found(app: &App, query: &str) -> (Vec<String>, Value) {
     let list = app.get(&format!("/api/carts?{query}")).await.data(200);
     let id = |cart: &Value| cart["id"].as_str().unwrap().to_owned();
@@ -23,7 +23,7 @@ async fn carts_are_found_by_their_shoppers_address() {
         let email = if n % 2 == 0 { "ada@example.com" } else { "Ada@Example.com" };
         of_ada.insert(0, app.cart_of(&of(email)).await);
         app.clock.advance(TimeDelta::seconds(1));
-        app.cart_of(&of("adb@example.com")).await; // as long
+        app.cart_of(&of("adb@example.com")).await; // the same length
         app.cart_of(&of("xada@example.com")).await;
     }
     let all = (of_ada.clone(), json!(7));
@@ -61,7 +61,7 @@ async fn carts_are_found_by_their_shoppers_address() {
 #[tokio::test]
 async fn by_cursor_a_search_goes_on_where_it_was() {
     let app = Setup::default().without_worker().start().await;
-    // Many of one moment: the id decides.
+    // Many carts of the same time are ordered by id.
     sqlx::query(
         "insert into carts (id, customer_email, customer_name, items, total_minor, currency, created_at)
          select 'cart_' || n, case when n % 3 = 0 then 'one@example.com' else 'two@example.com' end, 'n', '[]', 100, 'usd',

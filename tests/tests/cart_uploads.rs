@@ -1,4 +1,4 @@
-//! Imports as streams: large bodies, slow clients, and what breaks in the middle.
+//! Imports as streams: large bodies, slow clients, and interruptions.
 
 use std::collections::VecDeque;
 
@@ -11,12 +11,12 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::cart_import::{NDJSON, a_line, count, import, ndjson, send};
 
-/// An import whose body is sent piece by piece while its answers are read.
+/// An import whose body is sent piece by piece while its results are read.
 struct Upload {
     body: mpsc::Sender<std::io::Result<String>>,
     answer: Answering,
     answers: VecDeque<Value>,
-    /// The beginning of the next one.
+    /// The beginning of the next result.
     text: String,
 }
 
@@ -42,7 +42,7 @@ impl Upload {
         self.body.send(Ok(text.into())).await.unwrap();
     }
 
-    /// The next answer; `None` at the end.
+    /// The next result; `None` at the end.
     async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(answer) = self.answers.pop_front() {
@@ -61,7 +61,7 @@ impl Upload {
         }
     }
 
-    /// Sends no more; the summary comes next, and last.
+    /// Ends the body; the summary comes next, and last.
     async fn answer_summary(mut self) -> Value {
         let (closed, _) = mpsc::channel(1);
         self.body = closed;
@@ -94,11 +94,11 @@ async fn a_body_of_any_size_is_taken_and_a_line_of_a_mebibyte_is_not() {
 #[tokio::test]
 async fn answers_come_while_the_body_is_being_sent_and_nobody_idle_holds_a_connection() {
     let app = Setup::default().without_worker().start().await;
-    // More than the api has connections.
+    // More uploads than the api has connections.
     let mut uploads: Vec<Upload> = (0..15).map(|_| Upload::to(&app)).collect();
     for upload in &mut uploads {
         upload.send(ndjson([a_cart(), a_cart()])).await;
-        upload.send(a_cart().to_string()).await; // not a whole line yet
+        upload.send(a_cart().to_string()).await; // no complete line yet
         assert_eq!(upload.next().await.unwrap()["line"], 1);
         assert_eq!(upload.next().await.unwrap()["status"], "created");
     }
@@ -120,7 +120,7 @@ async fn of_a_client_that_goes_away_what_was_answered_is_stored() {
         let answer = upload.next().await.unwrap();
         app.show(answer["id"].as_str().unwrap()).await;
     }
-    // Half a line, and gone.
+    // Half a line, then a disconnect.
     let line = a_cart().to_string();
     upload.send(&line[..line.len() / 2]).await;
     upload.body.send(Err(std::io::Error::other("gone"))).await.unwrap();
@@ -148,7 +148,7 @@ async fn an_import_ends_where_postgres_goes_away_and_goes_on_from_there() {
     let summary = upload.answer_summary().await;
     assert_eq!((&summary["incomplete"], &summary["nextLine"]), (&json!(true), &json!(5)));
     assert_eq!((&summary["created"], &summary["errors"]), (&json!(3), &json!(3)));
-    // From the first line on it is unavailable as it is everywhere.
+    // An import that begins while Postgres is unavailable returns 503 as usual.
     let refused = send(&app, NDJSON, ndjson((5..=6).map(line))).await;
     refused.is_error(503, "UNAVAILABLE");
     assert!(!refused.header("retry-after").is_empty());

@@ -35,7 +35,7 @@ async fn money_is_exact_from_json_to_postgres_and_back() {
         ))
         .await;
     assert_eq!(answer.status, 201);
-    // As text: a parser could hide what a float would do to it.
+    // Compared as text: a parser could hide rounding by a float.
     assert!(answer.text.contains(r#""totalValue":9999999900.30,"#), "{}", answer.text);
     assert!(answer.text.contains(r#""items":[{"name":"a","quantity":3,"price":0.10}"#), "{}", answer.text);
     let again = app.get(&format!("/api/carts/{}", answer.body["data"]["id"].as_str().unwrap())).await;
@@ -170,7 +170,7 @@ async fn the_list_is_newest_first_with_exact_totals_by_page_and_by_cursor() {
     assert_eq!(app.get("/api/carts?page=4").await.data(200)["carts"], json!([]));
     assert_eq!(app.get("/api/carts?page=999999999999").await.data(200)["carts"], json!([]));
 
-    // Pages and cursors tell the same story, for each filter.
+    // Pages and cursors return the same carts, for each filter.
     for (filter, total) in [("", 25), ("status=abandoned&", 20), ("status=expired&", 5), ("status=recovered&", 0)] {
         let mut by_page = Vec::new();
         for page in 1.. {
@@ -215,7 +215,7 @@ async fn deleting_takes_the_shopper_out() {
     app.delete(&path).await.is_error(404, "NOT_FOUND");
     app.get(&path).await.is_error(404, "NOT_FOUND");
     app.idle().await;
-    // The address of a session leads to a page that shows the shopper's.
+    // A session's URL leads to a page with the shopper's address.
     let addresses: i64 = sqlx::query_scalar("select count(url) from payment_links").fetch_one(&app.pool).await.unwrap();
     assert_eq!(addresses, 0);
     // Every column of every table, as text.

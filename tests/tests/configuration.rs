@@ -14,7 +14,7 @@ use worker::WorkerConfig;
 
 /// Nobody listens on this port: a process that connects to Postgres waits forever.
 const NOWHERE: &str = "postgres://nobody:hush@127.0.0.1:1/none";
-/// Refused as a number, an address, a duration and a list alike.
+/// Invalid as a number, an address, a duration and a list.
 const NONSENSE: &[&str] = &["\u{1}", "-", "½", "a b", "\u{fffd}"];
 /// No header can hold it; any other word may be a fake Stripe's key or secret.
 const UNSENDABLE: &[&str] = &["\u{1}", "½", "a b", "\u{fffd}"];
@@ -48,7 +48,8 @@ const PAIRS: &[&str] = &["secret", "=x", "a=b,c"];
 
 type Case = (&'static str, &'static str, &'static [&'static str]);
 
-/// Every variable that can be malformed: which binaries read it, and refused values beside [`NONSENSE`].
+/// Every variable that can be malformed: the binaries that read it, and refused values besides
+/// [`NONSENSE`].
 const VARIABLES: &[Case] = &[
     ("both", "DATABASE_URL", DATABASES),
     ("both", "DATABASE_LISTEN_URL", DATABASES),
@@ -188,7 +189,7 @@ fn cases() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
     })
 }
 
-/// Asserts one line with the variable's name and what it accepts.
+/// Asserts one line with the variable's name and the accepted values.
 fn hold(name: &str, line: &str, what: &str) {
     let is_complete = line.starts_with(&format!("{name} is ")) && line.contains("; it takes ");
     assert!(is_complete && line.lines().count() == 1 && line.len() < 900, "{what}: {line}");

@@ -1,11 +1,11 @@
-//! The dashboard without a browser: who gets in, whose forms are believed, and what is counted.
+//! The dashboard without a browser: sign-in, form tokens, and counts.
 
 use common::jobs::ExpireCarts;
 use reqwest::Method;
 use serde_json::json;
 use tests::{Answer, App, Setup, connection, eventually};
 
-/// Somebody who is signed in.
+/// A signed-in operator.
 pub(crate) struct Operator<'a> {
     app: &'a App,
     cookie: String,
@@ -23,7 +23,7 @@ impl<'a> Operator<'a> {
         self.app.send(self.app.bare_request(Method::GET, path).header("cookie", &self.cookie)).await
     }
 
-    /// The token that a page's forms carry.
+    /// The token in a page's forms.
     async fn token(&self) -> String {
         let page = self.get("/queues").await.text;
         let (_, token) = page.split_once(r#"name="token" value=""#).expect("a form");
@@ -86,7 +86,7 @@ async fn nobody_sees_anything_without_a_key() {
 #[tokio::test]
 async fn guessing_keys_is_throttled() {
     let app = Setup::default().without_worker().set("RATE_LIMIT_PER_MINUTE", "3").start().await;
-    // The limit goes by the time that passes: three a minute are one more every 20 s, within which this has to happen.
+    // The limit of three a minute allows one more every 20 s, so this must finish within 20 s.
     for _ in 0..3 {
         assert_eq!(sign_in(&app, "no-key").await.status, 401);
     }
@@ -211,7 +211,7 @@ async fn an_open_page_is_told_of_what_changes() {
     let operator = Operator::sign_in(&app, "test-key").await;
     let request = app.bare_request(Method::GET, "/events").header("cookie", &operator.cookie);
     let mut events = request.send().await.unwrap();
-    // What changed between the rendering of the page and the first look is told as well.
+    // Changes between the rendering of the page and the first poll are reported too.
     says(&mut events, &["event: hello", "data: carts", "data: jobs"]).await;
     app.cart().await;
     says(&mut events, &["data: carts"]).await;

@@ -1,5 +1,5 @@
-//! The least role that works: `examples/roles.sql`, and both binaries under it.
-//! (Every test that starts the product in its own process does so under that role, too.)
+//! The restricted role of `examples/roles.sql`, and both binaries using it. (Every test that starts
+//! the product in its own process uses this role, too.)
 
 use common::{clock::Clock, config::Env, db};
 use nix::sys::signal::Signal;
@@ -16,7 +16,7 @@ async fn run_roles_file(admin: &PgPool) {
     sqlx::raw_sql("alter role checkout_owner password 'owner'").execute(admin).await.unwrap();
 }
 
-/// Runs a command of the worker's, and answers what it printed.
+/// Runs a command of the worker; returns its output.
 async fn worker(database: &TestDatabase, shop: &Shop, arguments: &[&str]) -> String {
     let mut variables = shop.worker_variables();
     variables[0].1.clone_from(&database.url);
@@ -34,7 +34,7 @@ async fn refusal(binary: &str, variables: Vec<(&'static str, String)>) -> String
     line
 }
 
-/// What `database`'s role is told when it tries this.
+/// The SQLSTATE of this statement under the product's role.
 async fn code(database: &TestDatabase, sql: &str) -> Option<String> {
     let tried = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&database.pool(1)).await;
     tried.err().and_then(|error| error.as_database_error()?.code().map(|code| code.into_owned()))
@@ -49,7 +49,7 @@ async fn the_owner_migrates_and_both_binaries_work_under_a_role_that_may_not() {
     run_roles_file(&admin).await;
     shop.database = product.clone();
 
-    // Nobody migrated yet: one line, that says who should.
+    // Before the migration: one line that names the command to run.
     for (binary, variables) in [("api", shop.api_variables()), ("worker", shop.worker_variables())] {
         let line = refusal(binary, variables).await;
         assert!(line.contains("the schema is behind by") && line.contains(r#"the role "checkout" may not"#), "{line}");
@@ -60,7 +60,7 @@ async fn the_owner_migrates_and_both_binaries_work_under_a_role_that_may_not() {
     assert_eq!(worker(&owner, &shop, &["migrate"]).await, "the schema is current\n");
     run_roles_file(&admin).await;
 
-    // One that ended long ago, for the queue's own retention; records for the product's.
+    // A job that ended long ago for the queue's retention, and records for the product's.
     let old = "insert into jobs (id, queue, kind, payload, max_attempts, state, finished_at)
                    values (gen_random_uuid(), 'expiry', 'expire_carts', '{}', 1, 'done', now() - interval '9 days');
                insert into idempotency_keys values ('\\x01', '\\x01', 'cart_1', now() - interval '9 days');
@@ -113,7 +113,7 @@ async fn everything(shop: &Shop, admin: &PgPool) {
         assert!((200..300).contains(&status), "{method} {path}: {status} {text}");
         serde_json::from_str::<Value>(&text).unwrap_or_default()
     };
-    // A year old and never paid: it expires by itself.
+    // A year old and never paid, so it expires.
     let mut forgotten = a_cart();
     forgotten["abandonedAt"] = json!("2025-01-01T00:00:00Z");
     let forgotten = ask(Method::POST, "/api/carts", Some(forgotten)).await["data"]["id"].as_str().unwrap().to_owned();
@@ -185,7 +185,7 @@ async fn the_products_role_can_change_rows_and_nothing_else() {
     ] {
         assert_eq!(code(&product, forbidden).await.as_deref(), Some("42501"), "{forbidden}");
     }
-    // What a later migration makes is the product's at once.
+    // Tables of later migrations are accessible at once.
     let later = "create table later (id bigserial primary key, what text)";
     assert_eq!(code(&owner, later).await, None);
     for allowed in [
@@ -199,7 +199,7 @@ async fn the_products_role_can_change_rows_and_nothing_else() {
     }
     assert_eq!(code(&product, "drop table later").await.as_deref(), Some("42501"));
 
-    // What somebody else made is not, and the doctor says so.
+    // Tables of another owner are not, and the doctor reports it.
     let privileges = async || {
         let env = Env::of([
             ("DATABASE_URL", product.url.as_str()),

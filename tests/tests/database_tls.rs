@@ -1,11 +1,12 @@
-//! TLS to Postgres with `sslmode=verify-full`, against a server whose certificate this test made.
+//! TLS to Postgres with `sslmode=verify-full`, against a server whose certificate this test
+//! created.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use tests::{DEADLINE, postgres_node::PostgresNode, processes::Process, within};
 
 use crate::processes::Shop;
 
-/// Somebody who signs certificates.
+/// A certificate authority.
 struct Authority {
     certificate: String,
     issuer: Issuer<'static, KeyPair>,
@@ -30,8 +31,8 @@ impl Authority {
     }
 }
 
-/// A server for `localhost` that takes nothing but TLS, with a database of a role `checkout`,
-/// and the file of the authority that signed for it.
+/// A server for `localhost` that requires TLS, with a database of the role `checkout`; returns the
+/// file of the authority's certificate, too.
 async fn server(authority: &Authority) -> Option<(PostgresNode, String)> {
     let settings = "ssl = on\nssl_cert_file = '../server.crt'\nssl_key_file = '../server.key'";
     let access = "hostssl all all 127.0.0.1/32 scram-sha-256\nhostnossl all all all reject";
@@ -89,7 +90,7 @@ async fn a_server_that_is_not_who_it_should_be_is_refused_in_one_line() {
     let shop = Shop::open().await;
     let good = node.url_of("checkout", "checkout", "checkout");
     let missing = format!("{root}.none");
-    // Whoever has TLS off is refused by the server, so what the other test saw was no accident.
+    // The server refuses clients without TLS, so the other test did use TLS.
     let cases = [
         (good.replace("localhost", "127.0.0.1"), "not valid for name"),
         (good.replace(&root, &stranger), "UnknownIssuer"),

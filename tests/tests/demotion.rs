@@ -1,5 +1,5 @@
-//! Connections that outlive their server's being the primary: it answers, and
-//! takes no writes any more. A new connection would lead to one that does.
+//! Connections to a former primary: it responds but is read-only. A new connection would reach the
+//! new primary.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::processes::free_address;
 const SECRET: &str = "whsec_demotion";
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A server that can be demoted for the sessions there are.
+/// A server that can be demoted for its existing sessions.
 struct Server {
     node: PostgresNode,
     admin: PgPool,
@@ -32,7 +32,7 @@ impl Server {
         self.node.url_of("checkout", "checkout", "checkout")
     }
 
-    /// Sessions from now on take writes, those there are do not: answers those.
+    /// Makes the existing sessions read-only, but not later ones; returns their process ids.
     async fn demote(&self) -> Vec<i32> {
         self.node.sql(&["alter role checkout set default_transaction_read_only = off"]).await;
         let sessions: Vec<i32> =
@@ -45,7 +45,7 @@ impl Server {
         sessions
     }
 
-    /// Which of these there are still, and what they did last.
+    /// The sessions among these that still exist, with their last statement.
     async fn left(&self, sessions: &[i32]) -> Vec<String> {
         sqlx::query_scalar("select query from pg_stat_activity where usename = 'checkout' and pid = any ($1)")
             .bind(sessions)
@@ -90,7 +90,7 @@ async fn no_connection_that_became_read_only_is_used_again() {
     let before = (load.carts(), load.paid());
     let sessions = server.demote().await;
     within(TIMEOUT, "and go on to be", async || load.carts() > before.0 + 60 && load.paid() > before.1 + 5).await;
-    // Those that listen are among them, and those that nobody needed meanwhile.
+    // Including those that listen and those that were idle.
     within(TIMEOUT, "the demoted sessions are gone", async || server.left(&sessions).await.is_empty()).await;
     let promised = load.stop().await;
     assert!(promised.wrong.is_empty(), "{:?}", promised.wrong);
@@ -98,7 +98,7 @@ async fn no_connection_that_became_read_only_is_used_again() {
     assert!(promised.put_off < 40, "one refusal speaks for all connections of a process: {}", promised.put_off);
 }
 
-/// Who only reads is refused nothing, and would be told what was true once.
+/// A read-only client gets no errors, and would read stale data.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_that_only_reads_leaves_a_demoted_server_as_well() {
     let Some(server) = Server::start().await else { return };

@@ -1,4 +1,4 @@
-//! `worker doctor` names what is wrong.
+//! `worker doctor` reports faults.
 
 use chrono::TimeDelta;
 use common::{clock::Clock, config::Env};
@@ -61,7 +61,7 @@ async fn each_planted_fault_is_named_and_nothing_else() {
     assert_eq!(problems(&checks(&app, &clock).await), ["schedules"]);
     sql(&app, "delete from schedules; delete from schedule_slots").await;
 
-    // 5. A job is ready and nobody takes it; in a paused queue that is wanted.
+    // 5. A ready job is not taken; in a paused queue this is intended.
     let job = "insert into jobs (id, queue, kind, payload, max_attempts, run_at)
                values (gen_random_uuid(), 'expiry', 'expire_carts', '{}', 10, now() - interval '1 hour')";
     sql(&app, job).await;
@@ -69,7 +69,7 @@ async fn each_planted_fault_is_named_and_nothing_else() {
     sql(&app, "insert into queues (name, paused_at) values ('expiry', now())").await;
     assert_eq!(problems(&checks(&app, &clock).await), [""; 0]);
 
-    // 6. A job died today; one that died last week is only told.
+    // 6. A job died today; one that died last week is only a note.
     sql(&app, "update jobs set state = 'dead', finished_at = now()").await;
     assert_eq!(problems(&checks(&app, &clock).await), ["dead jobs"]);
     sql(&app, "update jobs set last_error = 'Stripe refused it: no'").await;
@@ -84,7 +84,7 @@ async fn each_planted_fault_is_named_and_nothing_else() {
     assert!(found.iter().any(|check| check.text.contains("STRIPE_SECRET_KEY")));
 }
 
-/// The binary's exit code is for machines, its lines are for people.
+/// The exit code is for programs, the lines are for people.
 #[tokio::test]
 async fn the_exit_code_says_whether_something_is_wrong() {
     let app = Setup::default().start().await;
@@ -103,7 +103,7 @@ async fn the_exit_code_says_whether_something_is_wrong() {
     };
     let (code, text) = run(&app.database.url).await;
     assert_eq!(code, Some(0), "{text}");
-    // How many connections are free depends on the tests that run beside this one.
+    // The number of free connections depends on concurrent tests.
     for name in
         ["database", "migrations", "privileges", "listen", "clock", "schedules", "queues", "dead jobs", "stripe"]
     {

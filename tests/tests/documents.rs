@@ -1,4 +1,4 @@
-//! What the documents name is there, and what is generated is fresh.
+//! Checks that everything the documents name exists, and that generated pages are current.
 
 use std::{fs, path::Path};
 
@@ -6,7 +6,7 @@ use common::config::{self, Variable};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-/// `docs/security.md` names the test of each promise, as `file.rs` followed by functions of it.
+/// `docs/security.md` names the tests of each promise: `file.rs` followed by its functions.
 #[test]
 fn the_tests_that_security_md_names_exist() {
     let document = fs::read_to_string(format!("{ROOT}/docs/security.md")).unwrap();
@@ -49,7 +49,7 @@ own: `SANDBOX_STRIPE_ADDR`, the address of the fake Stripe (`127.0.0.1:12111`).
 This page is generated: `UPDATE=1 cargo test -p tests configuration_md` writes it.
 ";
 
-/// `docs/configuration.md` as the descriptions of the variables make it.
+/// `docs/configuration.md`, generated from the descriptions of the variables.
 fn page() -> String {
     let (api, worker) = (api::variables(), worker::variables());
     let (api, worker): (Vec<_>, Vec<_>) = (config::variables(&api).collect(), config::variables(&worker).collect());
@@ -67,7 +67,7 @@ fn page() -> String {
     page
 }
 
-/// After a change of a variable, `UPDATE=1` writes the page.
+/// `UPDATE=1` writes the page after a change of a variable.
 #[test]
 fn configuration_md_is_fresh() {
     let path = format!("{ROOT}/docs/configuration.md");

@@ -1,4 +1,4 @@
-//! A person is taken out of the database: all of him, and nobody else.
+//! An erasure removes all data of one person and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +30,7 @@ async fn timeline_length(app: &App, carts: &[String]) -> usize {
     events
 }
 
-/// Analytics, and a count over the carts there are.
+/// The analytics, and a count of the carts.
 async fn analytics_and_count(app: &App) -> (Value, Value) {
     let summary = app.get("/api/analytics?period=30d").await.data(200)["summary"].clone();
     let (abandoned, recovered, value, won): (i64, i64, i64, i64) = sqlx::query_as(
@@ -94,7 +94,7 @@ async fn a_person_is_taken_out_and_nobody_else_is_touched() {
         .collect();
     assert_eq!(open, [Some(GRACE.other_spelling.to_owned())], "nobody can pay for what is gone");
 
-    // A repeat of what was posted does not bring it back.
+    // Repeating the original request does not restore the cart.
     create(&app, &ZEBEDEE.key(), &ZEBEDEE.cart()).await.is_error(404, "NOT_FOUND");
     create(&app, &ZEBEDEE.key(), &GRACE.cart()).await.is_error(422, "VALIDATION_ERROR");
 
@@ -111,7 +111,7 @@ async fn a_person_is_taken_out_and_nobody_else_is_touched() {
     analytics_are_exact(&app).await;
 }
 
-/// A field that nothing fills would be erased by nothing, and nobody would see it.
+/// A field that no test fills could be missed by every erasure.
 async fn every_personal_field_is_in_use(app: &App) {
     for table in TABLES {
         for column in table.columns.iter().filter(|column| matches!(column.content, Content::Personal { .. })) {
@@ -147,7 +147,7 @@ async fn deleting_all_carts_leaves_as_little() {
     assert!(removed.as_object().unwrap().values().all(|count| *count == json!(0)), "{removed}");
 }
 
-/// Stripe repeats an address that it refuses.
+/// Stripe repeats an address in its refusal.
 #[tokio::test]
 async fn an_address_that_stripe_refuses_goes_as_well() {
     let app = App::new().await;
@@ -191,7 +191,7 @@ async fn what_is_known_of_a_person_is_shown_to_him() {
     let same_time = |text: &Value| text.as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap();
     assert_eq!(same_time(&paid["recoveredAt"]), same_time(&shown["recoveredAt"]));
 
-    // The timeline is the one that is shown of each cart.
+    // The timeline equals the one shown for each cart.
     for cart in &zebedee.carts {
         let told = app.get(&format!("/api/carts/{cart}/timeline")).await.data(200);
         let kinds: Vec<&Value> = told["events"].as_array().unwrap().iter().map(|event| &event["kind"]).collect();
@@ -209,7 +209,7 @@ async fn what_is_known_of_a_person_is_shown_to_him() {
     assert!(of("jobs").iter().any(|job| job["state"] == "dead" && job["payload"]["cartId"].is_string()));
     assert!(of("stripeEvents").iter().any(|event| event["effect"] == "recovered"));
 
-    // A page at a time nothing is left out.
+    // The pages together are complete.
     let (mut by_page, mut cursor) = (BTreeSet::new(), String::new());
     loop {
         let path = format!("/api/erasure/export?email={}&limit=2&cursor={cursor}", ZEBEDEE.email);
@@ -225,7 +225,7 @@ async fn what_is_known_of_a_person_is_shown_to_him() {
     assert_eq!(by_page, ids);
 }
 
-/// A column that the list does not know would be forgotten by every erasure.
+/// A column missing from the list would be missed by every erasure.
 #[tokio::test]
 async fn every_column_that_could_hold_a_person_is_in_the_list() {
     const TELLS_NOTHING: [&str; 9] = [

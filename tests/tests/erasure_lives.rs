@@ -1,4 +1,4 @@
-//! People, and all that can happen to their carts.
+//! People, and everything that can happen to their carts.
 
 use chrono::TimeDelta;
 use reqwest::Method;
@@ -11,7 +11,7 @@ use crate::{
     webhooks::event,
 };
 
-/// Somebody of whom no other test, and nothing of ours, knows a word.
+/// A person whose data occurs nowhere else in the tests or the product.
 pub(crate) struct Person {
     pub(crate) email: &'static str,
     pub(crate) other_spelling: &'static str,
@@ -33,7 +33,7 @@ pub(crate) const GRACE: Person = Person {
     other_spelling: "GRACE@navy.example",
     name: "Grace Hopper",
     item: "Nanosecond of wire",
-    // Ids are random: "grace" alone could stand in a TypeID.
+    // Ids are random: "grace" alone could occur in a TypeID.
     words: &["grace@", "grace hopper", "nanosecond", "navy.example"],
 };
 
@@ -47,14 +47,14 @@ impl Person {
     }
 }
 
-/// What somebody's life left behind.
+/// The data that a person left behind.
 pub(crate) struct Life {
-    /// The one that was stored under an `Idempotency-Key`, and paid.
+    /// The cart that was stored under an `Idempotency-Key`, and paid.
     pub(crate) paid: String,
-    /// Of the link that is open.
+    /// The path of the open recovery link.
     pub(crate) recovery_path: String,
     pub(crate) carts: Vec<String>,
-    /// Addresses that show who it is to whoever has them.
+    /// URLs that reveal the person to their holder.
     pub(crate) addresses: Vec<String>,
 }
 
@@ -62,7 +62,7 @@ pub(crate) async fn create(app: &App, key: &str, body: &Value) -> Answer {
     app.send(app.request(Method::POST, "/api/carts").header("idempotency-key", key).json(body)).await
 }
 
-/// All that can happen to a person's carts.
+/// Does everything that can happen to a person's carts.
 pub(crate) async fn live(app: &App, person: &Person) -> Life {
     let mut addresses = Vec::new();
     let mut links = async |id: &str| -> String {
@@ -72,7 +72,7 @@ pub(crate) async fn live(app: &App, person: &Person) -> Life {
         of("recoveryUrl").strip_prefix(&app.url("")).unwrap().to_owned()
     };
 
-    // Stored under a key, linked, looked at, given up, taken up again, linked again, paid.
+    // Stored under a key, linked, read, expired, reopened, linked again, paid.
     let paid = create(app, &person.key(), &person.cart()).await.data(201)["id"].as_str().unwrap().to_owned();
     let path = links(&paid).await;
     assert_eq!(app.send(app.bare_request(Method::GET, &path)).await.status, 303);
@@ -83,13 +83,13 @@ pub(crate) async fn live(app: &App, person: &Person) -> Life {
     app.stripe.pay(&app.session(&paid).await).await.unwrap();
     assert_eq!(app.show(&paid).await["status"], "recovered");
 
-    // A link that nobody has paid yet.
+    // An unpaid link.
     let mut spelled = person.cart();
     spelled["customerEmail"] = json!(person.other_spelling);
     let open = app.cart_of(&spelled).await;
     let recovery_path = links(&open).await;
 
-    // A link that could not be made, and whose job was given up.
+    // A link that could not be made, whose job was cancelled.
     let asked = app.stripe.calls(Operation::Create);
     app.stripe.fail_next(Operation::Create, Fault::Unavailable { retry_after: 600 });
     let given_up = app.cart_of(&person.cart()).await;
@@ -100,7 +100,7 @@ pub(crate) async fn live(app: &App, person: &Person) -> Life {
     eventually("it waits", async || app.get(&job).await.data(200)["state"] == "retrying").await;
     app.send(app.request(Method::POST, &format!("{job}/cancel"))).await.data(200);
 
-    // From another shop's books.
+    // Imported from another shop.
     let two_days_ago = app.now() - TimeDelta::days(2);
     let lines = ["recovered", "expired"].map(|status| {
         let mut line = person.cart();
@@ -111,7 +111,7 @@ pub(crate) async fn live(app: &App, person: &Person) -> Life {
     });
     let (imported, _) = import(app, NDJSON, ndjson(lines)).await;
 
-    // What Stripe tells of people.
+    // The personal data in Stripe's events.
     let details = json!({"email": person.email, "name": person.name});
     for (kind, object) in [
         ("customer.updated", details.clone()),
@@ -130,7 +130,7 @@ pub(crate) async fn live(app: &App, person: &Person) -> Life {
     Life { paid, recovery_path, carts, addresses }
 }
 
-/// What a version of before might have written into its jobs.
+/// Adds job errors that an earlier version might have stored.
 pub(crate) async fn plant_old_errors(app: &App, life: &Life, person: &Person) {
     let why = format!("Stripe refused it: Invalid email address: {}", person.email);
     sqlx::query(
@@ -148,7 +148,7 @@ pub(crate) async fn plant_old_errors(app: &App, life: &Life, person: &Person) {
         .execute(&app.pool)
         .await
         .unwrap();
-    // One of a cart that is still there, and one of a cart that was deleted long ago.
+    // One job of an existing cart, and one of a cart deleted long ago.
     for cart in [life.carts[0].as_str(), "cart_of_before"] {
         sqlx::query(
             "insert into jobs (id, queue, kind, payload, state, attempts, max_attempts, last_error, finished_at)

@@ -1,4 +1,4 @@
-//! A person is taken out while something happens to his carts.
+//! Erasures while the carts change.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ async fn nothing_is_left(app: &App) {
     assert_eq!(mentions(&app.pool, ZEBEDEE.words).await, Vec::<String>::new());
 }
 
-/// Waits until somebody waits for a lock.
+/// Waits until a statement waits for a lock.
 async fn somebody_waits(app: &App) {
     let waits = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
     eventually("somebody waits for a lock", async || {
@@ -28,7 +28,7 @@ async fn somebody_waits(app: &App) {
     .await;
 }
 
-/// Stripe makes the session of a person who is gone when its answer comes.
+/// Stripe creates the session of a person who is erased before its response arrives.
 #[tokio::test]
 async fn a_link_that_is_being_made_is_not_written_down_any_more() {
     let app = App::new().await;
@@ -50,7 +50,7 @@ async fn a_link_that_is_being_made_is_not_written_down_any_more() {
     assert_eq!(addresses, 0);
 }
 
-/// The answer is lost, so the job is tried again, when there is nothing left to ask for.
+/// The response is lost, and the cart is gone when the job is retried.
 #[tokio::test]
 async fn a_link_that_is_tried_again_finds_nobody() {
     let app = App::new().await;
@@ -66,14 +66,15 @@ async fn a_link_that_is_tried_again_finds_nobody() {
     nothing_is_left(&app).await;
 }
 
-/// Money arrives in the very moment.
+/// A payment arrives during the erasure.
 #[tokio::test]
 async fn a_payment_and_an_erasure_wait_for_each_other() {
     let app = Arc::new(App::new().await);
     let id = app.cart_of(&ZEBEDEE.cart()).await;
     let session = app.session(&id).await;
     app.stripe.send_webhooks_to(None);
-    // Somebody holds the cart, whoever comes first waits for him, and the other behind.
+    // Hold the cart, so that the first of the two waits for this lock, and the second waits behind
+    // it.
     let mut holding = transaction(&app.pool).await;
     carts::lock(&mut holding, &id.parse().unwrap()).await.unwrap().unwrap();
     let erasing = {
@@ -99,7 +100,7 @@ async fn a_payment_and_an_erasure_wait_for_each_other() {
     assert_eq!(left, 0);
 }
 
-/// A job that dies while its cart is being deleted: what it would tell of the cart nobody could delete any more.
+/// A job dies while its cart is being deleted: an event stored then could never be deleted.
 #[tokio::test]
 async fn a_job_that_dies_in_that_moment_tells_nothing_of_the_cart() {
     let app = Setup::default().without_worker().set("PAYMENT_LINK_WAIT", "10ms").start().await;
@@ -108,7 +109,7 @@ async fn a_job_that_dies_in_that_moment_tells_nothing_of_the_cart() {
     let email = ZEBEDEE.cart()["customerEmail"].as_str().unwrap().parse().unwrap();
     let mut erasing = transaction(&app.pool).await;
     personal_data::erase(&mut erasing, &email, app.now()).await.unwrap();
-    // It is not committed: to everybody else the cart is there.
+    // The deletion is not committed, so others still see the cart.
     sqlx::query("update jobs set state = 'dead', finished_at = now() where kind = 'create_payment_link'")
         .execute(&app.pool)
         .await
@@ -118,7 +119,7 @@ async fn a_job_that_dies_in_that_moment_tells_nothing_of_the_cart() {
     assert_eq!(events, 0);
 }
 
-/// Of two who erase the same person one does, and the other finds nothing.
+/// One of two concurrent erasures erases the person, the other finds nothing.
 #[tokio::test]
 async fn many_erasures_at_once_take_each_cart_out_once() {
     let app = Arc::new(Setup::default().without_worker().start().await);
@@ -141,7 +142,7 @@ async fn many_erasures_at_once_take_each_cart_out_once() {
     assert_eq!(receipts, 8);
 }
 
-/// A look at everything may take longer than any other request, and others are not kept for it.
+/// A full scan may take longer than any other request, and does not block others.
 #[tokio::test]
 async fn who_waits_for_a_long_erasure_is_sent_away_and_it_goes_on() {
     let app = Arc::new(App::new().await);

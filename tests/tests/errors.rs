@@ -48,7 +48,7 @@ async fn bodies_that_are_no_good() {
     }
     post("text/plain", a_cart().to_string().into()).await.is_error(415, "UNSUPPORTED_MEDIA_TYPE");
     post("application/json", vec![b' '; 1024 * 1024 + 1]).await.is_error(413, "PAYLOAD_TOO_LARGE");
-    // One byte less is read, and found to be no JSON.
+    // One byte less is read and found to be malformed JSON.
     post("application/json", vec![b' '; 1024 * 1024]).await.is_error(400, "BAD_REQUEST");
     let patch = app.cart().await;
     for body in [json!({}), json!({"status": 1}), json!({"status": "lost"}), json!([])] {
@@ -65,7 +65,7 @@ async fn a_body_without_a_length_is_limited_too() {
     let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
     for _ in 0..20 {
         if connection.write_all(chunk.as_bytes()).await.is_err() {
-            break; // it has heard enough
+            break; // the api has stopped reading
         }
     }
     let mut answer = Vec::new();
@@ -119,7 +119,7 @@ async fn the_rate_limit_counts_before_the_key_and_by_client() {
     let ask = async |client: &str| {
         app.send(app.bare_request(Method::GET, "/api/carts").header("x-forwarded-for", client)).await
     };
-    // Three a minute are one more every 20 s, within which this has to happen.
+    // The limit of three a minute allows one more every 20 s, so this must finish within 20 s.
     for _ in 0..3 {
         ask("198.51.100.1, 203.0.113.7").await.is_error(401, "UNAUTHORIZED");
     }
@@ -128,7 +128,7 @@ async fn the_rate_limit_counts_before_the_key_and_by_client() {
     let seconds: u64 = limited.header("retry-after").parse().unwrap();
     assert!((1..=60).contains(&seconds));
     ask("203.0.113.8").await.is_error(401, "UNAUTHORIZED");
-    // Outside of it: webhooks and health, as often as they come.
+    // Webhooks and health checks are not limited.
     for _ in 0..10 {
         app.send(app.bare_request(Method::POST, "/api/webhooks/stripe")).await.is_error(400, "BAD_REQUEST");
         app.send(app.bare_request(Method::GET, "/healthz")).await.data(200);
@@ -138,7 +138,7 @@ async fn the_rate_limit_counts_before_the_key_and_by_client() {
 #[tokio::test]
 async fn without_trusted_proxies_the_peer_is_the_client() {
     let app = Setup::default().set("RATE_LIMIT_PER_MINUTE", "2").without_worker().start().await;
-    // Two a minute are one more every 30 s, within which this has to happen.
+    // The limit of two a minute allows one more every 30 s, so this must finish within 30 s.
     for n in 0..3 {
         let request = app.request(Method::GET, "/api/carts").header("x-forwarded-for", format!("203.0.113.{n}"));
         let answer = app.send(request).await;
@@ -162,7 +162,7 @@ async fn postgres_away_is_told_and_survived() {
     assert_eq!(app.show(&id).await["id"], json!(id));
 }
 
-/// Postgres has no text with NUL: no route passes it on.
+/// Postgres can't store NUL in text, so every route refuses it.
 #[tokio::test]
 async fn nul_is_refused_in_every_address() {
     let app = Setup::default().without_worker().start().await;

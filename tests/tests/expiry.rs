@@ -57,7 +57,7 @@ async fn a_good_recovery_link_and_a_payment_under_way_spare_a_cart() {
 
 #[tokio::test]
 async fn the_session_of_an_expired_cart_is_closed() {
-    // The recovery link ends before the session that Stripe takes at least.
+    // The recovery link ends before the shortest session that Stripe allows.
     let app =
         Setup::default().at("2026-03-10T12:00:00Z").set("CART_TTL", "1m").set("PAYMENT_LINK_TTL", "2m").start().await;
     let id = app.cart().await;

@@ -1,4 +1,4 @@
-//! Postgres dies under load, its standby takes over, and nobody restarts anything.
+//! Postgres dies under load and its standby takes over, without a restart of the product.
 //!
 //! `FAIL_OVERS=20 cargo test -p tests fail_over -- --nocapture` does it twenty times in a row.
 
@@ -27,15 +27,15 @@ use crate::processes::free_address;
 
 const SECRET: &str = "whsec_fail_over";
 const CLIENTS: usize = 8;
-/// Every wait here ends by then.
+/// The timeout of each wait.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Two apis and two workers, and Stripe.
+/// Two apis, two workers and a fake Stripe.
 struct Shop {
     stripe: FakeStripe,
     http: reqwest::Client,
     apis: Vec<String>,
-    /// Where each of the four says how it is.
+    /// The health URLs of the four processes.
     health: Vec<String>,
     processes: Vec<Process>,
 }
@@ -83,13 +83,13 @@ impl Shop {
     }
 }
 
-/// Waits until so many more carts than there are now were acknowledged.
+/// Waits until this many more carts are acknowledged.
 async fn more(load: &Load, carts: usize) {
     let enough = load.carts() + carts;
     within(TIMEOUT, "carts are stored", async || load.carts() >= enough).await;
 }
 
-/// Everything that was acknowledged is on the server that is the primary now, and nothing is there twice.
+/// Checks that the current primary has every acknowledged change exactly once.
 async fn check(shop: &mut Shop, database: &PgPool, promised: &Promised) {
     let said: Vec<String> = shop.processes.iter_mut().flat_map(Process::said).collect();
     assert!(promised.wrong.is_empty(), "{:?}\n{}", promised.wrong, said.join("\n"));
@@ -160,7 +160,7 @@ async fn the_primary_dies_under_load_and_nothing_that_was_acknowledged_is_lost()
     assert_eq!(shop.processes.iter().map(Process::id).collect::<Vec<_>>(), ids, "none was restarted");
 }
 
-/// A proxy that has no server to lead to takes connections, and hangs up.
+/// A proxy without a server accepts connections and closes them.
 #[tokio::test]
 async fn a_proxy_without_a_server_is_a_postgres_that_is_away() {
     let nowhere = free_address().await;
@@ -214,7 +214,7 @@ async fn without_its_standby_nothing_is_acknowledged_until_somebody_says_so() {
     more(&load, 50).await;
     let promised = load.stop().await;
     check(&mut shop, &pool, &promised).await;
-    // And with a new one it is as before.
+    // Everything works again with a new standby.
     cluster.add_standby().await;
     let load = shop.load();
     more(&load, 30).await;

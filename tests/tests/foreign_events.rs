@@ -41,7 +41,8 @@ async fn no_foreign_event_changes_a_cart_or_a_link() {
         app.session(&linked).await;
         for (cart, version) in [(&linked, 1), (&linked, 2), (&never_linked, 1)] {
             let event = app.stripe.foreign_event(foreign, cart, version);
-            // The metadata of an intent names a link whose PaymentIntent is not known yet: the amount decides.
+            // An intent's metadata names a link whose PaymentIntent is not known yet, so the amount
+            // decides.
             let by_metadata = foreign == Foreign::CentIntent && cart == &linked && version == 1;
             let reason = match foreign {
                 _ if by_metadata => "other_amount",
@@ -115,7 +116,7 @@ async fn every_field_of_our_own_session_must_fit() {
     assert_eq!(outcome(&app, &unpaid).await, refused("mismatch", "payment_status"));
     assert_eq!((status(&app, &id).await, link_status(&app, &id).await), ("abandoned".to_owned(), "open".to_owned()));
 
-    // Metadata and client_reference_id do not matter: the session's id decides.
+    // Metadata and client_reference_id are ignored: the session's id decides.
     let mut ours = event("evt_ours", COMPLETED, &session(&link, &id, "paid"));
     ours["data"]["object"]["metadata"] = Value::Null;
     ours["data"]["object"]["client_reference_id"] = Value::Null;
@@ -146,7 +147,8 @@ async fn an_intent_must_be_the_sessions_own() {
         let event = event(&format!("evt_{n}"), "payment_intent.succeeded", &object);
         assert_eq!(outcome(&app, &event).await, refused("not_ours", reason), "{field}");
     }
-    // The session's event has its PaymentIntent: from then on no other is accepted, and no other session has it.
+    // The session's event contains its PaymentIntent: from then on no other is accepted, and no
+    // other session has it.
     let unpaid = event("evt_unpaid", COMPLETED, &session(&link, &id, "unpaid"));
     assert_eq!(outcome(&app, &unpaid).await, ("processing".to_owned(), None));
     let mut other = intent(&link, &id);
@@ -166,7 +168,7 @@ async fn an_intent_must_be_the_sessions_own() {
     assert_eq!(outcome(&app, &ours).await, ("recovered".to_owned(), None));
 }
 
-/// Stripe Connect: accounts that are connected to ours have sessions and PaymentIntents of their own.
+/// Stripe Connect: accounts connected to ours have their own sessions and PaymentIntents.
 #[tokio::test]
 async fn events_of_a_connected_account_are_not_ours() {
     let app = App::new().await;
@@ -205,7 +207,7 @@ async fn a_session_pays_for_its_own_cart_whatever_it_names() {
     assert_eq!(link_status(&app, &dear).await, "open");
 }
 
-/// The previous release stores rows without amount and currency: the cart's own apply.
+/// The previous release stores rows without amount and currency: the cart's values apply.
 #[tokio::test]
 async fn a_request_without_an_amount_is_held_against_its_cart() {
     let app = App::new().await;
@@ -222,7 +224,7 @@ async fn a_request_without_an_amount_is_held_against_its_cart() {
     assert_eq!(outcome(&app, &paid).await, ("recovered".to_owned(), None));
 }
 
-/// Stripe counts hundredths of a króna, of which there are none.
+/// Stripe uses hundredths of a króna, which do not exist.
 #[tokio::test]
 async fn amounts_are_compared_in_stripes_units() {
     let app = Setup::default().set("CURRENCY", "isk").start().await;

@@ -1,5 +1,5 @@
-//! Whoever means harm, against the real api: everything is answered or let go of,
-//! in bounded time and memory, while others are served.
+//! Attacks on the real api: every request gets a response or a closed connection, in bounded time
+//! and memory, while other clients are served.
 
 use std::{
     net::SocketAddr,
@@ -15,14 +15,15 @@ use tokio::{
 
 use crate::processes::Shop;
 
-/// A new connection has 15 s for its first request, a body 30 s, and 5 s more after its answer; a busy machine
-/// needs longer.
+/// A new connection has 15 s for its first request, a body 30 s, and 5 s more after its response; a
+/// busy machine needs longer.
 const FIRST_HEAD: Duration = Duration::from_secs(15 + 45);
 const BODY: Duration = Duration::from_secs(30 + 5 + 45);
-/// For answers that come at once, on a busy machine: less than the 15 s after which an idle connection is closed.
+/// For immediate responses on a busy machine: less than the 15 s after which an idle connection is
+/// closed.
 pub(crate) const AT_ONCE: Duration = Duration::from_secs(14);
 
-/// An api without a rate limit, in a process of its own.
+/// An api in its own process, without a rate limit.
 pub(crate) async fn an_api() -> (Shop, Process) {
     let shop = Shop::open().await;
     let mut variables = shop.api_variables();
@@ -32,17 +33,17 @@ pub(crate) async fn an_api() -> (Shop, Process) {
     (shop, api)
 }
 
-/// Sends what it can, and reads until the api ends the connection or `bound` has passed.
+/// Sends the bytes, then reads until the api closes the connection or `bound` has passed.
 pub(crate) async fn exchange(address: SocketAddr, sent: &[u8], bound: Duration) -> String {
     let mut connection = TcpStream::connect(address).await.unwrap();
     let (mut reader, mut writer) = connection.split();
     let mut answer = Vec::new();
     let both = async {
         let write = async {
-            let _ = writer.write_all(sent).await; // it may have heard enough
+            let _ = writer.write_all(sent).await; // the api may have stopped reading
         };
         let read = async {
-            let _ = reader.read_to_end(&mut answer).await; // nor may it have read everything
+            let _ = reader.read_to_end(&mut answer).await; // or have reset the connection
         };
         tokio::join!(write, read);
     };
@@ -50,7 +51,8 @@ pub(crate) async fn exchange(address: SocketAddr, sent: &[u8], bound: Duration) 
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Sends `head`, then a byte of `rest` now and then, for as long as the api listens. How long that was, and its answer.
+/// Sends `head`, then a byte of `rest` now and then, until the api stops reading. Returns the
+/// duration and the response.
 async fn trickle(address: SocketAddr, head: &str, rest: &str, bound: Duration) -> (Duration, String) {
     let begun = Instant::now();
     let mut connection = TcpStream::connect(address).await.unwrap();
@@ -62,7 +64,7 @@ async fn trickle(address: SocketAddr, head: &str, rest: &str, bound: Duration) -
             for byte in rest.bytes().cycle() {
                 sleep(Duration::from_millis(500)).await;
                 if writer.write_all(&[byte]).await.is_err() {
-                    break; // it does not listen any more
+                    break; // the api has stopped reading
                 }
             }
             std::future::pending::<()>().await;
@@ -103,7 +105,7 @@ async fn whoever_sends_too_slowly_is_let_go() {
         answer
     };
     let others = async {
-        // Meanwhile everybody else is served at once.
+        // Other clients are served promptly meanwhile.
         let mut slowest = Duration::ZERO;
         for _ in 0..30 {
             let asked = Instant::now();
@@ -143,14 +145,14 @@ async fn heads_that_are_too_large_are_refused() {
         ("megabytes of headers", head("GET /healthz", &"x-a: y\r\n".repeat(1_000_000)), vec!["431", ""]),
         ("a long address", head(&format!("GET /{}", "a".repeat(65_535)), ""), vec!["414", "431"]),
         ("a million parameters", head(&many, ""), vec!["414", "431", ""]),
-        // As many as there is room for are read.
+        // As many as fit are read.
         ("fifteen thousand parameters", head(&format!("GET /api/carts?{}", "a=1&".repeat(15_000)), ""), vec!["200"]),
         ("one parameter, often", head(&format!("GET /api/carts?{}", "page=x&".repeat(9_000)), ""), vec!["400"]),
     ] {
         let begun = Instant::now();
         let answer = exchange(shop.address(), head.as_bytes(), AT_ONCE).await;
         let status = answer.split(' ').nth(1).unwrap_or_default();
-        // A connection closed on what was not read may lose the answer.
+        // Closing a connection with unread data may lose the response.
         assert!(allowed.contains(&status), "{what}: {answer:.300}");
         assert!(begun.elapsed() < AT_ONCE, "{what}");
     }
@@ -218,7 +220,7 @@ async fn requests_that_can_be_read_in_two_ways_are_not() {
     let turned = format!("transfer-encoding: chunked\r\ncontent-length: {}\r\n", 5 + second.len());
     let smuggled = format!("0\r\n\r\n{second}");
     for (what, request, status) in [
-        // Read as the standard says (RFC 9112, 6.3), and nothing else is read from that connection.
+        // Read as RFC 9112, 6.3, requires; nothing else is read from that connection.
         ("a length and chunks", with(&both, &smuggled), "400"),
         ("chunks and a length", with(&turned, &smuggled), "400"),
         ("no host", with("content-length: 2\r\n", "{}").replace("host: x\r\n", "connection: close\r\n"), "400"),
@@ -248,21 +250,21 @@ async fn requests_that_can_be_read_in_two_ways_are_not() {
         assert!(!answer.contains("\"jobs\""), "{what}: the second request was read: {answer}");
         assert_eq!(answer.matches("HTTP/1.").count(), 1, "{what}: {answer}");
     }
-    // Honest ones may be sent without waiting.
+    // Legitimate requests may be pipelined.
     let one = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
     let answer = exchange(shop.address(), format!("{}{second}", one.repeat(50)).as_bytes(), AT_ONCE).await;
     assert_eq!((answer.matches("alive").count(), answer.matches("\"jobs\"").count()), (50, 1));
     assert!(answer.rfind("alive") < answer.find("\"jobs\""), "in their order");
 }
 
-/// What Linux says of a process, in MiB.
+/// The resident memory of a process, in MiB.
 pub(crate) fn resident_mebibytes(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
 }
 
-/// How many connections from others to `address` the kernel holds in state "established".
+/// The number of established connections to `address`, according to the kernel.
 fn established(address: SocketAddr) -> usize {
     let local = format!(" 0100007F:{:04X} ", address.port());
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
@@ -283,7 +285,7 @@ async fn a_thousand_connections_cost_little_and_are_let_go() {
     let mut connections = Vec::new();
     for n in 0..1_000 {
         let mut connection = TcpStream::connect(shop.address()).await.unwrap();
-        // Of three one is silent, one begins a head, one begins an event.
+        // A third are silent, a third begin a head, a third begin an event.
         match n % 3 {
             1 => {
                 connection.write_all(format!("GET / HTTP/1.1\r\nx-a: {}", "y".repeat(30_000)).as_bytes()).await.unwrap()
@@ -328,7 +330,7 @@ async fn a_client_that_reads_nothing_of_its_export_is_let_go() {
         table.contains(&pair)
     };
     assert!(held());
-    // It holds no connection to Postgres while it waits for its client.
+    // The api holds no Postgres connection while it waits for its client.
     let busy = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and state <> 'idle'";
     eventually("Postgres has nothing to do", async || {
         sqlx::query_scalar::<_, i64>(busy).fetch_one(&pool).await.unwrap() == 0

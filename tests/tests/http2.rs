@@ -1,5 +1,5 @@
-//! What only HTTP/2 makes possible: streams without a window, connections that live on pings, requests without a Host
-//! header.
+//! Attacks that only HTTP/2 allows: streams without a window, connections kept alive by pings,
+//! requests without a Host header.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -23,15 +23,15 @@ use crate::{
     processes::Shop,
 };
 
-/// The product's 30 s, and slack.
+/// The product's limit of 30 s, plus slack.
 const STALLED: Duration = Duration::from_secs(30 + 5 + 45);
-/// The product's 75 s for an idle connection, and slack.
+/// The product's limit of 75 s for an idle connection, plus slack.
 const IDLE: Duration = Duration::from_secs(75 + 5 + 60);
 
 /// RFC 9113, 7: the stream was not processed.
 const REFUSED_STREAM: u32 = 7;
 
-/// Reads until so many streams have ended; how many of them were reset.
+/// Reads until this many streams have ended; returns how many of them were reset.
 async fn ended(client: &mut Http2, streams: usize, bound: Duration) -> usize {
     let deadline = Instant::now() + bound;
     let mut ends = Vec::new();
@@ -63,14 +63,14 @@ async fn no_window(shop: &Shop, api: &Process) {
     assert!(more < 60, "{more} MiB for 500 streams that nobody reads");
     for (client, path) in clients.iter_mut().zip(everybody) {
         assert_eq!(ended(client, 100, STALLED).await, 100, "{path}");
-        // The connection itself is good.
+        // The connection itself still works.
         let stream = client.get("/healthz", &[]).await;
         client.grant(stream, 1000).await;
         assert!(body(&client.answer(stream, AT_ONCE).await.unwrap()).contains("alive"));
     }
 }
 
-/// A byte now and then does not count as progress.
+/// A single byte now and then does not count as progress.
 async fn a_window_of_a_byte(shop: &Shop) {
     let mut client = Http2::open(shop.address(), Some(1)).await;
     let stream = client.get("/docs", &[]).await;
@@ -90,7 +90,7 @@ async fn a_window_of_a_byte(shop: &Shop) {
     assert!(read > 5 && read < 1000, "{read}");
 }
 
-/// Who is slow, but reads, gets everything; the length is right.
+/// A slow client that keeps reading gets everything, with the correct length.
 async fn a_slow_reader(shop: &Shop) {
     let whole = shop.http.get(shop.url("/api/openapi.json")).send().await.unwrap().bytes().await.unwrap();
     let mut client = Http2::open(shop.address(), Some(20_000)).await;
@@ -126,14 +126,14 @@ async fn idle(shop: &Shop) {
     assert!(frames.iter().any(|frame| frame.kind == kind::GOAWAY), "it ends gracefully: {frames:?}");
 }
 
-/// The same connection over HTTP/1.1.
+/// An idle connection with HTTP/1.1.
 async fn idle_http1(shop: &Shop) {
     let begun = Instant::now();
     let answer = exchange(shop.address(), b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n", IDLE).await;
     assert!(answer.contains("alive") && begun.elapsed() > Duration::from_secs(70), "{:?}: {answer}", begun.elapsed());
 }
 
-/// The client does not answer pings, so its connection ends before an idle one would.
+/// A client that does not answer pings is closed before the idle limit.
 async fn gone(shop: &Shop) {
     let mut client = Http2::open(shop.address(), None).await;
     let stream = client.get("/healthz", &[]).await;
@@ -156,7 +156,7 @@ async fn streams_that_are_not_read_are_reset_and_idle_connections_are_closed() {
     );
 }
 
-/// A client of a library.
+/// Connects with a client library.
 async fn connect(address: SocketAddr) -> SendRequest<Body> {
     let connection = TokioIo::new(TcpStream::connect(address).await.unwrap());
     let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), connection).await.unwrap();
@@ -195,7 +195,7 @@ fn body(frames: &[Frame]) -> String {
     String::from_utf8_lossy(&data.flat_map(|frame| frame.payload.clone()).collect::<Vec<_>>()).into_owned()
 }
 
-/// A client that gets its answer before it has sent its body reads all of it, and no RST_STREAM.
+/// A response before the end of the body is complete, without RST_STREAM.
 #[tokio::test]
 async fn an_early_answer_is_whole() {
     let app = Setup::default().without_worker().start().await;
@@ -215,20 +215,20 @@ async fn an_early_answer_is_whole() {
             client.body(stream, b"{\"a\":1}").await;
             let frames = client.answer(stream, AT_ONCE).await.unwrap();
             assert!(body(&frames).contains("UNAUTHORIZED"), "after {micros} µs: {frames:?}");
-            // What is wrong comes at once behind the answer.
+            // An error would follow the response at once.
             let late = client.next(Instant::now() + Duration::from_millis(20)).await;
             assert!(!matches!(&late, Ok(Some(frame)) if frame.kind == kind::RST_STREAM), "after {micros} µs: {late:?}");
         }
     }
 }
 
-/// The answer to a form for signing in, with these fields of the head.
+/// The response to a sign-in form with these header fields.
 async fn sign_in(address: SocketAddr, fields: &[(&str, &str)]) -> String {
     let mut client = Http2::open(address, None).await;
     let form = "key=test-key";
     let head = [(":method", "POST"), (":scheme", "http"), (":path", "/sign-in")];
     let further = [("content-type", "application/x-www-form-urlencoded")];
-    // An authority stands first, as it must.
+    // An authority must be the first field.
     let stream = client.request(&[&head[..], fields, &further].concat(), false).await;
     client.body(stream, form.as_bytes()).await;
     let frames = client.answer(stream, AT_ONCE).await.unwrap();
@@ -250,7 +250,7 @@ async fn a_form_needs_an_origin_that_is_ours() {
     );
     assert!(!refused(&[(":authority", "shop.example"), ("origin", "https://shop.example")]).await);
     assert!(!refused(&[(":authority", "shop.example")]).await, "not from a browser");
-    // Over HTTP/1.1 as well.
+    // The same over HTTP/1.1.
     let form = app.bare_request(Method::POST, "/sign-in").header("origin", "null");
     let form = form.header("content-type", "application/x-www-form-urlencoded").body("key=test-key");
     assert_eq!(app.send(form).await.status, 400);
@@ -270,7 +270,7 @@ async fn the_cookie_is_secure_where_the_authority_is_https() {
     }
 }
 
-/// Neither h2 nor async-stripe logs what others sent, whatever `RUST_LOG` asks for.
+/// Neither h2 nor async-stripe logs request contents, at any `RUST_LOG`.
 #[tokio::test]
 async fn no_library_logs_what_others_sent() {
     let shop = Shop::open().await;

@@ -1,4 +1,4 @@
-//! What a client may expect of any API that keeps to the standards.
+//! The HTTP conventions that clients expect of any API.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -7,11 +7,11 @@ use reqwest::{Method, header::HeaderMap};
 use serde_json::{Value, json};
 use tests::{App, Contract, Setup, a_cart, eventually, is_of_the_dashboard};
 
-/// What axum's router holds, as its `Debug` tells: its routes by number, each
-/// with the methods it allows, and then each number's pattern.
+/// The routes of axum's router, parsed from its `Debug` output: first the numbered routes with
+/// their methods, then the pattern of each number.
 fn routes(router: &axum::Router) -> BTreeSet<String> {
     let told = format!("{router:?}");
-    let told = told.split("fallback_router").next().unwrap_or_default(); // what has no route is no route
+    let told = told.split("fallback_router").next().unwrap_or_default(); // the fallback is not a route
     let entries = told.split("RouteId(").skip(1).filter_map(|entry| entry.split_once("): "));
     let (endpoints, patterns): (Vec<_>, Vec<_>) = entries.partition(|(_, entry)| entry.starts_with("MethodRouter("));
     let methods: HashMap<&str, &str> = endpoints
@@ -21,7 +21,7 @@ fn routes(router: &axum::Router) -> BTreeSet<String> {
         })
         .collect();
     let patterns = patterns.into_iter().filter_map(|(number, pattern)| Some((number, pattern.split('"').nth(1)?)));
-    // HEAD comes with GET.
+    // GET includes HEAD.
     let all = |number, pattern| {
         methods[number].split(',').filter(|method| *method != "HEAD").map(move |method| format!("{method} {pattern}"))
     };
@@ -123,7 +123,7 @@ async fn a_cart_has_a_strong_tag_that_changes_with_what_is_read() {
     assert_eq!(get(&format!("\"x\", W/{first}")).await.status, 304);
     assert_eq!(get("*").await.status, 304);
     assert_eq!(get("\"x\"").await.status, 200);
-    // A link is read with the cart, and so is its end.
+    // The cart includes its link and the link's state.
     app.session(&id).await;
     let linked = get(&first).await;
     assert_eq!(linked.status, 200);
@@ -160,7 +160,7 @@ async fn only_who_knows_the_cart_changes_it() {
     delete(&third).await.is_error(404, "NOT_FOUND");
 }
 
-/// Of twenty who change what they have read at once, one does.
+/// Of twenty concurrent changes with the same tag, one succeeds.
 #[tokio::test]
 async fn a_tag_is_checked_under_the_carts_lock() {
     let app = Setup::default().without_worker().start().await;
@@ -187,7 +187,7 @@ async fn a_new_cart_says_where_it_is() {
 #[tokio::test]
 async fn the_limit_tells_how_much_of_it_is_left() {
     let app = Setup::default().set("RATE_LIMIT_PER_MINUTE", "3").without_worker().start().await;
-    // Three a minute are one more every 20 s, within which this has to happen.
+    // The limit of three a minute allows one more every 20 s, so this must finish within 20 s.
     for (remaining, seconds) in [(2, 20), (1, 40), (0, 60)] {
         let answer = app.get("/api/carts").await;
         assert_eq!(answer.header("ratelimit-policy"), "\"default\";q=3;w=60");
@@ -214,7 +214,7 @@ async fn head_is_answered_wherever_get_is() {
         let id = if pattern.contains("/jobs/") { job } else { &id };
         let path = pattern.replace("{id}", id).replace("{token}", &token);
         let told = |headers: &HeaderMap| ["content-type", "etag", "location"].map(|name| headers.get(name).cloned());
-        // A schedule may run between the two requests and change the answer.
+        // A schedule may run between the two requests and change the response.
         eventually(&format!("HEAD of {path} is answered as GET"), async || {
             let get = app.get(&path).await;
             let head = app.send(app.request(Method::HEAD, &path)).await;
@@ -252,7 +252,7 @@ async fn large_answers_are_compressed_for_whoever_asks() {
         let own = header(&answer, "etag");
         assert_eq!(own, format!("{}.{encoding}\"", tag.trim_end_matches('"')), "other bytes, another tag");
         assert!(answer.bytes().await.unwrap().len() < whole.len() / 4);
-        // It names the same cart.
+        // The tag still matches.
         let same = app.send(app.request(Method::GET, &path).header("if-none-match", &own)).await;
         assert_eq!(same.status, 304);
         let change = app.request(Method::PATCH, &path).header("if-match", &own).json(&json!({"status": "abandoned"}));
@@ -264,7 +264,7 @@ async fn large_answers_are_compressed_for_whoever_asks() {
     assert_eq!(header(&answer, "content-encoding"), "gzip");
 }
 
-/// Answers to an import come while it is being sent: a compressor would hold them back.
+/// The results of an import arrive during the upload; a compressor would buffer them.
 #[tokio::test]
 async fn an_imports_answers_are_not_held_back() {
     let app = Setup::default().without_worker().start().await;
@@ -297,7 +297,7 @@ async fn other_origins_are_let_in_by_name_only() {
         let read = app.send(app.request(Method::GET, "/api/carts").header("origin", origin)).await;
         assert_eq!(read.header("access-control-allow-origin"), origin);
         assert!(read.header("access-control-expose-headers").contains("etag"));
-        // A page can read why it was refused, too.
+        // A web page can read the reason of a refusal, too.
         let refused = app.send(app.bare_request(Method::GET, "/api/carts").header("origin", origin)).await;
         refused.is_error(401, "UNAUTHORIZED");
         assert_eq!(refused.header("access-control-allow-origin"), origin);

@@ -1,5 +1,5 @@
-//! After an early answer a keep-alive connection of HTTP/1.1 can be used again, or the answer has `connection: close`:
-//! no request stays without an answer.
+//! After an early response, a keep-alive connection of HTTP/1.1 can be used again, or the response
+//! has `connection: close`: every request gets a response.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -10,7 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-/// Time limit for each answer, on a busy machine as well.
+/// The timeout of each response, for a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(20);
 const NEXT: &str = "GET /healthz HTTP/1.1\r\nhost: x\r\nx-request-id: the-next\r\n\r\n";
 
@@ -29,7 +29,7 @@ impl Answer {
     }
 }
 
-/// Reads a whole answer; `None` if the connection ended.
+/// Reads a complete response; `None` if the connection ended.
 async fn answer(reader: &mut (impl AsyncBufReadExt + Unpin)) -> Option<Answer> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -46,8 +46,8 @@ async fn answer(reader: &mut (impl AsyncBufReadExt + Unpin)) -> Option<Answer> {
     Some(Answer { head, body: String::from_utf8(body).unwrap() })
 }
 
-/// Sends a head, waits for the answer, then sends the body and another request. Returns the answer's status, and
-/// whether it had `connection: close`.
+/// Sends a head, waits for the response, then sends the body and another request. Returns the
+/// response's status, and whether it had `connection: close`.
 async fn early(address: SocketAddr, head: &str, body: &str) -> (String, bool) {
     let (reader, mut writer) = TcpStream::connect(address).await.unwrap().into_split();
     let mut reader = BufReader::new(reader);
@@ -148,7 +148,7 @@ async fn a_limit_that_is_used_up_leaves_no_request_without_an_answer() {
     assert_eq!(early(app.address, head, "hello").await, ("429".to_owned(), true));
 }
 
-/// A refused import stops reading its body; the answer has `connection: close`.
+/// A refused import stops reading its body; the response has `connection: close`.
 #[tokio::test]
 async fn an_import_that_is_refused_halfway_says_that_the_connection_ends() {
     let app = an_app().await;

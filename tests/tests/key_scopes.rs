@@ -1,4 +1,4 @@
-//! What each scope shows of shoppers: answers to changes, idempotency keys, and exports of a person.
+//! The shopper's data by scope: in responses to changes, idempotency keys, and exports of a person.
 
 use common::api_keys::Scope::{Operator, Read, Write};
 use reqwest::Method;
@@ -30,7 +30,7 @@ fn id(answer: Answer) -> String {
     answer.data(201)["id"].as_str().unwrap().to_owned()
 }
 
-/// Asserts that the answer, headers included, has nothing of the shopper's.
+/// Asserts that the response, including its headers, contains nothing of the shopper's.
 fn is_blind(answer: &Answer) {
     let text = format!("{:?} {}", answer.headers, answer.text).to_lowercase();
     // Ids are random: "ada" and "etag" could occur in one.
@@ -88,7 +88,7 @@ async fn a_change_shows_the_shopper_to_keys_that_may_read() {
     }
     assert_eq!(create(&app, seeing, "first try", &a_cart()).await.data(201)["customerName"], "Ada Lovelace");
 
-    // Refusals have nothing of the shopper's either.
+    // Refusals contain nothing of the shopper's either.
     let tag = app.get(&path).await.header("etag").to_owned();
     for (method, tag) in [(Method::PATCH, tag.as_str()), (Method::PATCH, "\"guess\""), (Method::DELETE, &tag)] {
         // The tag is a hash of the cart: a right guess gets the same response as a wrong one.
@@ -132,7 +132,7 @@ async fn a_change_shows_the_shopper_to_keys_that_may_read() {
     assert_eq!(import(blind).await, json!({"line": 1, "status": "exists", "externalId": "order-1"}));
     assert_eq!(import(seeing).await["id"], created);
 
-    // The scope `write` may request a link, so the answer has the link.
+    // The scope `write` may request a link, so the response contains the link.
     let own = id(create(&app, blind, "own", &a_cart()).await);
     let link = ask(&app, blind, Method::POST, &format!("/api/carts/{own}/payment-link")).await.data(200);
     assert!(link["paymentLink"].is_string() && link["recoveryUrl"].is_string());
@@ -161,7 +161,7 @@ async fn an_operator_alone_neither_exports_nor_erases_a_person() {
     }
     assert_eq!(app.show(&cart).await["status"], "abandoned");
 
-    // Nobody can act for the shopper with an export.
+    // An export does not let its reader act for the shopper.
     let exported = ask(&app, reader, Method::GET, export).await;
     let token = link["recoveryUrl"].as_str().unwrap().rsplit('/').next().unwrap();
     for secret in [token, link["paymentLink"].as_str().unwrap()] {

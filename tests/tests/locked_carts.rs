@@ -1,4 +1,5 @@
-//! A locked cart delays only requests for itself: it takes no connections, and delays no other cart.
+//! A locked cart delays only requests for itself: it takes no connections, and delays no other
+//! cart.
 
 use std::{
     sync::Arc,
@@ -107,7 +108,7 @@ async fn a_locked_cart_holds_up_itself() {
             (app.send(app.bare_request(Method::GET, &path)).await, begun.elapsed(), 1_000)
         });
     }
-    // Each kind has carts of its own: 2 and 4 go on with the same link, 0 expires.
+    // Each kind has its own carts: 2 and 4 continue with the same link, 0 expires.
     let mut running = JoinSet::new();
     let mut slowest = Duration::ZERO;
     for number in 0..210 {
@@ -149,7 +150,7 @@ async fn a_locked_cart_holds_up_itself() {
     assert_eq!(app.show(&cart.id).await["status"], "recovered", "Stripe's repeat has its effect");
 }
 
-/// Events of locked carts, also those that name no cart, and other events beside them.
+/// Events of locked carts, including those that name no cart, together with other events.
 #[tokio::test]
 async fn events_of_locked_carts_hold_up_no_other_event() {
     let app = Arc::new(App::new().await);
@@ -160,7 +161,7 @@ async fn events_of_locked_carts_hold_up_no_other_event() {
     let (locked, free) = carts.split_at(60);
     let mut holding = transaction(&app.pool).await;
     let ids: Vec<&str> = locked.iter().map(|cart| cart.id.as_str()).collect();
-    // Some by their links alone.
+    // Some locked by their links only.
     for (table, ids) in [("carts where id", &ids[..50]), ("payment_links where cart_id", &ids[50..])] {
         let lock = sqlx::AssertSqlSafe(format!("select from {table} = any ($1) for update"));
         sqlx::query(lock).bind(ids).execute(&mut holding).await.unwrap();
@@ -193,7 +194,7 @@ async fn events_of_locked_carts_hold_up_no_other_event() {
     let stored: i64 = sqlx::query_scalar("select count(*) from stripe_events").fetch_one(&app.pool).await.unwrap();
     assert_eq!(stored, 20, "those of the locked carts are not stored");
 
-    // Stripe's repeats have their effects, once the locks are gone.
+    // Stripe's retries take effect once the locks are released.
     holding.rollback().await.unwrap();
     let mut unnamed = paid(&locked[0], 1_000);
     unnamed["data"]["object"]["metadata"] = Value::Null;
@@ -225,7 +226,7 @@ async fn a_locked_cart_or_link_keeps_no_other_cart_from_expiring() {
     for id in &others {
         assert_eq!(app.show(id).await["status"], "expired");
     }
-    // Nor is the cart of the locked link kept locked.
+    // The cart of the locked link is not locked either.
     app.patch(&format!("/api/carts/{}", others[0]), &json!({"status": "abandoned"})).await.data(200);
     assert_eq!(app.show(&link_locked.id).await["status"], "abandoned");
     holding.rollback().await.unwrap();
@@ -278,7 +279,7 @@ async fn an_erasure_gives_up_on_a_locked_cart_and_keeps_nobody_else_from_being_e
     assert_eq!(of_ada["removed"]["carts"], json!(1));
 }
 
-/// A short statement by a key gives up on a lock itself; the api abandons any other.
+/// A statement by key times out on the lock itself; the api cancels any other statement.
 #[tokio::test]
 async fn other_locks_and_long_statements_are_given_up() {
     let app = Setup::default().without_worker().start().await;

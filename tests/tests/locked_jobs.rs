@@ -1,4 +1,4 @@
-//! A locked row delays only itself: jobs, heartbeats of workers, and records that are deleted by age.
+//! A locked row delays only itself: jobs, heartbeats of workers, and the deletion of old records.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -36,13 +36,13 @@ async fn a_locked_job_delays_no_other_outcome_and_no_lease() {
     seen.permits.add_permits(2);
     eventually("the other job is acknowledged", async || state(&pool, ended[1]).await.0 == "done").await;
 
-    // New jobs run and are acknowledged, failures as well.
+    // New jobs run and are acknowledged, including failures.
     let failing = enqueue(&pool, &probe(Act::Abort)).await;
     let jobs: Vec<Probe> = (0..40).map(|_| probe(Act::Succeed)).collect();
     queue::enqueue_many(&mut connection(&pool).await, &jobs).await.unwrap();
     eventually("new jobs are acknowledged", async || count(&pool, "state = 'done'").await == 41).await;
     eventually("so is the failure", async || state(&pool, failing).await.0 == "dead").await;
-    // The lease of a job that runs is renewed.
+    // The lease of a running job is renewed.
     let long = enqueue(&pool, &probe(Act::Wait)).await;
     eventually("it runs", async || state(&pool, long).await.0 == "running").await;
     eventually("its lease is renewed", async || lease_left(&pool, long).await > lease.as_secs_f64() + 0.2).await;
@@ -98,7 +98,7 @@ async fn a_locked_record_keeps_no_other_from_being_deleted() {
     }
     let mut holding = transaction(&app.pool).await;
     sqlx::query("update stripe_events set kind = kind where id = 'evt_1'").execute(&mut holding).await.unwrap();
-    // Only now: the schedule's first run may still be about to delete what is old.
+    // Not earlier: the schedule's first run may be about to delete old records.
     app.clock.advance(chrono::TimeDelta::days(100));
     let clean = async || queue::enqueue(&mut connection(&app.pool).await, &DeleteOldRecords {}).await.unwrap();
     let left = async || -> Vec<String> {

@@ -1,5 +1,5 @@
-//! Postgres gone without a word: connections swallow what they are given and
-//! never end. Nobody may wait for such a one for ever, and nobody for what it has locked.
+//! Postgres disappears silently: connections accept data and never respond. No request may wait for
+//! such a connection, or for its locks, without end.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::probe::{Act, Probe};
 
-/// The api's limits: 15 s for a statement and 3 s for a connection; the rest is for a busy machine.
+/// The api's limits, 15 s for a statement and 3 s for a connection, plus slack for a busy machine.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(15 + 3 + 30);
 
 #[tokio::test]
@@ -38,14 +38,14 @@ async fn every_request_is_answered_also_where_connections_are_lost_without_a_wor
             app.delete(&cart),
         )
     };
-    let _ = app.get("/api/analytics").await; // connections are there, and were used just now
+    let _ = app.get("/api/analytics").await; // opens connections and uses them just now
     let _ = app.get(&link).await;
     app.proxy.as_ref().unwrap().lose();
     let begun = Instant::now();
     let answers = ask().await;
     let took = begun.elapsed();
     assert!(took < ANSWERED_WITHIN, "{took:?}: {answers:?}");
-    // Once it was found out, new connections are made.
+    // New connections are made once the loss is detected.
     within(ANSWERED_WITHIN, "it is answered again", async || app.get("/api/analytics").await.status == 200).await;
 }
 
@@ -88,7 +88,7 @@ async fn what_a_silent_process_has_locked_is_free_again_within_seconds() {
     }
 }
 
-/// Requests that are given up while their statements wait for a lock: clients hang up, and ask again.
+/// Requests abandoned while their statements wait for a lock: clients hang up and retry.
 #[tokio::test]
 async fn statements_of_requests_that_were_given_up_take_no_connection_beyond_the_maximum() {
     const CONNECTIONS: u32 = 2;
@@ -102,7 +102,7 @@ async fn statements_of_requests_that_were_given_up_take_no_connection_beyond_the
         sqlx::query_scalar::<_, i64>(sql).fetch_one(&pool).await.unwrap()
     };
     let (begun, mut most) = (Instant::now(), 0);
-    // Longer than it takes until a connection whose statement does not end is closed.
+    // Longer than the time after which a connection with a stuck statement is closed.
     while begun.elapsed() < Duration::from_secs(8) {
         let given_up = async {
             let mut connection = database.acquire().await?;
@@ -117,7 +117,7 @@ async fn statements_of_requests_that_were_given_up_take_no_connection_beyond_the
     within(ANSWERED_WITHIN, "there are connections again", async || database.acquire().await.is_ok()).await;
 }
 
-/// As a load balancer does that has no server to lead to.
+/// Like a load balancer without a server.
 #[tokio::test]
 async fn a_proxy_that_hangs_up_means_that_postgres_is_away() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -144,7 +144,7 @@ async fn a_proxy_that_hangs_up_means_that_postgres_is_away() {
     }
 }
 
-/// Answers who connects as Postgres does before a session begins: with an error, and its end.
+/// Responds to a connection like Postgres before a session begins: with an error, then the end.
 async fn connect_to_one_that_says(severity: &str, code: &str, message: &str) -> sqlx::Error {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -164,7 +164,8 @@ async fn connect_to_one_that_says(severity: &str, code: &str, message: &str) -> 
     error
 }
 
-/// With a full disk Postgres can't write what a new session needs, and says so with the code of an error of its own.
+/// With a full disk Postgres can't write a file that a new session needs, and reports an internal
+/// error.
 #[tokio::test]
 async fn a_session_that_can_t_begin_is_a_postgres_that_is_away() {
     let full = connect_to_one_that_says("FATAL", "XX000", "could not write init file").await;
@@ -177,8 +178,8 @@ async fn a_session_that_can_t_begin_is_a_postgres_that_is_away() {
     assert!(!is_unavailable(&fault), "a fault of one statement: {fault}");
 }
 
-/// A caller that goes away while BEGIN is on its way leaves no transaction behind in the pool: what
-/// the next one writes is there for everybody.
+/// A caller dropped during BEGIN leaves no transaction in the pool: the next caller's writes are
+/// visible to others.
 #[tokio::test]
 async fn an_abandoned_begin_leaves_no_transaction_behind() {
     let database = TestDatabase::create().await;

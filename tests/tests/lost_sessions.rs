@@ -1,4 +1,5 @@
-//! Stripe's answers that do not match the request, and lost sessions among very many others.
+//! Responses of Stripe that do not match the request, and the search for lost sessions among very
+//! many.
 
 use chrono::TimeDelta;
 use sandbox::stripe::{Fault, Operation, SessionStatus};
@@ -16,7 +17,8 @@ pub(crate) async fn link(app: &App) -> (String, Option<String>) {
     sqlx::query_as("select status, failure_code from payment_links").fetch_one(&app.pool).await.unwrap()
 }
 
-/// Asks for a link; Stripe makes the session, and nobody hears of it before the cart is deleted.
+/// Requests a link; Stripe creates the session, but its response is lost before the cart is
+/// deleted.
 pub(crate) async fn lose_a_session(app: &App, before_deletion: impl FnOnce()) {
     let id = app.cart().await;
     app.stripe.fail_next(Operation::Create, Fault::ResetAfter);
@@ -46,7 +48,7 @@ async fn a_session_that_is_not_what_was_requested_is_closed_and_no_shopper_gets_
         app.idle().await;
         assert_eq!((app.stripe.sessions().len(), open_sessions(&app)), (1, 0), "{code}");
         assert_eq!(link(&app).await, ("closed".to_owned(), Some(code.to_owned())));
-        app.session(&id).await; // the next one is as it should be
+        app.session(&id).await; // the next one is correct
     }
 }
 
@@ -63,7 +65,8 @@ async fn the_session_of_another_request_is_not_taken() {
     );
 }
 
-/// The link's amount differs from what Stripe took: the link is not paid, and the operator sees the reason.
+/// The link's amount differs from the amount that Stripe charged: the link is not paid, and the
+/// operator sees the reason.
 #[tokio::test]
 async fn money_that_does_not_fit_is_not_believed_when_stripe_is_asked() {
     let app = App::new().await;
@@ -84,7 +87,7 @@ async fn money_that_does_not_fit_is_not_believed_when_stripe_is_asked() {
     assert_eq!(noted, ("mismatch".to_owned(), "other_amount".to_owned()));
 }
 
-/// 45 pages are more than one run of a job reads, and one page fails: the search continues where it stopped.
+/// One run of a job can't read 45 pages, and one page fails: the search continues where it stopped.
 #[tokio::test]
 async fn a_lost_session_among_thousands_is_found_and_closed() {
     let app = Setup::default().set("PAYMENT_LINK_WAIT", "100ms").set("STRIPE_RATE", "0").start().await;
@@ -104,7 +107,8 @@ async fn a_lost_session_among_thousands_is_found_and_closed() {
     assert_eq!(open_sessions(&app), 0);
 }
 
-/// Stripe may still make a session that is not in its list: the list is read again before the search ends.
+/// Stripe may still create a session that is not in its list yet: the list is read again before the
+/// search ends.
 #[tokio::test]
 async fn a_search_that_found_nothing_is_repeated_once_no_request_is_on_its_way() {
     let app = Setup::default().at("2026-03-10T12:00:00Z").set("PAYMENT_LINK_WAIT", "100ms").start().await;
@@ -122,7 +126,7 @@ async fn a_search_that_found_nothing_is_repeated_once_no_request_is_on_its_way()
     assert_eq!((link(&app).await.0, app.stripe.calls(Operation::List)), ("settling".to_owned(), 1));
     let hurry = "update jobs set run_at = now(), last_error = null where kind = 'close_payment_link'";
     let put_off = async || sqlx::query_scalar::<_, i64>(waits).fetch_one(&app.pool).await.unwrap() == 1;
-    // Stripe may take far longer than the worker waits for its answer.
+    // Stripe may take far longer than the worker's timeout.
     app.clock.advance(TimeDelta::seconds(90));
     sqlx::query(hurry).execute(&app.pool).await.unwrap();
     eventually("it is too early", put_off).await;

@@ -1,4 +1,4 @@
-//! All tests against the running product. One binary, one Postgres.
+//! All tests of the running product, as one binary with one Postgres.
 
 #![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
 
@@ -26,7 +26,7 @@ mod errors;
 mod expiry;
 mod fail_over;
 mod foreign_events;
-#[cfg(target_os = "linux")] // it looks at memory and connections in /proc
+#[cfg(target_os = "linux")] // reads memory and connections from /proc
 mod hostile;
 #[cfg(target_os = "linux")]
 mod hostile_webhooks;
@@ -69,7 +69,7 @@ mod timeline_links;
 mod times;
 mod traces;
 mod uncounted;
-#[cfg(target_os = "linux")] // it looks at memory in /proc
+#[cfg(target_os = "linux")] // reads memory from /proc
 mod untrusted_json;
 mod upgrades;
 mod webhooks;

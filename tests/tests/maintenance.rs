@@ -1,4 +1,4 @@
-//! What has been kept for long enough is deleted, and nothing else.
+//! Records are deleted after their retention period, and no others.
 
 use chrono::TimeDelta;
 use common::jobs::DeleteOldRecords;

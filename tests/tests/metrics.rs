@@ -1,4 +1,4 @@
-//! What Prometheus reads of the real binaries.
+//! The metrics that Prometheus reads from the real binaries.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,7 +10,7 @@ use tests::{DEADLINE, Door, OF_THE_SHOPPER, eventually, processes::Process};
 
 use crate::processes::{Shop, free_address};
 
-/// The text, read strictly: every sample belongs to a family with a type and a help, and comes once.
+/// A strict parser: every sample belongs to a family with a type and a help text, and occurs once.
 #[derive(Debug)]
 struct Scraped {
     text: String,
@@ -53,7 +53,7 @@ impl Scraped {
     }
 }
 
-/// `name{label="value",…} number`; none of our values needs an escape.
+/// `name{label="value",…} number`; the values need no escapes.
 fn sample(line: &str) -> (String, BTreeMap<String, String>, f64) {
     let (series, value) = line.rsplit_once(' ').expect("a value");
     let (name, labels) = match series.split_once('{') {
@@ -81,7 +81,7 @@ async fn scrape(shop: &Shop, address: SocketAddr) -> Scraped {
     Scraped::parse(answer.text().await.unwrap())
 }
 
-/// An api, and where its metrics are.
+/// Starts an api; returns the address of its metrics.
 async fn api_with_metrics(shop: &Shop, database_url: &str) -> (Process, SocketAddr) {
     let address = free_address().await;
     let mut variables = shop.api_variables();
@@ -123,7 +123,7 @@ async fn requests_jobs_and_calls_to_stripe_are_counted() {
     assert!(api.value("http_request_duration_seconds_sum", &route).is_some_and(|seconds| seconds > 0.0));
     api.is("postgres_up", &[], 1.0);
     api.is("database_connections", &[("state", "max")], 10.0);
-    // Lanes keep theirs for a moment.
+    // Batch workers keep their connections for a moment.
     eventually("a connection is idle", async || {
         let api = scrape(&shop, api_address).await;
         api.value("database_connections", &[("state", "idle")]).is_some_and(|idle| idle >= 1.0)
@@ -196,7 +196,7 @@ async fn a_scrape_answers_while_postgres_is_away() {
         let asked = Instant::now();
         let scraped = scrape(&shop, address).await;
         assert!(asked.elapsed() < DEADLINE, "it waits for Postgres for two seconds, and the machine may be busy");
-        scraped.is("queue_paused", &[("queue", "expiry")], 0.0); // what it has
+        scraped.is("queue_paused", &[("queue", "expiry")], 0.0); // the value from before
         scraped.value("postgres_up", &[]) == Some(0.0)
     })
     .await;

@@ -1,4 +1,4 @@
-//! Migrations: what they may do to a database that is in use, and how they get their locks.
+//! Migrations: their effects on a database in use, and how they get their locks.
 
 use std::{path::Path, time::Duration};
 
@@ -13,7 +13,7 @@ use sqlx::{
 use tests::{LastRelease, TestDatabase, eventually, migration_harm::BigTables, pooler::Pooler};
 
 const SQL_OF_MIGRATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../migrations");
-/// Later than any real one.
+/// Later than any real version.
 const LATER: i64 = 99_990_101_000_000;
 
 fn made_up(number: i64, sql: &str) -> Migration {
@@ -22,7 +22,7 @@ fn made_up(number: i64, sql: &str) -> Migration {
     Migration::new(LATER + number, "made up".into(), MigrationType::Simple, sql, no_tx)
 }
 
-/// The product's migrations, and these after them.
+/// The product's migrations, followed by these.
 fn and_then(sql: &[&str]) -> Migrator {
     let mut all = migrations::all().migrations.into_owned();
     all.extend((1..).zip(sql).map(|(number, sql)| made_up(number, sql)));
@@ -33,7 +33,7 @@ async fn exec(conn: &mut PgConnection, sql: &str) {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(conn).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
-/// A database as the last release left it, with a thousand rows in what may be big.
+/// A database of the last release, with a thousand rows in each table that may be large.
 async fn last_release() -> (TestDatabase, PgConnection, BigTables) {
     let database = TestDatabase::create().await.empty().await;
     let mut conn = PgConnection::connect(&database.url).await.unwrap();
@@ -74,14 +74,15 @@ async fn no_migration_since_the_last_release_keeps_anybody_from_writing() {
     }
 }
 
-/// What is newer must have a later number: databases of the last release have all up to its newest.
+/// A migration must have a higher number than all of the last release, which its databases have
+/// already.
 #[tokio::test]
 async fn the_last_release_is_told_rightly() {
     let last = LastRelease::get();
     let migrator = migrations::all();
     assert!(migrator.version_exists(last.migration), "migrations/{}_… is gone", last.migration);
     if !last.is_in_history() {
-        return; // it said so; `.ci/run` builds it, and fails without
+        return; // the reason is printed; `.ci/run` builds it, and fails without
     }
     let had = last.migrations();
     assert_eq!(had.iter().max(), Some(&last.migration));
@@ -97,7 +98,7 @@ async fn harm_is_found() {
         "alter table carts add column a text",
         "alter table carts add column b integer not null default 7",
         "alter table carts add constraint c check (total_minor < 1e15) not valid",
-        // What is told to hold already need not be read again.
+        // A constraint that is already known needs no scan.
         "alter table carts drop constraint c; create table new (id text primary key references carts); insert into new select 'cart_1'",
         "create function f() returns trigger language plpgsql as $$ begin return null; end $$;
          create trigger t after insert on carts for each row execute function f()",
@@ -132,7 +133,7 @@ async fn harm_is_found() {
         ("-- no-transaction\ndrop index concurrently h", "it must be `if exists`"),
     ];
     for (number, (sql, complaint)) in (1..).zip(harmful) {
-        // Rows that are there, so that a column may become `not null`.
+        // Add rows, so that a column may become `not null`.
         exec(&mut conn, "update payment_links set url = ''").await;
         let harm = big.harm_of(&mut conn, &made_up(number, sql)).await;
         assert!(harm.iter().any(|harm| harm.contains(complaint)), "{sql}: {harm:?}");
@@ -149,7 +150,7 @@ async fn has_column(pool: &PgPool, column: &str) -> bool {
     .unwrap()
 }
 
-/// Stores a cart, and says how long that took.
+/// Stores a cart; returns the duration.
 async fn store(pool: &PgPool) -> Duration {
     let begun = std::time::Instant::now();
     sqlx::query(
@@ -169,7 +170,7 @@ fn reach(database: &TestDatabase) -> Database {
     database.reach(Listen::Directly, 2)
 }
 
-/// A long report reads the carts. A migration that just waited for it would have all who write waiting behind it.
+/// A long report reads the carts. A migration that waited for it would block all writers.
 #[tokio::test]
 async fn a_migration_that_does_not_get_its_lock_makes_way_and_tries_again() {
     let database = TestDatabase::create().await;
@@ -229,18 +230,19 @@ async fn index_is_good(pool: &PgPool) -> Option<bool> {
         .unwrap()
 }
 
-/// Three processes start at once; who does not build the index must not be what building it waits for.
+/// Three processes start at once; those that don't build the index must not hold a snapshot that
+/// the build waits for.
 #[tokio::test]
 async fn an_index_is_built_while_others_write_and_start() {
     let database = TestDatabase::create().await;
     let pool = database.pool(3);
-    // An attempt that was broken off left this behind: an index that is good for nothing.
+    // An interrupted attempt left this invalid index.
     store(&pool).await;
     store(&pool).await;
     let unique = "create unique index concurrently made_up on carts (customer_name)";
     sqlx::raw_sql(unique).execute(&pool).await.unwrap_err();
     assert_eq!(index_is_good(&pool).await, Some(false));
-    // It waits for whoever writes when it begins …
+    // The build waits for transactions that write when it begins …
     let mut writer = pool.begin().await.unwrap();
     sqlx::query("update carts set customer_name = 'Grace'").execute(&mut *writer).await.unwrap();
     let migrating: Vec<_> = (0..3)
@@ -256,7 +258,7 @@ async fn an_index_is_built_while_others_write_and_start() {
         sqlx::query_scalar::<_, i64>(building).fetch_one(&pool).await.unwrap() == 1
     })
     .await;
-    // … and has nobody else wait: for the writer this one would wait for ever.
+    // … and blocks no one else: it would wait for such a writer forever.
     assert!(store(&pool).await < tests::DEADLINE);
     writer.commit().await.unwrap();
     for one in migrating {
@@ -279,7 +281,7 @@ async fn behind_a_pooler_migrations_go_the_same_way() {
     assert_eq!((index_is_good(&pool).await, has_column(&pool, "made_up").await), (Some(true), true));
 }
 
-/// After a new release was taken back, the old binaries start on its schema.
+/// After a rollback to the previous release, its binaries start on the newer schema.
 #[tokio::test]
 async fn a_schema_that_is_newer_than_the_binary_is_no_obstacle() {
     let database = TestDatabase::create().await;

@@ -1,4 +1,4 @@
-//! What operators see and do: jobs, queues, the command line.
+//! The operators' view: jobs, queues, the command line.
 
 use std::{process::Output, time::Duration};
 
@@ -68,14 +68,14 @@ async fn jobs_are_listed_newest_first_by_queue_and_state() {
     }
 }
 
-/// A real one: Stripe refuses, the job is dead with its history, is retried, and is done.
+/// Stripe refuses; the job is dead with its history, is retried, and succeeds.
 #[tokio::test]
 async fn a_dead_job_has_its_history_and_can_be_retried() {
     let app = Setup::default().start().await;
     app.stripe.fail_next(Operation::Create, Fault::Refused);
     let id = app.cart().await;
     app.ask(&id).await.is_error(502, "PAYMENT_PROVIDER_ERROR");
-    app.idle().await; // the api answers before the queue has the outcome
+    app.idle().await; // the api responds before the queue has stored the outcome
     let dead = app.get("/api/jobs?queue=payment-links&state=dead").await.data(200)["jobs"][0].clone();
     let path = format!("/api/jobs/{}", dead["id"].as_str().unwrap());
     let job = app.get(&path).await.data(200);
@@ -89,7 +89,7 @@ async fn a_dead_job_has_its_history_and_can_be_retried() {
         (&retried["state"], &retried["attempts"], &retried["finishedAt"]),
         (&json!("ready"), &json!(0), &json!(null))
     );
-    // Its request failed for good, so it finds nothing to do; a new request is a new job.
+    // The request failed for good, so the job has nothing to do; a new request is a new job.
     eventually("it is done", async || app.get(&path).await.data(200)["state"] == "done").await;
     app.post(&format!("{path}/retry"), &json!(null)).await.is_error(409, "CONFLICT");
     app.post(&format!("{path}/cancel"), &json!(null)).await.is_error(409, "CONFLICT");
@@ -111,7 +111,8 @@ async fn a_job_can_be_cancelled_before_it_runs_and_while_it_does() {
     eventually("Stripe is asked", async || app.stripe.calls(Operation::Create) == 1).await;
     app.post(&format!("/api/jobs/{running}/cancel"), &json!(null)).await.data(200);
     assert_eq!(show(&app, running).await["state"], "dead");
-    // Asking again finds its request given up, settles what may be at Stripe, and makes the next.
+    // A new request finds the failed one, closes its session at Stripe if there is one, and creates
+    // the next.
     eventually("a new link", async || app.ask(&cart).await.status == 200).await;
     assert_eq!(show(&app, running).await["state"], "dead", "whatever became of the run");
     app.idle().await;
@@ -127,7 +128,7 @@ async fn levers_that_do_not_fit_are_refused() {
         app.post(&path("nonsense"), &json!(null)).await.is_error(404, "NOT_FOUND");
     }
     app.get("/api/jobs/nonsense").await.is_error(404, "NOT_FOUND");
-    // The same link is asked for again while its dead job lies there.
+    // The same link is requested again while its dead job exists.
     let dead = enqueue(&app, &link_of("cart_1")).await;
     kill(&app, dead, "no luck").await;
     enqueue(&app, &link_of("cart_1")).await;

@@ -1,4 +1,4 @@
-//! Pages by number, however deep, hold exactly what a count finds there.
+//! Pages by number contain exactly the rows that a count finds there.
 
 use common::analytics;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use tests::{App, Setup, connection};
 const LIMIT: i64 = 7;
 const STATUSES: [&str; 4] = ["abandoned", "recovered", "expired", ""];
 
-/// Over 90 days, some in the same moment as others.
+/// Carts over 90 days, some with the same time.
 async fn seed(pool: &PgPool) {
     sqlx::query(
         "insert into carts (id, customer_email, customer_name, items, total_minor, currency, status, created_at)
@@ -80,7 +80,7 @@ async fn every_page_is_what_a_count_finds_whatever_happened_before() {
     check(&app, "truncating").await;
 }
 
-/// Whichever list has pages, by the api's own description, and whatever else is asked of it.
+/// Every list with pages, according to the OpenAPI document, with any filter.
 #[tokio::test]
 async fn no_page_is_too_far() {
     let app = Setup::default().start().await;
@@ -98,7 +98,7 @@ async fn no_page_is_too_far() {
         for path in &paths {
             for rest in ["", &format!("&email={email}"), &format!("&email={email}&status=abandoned"), "&state=done"] {
                 if *path == "/api/erasure/export" && !rest.contains("email") {
-                    continue; // of whom?
+                    continue; // needs an address
                 }
                 let list = app.get(&format!("{path}?page={page}&limit=38{rest}")).await.data(200);
                 let rows =
@@ -109,7 +109,7 @@ async fn no_page_is_too_far() {
     }
 }
 
-/// Requests at the same time share statements; each gets its own answer all the same.
+/// Concurrent requests share statements, but each gets its own response.
 #[tokio::test]
 async fn many_at_once_get_their_own_answers() {
     let app = std::sync::Arc::new(Setup::default().without_worker().start().await);

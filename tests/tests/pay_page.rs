@@ -11,7 +11,8 @@ async fn recovery_path(app: &App, id: &str) -> String {
     link["recoveryUrl"].as_str().unwrap().strip_prefix(&app.url("")).unwrap().to_owned()
 }
 
-/// Opens a recovery link. A page in answer shows nothing of the cart, is neither cached nor indexed, and loads nothing.
+/// Opens a recovery link. A page shows nothing of the cart, is neither cached nor indexed, and
+/// loads nothing.
 async fn open(app: &App, path: &str) -> Answer {
     let answer = app.send(app.bare_request(Method::GET, path)).await;
     if answer.status == 303 {
@@ -116,7 +117,7 @@ async fn a_refused_session_is_not_asked_for_at_every_reload() {
     assert_eq!(open(&app, &path).await.status, 303);
 }
 
-/// A link of the shop's leads to Stripe, whatever somebody managed to put in its place.
+/// A shop's link redirects only to Stripe, whatever is stored in its place.
 #[tokio::test]
 async fn nobody_is_led_to_a_page_that_is_not_stripes() {
     let app = App::new().await;
@@ -170,8 +171,8 @@ async fn a_foreign_page_is_logged_with_the_id_of_the_cart() {
     assert!(line.contains(&id) && line.contains("CHECKOUT_HOSTS") && !line.contains("evil"), "{line}");
 }
 
-/// A session whose page is elsewhere is not kept, and is closed. Stripe's event about that arrives before
-/// Stripe's answer, as it may: the shop receives the reason all the same.
+/// A session with a URL outside of Stripe is discarded and closed. Stripe's event about that may
+/// arrive before Stripe's response; the shop receives the reason in both cases.
 #[tokio::test]
 async fn a_session_whose_page_is_not_stripes_is_closed_and_given_up() {
     let app = App::new().await;
@@ -195,7 +196,7 @@ async fn a_session_whose_page_is_not_stripes_is_closed_and_given_up() {
     assert!(shown["status"] == "failed" && message.ends_with(shown["reason"].as_str().unwrap()), "{shown}");
     let events = app.get(&format!("/api/carts/{id}/timeline")).await.data(200);
     assert!(events["events"].as_array().unwrap().iter().any(|event| event["why"] == "foreign_checkout"), "{events}");
-    app.session(&id).await; // the next one is as it should be
+    app.session(&id).await; // the next one is correct
 }
 
 #[tokio::test]
@@ -206,12 +207,12 @@ async fn recovery_tokens_can_not_be_guessed() {
         let id = app.cart().await;
         let path = recovery_path(&app, &id).await;
         let token = path.rsplit('/').next().unwrap().to_owned();
-        // 128 bits in hexadecimal, and none of them the cart's.
+        // 128 bits in hexadecimal, unique per cart.
         assert!(token.len() == 32 && token.bytes().all(|byte| byte.is_ascii_hexdigit()) && !id.contains(&token[..8]));
         tokens.insert(token);
     }
     assert_eq!(tokens.len(), 20);
-    // They are found by their hash: a part, or another case, finds nothing.
+    // Tokens are found by their hash: a part or another case finds nothing.
     let token = tokens.iter().next().unwrap();
     for near in [&token[..31], &token.to_uppercase(), &format!("{token}0"), "%", "________________________________"] {
         if near != token {

@@ -40,7 +40,7 @@ async fn a_link_is_made_and_answered_again() {
 #[tokio::test]
 async fn twenty_at_once_make_one_session() {
     let app = Arc::new(App::new().await);
-    // Several rounds: the worker may finish at any point of the twenty.
+    // Several rounds: the worker may finish at any point of the twenty requests.
     for round in 1..=10 {
         let id = app.cart().await;
         let asks: Vec<_> = (0..20)
@@ -135,7 +135,7 @@ async fn the_old_session_turns_out_to_be_paid() {
     let app = Setup::default().at("2026-03-10T12:00:00Z").start().await;
     let id = app.cart().await;
     let session = app.session(&id).await;
-    app.stripe.send_webhooks_to(None); // Stripe's events get lost
+    app.stripe.send_webhooks_to(None); // Stripe's events are lost
     app.stripe.pay(&session).await.unwrap();
     app.clock.advance(TimeDelta::hours(24));
     app.ask(&id).await.is_error(409, "CONFLICT");
@@ -156,7 +156,7 @@ async fn sessions_are_closed_when_the_cart_is_done_with() {
     assert_eq!(app.show(&recovered).await["paymentLink"], Value::Null);
     eventually("all sessions are closed", async || open_sessions(&app) == 0).await;
     app.idle().await;
-    // A cart that comes back has to ask anew.
+    // A reopened cart needs a new request.
     app.patch(&format!("/api/carts/{expired}"), &json!({"status": "abandoned"})).await.data(200);
     assert_eq!(app.show(&expired).await["paymentLink"], Value::Null);
     app.session(&expired).await;
@@ -200,7 +200,7 @@ async fn a_payment_under_way_allows_no_second_link() {
     assert_ne!(app.session(&id).await, session, "a failed payment frees the cart");
 }
 
-/// The constraint that refused a statement.
+/// The constraint that a statement violates.
 fn constraint(result: sqlx::Result<PgQueryResult>) -> Option<String> {
     match result {
         Err(sqlx::Error::Database(error)) => error.constraint().map(str::to_owned),
@@ -245,7 +245,7 @@ async fn the_database_knows_statuses_and_a_payment_intent_once() {
     for inserted in futures_util::future::join_all(links).await {
         inserted.unwrap();
     }
-    // A trigger sets the times of a status; without it a constraint refuses the row.
+    // A trigger sets the times of a status; without it a constraint rejects the row.
     let times = async || -> (bool, bool) {
         let times = "select recovered_at is not null, expired_at is not null from carts";
         sqlx::query_as(times).fetch_one(&app.pool).await.unwrap()

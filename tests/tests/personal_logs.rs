@@ -1,4 +1,4 @@
-//! Whatever is logged, however much: no shopper is in it.
+//! Logs contain no personal data, at any level.
 
 use nix::sys::signal::Signal;
 use reqwest::Method;
@@ -8,7 +8,7 @@ use tests::{eventually, processes::Process};
 
 use crate::{erasure_lives::ZEBEDEE, processes::Shop};
 
-/// Everything that it said, once it has ended.
+/// All lines of a process that has ended.
 async fn whole_log(mut process: Process) -> Vec<String> {
     process.signal(Signal::SIGTERM);
     let mut lines = Vec::new();
@@ -34,7 +34,7 @@ async fn started(name: &str, mut variables: Vec<(&'static str, String)>, says: &
     }
 }
 
-/// What a shop does with a person's cart: most of what can be done, and what goes wrong.
+/// Sends most kinds of requests about a person's cart, including failing ones.
 async fn live(shop: &Shop) {
     let with_key = |method: Method, path: &str| shop.http.request(method, shop.url(path));
     let post = async |path: &str, body: &Value| shop.call(with_key(Method::POST, path).json(body)).await;
@@ -48,13 +48,13 @@ async fn live(shop: &Shop) {
     let page = link["data"]["paymentLink"].as_str().unwrap();
     assert_eq!(shop.http.post(format!("{page}/pay")).send().await.unwrap().status(), 200);
 
-    // What Stripe refuses, and repeats.
+    // Stripe refuses and repeats the address.
     let mut refused = ZEBEDEE.cart();
     refused["customerEmail"] = json!("zebedee@qüill.example");
     let (_, cart) = post("/api/carts", &refused).await;
     assert_eq!(shop.link(cart["data"]["id"].as_str().unwrap()).await.0, 502);
 
-    // What is wrong, and what can't be stored or read.
+    // Invalid, unstorable and malformed requests.
     let mut malformed = ZEBEDEE.cart();
     malformed["customerEmail"] = json!("zebedee quill");
     malformed["items"][0]["quantity"] = json!("zebedee");
@@ -81,7 +81,7 @@ async fn live(shop: &Shop) {
         sqlx::query_scalar("select jobs::text from jobs where last_error is not null").fetch_all(&pool).await.unwrap();
     assert!(kept.iter().all(|job| !job.contains("quill") && !job.contains("zebedee")), "{kept:?}");
 
-    // What is looked for, exported, imported, and taken out.
+    // Search, export, import and erasure.
     let email = ZEBEDEE.cart()["customerEmail"].clone();
     let email = email.as_str().unwrap();
     for path in
@@ -113,7 +113,7 @@ async fn no_log_names_a_shopper_however_much_is_logged() {
     lines.extend(whole_log(api).await);
     lines.extend(whole_log(worker).await);
 
-    // This test would find what is there.
+    // Check that the search above would find such data.
     let traced = |target: &str| lines.iter().any(|line| line.contains("\"TRACE\"") && line.contains(target));
     assert!(traced("hyper"), "{} lines", lines.len());
     assert!(lines.iter().any(|line| line.contains("insert into carts")), "statements are logged");

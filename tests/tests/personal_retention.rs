@@ -1,4 +1,4 @@
-//! Old carts lose their shoppers and go on counting.
+//! Old carts are anonymized and still count.
 
 use chrono::TimeDelta;
 use common::{jobs::AnonymizeOldCarts, personal_data::ERASED_EMAIL};
@@ -36,7 +36,7 @@ async fn a_cart_that_ended_long_ago_loses_its_shopper_and_nothing_else() {
     line["externalId"] = json!("order of zebedee");
     line["status"] = json!("expired");
     import(&app, NDJSON, ndjson([line])).await;
-    let abandoned = app.cart().await; // of Ada, whom nobody has won back or given up
+    let abandoned = app.cart().await; // of Ada, neither recovered nor expired
     app.idle().await;
     let all = "/api/analytics?startDate=2026-03-01&endDate=2026-06-30";
     let analytics = app.get(all).await.data(200);
@@ -66,7 +66,7 @@ async fn a_cart_that_ended_long_ago_loses_its_shopper_and_nothing_else() {
     assert_eq!(summary(&with_today, "totalRecovered"), summary(&analytics, "totalRecovered"));
     assert_eq!(with_today["summary"]["totalAbandoned"], json!(5));
 
-    // The one of today is all that is left of him.
+    // Only today's cart is left of this person.
     app.delete(&format!("/api/carts/{of_today}")).await.data(200);
     assert_eq!(app.get(all).await.data(200), analytics, "the rest counts as it did");
     app.idle().await;
@@ -79,7 +79,8 @@ async fn a_cart_that_ended_long_ago_loses_its_shopper_and_nothing_else() {
     assert_eq!(links, 0);
 }
 
-/// More than a batch, more than a stretch of blocks, some held by others, and a second run that has nothing to do.
+/// More than one batch and one range of blocks, some locked by others, and a second run with
+/// nothing to do.
 #[tokio::test]
 async fn many_old_carts_are_found_wherever_they_lie() {
     let app = keeping_for("90d").start().await;
@@ -134,7 +135,7 @@ async fn many_old_carts_are_found_wherever_they_lie() {
     assert_eq!(written().await, last, "nothing is written where there is nothing to do");
 }
 
-/// A cart without its shopper can be taken up again; Stripe is not told an address that is none.
+/// An anonymized cart can be reopened; the placeholder address is not sent to Stripe.
 #[tokio::test]
 async fn a_link_of_a_cart_without_its_shopper_names_nobody() {
     let app = keeping_for("1d").start().await;

@@ -1,4 +1,4 @@
-//! Behind PgBouncer in transaction mode, with the real binaries.
+//! The real binaries behind PgBouncer in transaction mode.
 
 use common::{clock::Clock, config::Env};
 use sandbox::stripe::FakeStripe;
@@ -16,7 +16,8 @@ struct Shop {
     _processes: Vec<Process>,
 }
 
-/// An api and two workers that reach Postgres through the pooler, with these variables more.
+/// Starts an api and two workers that reach Postgres through the pooler, with these additional
+/// variables.
 async fn open(database_url: &str, more: &[(&'static str, String)]) -> Shop {
     let address = free_address();
     let base = format!("http://{address}");
@@ -56,7 +57,7 @@ impl Shop {
         body["data"].clone()
     }
 
-    /// From a cart to its recovery.
+    /// Creates a cart and recovers it.
     async fn sell(&self) {
         let (status, cart) = self.call(self.http.post(format!("{}/api/carts", self.base)).json(&a_cart())).await;
         assert_eq!(status, 201, "{cart}");
@@ -71,8 +72,8 @@ impl Shop {
     }
 }
 
-/// Twenty-four shoppers at once over four server connections, an empty database that
-/// is migrated through the pooler, schedules every second: nothing may depend on a session.
+/// Twenty-four concurrent shoppers over four server connections, a database migrated through the
+/// pooler, schedules every second: nothing may depend on a session.
 #[tokio::test]
 async fn everything_works_without_listen() {
     let template = TestDatabase::create().await;
@@ -113,7 +114,8 @@ async fn everything_works_without_listen() {
     }
 }
 
-/// LISTEN goes to Postgres itself, everything else through the pooler: nothing here waits for a poll.
+/// LISTEN connects to Postgres directly, everything else through the pooler: nothing waits for a
+/// poll.
 #[tokio::test]
 async fn listen_can_have_a_way_of_its_own() {
     let database = TestDatabase::create().await;
@@ -131,7 +133,7 @@ async fn listen_can_have_a_way_of_its_own() {
     .await;
 }
 
-/// Somebody forgot to say that there is a pooler.
+/// The variable for a pooler is not set.
 #[tokio::test]
 async fn the_doctor_hears_that_listen_is_lost() {
     let database = TestDatabase::create().await;

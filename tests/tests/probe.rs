@@ -1,4 +1,4 @@
-//! A job whose payload says what it does, and workers for it.
+//! A job whose payload determines its action, and workers for it.
 
 use std::{
     sync::{
@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 pub(crate) const QUICKLY: Backoff = Backoff { first: Duration::from_millis(20), longest: Duration::from_millis(100) };
 
-/// What a job does is in its payload.
+/// The payload determines the action.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Probe {
     pub(crate) n: i64,
@@ -35,7 +35,7 @@ pub(crate) enum Act {
     Panic,
     Abort,
     AskForDelay,
-    /// Waits for a permit of the test's.
+    /// Waits for a permit from the test.
     Wait,
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn probe(act: Act) -> Probe {
     Probe { n: 0, act }
 }
 
-/// What the handlers recorded, and the permits that some wait for.
+/// The handlers' records, and the permits that some wait for.
 #[derive(Debug)]
 pub(crate) struct Seen {
     pub(crate) starts: AtomicUsize,

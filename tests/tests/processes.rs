@@ -1,4 +1,4 @@
-//! The real binaries, configured by the environment alone.
+//! The real binaries, configured by environment variables alone.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -10,12 +10,12 @@ use tests::{Door, OF_THE_SHOPPER, TestDatabase, a_cart, eventually, fake_stripe,
 
 pub(crate) const SECRET: &str = "whsec_processes";
 
-/// [`tests::free_address`], which may look at many ports.
+/// [`tests::free_address`] on a blocking thread, because it may try many ports.
 pub(crate) async fn free_address() -> SocketAddr {
     tokio::task::spawn_blocking(tests::free_address).await.unwrap()
 }
 
-/// A product's surroundings, for real processes to be started in.
+/// The environment in which real processes are started.
 pub(crate) struct Shop {
     pub(crate) database: TestDatabase,
     pub(crate) stripe: FakeStripe,
@@ -40,7 +40,7 @@ impl Shop {
             ("PUBLIC_URL", format!("http://{}", self.address)),
             ("STRIPE_WEBHOOK_SECRET", SECRET.to_owned()),
             ("LOG_FORMAT", "json".to_owned()),
-            // A busy machine may need long for a link.
+            // A link may take long on a busy machine.
             ("PAYMENT_LINK_WAIT", "30s".to_owned()),
         ]
     }
@@ -97,13 +97,13 @@ impl Shop {
 #[tokio::test]
 async fn one_api_and_two_workers_go_from_a_cart_to_its_recovery() {
     let shop = Shop::open().await;
-    // All three migrate the empty schema side by side … this one is a copy of the
-    // template, so they find it migrated; `an_empty_database` starts from nothing.
+    // All three would migrate an empty schema concurrently; this database is a copy of the migrated
+    // template, and `an_empty_database` starts from nothing.
     let (mut api, mut one, mut two) = tokio::join!(shop.api(), shop.worker(), shop.worker());
     let id = shop.cart().await;
     let (status, link) = shop.link(&id).await;
     assert_eq!(status, 200, "{link}");
-    // A shopper presses Pay on the page.
+    // A shopper presses Pay.
     let page = link["data"]["paymentLink"].as_str().unwrap();
     let paid = shop.http.post(format!("{page}/pay")).send().await.unwrap();
     assert_eq!(paid.status(), 200, "and is led to the page that says thanks");
@@ -127,7 +127,7 @@ async fn an_empty_database_is_migrated_by_whoever_comes_first() {
     assert_eq!(shop.link(&id).await.0, 200);
 }
 
-/// The worker is killed after Stripe made the session and before the worker heard so.
+/// The worker is killed after Stripe created the session and before the worker got the response.
 #[tokio::test]
 async fn a_worker_killed_in_the_middle_of_a_link_costs_half_a_minute_and_no_second_session() {
     let shop = Shop::open().await;
@@ -140,7 +140,7 @@ async fn a_worker_killed_in_the_middle_of_a_link_costs_half_a_minute_and_no_seco
     doomed.signal(Signal::SIGKILL);
     assert_eq!(doomed.ends().await, None);
     let _other = shop.worker().await;
-    // The lease of 25 s has to run out: this test can't be right without waiting for that.
+    // The lease of 25 s must run out, so the test has to wait for it.
     within(Duration::from_secs(120), "another worker made the link", async || {
         shop.get(&format!("/api/carts/{id}/payment-link")).await["status"] == "ready"
     })
@@ -274,7 +274,7 @@ async fn logs_hold_no_personal_data_and_one_line_a_request() {
         .collect();
     assert_eq!(requests.len(), 3, "{lines:?}");
     assert_eq!((&requests[1]["route"], &requests[1]["status"]), (&json!("/api/carts/{id}"), &json!(200)));
-    // Where it listens itself is no client's address.
+    // The listening address is not a client's address.
     lines.retain(|line| !line.contains("api is listening"));
     for word in OF_THE_SHOPPER.into_iter().chain(["secret-token", "127.0.0.1"]) {
         assert!(!lines.iter().any(|line| line.contains(word)), "{word}: {lines:?}");

@@ -32,7 +32,7 @@ async fn a_key_taken_twice_in_one_transaction_is_already_queued() {
     tx.rollback().await.unwrap();
     assert_eq!(count(&pool, "true").await, 3, "what is rolled back was never queued");
 
-    // Finished, the key is free again.
+    // The key is free again once the job is finished.
     let seen = Arc::new(Seen::default());
     let running = start(&database, Config::default(), &seen);
     eventually("all are done", async || count(&pool, "state = 'done'").await == 3).await;
@@ -40,7 +40,8 @@ async fn a_key_taken_twice_in_one_transaction_is_already_queued() {
     running.stop().await;
 }
 
-// 2. A job is never fetched before there is a free slot to run it. (Live workers took jobs from each other.)
+// 2. A job is never fetched before there is a free permit to run it. (Live workers took jobs from
+// each other.)
 #[tokio::test]
 async fn no_more_is_taken_than_can_run() {
     let (_database, pool, seen, running) = with_workers(Config { concurrency: 3, ..Config::default() }).await;
@@ -50,7 +51,7 @@ async fn no_more_is_taken_than_can_run() {
     assert_eq!((count(&pool, "state = 'running'").await, count(&pool, "attempts > 0").await), (3, 3));
     assert_eq!(running.runtime.running(), 3);
     running.stop.send(()).unwrap();
-    running.runtime.close().await; // gives back what runs
+    running.runtime.close().await; // returns the running jobs
     assert_eq!(count(&pool, "state = 'running'").await, 0);
 }
 
@@ -75,12 +76,13 @@ async fn a_lease_is_renewed_while_the_job_runs() {
     running.stop().await;
 }
 
-// 2. A stolen lease drops the future here, and the thief's row is spared. (A zombie must not commit.)
+// 2. A stolen lease drops the future here, and the thief's row is untouched. (A zombie must not
+// commit.)
 #[tokio::test]
 async fn a_lost_lease_ends_the_run_and_writes_nothing() {
     let config = Config { renew_every: Duration::from_millis(100), ..Config::default() };
     let (_database, pool, seen, running) = with_workers(config).await;
-    let id = enqueue(&pool, &probe(Act::Wait)).await; // nobody lets it go
+    let id = enqueue(&pool, &probe(Act::Wait)).await; // never released
     eventually("it runs", async || seen.starts.load(Ordering::SeqCst) == 1).await;
     let thief = Uuid::new_v4();
     sqlx::query(
@@ -99,7 +101,7 @@ async fn a_lost_lease_ends_the_run_and_writes_nothing() {
     assert_eq!((token, worker.as_str()), (Some(thief), "thief"));
 }
 
-/// Moves the times of the table back, as if that much time had passed.
+/// Moves the times of the table back, as if this much time had passed.
 async fn leases_run_out(pool: &PgPool) {
     sqlx::query("update jobs set lease_until = now() where state = 'running'").execute(pool).await.unwrap();
 }
@@ -131,7 +133,8 @@ async fn a_killed_process_loses_no_job() {
     assert_eq!(two.ends().await, Some(0));
 }
 
-// 3. Attempts are counted when taken: a job that kills its process every time ends. (apalis-postgres loops for ever.)
+// 3. Attempts are counted when taken: a job that kills its process every time ends.
+// (apalis-postgres loops forever.)
 #[tokio::test]
 async fn a_job_that_kills_its_process_every_time_is_dead_in_the_end() {
     let database = TestDatabase::create().await;
@@ -194,7 +197,8 @@ impl Job for Hangs {
     const BACKOFF: Backoff = QUICKLY;
 }
 
-// 4. A panic and a timeout are errors like any other. (apalis-postgres leaves the row `Running` for ever.)
+// 4. A panic and a timeout are errors like any other. (apalis-postgres leaves the row `Running`
+// forever.)
 #[tokio::test]
 async fn a_panic_and_a_timeout_are_tried_again() {
     let (_database, pool, _seen, running) = with_workers(Config::default()).await;
@@ -220,7 +224,8 @@ async fn a_panic_and_a_timeout_are_tried_again() {
     running.runtime.close().await;
 }
 
-// 4. An error that asks for a delay gets it, frees its slot meanwhile; one that can't heal is dead at once.
+// 4. An error that requests a delay gets it and frees its permit meanwhile; a permanent error is
+// dead at once.
 #[tokio::test]
 async fn an_asked_for_delay_is_kept_and_what_cannot_heal_is_dead() {
     let (_database, pool, seen, running) = with_workers(Config { concurrency: 1, ..Config::default() }).await;
@@ -240,7 +245,7 @@ async fn an_asked_for_delay_is_kept_and_what_cannot_heal_is_dead() {
     running.stop().await;
 }
 
-// 4. A payload that can't be read is dead, and the worker goes on.
+// 4. A job with an unreadable payload is dead, and the worker continues.
 #[tokio::test]
 async fn an_unreadable_payload_is_dead_and_ends_no_worker() {
     let (_database, pool, _seen, running) = with_workers(Config::default()).await;

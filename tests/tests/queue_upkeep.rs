@@ -16,7 +16,7 @@ use tests::{TestDatabase, connection, eventually, transaction};
 
 use crate::probe::{Act, Probe, Running, Seen, count, enqueue, probe, start, start_on, state, with_workers};
 
-// 6. Woken once a commit, and scheduled jobs start when due: nothing here waits for the poll of an hour.
+// 6. One wake-up per commit, and scheduled jobs start when due: nothing waits for the hourly poll.
 #[tokio::test]
 async fn pickup_does_not_wait_for_the_poll() {
     let config = Config { poll_every: Duration::from_secs(3_600), ..Config::default() };
@@ -56,7 +56,8 @@ async fn polling_alone_finds_everything() {
     running.stop().await;
 }
 
-// 7. A million finished jobs cost a fetch, an outcome and a renewal nothing: rows touched, not time, is what is held.
+// 7. A fetch, an outcome and a renewal cost the same with a million finished jobs, measured in rows
+// touched, not time.
 #[tokio::test]
 async fn a_million_finished_jobs_cost_nothing() {
     let database = TestDatabase::create().await;
@@ -119,7 +120,7 @@ async fn finished_jobs_are_deleted_after_their_time() {
     running.stop().await;
 }
 
-// 10. A lost connection ends nothing: what ran goes on, what comes is taken.
+// 10. After a lost connection, running jobs continue and new ones are taken.
 #[tokio::test]
 async fn lost_connections_end_no_worker_and_lose_no_job() {
     let (_database, pool, seen, running) = with_workers(Config { concurrency: 8, ..Config::default() }).await;
@@ -140,11 +141,12 @@ async fn lost_connections_end_no_worker_and_lose_no_job() {
     running.stop().await;
 }
 
-// 2. What a fetch on its way brings after the runtime was told to stop goes back at once, not when its lease runs out.
+// 2. Jobs that a fetch brings after shutdown began are returned at once, not when their lease runs
+// out.
 #[tokio::test]
 async fn a_fetch_on_its_way_gives_back_what_it_brings() {
     let (_database, pool, _seen, running) = with_workers(Config::default()).await;
-    // Nobody can read jobs: the fetch waits for this lock.
+    // The fetch waits for this lock on the jobs.
     let mut lock = transaction(&pool).await;
     sqlx::query("lock table jobs in access exclusive mode").execute(&mut lock).await.unwrap();
     queue::enqueue(&mut lock, &probe(Act::Succeed)).await.unwrap();
@@ -157,28 +159,28 @@ async fn a_fetch_on_its_way_gives_back_what_it_brings() {
     monitor.await.unwrap();
     let closing = tokio::spawn(async move { runtime.close().await });
     for _ in 0..100 {
-        tokio::task::yield_now().await; // this runtime has one thread: whatever can end before the fetch does, ends
+        tokio::task::yield_now().await; // this runtime has one thread: all other tasks finish first
     }
     lock.commit().await.unwrap();
     closing.await.unwrap();
     assert_eq!(count(&pool, "state = 'pending' and attempts = 0").await, 1);
 }
 
-// Shutdown: what runs finishes, what does not goes back with its attempt, nothing stays leased.
+// Shutdown: running jobs finish, the others are returned with their attempt, and no lease is left.
 #[tokio::test]
 async fn stopping_finishes_what_runs_and_gives_back_the_rest() {
     let (_database, pool, seen, running) = with_workers(Config { concurrency: 4, ..Config::default() }).await;
     let jobs: Vec<Probe> = (0..20).map(|_| probe(Act::Wait)).collect();
     queue::enqueue_many(&mut connection(&pool).await, &jobs).await.unwrap();
     eventually("four run", async || seen.starts.load(Ordering::SeqCst) == 4).await;
-    running.runtime.stop(); // the first thing that is done about a signal: no more is fetched
+    running.runtime.stop(); // the first step after a signal: no more fetches
     seen.permits.add_permits(20);
     running.stop().await;
     assert_eq!(count(&pool, "state = 'done' and attempts = 1").await, 4);
     assert_eq!(count(&pool, "state = 'pending' and attempts = 0").await, 16);
 }
 
-/// Waits where a probe waits, and is another kind.
+/// Another kind of job that waits like a probe.
 #[derive(Debug, Serialize, Deserialize)]
 struct Other {
     n: i64,
@@ -233,7 +235,7 @@ async fn kinds_that_share_a_queue_are_told_apart() {
     running.stop().await;
 }
 
-// A paused queue is left alone; others are not.
+// Jobs of a paused queue are not taken; those of others are.
 #[tokio::test]
 async fn a_paused_queue_waits() {
     let (_database, pool, seen, running) =

@@ -1,4 +1,4 @@
-//! A rate that all processes share.
+//! A rate limit shared by all processes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,8 +7,8 @@ use sandbox::stripe::{Fault, Operation};
 use tests::{App, Setup, TestDatabase, connection, eventually};
 use tokio::time::Instant;
 
-/// Ten limiters and forty waiting callers: no permit is granted before the rate allows it. (Permits are not counted
-/// by the second: a busy machine wakes callers late, and then many at once.)
+/// Ten limiters and forty waiting callers: no permit is granted before the rate allows it. (Permits
+/// are not counted by the second: a busy machine wakes callers late, and then many at once.)
 #[tokio::test]
 async fn ten_processes_together_stay_under_the_rate() {
     const RATE: u32 = 40;
@@ -52,16 +52,16 @@ async fn who_is_held_back_is_held_back_everywhere() {
     one.hold_back(Duration::from_millis(1_500)).await.unwrap();
     two.turn().await.unwrap();
     assert!(held_back.elapsed() >= Duration::from_millis(1_450), "{:?}", held_back.elapsed());
-    // Nobody keeps a slot busy for a long pause: he is told to come back.
+    // A caller does not block for a long pause; it is told when to retry.
     one.hold_back(Duration::from_secs(600)).await.unwrap();
     assert!(matches!(two.turn().await, Err(queue::RateLimited::After(wait)) if wait > Duration::from_secs(500)));
-    // So is who has no limit of his own; other rates go on.
+    // A process without its own limit is refused too; other rates continue.
     assert!(RateLimit::start(reach(), "test", 0).turn().await.is_err());
     RateLimit::start(reach(), "other", 100).turn().await.unwrap();
     RateLimit::start(reach(), "another", 0).turn().await.unwrap();
 }
 
-/// Who would stand in line for long is sent away, and takes nobody's turn by having stood there.
+/// A caller that would wait long is refused, and does not consume a permit.
 #[tokio::test]
 async fn a_long_line_is_not_waited_in() {
     let database = TestDatabase::create().await;
@@ -80,11 +80,11 @@ async fn a_long_line_is_not_waited_in() {
     // On an idle machine this takes the timeout of 5 s.
     let most = 2 * u32::try_from(begun.elapsed().as_secs()).unwrap() + 4;
     assert!((5..=most).contains(&turns), "{turns} of 60 had a turn in {:?}", begun.elapsed());
-    // The line is empty: the next is not behind forty-five who have gone.
+    // The queue is empty: the next caller does not wait for the forty-five that were refused.
     limit.turn().await.unwrap();
 }
 
-/// A 429 to one worker keeps the others from asking, too; what waits for it loses no attempt.
+/// A 429 for one worker stops the requests of the others, too; waiting jobs lose no attempt.
 #[tokio::test]
 async fn a_429_slows_the_whole_fleet_and_costs_no_attempt() {
     let app = Setup::default().set("PAYMENT_LINK_WAIT", "100ms").start().await;
@@ -97,7 +97,7 @@ async fn a_429_slows_the_whole_fleet_and_costs_no_attempt() {
     for cart in &carts {
         app.ask(cart).await.data(202);
     }
-    // They are put off until then, by whichever worker had them.
+    // The jobs are snoozed until then, on any worker.
     let put_off = "select count(*) from jobs where kind = 'create_payment_link' and state = 'pending'
                    and run_at > now() + interval '8 minutes' and attempts = 0";
     eventually("all four wait", async || {
@@ -107,7 +107,7 @@ async fn a_429_slows_the_whole_fleet_and_costs_no_attempt() {
     assert_eq!(app.stripe.calls(Operation::Create), 1);
     let shown = app.get(&format!("/api/carts/{}/payment-link", carts[0])).await.data(200);
     assert!(shown["lastError"].as_str().unwrap().contains("the rate is held back"), "{shown}");
-    // The pause is over: everybody gets a link.
+    // The pause is over: every cart gets a link.
     sqlx::raw_sql("update rate_limits set next_at = now(); update jobs set run_at = now() where state = 'pending'")
         .execute(&app.pool)
         .await

@@ -15,8 +15,8 @@ async fn totals(app: &App) -> (Value, Vec<Value>) {
     for status in ["?status=abandoned", "?status=recovered", "?status=expired", ""] {
         totals.push(app.get(&format!("/api/carts{status}")).await.data(200)["pagination"]["total"].clone());
     }
-    // Not through the harness, which knows that nothing is worth less than nothing: here it may be, until it is mended.
-    // Up to a day in the future, so that midnight adds none.
+    // Not through the harness, which rejects negative totals: here they may be negative until
+    // corrected. Up to a day in the future, so that midnight adds none.
     let answer =
         app.request(Method::GET, "/api/analytics?startDate=2020-01-01&endDate=2029-12-31").send().await.unwrap();
     (answer.json::<Value>().await.unwrap()["data"].clone(), totals)
@@ -40,7 +40,7 @@ async fn wrong_counts_are_corrected_by_the_command_line() {
     let app = Setup::default().without_worker().start().await;
     seed(&app, 5_000).await;
     add_up_all(&app).await;
-    seed_more(&app).await; // not added up yet
+    seed_more(&app).await; // not compacted yet
     let right = totals(&app).await;
     for damage in [
         "update cart_counts set abandoned = abandoned + 7, recovered_minor = recovered_minor - 1",
@@ -67,13 +67,13 @@ async fn wrong_counts_are_corrected_by_the_command_line() {
     assert_eq!((again.carts, again.corrected), (5_001, 0), "nothing is wrong any more");
 }
 
-/// A dump of another server: its transactions have numbers that this server has not reached.
+/// A dump of another server: its transaction ids are higher than this server's.
 #[tokio::test]
 async fn counts_of_a_restored_dump_stay_exact() {
     let app = Setup::default().without_worker().start().await;
     seed(&app, 1_000).await;
     add_up_all(&app).await;
-    seed_more(&app).await; // not added up yet
+    seed_more(&app).await; // not compacted yet
     let right = totals(&app).await;
     let restored = "update cart_totals set horizon = '4000000000'; update cart_count_deltas set xid = '4000000007'";
     sqlx::raw_sql(restored).execute(&app.pool).await.unwrap();
@@ -89,7 +89,7 @@ async fn counts_of_a_restored_dump_stay_exact() {
     assert_eq!(totals(&app).await, right);
 }
 
-/// Lists stay fast without a worker: the api adds up what it would have to read again and again.
+/// Lists stay fast without a worker: the api compacts the deltas that it would read repeatedly.
 #[tokio::test]
 async fn lists_add_up_what_they_read() {
     let app = Setup::default().without_worker().start().await;
@@ -130,7 +130,7 @@ async fn open_snapshots_and_long_transactions_see_exact_counts() {
     assert_eq!(sqlx::query_scalar::<_, i64>(total).fetch_one(&mut backup).await.unwrap(), seen);
 }
 
-/// Adds up all deltas: once no transaction of before is open, not even of another database.
+/// Compacts all deltas, once all earlier transactions have ended, in other databases too.
 async fn add_up_all(app: &App) {
     eventually("all deltas are added up", async || {
         analytics::add_up(&mut connection(&app.pool).await).await.unwrap();
@@ -149,7 +149,7 @@ async fn seed_more(app: &App) {
     .unwrap();
 }
 
-/// Everybody goes on writing, and adding up, while the counts are corrected again and again.
+/// Writers and compactions continue while the counts are corrected repeatedly.
 #[tokio::test]
 async fn correcting_beside_writers_stays_exact() {
     let app = Arc::new(Setup::default().without_worker().start().await);

@@ -1,4 +1,4 @@
-//! Slots of schedules: every slot once, whoever dies, and an outage made up for.
+//! Schedules: every occurrence runs once, despite kills, and missed runs are caught up.
 
 use chrono::{DateTime, TimeDelta, Timelike as _, Utc};
 use common::clock::Clock;
@@ -30,7 +30,8 @@ async fn slots(pool: &PgPool, schedule: &str) -> Vec<DateTime<Utc>> {
         .unwrap()
 }
 
-/// Three workers, schedules of every second, for a minute; every few seconds one is killed and another started.
+/// Three workers with schedules of every second, for a minute; every few seconds one is killed and
+/// another started.
 #[tokio::test]
 async fn every_slot_runs_once_whoever_is_killed() {
     let database = TestDatabase::create().await;
@@ -53,7 +54,7 @@ async fn every_slot_runs_once_whoever_is_killed() {
         let gaps: Vec<_> = slots.windows(2).filter(|pair| pair[1] - pair[0] != TimeDelta::seconds(1)).collect();
         assert!(gaps.is_empty(), "{schedule} skipped after {gaps:?}");
     }
-    // What a killed worker held runs again when its lease has run out.
+    // Jobs of a killed worker run again when their lease has run out.
     let left =
         "select count(*) from schedule_slots left join jobs on jobs.slot = schedule_slots.slot and jobs.id = job_id
                 where slot_is_old and jobs.state is distinct from 'done'"
@@ -74,7 +75,7 @@ async fn every_slot_runs_once_whoever_is_killed() {
     assert_eq!(twice, 0);
 }
 
-/// As if all workers had been away since then: the slots and the last look are moved back.
+/// Moves the runs and the last check back, as if no worker had run since then.
 async fn stopped_since(pool: &PgPool, since: &str) {
     sqlx::query("delete from schedule_slots").execute(pool).await.unwrap();
     let slots = format!(
@@ -103,7 +104,7 @@ fn not_now() -> String {
     format!("0 0 {} * * *", (Clock::system().now().hour() + 12) % 24)
 }
 
-/// All workers were away for three days: each missed rollup runs, the missed expiries once.
+/// No worker ran for three days: each missed rollup runs, the missed expiries once.
 #[tokio::test]
 async fn an_outage_is_made_up_for() {
     let app = Setup::default()
@@ -120,7 +121,7 @@ async fn an_outage_is_made_up_for() {
 
     let since: DateTime<Utc> = sqlx::query_scalar("select now()").fetch_one(&app.pool).await.unwrap();
     let worker = app.start_worker();
-    // Two or three midnights, of which today's was one.
+    // Two or three midnights, one of them today's.
     eventually("the rollups of all days ran", async || ran(&app.pool, "roll_up_days", since).await >= 3).await;
     eventually("one expiry ran", async || ran(&app.pool, "expire_carts", since).await == 1).await;
     app.idle().await;
@@ -148,7 +149,8 @@ async fn schedules_are_shown_with_their_slots() {
     assert!(instant("lastSlot") <= now(&app).await && now(&app).await < instant("nextSlot"));
 }
 
-/// This worker is well, and nobody serves the queue of expiries: its readiness says so, unless that is wanted.
+/// A worker that does not serve the overdue queue of expiries reports it in its readiness, unless
+/// configured otherwise.
 #[tokio::test]
 async fn readiness_tells_what_is_overdue() {
     let app = Setup::default().without_worker().start().await;
@@ -175,7 +177,7 @@ async fn readiness_tells_what_is_overdue() {
     assert_eq!(ready().await.0, 200, "somebody wants it to wait");
 }
 
-/// A queue that nobody works on does not pile up a job for every slot: the one that waits stands for all.
+/// A queue without workers does not collect a job per occurrence: one waiting job stands for all.
 #[tokio::test]
 async fn a_paused_queue_keeps_one_expiry_waiting() {
     let app = Setup::default().set("EXPIRY_SCHEDULE", "* * * * * *").without_worker().start().await;
@@ -188,7 +190,7 @@ async fn a_paused_queue_keeps_one_expiry_waiting() {
             .unwrap()
     };
     eventually("one waits", async || waiting().await > 0).await;
-    // It has waited for some minutes.
+    // The job has waited for some minutes.
     sqlx::query(
         "delete from jobs where id not in (select id from jobs where kind = 'expire_carts' order by id limit 1)",
     )

@@ -1,5 +1,5 @@
-//! What must not be told is not: by no line of a log at its most talkative, no
-//! error, no job, no table, and no `Debug`.
+//! Secrets and personal data occur in no log at any level, no error, no job, no table, and no
+//! `Debug` output.
 
 use std::collections::BTreeMap;
 
@@ -20,18 +20,18 @@ use crate::processes::Shop;
 
 const API_KEY: &str = "never-tell-the-bootstrap-key";
 const STRIPE_KEY: &str = "sk_test_never_tell_the_key_to_money";
-/// Of the shopper.
+/// Personal data of the shopper.
 fn personal() -> impl Iterator<Item = &'static str> {
     OF_THE_SHOPPER.into_iter().chain(["grace@example.com"])
 }
 
-/// A running product that says all it can, and what it must not say.
+/// A running product that logs everything, and its secrets.
 struct Talkative {
     shop: Shop,
     door: Door,
     api: Process,
     worker: Process,
-    /// What each secret is, by the secret.
+    /// The name of each secret, by its value.
     secrets: BTreeMap<String, &'static str>,
 }
 
@@ -92,7 +92,7 @@ impl Talkative {
         self.call(Method::POST, &format!("/api/carts/{id}/payment-link"), None).await
     }
 
-    /// Ends both, and answers every line they wrote.
+    /// Ends both processes; returns all lines they logged.
     async fn end(mut self) -> (Shop, BTreeMap<String, &'static str>, Vec<String>) {
         let mut lines = Vec::new();
         for process in [&mut self.api, &mut self.worker] {
@@ -105,7 +105,7 @@ impl Talkative {
     }
 }
 
-/// What goes well, and all that goes wrong.
+/// Sends requests that succeed, and all kinds that fail.
 async fn live(product: &mut Talkative) {
     // From a cart to its recovery.
     let id = product.cart().await;
@@ -120,7 +120,7 @@ async fn live(product: &mut Talkative) {
     assert_eq!(opened.status(), 200, "the fake Stripe's page");
     assert_eq!(product.shop.http.post(format!("{page}/pay")).send().await.unwrap().status(), 200);
 
-    // Stripe fails in each way, the last of them for good.
+    // Stripe fails in each way, the last time for good.
     for fault in [
         Fault::RateLimited { retry_after: 1 },
         Fault::Unavailable { retry_after: 1 },
@@ -137,12 +137,12 @@ async fn live(product: &mut Talkative) {
     ] {
         product.shop.stripe.fail_next(Operation::Create, fault);
         let id = product.cart().await;
-        // What does not heal is not waited for as long as what must.
+        // A permanent failure is not waited for as long as a temporary one.
         let request = product.shop.http.post(product.shop.url(&format!("/api/carts/{id}/payment-link")));
         let request = request.header("x-api-key", API_KEY).header("prefer", "wait=10");
         let _ = request.send().await.unwrap().bytes().await;
     }
-    // A key of the database, made, used, lost.
+    // A key of the database is created, used and revoked.
     let made =
         run("api", &["keys", "add", "shop", "--scope", "read"], [("DATABASE_URL", product.shop.database.url.clone())])
             .await;
@@ -164,7 +164,7 @@ async fn live(product: &mut Talkative) {
     assert_eq!(sign_in(&key).await.status(), 403);
     let signed_in = sign_in(API_KEY).await;
     let _ = signed_in.bytes().await;
-    // Requests that are refused.
+    // Refused requests.
     product.call(Method::GET, "/api/carts?email=ada@example.com", None).await;
     product.call(Method::GET, "/api/carts?status=ada@example.com", None).await;
     product.call(Method::GET, "/api/carts/ada@example.com", None).await;
@@ -179,7 +179,7 @@ async fn live(product: &mut Talkative) {
     forged.body(json!({"id": "evt_1", "customer_email": "ada@example.com"}).to_string()).send().await.unwrap();
     product.shop.http.get(product.shop.url("/api/carts/export")).header("x-api-key", API_KEY).send().await.unwrap();
     product.call(Method::DELETE, &format!("/api/carts/{id}"), None).await;
-    // Postgres goes away under everything, and comes back.
+    // Postgres becomes unavailable, and returns.
     let id = product.cart().await;
     product.door.close().await;
     product.ask(&id).await;
@@ -203,7 +203,7 @@ async fn nothing_that_is_secret_or_personal_is_told_or_kept_where_it_should_not_
         let told = lines.iter().find(|line| line.contains(secret));
         assert!(told.is_none(), "{what} is in the log: {told:?}");
     }
-    // Nor is it in a table but its own.
+    // Each secret is only in its own table.
     let pool = shop.database.pool(1);
     let tables: Vec<String> = sqlx::query_scalar(
         "select table_name::text from information_schema.tables where table_schema = 'public' and table_type = 'BASE TABLE'",

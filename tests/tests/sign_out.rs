@@ -78,7 +78,7 @@ async fn signing_out_ends_the_session_at_every_api() {
         streams.push(events);
     }
 
-    // Neither another session's form nor a link signs anybody out.
+    // Neither another session's form nor a link signs the session out.
     let token = here[0].token().await;
     assert_eq!(here[0].status("/sign-out").await, 405);
     assert_eq!(others[0].sign_out(&token).await.0, 400, "the form is of another session");

@@ -1,5 +1,4 @@
-//! Requests that nobody would send: whatever comes, the answer is an envelope
-//! and no 5xx, and the api goes on.
+//! Random requests: every response is an envelope without a 5xx status, and the api continues.
 
 use std::time::Instant;
 
@@ -24,7 +23,7 @@ const BODIES: [fuzz::Corpus; 5] = [
     fuzz::corpus!("queries"),
 ];
 
-/// A request, as bytes are the only thing that is certain.
+/// A request as bytes.
 #[derive(Debug, Clone)]
 struct Request {
     method: String,
@@ -67,7 +66,7 @@ fn requests() -> impl Strategy<Value = Request> {
         .prop_map(|(method, path, query, headers, body)| Request { method, path, query, headers, body })
 }
 
-/// Every so often a request names a cart, a job or a token that is there.
+/// Sometimes names an existing cart, job or token.
 fn named(path: &str, cart: &str, token: &str) -> String {
     path.replace("CART", cart).replace("TOKEN", token)
 }
@@ -91,11 +90,11 @@ async fn hold(app: &App, cart: &str, token: &str, request: &Request) -> Result<(
     let response = response.map_err(|error| TestCaseError::fail(format!("no answer: {error:?}")))?;
     let (status, headers) = (response.status(), response.headers().clone());
     let text = response.text().await.map_err(|error| TestCaseError::fail(format!("half an answer: {error:?}")))?;
-    // Nobody makes the checkout here: that is said, and when to look again.
+    // There is no worker to make the checkout, so the page returns 503 with `Retry-After`.
     let being_prepared = sent_to.starts_with("/pay/") && status.as_u16() == 503 && headers.contains_key("retry-after");
     prop_assert!(being_prepared || !status.is_server_error(), "{status} {text}");
     prop_assert!(begun.elapsed() < DEADLINE, "it took {:?}", begun.elapsed());
-    // A page for a person is none of the envelope's.
+    // Pages for people have no envelope.
     let for_people = is_of_the_dashboard(&sent_to) || sent_to.starts_with("/pay") || sent_to.starts_with("/docs");
     if status.is_client_error() && !for_people && method != reqwest::Method::HEAD {
         let body: serde_json::Value =
@@ -104,7 +103,7 @@ async fn hold(app: &App, cart: &str, token: &str, request: &Request) -> Result<(
         prop_assert!(body["error"]["code"].is_string() && body["error"]["message"].is_string(), "{}", body);
         prop_assert!(headers.contains_key("x-request-id"));
     }
-    // Whatever the document says of this path holds, too.
+    // The OpenAPI document applies, too.
     if ["GET", "POST", "PATCH", "DELETE"].contains(&method.as_str()) && !for_people {
         Contract::get().hold(&method, &sent_to, status.as_u16(), &headers, &text);
     }
@@ -123,14 +122,14 @@ async fn with_everything() -> (App, String, String) {
 fn whatever_comes_is_answered_in_the_envelope() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let (app, cart, token) = runtime.block_on(with_everything());
-    // Each costs some milliseconds; PROPTEST_CASES says how many.
+    // Each case takes some milliseconds; PROPTEST_CASES sets their number.
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(400);
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     TestRunner::new(config).run(&requests(), |request| runtime.block_on(hold(&app, &cart, &token, &request))).unwrap();
     runtime.block_on(async { assert_eq!(app.get("/healthz").await.status, 200) });
 }
 
-/// What is no HTTP at all, or half of it: the connection ends, and nothing else does.
+/// Bytes that are not HTTP, or half a request, end only their connection.
 #[test]
 fn bytes_that_are_no_request_end_their_connection_alone() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();

@@ -1,4 +1,4 @@
-//! Answers that Stripe does not give, or that are not Stripe's: of a proxy, or of a Stripe gone wrong.
+//! Malformed responses of Stripe, and responses of a proxy.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
     webhooks::{event, intent, session},
 };
 
-/// Ends the cart, and waits until its session is closed in the books.
+/// Expires the cart, and waits until its session is recorded as closed.
 async fn close(app: &App, id: &str) {
     app.patch(&format!("/api/carts/{id}"), &json!({"status": "expired"})).await.data(200);
     eventually("the link is closed", async || link(app).await.0 == "closed").await;
@@ -25,7 +25,7 @@ async fn error_of_closing(app: &App) -> String {
     sqlx::query_scalar(errors).fetch_one(&app.pool).await.unwrap()
 }
 
-/// A 404 is Stripe's word only if Stripe's error says that it does not know the session.
+/// A 404 counts only with Stripe's own error that the session is unknown.
 #[tokio::test]
 async fn a_session_is_not_closed_by_just_any_404() {
     for faults in [
@@ -69,7 +69,8 @@ async fn the_answer_about_another_session_closes_none() {
     assert!(error_of_closing(&app).await.contains("the session has another id"));
 }
 
-/// Stripe made the session, and a proxy answers: no second session is made, and the link comes.
+/// Stripe creates the session, but a proxy responds: no second session is created, and the link is
+/// made.
 #[tokio::test]
 async fn a_proxys_page_refuses_no_request() {
     for status in [400, 401, 402, 403, 404, 302] {
@@ -82,7 +83,7 @@ async fn a_proxys_page_refuses_no_request() {
     }
 }
 
-/// Nor do a page, a refusal and an answer that can't be used tell that there was no session.
+/// An HTML page, a refusal and an unusable response don't prove that there is no session.
 #[tokio::test]
 async fn a_lost_session_is_closed_whatever_stripe_says_to_the_same_request() {
     for (lost, fault) in [
@@ -102,11 +103,12 @@ async fn a_lost_session_is_closed_whatever_stripe_says_to_the_same_request() {
     }
 }
 
-/// The same request can't be made any more: Stripe refuses the other parameters, and may still work on the first.
+/// The same request can't be made again: Stripe refuses different parameters, and may still process
+/// the first.
 #[tokio::test]
 async fn a_changed_cart_does_not_hide_a_session_in_the_making() {
     let app = Setup::default().at("2026-03-10T12:00:00Z").set("PAYMENT_LINK_WAIT", "100ms").start().await;
-    app.stripe.fail_next(Operation::Create, Fault::ServerError); // under a key that stays used
+    app.stripe.fail_next(Operation::Create, Fault::ServerError); // stored under the key
     app.stripe.fail_next(Operation::Create, Fault::Unavailable { retry_after: 600 });
     let id = app.cart().await;
     app.ask(&id).await.data(202);
@@ -117,7 +119,8 @@ async fn a_changed_cart_does_not_hide_a_session_in_the_making() {
     assert_eq!((link(&app).await.0, app.stripe.calls(Operation::List)), ("settling".to_owned(), 1));
 }
 
-/// Whatever Stripe's message repeats: neither the token, nor the key, nor the shopper is kept or answered.
+/// Whatever Stripe's message repeats, neither the token, nor the key, nor the shopper is stored or
+/// returned.
 #[tokio::test]
 async fn no_error_that_repeats_the_request_tells_its_secrets() {
     const KEY: &str = "sk_test_never_repeat_this_key";
@@ -139,12 +142,12 @@ async fn no_error_that_repeats_the_request_tells_its_secrets() {
         let token: String = sqlx::query_scalar("select token from recovery_links").fetch_one(&app.pool).await.unwrap();
         let rows = "select jobs::text from jobs union all select payment_links::text from payment_links
                     union all select cart_events::text from cart_events";
-        // What is closed asks Stripe as well.
+        // Closing the session calls Stripe as well.
         eventually("the link comes", async || app.ask(&id).await.status == 200).await;
         app.delete(&format!("/api/carts/{id}")).await.data(200);
         app.idle().await;
         let mut kept: Vec<String> = sqlx::query_scalar(rows).fetch_all(&app.pool).await.unwrap();
-        // (A link that came all the same has the token, as it should.)
+        // (The response with the link contains the token, as intended.)
         kept.extend([answer, shown].into_iter().filter(|answer| answer.status != 200).map(|answer| answer.text));
         let email = a_cart()["customerEmail"].as_str().unwrap().to_owned();
         for secret in [KEY, token.as_str(), email.as_str()] {
@@ -157,7 +160,7 @@ async fn no_error_that_repeats_the_request_tells_its_secrets() {
     }
 }
 
-/// A message that is too long or can't be stored is a refusal as any other.
+/// A message that is too long or can't be stored is still a refusal.
 #[tokio::test]
 async fn messages_are_kept_as_far_as_they_can_be() {
     let long: &str = "é".repeat(1_500_000).leak();
@@ -198,7 +201,8 @@ async fn an_id_that_can_not_be_one_is_not_read() {
     .await;
 }
 
-/// Stripe's answer has the id of another cart's session: that one stays open, and the one that was made is closed.
+/// Stripe returns the id of another cart's session: that session stays open, and the created one is
+/// closed.
 #[tokio::test]
 async fn the_session_of_another_cart_is_neither_taken_nor_closed() {
     let app = App::new().await;
@@ -225,7 +229,7 @@ async fn the_session_of_another_cart_is_neither_taken_nor_closed() {
     app.session(&id).await; // the next one is its own
 }
 
-/// Before Stripe answers, the key tells which events can be of the session.
+/// Before Stripe responds, the key's mode determines which events can be of the session.
 #[tokio::test]
 async fn an_early_event_of_the_other_mode_does_not_count() {
     let app = Setup::default().set("PAYMENT_LINK_WAIT", "10ms").start().await;
@@ -248,7 +252,7 @@ async fn an_early_event_of_the_other_mode_does_not_count() {
     assert_eq!(outcome(&app, &test).await, ("recovered".to_owned(), None));
 }
 
-/// The mode is kept also where the job takes the way of links that are held, and is not known of every key.
+/// The mode is stored for closing jobs as well, and is not known for every key.
 #[tokio::test]
 async fn an_attempt_keeps_the_mode_of_the_key() {
     for (key, livemode) in [("rk_live_1", Some(true)), ("sk_test_1", Some(false)), ("sk_fake", None)] {
@@ -279,7 +283,7 @@ async fn attempts(app: &App) -> i16 {
     sqlx::query_scalar(attempts).fetch_one(&app.pool).await.unwrap()
 }
 
-/// Pages that lead nowhere end no search: the list is read anew, and the attempts count.
+/// Pages without progress don't end a search: the list is read again, and the attempts count.
 #[tokio::test]
 async fn a_list_that_does_not_go_on_is_an_error() {
     for page in [
@@ -309,7 +313,7 @@ async fn a_search_that_stands_at_an_unknown_session_begins_anew() {
     assert_eq!((open_sessions(&app), app.stripe.calls(Operation::List), attempts(&app).await), (0, 3, 2));
 }
 
-/// 150 sessions of 60 kB: a page of 100 is more than is read of an answer.
+/// 150 sessions of 60 kB: a page of 100 exceeds the maximum response size.
 #[tokio::test]
 async fn pages_that_are_too_large_are_halved() {
     let app = Setup::default().set("PAYMENT_LINK_WAIT", "100ms").set("STRIPE_RATE", "0").start().await;

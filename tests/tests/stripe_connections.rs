@@ -1,4 +1,4 @@
-//! The worker's connections to Stripe: whom it trusts, and how long it waits.
+//! The worker's connections to Stripe: certificates, proxies and timeouts.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -64,7 +64,8 @@ async fn a_server_without_a_trusted_certificate_gets_no_request() {
     assert!(refused.to_string().contains("UnknownCA"), "{refused}");
 }
 
-/// Runs `worker doctor`, which calls Stripe once, with these variables besides; returns the line about Stripe.
+/// Runs `worker doctor`, which calls Stripe once, with these additional variables; returns the line
+/// about Stripe.
 async fn doctor(app: &App, url: &str, variables: &[(&'static str, String)]) -> String {
     let mut all = vec![
         ("DATABASE_URL", app.database.url.clone()),

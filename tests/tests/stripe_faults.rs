@@ -22,7 +22,7 @@ async fn failed_once(app: &App, id: &str, error: &str) {
     .await;
 }
 
-/// Whatever happens on the way, the link comes within the wait and there is one session.
+/// After each kind of fault, the link is made within the wait, with one session.
 #[tokio::test]
 async fn what_heals_is_tried_again_and_makes_one_session() {
     for fault in [
@@ -67,7 +67,7 @@ async fn a_retry_after_is_kept() {
     .fetch_one(&app.pool)
     .await
     .unwrap();
-    assert!((20.0..=90.0).contains(&wait), "it waits {wait} s"); // a busy machine looks late
+    assert!((20.0..=90.0).contains(&wait), "it waits {wait} s"); // a busy machine checks late
 }
 
 #[tokio::test]
@@ -89,8 +89,8 @@ async fn what_does_not_heal_is_told_at_once_and_can_be_asked_for_again() {
     }
 }
 
-/// The first answer was lost, the second is a refusal: Stripe made a session all
-/// the same, which is closed before the next one is made.
+/// The first response was lost, the second is a refusal: Stripe created a session, which is closed
+/// before the next one is created.
 #[tokio::test]
 async fn a_refusal_after_a_lost_answer_leaves_no_second_session() {
     let app = Setup::default().set("PAYMENT_LINK_WAIT", "25s").start().await;
@@ -106,7 +106,7 @@ async fn a_refusal_after_a_lost_answer_leaves_no_second_session() {
     assert_eq!((app.stripe.sessions().len(), open_sessions(&app)), (2, 1));
 }
 
-/// The job that makes the session waits for a long retry: closing does not wait for it.
+/// The job that creates the session waits for a long retry: closing does not wait for it.
 #[tokio::test]
 async fn closing_does_not_wait_for_a_retry_that_will_not_ask() {
     let app = Setup::default().set("PAYMENT_LINK_WAIT", "100ms").start().await;
@@ -119,7 +119,7 @@ async fn closing_does_not_wait_for_a_retry_that_will_not_ask() {
     eventually("the session is closed meanwhile", async || open_sessions(&app) == 0).await;
 }
 
-/// Stripe stores a 500 under its idempotency key and replays it: only another key helps.
+/// Stripe stores a 500 under its idempotency key and replays it, so only another key helps.
 #[tokio::test]
 async fn a_stored_server_error_is_left_behind() {
     let app = Setup::default().set("PAYMENT_LINK_WAIT", "25s").start().await;
@@ -131,15 +131,16 @@ async fn a_stored_server_error_is_left_behind() {
     assert_eq!(app.stripe.sessions()[0].metadata["link_version"], "2");
 }
 
-/// … but not for ever: with each key that is spent the pause grows, and the sixth is the last.
+/// … but not forever: the pause grows with each spent key, and the sixth is the last.
 #[tokio::test]
 async fn keys_that_are_spent_one_after_the_other_come_to_an_end() {
     let app = Setup::default().set("PAYMENT_LINK_WAIT", "100ms").start().await;
-    // Each request is made at least three times: the first attempt, a retry, and the look-up of the outcome.
+    // Each request is sent at least three times: the first attempt, a retry, and the look-up of the
+    // outcome.
     for _ in 0..500 {
         app.stripe.fail_next(Operation::Create, Fault::ServerError);
     }
-    // The pauses are recorded, and not waited for.
+    // The pauses are stored, and skipped here.
     sqlx::raw_sql(
         "create table pauses (n bigserial, pause float8);
          create function note_pause() returns trigger language plpgsql security definer as $$ begin
@@ -176,7 +177,7 @@ async fn keys_that_are_spent_one_after_the_other_come_to_an_end() {
     assert_eq!(app.stripe.sessions().len(), 0);
 }
 
-/// Whoever ends the cart in the very moment in which a spent key is replaced leaves no request behind.
+/// A cart that ends while a spent key is replaced leaves no request behind.
 #[tokio::test]
 async fn a_cart_that_ends_is_not_asked_for_under_a_new_key() {
     let app = Setup::default().without_worker().set("PAYMENT_LINK_WAIT", "10ms").start().await;
@@ -204,7 +205,7 @@ async fn a_cart_that_ends_is_not_asked_for_under_a_new_key() {
     assert_eq!(statuses, ["closed"]);
 }
 
-/// Stripe repeats an address that it refuses; it is not kept, logged or answered here.
+/// Stripe repeats an address that it refuses; it is not stored, logged or returned.
 #[tokio::test]
 async fn a_refusal_tells_nothing_of_the_shopper() {
     let app = App::new().await;
@@ -224,7 +225,7 @@ async fn a_refusal_tells_nothing_of_the_shopper() {
     assert!(kept.len() == 2 && kept.iter().all(|row| row.contains("Invalid") && !row.contains("nchen")), "{kept:?}");
 }
 
-/// What was asked of the shop while a payment was under way that nobody had told us of.
+/// The requests to the shop while a payment is in progress that no event has reported.
 #[tokio::test]
 async fn a_payment_under_way_that_only_stripe_knows_of_is_a_conflict() {
     let app = Setup::default().at("2026-03-10T12:00:00Z").start().await;
@@ -262,8 +263,8 @@ async fn closing_is_tried_until_it_is_done() {
     assert_eq!(status, "closed");
 }
 
-/// Stripe made the session, the answer got lost, and the cart is deleted before
-/// the retry: what the retry would ask is gone. It is looked for, and closed.
+/// Stripe created the session, the response was lost, and the cart is deleted before the retry, so
+/// the request can't be repeated. The session is searched for, and closed.
 #[tokio::test]
 async fn a_session_that_nobody_heard_of_is_found_and_closed() {
     let app = Setup::default().set("PAYMENT_LINK_WAIT", "100ms").start().await;
@@ -277,7 +278,7 @@ async fn a_session_that_nobody_heard_of_is_found_and_closed() {
     assert_eq!((app.stripe.sessions().len(), app.stripe.calls(Operation::List)), (1, 1));
 }
 
-/// A shopper pays, by card or by debit, before the worker has Stripe's answer with the session:
+/// A shopper pays, by card or by debit, before the worker has Stripe's response with the session:
 /// the payment counts, and the session is stored afterwards.
 #[tokio::test]
 async fn a_payment_that_overtakes_the_answer_that_made_its_session_counts() {

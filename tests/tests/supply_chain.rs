@@ -1,4 +1,4 @@
-//! What is built, and of what: the rules that no compiler holds us to.
+//! The rules about builds and dependencies that no compiler enforces.
 
 use std::{fs, path::Path, process::Command};
 
@@ -11,7 +11,7 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The manifests of all members, the nested ones included.
+/// The manifests of all crates, including nested ones.
 fn manifests() -> Vec<String> {
     let metadata = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--no-deps", "--locked"])
@@ -23,7 +23,7 @@ fn manifests() -> Vec<String> {
     packages.iter().map(|package| package["manifest_path"].as_str().expect("a path").to_owned()).collect()
 }
 
-/// What a section of a manifest says, without comments.
+/// The lines of a section of a manifest, without comments.
 fn section<'a>(manifest: &'a str, name: &str) -> Vec<&'a str> {
     let lines = manifest.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
     let mut lines = lines.skip_while(|line| *line != format!("[{name}]")).skip(1);
@@ -45,7 +45,7 @@ fn unsafe_code_is_forbidden_in_every_crate() {
     }
 }
 
-/// `Cargo.lock` is what is built: a command that may change it builds something else.
+/// Every build uses `Cargo.lock`; a command that may change it would build something else.
 #[test]
 fn every_build_goes_by_the_lock_file() {
     let scripts = fs::read_dir(Path::new(ROOT).join(".ci")).expect(".ci is there");
@@ -54,7 +54,7 @@ fn every_build_goes_by_the_lock_file() {
     for path in scripts.chain([Path::new(ROOT).join("Dockerfile")]) {
         for line in read(&path).lines().filter(|line| !line.trim_start().starts_with('#')) {
             for verb in ["build", "run", "test", "clippy", "check", "doc", "install", "metadata", "tree"] {
-                // Headings and messages talk of commands, too.
+                // Skip headings and messages that mention commands.
                 let is_told = line.trim_start().starts_with("step ") || line.contains("echo ");
                 if line.contains(&format!("cargo {verb} ")) && !is_told {
                     looked_at += 1;
@@ -66,7 +66,7 @@ fn every_build_goes_by_the_lock_file() {
     assert!(looked_at >= 8, "{looked_at} commands");
 }
 
-/// Whatever is not this repository's comes from crates.io, with its checksum.
+/// All external dependencies come from crates.io, with a checksum.
 #[test]
 fn everything_comes_from_the_registry_with_a_checksum() {
     let lock = read("Cargo.lock");

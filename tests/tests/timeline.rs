@@ -1,4 +1,5 @@
-//! What happened to a cart, when and why; see `migrations/20261129000005_cart_events.sql`.
+//! The events of a cart, with their time and reason; see
+//! `migrations/20261129000005_cart_events.sql`.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use common::{
@@ -19,7 +20,7 @@ pub(crate) async fn events(app: &App, id: &str) -> Vec<Value> {
     timeline["events"].as_array().unwrap().clone()
 }
 
-/// `kind`, or `kind 1` of a link, and why.
+/// Each event as `kind`, or `kind 1` for a link, with its reason.
 pub(crate) async fn told(app: &App, id: &str) -> Vec<String> {
     let told = |event: &Value| {
         assert!(event["summary"].as_str().is_some_and(|summary| summary.len() > 3), "{event}");
@@ -127,7 +128,7 @@ async fn why_a_cart_did_not_expire_is_said_once() {
         app.clock.advance(TimeDelta::days(2));
         run(&app, &ExpireCarts::default()).await;
     }
-    app.clock.advance(TimeDelta::days(2)); // the recovery link's week is over
+    app.clock.advance(TimeDelta::days(2)); // the recovery link has expired after a week
     run(&app, &ExpireCarts::default()).await;
     let of_linked = told(&app, &linked).await;
     assert_eq!(
@@ -209,7 +210,7 @@ async fn money_that_recovers_nothing() {
     app.stripe.send_webhooks_to(None);
     app.stripe.pay(&session).await.unwrap();
     patch(&app, &id, "recovered").await;
-    app.idle().await; // closing the session finds out that it was paid
+    app.idle().await; // closing the session finds the payment
     app.clock.advance(TimeDelta::minutes(1));
     for kind in ["checkout.session.completed", "payment_intent.succeeded"] {
         app.webhook(&app.stripe.event_of(&session, kind, |_| ())).await.data(200);
@@ -217,7 +218,7 @@ async fn money_that_recovers_nothing() {
     let expected = ["payment_received 1", "not_recovered 1: already_recovered", "recovered: operator"];
     assert_eq!(told(&app, &id).await[3..], expected);
 
-    // The same, told by Stripe's events alone; both of one payment are one.
+    // The same by Stripe's events alone; the two events of a payment count once.
     let (twice, once) = (app.cart().await, app.cart().await);
     let sessions = [app.session(&twice).await, app.session(&once).await];
     sqlx::query("update carts set status = 'recovered' where id = $1").bind(&twice).execute(&app.pool).await.unwrap();
@@ -298,7 +299,7 @@ async fn a_deleted_cart_has_no_timeline() {
     }
     let before = events(&app, &kept).await;
     app.delete(&format!("/api/carts/{deleted}")).await.data(200);
-    app.idle().await; // its session is closed now, and nobody is told
+    app.idle().await; // its session is closed now, without an event
     app.get(&format!("/api/carts/{deleted}/timeline")).await.is_error(404, "NOT_FOUND");
     let rows: Vec<String> =
         sqlx::query_scalar("select distinct cart_id from cart_events").fetch_all(&app.pool).await.unwrap();

@@ -1,4 +1,4 @@
-//! Whatever happens to a cart, its timeline is append-only.
+//! The timeline of a cart is append-only.
 
 use chrono::TimeDelta;
 use common::jobs::{DeleteOldRecords, ExpireCarts};
@@ -13,7 +13,7 @@ use tests::App;
 
 use crate::timeline::{events, run, start};
 
-/// What may happen to a cart.
+/// A change of a cart.
 #[derive(Debug, Clone)]
 enum Step {
     Ask,
@@ -67,7 +67,7 @@ async fn take(app: &App, id: &str, step: &Step) {
                 app.send(app.bare_request(Method::GET, &format!("/pay/{token}"))).await;
             }
         }
-        // Refused where there is no such session; that is no event.
+        // Refused if there is no such session, without an event.
         Step::Pay => {
             if let Some(session) = last(SessionStatus::Open) {
                 let _ = app.stripe.pay(&session).await;
@@ -85,7 +85,7 @@ async fn take(app: &App, id: &str, step: &Step) {
         }
         Step::Patch(status) => drop(app.patch(&format!("/api/carts/{id}"), &json!({"status": status})).await),
         Step::Sql(status) => {
-            // Written as somebody would, but by the test's clock.
+            // Like an operator's SQL, but with the test's clock.
             sqlx::query("update carts set status = $1, status_changed_at = $2, updated_at = $2 where id = $3 and status <> 'recovered' and status <> $1")
                 .bind(status)
                 .bind(app.now())
@@ -101,12 +101,12 @@ async fn take(app: &App, id: &str, step: &Step) {
     app.idle().await;
 }
 
-/// Whatever happens, what was told stays told: each timeline begins with the one before.
+/// Every timeline begins with the previous one.
 #[test]
 fn a_timeline_only_grows() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let app = runtime.block_on(async {
-        // Far from the database's own time, which hand-made SQL brings into a row.
+        // Far from the database's own time, which manual SQL writes into a row.
         start().set("CART_TTL", "3d").set("PAYMENT_LINK_TTL", "5d").at("2050-03-10T12:00:00Z").start().await
     });
     let config = Config { cases: 12, failure_persistence: None, ..Config::default() };

@@ -1,4 +1,4 @@
-//! What the timeline tells of payment links.
+//! The events of payment links in the timeline.
 
 use chrono::TimeDelta;
 use common::jobs::DeleteOldRecords;
@@ -57,7 +57,8 @@ async fn a_job_that_is_given_up_says_so() {
     assert_eq!(told(&app, &id).await, given_up);
     assert_eq!(events(&app, &id).await[2]["details"], json!({"attempts": 1}));
 
-    // Asking again says it no second time. Whether Stripe made a session was not known: it is closed.
+    // A new request adds no second event. It was unknown whether Stripe created a session, so it is
+    // closed.
     app.ask(&id).await.data(200);
     app.idle().await;
     assert_eq!(told(&app, &id).await[3..], ["link_requested 2: api", "session_closed 1", "link_made 2"]);
@@ -81,7 +82,7 @@ async fn the_shopper_has_a_new_checkout_made() {
     app.session(&id).await;
     app.clock.advance(TimeDelta::days(2));
     assert_eq!(open_recovery_link(&app, Method::GET, &id).await, 303);
-    app.clock.advance(TimeDelta::days(1)); // what Stripe tells of the old session comes when it comes
+    app.clock.advance(TimeDelta::days(1)); // events of the old session may arrive any time
     let told = told(&app, &id).await;
     let without_closing: Vec<_> = told.iter().filter(|event| !event.starts_with("session_closed")).skip(3).collect();
     assert_eq!(without_closing, ["recovery_link_opened: new_checkout", "link_requested 2: shopper", "link_made 2"]);
@@ -101,7 +102,7 @@ async fn links_that_are_cleaned_away_stay_told() {
     let links = "select count(*) from payment_links";
     let before = events(&app, &id).await;
     run(&app, &DeleteOldRecords {}).await;
-    app.idle().await; // the schedule may run at the same time and hold the rows
+    app.idle().await; // the schedule may run at the same time and lock the rows
     assert_eq!(sqlx::query_scalar::<_, i64>(links).fetch_one(&app.pool).await.unwrap(), 1, "the newest stays");
     let after = events(&app, &id).await;
     assert_eq!(after[..before.len()], before);

@@ -17,7 +17,7 @@ const REFUSED: [&str; 9] = [
     "2024-01-15",
 ];
 
-/// Times as they are sent, and as they are returned.
+/// Times as sent, and as returned.
 const TAKEN: [(&str, &str); 8] = [
     ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
     ("0000-12-31T23:59:00-00:01", "0001-01-01T00:00:00Z"),

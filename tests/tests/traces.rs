@@ -1,4 +1,4 @@
-//! A trace follows a request into its job, over two processes, to a collector.
+//! A trace leads from a request to its job, over two processes, to a collector.
 
 use std::{
     net::SocketAddr,
@@ -25,7 +25,7 @@ use crate::processes::{Shop, free_address};
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CLIENT_SPAN: &str = "00f067aa0ba902b7";
 
-/// Takes OTLP over HTTP and keeps what it got: whose span, and the span.
+/// An OTLP collector over HTTP that records each span with its service.
 #[derive(Debug, Clone, Default)]
 struct Collector {
     spans: Arc<Mutex<Vec<(String, Span)>>>,
@@ -74,7 +74,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Exports often, so that nobody waits, or seldom, so that only the end of the process does.
+/// Exports often, so that the test does not wait, or rarely, so that only the shutdown exports.
 fn exporting(mut variables: Vec<(&'static str, String)>, to: SocketAddr, every_ms: u32) -> Vec<(&'static str, String)> {
     variables.push(("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{to}")));
     variables.push(("OTEL_BSP_SCHEDULE_DELAY", every_ms.to_string()));
@@ -114,7 +114,7 @@ async fn one_trace_leads_from_the_client_through_the_request_and_its_job_to_stri
     assert_eq!(text(&call.attributes, "stripe.operation"), "create");
     assert_eq!(text(&call.attributes, "http.response.status_code"), "200");
 
-    // The request that made the cart is a trace of its own.
+    // The request that created the cart has its own trace.
     let cart = collector.all().into_iter().find(|(_, span)| span.name == "POST /api/carts").unwrap().1;
     assert!(cart.parent_span_id.is_empty() && hex(&cart.trace_id) != TRACE);
     let token = link["data"]["recoveryUrl"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
@@ -232,7 +232,8 @@ async fn a_failure_logs_at_most_2000_bytes_of_its_cause() {
     assert!(cause.ends_with('é') && (1_990..=2_000).contains(&cause.len()), "{} bytes", cause.len());
 }
 
-/// Untrusted input determines neither the length of log lines, spans and metrics, nor the number of series.
+/// Untrusted input determines neither the length of log lines, spans and metrics, nor the number of
+/// series.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn what_is_kept_of_a_strangers_request_is_bounded() {

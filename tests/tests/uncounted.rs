@@ -1,4 +1,4 @@
-//! What the operator is shown of payments that did not count.
+//! The operator's list of payments that did not count.
 
 use sandbox::stripe::Foreign;
 use serde_json::json;
@@ -21,7 +21,7 @@ async fn doctor(app: &App) -> Check {
     found.into_iter().find(|check| check.name == "payments").unwrap()
 }
 
-/// Pays the session without a word, and deletes its cart. Answers the session.
+/// Pays the session without an event, and deletes its cart; returns the session.
 async fn paid_and_deleted(app: &App) -> String {
     let id = app.cart().await;
     let link = app.session(&id).await;
@@ -29,7 +29,7 @@ async fn paid_and_deleted(app: &App) -> String {
     app.stripe.pay(&link).await.unwrap();
     app.delete(&format!("/api/carts/{id}")).await.data(200);
     app.idle().await;
-    // The worker, which was to close the session, found out.
+    // The worker found out when closing the session.
     assert_eq!(link_status(app, &id).await, "paid");
     let answer = format!("answer:{link}");
     assert_eq!((effect(app, &answer).await, reason(app, &answer).await), refused("mismatch", "cart_deleted"));
@@ -39,7 +39,7 @@ async fn paid_and_deleted(app: &App) -> String {
 #[tokio::test]
 async fn the_operator_is_shown_what_did_not_count() {
     let app = App::new().await;
-    // Other tools on the account are normal.
+    // Sessions of other tools on the account are ignored.
     for (n, object) in [session("cs_1", "order 7", "paid"), json!({"id": "cs_2"}), json!(null)].iter().enumerate() {
         let event = event(&format!("evt_{n}"), COMPLETED, object);
         assert_eq!(outcome(&app, &event).await, ("unknown_cart".to_owned(), None));
@@ -65,7 +65,7 @@ async fn the_operator_is_shown_what_did_not_count() {
     assert!(found.text.contains("1 foreign payment") && found.text.contains("unknown_session"), "{}", found.text);
 }
 
-/// Somebody paid, and nobody heard of it before the cart was deleted.
+/// A payment whose event did not arrive before the cart was deleted.
 #[tokio::test]
 async fn a_payment_of_a_deleted_cart_is_shown_once() {
     let app = App::new().await;
@@ -74,7 +74,7 @@ async fn a_payment_of_a_deleted_cart_is_shown_once() {
     for text in [page(&app).await, doctor(&app).await.text] {
         assert!(text.contains(&shown) && !text.contains("answer:"), "{text}");
     }
-    // The events tell the same, late: still one payment.
+    // The events arrive late: still one payment.
     for kind in [COMPLETED, "payment_intent.succeeded"] {
         let event = app.stripe.event_of(&link, kind, |_| ());
         assert_eq!(outcome(&app, &event).await, refused("unknown_cart", "cart_deleted"), "{kind}");
@@ -85,7 +85,7 @@ async fn a_payment_of_a_deleted_cart_is_shown_once() {
     assert!(doctor.contains("1 payments did not count") && doctor.contains(&shown), "{doctor}");
 }
 
-/// Whoever opens a Stripe Payment Link can make as many of these as they like.
+/// Anyone who opens a Stripe Payment Link can create as many of these as they like.
 #[tokio::test]
 async fn foreign_payments_hide_no_payment_of_ours() {
     let app = App::new().await;
@@ -105,7 +105,7 @@ async fn foreign_payments_hide_no_payment_of_ours() {
     assert!(doctor.contains("6 payments") && doctor.contains("30 foreign payments"), "{doctor}");
 }
 
-/// Only the account itself can write metadata, so such a payment hides behind no number.
+/// Only the account itself can write metadata, so such a payment is always listed.
 #[tokio::test]
 async fn a_session_whose_metadata_names_a_cart_is_shown() {
     let app = App::new().await;

@@ -10,8 +10,8 @@ use crate::processes::{SECRET, Shop};
 /// Threads have 2 MiB by default. In a build without optimization frames are several times larger
 /// than in a release.
 const STACK_BYTES: usize = 1024 * 1024;
-/// What all bodies together may add to the peak of the process: each has up to 1 MiB, and becomes
-/// at most a dozen times as much while it is read.
+/// The limit for what all bodies together may add to the peak memory: each has up to 1 MiB, and
+/// needs at most a dozen times as much while it is read.
 const MEMORY_KIB: u64 = 64 * 1024;
 
 const RAW_VALUE: &str = "$serde_json::private::RawValue";
@@ -33,14 +33,14 @@ fn russian_doll() -> String {
     (0..52).fold("1".to_owned(), |inner, _| nested(120, &format!("{{\"{RAW_VALUE}\":\"{}\"}}", escaped(&inner))))
 }
 
-/// A good cart with one more field, in the cart and in its item.
+/// A valid cart with one more field, in the cart and in its item.
 fn cart_with(extra: &str) -> String {
     format!(
         r#"{{"customerEmail":"ada@example.com","customerName":"Ada","x":{extra},"items":[{{"name":"Teapot","quantity":2,"price":49.99,"x":{extra}}}]}}"#
     )
 }
 
-/// A good cart with this price.
+/// A valid cart with this price.
 fn cart_for(price: &str) -> String {
     format!(
         r#"{{"customerEmail":"ada@example.com","customerName":"Ada","items":[{{"name":"Teapot","quantity":2,"price":{price}}}]}}"#
@@ -70,7 +70,7 @@ fn hostile_bodies() -> Vec<String> {
         format!("1{}", "0".repeat(mebibyte - 1)),
         format!("1e{}", "9".repeat(mebibyte - 2)),
     ];
-    // In a cell of CSV, and in a line between good ones.
+    // In a cell of CSV, and in a line between valid ones.
     let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
     bodies.push(format!("customerEmail,customerName,items\nada@example.com,Ada,{}\n", quoted(&doll)));
     bodies.push(format!("{}\n{}\n{}\n", a_cart(), cart_with(&doll), a_cart()));
@@ -94,10 +94,10 @@ async fn no_body_stops_the_api_on_any_route() {
     api.says("api is listening").await;
     let cart = shop.cart().await;
     let bodies = hostile_bodies();
-    // First once, so that connections and prepared statements exist before the measurement.
+    // Once before the measurement, so that connections and prepared statements exist.
     let before = peak_kib(&api);
 
-    // The other routes read no body.
+    // The other routes have no body.
     let document: Value = serde_json::from_str(&api::document()).unwrap();
     let takes_a_body = |operation: &&String| {
         let (method, path) = operation.split_once(' ').unwrap();

@@ -1,5 +1,5 @@
-//! From the last release to this one while shoppers come: both serve side by
-//! side on one database, and nothing that was answered is lost.
+//! An upgrade from the last release under load: both versions serve side by side on one database,
+//! and no acknowledged change is lost.
 
 mod shop;
 
@@ -22,7 +22,7 @@ use tests::{Binaries, within};
 use self::shop::{Shop, Version};
 use crate::processes::free_address;
 
-/// Data of the last release: carts in every state, links, jobs that wait and that died.
+/// Data of the last release: carts in every state, links, pending and dead jobs.
 async fn history(shop: &Shop, api: SocketAddr) -> (String, Value) {
     let mut worker = shop.start(Version::Last, "worker", api).await;
     for number in 0..21 {
@@ -34,7 +34,7 @@ async fn history(shop: &Shop, api: SocketAddr) -> (String, Value) {
     let (status, body) =
         shop.call(Method::POST, &format!("/api/carts/{refused}/payment-link"), |request| request).await;
     assert_eq!(status, 502, "{body}");
-    shop.wrong.lock().unwrap().clear(); // that was wanted
+    shop.wrong.lock().unwrap().clear(); // expected
     within(Duration::from_secs(60), "the job is dead", async || {
         shop.count("select count(*) from jobs where state = 'dead'").await == 1
     })
@@ -54,7 +54,7 @@ async fn history(shop: &Shop, api: SocketAddr) -> (String, Value) {
     (refused, timeline)
 }
 
-/// What a release after this one may do: this one's processes serve on its schema.
+/// Applies a possible migration of the next release: this release's processes serve on its schema.
 async fn migrate_further(shop: &Shop) {
     let sql = "alter table carts add column made_up text; alter table payment_links add column made_up text;
                alter table jobs add column made_up text; alter table cart_events add column made_up text";
@@ -86,19 +86,19 @@ async fn the_last_release_and_this_one_serve_side_by_side_and_lose_nothing() {
     shop.serves(new);
     let mut new_worker = shop.start(Version::This, "worker", new).await;
     shop.goes_on_for(100).await;
-    // An old process that starts again finds a schema that it does not know.
+    // A restarted old process finds a schema that it does not know.
     shop.serves_no_more(old);
-    shop.goes_on_for(10).await; // what was on its way there has arrived
+    shop.goes_on_for(10).await; // requests in flight have arrived
     old_api.signal(Signal::SIGTERM);
     assert_eq!(old_api.ends().await, Some(0));
-    old_worker.signal(Signal::SIGKILL); // its jobs are found again by whoever is there
+    old_worker.signal(Signal::SIGKILL); // another worker takes over its jobs
     let mut old_api = shop.start(Version::Last, "api", old).await;
     let mut old_worker = shop.start(Version::Last, "worker", old).await;
     shop.serves(old);
     shop.goes_on_for(100).await;
     migrate_further(&shop).await;
     shop.goes_on_for(100).await;
-    // The old ones go.
+    // Stop the old processes.
     shop.serves_no_more(old);
     shop.goes_on_for(10).await;
     for process in [&mut old_api, &mut old_worker] {

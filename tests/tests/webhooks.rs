@@ -86,7 +86,8 @@ async fn twenty_deliveries_of_one_event_at_once_take_effect_once() {
 async fn an_event_of_an_old_api_version_is_understood() {
     let app = App::new().await;
     let id = app.cart().await;
-    // Stripe added mode, amounts, currency and payment_status to every version; `status` came later than this one.
+    // Stripe added mode, amounts, currency and payment_status to every version; `status` is newer
+    // than this one.
     let mut object = session(&app.session(&id).await, &id, "paid");
     object.as_object_mut().unwrap().remove("status");
     object["display_items"] = json!([{"amount": 4999, "currency": "usd", "quantity": 2}]);
@@ -116,7 +117,7 @@ async fn delayed_money_counts_when_it_is_there() {
 #[tokio::test]
 async fn events_in_any_order() {
     let app = App::new().await;
-    // The end of a delayed payment is told before its beginning.
+    // The end of a delayed payment arrives before its beginning.
     let id = app.cart().await;
     let link = app.session(&id).await;
     let unpaid = session(&link, &id, "unpaid");
@@ -126,7 +127,7 @@ async fn events_in_any_order() {
         (effect(&app, "evt_1").await, effect(&app, "evt_2").await),
         ("payment_failed".to_owned(), "none".to_owned())
     );
-    app.session(&id).await; // it is free for a new link
+    app.session(&id).await; // the cart can have a new link
 
     let id = app.cart().await;
     let link = app.session(&id).await;
@@ -157,7 +158,7 @@ async fn what_is_unknown_is_answered_and_kept_without_personal_data() {
         .await
         .data(200);
     app.webhook(&event("evt_none", "payment_intent.succeeded", &json!({"id": "pi_1"}))).await.data(200);
-    let foreign = session("cs_2", "ada@example.com", "paid"); // of some other tool on the same account
+    let foreign = session("cs_2", "ada@example.com", "paid"); // of another tool on the same account
     app.webhook(&event("evt_foreign", "checkout.session.completed", &foreign)).await.data(200);
     assert_eq!(effect(&app, "evt_foreign").await, "unknown_cart");
     assert_eq!(effect(&app, "evt_kind").await, "none");
@@ -190,7 +191,7 @@ async fn the_time_of_recovery_is_when_stripe_says_within_reason() {
     }
 }
 
-/// Found by schemathesis: such an event was answered 500, and Stripe would have repeated it for days.
+/// Found by schemathesis: such an event returned 500, and Stripe would have retried it for days.
 #[tokio::test]
 async fn a_time_that_postgres_does_not_know_is_the_time_of_arrival() {
     let app = App::new().await;
@@ -232,13 +233,13 @@ async fn forged_old_and_broken_deliveries_are_refused() {
     app.signed_webhook(&large, &sign(&large, "whsec_test", now)).await.is_error(413, "PAYLOAD_TOO_LARGE");
     assert_eq!(app.show(&id).await["status"], "abandoned");
 
-    // Several signatures, and the other secret while it is rotated.
+    // Several signatures, and both secrets during a rotation.
     let other = sign(&body, "whsec_other", now - 299);
     app.signed_webhook(&body, &format!("{other},v1=00ff,v0=1")).await.data(200);
     assert_eq!(app.show(&id).await["status"], "recovered");
 }
 
-/// The event may come before the answer that made the session, or instead of it.
+/// The event may arrive before the response that created the session, or instead of it.
 #[tokio::test]
 async fn delayed_money_is_noted_before_the_session_is_known() {
     let app = Setup::default().without_worker().set("PAYMENT_LINK_WAIT", "10ms").start().await;

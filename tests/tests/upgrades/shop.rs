@@ -1,4 +1,4 @@
-//! The shop while it is upgraded: who serves, who comes, what was answered.
+//! The shop during the upgrade: processes, shoppers, and responses.
 
 use std::{
     collections::BTreeMap,
@@ -24,24 +24,24 @@ use tokio::task::JoinSet;
 
 const SECRET: &str = "whsec_upgrades";
 
-/// Which version a process is of.
+/// The version of a process.
 #[derive(Clone, Copy)]
 pub(super) enum Version {
     Last,
     This,
 }
 
-/// What shoppers and the shop see of it all.
+/// The state of the shop.
 pub(super) struct Shop {
     pub(super) database: TestDatabase,
     pub(super) pool: PgPool,
     pub(super) stripe: FakeStripe,
     http: reqwest::Client,
     last: Binaries,
-    /// Apis that requests go to now, as a load balancer knows them.
+    /// The apis behind the load balancer.
     serving: Mutex<Vec<SocketAddr>>,
     turns: AtomicUsize,
-    /// The carts that were answered, and what became of each.
+    /// The acknowledged carts, with their last known status.
     pub(super) known: Mutex<BTreeMap<String, &'static str>>,
     pub(super) wrong: Mutex<Vec<String>>,
     pub(super) closed: AtomicBool,
@@ -49,7 +49,7 @@ pub(super) struct Shop {
 
 impl Shop {
     pub(super) async fn open(last: Binaries) -> Arc<Self> {
-        processes::program("api").await; // built before anybody comes
+        processes::program("api").await; // build before the test starts
         let database = TestDatabase::create().await.empty().await;
         let stripe = FakeStripe::start(FakeStripeConfig {
             bind_addr: "127.0.0.1:0".parse().unwrap(),
@@ -104,20 +104,20 @@ impl Shop {
         process
     }
 
-    /// Requests go there, too, and Stripe's events from now on.
+    /// Adds the api to the load balancer, and sends Stripe's events to it.
     pub(super) fn serves(&self, api: SocketAddr) {
         self.serving.lock().unwrap().push(api);
         self.stripe.send_webhooks_to(Some(format!("http://{api}/api/webhooks/stripe")));
     }
 
-    /// Nothing new goes there; Stripe's events go to the one that is left.
+    /// Removes the api; Stripe's events go to the remaining one.
     pub(super) fn serves_no_more(&self, api: SocketAddr) {
         self.serving.lock().unwrap().retain(|other| *other != api);
         let left = *self.serving.lock().unwrap().first().unwrap();
         self.stripe.send_webhooks_to(Some(format!("http://{left}/api/webhooks/stripe")));
     }
 
-    /// Asks one of the apis, in turns; one that goes is not asked again.
+    /// Sends a request to the apis in turn, except those being removed.
     pub(super) async fn call(
         &self,
         method: Method,
@@ -163,7 +163,7 @@ impl Shop {
         self.knows(id, status);
     }
 
-    /// Asks for a link and, if it is there in time, pays.
+    /// Requests a link and pays it if it is made in time.
     pub(super) async fn pay(&self, id: &str) {
         let path = format!("/api/carts/{id}/payment-link");
         let (status, link) = self.call(Method::POST, &path, |request| request).await;
@@ -176,7 +176,7 @@ impl Shop {
         self.knows(id, "recovered");
     }
 
-    /// Comes, and does one of the things that happen to carts.
+    /// A visit of a shopper, with one of the usual actions.
     pub(super) async fn visit(&self, number: usize) {
         let id = self.create(&format!("visit {number}")).await;
         self.knows(&id, "abandoned");
@@ -197,7 +197,7 @@ impl Shop {
         }
     }
 
-    /// Shoppers come, four at a time, until the shop closes.
+    /// Starts four concurrent shoppers, who visit until the shop closes.
     pub(super) fn shoppers(self: &Arc<Self>) -> JoinSet<()> {
         let numbers = Arc::new(AtomicUsize::new(1000));
         let mut shoppers = JoinSet::new();
@@ -212,7 +212,7 @@ impl Shop {
         shoppers
     }
 
-    /// So many more carts were answered.
+    /// Waits until this many more carts are acknowledged.
     pub(super) async fn goes_on_for(&self, carts: usize) {
         let begun = self.known.lock().unwrap().len();
         within(Duration::from_secs(120), &format!("{carts} more carts were answered"), async || {
