@@ -65,7 +65,7 @@ pub fn router(state: AppState) -> Router {
     let limiter = middleware::from_fn_with_state(limits.clone(), rate_limit::limit);
     let behind_key = behind_key
         .fallback(|| async { ApiError::not_found("No such route") })
-        .method_not_allowed_fallback(method_not_allowed) // here, so that the layers stand before it
+        .method_not_allowed_fallback(method_not_allowed) // here, so that the layers apply to it
         .layer(middleware::from_fn_with_state(state.clone(), auth::require_key));
     let api = Router::new()
         .nest("/api", behind_key)

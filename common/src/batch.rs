@@ -133,7 +133,7 @@ impl<B: Batch> Task<B> {
                 for (request, sender) in requests.iter().zip(senders) {
                     let response = match &unavailable {
                         None => self.one(request).await,
-                        Some(error) => Err(BatchError::clone(error)), // the others would wait as long, one by one
+                        Some(error) => Err(BatchError::clone(error)), // one by one, the others would wait just as long
                     };
                     unavailable =
                         unavailable.or(response.as_ref().err().filter(|error| error.is_unavailable()).cloned());

@@ -109,7 +109,7 @@ mod tests {
     proptest! {
         /// An instant survives a round trip through JSON.
         #[test]
-        fn what_is_read_is_written_and_read_again(
+        fn parsed_times_survive_a_round_trip(
             micros in -62_135_700_000_000_000..253_402_400_000_000_000_i64, nanos in 0..1000_i64,
             offset in -1439..=1439_i32,
         ) {

@@ -17,7 +17,7 @@ pub use queue::{Connection, Database, Listen, has_sql_state};
 ///
 /// # Errors
 /// If Postgres is unavailable or does not respond in time; the text is the reason.
-pub async fn answers(database: &Database) -> Result<(), String> {
+pub async fn ping(database: &Database) -> Result<(), String> {
     let answer = async {
         sqlx::query("select 1").execute(&mut database.acquire().await?).await?;
         Ok(())

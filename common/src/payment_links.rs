@@ -89,7 +89,7 @@ impl<'a> Failure<'a> {
     }
 
     /// A failure without a code, because the timeline has the event already.
-    fn told(why: &'a str) -> Self {
+    fn without_code(why: &'a str) -> Self {
         Self { code: None, why }
     }
 }

@@ -132,7 +132,7 @@ pub async fn page(
                told.details as "details?: Json<BTreeMap<String, Box<RawValue>>>", told.place as "place?"
         from carts
         left join lateral (
-            -- An event may be told twice while its row is the same again as before: it is one.
+            -- A row that returned to an earlier state yields the same event twice: keep one.
             select distinct on (event.at, event.place) event.*
             from (
                 select line.*, cart_event_place(line.kind, line.link) as place from cart_row_events(carts) line
@@ -153,7 +153,7 @@ pub async fn page(
         cart_id.as_str(),
         after_at,
         after_place,
-        limit + 1, // one more than asked for tells whether there is a next page
+        limit + 1, // one more shows whether there is a next page
     )
     .fetch_all(conn)
     .await?;

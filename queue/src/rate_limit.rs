@@ -115,14 +115,14 @@ impl Bucket {
     async fn hand_out(self, mut waiting: mpsc::UnboundedReceiver<Waiting>) {
         let mut batch = Vec::with_capacity(self.at_once);
         while waiting.recv_many(&mut batch, self.at_once).await > 0 {
-            batch.retain(|turn| !turn.is_closed()); // nobody's turn is not taken
+            batch.retain(|turn| !turn.is_closed()); // skip callers that are gone
             if batch.is_empty() {
                 continue;
             }
             match self.turns(batch.len()).await {
                 Ok(first) => {
                     for (turn, place) in batch.drain(..).zip(0..) {
-                        let _ = turn.send(Ok(first + self.spacing * place)); // who went away leaves a turn unused
+                        let _ = turn.send(Ok(first + self.spacing * place)); // a permit stays unused if its caller is gone
                     }
                 }
                 Err(error) => {

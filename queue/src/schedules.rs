@@ -68,7 +68,7 @@ impl Schedule {
     ) -> Vec<DateTime<Utc>> {
         let latest = latest_slot(&self.cron, now).filter(|latest| last.is_none_or(|last| *latest > last));
         let Some((latest, last)) = latest.map(|latest| (latest, last)) else { return Vec::new() };
-        let Some(last) = last else { return vec![latest] }; // its first slot ever: nothing was missed before
+        let Some(last) = last else { return vec![latest] }; // the first occurrence; none was missed
         if self.catch_up == CatchUp::Latest && looked_at.is_none_or(|looked_at| now > self.next_look(looked_at) + LATE)
         {
             return vec![latest];
@@ -243,7 +243,7 @@ pub async fn schedules(conn: &mut Connection) -> sqlx::Result<Vec<ScheduleStatus
         from schedules
         left join queues on queues.name = schedules.queue
         left join lateral (
-            -- The oldest of its jobs that nobody has begun.
+            -- The oldest of its jobs that has not begun.
             select jobs.slot from jobs
             where jobs.queue = schedules.queue and state = 'pending' and attempts = 0 and created_at < now() - $1::interval
               and exists (
@@ -252,7 +252,7 @@ pub async fn schedules(conn: &mut Connection) -> sqlx::Result<Vec<ScheduleStatus
             order by run_at
             limit 1
         ) waiting on true
-        -- What no worker has any more (a name of an older version) is nobody's business.
+        -- Ignore schedules that no running version defines.
         where schedules.looked_at > (select max(looked_at) from schedules) - interval '1 day' or schedules.looked_at is null
         order by schedules.name
         "#,

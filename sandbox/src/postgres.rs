@@ -46,7 +46,7 @@ impl PrivatePostgres {
     pub async fn start_with(folder: &Path, durability: Durability, more: &[(&str, &str)]) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("can't make the folder {}", folder.display()))?;
         let lock = lock(folder)?;
-        crate::choose_cryptography(); // for the download
+        crate::choose_cryptography(); // needed by the download
         let password = remember(&folder.join("password"), random_word)?;
         let switch = |on: bool| if on { "on" } else { "off" }.to_owned();
         let durable = durability == Durability::Full;

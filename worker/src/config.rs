@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_prefix_of_a_key_tells_its_mode() {
+    fn the_prefix_of_a_key_determines_its_mode() {
         let known = ["sk_live_1", "rk_live_1", "sk_test_1", "rk_test_1"].map(livemode);
         assert_eq!(known, [Some(true), Some(true), Some(false), Some(false)]);
         let unknown = ["sk_livery_1", "sk_live", "pk_live_1", "xsk_live_1", "fake", ""].map(livemode);

@@ -34,7 +34,7 @@ async fn metrics(State(scrape): State<Scrape>) -> impl IntoResponse {
 /// are ignored, because the pause is intended.
 async fn ready(State(database): State<Database>) -> (StatusCode, String) {
     let not_ready = |why: String| (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"));
-    if let Err(why) = db::answers(&database).await {
+    if let Err(why) = db::ping(&database).await {
         return not_ready(format!("Postgres does not answer: {why}"));
     }
     match overdue(&database).await {

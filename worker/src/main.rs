@@ -29,7 +29,7 @@ async fn main() -> ExitCode {
 
 async fn answer(command: CommandLine) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mut env = Env::of_process()?;
-    env.or_set("RUST_LOG", "error"); // the answer is what counts
+    env.or_set("RUST_LOG", "error"); // only the output matters
     observability::logs::init(&env.read()?);
     command.answer(&env).await.map_err(|error| match error.downcast::<sqlx::Error>() {
         Ok(error) => format!("Postgres can't be used: {error}; see DATABASE_URL, and `worker doctor`").into(),

@@ -18,7 +18,7 @@ pub(crate) fn propose<J: Job + Default>(state: &State, schedule: Schedule) -> Jo
             let wait = match queue::propose(&database, &schedule, &J::default()).await {
                 Ok(wait) => wait + AFTER,
                 Err(error) => {
-                    tracing::debug!(%error, schedule = schedule.name, "could not propose a slot");
+                    tracing::debug!(%error, schedule = schedule.name, "could not propose a run");
                     Duration::from_secs(1)
                 }
             };

@@ -204,7 +204,7 @@ impl Stripe {
     async fn slow_everybody_down(&self, pause: Duration) {
         tracing::warn!(?pause, "Stripe asks to slow down; all workers do");
         if let Err(error) = self.rate.hold_back(pause).await {
-            tracing::warn!(%error, "could not tell the other workers to slow down");
+            tracing::warn!(%error, "could not slow down the other workers");
         }
     }
 

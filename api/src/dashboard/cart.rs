@@ -150,7 +150,7 @@ fn link_panel(
 
 /// The state of the link, in a sentence.
 fn link_state(link: Option<&PaymentLink>, live: bool) -> Markup {
-    let Some(link) = link else { return html! { span.muted { "None was asked for." } } };
+    let Some(link) = link else { return html! { span.muted { "No link was requested." } } };
     let refused = |text: &str| html! { (text) @if let Some(why) = link.refusal() { ": " span.problem { (why) } } };
     match link.status {
         LinkStatus::Open if live => html! { "Ready to be paid." },

@@ -41,7 +41,7 @@ pub(crate) fn done(what: &str) -> Option<&'static str> {
         "recovered" => "The cart is recovered.",
         "expired" => "The cart is expired. Nobody can pay for it any more.",
         "abandoned" => "The cart is open again. Make a new link for its shopper.",
-        "link" => "The link is asked for.",
+        "link" => "The link was requested.",
         _ => return None,
     })
 }

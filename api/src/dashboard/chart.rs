@@ -52,7 +52,7 @@ type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 pub(crate) fn draw(bars: &[Bar], size: Size, label: &str) -> String {
     let mut svg = String::new();
     if let Err(error) = paint(&mut svg, bars, size) {
-        tracing::error!(%error, "a chart could not be drawn"); // writing into a text can't fail
+        tracing::error!(%error, "a chart could not be drawn"); // writing into a String can't fail
         return String::new();
     }
     let label = maud::html! { (label) }.0;
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chart_has_no_style_of_its_own_and_says_what_it_shows() {
+    fn a_chart_has_no_inline_style_and_has_a_description() {
         let date = "2026-11-24".parse().unwrap();
         let svg = draw(&[Bar { date, abandoned: 4, recovered: 2 }], Size::WIDE, "2 < 4");
         assert!(svg.starts_with(r#"<svg class="chart wide" role="img" aria-label="2 &lt; 4""#), "{svg}");

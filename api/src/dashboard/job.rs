@@ -87,7 +87,7 @@ fn history_of(attempts: &[FailedAttempt], job: &JobSummary) -> Markup {
     html! {
         section.card aria-labelledby="attempts" {
             h2 #attempts { "Attempts that failed" }
-            @if attempts.is_empty() { p.muted { "None did." } }
+            @if attempts.is_empty() { p.muted { "No failed attempts." } }
             @if let Some(error) = job.last_error.as_ref().filter(|_| attempts.is_empty()) { p.problem { (error) } }
             ol.attempts {
                 @for attempt in attempts.iter().rev() {

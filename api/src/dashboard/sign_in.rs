@@ -122,7 +122,7 @@ mod tests {
     use super::is_ours;
 
     #[test]
-    fn nobody_is_led_to_another_site() {
+    fn sign_in_redirects_only_to_our_own_paths() {
         assert!(is_ours("/") && is_ours("/carts?status=abandoned"));
         for elsewhere in ["https://evil.example", "//evil.example", "/\\evil.example", "", "carts", "/\n"] {
             assert!(!is_ours(elsewhere), "{elsewhere:?}");

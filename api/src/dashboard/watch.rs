@@ -69,12 +69,12 @@ impl Watch {
                         return;
                     }
                     match self.change_tokens().await {
-                        Ok(now) => self.tell(before.replace(now.clone()), now),
+                        Ok(now) => self.publish(before.replace(now.clone()), now),
                         // Open pages stay as they are; loading a page shows the error.
                         Err(error) => tracing::debug!(%error, "could not look for changes"),
                     }
                 }
-                told = news.recv() => match told {
+                received = news.recv() => match received {
                     Ok(cart) => drop(self.sender.send(Change::Cart(cart))),
                     Err(RecvError::Lagged(_)) => drop(self.sender.send(Change::Carts)),
                     Err(RecvError::Closed) => return,
@@ -95,10 +95,10 @@ impl Watch {
         Ok((carts::change_token(&mut conn).await?, operations::change_token(&mut conn).await?))
     }
 
-    fn tell(&self, before: Option<(String, String)>, (carts, jobs): (String, String)) {
+    fn publish(&self, before: Option<(String, String)>, (carts, jobs): (String, String)) {
         let (carts_before, jobs_before) = before.unzip();
         if carts_before != Some(carts) {
-            drop(self.sender.send(Change::Carts)); // nobody listens any more: fine
+            drop(self.sender.send(Change::Carts)); // the last subscriber may be gone
         }
         if jobs_before != Some(jobs) {
             drop(self.sender.send(Change::Jobs));

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gzip_is_sent_to_whoever_accepts_it() {
+    fn gzip_is_sent_if_accepted() {
         let text = Precompressed::new("teapot ".repeat(1000));
         let sent = |accepts: &str| {
             let (headers, body) =

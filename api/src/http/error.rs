@@ -95,7 +95,7 @@ impl ApiError {
         Self::new(
             StatusCode::PRECONDITION_FAILED,
             ErrorCode::PreconditionFailed,
-            "The cart is not as your If-Match says any more: get it again",
+            "The cart was modified since you read it; fetch it again",
         )
     }
 
@@ -176,7 +176,7 @@ impl ApiError {
             ..Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 ErrorCode::InternalError,
-                "Something went wrong here; the log says more under this answer's x-request-id",
+                "Internal error; quote the x-request-id when reporting it",
             )
         }
     }

@@ -73,7 +73,7 @@ pub async fn serve(
             (permit, connection, peer) = acceptor.accept() => server.begin(permit, connection, peer),
         }
     }
-    drop(acceptor); // no more connections
+    drop(acceptor); // closes the listener
     let _ = server.ending.send(());
     if tokio::time::timeout(timeout, server.ending.closed()).await.is_err() {
         tracing::warn!("some requests did not finish within SHUTDOWN_TIMEOUT");

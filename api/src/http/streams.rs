@@ -49,7 +49,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
             tokio::select! {
                 biased;
                 () = serving => {}
-                () = stalled.stalls() => tracing::debug!("a stream whose client takes nothing is reset"),
+                () = stalled.stalls() => tracing::debug!("resetting a stream whose client does not read"),
             }
         }));
     }

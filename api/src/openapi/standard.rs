@@ -26,14 +26,14 @@ const JSON: &str = "application/json";
 const REFUSALS: [(&str, &str, &str); 12] = [
     ("BadRequest", "400", "`BAD_REQUEST`: a parameter, or JSON that is not well-formed"),
     ("Unauthorized", "401", "`UNAUTHORIZED`: no key, or not one that is known"),
-    ("Forbidden", "403", "`FORBIDDEN`: the key lacks the scope that is asked for"),
+    ("Forbidden", "403", "`FORBIDDEN`: the key lacks the required scope"),
     ("NotFound", "404", "`NOT_FOUND`: there is none"),
     ("RequestTimeout", "408", "`REQUEST_TIMEOUT`: the body was not received within 30 s (webhooks: 10 s)"),
     ("PayloadTooLarge", "413", "`PAYLOAD_TOO_LARGE`: the body is larger than 1 MiB"),
-    ("UnsupportedMediaType", "415", "`UNSUPPORTED_MEDIA_TYPE`: the message says which content type to send"),
+    ("UnsupportedMediaType", "415", "`UNSUPPORTED_MEDIA_TYPE`: the message names the content type to send"),
     ("ValidationError", "422", "`VALIDATION_ERROR`: `error.details` lists all that is wrong"),
     ("RateLimited", "429", "`RATE_LIMITED`: wait for `Retry-After` seconds"),
-    ("InternalError", "500", "`INTERNAL_ERROR`: the log says more under the `x-request-id`"),
+    ("InternalError", "500", "`INTERNAL_ERROR`: the log has the cause under the `x-request-id`"),
     (
         "Unavailable",
         "503",
@@ -43,16 +43,16 @@ const REFUSALS: [(&str, &str, &str); 12] = [
 ];
 
 const TAGS: [(&str, &str); 10] = [
-    ("Carts", "What shoppers left behind."),
+    ("Carts", "Abandoned carts."),
     ("Import and export", "Many carts at once, as lines of JSON or CSV."),
     ("Payment links", "A link for a cart, made by Stripe."),
     ("Analytics", "Abandoned and recovered carts by day."),
-    ("Personal data", "What is known of a shopper, and how it goes."),
-    ("Operations", "Jobs, queues and schedules, for whoever runs it."),
-    ("Webhooks", "What Stripe calls."),
-    ("Shoppers", "What shoppers open."),
+    ("Personal data", "Export and erasure of a shopper's data."),
+    ("Operations", "Jobs, queues and schedules, for operators."),
+    ("Webhooks", "Endpoints for Stripe."),
+    ("Shoppers", "Pages for shoppers."),
     ("Health", "For load balancers and orchestrators."),
-    ("Documentation", "What you are reading."),
+    ("Documentation", "This document."),
 ];
 
 const DESCRIPTION: &str = "\
@@ -64,7 +64,7 @@ Every path below `/api` asks for the header `x-api-key`, but for the webhook and
 `{\"success\": true, \"data\": …}` or `{\"success\": false, \"error\": {\"code\", \"message\"}}`, whatever refused the request. \
 Every answer has an `x-request-id`. Times are ISO 8601 in UTC. Money is exact: JSON numbers with the currency's decimals. \
 Fields and parameters that are not known are ignored; clients should ignore what they do not know, too. \
-`HEAD` is answered wherever there is `GET`. Answers over 1 kB are compressed (gzip, br) for whoever asks.";
+`HEAD` works wherever `GET` does. Answers over 1 kB are compressed (gzip, br) on request.";
 
 /// OpenAPI documents of the routes, by the middleware in front of them.
 pub(crate) struct Described {
@@ -92,7 +92,7 @@ impl Described {
         }
         document.merge(self.unlimited);
         operations(&mut document).for_each(complete);
-        name_what_envelopes_hold(&mut document);
+        name_envelope_contents(&mut document);
         let tags = TAGS.map(|(name, text)| TagBuilder::new().name(name).description(Some(text)).build());
         document.tags = Some(tags.to_vec());
         add_components(document.components.get_or_insert_default());
@@ -129,7 +129,7 @@ fn operations_of(paths: &mut Paths) -> impl Iterator<Item = &mut Operation> {
 
 /// Inlines each envelope where it is used, and names the schema of its `data`: client generators
 /// need these names.
-fn name_what_envelopes_hold(document: &mut OpenApi) {
+fn name_envelope_contents(document: &mut OpenApi) {
     let Some(components) = &mut document.components else { return };
     let is_envelope = |name: &String, _: &mut RefOr<Schema>| name.starts_with(ENVELOPE);
     let mut envelopes: BTreeMap<String, RefOr<Schema>> = components.schemas.extract_if(.., is_envelope).collect();

@@ -43,8 +43,8 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
         (status = 200, description = "A payment is being processed", body = String, content_type = "text/html"),
         (status = 303, description = "To the checkout", headers(("Location" = String, description = "The checkout's address."))),
         (status = 404, description = "Never issued", body = String, content_type = "text/html"),
-        (status = 502, description = "The checkout is not at Stripe, and nobody is sent there", body = String, content_type = "text/html"),
-        (status = 410, description = "There is nothing to pay any more: a page that says why", body = String, content_type = "text/html"),
+        (status = 502, description = "The checkout URL is not at Stripe, so there is no redirect", body = String, content_type = "text/html"),
+        (status = 410, description = "Nothing can be paid any more: a page with the reason", body = String, content_type = "text/html"),
         (status = 503, description = "The checkout is being prepared: a page that reloads", body = String, content_type = "text/html",
             headers(("Retry-After" = u32, description = "Seconds."))),
     ),
@@ -74,7 +74,7 @@ async fn lead(state: &AppState, token: &str, note: bool) -> Result<Response, Api
     };
     let opening = opening(&mut conn, &id, &cart, expires_at, now).await?;
     if note && let Err(error) = timeline::note_opening(&mut conn, &id, opening, now).await {
-        tracing::warn!(%error, "an opening was not noted"); // the shopper goes on all the same
+        tracing::warn!(%error, "could not record a visit of a recovery link"); // the shopper is redirected anyway
     }
     conn.commit().await?;
     match (opening, cart.payment_link) {

@@ -68,7 +68,7 @@ async fn erase(State(state): State<AppState>, JsonBody(body): JsonBody) -> Resul
             }
         }
     };
-    tracing::info!(receipt = receipt.id, removed = receipt.removed.get(), "took a person out of the database");
+    tracing::info!(receipt = receipt.id, removed = receipt.removed.get(), "erased a person");
     Ok(Data(receipt))
 }
 

@@ -31,6 +31,6 @@ async fn alive() -> Data<&'static str> {
     responses((status = 200, description = "It can work", body = Success<String>)),
 )]
 async fn ready(State(state): State<AppState>) -> Result<Data<&'static str>, ApiError> {
-    db::answers(&state.database).await.map_err(ApiError::unavailable)?;
+    db::ping(&state.database).await.map_err(ApiError::unavailable)?;
     Ok(Data("ready"))
 }

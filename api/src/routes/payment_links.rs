@@ -129,7 +129,7 @@ fn only_failed() -> Object {
             ("Location" = String, description = "Where to ask how it stands."), ("Retry-After" = u32, description = "Seconds."))),
         (status = 409, description = "`CONFLICT`: the cart is not abandoned, or a payment is in progress", body = openapi::Error),
         (status = 422, description = "`VALIDATION_ERROR`: Stripe would refuse the total", body = openapi::Error),
-        (status = 502, description = "`PAYMENT_PROVIDER_ERROR`: Stripe refused it; the message says why", body = openapi::Error),
+        (status = 502, description = "`PAYMENT_PROVIDER_ERROR`: Stripe refused it; the message has the reason", body = openapi::Error),
     ),
 )]
 pub(crate) async fn ask(
@@ -199,7 +199,7 @@ async fn show(State(state): State<AppState>, CartPath(id): CartPath) -> Result<D
     carts::find(&mut conn, &id, now).await?.ok_or_else(ApiError::cart_not_found)?;
     let (mut link, mut job) = newest(&mut conn, &id).await?;
     if link.status == LinkStatus::Pending && !job.as_ref().is_some_and(|job| job.is_unfinished()) {
-        (link, job) = newest(&mut conn, &id).await?; // it may have ended between the two looks
+        (link, job) = newest(&mut conn, &id).await?; // the job may have ended between the two queries
     }
     let failed = |reason: &str| LinkState::Failed(Failed { status: "failed", reason: reason.to_owned() });
     Ok(Data(match link.status {
@@ -229,7 +229,7 @@ async fn show(State(state): State<AppState>, CartPath(id): CartPath) -> Result<D
 /// The newest request for a link, and its job if the request is pending.
 async fn newest(conn: &mut Connection, id: &CartId) -> Result<(PaymentLink, Option<JobSummary>), ApiError> {
     let link = payment_links::latest(conn, id.as_str()).await?;
-    let link = link.ok_or_else(|| ApiError::not_found("No payment link was asked for"))?;
+    let link = link.ok_or_else(|| ApiError::not_found("No payment link was requested"))?;
     let job = match link.status {
         LinkStatus::Pending => operations::find(conn, link.job_id).await?,
         _ => None,

@@ -111,5 +111,5 @@ pub(crate) async fn resume(
 
 async fn summary(conn: &mut Connection, name: &str) -> Result<QueueSummary, ApiError> {
     let queue = operations::queues(conn, &[name]).await?.pop();
-    queue.ok_or_else(|| ApiError::internal("a queue that was asked for was not answered"))
+    queue.ok_or_else(|| ApiError::internal("a requested queue is missing from the result"))
 }

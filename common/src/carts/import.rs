@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_that_is_not_told_is_when_the_cart_was_left() {
+    fn missing_times_default_to_the_time_of_abandonment() {
         let left: DateTime<Utc> = "2026-01-05T10:00:00Z".parse().unwrap();
         let recovered = parse(json!({"status": "recovered", "expiredAt": null})).unwrap();
         assert_eq!((recovered.recovered_at, recovered.expired_at), (Some(left), None));
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_together_is_refused() {
+    fn contradictory_fields_are_refused() {
         let refused = |change, field: &str, message: &str| {
             assert_eq!(errors(change), [(field.to_owned(), message.to_owned())]);
         };

@@ -148,7 +148,7 @@ impl NewCart {
         else {
             return Err(errors);
         };
-        if canonical(&customer_email) == ERASED_EMAIL && !names_nobody(&customer_name, &items) {
+        if canonical(&customer_email) == ERASED_EMAIL && !is_anonymous(&customer_name, &items) {
             errors.push(FieldError::new("customerEmail", "is reserved for carts whose shopper was erased"));
         }
         if !errors.is_empty() {
@@ -160,7 +160,7 @@ impl NewCart {
 
 /// Whether the cart's name and items are those of an erased cart, which can be exported and
 /// imported.
-fn names_nobody(customer_name: &str, items: &RawValue) -> bool {
+fn is_anonymous(customer_name: &str, items: &RawValue) -> bool {
     let is_erased = |item: &RawValue| Fields::of(item).is_some_and(|item| item.text("name").as_deref() == Some(ERASED));
     customer_name == ERASED && json::list(items).is_some_and(|items| items.into_iter().all(is_erased))
 }
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn the_address_of_erased_shoppers_names_nobody() {
+    fn the_address_of_erased_shoppers_is_anonymous() {
         let cart = |email: &str, name: &str, item: &str| {
             let items = json!([{"name": item, "quantity": 1, "price": 1}]);
             parse(&json!({"customerEmail": email, "customerName": name, "items": items}))

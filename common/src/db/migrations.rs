@@ -112,7 +112,7 @@ pub async fn migrate(
             }
             Ok(Step::OthersTurn) => {
                 if !said {
-                    tracing::info!("another process brings the schema up to date, waiting for it");
+                    tracing::info!("another process is migrating the schema; waiting");
                     said = true;
                 }
                 tokio::time::sleep(LOOK_AGAIN).await;

@@ -28,7 +28,7 @@ pub async fn migrate(database: &Database) -> Result<Vec<String>, DatabaseError> 
         match migrations::migrate(database, migrations::all(), RetryLimits::default()).await {
             Ok(applied) => {
                 if said {
-                    tracing::info!("Postgres is there, going on");
+                    tracing::info!("Postgres is available");
                 }
                 return Ok(applied);
             }
@@ -37,7 +37,7 @@ pub async fn migrate(database: &Database) -> Result<Vec<String>, DatabaseError> 
             }
             Err(DatabaseError::Refused(error)) if is_unavailable(&error) => {
                 if !said {
-                    tracing::warn!(%error, "Postgres is not there yet, waiting for it");
+                    tracing::warn!(%error, "Postgres is unavailable; waiting");
                     said = true;
                 }
                 tokio::time::sleep(Duration::from_millis(500)).await;

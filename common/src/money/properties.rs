@@ -81,7 +81,7 @@ proptest! {
     }
 
     #[test]
-    fn what_stripe_is_asked_for_is_worth_the_same(minor in 0..=i64::MAX, currency in currencies()) {
+    fn stripe_amounts_have_the_same_value(minor in 0..=i64::MAX, currency in currencies()) {
         if currency.check_chargeable(minor).is_ok() {
             let asked = currency.stripe_amount(minor).expect("it can be charged");
             prop_assert!((1..=STRIPE_MAXIMUM).contains(&asked));

@@ -43,7 +43,11 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
 fn recorder() -> Option<&'static PrometheusHandle> {
-    RECORDER.get_or_init(|| install().inspect_err(|error| tracing::error!(%error, "no metrics")).ok()).as_ref()
+    RECORDER
+        .get_or_init(|| {
+            install().inspect_err(|error| tracing::error!(%error, "could not install the metrics recorder")).ok()
+        })
+        .as_ref()
 }
 
 fn install() -> Result<PrometheusHandle, Box<dyn std::error::Error>> {

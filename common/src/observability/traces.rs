@@ -114,7 +114,7 @@ impl TraceConfig {
             .with_protocol(Protocol::HttpBinary)
             .with_timeout(TIMEOUT)
             .build()
-            .inspect_err(|error| tracing::error!(%error, "no traces"))
+            .inspect_err(|error| tracing::error!(%error, "could not set up tracing"))
             .ok()?;
         let resource = Resource::builder()
             .with_service_name(self.service.clone().unwrap_or_default())
@@ -160,7 +160,7 @@ impl Traces {
         // collector.
         let ended = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(LAST_SPANS)).await;
         if !matches!(ended, Ok(Ok(()))) {
-            tracing::warn!("the collector did not take the last spans in time");
+            tracing::warn!("the last spans were not exported in time");
         }
     }
 }
@@ -224,10 +224,12 @@ fn say(away: &AtomicBool, sent: &Result<Response<Bytes>, HttpError>) {
         Ok(response) => Some(format!("it answered {}", response.status())),
         Err(error) => Some(error.to_string()),
     };
-    let was_away = away.swap(why.is_some(), Ordering::Relaxed);
+    let was_failing = away.swap(why.is_some(), Ordering::Relaxed);
     match why {
-        Some(why) if !was_away => tracing::warn!(why, "the trace collector does not take spans; they are lost"),
-        None if was_away => tracing::info!("the trace collector takes spans again"),
+        Some(why) if !was_failing => {
+            tracing::warn!(why, "could not export spans to the trace collector; they are lost")
+        }
+        None if was_failing => tracing::info!("exporting spans to the trace collector again"),
         _ => {}
     }
 }
@@ -237,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn traces_are_off_until_somebody_says_where_they_go() {
+    fn traces_are_off_without_an_endpoint() {
         let off = TraceConfig::from_env(&Env::of([("OTEL_TRACES_SAMPLER", "sometimes")]), "shop").unwrap();
         assert_eq!(off.endpoint, None);
         let on = Env::of([("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318/"), ("OTEL_SERVICE_NAME", "mine")]);
@@ -249,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_malformed_is_named() {
+    fn malformed_variables_are_named() {
         let error = |name: &'static str, value: &str| {
             let mut env = Env::of([(name, value)]);
             env.or_set("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318");

@@ -33,7 +33,8 @@ pub async fn request(
             return Ok(pending);
         }
         let last_error = job.and_then(|job| job.last_error);
-        let why = last_error.as_deref().map_or_else(|| Failure::new("job_lost", "its job was lost"), Failure::told);
+        let why =
+            last_error.as_deref().map_or_else(|| Failure::new("job_lost", "its job was lost"), Failure::without_code);
         if !give_up(conn, &pending, why, now).await? {
             // The job, which needs no lock on the cart, ended the request between the two reads.
             // Read the result.

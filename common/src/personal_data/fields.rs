@@ -363,7 +363,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_carts_become_is_recognized() {
+    fn anonymized_carts_are_recognized() {
         let carts = TABLES.iter().find(|table| table.name == "carts").unwrap();
         let email = carts.columns.iter().find(|column| column.name == "customer_email").unwrap();
         let Content::Personal { becomes, .. } = email.content else { panic!("an address is personal") };

@@ -23,12 +23,12 @@ pub(super) fn of(
         (EventKind::Created, _) => "Stored".to_owned(),
         (EventKind::RecoveryLinkOpened, why) => format!("The shopper opened the recovery link: {}", found(why)),
         (EventKind::LinkRequested, Some("shopper")) => {
-            format!("Payment link {link} was asked for by the shopper, who opened the recovery link")
+            format!("Payment link {link} was requested by the shopper through the recovery link")
         }
         (EventKind::LinkRequested, Some("replacement")) => {
-            format!("Payment link {link} was asked for in place of the one before")
+            format!("Payment link {link} was requested to replace the previous one")
         }
-        (EventKind::LinkRequested, _) => format!("Payment link {link} was asked for"),
+        (EventKind::LinkRequested, _) => format!("Payment link {link} was requested"),
         (EventKind::LinkMade, _) => format!("Payment link {link} was made"),
         (EventKind::LinkNotMade, why) => format!("Payment link {link} was not made: {}", refused(why, &attempts())),
         (EventKind::PaymentProcessing, _) => format!("A payment by link {link} is in progress"),
@@ -49,7 +49,7 @@ pub(super) fn of(
         (EventKind::Reopened, why) => format!("Reopened{}", by(why)),
         (EventKind::LinkWithdrawn, _) => format!("The request for payment link {link} was withdrawn"),
         (EventKind::SessionClosed, _) => {
-            format!("The session of payment link {link} is closed: nobody can pay with it")
+            format!("The session of payment link {link} is closed and can't be paid any more")
         }
     }
 }
@@ -62,8 +62,8 @@ fn found(why: Option<&str>) -> &'static str {
         Some("payment_under_way") => "a payment is in progress",
         Some("recovered") => "the cart was paid before",
         Some("expired") => "the cart has expired",
-        Some("link_expired") => "its time is over",
-        _ => "what it led to is not known",
+        Some("link_expired") => "it has expired",
+        _ => "its result is unknown",
     }
 }
 
@@ -75,7 +75,7 @@ fn refused(why: Option<&str>, attempts: &str) -> String {
         Some("cart_not_payable") => "the cart can't be paid any more".to_owned(),
         Some("payment_under_way") => "a payment is in progress".to_owned(),
         Some("idempotency_key_spent") => "Stripe can't answer under its idempotency key".to_owned(),
-        Some("request_not_possible") => "what Stripe would be asked can't be written down".to_owned(),
+        Some("request_not_possible") => "the request to Stripe could not be built".to_owned(),
         Some("foreign_checkout") => "its page is not at Stripe".to_owned(),
         Some("cart_changed") => "the cart changed after the link was requested".to_owned(),
         Some("other_amount" | "other_currency" | "other_mode" | "other_livemode" | "status") => {
@@ -83,7 +83,7 @@ fn refused(why: Option<&str>, attempts: &str) -> String {
         }
         Some("unauthorized") => "Stripe does not accept the key".to_owned(),
         Some(code) => format!("Stripe refused it ({code})"),
-        None => "why is not known".to_owned(),
+        None => "for an unknown reason".to_owned(),
     }
 }
 

@@ -88,7 +88,7 @@ impl Drop for Connection {
         let Some(mut session) = self.session.take() else { return };
         let Some(conn) = session.deref_mut() else { return };
         if !self.unfinished && !self.in_doubt && PgTransactionManager::get_transaction_depth(conn) == 0 {
-            return; // to the pool
+            return; // returns it to the pool
         }
         let runtime = Handle::try_current().ok().filter(|_| !self.in_doubt);
         let Some(runtime) = runtime else {

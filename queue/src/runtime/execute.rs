@@ -77,7 +77,7 @@ where
         let shared = self.shared.clone();
         Box::pin(async move {
             let Some(Run { lease, asked_by }) = run else {
-                return handler.await.map(drop).map_err(Into::into); // not one of ours
+                return handler.await.map(drop).map_err(Into::into); // a task of another backend
             };
             let watch = Watch::begin::<J>(lease.id, attempt.number, &asked_by);
             let handler = handler.instrument(watch.span());
@@ -86,7 +86,7 @@ where
             let outcome = tokio::select! {
                 biased;
                 () = lease.lost() => {
-                    running.lost(); // there is nothing left to write about it
+                    running.lost(); // its outcome is not written
                     return Ok(());
                 }
                 result = guarded => match result {
@@ -122,10 +122,10 @@ impl Running {
         match &outcome {
             Outcome::Dead { error } => tracing::error!(job = %self.lease.id, kind = J::KIND, error, "job is dead"),
             Outcome::Retry { error, delay } => {
-                tracing::warn!(job = %self.lease.id, kind = J::KIND, error, ?delay, "job failed, it is tried again");
+                tracing::warn!(job = %self.lease.id, kind = J::KIND, error, ?delay, "job failed; retrying");
             }
             Outcome::Snoozed { delay, .. } => {
-                tracing::debug!(job = %self.lease.id, kind = J::KIND, ?delay, "job waits")
+                tracing::debug!(job = %self.lease.id, kind = J::KIND, ?delay, "job snoozed")
             }
             _ => {}
         }

@@ -59,7 +59,7 @@ async fn gather(shared: &Shared) {
             shared.wake.notified().await;
         }
     });
-    let _ = gathered.await; // slow jobs: take what is free
+    let _ = gathered.await; // don't wait longer for permits of slow jobs
 }
 
 async fn wait(shared: &Shared, at_most: Duration) {
@@ -109,7 +109,7 @@ fn deliver(shared: &Arc<Shared>, sinks: &[Arc<dyn JobSink>], jobs: Vec<Fetched>,
     for (job, lease) in jobs.into_iter().zip(leases) {
         match by_sink.get_mut(job.sink) {
             Some(jobs) => jobs.push((job, lease)),
-            None => shared.end(&lease, Outcome::NotBegun), // not reached: the statement asks for these kinds only
+            None => shared.end(&lease, Outcome::NotBegun), // unreachable: the query selects only these kinds
         }
     }
     for (sink, jobs) in sinks.iter().zip(by_sink).filter(|(_, jobs)| !jobs.is_empty()) {

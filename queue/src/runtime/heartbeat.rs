@@ -92,11 +92,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         let queues: BTreeSet<&str> = shared.accepting_sinks().iter().map(|sink| sink.queue()).collect();
         let queues: Vec<String> = queues.into_iter().map(str::to_owned).collect();
         if let Err(error) = with_timeout(EVERY, say(&shared, &queues)).await {
-            tracing::debug!(%error, "could not say that this worker lives");
+            tracing::debug!(%error, "could not write the heartbeat");
         }
     }
     if let Err(error) = with_timeout(EVERY, leave(&shared.database, &shared.config.worker)).await {
-        tracing::debug!(%error, "could not say that this worker ends"); // its silence will
+        tracing::debug!(%error, "could not remove the heartbeat"); // it expires anyway
     }
 }
 

@@ -85,14 +85,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_for_a_loss_is_woken_by_it_and_who_comes_later_is_told() {
+    async fn a_lost_lease_wakes_current_waiters_and_is_reported_to_later_ones() {
         let lease = Lease::new(Uuid::now_v7(), Uuid::new_v4());
         assert!(lease.lost().now_or_never().is_none());
         let waiting = tokio::spawn({
             let lease = lease.clone();
             async move { lease.lost().await }
         });
-        tokio::task::yield_now().await; // it waits
+        tokio::task::yield_now().await; // lets it wait
         lease.lose();
         waiting.await.unwrap();
         lease.lost().await;

@@ -24,15 +24,15 @@ pub(crate) async fn listen(shared: Arc<Shared>) {
 
 async fn listen_once(shared: &Shared, reconnect: &mut Reconnect) -> sqlx::Result<()> {
     let Some(mut listener) = shared.database.listener(&[CHANNEL]).await? else { return Ok(()) };
-    listener.ignore_pool_close_event(true); // this task ends by itself
+    listener.ignore_pool_close_event(true); // this task has its own shutdown
     reconnect.worked();
     loop {
-        shared.wake.notify_one(); // what came before we listened, or while we were away
+        shared.wake.notify_one(); // jobs may have come before LISTEN
         loop {
             match listener.try_recv().await? {
                 Some(notification) if shared.serves(notification.payload()) => shared.wake.notify_one(),
                 Some(_) => {}
-                None => break, // the connection was lost and is there again
+                None => break, // the connection was replaced
             }
         }
     }
@@ -51,13 +51,13 @@ impl Reconnect {
 
     pub(crate) fn worked(&mut self) {
         if self.delays.take().is_some() {
-            tracing::info!("{}: Postgres is there again", self.what);
+            tracing::info!("{}: Postgres is available again", self.what);
         }
     }
 
     pub(crate) async fn failed(&mut self, error: &sqlx::Error, until: &CancellationToken) {
         if self.delays.is_none() {
-            tracing::warn!(%error, "{}: failed, trying again", self.what);
+            tracing::warn!(%error, "{}: failed; retrying", self.what);
         }
         let delay = self
             .delays

@@ -58,7 +58,7 @@ impl Traffic {
 
     /// The number of events so far; `None` while one is in transit.
     pub(super) fn all_ended(&self) -> Option<usize> {
-        let ended = self.ended.load(Ordering::Acquire); // read first, so that no event that begins meanwhile is overlooked
+        let ended = self.ended.load(Ordering::Acquire); // read first, so that events that begin meanwhile are noticed
         (self.begun.load(Ordering::Acquire) == ended).then_some(ended)
     }
 }

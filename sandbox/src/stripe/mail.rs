@@ -56,7 +56,7 @@ pub(super) struct Mail {
 impl Mail {
     pub(super) fn post(&self, body: String) {
         self.counters.waiting.fetch_add(1, Ordering::AcqRel);
-        let _ = self.events.send(body); // the receiver lives as long as this
+        let _ = self.events.send(body); // the receiver lives as long as `self`
     }
 
     pub(super) fn counts(&self) -> MailCounts {
@@ -96,7 +96,7 @@ async fn carry(shared: Weak<Shared>, body: String, dice: Arc<Mutex<StdRng>>, cou
     loop {
         let Some(shared) = shared.upgrade() else { return };
         if roll(0.1) {
-            counters.lost.fetch_add(1, Ordering::AcqRel); // it never arrives
+            counters.lost.fetch_add(1, Ordering::AcqRel); // dropped
         } else {
             let status = tokio::time::timeout(TIMEOUT, shared.deliver(&body)).await.ok().flatten();
             match status.is_some_and(is_taken) {

@@ -219,7 +219,7 @@ async fn dead(database: &Database) -> sqlx::Result<Check> {
     let lately: Vec<String> =
         rows.iter().filter(|(_, day, _)| *day > 0).map(|(kind, day, _)| format!("{day} {kind}")).collect();
     let all: i64 = rows.iter().map(|(.., all)| all).sum();
-    let advice = "`worker jobs --state dead` says why, `worker retry` brings them back";
+    let advice = "`worker jobs --state dead` shows why, `worker retry` brings them back";
     Ok(if !lately.is_empty() {
         Check::fail("dead jobs", format!("within a day: {}; {advice}", lately.join(", ")))
     } else if all > 0 {

@@ -26,7 +26,7 @@ pub(crate) async fn run(_: AnonymizeOldCarts, state: Data<State>) -> Result<(), 
         }
     }
     if carts > 0 {
-        tracing::info!(carts, "took the shoppers out of old carts");
+        tracing::info!(carts, "anonymized old carts");
     }
     Ok(())
 }

@@ -128,7 +128,7 @@ async fn completed(
 /// or it has expired.
 async fn find_out(state: &State, link: &PaymentLink) -> Result<Option<Session>, JobError> {
     if link.attempted_at.is_none() || link.session_expires_at <= state.clock.now() {
-        return Ok(None); // whatever was made has ended by itself
+        return Ok(None); // any session has expired by now
     }
     let cart = checkout::for_checkout(&mut state.lookups.acquire().await?, &link.cart_id, link.version).await?;
     // If the cart was deleted, the parameters of the request are lost.

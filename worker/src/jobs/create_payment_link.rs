@@ -45,7 +45,7 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
     for older in older {
         match close_session::settle(state, &older).await? {
             Settled::Closed => {}
-            Settled::Paid => return Ok(()), // the cart is recovered, and this request withdrawn
+            Settled::Paid => return Ok(()), // the cart is recovered and this request withdrawn
             Settled::Processing => {
                 let mut conn = state.lookups.acquire().await?;
                 let why = Failure::new("payment_under_way", "a payment is in progress");
@@ -105,7 +105,7 @@ async fn create(state: &State, turn: Turn, link: &PaymentLink, cart: &CheckoutCa
             tx.commit().await?;
             match next {
                 Some(_) => {
-                    tracing::warn!(message, "a payment link goes on under a new idempotency key");
+                    tracing::warn!(message, "retrying a payment link under a new idempotency key");
                     Ok(())
                 }
                 None => Err(JobError::GiveUp { why: format!("it can't be made under any key: {message}") }),

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn operations_are_told_apart_without_ids() {
+    fn operations_are_distinguished_without_ids() {
         let named = |method, path| operation(&method, path);
         assert_eq!(named(Method::POST, "/v1/checkout/sessions"), "create");
         assert_eq!(named(Method::POST, "/v1/checkout/sessions/cs_1/expire"), "expire");

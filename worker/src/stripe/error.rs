@@ -146,7 +146,7 @@ pub(crate) fn sort_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -
                 status,
                 kind: error.kind,
                 code: "unauthorized".to_owned(),
-                message: "Stripe does not accept STRIPE_SECRET_KEY".to_owned(), // its own message repeats a part of the key
+                message: "Stripe does not accept STRIPE_SECRET_KEY".to_owned(), // Stripe's message repeats a part of the key
             },
             // <https://docs.stripe.com/error-codes>; errors without a code still have a type.
             Some(Error { kind, code, .. }) => {

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_does_not_know_the_cart_keeps_no_address_and_no_token_either() {
+    fn addresses_and_tokens_are_redacted_without_the_cart() {
         let text =
             format!("No such customer: ada@example.com at /pay/{TOKEN}/thanks, %2Fpay%2F{}", TOKEN.to_uppercase());
         assert_eq!(redact(&text, "sk_1", None), "No such customer: … at /pay/…/thanks, %2Fpay%…");

@@ -27,7 +27,7 @@ fn parameters(query: &str) -> Option<Result<Parameters, ApiError>> {
 }
 
 /// Expects 400 with one of the names in its message.
-fn is_told<T>(read: Result<T, ApiError>, names: &[&str]) -> Result<Option<T>, TestCaseError> {
+fn parsed_or_named<T>(read: Result<T, ApiError>, names: &[&str]) -> Result<Option<T>, TestCaseError> {
     match read {
         Ok(read) => Ok(Some(read)),
         Err(error) => {
@@ -41,27 +41,30 @@ fn is_told<T>(read: Result<T, ApiError>, names: &[&str]) -> Result<Option<T>, Te
 
 fn hold(query: &str) -> Result<(), TestCaseError> {
     let Some(Ok(parameters)) = parameters(query) else { return Ok(()) };
-    if let Some(page) = is_told(Page::of(&parameters), &["page", "limit"])? {
+    if let Some(page) = parsed_or_named(Page::of(&parameters), &["page", "limit"])? {
         prop_assert!(page.number >= 1 && (1..=100).contains(&page.limit) && page.offset() >= 0);
     }
     let status = parameters.parse("status", "a status", |text| text.parse::<CartStatus>().ok());
-    is_told(status, &["status"])?;
-    is_told(parameters.parse("cursor", "a cursor", |text| text.parse::<carts::list::Cursor>().ok()), &["cursor"])?;
-    is_told(parameters.parse("cursor", "a cursor", |text| text.parse::<timeline::Cursor>().ok()), &["cursor"])?;
+    parsed_or_named(status, &["status"])?;
+    parsed_or_named(
+        parameters.parse("cursor", "a cursor", |text| text.parse::<carts::list::Cursor>().ok()),
+        &["cursor"],
+    )?;
+    parsed_or_named(parameters.parse("cursor", "a cursor", |text| text.parse::<timeline::Cursor>().ok()), &["cursor"])?;
     let today = NaiveDate::from_ymd_opt(2026, 3, 1).expect("a day");
     let names = ["period", "startDate", "endDate", "The range"];
-    if let Some((first, last)) = is_told(analytics::range(&parameters, today), &names)? {
+    if let Some((first, last)) = parsed_or_named(analytics::range(&parameters, today), &names)? {
         prop_assert!(first <= last && (last - first).num_days() < 3_660, "{first} to {last}");
     }
     for name in ["from", "to"] {
-        is_told(parameters.parse(name, "an instant", date_or_instant), &[name])?;
+        parsed_or_named(parameters.parse(name, "an instant", date_or_instant), &[name])?;
     }
     Ok(())
 }
 
 proptest! {
     #[test]
-    fn a_query_is_understood_or_told(query in CORPUS.near()) {
+    fn a_query_is_parsed_or_its_fields_are_named(query in CORPUS.near()) {
         hold(&query)?;
     }
 
@@ -76,7 +79,7 @@ proptest! {
     }
 
     #[test]
-    fn days_and_instants_mean_what_they_say(day in 0..3_000_000_i32, second in 0..86_400_u32, offset in -14..=14_i32) {
+    fn days_and_instants_are_parsed_exactly(day in 0..3_000_000_i32, second in 0..86_400_u32, offset in -14..=14_i32) {
         let Some(day) = NaiveDate::from_num_days_from_ce_opt(day) else { return Ok(()) };
         let offset = chrono::FixedOffset::east_opt(offset * 3600).expect("an offset");
         let time = chrono::NaiveTime::from_num_seconds_from_midnight_opt(second, 0).expect("a time");

@@ -74,7 +74,7 @@ async fn export(
     first.extend(export.next().await?.unwrap_or_default());
     // A later error breaks the connection off, so that the file does not look complete.
     let rest = stream::try_unfold(export, async |mut export| Ok(export.next().await?.map(|carts| (carts, export))))
-        .inspect_err(|error: &sqlx::Error| tracing::error!(%error, "an export was broken off"));
+        .inspect_err(|error: &sqlx::Error| tracing::error!(%error, "an export was interrupted"));
     let carts = stream::iter([Ok(first)]).chain(rest).map_ok(Bytes::from);
     let (media_type, extension) = match format {
         Format::Ndjson => ("application/x-ndjson", "ndjson"),

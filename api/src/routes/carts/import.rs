@@ -65,7 +65,7 @@ pub(crate) fn router() -> ScopedRouter {
         (String = "text/csv", example = "customerEmail,customerName,items\nada@example.com,Ada,\"[{\"\"name\"\":\"\"Teapot\"\",\"\"quantity\"\":2,\"\"price\"\":49.99}]\"\n"),
     )),
     responses((status = 200, description = "The schema is that of each line.", body = ImportAnswer, content_type = "application/x-ndjson",
-        headers(("Preference-Applied" = String, description = "`return=minimal`, if it was asked for.")))),
+        headers(("Preference-Applied" = String, description = "`return=minimal`, if requested.")))),
 )]
 async fn import(State(state): State<AppState>, granted: Granted, request: Request) -> Result<Response, ApiError> {
     let lines = Lines::new(Format::of_body(request.headers())?);
@@ -261,7 +261,7 @@ impl Import {
 
     /// Ends the import after an internal error.
     fn give_up(&mut self, next_line: u64, error: &ApiError) -> Vec<u8> {
-        tracing::error!(cause = error.cause(), "an import can't go on");
+        tracing::error!(cause = error.cause(), "an import was interrupted");
         self.stop(next_line, error.body().message)
     }
 
@@ -274,7 +274,7 @@ impl Import {
 
     fn end(&mut self) -> Vec<u8> {
         self.ended = true;
-        self.pieces.close(); // nothing more is wanted
+        self.pieces.close(); // stops the reader
         let ImportTotals { lines, created, exists, errors, incomplete, .. } = self.totals;
         tracing::info!(lines, created, exists, errors, incomplete, "import");
         let mut out = Vec::new();

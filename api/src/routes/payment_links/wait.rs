@@ -64,7 +64,7 @@ async fn forward(
         tracing::info!("listening for payment links again");
     }
     loop {
-        let _ = sender.send(listener.recv().await?.payload().to_owned()); // nobody waits: fine
+        let _ = sender.send(listener.recv().await?.payload().to_owned()); // no request may be waiting
     }
 }
 
@@ -95,13 +95,13 @@ impl LinkWait {
         let mut newest = Some(asked);
         while newest.as_ref().is_some_and(|link| link.status == LinkStatus::Pending) && Instant::now() < deadline {
             let look_at = deadline.min(Instant::now() + self.look_every);
-            let _ = tokio::time::timeout_at(look_at, self.told_of(&cart_id)).await;
+            let _ = tokio::time::timeout_at(look_at, self.wait_for_notification(&cart_id)).await;
             newest = payment_links::latest(&mut database.acquire().await?, &cart_id).await?;
         }
         Ok(newest)
     }
 
-    async fn told_of(&mut self, cart_id: &str) {
+    async fn wait_for_notification(&mut self, cart_id: &str) {
         loop {
             match self.news.recv().await {
                 Ok(changed) if changed == cart_id => return,

@@ -24,12 +24,12 @@ fn hold(text: &str) -> Result<(), TestCaseError> {
 
 proptest! {
     #[test]
-    fn what_is_taken_comes_back(text in fuzz::corpus!("cursors").near()) {
+    fn accepted_cursors_survive_a_round_trip(text in fuzz::corpus!("cursors").near()) {
         hold(&text)?;
     }
 
     #[test]
-    fn what_was_handed_out_is_taken(micros in -62_135_596_800_000_000..253_402_300_800_000_000_i64, id in "cart_[a-z0-9_-]{1,100}", place: i64) {
+    fn returned_cursors_are_accepted(micros in -62_135_596_800_000_000..253_402_300_800_000_000_i64, id in "cart_[a-z0-9_-]{1,100}", place: i64) {
         let cursor: Cursor = format!("{micros}-{id}").parse().expect("a cursor of the list");
         prop_assert_eq!(cursor.to_string(), format!("{micros}-{id}"));
         let place = place.saturating_abs();

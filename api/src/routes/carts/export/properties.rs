@@ -16,7 +16,7 @@ fn hold(accept: &str) -> Result<(), TestCaseError> {
 
 proptest! {
     #[test]
-    fn csv_is_for_who_asks_for_it(accept in fuzz::corpus!("media_types").near()) {
+    fn csv_is_sent_only_on_request(accept in fuzz::corpus!("media_types").near()) {
         hold(&accept)?;
     }
 

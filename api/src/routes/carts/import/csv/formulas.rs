@@ -54,7 +54,7 @@ pub(super) fn escaped_json(json: &str) -> Cow<'_, str> {
     let mut before = ' ';
     for c in json.chars() {
         if matches!(before, ';' | '|' | '"') && BEGINS_FORMULA.contains(&c) {
-            let _ = write!(out, "\\u{:04x}", u32::from(c)); // a String takes everything
+            let _ = write!(out, "\\u{:04x}", u32::from(c)); // writing into a String can't fail
         } else {
             out.push(c);
         }

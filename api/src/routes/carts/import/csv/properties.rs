@@ -53,7 +53,7 @@ fn exported(name: &str, external_id: Option<&str>, items: Value) -> ExportedCart
 
 proptest! {
     #[test]
-    fn what_was_exported_is_imported_as_it_was(carts in vec((names(), proptest::option::of("[ -~]{1,20}")), 1..6), word in names()) {
+    fn an_export_is_imported_unchanged(carts in vec((names(), proptest::option::of("[ -~]{1,20}")), 1..6), word in names()) {
         let items = json!([{"name": word, "quantity": 1, "price": 0.01}]);
         let export = |(name, id): &(String, Option<String>)| exported(name, id.as_deref(), items.clone());
         let mut file = header();
@@ -86,7 +86,7 @@ proptest! {
 
     /// Files of other programs: any quoting, either line ending, columns in any order.
     #[test]
-    fn what_others_write_is_read_as_they_meant_it(
+    fn other_csv_dialects_are_read_correctly(
         rows in vec((names(), names()), 1..6),
         quoting in proptest::sample::select(vec![csv::QuoteStyle::Always, csv::QuoteStyle::Necessary, csv::QuoteStyle::NonNumeric]),
         windows: bool,
