@@ -1,4 +1,4 @@
--- The next $3 recovered carts after ($1, $2) get a recovery link, a paid link and the event that told of it.
+-- The next $3 recovered carts after ($1, $2) get a recovery link, a paid link and its event.
 with carts as (
     select id, created_at, recovered_at from carts
     where status = 'recovered' and (created_at, id) > ($1, $2) order by created_at, id limit $3

@@ -1,4 +1,4 @@
--- A table that may be changed while nothing else is measured on it.
+-- A copy for updates, which no other measurement uses.
 drop table if exists cart_update;
 create table cart_update (like cart_1m including all);
 insert into cart_update select * from cart_1m;

@@ -35,13 +35,13 @@ impl Machine {
         };
         let kibibytes: Option<u64> =
             value(&memory, "MemTotal").and_then(|text| text.split_whitespace().next()?.parse().ok());
-        let changed = !says("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty();
+        let changed = !output("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty();
         Self {
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             processor: value(&cpus, "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
             memory: kibibytes.map_or_else(String::new, |kibibytes| format!("{} GiB", kibibytes.div_ceil(1024 * 1024))),
-            rustc: says("rustc", &["--version"]),
-            commit: says("git", &["rev-parse", "--short=10", "HEAD"]) + if changed { " with changes" } else { "" },
+            rustc: output("rustc", &["--version"]),
+            commit: output("git", &["rev-parse", "--short=10", "HEAD"]) + if changed { " with changes" } else { "" },
         }
     }
 
@@ -53,7 +53,7 @@ impl Machine {
 }
 
 /// The output of a program run in the repository's folder.
-fn says(program: &str, arguments: &[&str]) -> String {
+fn output(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
 }

@@ -51,7 +51,7 @@ const JOBS: i64 = 20_000;
 /// Without a command: the product's release binaries beside pgbench and other services, in interleaved rounds,
 /// as one table in Markdown on standard output (about ten minutes, 10 GB); a run of all rows also writes it and its pictures into docs/. With a command: one question in detail.
 ///
-/// Needs wrk, Postgres with pgbench, and Node with npm. A row that misses what it should reach is told in the table; the exit code is 1 only if something could not be measured.
+/// Needs wrk, Postgres with pgbench, and Node with npm. The table shows which rows miss their target; the exit code is 1 only if something could not be measured.
 #[derive(Debug, Parser)]
 #[command(name = "bench", args_conflicts_with_subcommands = true, after_help = rows::help())]
 struct CommandLine {

@@ -93,7 +93,7 @@ fn of_wanted(row: &Row, results: &Results) -> Option<[f64; 3]> {
     Some(if row.compare.is_ratio() {
         [middle / wanted, least / wanted, most / wanted]
     } else {
-        // Less is better; values below one thousandth of the target count as that.
+        // Less is better; values are clamped to one thousandth of the target.
         [middle, most, least].map(|value| wanted / value.max(wanted / 1_000.0))
     })
 }

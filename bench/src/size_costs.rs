@@ -31,13 +31,13 @@ struct Meter<'a> {
     /// The product's process ids.
     processes: Vec<u32>,
     /// Commits and flushes at the last reading.
-    told: (f64, f64),
+    counters: (f64, f64),
 }
 
 impl<'a> Meter<'a> {
     async fn new(pool: &'a PgPool, processes: Vec<u32>) -> Result<Self> {
         let backend: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(pool).await?;
-        Ok(Self { pool, postmaster: cpu::parent(backend.try_into()?)?, processes, told: told(pool).await? })
+        Ok(Self { pool, postmaster: cpu::parent(backend.try_into()?)?, processes, counters: counters(pool).await? })
     }
 
     async fn read(&self) -> Result<Reading> {
@@ -55,8 +55,8 @@ impl<'a> Meter<'a> {
         let before = self.read().await?;
         let number = work.await?;
         let after = self.read().await?;
-        let (commits, flushes) = std::mem::replace(&mut self.told, told(self.pool).await?);
-        let (commits_after, flushes_after) = self.told;
+        let (commits, flushes) = std::mem::replace(&mut self.counters, counters(self.pool).await?);
+        let (commits_after, flushes_after) = self.counters;
         let milliseconds = |seconds: f64| seconds * 1000.0 / number;
         Ok(format!(
             "| {what} | {number:.0} | {:.3} | {:.0} | {:.3} | {:.3} ms | {:.3} ms |",
@@ -70,10 +70,10 @@ impl<'a> Meter<'a> {
 }
 
 /// Commits and WAL flushes, once every backend has reported its statistics.
-async fn told(pool: &PgPool) -> Result<(f64, f64)> {
+async fn counters(pool: &PgPool) -> Result<(f64, f64)> {
     tokio::time::sleep(UNTIL_TOLD).await;
-    let told = "select sum(xact_commit)::float8, (select wal_sync::float8 from pg_stat_wal) from pg_stat_database";
-    Ok(sqlx::query_as(told).fetch_one(pool).await?)
+    let query = "select sum(xact_commit)::float8, (select wal_sync::float8 from pg_stat_wal) from pg_stat_database";
+    Ok(sqlx::query_as(query).fetch_one(pool).await?)
 }
 
 /// Measures the small database. Links use their own database, because they need a worker.
@@ -94,7 +94,7 @@ pub(crate) async fn table(scene: &mut Scene, small: &Side) -> Result<String> {
         writeln!(table, "{}", meter.line(what, requests(scene, product, &load)).await?)?;
     }
     webhooks::seed(&product.pool, ROUND).await?;
-    meter.told = told(&product.pool).await?;
+    meter.counters = counters(&product.pool).await?;
     let delivered = async {
         let deliveries = webhooks::deliveries(ROUND);
         let number = f64::from(u32::try_from(deliveries.len())?);

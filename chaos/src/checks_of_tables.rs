@@ -58,7 +58,7 @@ async fn slots(session: &mut PgConnection, report: &mut Report) -> Result<()> {
          select format('the slot %s of roll_up_days shares its job', min(slot)) from schedule_slots
          where schedule = 'roll_up_days' group by job_id having count(*) > 1
          union all
-         -- Two minutes are what the product itself calls overdue.
+         -- The product reports a schedule as overdue after two minutes.
          select format('%s of %s has not ended: %s', kind, slot, state) from jobs
          where slot < now() - interval '2 minutes' and state in ('pending', 'running')",
     )
@@ -86,7 +86,7 @@ async fn jobs(session: &mut PgConnection, report: &mut Report) -> Result<()> {
         session,
         "select format('job %s was done %s times', job_id, count(*)) from chaos.runs where ended_as = 'done' group by job_id having count(*) > 1
          union all
-         -- An outcome under a token that was not the last one any more.
+         -- Outcomes written under an outdated token.
          select format('run %s of job %s was acknowledged after run %s had begun', run.token, run.job_id, later.token)
          from chaos.runs run join chaos.runs later on later.job_id = run.job_id and later.taken_at > run.taken_at
          where run.ended_at > later.taken_at
@@ -112,7 +112,7 @@ async fn expiry(session: &mut PgConnection, report: &mut Report) -> Result<()> {
          where status = 'abandoned' and abandoned_at < now() - interval '1 day 1 hour'
            and not exists (select from recovery_links where cart_id = carts.id and expires_at > now())
            and not exists (select from payment_links where cart_id = carts.id and status = 'processing')
-           -- What somebody opened again since the last slot waits for the next one.
+           -- Carts reopened since the last run wait for the next one.
            and updated_at < now() - interval '1 minute'
          union all
          select format('%s was left at %s and expired of age', id, abandoned_at) from carts

@@ -40,9 +40,11 @@ impl Fault {
                 let time = Duration::from_secs(dice.random_range(4..9));
                 freeze(scene, Kind::Api, time, dice).await
             }
-            Self::PostgresKilled => with_postgres_away(scene, dice, async || scene.server.kill()).await,
-            Self::PostgresStopped => with_postgres_away(scene, dice, async || scene.server.stop_at_once()).await,
-            Self::BackendKilled => with_postgres_away(scene, dice, async || scene.server.kill_a_backend().await).await,
+            Self::PostgresKilled => with_postgres_unavailable(scene, dice, async || scene.server.kill()).await,
+            Self::PostgresStopped => with_postgres_unavailable(scene, dice, async || scene.server.stop_at_once()).await,
+            Self::BackendKilled => {
+                with_postgres_unavailable(scene, dice, async || scene.server.kill_a_backend().await).await
+            }
             Self::SessionsEnded => {
                 let _storm = surroundings(scene);
                 Ok(Some(format!("{} of them", scene.server.end_sessions().await?)))
@@ -110,7 +112,7 @@ async fn freeze(scene: &Scene, kind: Kind, time: Duration, dice: &mut StdRng) ->
     Ok(Some(held.member.name()))
 }
 
-async fn with_postgres_away(
+async fn with_postgres_unavailable(
     scene: &Scene,
     dice: &mut StdRng,
     end: impl AsyncFnOnce() -> Result<()>,

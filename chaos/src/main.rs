@@ -178,7 +178,7 @@ async fn strain(scene: &Arc<Scene>, options: &Options, seed: u64) -> Result<Vec<
     let progress = tokio::spawn(tell_progress(scene.clone()));
     tokio::time::sleep(Duration::from_secs_f64(options.minutes.max(0.0) * 60.0)).await;
     stop_faults.store(true, Ordering::Release);
-    eprintln!("no more faults: what is under way is mended …");
+    eprintln!("no more faults: repairing those in progress …");
     faults.await?;
     stripe_faults.await?;
     settle::mend(scene).await?;

@@ -42,7 +42,7 @@ pub(crate) async fn kill_at(scene: &Scene, point: Point, finishes: bool, pause: 
     if !arm(&mut session, point).await? {
         return Ok(None);
     }
-    let killed = kill_who_waits(scene, &mut session, point, finishes, pause).await;
+    let killed = kill_waiting(scene, &mut session, point, finishes, pause).await;
     // The lock is released with the session.
     drop(session);
     killed
@@ -63,7 +63,7 @@ async fn arm(session: &mut PgConnection, point: Point) -> Result<bool> {
     Ok(false)
 }
 
-async fn kill_who_waits(
+async fn kill_waiting(
     scene: &Scene,
     session: &mut PgConnection,
     point: Point,

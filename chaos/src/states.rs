@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_acknowledged_leaves_one_state() {
+    fn an_acknowledged_change_leaves_one_state() {
         let mut known = Known::new(State::Abandoned);
         assert_eq!(known.possible(), States::of(State::Abandoned));
         assert!(known.can_become(State::Gone) && known.can_become(State::Abandoned));
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_acknowledged_leaves_several() {
+    fn an_unacknowledged_change_leaves_several_states() {
         let mut known = Known::new(State::Abandoned);
         known.may_come(State::Expired);
         known.may_come(State::Abandoned);

@@ -24,7 +24,7 @@ pub(crate) async fn rain(scene: Arc<Scene>, seed: u64, stop: Arc<AtomicBool>) {
         ("Stripe's answer is lost", StripeFault::ResetAfter),
         ("Stripe answers late", StripeFault::Slow(Duration::from_secs(3))),
         ("Stripe answers too late", StripeFault::Slow(Duration::from_secs(22))),
-        ("Stripe answers what can't be read", StripeFault::Garbage),
+        ("Stripe returns unreadable bodies", StripeFault::Garbage),
         ("Stripe's gateway answers 502", StripeFault::HtmlBadGateway),
         ("Stripe's gateway answers 404", StripeFault::Html { status: 404 }),
         ("Stripe's gateway answers 400", StripeFault::Html { status: 400 }),

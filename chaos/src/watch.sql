@@ -1,9 +1,9 @@
--- What the run adds to its own database, once the product has migrated it.
--- Triggers that hold a process up at a named moment, and an audit of what must
--- never happen, written by the very statement that would do it.
+-- Added to the run's database after the product has migrated it:
+-- triggers that block a process at a named moment, and an audit written by the
+-- audited statements themselves.
 create schema chaos;
 
--- Passes at once, unless the run holds the lock of this point.
+-- Returns at once unless the run holds the lock of this point.
 create function chaos.point() returns trigger language plpgsql as $$
 begin
     perform pg_advisory_xact_lock_shared(tg_argv[0]::bigint);
@@ -39,7 +39,7 @@ begin
 end $$;
 create trigger chaos_job after update of state, lease_token on jobs for each row execute function chaos.job();
 
--- Changes of status, as they were committed.
+-- Committed changes of status.
 create table chaos.changes (what text not null, id text not null, was text, became text not null, at timestamptz not null default clock_timestamp());
 create index on chaos.changes (what, id);
 create function chaos.cart() returns trigger language plpgsql as $$

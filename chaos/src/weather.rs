@@ -51,8 +51,8 @@ impl Weather {
 
     fn none(&self, since: Instant, concerns: impl Fn(Scope) -> bool) -> bool {
         let storms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let in_time = |storm: &Storm| storm.over.is_none_or(|over| over >= since);
-        !storms.iter().any(|storm| concerns(storm.scope) && in_time(storm))
+        let overlaps = |storm: &Storm| storm.over.is_none_or(|over| over >= since);
+        !storms.iter().any(|storm| concerns(storm.scope) && overlaps(storm))
     }
 }
 
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fault_concerns_who_it_concerns_while_it_lasts() {
+    fn a_fault_affects_its_scope_while_it_lasts() {
         let weather = Weather::default();
         let before = Instant::now();
         let killed = weather.begin(Scope::Process(1));

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_near_is_now_and_then_the_same_and_mostly_another() {
+    fn edited_inputs_mostly_differ_from_their_seed() {
         let corpus = Corpus::of("\"a=1&b=2\"\n\n\"x\"\n");
         assert_eq!(corpus.seeds(), ["a=1&b=2", "x"]);
         let mut runner = proptest::test_runner::TestRunner::deterministic();
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "of \"x\"")]
-    fn a_seed_that_breaks_it_is_told() {
+    fn a_failing_seed_is_reported() {
         Corpus::of("\"a\"\n\"x\"").replay(|text| {
             prop_assert!(text != "x");
             Ok(())

@@ -96,7 +96,7 @@ fn spellings(address: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn whatever_is_stored_is_found_exported_and_erased() {
+async fn every_stored_address_is_found_exported_and_erased() {
     let app = Setup::default().without_worker().start().await;
     let mut runner = TestRunner::new_with_rng(
         Config::default(),
@@ -136,7 +136,7 @@ async fn whatever_is_stored_is_found_exported_and_erased() {
 }
 
 #[tokio::test]
-async fn rows_of_other_programs_are_found_as_well() {
+async fn addresses_stored_by_other_programs_are_found() {
     let app = Setup::default().without_worker().start().await;
     let stored = [
         "ada@b\u{fc}cher.example",

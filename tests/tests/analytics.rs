@@ -35,7 +35,7 @@ async fn days_are_utc_and_every_day_has_a_row() {
 }
 
 #[tokio::test]
-async fn ranges_are_read_as_the_contract_says() {
+async fn date_ranges_follow_the_contract() {
     let app = Setup::default().at("2026-03-10T12:00:00Z").without_worker().start().await;
     for (query, first, last) in [
         ("", "2026-02-09", "2026-03-10"),
@@ -214,7 +214,7 @@ fn analytics_and_totals_equal_a_count_at_any_moment() {
 }
 
 #[tokio::test]
-async fn rolling_up_beside_writers_loses_nothing() {
+async fn compaction_beside_writers_loses_no_counts() {
     let app = std::sync::Arc::new(Setup::default().without_worker().start().await);
     let writers: Vec<_> = (0..8)
         .map(|_| {

@@ -55,7 +55,7 @@ fn keyed_operations() -> Vec<(Method, String, Scope)> {
 }
 
 #[tokio::test]
-async fn a_key_is_good_for_its_scopes_alone() {
+async fn a_key_allows_only_its_scopes() {
     let app = Setup::default().without_worker().start().await;
     let mut one = Vec::new();
     let mut others = Vec::new();
@@ -92,7 +92,7 @@ async fn a_key_is_good_for_its_scopes_alone() {
 }
 
 #[tokio::test]
-async fn a_key_ends_when_it_expires_and_when_it_is_revoked_and_its_name_is_free_again() {
+async fn expired_and_revoked_keys_are_refused_and_free_their_names() {
     let app = Setup::default().at("2026-03-10T12:00:00Z").without_worker().start().await;
     let until = Some(app.now() + TimeDelta::days(1));
     let short = key(&app.pool, "short", &[Scope::Read], until).await;
@@ -112,7 +112,7 @@ async fn a_key_ends_when_it_expires_and_when_it_is_revoked_and_its_name_is_free_
 }
 
 #[tokio::test]
-async fn while_postgres_is_away_the_known_keys_stay_known() {
+async fn cached_keys_work_while_postgres_is_unavailable() {
     let app = Setup::default().behind_a_door().without_worker().start().await;
     let known = key(&app.pool, "known", &[Scope::Read], None).await;
     eventually("it is known", async || ask(&app, &known, Method::GET, "/api/carts").await.status == 200).await;
@@ -138,7 +138,7 @@ async fn sign_in(app: &App, key: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn the_dashboard_takes_operators_and_their_session_ends_with_their_key() {
+async fn a_dashboard_session_needs_an_operator_key_and_ends_with_it() {
     let app = Setup::default().at("2026-03-10T12:00:00Z").without_worker().start().await;
     let operator = key(&app.pool, "operator", &[Scope::Operator], None).await;
     let until = Some(app.now() + TimeDelta::hours(1));
@@ -269,7 +269,7 @@ async fn keys_are_managed_on_the_command_line_and_a_revoked_one_is_refused_by_ev
 }
 
 #[tokio::test]
-async fn postgres_holds_what_a_key_is() {
+async fn key_constraints_are_enforced_by_postgres() {
     let app = Setup::default().without_worker().start().await;
     for (name, hash, scopes) in [
         ("a b", vec![0; 32], vec!["read"]),

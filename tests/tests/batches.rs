@@ -103,7 +103,7 @@ async fn an_unavailable_postgres_fails_all_of_them_at_once() {
 }
 
 #[tokio::test]
-async fn a_dropped_caller_undoes_nothing_and_holds_up_nobody() {
+async fn a_dropped_caller_undoes_nothing_and_delays_no_other() {
     let echo = Echo::new(0);
     let (_database, batcher) = batcher(&echo).await;
     {

@@ -47,7 +47,7 @@ fn a_history() -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn what_was_exported_can_be_imported_elsewhere() {
+async fn an_export_can_be_imported_elsewhere() {
     let start = || Setup::default().at("2026-03-01T10:00:00Z").without_worker().start();
     let (from, by_ndjson, by_csv) = tokio::join!(start(), start(), start());
     let (_, summary) = import(&from, NDJSON, ndjson(a_history())).await;
@@ -82,7 +82,7 @@ async fn what_was_exported_can_be_imported_elsewhere() {
 }
 
 #[tokio::test]
-async fn an_export_is_what_was_asked_for() {
+async fn an_export_honours_its_filters() {
     let app = Setup::default().at("2026-03-01T10:00:00Z").without_worker().start().await;
     let cart = app.cart().await;
     app.clock.advance(chrono::TimeDelta::days(1));
@@ -135,7 +135,7 @@ async fn an_export_is_what_was_asked_for() {
 }
 
 #[tokio::test]
-async fn an_export_that_breaks_off_does_not_look_whole() {
+async fn an_interrupted_export_is_visibly_incomplete() {
     let app = Setup::default().without_worker().behind_a_door().start().await;
     let door = app.door.as_ref().unwrap();
     let cart = a_cart();

@@ -39,7 +39,7 @@ pub(crate) async fn count(app: &App) -> i64 {
 }
 
 #[tokio::test]
-async fn every_line_is_answered_in_its_place() {
+async fn each_line_has_its_result_in_order() {
     let app = Setup::default().at("2026-03-01T10:00:00Z").without_worker().start().await;
     let bad =
         json!({"customerEmail": "nobody", "customerName": "B", "items": [{"name": "x", "quantity": 0, "price": 1}]});
@@ -89,7 +89,7 @@ async fn every_line_is_answered_in_its_place() {
 }
 
 #[tokio::test]
-async fn a_file_makes_its_carts_once_however_often_it_is_sent() {
+async fn importing_a_file_again_creates_no_duplicates() {
     let app = Setup::default().without_worker().start().await;
     let line = |n: usize| a_line(json!({"externalId": format!("order {n}")}));
     let forwards = ndjson((0..2_500).map(line));
@@ -140,7 +140,7 @@ async fn csv_is_read_as_spreadsheets_write_it() {
 }
 
 #[tokio::test]
-async fn what_is_no_import_has_the_envelope() {
+async fn malformed_imports_return_an_error_envelope() {
     let app = Setup::default().without_worker().start().await;
     for kind in ["application/json", "text/plain", "multipart/form-data", ""] {
         send(&app, kind, a_line(json!({})).to_string()).await.is_error(415, "UNSUPPORTED_MEDIA_TYPE");
@@ -173,7 +173,7 @@ async fn what_is_no_import_has_the_envelope() {
 }
 
 #[tokio::test]
-async fn a_history_is_counted_as_if_it_had_happened_here() {
+async fn an_imported_history_counts_in_analytics() {
     let app = Setup::default().at("2026-03-01T10:00:00Z").without_worker().start().await;
     let now: DateTime<Utc> = app.now();
     let mut days: BTreeMap<String, [u64; 4]> = BTreeMap::new();

@@ -59,7 +59,7 @@ async fn carts_are_found_by_their_shoppers_address() {
 }
 
 #[tokio::test]
-async fn by_cursor_a_search_goes_on_where_it_was() {
+async fn a_cursor_continues_a_search() {
     let app = Setup::default().without_worker().start().await;
     // Many carts of the same time are ordered by id.
     sqlx::query(

@@ -72,7 +72,7 @@ impl Upload {
 }
 
 #[tokio::test]
-async fn a_body_of_any_size_is_taken_and_a_line_of_a_mebibyte_is_not() {
+async fn bodies_have_no_size_limit_and_lines_have_one() {
     let app = Setup::default().without_worker().start().await;
     let line = |name: &str| a_line(json!({"customerName": name}));
     let long = a_line(json!({"note": "x".repeat(1024 * 1024)})).to_string();
@@ -92,7 +92,7 @@ async fn a_body_of_any_size_is_taken_and_a_line_of_a_mebibyte_is_not() {
 }
 
 #[tokio::test]
-async fn answers_come_while_the_body_is_being_sent_and_nobody_idle_holds_a_connection() {
+async fn results_stream_during_the_upload_and_idle_uploads_hold_no_connection() {
     let app = Setup::default().without_worker().start().await;
     // More uploads than the api has connections.
     let mut uploads: Vec<Upload> = (0..15).map(|_| Upload::to(&app)).collect();
@@ -112,7 +112,7 @@ async fn answers_come_while_the_body_is_being_sent_and_nobody_idle_holds_a_conne
 }
 
 #[tokio::test]
-async fn of_a_client_that_goes_away_what_was_answered_is_stored() {
+async fn lines_reported_before_a_disconnect_are_stored() {
     let app = Setup::default().without_worker().start().await;
     let mut upload = Upload::to(&app);
     upload.send(ndjson((0..5).map(|_| a_cart()))).await;
@@ -130,7 +130,7 @@ async fn of_a_client_that_goes_away_what_was_answered_is_stored() {
 }
 
 #[tokio::test]
-async fn an_import_ends_where_postgres_goes_away_and_goes_on_from_there() {
+async fn an_import_ends_when_postgres_fails_and_can_be_resumed() {
     let app = Setup::default().without_worker().behind_a_door().start().await;
     let door = app.door.as_ref().unwrap();
     let line = |n: usize| a_line(json!({"externalId": n.to_string()}));
@@ -141,9 +141,9 @@ async fn an_import_ends_where_postgres_goes_away_and_goes_on_from_there() {
     }
     door.close().await;
     upload.send(format!("null\n{}", ndjson((5..=6).map(line)))).await;
-    let told: Vec<Value> =
+    let results: Vec<Value> =
         [upload.next().await, upload.next().await, upload.next().await].into_iter().flatten().collect();
-    let codes: Vec<&str> = told.iter().map(|answer| answer["error"]["code"].as_str().unwrap()).collect();
+    let codes: Vec<&str> = results.iter().map(|answer| answer["error"]["code"].as_str().unwrap()).collect();
     assert_eq!(codes, ["VALIDATION_ERROR", "UNAVAILABLE", "UNAVAILABLE"]);
     let summary = upload.answer_summary().await;
     assert_eq!((&summary["incomplete"], &summary["nextLine"]), (&json!(true), &json!(5)));
@@ -159,7 +159,7 @@ async fn an_import_ends_where_postgres_goes_away_and_goes_on_from_there() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn an_import_takes_as_little_memory_as_its_file_is_large() {
+async fn an_imports_memory_does_not_grow_with_its_file() {
     use std::time::Duration;
 
     const LINES: usize = 40_000;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tests::{App, Setup, a_cart};
 
 #[tokio::test]
-async fn a_cart_is_stored_and_shown_as_the_contract_says() {
+async fn a_cart_is_stored_and_returned_per_contract() {
     let app = Setup::default().at("2026-03-01T10:00:00Z").without_worker().start().await;
     let created = app.post("/api/carts", &a_cart()).await.data(201);
     let id = created["id"].as_str().unwrap();
@@ -102,7 +102,7 @@ async fn bounds_are_kept_on_both_sides() {
 }
 
 #[tokio::test]
-async fn every_change_of_status_that_is_allowed_and_no_other() {
+async fn only_allowed_status_changes_succeed() {
     let app = Setup::default().at("2026-03-01T10:00:00Z").without_worker().start().await;
     let statuses = ["abandoned", "recovered", "expired"];
     for from in statuses {
@@ -130,7 +130,7 @@ async fn every_change_of_status_that_is_allowed_and_no_other() {
 }
 
 #[tokio::test]
-async fn recovery_can_be_told_of_later_but_not_invented() {
+async fn recovery_can_be_reported_later_but_not_invented() {
     let app = Setup::default().at("2026-03-01T10:00:00Z").without_worker().start().await;
     let mut body = a_cart();
     body["abandonedAt"] = json!("2026-02-01T10:00:00Z");
@@ -206,7 +206,7 @@ async fn the_list_is_newest_first_with_exact_totals_by_page_and_by_cursor() {
 }
 
 #[tokio::test]
-async fn deleting_takes_the_shopper_out() {
+async fn deleting_a_cart_erases_the_shopper() {
     let app = App::new().await;
     let id = app.cart().await;
     app.session(&id).await;

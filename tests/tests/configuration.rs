@@ -229,7 +229,7 @@ fn blank_values_count_as_not_set() {
 
 /// The binaries report one malformed value of each variable before they query Postgres.
 #[tokio::test]
-async fn the_binaries_end_with_that_line() {
+async fn the_binaries_exit_with_that_line() {
     let mut seen = BTreeSet::new();
     let one_each = cases().filter(move |(binary, name, _)| seen.insert((*binary, *name)));
     let runs = stream::iter(one_each).map(|(binary, name, value)| async move {
@@ -249,7 +249,7 @@ async fn the_binaries_end_with_that_line() {
 /// Bytes that are no text end neither binary with a panic.
 #[cfg(unix)]
 #[tokio::test]
-async fn bytes_that_are_no_text_are_reported_like_other_nonsense() {
+async fn invalid_utf8_is_reported_like_other_malformed_values() {
     use std::os::unix::ffi::OsStringExt;
     for (binary, name) in [("api", "BIND_ADDR"), ("api", "STRIPE_WEBHOOK_SECRET"), ("worker", "DATABASE_URL")] {
         let path = tests::processes::program(binary).await;

@@ -48,7 +48,7 @@ async fn sign_in(app: &App, key: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn nobody_sees_anything_without_a_key() {
+async fn every_page_requires_a_key() {
     let app = Setup::default().without_worker().start().await;
     for path in ["/", "/carts", "/jobs", "/queues", "/schedules", "/carts/cart_1", "/jobs/retry"] {
         let answer = app.send(app.bare_request(Method::GET, path)).await;
@@ -96,7 +96,7 @@ async fn guessing_keys_is_throttled() {
 }
 
 #[tokio::test]
-async fn the_cookie_is_secure_where_the_request_came_by_https() {
+async fn the_cookie_is_secure_over_https() {
     let app = Setup::default().without_worker().start().await;
     let plain = sign_in(&app, "test-key").await;
     let cookie = plain.header("set-cookie");
@@ -133,7 +133,7 @@ async fn forms_of_others_are_refused() {
 }
 
 #[tokio::test]
-async fn what_is_refused_is_said_as_a_page() {
+async fn errors_are_rendered_as_pages() {
     let app = Setup::default().without_worker().start().await;
     let operator = Operator::sign_in(&app, "test-key").await;
     let id = app.cart().await;
@@ -158,7 +158,7 @@ async fn what_is_refused_is_said_as_a_page() {
 }
 
 #[tokio::test]
-async fn all_of_a_filter_are_cancelled_after_a_count() {
+async fn all_filtered_jobs_are_cancelled_after_a_count() {
     let app = Setup::default().without_worker().start().await;
     let operator = Operator::sign_in(&app, "test-key").await;
     for _ in 0..3 {
@@ -195,7 +195,7 @@ async fn refused_webhooks_are_counted_for_all_processes() {
 }
 
 #[tokio::test]
-async fn a_worker_is_seen_while_it_lives() {
+async fn running_workers_are_listed() {
     let app = Setup::default().without_worker().start().await;
     let operator = Operator::sign_in(&app, "test-key").await;
     assert!(operator.get("/queues").await.text.contains("None is running"));
@@ -206,7 +206,7 @@ async fn a_worker_is_seen_while_it_lives() {
 }
 
 #[tokio::test]
-async fn an_open_page_is_told_of_what_changes() {
+async fn open_pages_receive_change_events() {
     let app = Setup::default().without_worker().start().await;
     let operator = Operator::sign_in(&app, "test-key").await;
     let request = app.bare_request(Method::GET, "/events").header("cookie", &operator.cookie);
@@ -220,13 +220,13 @@ async fn an_open_page_is_told_of_what_changes() {
 }
 
 async fn says(events: &mut reqwest::Response, wanted: &[&str]) {
-    let mut told = String::new();
+    let mut received = String::new();
     let heard = async {
-        while !wanted.iter().all(|wanted| told.contains(wanted)) {
-            told += std::str::from_utf8(&events.chunk().await.unwrap().expect("it goes on")).unwrap();
+        while !wanted.iter().all(|wanted| received.contains(wanted)) {
+            received += std::str::from_utf8(&events.chunk().await.unwrap().expect("it goes on")).unwrap();
         }
     };
     if tokio::time::timeout(tests::DEADLINE, heard).await.is_err() {
-        panic!("nobody said {wanted:?}, but {told:?}");
+        panic!("nobody said {wanted:?}, but {received:?}");
     }
 }

@@ -83,7 +83,7 @@ async fn every_connection_is_encrypted_from_the_first_migration_on() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_who_it_should_be_is_refused_in_one_line() {
+async fn an_untrusted_server_is_refused_in_one_line() {
     let authority = Authority::new("the test's own");
     let Some((node, root)) = server(&authority).await else { return };
     let stranger = node.write("stranger.crt", &Authority::new("somebody else").certificate).display().to_string();

@@ -100,7 +100,7 @@ async fn no_connection_that_became_read_only_is_used_again() {
 
 /// A read-only client gets no errors, and would read stale data.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_that_only_reads_leaves_a_demoted_server_as_well() {
+async fn a_read_only_api_leaves_a_demoted_server_too() {
     let Some(server) = Server::start().await else { return };
     let (base, _stripe, _processes) = start(&server, false).await;
     let http = reqwest::Client::builder().no_proxy().build().unwrap();

@@ -28,7 +28,7 @@ async fn sql(app: &App, sql: &str) {
 }
 
 #[tokio::test]
-async fn each_planted_fault_is_named_and_nothing_else() {
+async fn each_fault_is_reported_and_nothing_else() {
     let app = Setup::default().without_worker().start().await;
     let clock = Clock::system();
     assert_eq!(problems(&checks(&app, &clock).await), [""; 0], "nothing is wrong yet");
@@ -86,7 +86,7 @@ async fn each_planted_fault_is_named_and_nothing_else() {
 
 /// The exit code is for programs, the lines are for people.
 #[tokio::test]
-async fn the_exit_code_says_whether_something_is_wrong() {
+async fn the_exit_code_reports_failed_checks() {
     let app = Setup::default().start().await;
     eventually("the schedules are known", async || {
         app.get("/api/schedules").await.data(200)["schedules"].as_array().unwrap().len() == 4

@@ -56,7 +56,7 @@ async fn analytics_are_exact(app: &App) {
 }
 
 #[tokio::test]
-async fn a_person_is_taken_out_and_nobody_else_is_touched() {
+async fn an_erasure_removes_one_person_and_nobody_else() {
     let app = App::new().await;
     let (grace, zebedee) = (live(&app, &GRACE).await, live(&app, &ZEBEDEE).await);
     plant_old_errors(&app, &zebedee, &ZEBEDEE).await;
@@ -124,7 +124,7 @@ async fn every_personal_field_is_in_use(app: &App) {
 }
 
 #[tokio::test]
-async fn deleting_all_carts_leaves_as_little() {
+async fn deleting_all_carts_leaves_no_personal_data() {
     let app = App::new().await;
     let zebedee = live(&app, &ZEBEDEE).await;
     for cart in &zebedee.carts {
@@ -149,7 +149,7 @@ async fn deleting_all_carts_leaves_as_little() {
 
 /// Stripe repeats an address in its refusal.
 #[tokio::test]
-async fn an_address_that_stripe_refuses_goes_as_well() {
+async fn an_address_refused_by_stripe_is_erased_too() {
     let app = App::new().await;
     let mut cart = ZEBEDEE.cart();
     cart["customerEmail"] = json!("zebedee@qüill.example");
@@ -169,7 +169,7 @@ async fn an_address_that_stripe_refuses_goes_as_well() {
 }
 
 #[tokio::test]
-async fn what_is_known_of_a_person_is_shown_to_him() {
+async fn an_export_of_a_person_is_complete() {
     let app = App::new().await;
     live(&app, &GRACE).await;
     let zebedee = live(&app, &ZEBEDEE).await;
@@ -193,8 +193,8 @@ async fn what_is_known_of_a_person_is_shown_to_him() {
 
     // The timeline equals the one shown for each cart.
     for cart in &zebedee.carts {
-        let told = app.get(&format!("/api/carts/{cart}/timeline")).await.data(200);
-        let kinds: Vec<&Value> = told["events"].as_array().unwrap().iter().map(|event| &event["kind"]).collect();
+        let timeline = app.get(&format!("/api/carts/{cart}/timeline")).await.data(200);
+        let kinds: Vec<&Value> = timeline["events"].as_array().unwrap().iter().map(|event| &event["kind"]).collect();
         let timeline = of("timeline");
         let exported: Vec<&Value> =
             timeline.iter().filter(|event| event["cartId"] == json!(cart)).map(|event| &event["kind"]).collect();
@@ -227,7 +227,7 @@ async fn what_is_known_of_a_person_is_shown_to_him() {
 
 /// A column missing from the list would be missed by every erasure.
 #[tokio::test]
-async fn every_column_that_could_hold_a_person_is_in_the_list() {
+async fn every_column_with_personal_data_is_listed() {
     const TELLS_NOTHING: [&str; 9] = [
         "boolean",
         "smallint",
@@ -261,7 +261,7 @@ async fn every_column_that_could_hold_a_person_is_in_the_list() {
 }
 
 #[tokio::test]
-async fn what_is_no_address_is_refused() {
+async fn malformed_addresses_are_refused() {
     let app = Setup::default().without_worker().start().await;
     app.cart().await;
     for (body, message) in [

@@ -30,7 +30,7 @@ async fn somebody_waits(app: &App) {
 
 /// Stripe creates the session of a person who is erased before its response arrives.
 #[tokio::test]
-async fn a_link_that_is_being_made_is_not_written_down_any_more() {
+async fn an_erasure_discards_a_link_in_progress() {
     let app = App::new().await;
     let id = app.cart_of(&ZEBEDEE.cart()).await;
     app.stripe.fail_next(Operation::Create, Fault::Held);
@@ -52,7 +52,7 @@ async fn a_link_that_is_being_made_is_not_written_down_any_more() {
 
 /// The response is lost, and the cart is gone when the job is retried.
 #[tokio::test]
-async fn a_link_that_is_tried_again_finds_nobody() {
+async fn a_retried_link_job_finds_no_cart() {
     let app = App::new().await;
     let id = app.cart_of(&ZEBEDEE.cart()).await;
     app.stripe.fail_next(Operation::Create, Fault::ResetAfter);
@@ -102,7 +102,7 @@ async fn a_payment_and_an_erasure_wait_for_each_other() {
 
 /// A job dies while its cart is being deleted: an event stored then could never be deleted.
 #[tokio::test]
-async fn a_job_that_dies_in_that_moment_tells_nothing_of_the_cart() {
+async fn a_job_that_dies_during_an_erasure_leaves_no_event() {
     let app = Setup::default().without_worker().set("PAYMENT_LINK_WAIT", "10ms").start().await;
     let id = app.cart_of(&ZEBEDEE.cart()).await;
     app.ask(&id).await.data(202);
@@ -121,7 +121,7 @@ async fn a_job_that_dies_in_that_moment_tells_nothing_of_the_cart() {
 
 /// One of two concurrent erasures erases the person, the other finds nothing.
 #[tokio::test]
-async fn many_erasures_at_once_take_each_cart_out_once() {
+async fn concurrent_erasures_erase_each_cart_once() {
     let app = Arc::new(Setup::default().without_worker().start().await);
     for _ in 0..30 {
         app.cart_of(&ZEBEDEE.cart()).await;
@@ -144,7 +144,7 @@ async fn many_erasures_at_once_take_each_cart_out_once() {
 
 /// A full scan may take longer than any other request, and does not block others.
 #[tokio::test]
-async fn who_waits_for_a_long_erasure_is_sent_away_and_it_goes_on() {
+async fn a_long_erasure_continues_after_its_request_timed_out() {
     let app = Arc::new(App::new().await);
     app.cart_of(&ZEBEDEE.cart()).await;
     let mut holder = transaction(&app.pool).await;

@@ -32,7 +32,7 @@ async fn every_refusal_has_the_envelope() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_no_good() {
+async fn malformed_bodies_are_refused() {
     let app = Setup::default().without_worker().start().await;
     let post = async |kind: &str, body: Vec<u8>| {
         app.send(app.request(Method::POST, "/api/carts").header("content-type", kind).body(body)).await
@@ -75,7 +75,7 @@ async fn a_body_without_a_length_is_limited_too() {
 }
 
 #[tokio::test]
-async fn the_key_is_asked_for_everywhere_but_at_the_webhook() {
+async fn every_route_but_the_webhook_requires_a_key() {
     let app = Setup::default().without_worker().start().await;
     for (method, path) in [
         (Method::GET, "/api/carts"),
@@ -99,7 +99,7 @@ async fn the_key_is_asked_for_everywhere_but_at_the_webhook() {
 }
 
 #[tokio::test]
-async fn every_answer_has_a_request_id() {
+async fn every_response_has_a_request_id() {
     let app = Setup::default().without_worker().start().await;
     let ask = async |id: &str| app.send(app.request(Method::GET, "/api/carts").header("x-request-id", id)).await;
     assert_eq!(ask("from-the-client.1").await.header("x-request-id"), "from-the-client.1");
@@ -147,7 +147,7 @@ async fn without_trusted_proxies_the_peer_is_the_client() {
 }
 
 #[tokio::test]
-async fn postgres_away_is_told_and_survived() {
+async fn an_unavailable_postgres_is_reported_and_survived() {
     let app = Setup::default().behind_a_door().without_worker().start().await;
     let id = app.cart().await;
     app.door.as_ref().unwrap().close().await;

@@ -34,7 +34,7 @@ async fn carts_expire_exactly_when_they_are_too_old() {
 }
 
 #[tokio::test]
-async fn a_good_recovery_link_and_a_payment_under_way_spare_a_cart() {
+async fn a_valid_recovery_link_or_a_payment_in_progress_prevents_expiry() {
     let app =
         Setup::default().at("2026-03-10T12:00:00Z").set("CART_TTL", "1d").set("PAYMENT_LINK_TTL", "7d").start().await;
     let (linked, paying) = (app.cart().await, app.cart().await);
@@ -48,7 +48,7 @@ async fn a_good_recovery_link_and_a_payment_under_way_spare_a_cart() {
     app.clock.advance(TimeDelta::seconds(1));
     run_expiry(&app).await;
     assert_eq!(app.show(&linked).await["status"], "expired");
-    assert_eq!(app.show(&paying).await["status"], "abandoned", "its money is under way");
+    assert_eq!(app.show(&paying).await["status"], "abandoned", "a payment is in progress");
 
     app.stripe.money_arrives(&session, false).await.unwrap();
     run_expiry(&app).await;
@@ -94,7 +94,7 @@ async fn several_workers_share_one_expiry() {
 }
 
 #[tokio::test]
-async fn a_backlog_calls_other_workers_for_help() {
+async fn other_workers_help_with_a_backlog() {
     let app = Setup::default().without_worker().start().await;
     sqlx::query(
         "insert into carts (id, customer_email, customer_name, items, total_minor, currency, abandoned_at)
@@ -119,7 +119,7 @@ async fn a_backlog_calls_other_workers_for_help() {
 }
 
 #[tokio::test]
-async fn a_cart_that_somebody_holds_is_left_for_the_next_time() {
+async fn a_locked_cart_expires_in_the_next_run() {
     let app = Setup::default().at("2026-03-10T12:00:00Z").without_worker().start().await;
     let cutoff = app.now() - TimeDelta::days(30);
     let held = app.cart_of(&left(cutoff - TimeDelta::days(2))).await;
@@ -135,7 +135,7 @@ async fn a_cart_that_somebody_holds_is_left_for_the_next_time() {
 }
 
 #[tokio::test]
-async fn the_schedules_run_by_themselves_and_a_slot_once() {
+async fn schedules_run_and_each_occurrence_once() {
     let app = Setup::default()
         .set("EXPIRY_SCHEDULE", "* * * * * *")
         .set("ROLLUP_SCHEDULE", "* * * * * *")

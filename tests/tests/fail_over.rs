@@ -127,7 +127,7 @@ async fn check(shop: &mut Shop, database: &PgPool, promised: &Promised) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_primary_dies_under_load_and_nothing_that_was_acknowledged_is_lost() {
+async fn a_failover_under_load_loses_no_acknowledged_change() {
     let Some(mut cluster) = Cluster::start().await else { return };
     let mut shop = Shop::open(&cluster.url()).await;
     let ids: Vec<u32> = shop.processes.iter().map(Process::id).collect();
@@ -162,7 +162,7 @@ async fn the_primary_dies_under_load_and_nothing_that_was_acknowledged_is_lost()
 
 /// A proxy without a server accepts connections and closes them.
 #[tokio::test]
-async fn a_proxy_without_a_server_is_a_postgres_that_is_away() {
+async fn a_proxy_without_a_server_counts_as_unavailable() {
     let nowhere = free_address().await;
     let door = Door::closed(nowhere).await;
     door.open().await;
@@ -174,11 +174,11 @@ async fn a_proxy_without_a_server_is_a_postgres_that_is_away() {
     }
     let variables = [("DATABASE_URL", database.url.clone()), ("STRIPE_SECRET_KEY", "sk_test_fail_over".to_owned())];
     let mut worker = Process::start("worker", variables).await;
-    worker.says("Postgres is not there yet, waiting for it").await;
+    worker.says("Postgres is unavailable; waiting").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_planned_switch_over_loses_nothing_either() {
+async fn a_planned_switchover_loses_no_acknowledged_change() {
     let Some(mut cluster) = Cluster::start().await else { return };
     let mut shop = Shop::open(&cluster.url()).await;
     let load = shop.load();
@@ -198,7 +198,7 @@ async fn a_planned_switch_over_loses_nothing_either() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_its_standby_nothing_is_acknowledged_until_somebody_says_so() {
+async fn without_a_standby_commits_wait_for_an_operator() {
     let Some(mut cluster) = Cluster::start().await else { return };
     let mut shop = Shop::open(&cluster.url()).await;
     let load = shop.load();

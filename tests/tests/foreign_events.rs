@@ -209,7 +209,7 @@ async fn a_session_pays_for_its_own_cart_whatever_it_names() {
 
 /// The previous release stores rows without amount and currency: the cart's values apply.
 #[tokio::test]
-async fn a_request_without_an_amount_is_held_against_its_cart() {
+async fn a_request_without_an_amount_uses_its_carts_total() {
     let app = App::new().await;
     let id = app.cart().await;
     let link = app.session(&id).await;

@@ -83,7 +83,7 @@ pub(crate) fn post(path: &str, headers: &str) -> String {
 }
 
 #[tokio::test]
-async fn whoever_sends_too_slowly_is_let_go() {
+async fn slow_senders_are_disconnected() {
     let (shop, _api) = an_api().await;
     let at = shop.address();
     let silent = async |what: &str, head: &str, rest: &str| {
@@ -210,7 +210,7 @@ async fn bodies_that_are_too_large_deep_or_packed_are_refused() {
 }
 
 #[tokio::test]
-async fn requests_that_can_be_read_in_two_ways_are_not() {
+async fn ambiguous_requests_are_refused() {
     let (shop, _api) = an_api().await;
     let second = "GET /api/jobs HTTP/1.1\r\nhost: x\r\nx-api-key: key\r\nconnection: close\r\n\r\n";
     let with = |headers: &str, body: &str| {
@@ -278,7 +278,7 @@ fn established(address: SocketAddr) -> usize {
 }
 
 #[tokio::test]
-async fn a_thousand_connections_cost_little_and_are_let_go() {
+async fn a_thousand_idle_connections_cost_little_and_are_closed() {
     api::raise_file_limit();
     let (shop, api) = an_api().await;
     let before = resident_mebibytes(api.id());
@@ -308,7 +308,7 @@ async fn a_thousand_connections_cost_little_and_are_let_go() {
 }
 
 #[tokio::test]
-async fn a_client_that_reads_nothing_of_its_export_is_let_go() {
+async fn a_client_that_does_not_read_its_export_is_disconnected() {
     let (shop, _api) = an_api().await;
     let pool = shop.database.pool(2);
     let store = "insert into carts (id, customer_email, customer_name, items, total_minor, currency, status, abandoned_at, created_at, updated_at)

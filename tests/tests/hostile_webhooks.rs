@@ -94,7 +94,7 @@ async fn all_are_taken(shop: &Shop, what: &str, events: usize, bytes: usize) {
 }
 
 #[tokio::test]
-async fn unsigned_bodies_that_never_end_keep_no_webhook_out() {
+async fn endless_unsigned_bodies_block_no_webhook() {
     let (shop, api) = an_api().await;
     let before = resident_mebibytes(api.id());
     // The second attacker has Stripe's address, as behind a proxy that is not in TRUSTED_PROXIES.
@@ -113,7 +113,7 @@ async fn unsigned_bodies_that_never_end_keep_no_webhook_out() {
 
 /// The bodies are larger than the memory budget.
 #[tokio::test]
-async fn unsigned_bodies_that_fill_the_memory_keep_no_webhook_out() {
+async fn unsigned_bodies_that_fill_the_memory_block_no_webhook() {
     let (shop, api) = an_api().await;
     let before = resident_mebibytes(api.id());
     for from in [ATTACKER, GENUINE] {

@@ -165,7 +165,7 @@ async fn connect(address: SocketAddr) -> SendRequest<Body> {
 }
 
 #[tokio::test]
-async fn heads_and_streams_at_a_time_are_bounded() {
+async fn header_sizes_and_concurrent_streams_are_bounded() {
     let app = Setup::default().without_worker().start().await;
     for (bytes, status) in [(12_000, 200), (20_000, 431)] {
         let request = Request::get("http://x/healthz").header("x-long", "y".repeat(bytes)).body(Body::empty()).unwrap();
@@ -197,7 +197,7 @@ fn body(frames: &[Frame]) -> String {
 
 /// A response before the end of the body is complete, without RST_STREAM.
 #[tokio::test]
-async fn an_early_answer_is_whole() {
+async fn an_early_response_is_complete() {
     let app = Setup::default().without_worker().start().await;
     for micros in [0, 500, 2_000, 20_000, 200_000] {
         for _ in 0..10 {
@@ -237,7 +237,7 @@ async fn sign_in(address: SocketAddr, fields: &[(&str, &str)]) -> String {
 }
 
 #[tokio::test]
-async fn a_form_needs_an_origin_that_is_ours() {
+async fn forms_require_our_own_origin() {
     let app = Setup::default().without_worker().start().await;
     let refused = async |fields: &[(&str, &str)]| sign_in(app.address, fields).await.contains("another site");
     assert!(refused(&[("origin", "null")]).await, "no host and no origin are not the same");
@@ -272,7 +272,7 @@ async fn the_cookie_is_secure_where_the_authority_is_https() {
 
 /// Neither h2 nor async-stripe logs request contents, at any `RUST_LOG`.
 #[tokio::test]
-async fn no_library_logs_what_others_sent() {
+async fn no_library_logs_request_contents() {
     let shop = Shop::open().await;
     let mut variables = shop.api_variables();
     variables.push(("RUST_LOG", "trace,h2=trace,h2::proto=trace,stripe_shared=trace".to_owned()));

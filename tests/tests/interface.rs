@@ -10,9 +10,9 @@ use tests::{App, Contract, Setup, a_cart, eventually, is_of_the_dashboard};
 /// The routes of axum's router, parsed from its `Debug` output: first the numbered routes with
 /// their methods, then the pattern of each number.
 fn routes(router: &axum::Router) -> BTreeSet<String> {
-    let told = format!("{router:?}");
-    let told = told.split("fallback_router").next().unwrap_or_default(); // the fallback is not a route
-    let entries = told.split("RouteId(").skip(1).filter_map(|entry| entry.split_once("): "));
+    let routes = format!("{router:?}");
+    let routes = routes.split("fallback_router").next().unwrap_or_default(); // the fallback is not a route
+    let entries = routes.split("RouteId(").skip(1).filter_map(|entry| entry.split_once("): "));
     let (endpoints, patterns): (Vec<_>, Vec<_>) = entries.partition(|(_, entry)| entry.starts_with("MethodRouter("));
     let methods: HashMap<&str, &str> = endpoints
         .into_iter()
@@ -32,7 +32,7 @@ fn routes(router: &axum::Router) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn every_route_is_described_and_every_description_is_of_a_route() {
+async fn every_route_is_described_and_every_description_has_a_route() {
     let app = Setup::default().without_worker().start().await;
     let router = &app.router;
     let described: BTreeSet<String> = Contract::get().operations().into_iter().collect();
@@ -41,7 +41,7 @@ async fn every_route_is_described_and_every_description_is_of_a_route() {
 }
 
 #[test]
-fn references_lead_somewhere_and_no_parameter_is_null() {
+fn references_resolve_and_no_parameter_is_null() {
     fn references(value: &Value, found: &mut BTreeSet<String>) {
         match value {
             Value::Object(fields) => {
@@ -71,7 +71,7 @@ fn references_lead_somewhere_and_no_parameter_is_null() {
 }
 
 #[tokio::test]
-async fn the_document_is_public_and_kept_by_its_tag() {
+async fn the_document_is_public_and_cacheable_by_etag() {
     let app = Setup::default().without_worker().start().await;
     for path in ["/api/openapi.json", "/docs"] {
         let answer = app.send(app.bare_request(Method::GET, path)).await;
@@ -112,7 +112,7 @@ async fn the_page_of_the_document_loads_only_files_of_ours() {
 }
 
 #[tokio::test]
-async fn a_cart_has_a_strong_tag_that_changes_with_what_is_read() {
+async fn a_cart_has_a_strong_etag_that_changes_with_its_content() {
     let app = Setup::default().at("2026-03-01T12:00:00Z").start().await;
     let id = app.cart().await;
     let path = format!("/api/carts/{id}");
@@ -136,7 +136,7 @@ async fn a_cart_has_a_strong_tag_that_changes_with_what_is_read() {
 }
 
 #[tokio::test]
-async fn only_who_knows_the_cart_changes_it() {
+async fn if_match_prevents_lost_updates() {
     let app = Setup::default().without_worker().start().await;
     let id = app.cart().await;
     let path = format!("/api/carts/{id}");
@@ -177,7 +177,7 @@ async fn a_tag_is_checked_under_the_carts_lock() {
 }
 
 #[tokio::test]
-async fn a_new_cart_says_where_it_is() {
+async fn a_new_cart_has_a_location_header() {
     let app = Setup::default().without_worker().start().await;
     let created = app.post("/api/carts", &a_cart()).await;
     let location = created.header("location").to_owned();
@@ -185,7 +185,7 @@ async fn a_new_cart_says_where_it_is() {
 }
 
 #[tokio::test]
-async fn the_limit_tells_how_much_of_it_is_left() {
+async fn rate_limit_headers_report_the_remaining_quota() {
     let app = Setup::default().set("RATE_LIMIT_PER_MINUTE", "3").without_worker().start().await;
     // The limit of three a minute allows one more every 20 s, so this must finish within 20 s.
     for (remaining, seconds) in [(2, 20), (1, 40), (0, 60)] {
@@ -203,7 +203,7 @@ async fn the_limit_tells_how_much_of_it_is_left() {
 }
 
 #[tokio::test]
-async fn head_is_answered_wherever_get_is() {
+async fn head_works_wherever_get_does() {
     let app = App::new().await;
     let id = app.cart().await;
     let token = app.ask(&id).await.data(200)["recoveryUrl"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
@@ -213,20 +213,21 @@ async fn head_is_answered_wherever_get_is() {
         let Some(pattern) = operation.strip_prefix("GET ") else { continue };
         let id = if pattern.contains("/jobs/") { job } else { &id };
         let path = pattern.replace("{id}", id).replace("{token}", &token);
-        let told = |headers: &HeaderMap| ["content-type", "etag", "location"].map(|name| headers.get(name).cloned());
+        let compared =
+            |headers: &HeaderMap| ["content-type", "etag", "location"].map(|name| headers.get(name).cloned());
         // A schedule may run between the two requests and change the response.
         eventually(&format!("HEAD of {path} is answered as GET"), async || {
             let get = app.get(&path).await;
             let head = app.send(app.request(Method::HEAD, &path)).await;
             assert_eq!(head.text, "", "{path}");
-            (head.status, told(&head.headers)) == (get.status, told(&get.headers))
+            (head.status, compared(&head.headers)) == (get.status, compared(&get.headers))
         })
         .await;
     }
 }
 
 #[tokio::test]
-async fn large_answers_are_compressed_for_whoever_asks() {
+async fn large_responses_are_compressed_on_request() {
     let app = Setup::default().without_worker().start().await;
     let small = app.cart().await;
     let items: Vec<Value> =
@@ -266,7 +267,7 @@ async fn large_answers_are_compressed_for_whoever_asks() {
 
 /// The results of an import arrive during the upload; a compressor would buffer them.
 #[tokio::test]
-async fn an_imports_answers_are_not_held_back() {
+async fn compression_does_not_delay_import_results() {
     let app = Setup::default().without_worker().start().await;
     let line = format!("{}\n", a_cart());
     let request = app.request(Method::POST, "/api/carts/import").header("content-type", "application/x-ndjson");
@@ -277,7 +278,7 @@ async fn an_imports_answers_are_not_held_back() {
 }
 
 #[tokio::test]
-async fn other_origins_are_let_in_by_name_only() {
+async fn only_listed_origins_are_allowed() {
     let app = Setup::default()
         .set("CORS_ORIGINS", "https://shop.example, http://localhost:5173")
         .without_worker()
@@ -309,7 +310,7 @@ async fn other_origins_are_let_in_by_name_only() {
 }
 
 #[test]
-fn bad_origins_are_refused_at_the_start() {
+fn malformed_origins_fail_the_start() {
     let variables = [("API_KEY", "k"), ("STRIPE_WEBHOOK_SECRET", "whsec_test"), ("CORS_ORIGINS", "*")];
     let error = common::config::Env::of(variables).read::<api::ApiConfig>().unwrap_err();
     assert_eq!(

@@ -77,7 +77,7 @@ async fn other(app: &App, cart: &Linked, number: usize) {
 }
 
 #[tokio::test]
-async fn a_locked_cart_holds_up_itself() {
+async fn a_locked_cart_delays_only_itself() {
     let app = Arc::new(App::new().await);
     let cart = Arc::new(linked(&app).await);
     let mut others = Vec::new();
@@ -152,7 +152,7 @@ async fn a_locked_cart_holds_up_itself() {
 
 /// Events of locked carts, including those that name no cart, together with other events.
 #[tokio::test]
-async fn events_of_locked_carts_hold_up_no_other_event() {
+async fn events_of_locked_carts_delay_no_other_event() {
     let app = Arc::new(App::new().await);
     let mut carts = Vec::new();
     for _ in 0..80 {
@@ -255,7 +255,7 @@ async fn changes_wait_for_a_lock_that_is_soon_free() {
 }
 
 #[tokio::test]
-async fn an_erasure_gives_up_on_a_locked_cart_and_keeps_nobody_else_from_being_erased() {
+async fn an_erasure_gives_up_on_a_locked_cart_and_blocks_no_other_erasure() {
     let app = Arc::new(App::new().await);
     let locked = app.cart().await;
     let mut of_grace = a_cart();

@@ -20,7 +20,7 @@ use crate::probe::{Act, Probe};
 const ANSWERED_WITHIN: Duration = Duration::from_secs(15 + 3 + 30);
 
 #[tokio::test]
-async fn every_request_is_answered_also_where_connections_are_lost_without_a_word() {
+async fn every_request_is_answered_despite_silently_lost_connections() {
     let app = Setup::default().behind_a_proxy().start().await;
     let id = app.post("/api/carts", &a_cart()).await.data(201)["id"].as_str().unwrap().to_owned();
     let cart = format!("/api/carts/{id}");
@@ -50,7 +50,7 @@ async fn every_request_is_answered_also_where_connections_are_lost_without_a_wor
 }
 
 #[tokio::test]
-async fn a_worker_that_lost_its_connections_takes_turns_and_proposes_slots_again() {
+async fn rate_limits_and_schedules_recover_from_lost_connections() {
     let direct = TestDatabase::create().await;
     let proxy = Proxy::start(vec![direct.server_address()]).await.unwrap();
     let database = direct.by_way_of(proxy.address).reach(Listen::Directly, 3);
@@ -69,7 +69,7 @@ async fn a_worker_that_lost_its_connections_takes_turns_and_proposes_slots_again
 }
 
 #[tokio::test]
-async fn what_a_silent_process_has_locked_is_free_again_within_seconds() {
+async fn locks_of_a_silent_process_are_released_within_seconds() {
     let database = TestDatabase::create().await;
     let (silent, other) = (database.reach(Listen::Directly, 1), database.reach(Listen::Directly, 1));
     let lock = async |of: &queue::Database| {
@@ -90,7 +90,7 @@ async fn what_a_silent_process_has_locked_is_free_again_within_seconds() {
 
 /// Requests abandoned while their statements wait for a lock: clients hang up and retry.
 #[tokio::test]
-async fn statements_of_requests_that_were_given_up_take_no_connection_beyond_the_maximum() {
+async fn abandoned_requests_take_no_connection_beyond_the_maximum() {
     const CONNECTIONS: u32 = 2;
     let test = TestDatabase::create().await;
     let (database, pool) = (test.reach(Listen::Directly, CONNECTIONS), test.pool(2));
@@ -119,7 +119,7 @@ async fn statements_of_requests_that_were_given_up_take_no_connection_beyond_the
 
 /// Like a load balancer without a server.
 #[tokio::test]
-async fn a_proxy_that_hangs_up_means_that_postgres_is_away() {
+async fn a_proxy_that_hangs_up_counts_as_unavailable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -135,7 +135,7 @@ async fn a_proxy_that_hangs_up_means_that_postgres_is_away() {
         ],
     )
     .await;
-    worker.says("Postgres is not there yet, waiting for it").await;
+    worker.says("Postgres is unavailable; waiting").await;
     let env = Env::of([("DATABASE_URL", format!("postgres://nobody:nothing@{address}/none"))]);
     let database = common::db::from_env(&env, 1).unwrap().database;
     for _ in 0..20 {
@@ -167,7 +167,7 @@ async fn connect_to_one_that_says(severity: &str, code: &str, message: &str) -> 
 /// With a full disk Postgres can't write a file that a new session needs, and reports an internal
 /// error.
 #[tokio::test]
-async fn a_session_that_can_t_begin_is_a_postgres_that_is_away() {
+async fn a_session_that_can_not_start_counts_as_unavailable() {
     let full = connect_to_one_that_says("FATAL", "XX000", "could not write init file").await;
     assert!(is_unavailable(&full), "{full}");
     let broken = connect_to_one_that_says("FATAL", "58030", "could not read file: Input/output error").await;

@@ -30,7 +30,7 @@ pub(crate) async fn lose_a_session(app: &App, before_deletion: impl FnOnce()) {
 }
 
 #[tokio::test]
-async fn a_session_that_is_not_what_was_requested_is_closed_and_no_shopper_gets_it() {
+async fn a_session_that_differs_from_the_request_is_closed_and_never_shown() {
     for (fault, code, why) in [
         (Fault::OtherAmount, "other_amount", "its amount is not the cart's total"),
         (Fault::Altered(r#"{"currency": "eur"}"#), "other_currency", "its currency is not the cart's"),
@@ -68,7 +68,7 @@ async fn the_session_of_another_request_is_not_taken() {
 /// The link's amount differs from the amount that Stripe charged: the link is not paid, and the
 /// operator sees the reason.
 #[tokio::test]
-async fn money_that_does_not_fit_is_not_believed_when_stripe_is_asked() {
+async fn a_retrieved_session_with_another_amount_is_not_paid() {
     let app = App::new().await;
     let id = app.cart().await;
     let session = app.session(&id).await;

@@ -33,7 +33,7 @@ mod hostile_webhooks;
 #[cfg(target_os = "linux")]
 mod http2;
 mod interface;
-mod kept_connections;
+mod keep_alive;
 mod key_scopes;
 mod locked_carts;
 mod locked_jobs;
@@ -58,7 +58,6 @@ mod rollup;
 mod schedules;
 mod secrets;
 mod sign_out;
-mod strangers;
 mod stripe_answers;
 mod stripe_connections;
 mod stripe_faults;
@@ -71,5 +70,6 @@ mod traces;
 mod uncounted;
 #[cfg(target_os = "linux")] // reads memory from /proc
 mod untrusted_json;
+mod untrusted_requests;
 mod upgrades;
 mod webhooks;

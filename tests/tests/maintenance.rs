@@ -40,7 +40,7 @@ async fn old_records_are_deleted_and_newer_ones_are_not() {
 }
 
 #[tokio::test]
-async fn the_environment_says_how_long_records_are_kept() {
+async fn retention_periods_are_configurable() {
     let app = Setup::default()
         .at("2026-03-10T12:00:00Z")
         .set("RETAIN_EVENTS", "90d")

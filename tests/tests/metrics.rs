@@ -150,7 +150,7 @@ async fn requests_jobs_and_calls_to_stripe_are_counted() {
 }
 
 #[tokio::test]
-async fn how_queues_and_schedules_stand_is_shown() {
+async fn queue_and_schedule_metrics_are_exported() {
     let shop = Shop::open().await;
     let pool = shop.database.pool(1);
     for planted in [
@@ -184,7 +184,7 @@ async fn how_queues_and_schedules_stand_is_shown() {
 }
 
 #[tokio::test]
-async fn a_scrape_answers_while_postgres_is_away() {
+async fn a_scrape_works_while_postgres_is_unavailable() {
     let shop = Shop::open().await;
     let door = Door::closed(shop.database.server_address()).await;
     door.open().await;
@@ -192,7 +192,7 @@ async fn a_scrape_answers_while_postgres_is_away() {
     let before = scrape(&shop, address).await;
     before.is("postgres_up", &[], 1.0);
     door.close().await;
-    eventually("the scrape says that Postgres is away", async || {
+    eventually("the scrape reports that Postgres is unavailable", async || {
         let asked = Instant::now();
         let scraped = scrape(&shop, address).await;
         assert!(asked.elapsed() < DEADLINE, "it waits for Postgres for two seconds, and the machine may be busy");
@@ -206,7 +206,7 @@ async fn a_scrape_answers_while_postgres_is_away() {
 }
 
 #[tokio::test]
-async fn an_address_for_metrics_that_is_none_ends_the_start() {
+async fn a_malformed_metrics_address_fails_the_start() {
     let shop = Shop::open().await;
     let mut variables = shop.api_variables();
     variables.push(("METRICS_ADDR", "9091".to_owned()));

@@ -61,7 +61,7 @@ async fn last_release() -> (TestDatabase, PgConnection, BigTables) {
 }
 
 #[tokio::test]
-async fn no_migration_since_the_last_release_keeps_anybody_from_writing() {
+async fn no_migration_since_the_last_release_blocks_writes() {
     let (_database, mut conn, big) = last_release().await;
     let migrator = Migrator::new(Path::new(SQL_OF_MIGRATIONS)).await.unwrap();
     for migration in migrator.iter().filter(|migration| migration.version > LastRelease::get().migration) {
@@ -77,7 +77,7 @@ async fn no_migration_since_the_last_release_keeps_anybody_from_writing() {
 /// A migration must have a higher number than all of the last release, which its databases have
 /// already.
 #[tokio::test]
-async fn the_last_release_is_told_rightly() {
+async fn the_last_release_file_is_correct() {
     let last = LastRelease::get();
     let migrator = migrations::all();
     assert!(migrator.version_exists(last.migration), "migrations/{}_… is gone", last.migration);
@@ -172,7 +172,7 @@ fn reach(database: &TestDatabase) -> Database {
 
 /// A long report reads the carts. A migration that waited for it would block all writers.
 #[tokio::test]
-async fn a_migration_that_does_not_get_its_lock_makes_way_and_tries_again() {
+async fn a_migration_that_does_not_get_its_lock_yields_and_retries() {
     let database = TestDatabase::create().await;
     let pool = database.pool(3);
     let mut report = pool.begin().await.unwrap();
@@ -200,7 +200,7 @@ async fn a_migration_that_does_not_get_its_lock_makes_way_and_tries_again() {
 }
 
 #[tokio::test]
-async fn it_gives_up_in_the_end_and_says_who_may_be_in_its_way() {
+async fn a_migration_gives_up_and_names_the_probable_blocker() {
     let database = TestDatabase::create().await;
     let pool = database.pool(3);
     let mut report = pool.begin().await.unwrap();
@@ -269,7 +269,7 @@ async fn an_index_is_built_while_others_write_and_start() {
 }
 
 #[tokio::test]
-async fn behind_a_pooler_migrations_go_the_same_way() {
+async fn migrations_work_behind_a_pooler() {
     let database = TestDatabase::create().await.empty().await;
     let Some(pooler) = Pooler::start(&database).await else { return };
     let by_way_of = database.by_way_of(pooler.address);
@@ -283,7 +283,7 @@ async fn behind_a_pooler_migrations_go_the_same_way() {
 
 /// After a rollback to the previous release, its binaries start on the newer schema.
 #[tokio::test]
-async fn a_schema_that_is_newer_than_the_binary_is_no_obstacle() {
+async fn a_schema_newer_than_the_binary_is_accepted() {
     let database = TestDatabase::create().await;
     let reached = reach(&database);
     migrations::migrate(&reached, and_then(&["alter table carts add column made_up text"]), SHORT_LIMITS)
@@ -295,7 +295,7 @@ async fn a_schema_that_is_newer_than_the_binary_is_no_obstacle() {
 }
 
 #[tokio::test]
-async fn a_schema_of_before_the_first_release_is_refused_with_what_to_do() {
+async fn a_schema_from_before_the_first_release_is_refused_with_advice() {
     let database = TestDatabase::create().await.empty().await;
     let pool = database.pool(1);
     sqlx::query("create table jobs (id uuid primary key)").execute(&pool).await.unwrap();

@@ -120,7 +120,7 @@ async fn a_job_can_be_cancelled_before_it_runs_and_while_it_does() {
 }
 
 #[tokio::test]
-async fn levers_that_do_not_fit_are_refused() {
+async fn actions_in_the_wrong_state_are_refused() {
     let app = Setup::default().without_worker().start().await;
     for action in ["retry", "cancel"] {
         let path = |id: &str| format!("/api/jobs/{id}/{action}");
@@ -142,7 +142,7 @@ async fn levers_that_do_not_fit_are_refused() {
 }
 
 #[tokio::test]
-async fn all_dead_jobs_of_a_queue_come_back_by_a_filter_after_a_count() {
+async fn filtered_dead_jobs_are_retried_after_a_count() {
     let app = Setup::default().without_worker().start().await;
     let close = |cart: &str| ClosePaymentLink { cart_id: cart.to_owned(), version: 1 };
     for n in 0..5 {
@@ -207,7 +207,7 @@ fn text(output: &Output) -> String {
 }
 
 #[tokio::test]
-async fn the_command_line_has_the_same_levers() {
+async fn the_command_line_has_the_same_actions() {
     let app = Setup::default().without_worker().start().await;
     let dead = enqueue(&app, &link_of("cart_1")).await;
     kill(&app, dead, "Stripe answered 503").await;

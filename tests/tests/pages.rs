@@ -52,7 +52,7 @@ async fn check(app: &App, after: &str) {
 }
 
 #[tokio::test]
-async fn every_page_is_what_a_count_finds_whatever_happened_before() {
+async fn every_page_matches_a_count_after_any_history() {
     let app = Setup::default().without_worker().start().await;
     seed(&app.pool).await;
     check(&app, "seeding").await;
@@ -82,7 +82,7 @@ async fn every_page_is_what_a_count_finds_whatever_happened_before() {
 
 /// Every list with pages, according to the OpenAPI document, with any filter.
 #[tokio::test]
-async fn no_page_is_too_far() {
+async fn pages_beyond_the_end_are_empty() {
     let app = Setup::default().start().await;
     let id = app.cart().await;
     app.ask(&id).await.data(200);
@@ -111,7 +111,7 @@ async fn no_page_is_too_far() {
 
 /// Concurrent requests share statements, but each gets its own response.
 #[tokio::test]
-async fn many_at_once_get_their_own_answers() {
+async fn concurrent_requests_get_their_own_responses() {
     let app = std::sync::Arc::new(Setup::default().without_worker().start().await);
     let clients: Vec<_> = (0..100)
         .map(|client| {

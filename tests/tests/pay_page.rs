@@ -58,7 +58,7 @@ async fn the_recovery_link_leads_to_the_live_session_or_makes_one() {
 }
 
 #[tokio::test]
-async fn it_says_why_there_is_nothing_to_pay() {
+async fn the_page_explains_why_nothing_can_be_paid() {
     let app = App::new().await;
     let (paid, expired, deleted) = (app.cart().await, app.cart().await, app.cart().await);
     let mut paths = Vec::new();
@@ -80,7 +80,7 @@ async fn it_says_why_there_is_nothing_to_pay() {
 }
 
 #[tokio::test]
-async fn it_waits_with_a_page_that_reloads_and_a_payment_under_way_is_told() {
+async fn the_page_reloads_while_waiting_and_shows_a_payment_in_progress() {
     let app = Setup::default().set("PAYMENT_LINK_WAIT", "100ms").at("2026-03-10T12:00:00Z").start().await;
     let id = app.cart().await;
     app.ask(&id).await;
@@ -101,7 +101,7 @@ async fn it_waits_with_a_page_that_reloads_and_a_payment_under_way_is_told() {
 }
 
 #[tokio::test]
-async fn a_refused_session_is_not_asked_for_at_every_reload() {
+async fn reloads_do_not_repeat_a_refused_request() {
     let app = Setup::default().at("2026-03-10T12:00:00Z").start().await;
     let id = app.cart_of(&a_cart()).await;
     let path = recovery_path(&app, &id).await;
@@ -119,7 +119,7 @@ async fn a_refused_session_is_not_asked_for_at_every_reload() {
 
 /// A shop's link redirects only to Stripe, whatever is stored in its place.
 #[tokio::test]
-async fn nobody_is_led_to_a_page_that_is_not_stripes() {
+async fn shoppers_are_redirected_only_to_stripe() {
     let app = App::new().await;
     let id = app.cart().await;
     let path = recovery_path(&app, &id).await;
@@ -155,7 +155,7 @@ async fn nobody_is_led_to_a_page_that_is_not_stripes() {
 }
 
 #[tokio::test]
-async fn a_foreign_page_is_logged_with_the_id_of_the_cart() {
+async fn a_foreign_checkout_url_is_logged_with_the_cart_id() {
     let shop = Shop::open().await;
     let (mut api, _worker) = (shop.api().await, shop.worker().await);
     let id = shop.cart().await;
@@ -174,7 +174,7 @@ async fn a_foreign_page_is_logged_with_the_id_of_the_cart() {
 /// A session with a URL outside of Stripe is discarded and closed. Stripe's event about that may
 /// arrive before Stripe's response; the shop receives the reason in both cases.
 #[tokio::test]
-async fn a_session_whose_page_is_not_stripes_is_closed_and_given_up() {
+async fn a_session_with_a_foreign_url_is_closed() {
     let app = App::new().await;
     let id = app.cart().await;
     app.stripe.fail_next(Operation::Create, Fault::ForeignUrl);

@@ -12,7 +12,7 @@ fn open_sessions(app: &App) -> usize {
 }
 
 #[tokio::test]
-async fn a_link_is_made_and_answered_again() {
+async fn a_repeated_request_returns_the_same_link() {
     let app = App::new().await;
     let id = app.cart().await;
     let before = app.now();
@@ -78,7 +78,7 @@ async fn without_a_worker_it_is_accepted_and_made_later() {
 }
 
 #[tokio::test]
-async fn prefer_says_how_long_to_wait() {
+async fn prefer_sets_the_maximum_wait() {
     let app = Setup::default().without_worker().set("PAYMENT_LINK_WAIT", "80s").start().await;
     let id = app.cart().await;
     for prefer in ["respond-async", "wait=0", "handling=lenient, Respond-Async"] {
@@ -96,7 +96,7 @@ async fn polling_alone_works_too() {
 }
 
 #[tokio::test]
-async fn carts_that_cannot_be_paid_are_refused_before_stripe_is_asked() {
+async fn carts_that_cannot_be_paid_are_refused_before_stripe_is_called() {
     let app = App::new().await;
     for status in ["recovered", "expired"] {
         let id = app.cart().await;
@@ -144,7 +144,7 @@ async fn the_old_session_turns_out_to_be_paid() {
 }
 
 #[tokio::test]
-async fn sessions_are_closed_when_the_cart_is_done_with() {
+async fn sessions_are_closed_when_their_cart_ends() {
     let app = App::new().await;
     let (recovered, expired, deleted) = (app.cart().await, app.cart().await, app.cart().await);
     for id in [&recovered, &expired, &deleted] {
@@ -189,7 +189,7 @@ async fn a_request_withdrawn_while_stripe_works_leaves_no_open_session() {
 }
 
 #[tokio::test]
-async fn a_payment_under_way_allows_no_second_link() {
+async fn a_payment_in_progress_allows_no_second_link() {
     let app = App::new().await;
     let id = app.cart().await;
     let session = app.session(&id).await;

@@ -82,7 +82,7 @@ async fn a_cart_that_ended_long_ago_loses_its_shopper_and_nothing_else() {
 /// More than one batch and one range of blocks, some locked by others, and a second run with
 /// nothing to do.
 #[tokio::test]
-async fn many_old_carts_are_found_wherever_they_lie() {
+async fn many_old_carts_are_found_wherever_they_are_stored() {
     let app = keeping_for("90d").start().await;
     sqlx::query(
         "insert into carts (id, customer_email, customer_name, items, total_minor, currency, status, abandoned_at, recovered_at,
@@ -137,7 +137,7 @@ async fn many_old_carts_are_found_wherever_they_lie() {
 
 /// An anonymized cart can be reopened; the placeholder address is not sent to Stripe.
 #[tokio::test]
-async fn a_link_of_a_cart_without_its_shopper_names_nobody() {
+async fn a_link_of_an_anonymized_cart_sends_no_address() {
     let app = keeping_for("1d").start().await;
     let id = app.cart_of(&a_cart()).await;
     app.patch(&format!("/api/carts/{id}"), &json!({"status": "expired"})).await.data(200);
@@ -153,7 +153,7 @@ async fn a_link_of_a_cart_without_its_shopper_names_nobody() {
 }
 
 #[tokio::test]
-async fn nothing_is_taken_out_unless_somebody_says_when() {
+async fn carts_are_anonymized_only_if_configured() {
     let schedules = async |app: &App| -> Vec<String> {
         sqlx::query_scalar("select name from schedules order by name").fetch_all(&app.pool).await.unwrap()
     };

@@ -117,7 +117,7 @@ async fn everything_works_without_listen() {
 /// LISTEN connects to Postgres directly, everything else through the pooler: nothing waits for a
 /// poll.
 #[tokio::test]
-async fn listen_can_have_a_way_of_its_own() {
+async fn listen_can_use_its_own_url() {
     let database = TestDatabase::create().await;
     let Some(pooler) = Pooler::start(&database).await else { return };
     let shop = open(&pooler.url(&database), &[("DATABASE_LISTEN_URL", database.url.clone())]).await;
@@ -135,7 +135,7 @@ async fn listen_can_have_a_way_of_its_own() {
 
 /// The variable for a pooler is not set.
 #[tokio::test]
-async fn the_doctor_hears_that_listen_is_lost() {
+async fn the_doctor_reports_a_lost_listen() {
     let database = TestDatabase::create().await;
     let Some(pooler) = Pooler::start(&database).await else { return };
     let env = |more: &[(&str, String)]| {

@@ -117,7 +117,7 @@ async fn one_api_and_two_workers_go_from_a_cart_to_its_recovery() {
 }
 
 #[tokio::test]
-async fn an_empty_database_is_migrated_by_whoever_comes_first() {
+async fn an_empty_database_is_migrated_by_the_first_process() {
     let shop = Shop::open().await;
     let pool = shop.database.pool(1);
     sqlx::query("drop schema public cascade").execute(&pool).await.unwrap();
@@ -129,7 +129,7 @@ async fn an_empty_database_is_migrated_by_whoever_comes_first() {
 
 /// The worker is killed after Stripe created the session and before the worker got the response.
 #[tokio::test]
-async fn a_worker_killed_in_the_middle_of_a_link_costs_half_a_minute_and_no_second_session() {
+async fn a_worker_killed_while_making_a_link_causes_no_second_session() {
     let shop = Shop::open().await;
     let (_api, mut doomed) = tokio::join!(shop.api(), shop.worker());
     shop.stripe.fail_next(Operation::Create, Fault::Held);
@@ -150,15 +150,15 @@ async fn a_worker_killed_in_the_middle_of_a_link_costs_half_a_minute_and_no_seco
 }
 
 #[tokio::test]
-async fn postgres_away_at_the_start_is_waited_for() {
+async fn the_start_waits_for_postgres() {
     let shop = Shop::open().await;
     let door = Door::closed(shop.database.server_address()).await;
     let mut variables = shop.api_variables();
     variables[0].1 = shop.database.by_way_of(door.address).url;
     let mut api = Process::start("api", variables).await;
-    api.says("Postgres is not there yet, waiting for it").await;
+    api.says("Postgres is unavailable; waiting").await;
     door.open().await;
-    api.says("Postgres is there, going on").await;
+    api.says("Postgres is available").await;
     eventually("it is ready", async || {
         shop.http.get(shop.url("/readyz")).send().await.is_ok_and(|answer| answer.status() == 200)
     })
@@ -166,7 +166,7 @@ async fn postgres_away_at_the_start_is_waited_for() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_at_the_start_is_said_in_one_line() {
+async fn start_failures_are_reported_in_one_line() {
     let shop = Shop::open().await;
     let other_database = shop.database.url.replace(&shop.database.name, "no_such_database");
     let wrong_password = {
@@ -282,7 +282,7 @@ async fn logs_hold_no_personal_data_and_one_line_a_request() {
 }
 
 #[tokio::test]
-async fn the_worker_tells_its_health_where_it_is_asked_to() {
+async fn the_worker_serves_its_health_at_the_configured_address() {
     let shop = Shop::open().await;
     let address = free_address().await;
     let mut variables = shop.worker_variables();

@@ -43,7 +43,7 @@ async fn a_key_taken_twice_in_one_transaction_is_already_queued() {
 // 2. A job is never fetched before there is a free permit to run it. (Live workers took jobs from
 // each other.)
 #[tokio::test]
-async fn no_more_is_taken_than_can_run() {
+async fn no_more_jobs_are_fetched_than_can_run() {
     let (_database, pool, seen, running) = with_workers(Config { concurrency: 3, ..Config::default() }).await;
     let jobs: Vec<Probe> = (0..10).map(|_| probe(Act::Wait)).collect();
     queue::enqueue_many(&mut connection(&pool).await, &jobs).await.unwrap();
@@ -165,7 +165,7 @@ async fn a_job_that_kills_its_process_every_time_is_dead_in_the_end() {
 
 // 4. Retries are rows. (apalis-postgres: 25 attempts in 0.14 s.)
 #[tokio::test]
-async fn a_failing_job_is_tried_again_later_and_dead_at_its_limit() {
+async fn a_failing_job_is_retried_later_and_dead_at_its_limit() {
     let (_database, pool, seen, running) = with_workers(Config::default()).await;
     let id = enqueue(&pool, &probe(Act::Fail)).await;
     eventually("it is dead", async || state(&pool, id).await == ("dead".to_owned(), 3)).await;
@@ -200,7 +200,7 @@ impl Job for Hangs {
 // 4. A panic and a timeout are errors like any other. (apalis-postgres leaves the row `Running`
 // forever.)
 #[tokio::test]
-async fn a_panic_and_a_timeout_are_tried_again() {
+async fn a_panic_and_a_timeout_are_retried() {
     let (_database, pool, _seen, running) = with_workers(Config::default()).await;
     let backend = running.runtime.clone();
     let hanging = tokio::spawn(
@@ -227,7 +227,7 @@ async fn a_panic_and_a_timeout_are_tried_again() {
 // 4. An error that requests a delay gets it and frees its permit meanwhile; a permanent error is
 // dead at once.
 #[tokio::test]
-async fn an_asked_for_delay_is_kept_and_what_cannot_heal_is_dead() {
+async fn a_requested_delay_is_kept_and_a_permanent_error_is_dead() {
     let (_database, pool, seen, running) = with_workers(Config { concurrency: 1, ..Config::default() }).await;
     let later = enqueue(&pool, &probe(Act::AskForDelay)).await;
     let hopeless = enqueue(&pool, &probe(Act::Abort)).await;

@@ -144,7 +144,7 @@ async fn lost_connections_end_no_worker_and_lose_no_job() {
 // 2. Jobs that a fetch brings after shutdown began are returned at once, not when their lease runs
 // out.
 #[tokio::test]
-async fn a_fetch_on_its_way_gives_back_what_it_brings() {
+async fn a_fetch_during_shutdown_returns_its_jobs() {
     let (_database, pool, _seen, running) = with_workers(Config::default()).await;
     // The fetch waits for this lock on the jobs.
     let mut lock = transaction(&pool).await;
@@ -168,7 +168,7 @@ async fn a_fetch_on_its_way_gives_back_what_it_brings() {
 
 // Shutdown: running jobs finish, the others are returned with their attempt, and no lease is left.
 #[tokio::test]
-async fn stopping_finishes_what_runs_and_gives_back_the_rest() {
+async fn stopping_finishes_running_jobs_and_returns_the_rest() {
     let (_database, pool, seen, running) = with_workers(Config { concurrency: 4, ..Config::default() }).await;
     let jobs: Vec<Probe> = (0..20).map(|_| probe(Act::Wait)).collect();
     queue::enqueue_many(&mut connection(&pool).await, &jobs).await.unwrap();
@@ -202,7 +202,7 @@ impl Job for Elsewhere {
 
 // One fetch takes jobs of all kinds: each goes to the handler of its kind, with its own payload.
 #[tokio::test]
-async fn kinds_that_share_a_queue_are_told_apart() {
+async fn kinds_that_share_a_queue_are_distinguished() {
     let (database, seen) = (TestDatabase::create().await, Arc::new(Seen::default()));
     let pool = database.pool(2);
     let mut conn = connection(&pool).await;

@@ -43,7 +43,7 @@ async fn ten_processes_together_stay_under_the_rate() {
 }
 
 #[tokio::test]
-async fn who_is_held_back_is_held_back_everywhere() {
+async fn a_back_off_applies_to_every_process() {
     let database = TestDatabase::create().await;
     let reach = || database.reach(Listen::Directly, 1);
     let (one, two) = (RateLimit::start(reach(), "test", 100), RateLimit::start(reach(), "test", 100));
@@ -63,7 +63,7 @@ async fn who_is_held_back_is_held_back_everywhere() {
 
 /// A caller that would wait long is refused, and does not consume a permit.
 #[tokio::test]
-async fn a_long_line_is_not_waited_in() {
+async fn callers_do_not_wait_in_a_long_queue() {
     let database = TestDatabase::create().await;
     let limit = RateLimit::start(database.reach(Listen::Directly, 1), "test", 2);
     let callers: Vec<_> = (0..60)

@@ -91,7 +91,7 @@ async fn counts_of_a_restored_dump_stay_exact() {
 
 /// Lists stay fast without a worker: the api compacts the deltas that it would read repeatedly.
 #[tokio::test]
-async fn lists_add_up_what_they_read() {
+async fn lists_compact_the_deltas_they_read() {
     let app = Setup::default().without_worker().start().await;
     let many = "insert into cart_count_deltas (period, currency) select cart_count_period(now()), 'usd' from generate_series(1, 2000)";
     sqlx::query(many).execute(&app.pool).await.unwrap();

@@ -33,7 +33,7 @@ async fn slots(pool: &PgPool, schedule: &str) -> Vec<DateTime<Utc>> {
 /// Three workers with schedules of every second, for a minute; every few seconds one is killed and
 /// another started.
 #[tokio::test]
-async fn every_slot_runs_once_whoever_is_killed() {
+async fn every_occurrence_runs_once_despite_kills() {
     let database = TestDatabase::create().await;
     let pool = database.pool(2);
     let mut workers = vec![a_worker(&database).await, a_worker(&database).await, a_worker(&database).await];
@@ -106,7 +106,7 @@ fn not_now() -> String {
 
 /// No worker ran for three days: each missed rollup runs, the missed expiries once.
 #[tokio::test]
-async fn an_outage_is_made_up_for() {
+async fn missed_runs_are_caught_up_after_an_outage() {
     let app = Setup::default()
         .set("ROLLUP_SCHEDULE", "0 0 0 * * *")
         .set("EXPIRY_SCHEDULE", &not_now())
@@ -152,7 +152,7 @@ async fn schedules_are_shown_with_their_slots() {
 /// A worker that does not serve the overdue queue of expiries reports it in its readiness, unless
 /// configured otherwise.
 #[tokio::test]
-async fn readiness_tells_what_is_overdue() {
+async fn readiness_reports_overdue_schedules() {
     let app = Setup::default().without_worker().start().await;
     let address = free_address();
     let variables = [

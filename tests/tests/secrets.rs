@@ -190,7 +190,7 @@ async fn live(product: &mut Talkative) {
 }
 
 #[tokio::test]
-async fn nothing_that_is_secret_or_personal_is_told_or_kept_where_it_should_not_be() {
+async fn secrets_and_personal_data_are_neither_logged_nor_stored_elsewhere() {
     let mut product = Talkative::start().await;
     live(&mut product).await;
     let (shop, secrets, lines) = product.end().await;
@@ -200,8 +200,8 @@ async fn nothing_that_is_secret_or_personal_is_told_or_kept_where_it_should_not_
         .map(|(secret, what)| (secret.as_str(), *what))
         .chain(personal().map(|word| (word, "the shopper's")))
     {
-        let told = lines.iter().find(|line| line.contains(secret));
-        assert!(told.is_none(), "{what} is in the log: {told:?}");
+        let leak = lines.iter().find(|line| line.contains(secret));
+        assert!(leak.is_none(), "{what} is in the log: {leak:?}");
     }
     // Each secret is only in its own table.
     let pool = shop.database.pool(1);
@@ -233,7 +233,7 @@ async fn nothing_that_is_secret_or_personal_is_told_or_kept_where_it_should_not_
 }
 
 #[test]
-fn debug_tells_no_secret() {
+fn debug_output_has_no_secrets() {
     let variables = [
         ("API_KEY", "hush-one,hush-two"),
         ("STRIPE_WEBHOOK_SECRET", "whsec_hush"),

@@ -27,7 +27,7 @@ async fn error_of_closing(app: &App) -> String {
 
 /// A 404 counts only with Stripe's own error that the session is unknown.
 #[tokio::test]
-async fn a_session_is_not_closed_by_just_any_404() {
+async fn only_stripes_own_404_closes_a_session() {
     for faults in [
         vec![(Operation::Expire, Fault::Html { status: 404 })],
         vec![(Operation::Expire, Fault::Repeats { status: 404 })],
@@ -72,7 +72,7 @@ async fn the_answer_about_another_session_closes_none() {
 /// Stripe creates the session, but a proxy responds: no second session is created, and the link is
 /// made.
 #[tokio::test]
-async fn a_proxys_page_refuses_no_request() {
+async fn a_proxys_error_page_is_not_a_refusal() {
     for status in [400, 401, 402, 403, 404, 302] {
         let app = App::new().await;
         app.stripe.fail_next(Operation::Create, Fault::ResetAfter);
@@ -85,7 +85,7 @@ async fn a_proxys_page_refuses_no_request() {
 
 /// An HTML page, a refusal and an unusable response don't prove that there is no session.
 #[tokio::test]
-async fn a_lost_session_is_closed_whatever_stripe_says_to_the_same_request() {
+async fn a_lost_session_is_closed_after_any_response_to_the_same_request() {
     for (lost, fault) in [
         (Fault::ResetAfter, Fault::Html { status: 400 }),
         (Fault::ResetAfter, Fault::Refused),
@@ -122,7 +122,7 @@ async fn a_changed_cart_does_not_hide_a_session_in_the_making() {
 /// Whatever Stripe's message repeats, neither the token, nor the key, nor the shopper is stored or
 /// returned.
 #[tokio::test]
-async fn no_error_that_repeats_the_request_tells_its_secrets() {
+async fn errors_that_repeat_the_request_are_redacted() {
     const KEY: &str = "sk_test_never_repeat_this_key";
     for status in [400, 401, 402, 403, 404, 409, 429, 500] {
         let setup = Setup::default().set("STRIPE_SECRET_KEY", KEY).set("PAYMENT_LINK_WAIT", "1s");
@@ -151,8 +151,8 @@ async fn no_error_that_repeats_the_request_tells_its_secrets() {
         kept.extend([answer, shown].into_iter().filter(|answer| answer.status != 200).map(|answer| answer.text));
         let email = a_cart()["customerEmail"].as_str().unwrap().to_owned();
         for secret in [KEY, token.as_str(), email.as_str()] {
-            let told = kept.iter().find(|text| text.contains(secret));
-            assert!(told.is_none(), "{status}: {secret} in {told:?}");
+            let leak = kept.iter().find(|text| text.contains(secret));
+            assert!(leak.is_none(), "{status}: {secret} in {leak:?}");
         }
         if (400..=404).contains(&status) && status != 401 {
             assert!(kept.iter().any(|text| text.contains("Not possible with Bearer …")), "{status}: {kept:?}");
@@ -162,7 +162,7 @@ async fn no_error_that_repeats_the_request_tells_its_secrets() {
 
 /// A message that is too long or can't be stored is still a refusal.
 #[tokio::test]
-async fn messages_are_kept_as_far_as_they_can_be() {
+async fn messages_are_stored_as_far_as_possible() {
     let long: &str = "é".repeat(1_500_000).leak();
     for (message, shown) in [(long, "é".repeat(2_000)), ("nul\0here", "nul here".to_owned())] {
         let app = App::new().await;
@@ -189,7 +189,7 @@ async fn an_address_that_can_not_be_stored_is_refused() {
 }
 
 #[tokio::test]
-async fn an_id_that_can_not_be_one_is_not_read() {
+async fn malformed_session_ids_are_rejected() {
     let app = Setup::default().set("PAYMENT_LINK_WAIT", "300ms").start().await;
     app.stripe.fail_next(Operation::Create, Fault::Altered(r#"{"id": "cs_\u0000"}"#));
     let id = app.cart().await;
@@ -285,7 +285,7 @@ async fn attempts(app: &App) -> i16 {
 
 /// Pages without progress don't end a search: the list is read again, and the attempts count.
 #[tokio::test]
-async fn a_list_that_does_not_go_on_is_an_error() {
+async fn a_list_without_progress_is_an_error() {
     for page in [
         r#"{"data": [], "has_more": true}"#,
         r#"{"data": [{"id": "cs_same", "status": "open"}, {"id": "cs_same", "status": "open"}], "has_more": true}"#,
@@ -305,7 +305,7 @@ async fn a_list_that_does_not_go_on_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_search_that_stands_at_an_unknown_session_begins_anew() {
+async fn a_search_at_an_unknown_session_restarts() {
     let app = Setup::default().set("PAYMENT_LINK_WAIT", "100ms").start().await;
     let pages = r#"{"data": [{"id": "cs_gone", "status": "open"}], "has_more": true}"#;
     lose_a_session(&app, || app.stripe.fail_next(Operation::List, Fault::Altered(pages))).await;

@@ -24,7 +24,7 @@ async fn failed_once(app: &App, id: &str, error: &str) {
 
 /// After each kind of fault, the link is made within the wait, with one session.
 #[tokio::test]
-async fn what_heals_is_tried_again_and_makes_one_session() {
+async fn transient_faults_are_retried_with_one_session() {
     for fault in [
         Fault::RateLimited { retry_after: 1 },
         Fault::ResetBefore,
@@ -71,7 +71,7 @@ async fn a_retry_after_is_kept() {
 }
 
 #[tokio::test]
-async fn what_does_not_heal_is_told_at_once_and_can_be_asked_for_again() {
+async fn permanent_faults_are_reported_at_once_and_can_be_retried() {
     for (fault, reason) in [
         (Fault::Refused, "Your account cannot currently make charges."),
         (Fault::Unauthorized, "Stripe does not accept STRIPE_SECRET_KEY"),
@@ -121,7 +121,7 @@ async fn closing_does_not_wait_for_a_retry_that_will_not_ask() {
 
 /// Stripe stores a 500 under its idempotency key and replays it, so only another key helps.
 #[tokio::test]
-async fn a_stored_server_error_is_left_behind() {
+async fn a_stored_server_error_gets_a_new_idempotency_key() {
     let app = Setup::default().set("PAYMENT_LINK_WAIT", "25s").start().await;
     app.stripe.fail_next(Operation::Create, Fault::ServerError);
     let id = app.cart().await;
@@ -133,7 +133,7 @@ async fn a_stored_server_error_is_left_behind() {
 
 /// … but not forever: the pause grows with each spent key, and the sixth is the last.
 #[tokio::test]
-async fn keys_that_are_spent_one_after_the_other_come_to_an_end() {
+async fn replacing_spent_idempotency_keys_ends() {
     let app = Setup::default().set("PAYMENT_LINK_WAIT", "100ms").start().await;
     // Each request is sent at least three times: the first attempt, a retry, and the look-up of the
     // outcome.
@@ -179,7 +179,7 @@ async fn keys_that_are_spent_one_after_the_other_come_to_an_end() {
 
 /// A cart that ends while a spent key is replaced leaves no request behind.
 #[tokio::test]
-async fn a_cart_that_ends_is_not_asked_for_under_a_new_key() {
+async fn an_ended_cart_gets_no_new_idempotency_key() {
     let app = Setup::default().without_worker().set("PAYMENT_LINK_WAIT", "10ms").start().await;
     let id = app.cart().await;
     app.ask(&id).await.data(202);
@@ -207,7 +207,7 @@ async fn a_cart_that_ends_is_not_asked_for_under_a_new_key() {
 
 /// Stripe repeats an address that it refuses; it is not stored, logged or returned.
 #[tokio::test]
-async fn a_refusal_tells_nothing_of_the_shopper() {
+async fn a_refusal_contains_no_personal_data() {
     let app = App::new().await;
     let mut cart = a_cart();
     cart["customerEmail"] = json!("ada@münchen.example");
@@ -227,7 +227,7 @@ async fn a_refusal_tells_nothing_of_the_shopper() {
 
 /// The requests to the shop while a payment is in progress that no event has reported.
 #[tokio::test]
-async fn a_payment_under_way_that_only_stripe_knows_of_is_a_conflict() {
+async fn a_payment_in_progress_known_only_to_stripe_is_a_conflict() {
     let app = Setup::default().at("2026-03-10T12:00:00Z").start().await;
     let id = app.cart().await;
     let session = app.session(&id).await;
@@ -266,7 +266,7 @@ async fn closing_is_tried_until_it_is_done() {
 /// Stripe created the session, the response was lost, and the cart is deleted before the retry, so
 /// the request can't be repeated. The session is searched for, and closed.
 #[tokio::test]
-async fn a_session_that_nobody_heard_of_is_found_and_closed() {
+async fn a_session_with_a_lost_response_is_found_and_closed() {
     let app = Setup::default().set("PAYMENT_LINK_WAIT", "100ms").start().await;
     let id = app.cart().await;
     app.stripe.fail_next(Operation::Create, Fault::ResetAfter);

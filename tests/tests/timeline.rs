@@ -21,14 +21,14 @@ pub(crate) async fn events(app: &App, id: &str) -> Vec<Value> {
 }
 
 /// Each event as `kind`, or `kind 1` for a link, with its reason.
-pub(crate) async fn told(app: &App, id: &str) -> Vec<String> {
-    let told = |event: &Value| {
+pub(crate) async fn event_lines(app: &App, id: &str) -> Vec<String> {
+    let line = |event: &Value| {
         assert!(event["summary"].as_str().is_some_and(|summary| summary.len() > 3), "{event}");
         let link = event["link"].as_i64().map(|link| format!(" {link}")).unwrap_or_default();
         let why = event["why"].as_str().map(|why| format!(": {why}")).unwrap_or_default();
         format!("{}{link}{why}", event["kind"].as_str().unwrap())
     };
-    events(app, id).await.iter().map(told).collect()
+    events(app, id).await.iter().map(line).collect()
 }
 
 pub(crate) async fn run(app: &App, job: &impl Job) {
@@ -54,7 +54,7 @@ pub(crate) fn start() -> Setup {
 }
 
 #[tokio::test]
-async fn a_cart_that_is_won_back() {
+async fn the_events_of_a_recovered_cart() {
     let app = start().start().await;
     let id = app.cart().await;
     let mut moments = vec![app.now()];
@@ -71,7 +71,7 @@ async fn a_cart_that_is_won_back() {
     moments.extend([paid_at, paid_at]);
     app.stripe.pay(&session).await.unwrap();
     assert_eq!(
-        told(&app, &id).await,
+        event_lines(&app, &id).await,
         [
             "created: api",
             "link_requested 1: api",
@@ -114,11 +114,11 @@ async fn a_payment_that_fails_and_a_second_link() {
         "link_requested 2: api",
         "link_made 2",
     ];
-    assert_eq!(told(&app, &id).await, expected);
+    assert_eq!(event_lines(&app, &id).await, expected);
 }
 
 #[tokio::test]
-async fn why_a_cart_did_not_expire_is_said_once() {
+async fn a_skipped_expiry_is_recorded_once() {
     let app = start().set("CART_TTL", "1d").start().await;
     let (linked, paying, plain) = (app.cart().await, app.cart().await, app.cart().await);
     app.session(&linked).await;
@@ -130,21 +130,21 @@ async fn why_a_cart_did_not_expire_is_said_once() {
     }
     app.clock.advance(TimeDelta::days(2)); // the recovery link has expired after a week
     run(&app, &ExpireCarts::default()).await;
-    let of_linked = told(&app, &linked).await;
+    let of_linked = event_lines(&app, &linked).await;
     assert_eq!(
         of_linked[3..].iter().filter(|event| *event != "session_closed 1").collect::<Vec<_>>(),
         ["not_expired: recovery_link_good", "expired: age"]
     );
     let spared = events(&app, &linked).await.into_iter().find(|event| event["kind"] == "not_expired").unwrap();
     assert_eq!(spared["details"], json!({"until": "2026-03-17T12:00:00Z"}));
-    assert_eq!(told(&app, &paying).await[3..], ["payment_processing 1", "not_expired: payment_under_way"]);
-    assert_eq!(told(&app, &plain).await, ["created: api", "expired: age"]);
+    assert_eq!(event_lines(&app, &paying).await[3..], ["payment_processing 1", "not_expired: payment_under_way"]);
+    assert_eq!(event_lines(&app, &plain).await, ["created: api", "expired: age"]);
     app.stripe.money_arrives(&session, true).await.unwrap();
-    assert_eq!(told(&app, &paying).await[5..], ["payment_received 1", "recovered: payment"]);
+    assert_eq!(event_lines(&app, &paying).await[5..], ["payment_received 1", "recovered: payment"]);
 }
 
 #[tokio::test]
-async fn what_an_operator_does() {
+async fn operator_actions_are_recorded() {
     let app = start().start().await;
     let id = app.cart().await;
     app.session(&id).await;
@@ -153,28 +153,28 @@ async fn what_an_operator_does() {
         patch(&app, &id, status).await;
         app.idle().await;
     }
-    let told_of = told(&app, &id).await;
-    let without_closing: Vec<_> = told_of.iter().filter(|event| *event != "session_closed 1").skip(3).collect();
+    let lines = event_lines(&app, &id).await;
+    let without_closing: Vec<_> = lines.iter().filter(|event| *event != "session_closed 1").skip(3).collect();
     assert_eq!(
         without_closing,
         ["expired: operator", "reopened: operator", "expired: operator", "reopened: operator", "recovered: operator"]
     );
-    assert_eq!(told_of[4], "session_closed 1", "in the moment in which it expired");
+    assert_eq!(lines[4], "session_closed 1", "in the moment in which it expired");
 
     let withdrawn = app.cart().await;
     let busy = Setup::default().without_worker().start().await;
-    assert_eq!(told(&app, &withdrawn).await, ["created: api"]);
+    assert_eq!(event_lines(&app, &withdrawn).await, ["created: api"]);
     let id = busy.cart().await;
     busy.send(busy.request(Method::POST, &format!("/api/carts/{id}/payment-link")).header("prefer", "wait=0"))
         .await
         .data(202);
     patch(&busy, &id, "expired").await;
-    let of_withdrawn = told(&busy, &id).await;
+    let of_withdrawn = event_lines(&busy, &id).await;
     assert!(of_withdrawn.contains(&"link_withdrawn 1".to_owned()), "{of_withdrawn:?}");
 }
 
 #[tokio::test]
-async fn what_came_by_import_and_what_was_done_in_sql() {
+async fn imports_and_manual_sql_are_recorded() {
     let app = start().start().await;
     let mut line = a_cart();
     line["status"] = json!("recovered");
@@ -182,7 +182,7 @@ async fn what_came_by_import_and_what_was_done_in_sql() {
     line["recoveredAt"] = json!("2026-01-02T00:00:00Z");
     let (lines, _) = import(&app, "application/x-ndjson", line.to_string()).await;
     let id = lines[0]["id"].as_str().unwrap();
-    assert_eq!(told(&app, id).await, ["created: import", "recovered: import"]);
+    assert_eq!(event_lines(&app, id).await, ["created: import", "recovered: import"]);
     let events = events(&app, id).await;
     assert_eq!(
         (&events[1]["at"], &events[1]["details"]),
@@ -198,7 +198,7 @@ async fn what_came_by_import_and_what_was_done_in_sql() {
             .await
             .unwrap();
     }
-    assert_eq!(told(&app, &by_hand).await, ["created: api", "recovered: sql", "reopened: sql", "expired: sql"]);
+    assert_eq!(event_lines(&app, &by_hand).await, ["created: api", "recovered: sql", "reopened: sql", "expired: sql"]);
 }
 
 #[tokio::test]
@@ -216,7 +216,7 @@ async fn money_that_recovers_nothing() {
         app.webhook(&app.stripe.event_of(&session, kind, |_| ())).await.data(200);
     }
     let expected = ["payment_received 1", "not_recovered 1: already_recovered", "recovered: operator"];
-    assert_eq!(told(&app, &id).await[3..], expected);
+    assert_eq!(event_lines(&app, &id).await[3..], expected);
 
     // The same by Stripe's events alone; the two events of a payment count once.
     let (twice, once) = (app.cart().await, app.cart().await);
@@ -227,18 +227,18 @@ async fn money_that_recovers_nothing() {
             app.webhook(&app.stripe.event_of(session, kind, Session::complete)).await.data(200);
         }
     }
-    let not_recovered = |told: Vec<String>| told.iter().filter(|event| event.starts_with("not_recovered")).count();
-    assert_eq!(not_recovered(told(&app, &twice).await), 1);
-    assert_eq!(not_recovered(told(&app, &once).await), 0);
+    let not_recovered = |lines: Vec<String>| lines.iter().filter(|event| event.starts_with("not_recovered")).count();
+    assert_eq!(not_recovered(event_lines(&app, &twice).await), 1);
+    assert_eq!(not_recovered(event_lines(&app, &once).await), 0);
 }
 
 #[tokio::test]
-async fn a_machine_that_opens_the_link_all_the_time_fills_no_table() {
+async fn repeated_visits_of_a_link_are_bounded() {
     let app = start().start().await;
     let id = app.cart().await;
     app.session(&id).await;
     let openings =
-        async || told(&app, &id).await.iter().filter(|event| event.starts_with("recovery_link_opened")).count();
+        async || event_lines(&app, &id).await.iter().filter(|event| event.starts_with("recovery_link_opened")).count();
     assert_eq!(open_recovery_link(&app, Method::HEAD, &id).await, 303);
     assert_eq!(openings().await, 0, "HEAD is no shopper");
     for _ in 0..20 {
@@ -256,11 +256,14 @@ async fn a_machine_that_opens_the_link_all_the_time_fills_no_table() {
     assert_eq!(openings().await, 11, "the first ten, and one an hour");
     app.clock.advance(TimeDelta::days(30));
     assert_eq!(open_recovery_link(&app, Method::GET, &id).await, 410);
-    assert_eq!(told(&app, &id).await.iter().filter(|event| *event == "recovery_link_opened: link_expired").count(), 1);
+    assert_eq!(
+        event_lines(&app, &id).await.iter().filter(|event| *event == "recovery_link_opened: link_expired").count(),
+        1
+    );
 }
 
 #[tokio::test]
-async fn an_event_is_there_with_its_change_or_not_at_all() {
+async fn an_event_is_atomic_with_its_change() {
     let app = start().without_worker().start().await;
     let id = app.cart().await;
     let cart_id = id.parse().unwrap();
@@ -279,7 +282,7 @@ async fn an_event_is_there_with_its_change_or_not_at_all() {
     let mut tx = transaction(&app.pool).await;
     assert!(carts::recover(&mut tx, &cart_id, RecoveredBy::Payment, app.now(), app.now()).await.unwrap());
     tx.commit().await.unwrap();
-    assert_eq!(told(&app, &id).await, ["created: api", "expired: operator", "recovered: payment"]);
+    assert_eq!(event_lines(&app, &id).await, ["created: api", "expired: operator", "recovered: payment"]);
     for change in ["update cart_events set why = null", "delete from cart_events"] {
         let refused = sqlx::query(change).execute(&app.pool).await.unwrap_err();
         assert!(refused.to_string().contains("append-only"), "{refused}");
@@ -314,7 +317,7 @@ async fn a_deleted_cart_has_no_timeline() {
 }
 
 #[tokio::test]
-async fn page_by_page_it_is_the_same() {
+async fn pages_equal_the_whole_timeline() {
     let app = start().without_worker().start().await;
     let id = app.cart().await;
     for status in ["expired", "abandoned"].repeat(6) {

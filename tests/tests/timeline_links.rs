@@ -7,10 +7,10 @@ use sandbox::stripe::{Fault, Operation};
 use serde_json::json;
 use tests::{App, Setup};
 
-use crate::timeline::{events, open_recovery_link, run, start, told};
+use crate::timeline::{event_lines, events, open_recovery_link, run, start};
 
 #[tokio::test]
-async fn why_there_is_no_link() {
+async fn the_reasons_for_a_missing_link_are_recorded() {
     let app = start().start().await;
     for (fault, why) in [(Fault::Refused, "invalid_request_error"), (Fault::Unauthorized, "unauthorized")] {
         let id = app.cart().await;
@@ -20,7 +20,7 @@ async fn why_there_is_no_link() {
         app.ask(&id).await.data(200);
         let not_made = format!("link_not_made 1: {why}");
         let expected = ["created: api", "link_requested 1: api", &not_made, "link_requested 2: api", "link_made 2"];
-        assert_eq!(told(&app, &id).await, expected);
+        assert_eq!(event_lines(&app, &id).await, expected);
     }
 }
 
@@ -38,11 +38,11 @@ async fn a_link_under_another_key() {
         "link_requested 2: replacement",
         "link_made 2",
     ];
-    assert_eq!(told(&app, &id).await, expected);
+    assert_eq!(event_lines(&app, &id).await, expected);
 }
 
 #[tokio::test]
-async fn a_job_that_is_given_up_says_so() {
+async fn an_exhausted_job_is_recorded() {
     let app = Setup::default().without_worker().start().await;
     let id = app.cart().await;
     let no_wait = |app: &App, id: &str| {
@@ -54,24 +54,24 @@ async fn a_job_that_is_given_up_says_so() {
     let worker = app.start_worker();
     app.idle().await;
     let given_up = ["created: api", "link_requested 1: api", "link_not_made 1: attempts_exhausted"];
-    assert_eq!(told(&app, &id).await, given_up);
+    assert_eq!(event_lines(&app, &id).await, given_up);
     assert_eq!(events(&app, &id).await[2]["details"], json!({"attempts": 1}));
 
     // A new request adds no second event. It was unknown whether Stripe created a session, so it is
     // closed.
     app.ask(&id).await.data(200);
     app.idle().await;
-    assert_eq!(told(&app, &id).await[3..], ["link_requested 2: api", "session_closed 1", "link_made 2"]);
+    assert_eq!(event_lines(&app, &id).await[3..], ["link_requested 2: api", "session_closed 1", "link_made 2"]);
     worker.stop().await;
 
     let other = app.cart().await;
     let job = app.send(no_wait(&app, &other)).await.data(202)["jobId"].as_str().unwrap().to_owned();
     app.post(&format!("/api/jobs/{job}/cancel"), &json!({})).await.data(200);
-    assert_eq!(told(&app, &other).await[2..], ["link_not_made 1: job_cancelled"]);
+    assert_eq!(event_lines(&app, &other).await[2..], ["link_not_made 1: job_cancelled"]);
     app.post(&format!("/api/jobs/{job}/retry"), &json!({})).await.data(200);
     let worker = app.start_worker();
     app.idle().await;
-    assert_eq!(told(&app, &other).await[2..], ["link_not_made 1: job_cancelled", "link_made 1"]);
+    assert_eq!(event_lines(&app, &other).await[2..], ["link_not_made 1: job_cancelled", "link_made 1"]);
     worker.stop().await;
 }
 
@@ -83,13 +83,13 @@ async fn the_shopper_has_a_new_checkout_made() {
     app.clock.advance(TimeDelta::days(2));
     assert_eq!(open_recovery_link(&app, Method::GET, &id).await, 303);
     app.clock.advance(TimeDelta::days(1)); // events of the old session may arrive any time
-    let told = told(&app, &id).await;
-    let without_closing: Vec<_> = told.iter().filter(|event| !event.starts_with("session_closed")).skip(3).collect();
+    let lines = event_lines(&app, &id).await;
+    let without_closing: Vec<_> = lines.iter().filter(|event| !event.starts_with("session_closed")).skip(3).collect();
     assert_eq!(without_closing, ["recovery_link_opened: new_checkout", "link_requested 2: shopper", "link_made 2"]);
 }
 
 #[tokio::test]
-async fn links_that_are_cleaned_away_stay_told() {
+async fn events_of_deleted_links_stay() {
     let app = start().set("CART_TTL", "400d").start().await;
     let id = app.cart().await;
     app.stripe.fail_next(Operation::Create, Fault::Refused);

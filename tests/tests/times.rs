@@ -40,7 +40,7 @@ fn with(field: &str, value: &str) -> Value {
 }
 
 #[tokio::test]
-async fn times_come_back_as_they_were_answered() {
+async fn times_survive_a_round_trip() {
     let (app, by_ndjson, by_csv) = tokio::join!(an_app(), an_app(), an_app());
     for (sent, answered) in TAKEN {
         let made = app.post("/api/carts", &with("abandonedAt", sent)).await.data(201);
@@ -75,7 +75,7 @@ async fn times_come_back_as_they_were_answered() {
 }
 
 #[tokio::test]
-async fn times_that_would_come_back_differently_are_refused() {
+async fn times_that_would_not_survive_a_round_trip_are_refused() {
     let app = an_app().await;
     let id = app.cart().await;
     for sent in REFUSED {

@@ -37,7 +37,7 @@ async fn paid_and_deleted(app: &App) -> String {
 }
 
 #[tokio::test]
-async fn the_operator_is_shown_what_did_not_count() {
+async fn payments_that_did_not_count_are_shown() {
     let app = App::new().await;
     // Sessions of other tools on the account are ignored.
     for (n, object) in [session("cs_1", "order 7", "paid"), json!({"id": "cs_2"}), json!(null)].iter().enumerate() {
@@ -149,7 +149,7 @@ async fn a_second_payment_of_a_cart_is_shown() {
 
 /// A job that Stripe refused had one attempt.
 #[tokio::test]
-async fn of_dead_jobs_nobody_says_that_they_had_all_attempts() {
+async fn dead_jobs_show_their_real_attempts() {
     let app = App::new().await;
     let dead =
         "insert into jobs (id, queue, kind, payload, max_attempts, attempts, state, run_at, finished_at, last_error)

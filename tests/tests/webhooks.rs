@@ -39,7 +39,7 @@ pub(crate) async fn effect(app: &App, event: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_payment_recovers_the_cart_once_however_often_it_is_told() {
+async fn repeated_payment_events_recover_the_cart_once() {
     let app = App::new().await;
     let id = app.cart().await;
     let link = app.session(&id).await;
@@ -98,7 +98,7 @@ async fn an_event_of_an_old_api_version_is_understood() {
 }
 
 #[tokio::test]
-async fn delayed_money_counts_when_it_is_there() {
+async fn delayed_payments_count_once_they_arrive() {
     let app = App::new().await;
     let id = app.cart().await;
     let link = app.session(&id).await;
@@ -150,7 +150,7 @@ async fn an_expired_session_reads_as_no_link() {
 }
 
 #[tokio::test]
-async fn what_is_unknown_is_answered_and_kept_without_personal_data() {
+async fn unknown_events_are_acknowledged_and_stored_without_personal_data() {
     let app = Setup::default().without_worker().start().await;
     let customer = json!({"id": "cus_1", "email": "ada@example.com", "name": "Ada"});
     app.webhook(&event("evt_kind", "customer.created", &customer)).await.data(200);
@@ -172,7 +172,7 @@ async fn what_is_unknown_is_answered_and_kept_without_personal_data() {
 }
 
 #[tokio::test]
-async fn the_time_of_recovery_is_when_stripe_says_within_reason() {
+async fn the_time_of_recovery_is_stripes_within_limits() {
     let app = Setup::default().at("2026-03-10T12:00:00Z").start().await;
     for (created, expected) in [
         ("2026-03-10T12:30:00Z", "2026-03-10T12:30:00Z"),
@@ -193,7 +193,7 @@ async fn the_time_of_recovery_is_when_stripe_says_within_reason() {
 
 /// Found by schemathesis: such an event returned 500, and Stripe would have retried it for days.
 #[tokio::test]
-async fn a_time_that_postgres_does_not_know_is_the_time_of_arrival() {
+async fn an_out_of_range_time_becomes_the_time_of_arrival() {
     let app = App::new().await;
     for (n, created) in [-278_743_831_108_i64, 253_402_300_800, i64::MAX].into_iter().enumerate() {
         let id = app.cart().await;
@@ -241,7 +241,7 @@ async fn forged_old_and_broken_deliveries_are_refused() {
 
 /// The event may arrive before the response that created the session, or instead of it.
 #[tokio::test]
-async fn delayed_money_is_noted_before_the_session_is_known() {
+async fn delayed_payments_are_recorded_before_their_session() {
     let app = Setup::default().without_worker().set("PAYMENT_LINK_WAIT", "10ms").start().await;
     let status = async |id: &str| -> String {
         sqlx::query_scalar("select status from payment_links where cart_id = $1")

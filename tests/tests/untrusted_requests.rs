@@ -119,7 +119,7 @@ async fn with_everything() -> (App, String, String) {
 }
 
 #[test]
-fn whatever_comes_is_answered_in_the_envelope() {
+fn every_request_is_answered_with_an_envelope() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let (app, cart, token) = runtime.block_on(with_everything());
     // Each case takes some milliseconds; PROPTEST_CASES sets their number.
@@ -131,7 +131,7 @@ fn whatever_comes_is_answered_in_the_envelope() {
 
 /// Bytes that are not HTTP, or half a request, end only their connection.
 #[test]
-fn bytes_that_are_no_request_end_their_connection_alone() {
+fn malformed_bytes_end_only_their_connection() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let (app, cart, _) = runtime.block_on(with_everything());
     let request = format!(

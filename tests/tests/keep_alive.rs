@@ -72,7 +72,7 @@ async fn an_app() -> App {
 }
 
 #[tokio::test]
-async fn an_early_answer_leaves_no_request_without_one() {
+async fn every_request_after_an_early_response_is_answered() {
     let app = an_app().await;
     let (key, json) = ("x-api-key: test-key\r\n", "content-type: application/json\r\n");
     let form = "content-type: application/x-www-form-urlencoded\r\n";
@@ -117,7 +117,7 @@ async fn an_early_answer_leaves_no_request_without_one() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_there_costs_no_connection() {
+async fn a_body_that_has_arrived_keeps_its_connection() {
     let app = an_app().await;
     let (reader, mut writer) = TcpStream::connect(app.address).await.unwrap().into_split();
     let mut reader = BufReader::new(reader);
@@ -141,7 +141,7 @@ async fn a_body_that_is_there_costs_no_connection() {
 }
 
 #[tokio::test]
-async fn a_limit_that_is_used_up_leaves_no_request_without_an_answer() {
+async fn every_request_beyond_the_rate_limit_is_answered() {
     let app = Setup::default().set("RATE_LIMIT_PER_MINUTE", "1").without_worker().start().await;
     let head = "POST /api/carts HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n";
     assert_eq!(early(app.address, head, "hello").await.0, "401");
@@ -150,7 +150,7 @@ async fn a_limit_that_is_used_up_leaves_no_request_without_an_answer() {
 
 /// A refused import stops reading its body; the response has `connection: close`.
 #[tokio::test]
-async fn an_import_that_is_refused_halfway_says_that_the_connection_ends() {
+async fn an_import_refused_halfway_closes_its_connection() {
     let app = an_app().await;
     let head = "POST /api/carts/import HTTP/1.1\r\nhost: x\r\nx-api-key: test-key\r\ncontent-type: text/csv\r\ncontent-length: 1000\r\n\r\nnothing,known\r\na,b\r\n";
     let (status, closes) = early(app.address, head, &"x".repeat(1000 - 20)).await;
