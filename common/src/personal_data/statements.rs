@@ -123,9 +123,9 @@ fn export(table: &Table, rows: &Rows) -> String {
 
 /// Converts a column name to the API's camelCase.
 fn camel_case(name: &str) -> String {
-    let mut free_text = name.split('_');
-    let first = free_text.next().unwrap_or_default().to_owned();
-    free_text.fold(first, |mut name, word| {
+    let mut words = name.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |mut name, word| {
         let mut letters = word.chars();
         name.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
         name.push_str(letters.as_str());
