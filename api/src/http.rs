@@ -13,6 +13,7 @@ pub(crate) mod pagination;
 pub(crate) mod query;
 pub(crate) mod rate_limit;
 pub(crate) mod request_log;
+pub(crate) mod schema;
 pub(crate) mod server;
 pub(crate) mod streams;
 pub(crate) mod unread_body;

@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, header},
     response::Response,
 };
-use utoipa::openapi::{ObjectBuilder, OpenApi, Type, schema::Object};
+use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use standard::{Described, ask_for_key};
@@ -57,16 +57,6 @@ impl Documents {
     pub(crate) fn of(document: &OpenApi) -> Self {
         Self { json: Written::new(written(document)), page: Written::new(page::render()) }
     }
-}
-
-/// The schema of a boolean that is always true.
-pub(crate) fn only_true() -> Object {
-    ObjectBuilder::new().schema_type(Type::Boolean).enum_values(Some([true])).build()
-}
-
-/// The schema of a string with one of these values.
-pub(crate) fn one_of(values: impl IntoIterator<Item = &'static str>) -> Object {
-    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(values)).build()
 }
 
 /// The document as JSON.

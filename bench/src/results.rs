@@ -62,7 +62,6 @@ impl Outcome {
         let each = |sample: &Sample| match compare {
             Compare::Rates => sample.ours / sample.theirs,
             Compare::Waits => sample.theirs / sample.ours,
-            Compare::Added => sample.ours - sample.theirs,
             Compare::Alone => sample.ours,
         };
         self.samples.iter().map(each).collect()

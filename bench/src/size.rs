@@ -60,7 +60,6 @@ enum Row {
     Post,
     Get,
     List,
-    Page,
     Analytics,
     Webhooks,
     Import,
@@ -77,11 +76,10 @@ impl Row {
     }
 }
 
-const ROWS: [(Row, &str); 11] = [
+const ROWS: [(Row, &str); 10] = [
     (Row::Post, "`POST /api/carts`, 32 connections"),
     (Row::Get, "`GET /api/carts/:id`, any of all, 32 connections"),
     (Row::List, "first list page with status and exact total, 8 connections"),
-    (Row::Page, "the page in the middle of all, by its number, 8 connections"),
     (Row::Analytics, "analytics, 90 days, 8 connections"),
     (Row::Webhooks, "10,000 webhooks, one in five a repeat, 32 connections"),
     (Row::Import, "import of 40,000 carts"),
@@ -159,7 +157,7 @@ async fn prepare(scene: &mut Scene, database: &'static str, carts: i64, jobs: i6
         scene.warm_up(address, load).await?;
     }
     scene.warm_up(address, Load::of_path(ANALYTICS, 8)).await?;
-    Ok(Side { database, queue: Queue { pool }, middle: carts / 20 })
+    Ok(Side { database, queue: Queue { pool } })
 }
 
 async fn rounds(scene: &Scene, small: &Side, big: &Side, options: &Options) -> Result<String> {
@@ -211,13 +209,6 @@ async fn measure(scene: &Scene, side: &Side, row: Row, round: u32) -> Result<f64
         Row::Post => scene.load(address, http_rows::creating()).await,
         Row::Get => scene.load(address, Load::by_id("/api/carts/", &product.ids, 32)).await,
         Row::List => scene.load(address, Load::of_path(LIST, 8)).await,
-        Row::Page => {
-            let path = format!("/api/carts?page={}&limit=10", side.middle);
-            let page = http_rows::json(address, &path).await?;
-            let carts = page["data"]["carts"].as_array().map_or(0, Vec::len);
-            ensure!(carts == 10, "{carts} carts instead of 10");
-            scene.load(address, Load::of_path(path, 8)).await
-        }
         Row::Analytics => scene.load(address, Load::of_path(ANALYTICS, 8)).await,
         Row::Webhooks => webhooks::lot(scene, product, round).await,
         Row::Import => {

@@ -15,6 +15,4 @@ pub(crate) const ANALYTICS: &str = "/api/analytics?period=90d";
 pub(crate) struct Side {
     pub(crate) database: &'static str,
     pub(crate) queue: Queue,
-    /// The number of the page in the middle, with ten carts per page.
-    pub(crate) middle: i64,
 }

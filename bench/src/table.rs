@@ -49,14 +49,15 @@ fn compared(value: f64, row: &Row) -> String {
     match row.compare {
         Compare::Rates | Compare::Waits if value < 0.1 => format!("{value:.3}"),
         Compare::Rates | Compare::Waits => format!("{value:.2}"),
-        Compare::Added => format!("{}{}", if value < 0.0 { "" } else { "+" }, figure(value, row.unit)),
         Compare::Alone => figure(value, row.unit),
     }
 }
 
 fn wanted(row: &Row) -> String {
     match row.wanted {
-        Some(least) if row.compare.is_ratio() => format!("≥ {least:.2}"),
+        Some(least) if row.compare.is_ratio() => {
+            format!("≥ {}", if least < 0.1 { format!("{least:.3}") } else { format!("{least:.2}") })
+        }
         Some(most) => format!("≤ {most:.0} {}", unit(row.unit)),
         None => String::new(),
     }

@@ -13,8 +13,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::error::ApiError;
-use crate::openapi;
+use super::{error::ApiError, schema};
 
 /// Maximum size of a request body, in bytes; imports have no limit.
 pub(crate) const BODY_BYTES: usize = 1024 * 1024;
@@ -88,7 +87,7 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
 /// `{"success":true,"data":…}`
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Success<T> {
-    #[schema(schema_with = openapi::only_true)]
+    #[schema(schema_with = schema::only_true)]
     success: bool,
     data: T,
 }

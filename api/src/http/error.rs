@@ -226,13 +226,9 @@ pub(crate) struct Cause(pub(crate) String);
 #[derive(Serialize, ToSchema)]
 #[schema(as = Error)]
 pub(crate) struct Envelope<'a> {
-    #[schema(schema_with = only_false)]
+    #[schema(schema_with = super::schema::only_false)]
     success: bool,
     error: Body<'a>,
-}
-
-fn only_false() -> utoipa::openapi::schema::Object {
-    utoipa::openapi::ObjectBuilder::new().schema_type(utoipa::openapi::Type::Boolean).enum_values(Some([false])).build()
 }
 
 /// `error` of the envelope, and of a line of an import's response.

@@ -315,7 +315,7 @@ fn recovery_time(
 struct DeletedCart {
     #[schema(example = "cart_01m84zjdhtftc9p973qfnt3nn0")]
     id: String,
-    #[schema(schema_with = openapi::only_true)]
+    #[schema(schema_with = crate::http::schema::only_true)]
     deleted: bool,
 }
 

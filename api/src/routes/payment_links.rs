@@ -27,6 +27,7 @@ use crate::{
     http::{
         body::{Data, Success},
         error::ApiError,
+        schema,
     },
     openapi,
     state::AppState,
@@ -102,15 +103,15 @@ enum LinkState {
 }
 
 fn only_ready() -> Object {
-    openapi::one_of(["ready"])
+    schema::one_of(["ready"])
 }
 
 fn only_pending() -> Object {
-    openapi::one_of(["pending"])
+    schema::one_of(["pending"])
 }
 
 fn only_failed() -> Object {
-    openapi::one_of(["failed"])
+    schema::one_of(["failed"])
 }
 
 /// Requests the cart's payment link

@@ -21,8 +21,8 @@ use crate::{
     http::{
         body::{Data, Success},
         error::ApiError,
+        schema,
     },
-    openapi,
     state::AppState,
 };
 
@@ -43,7 +43,7 @@ impl ToSchema for QueueName {}
 
 impl PartialSchema for QueueName {
     fn schema() -> RefOr<Schema> {
-        openapi::one_of(QUEUES).into()
+        schema::one_of(QUEUES).into()
     }
 }
 

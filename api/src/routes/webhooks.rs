@@ -36,7 +36,7 @@ const SIGNATURE_BYTES: usize = 4096;
 /// The response to Stripe.
 #[derive(Serialize, ToSchema)]
 struct Received {
-    #[schema(schema_with = openapi::only_true)]
+    #[schema(schema_with = crate::http::schema::only_true)]
     received: bool,
 }
 

@@ -5,7 +5,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::{new::Item, row::select_carts};
+use super::{
+    new::Item,
+    row::{CartRow, select_carts},
+};
 use crate::{
     carts::CartStatus,
     db::Connection,
@@ -46,6 +49,26 @@ pub struct ExportedCart {
     pub created_at: DateTime<Utc>,
     /// When the cart last changed.
     pub updated_at: DateTime<Utc>,
+}
+
+impl From<CartRow> for ExportedCart {
+    fn from(row: CartRow) -> Self {
+        Self {
+            id: row.id,
+            external_id: row.external_id,
+            customer_email: row.customer_email,
+            customer_name: row.customer_name,
+            items: row.items.0,
+            total_value: row.currency.amount(row.total_minor),
+            currency: row.currency,
+            status: row.status,
+            abandoned_at: row.abandoned_at,
+            recovered_at: row.recovered_at,
+            expired_at: row.expired_at,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
 }
 
 /// The position of an export, and its filters.

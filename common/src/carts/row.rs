@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use sqlx::types::Json;
 
-use super::{Cart, CartStatus, export::ExportedCart};
+use super::{Cart, CartStatus};
 use crate::money::Currency;
 
 /// A row of [`select_carts`].
@@ -66,26 +66,6 @@ impl From<CartRow> for Cart {
             expired_at: row.expired_at,
             payment_link: row.payment_link,
             payment_link_expires_at: row.payment_link_expires_at,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-        }
-    }
-}
-
-impl From<CartRow> for ExportedCart {
-    fn from(row: CartRow) -> Self {
-        Self {
-            id: row.id,
-            external_id: row.external_id,
-            customer_email: row.customer_email,
-            customer_name: row.customer_name,
-            items: row.items.0,
-            total_value: row.currency.amount(row.total_minor),
-            currency: row.currency,
-            status: row.status,
-            abandoned_at: row.abandoned_at,
-            recovered_at: row.recovered_at,
-            expired_at: row.expired_at,
             created_at: row.created_at,
             updated_at: row.updated_at,
         }

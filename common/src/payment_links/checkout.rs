@@ -3,7 +3,8 @@
 use serde_json::value::RawValue;
 use sqlx::types::Json;
 
-use crate::{carts::CartStatus, db::Connection, json, money::Currency, payment_links::Expected};
+use super::{Expected, LinkStatus, PaymentLink};
+use crate::{carts::CartStatus, db::Connection, json, money::Currency};
 
 /// The data of a cart that is sent to Stripe.
 #[derive(Debug, Clone)]
@@ -50,67 +51,74 @@ struct StoredItem {
     price: Box<RawValue>,
 }
 
-struct Row {
-    customer_email: String,
-    items: Json<Vec<StoredItem>>,
-    currency: Currency,
-    status: CartStatus,
-    token: String,
-    amount_minor: Option<i64>,
-    expected_currency: Option<String>,
-    livemode: Option<bool>,
-}
-
-impl TryFrom<Row> for CheckoutCart {
-    type Error = sqlx::Error;
-
-    fn try_from(row: Row) -> sqlx::Result<Self> {
-        let currency = row.currency;
-        let items = row
-            .items
-            .0
-            .into_iter()
-            .map(|item| {
-                let price_minor = json::number(&item.price).and_then(|price| currency.to_minor(price));
-                let price_minor =
-                    price_minor.ok_or_else(|| sqlx::Error::Decode("a stored price is malformed".into()))?;
-                Ok(CheckoutItem { name: item.name, quantity: item.quantity, price_minor })
-            })
-            .collect::<sqlx::Result<Vec<_>>>()?;
-        Ok(Self {
-            customer_email: row.customer_email,
-            items,
-            currency,
-            status: row.status,
-            recovery_token: row.token,
-            expected: Expected {
-                amount_minor: row.amount_minor,
-                currency: row.expected_currency,
-                livemode: row.livemode,
-            },
-        })
+impl CheckoutCart {
+    /// The line items, with prices in minor units.
+    fn items(stored: Vec<StoredItem>, currency: Currency) -> sqlx::Result<Vec<CheckoutItem>> {
+        let price_minor = |item: &StoredItem| json::number(&item.price).and_then(|price| currency.to_minor(price));
+        let item = |item: StoredItem| {
+            let price_minor =
+                price_minor(&item).ok_or_else(|| sqlx::Error::Decode("a stored price is malformed".into()))?;
+            Ok(CheckoutItem { name: item.name, quantity: item.quantity, price_minor })
+        };
+        stored.into_iter().map(item).collect()
     }
 }
 
-/// Reads the cart for the Checkout Session of this request; `None` if the cart was deleted.
-pub async fn for_checkout(conn: &mut Connection, id: &str, version: i32) -> sqlx::Result<Option<CheckoutCart>> {
-    sqlx::query_as!(
-        Row,
+/// A request for a Checkout Session, and what the session is for.
+#[derive(Debug, Clone)]
+pub struct Checkout {
+    /// The request.
+    pub link: PaymentLink,
+    /// The cart; `None` if it was deleted.
+    pub cart: Option<CheckoutCart>,
+    /// Whether an older request of the cart may still have a session open at Stripe
+    /// ([`super::unsettled_before`]).
+    pub has_unsettled: bool,
+}
+
+/// Reads the request and its cart; `None` if there is no such request.
+pub async fn read(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx::Result<Option<Checkout>> {
+    let row = sqlx::query!(
         r#"
-        select customer_email, items as "items: Json<Vec<StoredItem>>", carts.currency as "currency: Currency",
-               carts.status as "status: CartStatus", token as "token!",
+        select link.cart_id, link.version, link.status as "link_status: LinkStatus", link.job_id, link.session_expires_at,
+               link.replacements, link.attempted_at, link.session_id, link.url, link.failure, link.updated_at, link.livemode,
                coalesce(link.amount_minor, total_minor) as amount_minor,
-               coalesce(link.currency, carts.currency) as expected_currency, link.livemode
-        from carts
-        join recovery_links on recovery_links.cart_id = carts.id
-        join payment_links link on link.cart_id = carts.id and link.version = $2
-        where carts.id = $1 and token is not null
+               coalesce(link.currency, carts.currency) as expected_currency,
+               carts.customer_email as "customer_email?", carts.items as "items?: Json<Vec<StoredItem>>",
+               carts.currency as "currency?: Currency", carts.status as "status?: CartStatus", token as "token?",
+               exists (select from payment_links older where older.cart_id = $1 and older.version < $2
+                       and older.status in ('open', 'closing', 'settling', 'processing')) as "has_unsettled!"
+        from payment_links link
+        left join (carts join recovery_links on recovery_links.cart_id = carts.id and token is not null)
+            on carts.id = link.cart_id
+        where link.cart_id = $1 and link.version = $2
         "#,
-        id,
+        cart_id,
         version,
     )
     .fetch_optional(conn)
-    .await?
-    .map(CheckoutCart::try_from)
-    .transpose()
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let expected = Expected { amount_minor: row.amount_minor, currency: row.expected_currency, livemode: row.livemode };
+    let cart = match (row.customer_email, row.items, row.currency, row.status, row.token) {
+        (Some(customer_email), Some(items), Some(currency), Some(status), Some(recovery_token)) => {
+            let items = CheckoutCart::items(items.0, currency)?;
+            Some(CheckoutCart { customer_email, items, currency, status, recovery_token, expected })
+        }
+        _ => None,
+    };
+    let link = PaymentLink {
+        cart_id: row.cart_id,
+        version: row.version,
+        status: row.link_status,
+        job_id: row.job_id,
+        session_expires_at: row.session_expires_at,
+        replacements: row.replacements,
+        attempted_at: row.attempted_at,
+        session_id: row.session_id,
+        url: row.url,
+        failure: row.failure,
+        updated_at: row.updated_at,
+    };
+    Ok(Some(Checkout { link, cart, has_unsettled: row.has_unsettled }))
 }

@@ -53,7 +53,7 @@ pub struct Opening {
 
 /// pending → open. `false` if the request was withdrawn meanwhile and the session must be closed,
 /// or if another link has the session ([`super::is_held_by_another`]). Call [`super::tell`] after
-/// the commit.
+/// the commit: NOTIFY serializes commits, so it should not share one that waits for the disk.
 pub async fn open(conn: &mut Connection, opening: &Opening, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let result = sqlx::query!(
         r#"

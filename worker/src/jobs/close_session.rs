@@ -130,9 +130,11 @@ async fn find_out(state: &State, link: &PaymentLink) -> Result<Option<Session>, 
     if link.attempted_at.is_none() || link.session_expires_at <= state.clock.now() {
         return Ok(None); // any session has expired by now
     }
-    let cart = checkout::for_checkout(&mut state.lookups.acquire().await?, &link.cart_id, link.version).await?;
+    let checkout = checkout::read(&mut state.lookups.acquire().await?, &link.cart_id, link.version).await?;
     // If the cart was deleted, the parameters of the request are lost.
-    let Some(cart) = cart else { return find_session::find(state, link, InFlight::Perhaps).await };
+    let Some(cart) = checkout.and_then(|checkout| checkout.cart) else {
+        return find_session::find(state, link, InFlight::Perhaps).await;
+    };
     let turn = state.stripe.turn().await?;
     let in_flight = match state.stripe.create(turn, &new_session(state, link, &cart)).await {
         Ok(session) if !is_held_by_another(state, link, &session.id).await? => return Ok(Some(session)),

@@ -6,7 +6,7 @@ use common::{
     jobs::CreatePaymentLink,
     payment_links::{
         self, Expected, Failure, LinkStatus, Mismatch, Opening, PaymentLink,
-        checkout::{self, CheckoutCart},
+        checkout::{self, Checkout, CheckoutCart},
     },
 };
 
@@ -28,9 +28,9 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
     let state = &*state;
     let turn = state.stripe.turn().await?;
     let mut conn = state.lookups.acquire().await?;
-    let link = payment_links::find(&mut conn, &job.cart_id, job.version).await?;
-    let Some(link) = link.filter(|link| link.status == LinkStatus::Pending) else { return Ok(()) };
-    let cart = checkout::for_checkout(&mut conn, &link.cart_id, link.version).await?;
+    let checkout = checkout::read(&mut conn, &job.cart_id, job.version).await?;
+    let is_pending = |checkout: &Checkout| checkout.link.status == LinkStatus::Pending;
+    let Some(Checkout { link, cart, has_unsettled }) = checkout.filter(is_pending) else { return Ok(()) };
     let Some(cart) = cart.filter(|cart| cart.status == CartStatus::Abandoned) else {
         // Ending a cart withdraws its requests, so this occurs only after manual SQL.
         let why = Failure::new("cart_not_payable", "the cart can't be paid any more");
@@ -38,7 +38,10 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
         conn.commit().await?;
         return Ok(());
     };
-    let older = payment_links::unsettled_before(&mut conn, &link.cart_id, link.version).await?;
+    let older = match has_unsettled {
+        true => payment_links::unsettled_before(&mut conn, &link.cart_id, link.version).await?,
+        false => Vec::new(),
+    };
     drop(conn);
 
     // At most one open session per cart: close the old ones before creating the next.
