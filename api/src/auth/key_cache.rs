@@ -45,6 +45,21 @@ struct Snapshot {
     ended: HashMap<SessionHash, DateTime<Utc>>,
 }
 
+impl Snapshot {
+    /// What a reload at `now` makes of the snapshot. Sessions that were signed out here during the
+    /// query may be missing from its result, so the sessions known before stay until they expire.
+    fn reloaded(
+        before: Option<Self>,
+        keys: Vec<LiveKey>,
+        mut ended: HashMap<SessionHash, DateTime<Utc>>,
+        now: DateTime<Utc>,
+    ) -> Self {
+        ended.extend(before.into_iter().flat_map(|snapshot| snapshot.ended));
+        ended.retain(|_, ends_at| *ends_at > now);
+        Self { keys, ended }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct KeyStore {
     clock: Clock,
@@ -143,13 +158,10 @@ impl KeyStore {
     async fn reload(&self, database: &Database, recorded: &mut HashMap<Uuid, DateTime<Utc>>) -> sqlx::Result<()> {
         let mut conn = database.acquire().await?;
         let keys = api_keys::live(&mut conn).await?;
-        let mut ended = ended_sessions::all(&mut conn).await?;
+        let ended = ended_sessions::all(&mut conn).await?;
         let now = self.clock.now();
         self.snapshot.send_modify(|snapshot| {
-            // A session that was signed out here during the query may be missing from its result.
-            ended.extend(snapshot.take().into_iter().flat_map(|snapshot| snapshot.ended));
-            ended.retain(|_, ends_at| *ends_at > now);
-            *snapshot = Some(Snapshot { keys, ended });
+            *snapshot = Some(Snapshot::reloaded(snapshot.take(), keys, ended, now));
         });
         let uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let new: Vec<_> = uses.into_iter().filter(|(id, at)| recorded.get(id) != Some(at)).collect();
@@ -185,3 +197,6 @@ async fn keep_loaded(store: Weak<KeyStore>, database: Database, wanted: Arc<Noti
         let _ = timeout(RELOAD_EVERY, wanted.notified()).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -85,10 +85,22 @@ impl LinkWait {
     /// passed; returns that request. `asked` is the newest request as found after the wait began.
     /// `None` if there is none (any more).
     pub(crate) async fn settled(
-        mut self,
+        self,
         database: &Database,
         asked: PaymentLink,
         at_most: Duration,
+    ) -> sqlx::Result<Option<PaymentLink>> {
+        let cart_id = asked.cart_id.clone();
+        self.poll(asked, at_most, || async { payment_links::latest(&mut database.acquire().await?, &cart_id).await })
+            .await
+    }
+
+    /// Like [`LinkWait::settled`]; `latest` reads the newest request.
+    async fn poll<F: Future<Output = sqlx::Result<Option<PaymentLink>>>>(
+        mut self,
+        asked: PaymentLink,
+        at_most: Duration,
+        latest: impl Fn() -> F,
     ) -> sqlx::Result<Option<PaymentLink>> {
         let deadline = Instant::now() + at_most;
         let cart_id = asked.cart_id.clone();
@@ -96,7 +108,7 @@ impl LinkWait {
         while newest.as_ref().is_some_and(|link| link.status == LinkStatus::Pending) && Instant::now() < deadline {
             let look_at = deadline.min(Instant::now() + self.look_every);
             let _ = tokio::time::timeout_at(look_at, self.wait_for_notification(&cart_id)).await;
-            newest = payment_links::latest(&mut database.acquire().await?, &cart_id).await?;
+            newest = latest().await?;
         }
         Ok(newest)
     }
@@ -110,5 +122,128 @@ impl LinkWait {
                 Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use chrono::DateTime;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// No test takes as long, so what happens earlier is not due to it.
+    const HOUR: Duration = Duration::from_secs(3_600);
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    fn link(status: LinkStatus) -> PaymentLink {
+        PaymentLink {
+            cart_id: "cart_1".to_owned(),
+            version: 1,
+            status,
+            job_id: uuid::Uuid::nil(),
+            session_expires_at: DateTime::UNIX_EPOCH,
+            replacements: 0,
+            attempted_at: None,
+            session_id: None,
+            url: None,
+            failure: None,
+            updated_at: DateTime::UNIX_EPOCH,
+        }
+    }
+
+    /// The sender of notifications, of which four are buffered, and a wait for them.
+    fn begin(look_every: Duration) -> (broadcast::Sender<String>, LinkWait) {
+        let (sender, news) = broadcast::channel(4);
+        (sender, LinkWait { news, look_every })
+    }
+
+    /// Waits until the link is open, as the query with the number `opened` finds it. Returns the
+    /// number of queries.
+    async fn queries(wait: LinkWait, opened: u32) -> u32 {
+        let queries = Cell::new(0);
+        let latest = || async {
+            queries.set(queries.get() + 1);
+            Ok(Some(link(if queries.get() >= opened { LinkStatus::Open } else { LinkStatus::Pending })))
+        };
+        let settled = timeout(DEADLINE, wait.poll(link(LinkStatus::Pending), HOUR, latest)).await;
+        let settled = settled.expect("it should end").expect("no error").expect("a link");
+        assert_eq!(settled.status, LinkStatus::Open);
+        queries.get()
+    }
+
+    fn notify(sender: &broadcast::Sender<String>, carts: &[&str]) {
+        for cart in carts {
+            sender.send((*cart).to_owned()).expect("somebody listens");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_notification_before_the_wait_is_not_lost() {
+        let (sender, wait) = begin(HOUR);
+        notify(&sender, &["cart_2", "cart_1"]);
+        assert_eq!(queries(wait, 1).await, 1);
+    }
+
+    #[tokio::test]
+    async fn only_notifications_of_the_cart_cause_queries() {
+        let (sender, wait) = begin(HOUR);
+        notify(&sender, &["cart_1", "cart_2", "cart_3", "cart_1"]);
+        assert_eq!(queries(wait, 2).await, 2);
+    }
+
+    #[tokio::test]
+    async fn lost_notifications_cause_a_query() {
+        let (sender, wait) = begin(HOUR);
+        notify(&sender, &["cart_1", "cart_2", "cart_3", "cart_4", "cart_5"]);
+        assert_eq!(queries(wait, 1).await, 1, "the notification of cart_1 was dropped");
+        // None comes, or none can come any more: polling finds the link.
+        let (_sender, wait) = begin(Duration::from_millis(1));
+        assert_eq!(queries(wait, 3).await, 3);
+        let (sender, wait) = begin(Duration::from_millis(1));
+        drop(sender);
+        assert_eq!(queries(wait, 3).await, 3);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_wait_leaves_the_others_notified() {
+        let (sender, wait) = begin(HOUR);
+        let other = LinkWait { news: sender.subscribe(), look_every: HOUR };
+        timeout(Duration::from_millis(1), queries(other, 1)).await.expect_err("no notification has come");
+        assert_eq!(sender.receiver_count(), 1);
+        notify(&sender, &["cart_1"]);
+        assert_eq!(queries(wait, 1).await, 1);
+    }
+
+    #[tokio::test]
+    async fn an_unavailable_database_ends_the_wait() {
+        let (_sender, wait) = begin(Duration::from_millis(1));
+        let failing = || std::future::ready(Err(sqlx::Error::PoolTimedOut));
+        let ended = timeout(DEADLINE, wait.poll(link(LinkStatus::Pending), HOUR, failing)).await;
+        assert!(matches!(ended, Ok(Err(sqlx::Error::PoolTimedOut))));
+    }
+
+    #[tokio::test]
+    async fn the_wait_ends_with_its_time_or_with_the_request() {
+        let (sender, _) = begin(HOUR);
+        let begin = || LinkWait { news: sender.subscribe(), look_every: HOUR };
+        let pending = || std::future::ready(Ok(Some(link(LinkStatus::Pending))));
+        let at_most = Duration::from_millis(20);
+        let begun = Instant::now();
+        let newest = timeout(DEADLINE, begin().poll(link(LinkStatus::Pending), at_most, pending)).await;
+        assert!(newest.is_ok_and(|newest| newest.is_ok_and(|newest| newest.is_some())));
+        assert!(begun.elapsed() >= at_most);
+        // Deleted with its cart.
+        let wait = begin();
+        notify(&sender, &["cart_1"]);
+        let newest =
+            timeout(DEADLINE, wait.poll(link(LinkStatus::Pending), HOUR, || std::future::ready(Ok(None)))).await;
+        assert!(newest.is_ok_and(|newest| newest.is_ok_and(|newest| newest.is_none())));
+        // Settled before the wait: no query.
+        let never = || -> std::future::Pending<_> { panic!("there is nothing to wait for") };
+        let newest = begin().poll(link(LinkStatus::Open), HOUR, never).await;
+        assert!(newest.is_ok_and(|newest| newest.is_some()));
     }
 }
