@@ -66,6 +66,11 @@ impl Corpus {
         ]
     }
 
+    /// A strategy for edited inputs that are valid values of an HTTP header.
+    pub fn near_header(self) -> impl Strategy<Value = String> {
+        self.near().prop_map(|text| text.chars().filter(|c| (' '..='~').contains(c)).collect())
+    }
+
     /// A strategy for edited inputs as bytes, not always valid UTF-8.
     pub fn near_bytes(self) -> impl Strategy<Value = Vec<u8>> {
         let foreign = proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3);

@@ -138,15 +138,15 @@ fn the_corpus_holds() {
     CORPUS.replay(hold);
 }
 
-/// Bodies of the maximum size are refused quickly.
+/// Bodies of the maximum size are refused, and the errors do not repeat them.
 #[test]
-fn large_bodies_take_little_time() {
-    let begun = std::time::Instant::now();
+fn errors_of_large_bodies_are_short() {
     for email in
         ["a".repeat(1 << 20), "a.".repeat(1 << 19), "\"".repeat(1 << 20), format!("a@{}", "b.".repeat(1 << 19))]
     {
         let body = json!({"customerEmail": email, "customerName": email, "items": vec![json!(email); 3]});
-        NewCart::parse(&sent(&body), Currency::USD, now()).expect_err("that is no address");
+        let errors = NewCart::parse(&sent(&body), Currency::USD, now()).expect_err("that is no address");
+        let length: usize = errors.iter().map(|error| error.field.len() + error.message.len()).sum();
+        assert!((1..1024).contains(&length), "{length} bytes");
     }
-    assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
 }

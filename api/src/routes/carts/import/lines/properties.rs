@@ -24,6 +24,7 @@ fn read(format: Format, pieces: &[&[u8]]) -> Result<Read, String> {
     for piece in pieces {
         lines.feed(piece);
         drain(&mut lines, false)?;
+        assert!(lines.buffer.len() <= LINE_BYTES, "{} bytes are held", lines.buffer.len());
     }
     drain(&mut lines, true)?;
     Ok(read)
@@ -64,10 +65,8 @@ proptest! {
     }
 
     #[test]
-    fn a_media_type_is_one_of_two_or_none(name in fuzz::corpus!("media_types").near()) {
-        let mut headers = HeaderMap::new();
-        let Ok(value) = axum::http::HeaderValue::from_str(&name) else { return Ok(()) };
-        headers.insert(header::CONTENT_TYPE, value);
+    fn a_media_type_is_one_of_two_or_none(name in fuzz::corpus!("media_types").near_header()) {
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, name.parse().expect("a good header"))]);
         if let Ok(format) = Format::of_body(&headers) {
             let word = if format == Format::Csv { "csv" } else { "json" };
             prop_assert!(name.to_ascii_lowercase().replace('-', "").contains(word), "{name}");
@@ -82,17 +81,17 @@ fn the_corpora_hold() {
     fuzz::corpus!("csv").replay(everywhere(Format::Csv));
 }
 
-/// A body of the maximum length of a line, filled with worst cases.
+/// Bodies of twice the maximum length of a line, filled with worst cases: no more than a line
+/// is held in memory, and no line is longer than the maximum.
 #[test]
-fn long_lines_take_little_time() {
-    let begun = std::time::Instant::now();
+fn long_lines_are_not_held() {
     let header = "customerEmail,customerName,items\n";
     for worst in ["[", "\"", "\"\"", ",", "{\"a\":", "\\", "\r", "\n", "\r\n", ",\n", "1,"] {
-        let body = worst.repeat(LINE_BYTES / worst.len());
-        let _ = read(Format::Ndjson, &body.as_bytes().chunks(4096).collect::<Vec<_>>());
-        let body = format!("{header}{body}");
-        let _ = read(Format::Csv, &body.as_bytes().chunks(4096).collect::<Vec<_>>());
+        let body = worst.repeat(2 * LINE_BYTES / worst.len());
+        for (format, body) in [(Format::Ndjson, body.clone()), (Format::Csv, format!("{header}{body}"))] {
+            let lines = read(format, &body.as_bytes().chunks(4096).collect::<Vec<_>>()).expect("a good header");
+            let longest = lines.iter().filter_map(|line| line.2.as_ref().ok()).map(String::len).max();
+            assert!(longest.is_none_or(|longest| longest <= LINE_BYTES), "{format:?} of {worst:?}: {longest:?}");
+        }
     }
-    assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
-    assert_eq!(read(Format::Ndjson, &[b"1"]), Ok(vec![(1, 1, Ok("1".to_owned()))]));
 }
