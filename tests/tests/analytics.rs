@@ -189,7 +189,7 @@ async fn counted(pool: &PgPool, today: NaiveDate) -> (Value, Vec<i64>) {
 #[test]
 fn analytics_and_totals_equal_a_count_at_any_moment() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mut runner = TestRunner::new(Config { cases: 12, failure_persistence: None, ..Config::default() });
+    let mut runner = TestRunner::new(Config { cases: 12, ..Config::with_source_file(file!()) });
     runner
         .run(&steps(), |steps| {
             runtime.block_on(async {

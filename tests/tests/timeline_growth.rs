@@ -109,7 +109,7 @@ fn a_timeline_only_grows() {
         // Far from the database's own time, which manual SQL writes into a row.
         start().set("CART_TTL", "3d").set("PAYMENT_LINK_TTL", "5d").at("2050-03-10T12:00:00Z").start().await
     });
-    let config = Config { cases: 12, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: 12, ..Config::with_source_file(file!()) };
     TestRunner::new(config)
         .run(&steps(), |steps| {
             runtime.block_on(async {

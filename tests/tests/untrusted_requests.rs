@@ -124,7 +124,7 @@ fn every_request_is_answered_with_an_envelope() {
     let (app, cart, token) = runtime.block_on(with_everything());
     // Each case takes some milliseconds; PROPTEST_CASES sets their number.
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(400);
-    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    let config = Config { cases, ..Config::with_source_file(file!()) };
     TestRunner::new(config).run(&requests(), |request| runtime.block_on(hold(&app, &cart, &token, &request))).unwrap();
     runtime.block_on(async { assert_eq!(app.get("/healthz").await.status, 200) });
 }
@@ -142,7 +142,7 @@ fn malformed_bytes_end_only_their_connection() {
         all.extend(bytes);
         all
     });
-    let config = Config { cases: 150, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: 150, ..Config::with_source_file(file!()) };
     let answered = |bytes: Vec<u8>| {
         let address = app.address;
         runtime.block_on(async move {
