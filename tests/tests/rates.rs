@@ -33,11 +33,16 @@ async fn ten_processes_together_stay_under_the_rate() {
     for caller in callers {
         caller.await.unwrap();
     }
-    let mut turns = turns.lock().unwrap().clone();
-    turns.sort_unstable();
+    let turns = turns.lock().unwrap().clone();
     assert_eq!(turns.len(), 120);
+    are_within(RATE, begun, turns);
+}
+
+/// No permit was granted before the rate allows it.
+fn are_within(rate: u32, begun: Instant, mut turns: Vec<Instant>) {
+    turns.sort_unstable();
     for (before, turn) in (0..).zip(turns) {
-        let earliest = Duration::from_secs(1) * before / RATE;
+        let earliest = Duration::from_secs(1) * before / rate;
         assert!(turn - begun >= earliest, "turn {before} came after {:?}, not {earliest:?}", turn - begun);
     }
 }
@@ -64,23 +69,24 @@ async fn a_back_off_applies_to_every_process() {
 /// A caller that would wait long is refused, and does not consume a permit.
 #[tokio::test]
 async fn callers_do_not_wait_in_a_long_queue() {
+    const RATE: u32 = 2;
     let database = TestDatabase::create().await;
-    let limit = RateLimit::start(database.reach(Listen::Directly, 1), "test", 2);
+    let begun = Instant::now();
+    let limit = RateLimit::start(database.reach(Listen::Directly, 1), "test", RATE);
     let callers: Vec<_> = (0..60)
         .map(|_| {
             let limit = limit.clone();
-            tokio::spawn(async move { limit.turn().await.is_ok() })
+            tokio::spawn(async move { limit.turn().await.ok().map(|()| Instant::now()) })
         })
         .collect();
-    let begun = Instant::now();
-    let mut turns = 0;
+    let mut turns = Vec::new();
     for caller in callers {
-        turns += u32::from(caller.await.unwrap());
+        turns.extend(caller.await.unwrap());
     }
-    // On an idle machine this takes the timeout of 5 s.
-    let most = 2 * u32::try_from(begun.elapsed().as_secs()).unwrap() + 4;
-    assert!((5..=most).contains(&turns), "{turns} of 60 had a turn in {:?}", begun.elapsed());
-    // The queue is empty: the next caller does not wait for the forty-five that were refused.
+    // All sixty would need half a minute, and each waits for 5 s at most.
+    assert!((1..60).contains(&turns.len()), "{} of 60 had a turn", turns.len());
+    are_within(RATE, begun, turns);
+    // The queue is empty: the next caller does not wait for those that were refused.
     limit.turn().await.unwrap();
 }
 
