@@ -19,7 +19,7 @@ use sqlx::PgPool;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use worker::WorkerConfig;
 
-use crate::{Contract, Door, TestDatabase, fake_stripe};
+use crate::{Contract, Door, TestDatabase, a_cart, fake_stripe};
 
 const KEY: &str = "test-key";
 const WEBHOOK_SECRET: &str = "whsec_test";
@@ -181,19 +181,6 @@ impl Answer {
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
-}
-
-/// Texts that identify the shopper or the items of [`a_cart`]. No random id or token contains one:
-/// each has a letter that neither hexadecimal nor TypeIDs have, and is too long to occur in base64
-/// by chance.
-pub const OF_THE_SHOPPER: [&str; 5] = ["ada@example.com", "ada%40example.com", "Ada Lovelace", "Lovelace", "Teapot"];
-
-/// A body for `POST /api/carts`.
-pub fn a_cart() -> Value {
-    json!({
-        "customerEmail": "ada@example.com", "customerName": "Ada Lovelace",
-        "items": [{"name": "Teapot", "quantity": 2, "price": 49.99}],
-    })
 }
 
 impl App {

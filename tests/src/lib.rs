@@ -4,23 +4,29 @@
 #![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
 
 mod app;
+mod carts;
 pub mod cluster;
 mod contract;
 mod database;
 mod door;
+pub mod events;
 pub mod http2;
+pub mod imports;
 mod last_release;
 pub mod leaks;
+pub mod lives;
 pub mod load;
 pub mod migration_harm;
 pub mod pooler;
 mod ports;
 pub mod postgres_node;
+pub mod probe;
 pub mod processes;
 
 use std::time::Duration;
 
-pub use app::{Answer, App, OF_THE_SHOPPER, RunningWorker, Setup, a_cart};
+pub use app::{Answer, App, RunningWorker, Setup};
+pub use carts::{OF_THE_SHOPPER, UNKNOWN_FIELD, a_cart, a_line, exported_cart, shown_cart};
 pub use contract::{Contract, is_of_the_dashboard};
 pub use database::{ROLES, TestDatabase, connection, transaction};
 pub use door::Door;

@@ -3,36 +3,10 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Days, TimeDelta, Utc};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tests::{Answer, App, Setup, a_cart};
-
-pub(crate) const NDJSON: &str = "application/x-ndjson";
-
-/// A line of an import: a changed cart.
-pub(crate) fn a_line(change: Value) -> Value {
-    let mut cart = a_cart();
-    cart.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-    cart
-}
-
-pub(crate) async fn send(app: &App, kind: &str, body: impl Into<reqwest::Body>) -> Answer {
-    app.send(app.request(Method::POST, "/api/carts/import").header("content-type", kind).body(body)).await
-}
-
-/// The results of the lines, and the summary.
-pub(crate) fn answers(answer: &Answer) -> (Vec<Value>, Value) {
-    assert_eq!((answer.status, answer.header("content-type")), (200, NDJSON), "{}", answer.text);
-    let mut lines: Vec<Value> = answer.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let summary = lines.pop().expect("a summary")["summary"].take();
-    (lines, summary)
-}
-
-pub(crate) async fn import(app: &App, kind: &str, body: impl Into<reqwest::Body>) -> (Vec<Value>, Value) {
-    answers(&send(app, kind, body).await)
-}
-
-pub(crate) fn ndjson(lines: impl IntoIterator<Item = Value>) -> String {
-    lines.into_iter().map(|line| format!("{line}\n")).collect()
-}
+use tests::{
+    App, Setup, UNKNOWN_FIELD, a_line,
+    imports::{NDJSON, answers, import, ndjson, send},
+};
 
 pub(crate) async fn count(app: &App) -> i64 {
     sqlx::query_scalar("select count(*) from carts").fetch_one(&app.pool).await.unwrap()
@@ -44,7 +18,7 @@ async fn each_line_has_its_result_in_order() {
     let bad =
         json!({"customerEmail": "nobody", "customerName": "B", "items": [{"name": "x", "quantity": 0, "price": 1}]});
     let body = [
-        a_line(json!({"colour": "unknown fields are ignored"})).to_string(),
+        a_line(json!({UNKNOWN_FIELD: "is ignored"})).to_string(),
         a_line(json!({"externalId": "order 7"})).to_string(),
         String::new(),
         "{\"customerEmail\":".to_owned(),
@@ -115,7 +89,7 @@ async fn importing_a_file_again_creates_no_duplicates() {
 #[tokio::test]
 async fn csv_is_read_as_spreadsheets_write_it() {
     let app = Setup::default().without_worker().start().await;
-    let body = "\u{feff}externalId,\"customerName\",customerEmail,items,status,abandonedAt,recoveredAt,expiredAt,note\r\n\
+    let body = "\u{feff}externalId,\"customerName\",customerEmail,items,status,abandonedAt,recoveredAt,expiredAt,unknownFieldOfATest\r\n\
         A-1,\"Lovelace, \"\"Ada\"\"\r\nCountess\",ada@example.com,\"[{\"\"name\"\":\"\"Tea, green\"\",\"\"quantity\"\":2,\"\"price\"\":4.50}]\",recovered,2026-01-01T00:00:00Z,,,x\r\n\
         \r\n\
         ,Grace,grace@example.com,\"[{\"\"name\"\":\"\"x\"\",\"\"quantity\"\":1,\"\"price\"\":1}]\",,,,,\r\n\

@@ -6,10 +6,13 @@ use axum::body::Bytes;
 use futures_util::stream;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
-use tests::{App, Setup, a_cart, eventually};
+use tests::{
+    App, Setup, UNKNOWN_FIELD, a_cart, a_line, eventually,
+    imports::{NDJSON, import, ndjson, send},
+};
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use crate::cart_import::{NDJSON, a_line, count, import, ndjson, send};
+use crate::cart_import::count;
 
 /// An import whose body is sent piece by piece while its results are read.
 struct Upload {
@@ -75,8 +78,8 @@ impl Upload {
 async fn bodies_have_no_size_limit_and_lines_have_one() {
     let app = Setup::default().without_worker().start().await;
     let line = |name: &str| a_line(json!({"customerName": name}));
-    let long = a_line(json!({"note": "x".repeat(1024 * 1024)})).to_string();
-    let almost = a_line(json!({"note": "x".repeat(1024 * 1024 - 200)})).to_string();
+    let long = a_line(json!({UNKNOWN_FIELD: "x".repeat(1024 * 1024)})).to_string();
+    let almost = a_line(json!({UNKNOWN_FIELD: "x".repeat(1024 * 1024 - 200)})).to_string();
     let body = format!("{}\n{long}\n{almost}\n{}", ndjson((0..6_000).map(|_| line("n"))).trim_end(), line("last"));
     assert!(body.len() > 2 * 1024 * 1024);
     let (lines, summary) = import(&app, NDJSON, body).await;
@@ -179,7 +182,7 @@ async fn an_imports_memory_does_not_grow_with_its_file() {
     let mut upload = Upload::begin(request);
     let body = upload.body.clone();
     let sending = tokio::spawn(async move {
-        let piece = ndjson((0..500).map(|_| a_line(json!({"note": "x".repeat(300)}))));
+        let piece = ndjson((0..500).map(|_| a_line(json!({UNKNOWN_FIELD: "x".repeat(300)}))));
         for _ in 0..LINES / 500 {
             body.send(Ok(piece.clone())).await.unwrap();
         }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use common::payment_links::{self, Opening};
 use serde_json::json;
-use tests::{App, Setup, connection};
-
-use crate::{
-    foreign_events::{COMPLETED, outcome, refused, status},
-    webhooks::{event, expired, intent, session},
+use tests::{
+    App, Setup, connection,
+    events::{event, expired, intent, session},
 };
+
+use crate::foreign_events::{COMPLETED, outcome, refused, status};
 
 /// A cart whose session was requested, without Stripe's answer so far.
 async fn asked(app: &App) -> String {

@@ -9,9 +9,8 @@ use serde_json::{Value, json};
 use tests::{
     App, Setup,
     leaks::{StoredColumn, columns, mentions},
+    lives::{GRACE, ZEBEDEE, create, live, plant_old_errors},
 };
-
-use crate::erasure_lives::{GRACE, ZEBEDEE, create, live, plant_old_errors};
 
 async fn erase(app: &App, email: &str) -> Value {
     app.post("/api/erasure", &json!({"email": email})).await.data(200)

@@ -6,9 +6,7 @@ use common::{carts, personal_data};
 use reqwest::Method;
 use sandbox::stripe::{Fault, Operation, Session, SessionStatus};
 use serde_json::{Value, json};
-use tests::{App, Setup, eventually, leaks::mentions, transaction};
-
-use crate::erasure_lives::ZEBEDEE;
+use tests::{App, Setup, eventually, leaks::mentions, lives::ZEBEDEE, transaction};
 
 async fn erase(app: &App) -> Value {
     let email = ZEBEDEE.cart()["customerEmail"].clone();

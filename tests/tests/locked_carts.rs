@@ -10,10 +10,10 @@ use chrono::TimeDelta;
 use common::{carts::expiry, db::Database};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tests::{Answer, App, Setup, a_cart, transaction};
+use tests::{Answer, App, Setup, a_cart, events::event, transaction};
 use tokio::task::JoinSet;
 
-use crate::{dashboard::Operator, webhooks::event};
+use crate::dashboard::Operator;
 
 /// How long the refusal of a change of the locked cart may take.
 const REFUSED_WITHIN: Duration = Duration::from_secs(8);

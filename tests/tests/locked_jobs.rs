@@ -9,10 +9,12 @@ use common::jobs::DeleteOldRecords;
 use queue::Config;
 use serde_json::json;
 use sqlx::PgPool;
-use tests::{Setup, TestDatabase, connection, eventually, transaction};
+use tests::{
+    Setup, TestDatabase, connection, eventually,
+    probe::{Act, Probe, Seen, count, enqueue, probe, start, state, with_workers},
+    transaction,
+};
 use uuid::Uuid;
-
-use crate::probe::{Act, Probe, Seen, count, enqueue, probe, start, state, with_workers};
 
 async fn lock_job(pool: &PgPool, id: Uuid) -> queue::Connection {
     let mut holding = transaction(pool).await;

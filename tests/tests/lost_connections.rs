@@ -8,13 +8,16 @@ use queue::{CatchUp, Listen, RateLimit, Schedule};
 use sandbox::proxy::Proxy;
 use serde_json::json;
 use sqlx::Connection as _;
-use tests::{Setup, TestDatabase, a_cart, processes::Process, within};
+use tests::{
+    Setup, TestDatabase, a_cart,
+    probe::{Act, Probe},
+    processes::Process,
+    within,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
 };
-
-use crate::probe::{Act, Probe};
 
 /// The api's limits, 15 s for a statement and 3 s for a connection, plus slack for a busy machine.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(15 + 3 + 30);

@@ -4,9 +4,9 @@ use nix::sys::signal::Signal;
 use reqwest::Method;
 use sandbox::stripe::{Fault, Operation};
 use serde_json::{Value, json};
-use tests::{eventually, processes::Process};
+use tests::{eventually, lives::ZEBEDEE, processes::Process};
 
-use crate::{erasure_lives::ZEBEDEE, processes::Shop};
+use crate::processes::Shop;
 
 /// All lines of a process that has ended.
 async fn whole_log(mut process: Process) -> Vec<String> {

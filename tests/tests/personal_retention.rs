@@ -3,11 +3,11 @@
 use chrono::TimeDelta;
 use common::{jobs::AnonymizeOldCarts, personal_data::ERASED_EMAIL};
 use serde_json::{Value, json};
-use tests::{App, Setup, a_cart, connection, eventually, leaks::mentions};
-
-use crate::{
-    cart_import::{NDJSON, import, ndjson},
-    erasure_lives::ZEBEDEE,
+use tests::{
+    App, Setup, a_cart, connection, eventually,
+    imports::{NDJSON, import, ndjson},
+    leaks::mentions,
+    lives::ZEBEDEE,
 };
 
 async fn anonymize(app: &App) {

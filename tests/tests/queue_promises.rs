@@ -7,10 +7,13 @@ use nix::sys::signal::Signal;
 use queue::{Backoff, Config, Job};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
-use tests::{TestDatabase, connection, eventually, processes::Process, transaction};
+use tests::{
+    TestDatabase, connection, eventually,
+    probe::{Act, Probe, QUICKLY, Seen, count, enqueue, probe, start, state, with_workers},
+    processes::Process,
+    transaction,
+};
 use uuid::Uuid;
-
-use crate::probe::{Act, Probe, QUICKLY, Seen, count, enqueue, probe, start, state, with_workers};
 
 // 1. Enqueue in the caller's transaction. apalis-postgres raises 23505 here and aborts the transaction.
 #[tokio::test]

@@ -12,9 +12,11 @@ use chrono::TimeDelta;
 use queue::{Config, EnqueueOptions, Job, Listen, Retention};
 use serde::{Deserialize, Serialize};
 use sqlx::Connection;
-use tests::{TestDatabase, connection, eventually, transaction};
-
-use crate::probe::{Act, Probe, Running, Seen, count, enqueue, probe, start, start_on, state, with_workers};
+use tests::{
+    TestDatabase, connection, eventually,
+    probe::{Act, Probe, Running, Seen, count, enqueue, probe, start, start_on, state, with_workers},
+    transaction,
+};
 
 // 6. One wake-up per commit, and scheduled jobs start when due: nothing waits for the hourly poll.
 #[tokio::test]

@@ -5,13 +5,16 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use sandbox::stripe::{Fault, Operation};
 use serde_json::json;
-use tests::{App, Setup, a_cart, eventually};
+use tests::{
+    App, Setup, a_cart,
+    events::{event, intent, session},
+    eventually,
+};
 
 use crate::{
     early_events::without_worker,
     foreign_events::{COMPLETED, outcome, refused, status},
     lost_sessions::{link, lose_a_session, open_sessions},
-    webhooks::{event, intent, session},
 };
 
 /// Expires the cart, and waits until its session is recorded as closed.

@@ -10,9 +10,7 @@ use queue::Job;
 use reqwest::Method;
 use sandbox::stripe::Session;
 use serde_json::{Value, json};
-use tests::{App, Setup, a_cart, connection, transaction};
-
-use crate::cart_import::import;
+use tests::{App, Setup, a_cart, connection, imports::import, transaction};
 
 pub(crate) async fn events(app: &App, id: &str) -> Vec<Value> {
     let timeline = app.get(&format!("/api/carts/{id}/timeline")).await.data(200);

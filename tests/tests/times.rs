@@ -1,9 +1,10 @@
 //! A time that is accepted survives a round trip; all others are refused.
 
 use serde_json::{Value, json};
-use tests::{App, Setup, a_cart};
-
-use crate::cart_import::{NDJSON, a_line, import, ndjson};
+use tests::{
+    App, Setup, a_cart, a_line,
+    imports::{NDJSON, import, ndjson},
+};
 
 const REFUSED: [&str; 9] = [
     "0000-01-01T00:00:00+23:59",

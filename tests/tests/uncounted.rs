@@ -2,14 +2,16 @@
 
 use sandbox::stripe::Foreign;
 use serde_json::json;
-use tests::App;
+use tests::{
+    App,
+    events::{effect, event, expired, session},
+};
 use worker::{Check, CheckStatus};
 
 use crate::{
     dashboard::Operator,
     doctor::checks,
     foreign_events::{COMPLETED, link_status, outcome, reason, refused},
-    webhooks::{effect, event, expired, session},
 };
 
 async fn page(app: &App) -> String {

@@ -3,7 +3,7 @@
 
 use reqwest::{Method, StatusCode, header::CONTENT_TYPE};
 use serde_json::Value;
-use tests::{Contract, a_cart, processes::Process};
+use tests::{Contract, UNKNOWN_FIELD, a_cart, processes::Process};
 
 use crate::processes::{SECRET, Shop};
 
@@ -36,7 +36,7 @@ fn russian_doll() -> String {
 /// A valid cart with one more field, in the cart and in its item.
 fn cart_with(extra: &str) -> String {
     format!(
-        r#"{{"customerEmail":"ada@example.com","customerName":"Ada","x":{extra},"items":[{{"name":"Teapot","quantity":2,"price":49.99,"x":{extra}}}]}}"#
+        r#"{{"customerEmail":"ada@example.com","customerName":"Ada","{UNKNOWN_FIELD}":{extra},"items":[{{"name":"Teapot","quantity":2,"price":49.99,"{UNKNOWN_FIELD}":{extra}}}]}}"#
     )
 }
 

@@ -1,42 +1,10 @@
 use chrono::TimeDelta;
 use sandbox::stripe::sign;
 use serde_json::{Value, json};
-use tests::{App, Setup};
-
-pub(crate) fn event(id: &str, kind: &str, object: &Value) -> Value {
-    json!({"id": id, "type": kind, "created": 1_772_000_000, "livemode": false, "data": {"object": object}})
-}
-
-/// The completed session of `a_cart()`'s first link, as Stripe sends it.
-pub(crate) fn session(id: &str, cart: &str, payment_status: &str) -> Value {
-    json!({
-        "id": id, "object": "checkout.session", "mode": "payment", "status": "complete", "livemode": false,
-        "payment_status": payment_status, "amount_total": 9998, "currency": "usd",
-        "payment_intent": format!("pi_of_{id}"), "client_reference_id": cart,
-        "metadata": {"cart_id": cart, "link_version": "1"},
-    })
-}
-
-/// The same, once it has expired.
-pub(crate) fn expired(id: &str, cart: &str) -> Value {
-    let mut session = session(id, cart, "unpaid");
-    session["status"] = json!("expired");
-    session["payment_intent"] = Value::Null;
-    session
-}
-
-/// The PaymentIntent of that session.
-pub(crate) fn intent(session: &str, cart: &str) -> Value {
-    json!({
-        "id": format!("pi_of_{session}"), "object": "payment_intent", "status": "succeeded", "livemode": false,
-        "amount": 9998, "amount_received": 9998, "currency": "usd",
-        "metadata": {"cart_id": cart, "link_version": "1"},
-    })
-}
-
-pub(crate) async fn effect(app: &App, event: &str) -> String {
-    sqlx::query_scalar("select effect from stripe_events where id = $1").bind(event).fetch_one(&app.pool).await.unwrap()
-}
+use tests::{
+    App, Setup,
+    events::{effect, event, expired, intent, session},
+};
 
 #[tokio::test]
 async fn repeated_payment_events_recover_the_cart_once() {

@@ -12,28 +12,38 @@ use apalis::prelude::{AbortError, BoxDynError, Data, Monitor, RetryAfterError, W
 use queue::{Attempt, Backoff, Config, Database, Job, Listen, Runtime};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
-use tests::{TestDatabase, connection};
 use tokio::{
     sync::{Semaphore, oneshot},
     task::JoinHandle,
 };
 use uuid::Uuid;
 
-pub(crate) const QUICKLY: Backoff = Backoff { first: Duration::from_millis(20), longest: Duration::from_millis(100) };
+use crate::{TestDatabase, connection};
+
+/// A back-off that no test waits long for.
+pub const QUICKLY: Backoff = Backoff { first: Duration::from_millis(20), longest: Duration::from_millis(100) };
 
 /// The payload determines the action.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Probe {
-    pub(crate) n: i64,
-    pub(crate) act: Act,
+pub struct Probe {
+    /// Makes the job unique, if it is positive.
+    pub n: i64,
+    /// What the job does.
+    pub act: Act,
 }
 
+/// What a job does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Act {
+pub enum Act {
+    /// Succeeds.
     Succeed,
+    /// Fails, and may be retried.
     Fail,
+    /// Panics.
     Panic,
+    /// Fails for good.
     Abort,
+    /// Fails, and must not be retried for an hour.
     AskForDelay,
     /// Waits for a permit from the test.
     Wait,
@@ -50,18 +60,22 @@ impl Job for Probe {
     }
 }
 
-pub(crate) fn probe(act: Act) -> Probe {
+/// A job that is not unique.
+pub fn probe(act: Act) -> Probe {
     Probe { n: 0, act }
 }
 
 /// The handlers' records, and the permits that some wait for.
 #[derive(Debug)]
-pub(crate) struct Seen {
-    pub(crate) starts: AtomicUsize,
-    pub(crate) dropped: AtomicUsize,
-    pub(crate) attempts: Mutex<Vec<Attempt>>,
+pub struct Seen {
+    /// The number of attempts that began.
+    pub starts: AtomicUsize,
+    /// The number of [`Act::Wait`] that ended, also without a permit.
+    pub dropped: AtomicUsize,
+    /// Every attempt that began.
+    pub attempts: Mutex<Vec<Attempt>>,
     /// Each permit ends one [`Act::Wait`].
-    pub(crate) permits: Semaphore,
+    pub permits: Semaphore,
 }
 
 impl Default for Seen {
@@ -75,7 +89,7 @@ impl Default for Seen {
     }
 }
 
-pub(crate) struct CountDrop(Arc<Seen>);
+struct CountDrop(Arc<Seen>);
 
 impl Drop for CountDrop {
     fn drop(&mut self) {
@@ -83,7 +97,7 @@ impl Drop for CountDrop {
     }
 }
 
-pub(crate) async fn handle(job: Probe, seen: Data<Arc<Seen>>, attempt: Data<Attempt>) -> Result<(), BoxDynError> {
+async fn handle(job: Probe, seen: Data<Arc<Seen>>, attempt: Data<Attempt>) -> Result<(), BoxDynError> {
     seen.starts.fetch_add(1, Ordering::SeqCst);
     seen.attempts.lock().unwrap().push(*attempt);
     match job.act {
@@ -100,25 +114,36 @@ pub(crate) async fn handle(job: Probe, seen: Data<Arc<Seen>>, attempt: Data<Atte
     Ok(())
 }
 
-pub(crate) struct Running {
-    pub(crate) runtime: Runtime,
-    pub(crate) stop: oneshot::Sender<()>,
-    pub(crate) monitor: JoinHandle<()>,
+/// Workers of [`Probe`].
+#[derive(Debug)]
+pub struct Running {
+    /// Their queue.
+    pub runtime: Runtime,
+    /// Asks them to stop.
+    pub stop: oneshot::Sender<()>,
+    /// Ends when they have.
+    pub monitor: JoinHandle<()>,
 }
 
 impl Running {
-    pub(crate) async fn stop(self) {
+    /// Stops them and waits until they have.
+    ///
+    /// # Panics
+    /// If they panicked.
+    pub async fn stop(self) {
         let _ = self.stop.send(());
         self.monitor.await.unwrap();
         self.runtime.close().await;
     }
 }
 
-pub(crate) fn start(database: &TestDatabase, config: Config, seen: &Arc<Seen>) -> Running {
+/// Starts workers.
+pub fn start(database: &TestDatabase, config: Config, seen: &Arc<Seen>) -> Running {
     start_on(&database.reach(Listen::Directly, 1), config, seen)
 }
 
-pub(crate) fn start_on(database: &Database, config: Config, seen: &Arc<Seen>) -> Running {
+/// Starts workers that reach Postgres by this pool.
+pub fn start_on(database: &Database, config: Config, seen: &Arc<Seen>) -> Running {
     let runtime = Runtime::start(database, config);
     let (stop, stopped) = oneshot::channel::<()>();
     let (backend, seen) = (runtime.clone(), seen.clone());
@@ -137,23 +162,35 @@ pub(crate) fn start_on(database: &Database, config: Config, seen: &Arc<Seen>) ->
 }
 
 /// A database, a pool for the test, and workers with this configuration.
-pub(crate) async fn with_workers(config: Config) -> (TestDatabase, PgPool, Arc<Seen>, Running) {
+pub async fn with_workers(config: Config) -> (TestDatabase, PgPool, Arc<Seen>, Running) {
     let database = TestDatabase::create().await;
     let seen = Arc::new(Seen::default());
     let running = start(&database, config, &seen);
     (database.clone(), database.pool(3), seen, running)
 }
 
-pub(crate) async fn enqueue(pool: &PgPool, job: &Probe) -> Uuid {
+/// Queues a job.
+///
+/// # Panics
+/// If it is queued already.
+pub async fn enqueue(pool: &PgPool, job: &Probe) -> Uuid {
     queue::enqueue(&mut connection(pool).await, job).await.unwrap().expect("it was not queued yet")
 }
 
-pub(crate) async fn state(pool: &PgPool, id: Uuid) -> (String, i16) {
+/// The state of a job, and how often it began.
+///
+/// # Panics
+/// If there is no such job.
+pub async fn state(pool: &PgPool, id: Uuid) -> (String, i16) {
     let job = queue::find(&mut connection(pool).await, id).await.unwrap().expect("it is kept");
     (job.state.as_str().to_owned(), job.attempts)
 }
 
-pub(crate) async fn count(pool: &PgPool, condition: &str) -> i64 {
+/// The number of jobs for which a condition in SQL holds.
+///
+/// # Panics
+/// If Postgres refuses it.
+pub async fn count(pool: &PgPool, condition: &str) -> i64 {
     let query = sqlx::AssertSqlSafe(format!("select count(*) from jobs where {condition}"));
     sqlx::query_scalar(query).fetch_one(pool).await.unwrap()
 }

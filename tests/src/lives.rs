@@ -4,23 +4,29 @@ use chrono::TimeDelta;
 use reqwest::Method;
 use sandbox::stripe::{Fault, Operation};
 use serde_json::{Value, json};
-use tests::{Answer, App, eventually};
 
 use crate::{
-    cart_import::{NDJSON, import, ndjson},
-    webhooks::event,
+    Answer, App,
+    events::event,
+    eventually,
+    imports::{NDJSON, import, ndjson},
 };
 
 /// A person whose data occurs nowhere else in the tests or the product.
-pub(crate) struct Person {
-    pub(crate) email: &'static str,
-    pub(crate) other_spelling: &'static str,
+#[derive(Debug)]
+pub struct Person {
+    /// The address, as most of the carts have it.
+    pub email: &'static str,
+    /// The address, spelled otherwise.
+    pub other_spelling: &'static str,
     name: &'static str,
     item: &'static str,
-    pub(crate) words: &'static [&'static str],
+    /// Texts in lower case that identify the person.
+    pub words: &'static [&'static str],
 }
 
-pub(crate) const ZEBEDEE: Person = Person {
+/// One person.
+pub const ZEBEDEE: Person = Person {
     email: "zebedee.quill@private.example",
     other_spelling: "Zebedee.QUILL@Private.Example",
     name: "Zebedee Quillfeather",
@@ -28,7 +34,8 @@ pub(crate) const ZEBEDEE: Person = Person {
     words: &["zebedee", "quill", "kaleidoscope", "private.example"],
 };
 
-pub(crate) const GRACE: Person = Person {
+/// Another person.
+pub const GRACE: Person = Person {
     email: "grace@navy.example",
     other_spelling: "GRACE@navy.example",
     name: "Grace Hopper",
@@ -38,32 +45,40 @@ pub(crate) const GRACE: Person = Person {
 };
 
 impl Person {
-    pub(crate) fn cart(&self) -> Value {
+    /// A body for `POST /api/carts`.
+    pub fn cart(&self) -> Value {
         json!({"customerEmail": self.email, "customerName": self.name, "items": [{"name": self.item, "quantity": 2, "price": 49.99}]})
     }
 
-    pub(crate) fn key(&self) -> String {
+    /// The `Idempotency-Key` of the first cart.
+    pub fn key(&self) -> String {
         format!("{}, first try", self.name)
     }
 }
 
 /// The data that a person left behind.
-pub(crate) struct Life {
+#[derive(Debug)]
+pub struct Life {
     /// The cart that was stored under an `Idempotency-Key`, and paid.
-    pub(crate) paid: String,
+    pub paid: String,
     /// The path of the open recovery link.
-    pub(crate) recovery_path: String,
-    pub(crate) carts: Vec<String>,
+    pub recovery_path: String,
+    /// The ids of all carts.
+    pub carts: Vec<String>,
     /// URLs that reveal the person to their holder.
-    pub(crate) addresses: Vec<String>,
+    pub addresses: Vec<String>,
 }
 
-pub(crate) async fn create(app: &App, key: &str, body: &Value) -> Answer {
+/// Stores a cart under an `Idempotency-Key`.
+pub async fn create(app: &App, key: &str, body: &Value) -> Answer {
     app.send(app.request(Method::POST, "/api/carts").header("idempotency-key", key).json(body)).await
 }
 
 /// Does everything that can happen to a person's carts.
-pub(crate) async fn live(app: &App, person: &Person) -> Life {
+///
+/// # Panics
+/// If anything is refused.
+pub async fn live(app: &App, person: &Person) -> Life {
     let mut addresses = Vec::new();
     let mut links = async |id: &str| -> String {
         let link = app.ask(id).await.data(200);
@@ -131,7 +146,10 @@ pub(crate) async fn live(app: &App, person: &Person) -> Life {
 }
 
 /// Adds job errors that an earlier version might have stored.
-pub(crate) async fn plant_old_errors(app: &App, life: &Life, person: &Person) {
+///
+/// # Panics
+/// If Postgres refuses it.
+pub async fn plant_old_errors(app: &App, life: &Life, person: &Person) {
     let why = format!("Stripe refused it: Invalid email address: {}", person.email);
     sqlx::query(
         "update jobs set last_error = $1, attempt_log = jsonb_build_array(jsonb_build_object('attempt', 1, 'error', $1))
