@@ -371,6 +371,24 @@ impl App {
         self.send(request.header("stripe-signature", signature).body(body.to_owned())).await
     }
 
+    /// The names of all schedules that workers have registered, sorted.
+    ///
+    /// # Panics
+    /// If the request fails.
+    pub async fn schedules(&self) -> Vec<String> {
+        let data = self.get("/api/schedules").await.data(200);
+        let schedules = data["schedules"].as_array().expect("schedules");
+        let mut names: Vec<String> =
+            schedules.iter().map(|schedule| schedule["name"].as_str().expect("a name").to_owned()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Waits until a worker has registered [`SCHEDULES`](crate::SCHEDULES).
+    pub async fn schedules_are_known(&self) {
+        crate::eventually("the schedules are known", async || self.schedules().await == crate::SCHEDULES).await;
+    }
+
     /// The number of jobs that are neither done nor dead, without those of schedules.
     ///
     /// # Panics

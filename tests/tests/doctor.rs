@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use common::{clock::Clock, config::Env};
 use sandbox::stripe::{Fault, Operation};
-use tests::{App, Setup, eventually};
+use tests::{App, Setup};
 use worker::{Check, CheckStatus, examine};
 
 fn env(app: &App, key: &str) -> Env {
@@ -88,10 +88,7 @@ async fn each_fault_is_reported_and_nothing_else() {
 #[tokio::test]
 async fn the_exit_code_reports_failed_checks() {
     let app = Setup::default().start().await;
-    eventually("the schedules are known", async || {
-        app.get("/api/schedules").await.data(200)["schedules"].as_array().unwrap().len() == 4
-    })
-    .await;
+    app.schedules_are_known().await;
     let run = async |database: &str| {
         let variables = [
             ("DATABASE_URL", database.to_owned()),
