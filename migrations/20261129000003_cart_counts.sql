@@ -20,11 +20,12 @@ create table cart_counts (
 
 -- Sums by status, and the horizon: deltas of transactions before it are in the sums. One row.
 create table cart_totals (
-    only_row  boolean primary key default true check (only_row),
-    abandoned bigint  not null default 0,
-    recovered bigint  not null default 0,
-    expired   bigint  not null default 0,
-    horizon   xid8    not null default '0'
+    only_row   boolean primary key default true check (only_row),
+    abandoned  bigint  not null default 0,
+    recovered  bigint  not null default 0,
+    expired    bigint  not null default 0,
+    horizon    xid8    not null default '0',
+    written_by xid8    not null default '0'             -- the transaction that set the horizon
 );
 insert into cart_totals default values;
 
@@ -89,6 +90,10 @@ create trigger carts_count_updated after update on carts referencing new table a
 
 create function carts_count_truncated() returns trigger language plpgsql as $$
 begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'truncate carts in a read committed transaction: its snapshot may miss counts to delete';
+    end if;
+    perform from cart_totals for update; -- waits for add_up_cart_counts()
     delete from cart_counts;
     delete from cart_count_deltas;
     update cart_totals set abandoned = 0, recovered = 0, expired = 0;
@@ -97,15 +102,20 @@ end $$;
 create trigger carts_count_truncated after truncate on carts
     for each statement execute function carts_count_truncated();
 
+-- The horizon of this server. A restored dump has that of another server, whose transactions have
+-- other numbers: Postgres then shows another writer of the row than the row itself. 0 is as exact,
+-- because deltas that are in the sums are deleted, and takes longer.
+create function cart_count_horizon(totals cart_totals, writer xid) returns xid8 language sql stable as $$
+    select case when writer = totals.written_by::xid and totals.horizon <= pg_snapshot_xmin(pg_current_snapshot())
+                then totals.horizon else '0' end
+$$;
+
 -- The deltas that are not in the sums. By index from the horizon on, so that rows which an open
 -- snapshot keeps alive are not read again; the planner would rather scan the whole table.
---
--- A horizon that this server has not reached comes from another one, by a restored dump: all rows
--- are read then, which is as exact, because a delta that is in the sums is deleted.
 create function cart_count_deltas_to_add() returns setof cart_count_deltas language sql stable
 set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
     select * from cart_count_deltas
-    where xid >= (select case when horizon <= pg_snapshot_xmin(pg_current_snapshot()) then horizon else '0' end from cart_totals)
+    where xid >= (select cart_count_horizon(totals, totals.xmin) from cart_totals totals)
 $$;
 
 -- The counts by period: sums and deltas. Several rows per period.
@@ -119,8 +129,9 @@ create view cart_period_counts as
 create function add_up_cart_counts() returns bigint language sql
 set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
     with bounds as materialized (
-        select case when horizon <= xmin then horizon else '0' end as since, xmin as until
-        from (select horizon, pg_snapshot_xmin(pg_current_snapshot()) as xmin from cart_totals for update skip locked) totals
+        select cart_count_horizon(totals, totals.xmin) as since, pg_snapshot_xmin(pg_current_snapshot()) as until
+        from cart_totals totals
+        for update skip locked
     ), taken as (
         delete from cart_count_deltas
         where xid >= (select since from bounds) and xid < (select until from bounds)
@@ -135,7 +146,8 @@ set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
             recovered = sums.recovered + excluded.recovered, recovered_minor = sums.recovered_minor + excluded.recovered_minor
     ), totals as (
         update cart_totals set abandoned = cart_totals.abandoned + added.abandoned, recovered = cart_totals.recovered + added.recovered,
-                               expired = cart_totals.expired + added.expired, horizon = bounds.until
+                               expired = cart_totals.expired + added.expired, horizon = bounds.until,
+                               written_by = pg_current_xact_id()
         from bounds, (select sum(now_abandoned) as abandoned, sum(now_recovered) as recovered, sum(now_expired) as expired
                       from taken having count(*) > 0) added
     )
@@ -160,7 +172,7 @@ create function correct_cart_counts(out carts bigint, out periods bigint, out co
         from cart_counts
         union all
         select period, currency, abandoned, abandoned_minor, recovered, recovered_minor, now_abandoned, now_recovered, now_expired
-        from cart_count_deltas_to_add()
+        from cart_count_deltas
         union all
         select '2000-01-01Z', '', 0, 0, 0, 0, abandoned, recovered, expired from cart_totals
     ), differences as (

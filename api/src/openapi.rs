@@ -100,7 +100,8 @@ async fn document(Extension(documents): Extension<Documents>, known: IfNoneMatch
     ),
 )]
 async fn show_page(Extension(documents): Extension<Documents>, known: IfNoneMatch, headers: HeaderMap) -> Response {
-    const SAFE: [(HeaderName, &str); 4] = [
+    const SAFE: [(HeaderName, &str); 5] = [
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
         (header::CONTENT_SECURITY_POLICY, page::CONTENT_SECURITY_POLICY),
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::REFERRER_POLICY, "no-referrer"),

@@ -81,6 +81,11 @@ async fn counts_of_a_restored_dump_stay_exact() {
     let id = app.cart().await;
     let with_one_more = totals(&app).await;
     assert_eq!(with_one_more.1[0], right.1[0].as_i64().unwrap() + 1);
+    // This server's transactions have passed that horizon, and no counts were added up meanwhile.
+    sqlx::query("update cart_totals set horizon = pg_current_xact_id()").execute(&app.pool).await.unwrap();
+    assert_eq!(totals(&app).await, with_one_more);
+    let corrected = analytics::correct(&mut connection(&app.pool).await).await.unwrap();
+    assert_eq!(corrected.corrected, 0, "{corrected:?}");
     for _ in 0..3 {
         analytics::add_up(&mut connection(&app.pool).await).await.unwrap();
         assert_eq!(totals(&app).await, with_one_more);
@@ -188,4 +193,25 @@ async fn correcting_beside_writers_stays_exact() {
     assert!(!adding_up.is_finished(), "adding up never failed");
     adding_up.abort();
     assert_eq!(totals(&app).await.1, before, "every cart that came is gone again");
+}
+
+#[tokio::test]
+async fn truncating_waits_for_counts_that_are_being_added_up() {
+    let app = Setup::default().without_worker().start().await;
+    seed(&app, 10).await;
+    let mut adding_up = transaction(&app.pool).await;
+    analytics::add_up(&mut adding_up).await.unwrap();
+    let truncating = tokio::spawn({
+        let pool = app.pool.clone();
+        async move { sqlx::query("truncate carts cascade").execute(&pool).await }
+    });
+    eventually("it waits, or is done", async || {
+        let waiting =
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        truncating.is_finished() || sqlx::query_scalar::<_, i64>(waiting).fetch_one(&app.pool).await.unwrap() > 0
+    })
+    .await;
+    adding_up.commit().await.unwrap();
+    truncating.await.unwrap().unwrap();
+    assert_eq!(totals(&app).await.0["summary"]["totalAbandoned"], json!(0));
 }

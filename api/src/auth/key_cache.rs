@@ -69,6 +69,15 @@ pub(crate) struct KeyStore {
     uses: Mutex<HashMap<Uuid, DateTime<Utc>>>,
     /// Starts a reload early.
     wanted: Arc<Notify>,
+    reloads: watch::Sender<Reloads>,
+}
+
+/// Counts reloads, so that a request can wait for one that started after it.
+#[derive(Debug, Default, Clone, Copy)]
+struct Reloads {
+    started: u64,
+    /// How many had started when the last one ended, failed or not.
+    ended: u64,
 }
 
 impl KeyStore {
@@ -76,7 +85,8 @@ impl KeyStore {
     pub(crate) fn start(database: Database, clock: Clock) -> Arc<Self> {
         let wanted = Arc::<Notify>::default();
         let (snapshot, uses) = (watch::Sender::new(None), Mutex::default());
-        let store = Arc::new(Self { clock, snapshot, uses, wanted: wanted.clone() });
+        let reloads = watch::Sender::default();
+        let store = Arc::new(Self { clock, snapshot, uses, wanted: wanted.clone(), reloads });
         tokio::spawn(keep_loaded(Arc::downgrade(&store), database, wanted));
         store
     }
@@ -115,13 +125,15 @@ impl KeyStore {
     pub(crate) async fn find(&self, given: &KeyHash) -> Result<Option<(Uuid, Scopes)>, ApiError> {
         self.loaded().await?;
         let find = || self.last_key(|key| key.hash.fits(given).into()).map(|key| (key.id, key.scopes));
-        let mut snapshot = self.snapshot.subscribe();
         let found = find();
         if found.is_some() {
             return Ok(found);
         }
+        // A reload in progress may have read the keys before this one was stored.
+        let mut reloads = self.reloads.subscribe();
+        let earlier = reloads.borrow_and_update().started;
         self.wanted.notify_one();
-        let _ = timeout(RELOAD_TIMEOUT, snapshot.changed()).await;
+        let _ = timeout(RELOAD_TIMEOUT, reloads.wait_for(|reloads| reloads.ended > earlier)).await;
         Ok(find())
     }
 
@@ -177,13 +189,12 @@ impl KeyStore {
 async fn keep_loaded(store: Weak<KeyStore>, database: Database, wanted: Arc<Notify>) {
     let (mut recorded, mut failed) = (HashMap::new(), false);
     while let Some(store) = store.upgrade().filter(|_| !database.is_closed()) {
+        store.reloads.send_modify(|reloads| reloads.started += 1);
         let loaded = match timeout(RELOAD_TIMEOUT, store.reload(&database, &mut recorded)).await {
             Ok(loaded) => loaded.map_err(|error| error.to_string()),
             Err(_) => Err(format!("no response from Postgres within {RELOAD_TIMEOUT:?}")),
         };
-        if loaded.is_err() {
-            store.snapshot.send_modify(|_| ()); // wakes requests that wait for the reload
-        }
+        store.reloads.send_modify(|reloads| reloads.ended = reloads.started);
         drop(store);
         match (&loaded, failed) {
             (Err(error), false) => {

@@ -340,7 +340,7 @@ pub const TABLES: &[Table] = &[
         "cart_count_deltas",
         &[other("currency", "of sums over many carts"), other("xid", "a transaction")],
     ),
-    without_shoppers("cart_totals", &[other("horizon", "a transaction")]),
+    without_shoppers("cart_totals", &[other("horizon", "a transaction"), other("written_by", "a transaction")]),
     without_shoppers("refused_webhooks", &[]),
     without_shoppers(
         "api_keys",

@@ -96,18 +96,20 @@ impl Drop for Connection {
             return;
         };
         runtime.spawn(async move {
-            let Some(conn) = session.deref_mut() else { return };
-            let clean = async {
-                PgTransactionManager::rollback(conn).await?;
-                conn.ping().await // waits for the end of a statement
-            };
-            if with_timeout(ACQUIRE_TIMEOUT, clean).await.is_err() {
+            if with_timeout(ACQUIRE_TIMEOUT, clean_up(&mut session)).await.is_err() {
                 *session = None; // closes it
                 // Its place in the pool is free when Postgres has ended the statement.
                 tokio::time::sleep(2 * CLIENT_CHECK_INTERVAL).await;
             }
         });
     }
+}
+
+/// Rolls back, and waits for the end of a statement.
+async fn clean_up(session: &mut Object<Connector>) -> sqlx::Result<()> {
+    let Some(conn) = session.deref_mut() else { return Ok(()) };
+    PgTransactionManager::rollback(conn).await?;
+    conn.ping().await
 }
 
 impl fmt::Debug for Connection {

@@ -102,8 +102,12 @@ impl Database {
         // Sessions of a pooler are shared, so they get no settings.
         let settings = match pools.listen {
             Listen::Directly => {
+                // Postgres 14 has it on Linux only; other servers go on without.
                 let interval = CLIENT_CHECK_INTERVAL.as_millis();
-                format!("set client_connection_check_interval = {interval}; {settings}")
+                format!(
+                    "do $$ begin set client_connection_check_interval = {interval};
+                     exception when invalid_parameter_value then null; end $$; {settings}"
+                )
             }
             Listen::At(_) | Listen::Off => String::new(),
         };
