@@ -22,7 +22,8 @@ fn unavailable() -> Database {
 /// A loaded store without keys, and without a task that reloads it.
 fn store() -> Arc<KeyStore> {
     let snapshot = watch::Sender::new(Some(Snapshot { keys: Vec::new(), ended: HashMap::new() }));
-    Arc::new(KeyStore { clock: Clock::stopped_at(now()), snapshot, uses: Mutex::default(), wanted: Arc::default() })
+    let (uses, wanted, reloads) = (Mutex::default(), Arc::default(), watch::Sender::default());
+    Arc::new(KeyStore { clock: Clock::stopped_at(now()), snapshot, uses, wanted, reloads })
 }
 
 fn hash() -> KeyHash {
@@ -34,9 +35,21 @@ fn key(expires_at: Option<DateTime<Utc>>) -> LiveKey {
 }
 
 fn reload(store: &KeyStore, keys: Vec<LiveKey>) {
+    store.reloads.send_modify(|reloads| reloads.started += 1);
+    finish_reload(store, keys);
+}
+
+fn finish_reload(store: &KeyStore, keys: Vec<LiveKey>) {
     store.snapshot.send_modify(|snapshot| {
         *snapshot = Some(Snapshot::reloaded(snapshot.take(), keys, HashMap::new(), store.clock.now()));
     });
+    store.reloads.send_modify(|reloads| reloads.ended = reloads.started);
+}
+
+/// Waits for the end of the next reload of the store's task.
+async fn reloaded(reloads: &mut watch::Receiver<Reloads>) {
+    let before = reloads.borrow_and_update().ended;
+    in_time(reloads.wait_for(|reloads| reloads.ended > before)).await.expect("the store is there");
 }
 
 async fn in_time<T>(future: impl Future<Output = T>) -> T {
@@ -59,12 +72,27 @@ async fn an_unknown_key_starts_a_reload_and_is_found_after_it() {
 }
 
 #[tokio::test]
+async fn a_reload_in_progress_does_not_answer_for_a_new_key() {
+    let store = store();
+    store.reloads.send_modify(|reloads| reloads.started += 1); // reads the keys, then the new one is stored
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        async move { store.find(&hash()).await.map_err(|_| "an error") }
+    });
+    in_time(store.wanted.notified()).await;
+    finish_reload(&store, Vec::new());
+    tokio::task::yield_now().await;
+    reload(&store, vec![key(None)]);
+    assert_eq!(in_time(waiting).await.expect("no panic"), Ok(Some((key(None).id, Scopes::all()))));
+}
+
+#[tokio::test]
 async fn the_last_keys_stay_valid_while_the_database_is_unavailable() {
     let store = KeyStore::start(unavailable(), Clock::stopped_at(now()));
     assert!(store.find(&hash()).await.is_err(), "no key is known yet");
     reload(&store, vec![key(None)]);
-    let mut reloads = store.snapshot.subscribe();
-    in_time(reloads.changed()).await.expect("the store is there");
+    let mut reloads = store.reloads.subscribe();
+    reloaded(&mut reloads).await;
     assert!(store.find(&hash()).await.is_ok_and(|found| found.is_some()));
     assert!(store.find(&KeyHash::of(b"qct_2")).await.is_ok_and(|found| found.is_none()));
 }
@@ -73,14 +101,14 @@ async fn the_last_keys_stay_valid_while_the_database_is_unavailable() {
 async fn a_reload_that_is_wanted_during_the_pause_follows_it() {
     const RELOADS: u32 = 10;
     let store = KeyStore::start(unavailable(), Clock::stopped_at(now()));
-    let mut reloads = store.snapshot.subscribe();
-    in_time(reloads.changed()).await.expect("the store is there");
+    let mut reloads = store.reloads.subscribe();
+    reloaded(&mut reloads).await;
     let begun = Instant::now();
     for _ in 0..RELOADS {
         // The task has begun its pause and does not wait for a notification yet.
         store.wanted.notify_one();
         store.wanted.notify_one();
-        in_time(reloads.changed()).await.expect("the store is there");
+        reloaded(&mut reloads).await;
     }
     let took = begun.elapsed();
     assert!((PAUSE * (RELOADS - 1)..RELOAD_EVERY * (RELOADS - 1)).contains(&took), "{took:?}");
@@ -119,8 +147,8 @@ async fn the_task_ends_with_the_store() {
     let store = store();
     let wanted = store.wanted.clone();
     let task = tokio::spawn(keep_loaded(Arc::downgrade(&store), unavailable(), wanted.clone()));
-    let mut reloads = store.snapshot.subscribe();
-    in_time(reloads.changed()).await.expect("the store is there");
+    let mut reloads = store.reloads.subscribe();
+    reloaded(&mut reloads).await;
     drop(store);
     wanted.notify_one();
     in_time(task).await.expect("no panic");
