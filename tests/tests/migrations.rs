@@ -302,3 +302,19 @@ async fn a_schema_from_before_the_first_release_is_refused_with_advice() {
     let error = migrations::migrate(&reach(&database), migrations::all(), SHORT_LIMITS).await.unwrap_err();
     assert!(error.to_string().contains("delete .local/"), "{error}");
 }
+
+#[tokio::test]
+async fn processes_that_start_at_once_migrate_an_empty_database() {
+    for _ in 0..3 {
+        let database = TestDatabase::create().await.empty().await;
+        let starting: Vec<_> = (0..8)
+            .map(|_| {
+                let reached = reach(&database);
+                tokio::spawn(async move { migrations::migrate(&reached, migrations::all(), IMPATIENT).await })
+            })
+            .collect();
+        for one in starting {
+            one.await.unwrap().unwrap();
+        }
+    }
+}

@@ -171,13 +171,8 @@ async fn step(database: &Database, migrator: &Migrator, lock_timeout: Duration) 
     // A transaction: behind a pooler it keeps the same session and its lock.
     let mut tx = database.begin().await?;
     // If nothing is pending, don't wait for another process.
-    let pending = pending_of(&mut tx, migrator).await?;
-    if pending.is_empty() {
+    if pending_of(&mut tx, migrator).await?.is_empty() {
         return Ok(Step::Done);
-    }
-    let is_used = sqlx::query_scalar!(r#"select to_regclass('jobs') is not null as "is_used!""#);
-    if pending.len() == migrator.iter().count() && is_used.fetch_one(&mut tx).await? {
-        return Err(Failure::Other(DatabaseError::BeforeFirstRelease));
     }
     // Use try-lock: a blocked statement holds a snapshot, and `create index concurrently` would
     // wait for it (deadlock).
@@ -186,7 +181,12 @@ async fn step(database: &Database, migrator: &Migrator, lock_timeout: Duration) 
         return Ok(Step::OthersTurn);
     }
     // Another process may have applied migrations before the lock was acquired.
-    let Some(next) = pending_of(&mut tx, migrator).await?.first().copied() else { return Ok(Step::Done) };
+    let pending = pending_of(&mut tx, migrator).await?;
+    let Some(next) = pending.first().copied() else { return Ok(Step::Done) };
+    let is_used = sqlx::query_scalar!(r#"select to_regclass('jobs') is not null as "is_used!""#);
+    if pending.len() == migrator.iter().count() && is_used.fetch_one(&mut tx).await? {
+        return Err(Failure::Other(DatabaseError::BeforeFirstRelease));
+    }
     // The migrator uses named prepared statements, which no other code does behind a pooler.
     // Deallocate them before the session serves another client.
     let forget = async |tx: &mut Connection| sqlx::raw_sql("deallocate all").execute(tx).await;
