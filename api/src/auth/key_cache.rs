@@ -46,7 +46,7 @@ struct Snapshot {
 }
 
 impl Snapshot {
-    /// What a reload at `now` makes of the snapshot. Sessions that were signed out here during the
+    /// The snapshot after a reload at `now`. Sessions that were signed out here during the
     /// query may be missing from its result, so the sessions known before stay until they expire.
     fn reloaded(
         before: Option<Self>,

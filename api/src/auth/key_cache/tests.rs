@@ -49,10 +49,10 @@ fn finish_reload(store: &KeyStore, keys: Vec<LiveKey>) {
 /// Waits for the end of the next reload of the store's task.
 async fn reloaded(reloads: &mut watch::Receiver<Reloads>) {
     let before = reloads.borrow_and_update().ended;
-    in_time(reloads.wait_for(|reloads| reloads.ended > before)).await.expect("the store is there");
+    before_deadline(reloads.wait_for(|reloads| reloads.ended > before)).await.expect("the store is there");
 }
 
-async fn in_time<T>(future: impl Future<Output = T>) -> T {
+async fn before_deadline<T>(future: impl Future<Output = T>) -> T {
     timeout(DEADLINE, future).await.expect("it should end")
 }
 
@@ -64,11 +64,11 @@ async fn an_unknown_key_starts_a_reload_and_is_found_after_it() {
         tokio::spawn(async move { store.find(&hash()).await.map_err(|_| "an error") })
     };
     let (waiting, dropped) = (find(), find());
-    in_time(store.wanted.notified()).await;
+    before_deadline(store.wanted.notified()).await;
     dropped.abort();
-    in_time(dropped).await.expect_err("it was dropped while it waited");
+    before_deadline(dropped).await.expect_err("it was dropped while it waited");
     reload(&store, vec![key(None)]);
-    assert_eq!(in_time(waiting).await.expect("no panic"), Ok(Some((key(None).id, Scopes::all()))));
+    assert_eq!(before_deadline(waiting).await.expect("no panic"), Ok(Some((key(None).id, Scopes::all()))));
 }
 
 #[tokio::test]
@@ -79,11 +79,11 @@ async fn a_reload_in_progress_does_not_answer_for_a_new_key() {
         let store = store.clone();
         async move { store.find(&hash()).await.map_err(|_| "an error") }
     });
-    in_time(store.wanted.notified()).await;
+    before_deadline(store.wanted.notified()).await;
     finish_reload(&store, Vec::new());
     tokio::task::yield_now().await;
     reload(&store, vec![key(None)]);
-    assert_eq!(in_time(waiting).await.expect("no panic"), Ok(Some((key(None).id, Scopes::all()))));
+    assert_eq!(before_deadline(waiting).await.expect("no panic"), Ok(Some((key(None).id, Scopes::all()))));
 }
 
 #[tokio::test]
@@ -136,10 +136,11 @@ async fn a_key_ends_when_it_expires_or_is_revoked() {
     reload(&store, vec![key(Some(expires_at))]);
     let has_ended = || store.get(key(None).id).is_none();
     let ((), ()) =
-        in_time(async { tokio::join!(store.wait_until(has_ended), async { reload(&store, Vec::new()) }) }).await;
+        before_deadline(async { tokio::join!(store.wait_until(has_ended), async { reload(&store, Vec::new()) }) })
+            .await;
     reload(&store, vec![key(Some(expires_at))]);
     let expire = async { store.clock.advance(TimeDelta::hours(1)) };
-    let ((), ()) = in_time(async { tokio::join!(store.wait_until(has_ended), expire) }).await;
+    let ((), ()) = before_deadline(async { tokio::join!(store.wait_until(has_ended), expire) }).await;
 }
 
 #[tokio::test]
@@ -151,5 +152,5 @@ async fn the_task_ends_with_the_store() {
     reloaded(&mut reloads).await;
     drop(store);
     wanted.notify_one();
-    in_time(task).await.expect("no panic");
+    before_deadline(task).await.expect("no panic");
 }
