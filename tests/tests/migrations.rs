@@ -310,7 +310,7 @@ async fn processes_that_start_at_once_migrate_an_empty_database() {
         let starting: Vec<_> = (0..8)
             .map(|_| {
                 let reached = reach(&database);
-                tokio::spawn(async move { migrations::migrate(&reached, migrations::all(), IMPATIENT).await })
+                tokio::spawn(async move { migrations::migrate(&reached, migrations::all(), SHORT_LIMITS).await })
             })
             .collect();
         for one in starting {
