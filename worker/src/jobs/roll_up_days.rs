@@ -9,6 +9,8 @@ pub(crate) async fn run(_: RollUpDays, state: Data<State>) -> Result<(), JobErro
     let mut conn = state.database.acquire().await?;
     let deltas = analytics::add_up(&mut conn).await?;
     conn.commit().await?;
-    tracing::info!(deltas, "added up the counts of carts");
+    if deltas > 0 {
+        tracing::info!(deltas, "added up the counts of carts");
+    }
     Ok(())
 }

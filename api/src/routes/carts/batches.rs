@@ -1,6 +1,6 @@
 //! Storing, finding and listing carts for many requests at once; see `common::batch`.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::body::Bytes;
 use common::{
@@ -14,6 +14,7 @@ use common::{
     db::{Connection, Database},
 };
 use serde::Serialize;
+use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
 use crate::http::{
@@ -34,7 +35,7 @@ impl CartBatches {
         Self {
             store: Batcher::start(StoreCarts, database.clone()),
             find: Batcher::start(FindCarts { clock: clock.clone() }, database.clone()),
-            list: Batcher::start(ListCarts { clock: clock.clone(), database: database.clone() }, database.clone()),
+            list: Batcher::start(ListCarts::new(clock, database), database.clone()),
         }
     }
 }
@@ -92,20 +93,37 @@ pub(crate) struct ListRequest {
 pub(crate) struct ListCarts {
     clock: Clock,
     database: Database,
+    /// Locked while the counts are being added up, and for a pause after it.
+    adding_up: Arc<Mutex<()>>,
 }
 
 /// Adding up the counts is worth its cost from this number of deltas on. The worker adds them up
 /// by its schedule, at a busy shop too seldom for lists to stay fast.
 const MAX_DELTAS: i64 = 1_000;
+/// While an old transaction is open, adding up changes nothing, however often it is tried.
+const ADD_UP_PAUSE: Duration = Duration::from_secs(1);
 
 impl ListCarts {
-    /// Adds up the counts in the background. If that fails, the next list or the worker does it.
+    fn new(clock: &Clock, database: &Database) -> Self {
+        Self { clock: clock.clone(), database: database.clone(), adding_up: Arc::default() }
+    }
+
+    /// Adds up the counts in the background, unless that is in progress. If it fails, a later list or
+    /// the worker does it.
     fn add_up(&self) {
+        let Ok(in_progress) = self.adding_up.clone().try_lock_owned() else { return };
         let database = self.database.clone();
         tokio::spawn(async move {
-            let mut conn = database.acquire().await?;
-            analytics::add_up(&mut conn).await?;
-            conn.commit().await
+            let add_up = async {
+                let mut conn = database.acquire().await?;
+                analytics::add_up(&mut conn).await?;
+                conn.commit().await
+            };
+            if let Err(error) = add_up.await {
+                tracing::debug!(%error, "could not add up the counts of carts");
+            }
+            tokio::time::sleep(ADD_UP_PAUSE).await;
+            drop(in_progress);
         });
     }
 }
