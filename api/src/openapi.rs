@@ -4,6 +4,8 @@
 mod page;
 mod standard;
 
+use std::sync::LazyLock;
+
 use axum::{
     Extension,
     http::{HeaderMap, HeaderName, HeaderValue, header},
@@ -23,12 +25,12 @@ use crate::{
     state::AppState,
 };
 
-/// The document and the page that shows it, ready to be sent.
+/// The document, ready to be sent.
 #[derive(Debug, Clone)]
-pub(crate) struct Documents {
-    json: Written,
-    page: Written,
-}
+pub(crate) struct Document(Written);
+
+/// The page of the document, written on first use: it names Swagger UI's files by their hashes.
+static PAGE: LazyLock<Written> = LazyLock::new(|| Written::new(page::render()));
 
 #[derive(Debug, Clone)]
 struct Written {
@@ -53,9 +55,9 @@ impl Written {
     }
 }
 
-impl Documents {
+impl Document {
     pub(crate) fn of(document: &OpenApi) -> Self {
-        Self { json: Written::new(written(document)), page: Written::new(page::render()) }
+        Self(Written::new(written(document)))
     }
 }
 
@@ -85,8 +87,8 @@ pub(crate) fn page_router() -> OpenApiRouter<AppState> {
         (status = 304, description = "You have it already", headers(("ETag" = String, description = "Of what you have."))),
     ),
 )]
-async fn document(Extension(documents): Extension<Documents>, known: IfNoneMatch, headers: HeaderMap) -> Response {
-    documents.json.answer(&known, &headers)
+async fn document(Extension(document): Extension<Document>, known: IfNoneMatch, headers: HeaderMap) -> Response {
+    document.0.answer(&known, &headers)
 }
 
 /// This document as a page, which sends requests, too
@@ -99,7 +101,7 @@ async fn document(Extension(documents): Extension<Documents>, known: IfNoneMatch
         (status = 304, description = "You have it already", headers(("ETag" = String, description = "Of what you have."))),
     ),
 )]
-async fn show_page(Extension(documents): Extension<Documents>, known: IfNoneMatch, headers: HeaderMap) -> Response {
+async fn show_page(known: IfNoneMatch, headers: HeaderMap) -> Response {
     const SAFE: [(HeaderName, &str); 5] = [
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
         (header::CONTENT_SECURITY_POLICY, page::CONTENT_SECURITY_POLICY),
@@ -107,7 +109,7 @@ async fn show_page(Extension(documents): Extension<Documents>, known: IfNoneMatc
         (header::REFERRER_POLICY, "no-referrer"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    let mut response = documents.page.answer(&known, &headers);
+    let mut response = PAGE.answer(&known, &headers);
     for (name, value) in SAFE {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }

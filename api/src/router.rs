@@ -13,7 +13,7 @@ use crate::{
         rate_limit::{self, RateLimiter},
         request_log,
     },
-    openapi::{self, Described, Documents},
+    openapi::{self, Described, Document},
     pages::pay,
     routes::{analytics, carts, erasure, health, jobs, payment_links, queues, schedules, webhooks},
     state::AppState,
@@ -60,7 +60,7 @@ pub fn document() -> String {
 /// All routes with their middleware.
 pub fn router(state: AppState) -> Router {
     let Routes { behind_key, document, pages, unlimited, described } = routes();
-    let documents = Extension(Documents::of(&described.document()));
+    let content = Extension(Document::of(&described.document()));
     let limits = RateLimiter::new(&state.config);
     let limiter = middleware::from_fn_with_state(limits.clone(), rate_limit::limit);
     let behind_key = behind_key
@@ -69,9 +69,9 @@ pub fn router(state: AppState) -> Router {
         .layer(middleware::from_fn_with_state(state.clone(), auth::require_key));
     let api = Router::new()
         .nest("/api", behind_key)
-        .merge(document.method_not_allowed_fallback(method_not_allowed).layer(documents.clone()))
+        .merge(document.method_not_allowed_fallback(method_not_allowed).layer(content))
         .layer(limiter.clone());
-    let pages = pages.method_not_allowed_fallback(method_not_allowed).layer(documents).layer(limiter);
+    let pages = pages.method_not_allowed_fallback(method_not_allowed).layer(limiter);
     let router = Router::new()
         .merge(cors::allow(&state.config.cors_origins, api))
         .merge(pages)

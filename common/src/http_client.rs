@@ -15,8 +15,11 @@ use rustls::{ClientConfig, RootCertStore, crypto::ring};
 /// # Panics
 /// Never: the configuration of TLS is fixed, and ring supports it.
 pub fn client(base: &str, timeout: Duration) -> Client {
+    let is_https = base.starts_with("https:");
     let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if is_https {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs); // reads files
+    }
     let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("ring supports these versions of TLS")
@@ -29,7 +32,7 @@ pub fn client(base: &str, timeout: Duration) -> Client {
         .pool_idle_timeout(Duration::from_secs(30))
         .timeout(timeout)
         .user_agent(concat!("quick-checkout-tracker/", env!("CARGO_PKG_VERSION")));
-    let client = if base.starts_with("https:") { client } else { client.no_proxy() };
+    let client = if is_https { client } else { client.no_proxy() };
     client.build().expect("reqwest supports this configuration of TLS")
 }
 
