@@ -153,20 +153,7 @@ pub async fn find(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sql
 
 /// The carts that exist, in no particular order, with the payment links that work at `now`.
 pub async fn find_many(conn: &mut Connection, ids: &[&str], now: DateTime<Utc>) -> sqlx::Result<Vec<Cart>> {
-    let rows = row::select_carts!(
-        conn,
-        [r#"
-        carts
-        left join lateral (
-            select url, session_expires_at from payment_links
-            where cart_id = carts.id and status = 'open' and session_expires_at > $2 and carts.status = 'abandoned'
-            limit 1
-        ) link on true
-        where carts.id = any ($1)
-        "#],
-        ids as &[&str],
-        now,
-    )?;
+    let rows = row::select_linked_carts!(conn, ["carts"], "where carts.id = any ($2)", now, ids as &[&str])?;
     Ok(rows.into_iter().map(Cart::from).collect())
 }
 

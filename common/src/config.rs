@@ -3,7 +3,8 @@
 //! A variable is a field of a struct that derives [`clap::Args`]: `env` names it, the doc comment is
 //! its help, `value_name` states what it takes, `default_value` and `value_parser` the rest. Every
 //! value is checked at startup; an error names the variable and what it takes. No variable can be
-//! given as an argument, because other users of a machine can read arguments.
+//! given as an argument, because other users of a machine can read arguments. A list is a field of
+//! type `std::vec::Vec`: clap would take `Vec` for an argument that is repeated.
 
 mod values;
 

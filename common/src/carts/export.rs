@@ -101,8 +101,9 @@ macro_rules! batch_of {
     ($conn:expr, $position:expr, $limit:expr, $carts:tt) => {
         select_carts!(
             $conn,
-            [$carts
-                + r#" and (created_at, id) > (coalesce($1::timestamptz, '-infinity'), coalesce($2::text, ''))
+            ["(" + $carts
+                + r#") carts, (values (null::text, null::timestamptz)) link (url, session_expires_at)
+            where (created_at, id) > (coalesce($1::timestamptz, '-infinity'), coalesce($2::text, ''))
               and created_at < coalesce($3::timestamptz, 'infinity')
             order by created_at, id
             limit $4
@@ -123,7 +124,7 @@ pub async fn batch(conn: &mut Connection, position: &Position, limit: i64) -> sq
             conn,
             position,
             limit,
-            r#"(
+            r#"
                 (select * from carts
                  where status = 'abandoned'
                    and (created_at, id) > (coalesce($1::timestamptz, '-infinity'), coalesce($2::text, ''))
@@ -141,31 +142,16 @@ pub async fn batch(conn: &mut Connection, position: &Position, limit: i64) -> sq
                    and (created_at, id) > (coalesce($1::timestamptz, '-infinity'), coalesce($2::text, ''))
                    and created_at < coalesce($3::timestamptz, 'infinity')
                  order by created_at, id limit $4)
-            ) carts, (values (null::text, null::timestamptz)) link (url, session_expires_at) where true"#
+            "#
         ),
         Some(CartStatus::Abandoned) => {
-            batch_of!(
-                conn,
-                position,
-                limit,
-                "carts, (values (null::text, null::timestamptz)) link (url, session_expires_at) where status = 'abandoned'"
-            )
+            batch_of!(conn, position, limit, "select * from carts where status = 'abandoned'")
         }
         Some(CartStatus::Recovered) => {
-            batch_of!(
-                conn,
-                position,
-                limit,
-                "carts, (values (null::text, null::timestamptz)) link (url, session_expires_at) where status = 'recovered'"
-            )
+            batch_of!(conn, position, limit, "select * from carts where status = 'recovered'")
         }
         Some(CartStatus::Expired) => {
-            batch_of!(
-                conn,
-                position,
-                limit,
-                "carts, (values (null::text, null::timestamptz)) link (url, session_expires_at) where status = 'expired'"
-            )
+            batch_of!(conn, position, limit, "select * from carts where status = 'expired'")
         }
     };
     Ok(rows?.into_iter().map(ExportedCart::from).collect())

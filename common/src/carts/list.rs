@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use chrono::{DateTime, Datelike, Utc};
 
-use super::row::{CartRow, select_carts};
+use super::row::{CartRow, select_linked_carts};
 use crate::carts::{Cart, CartStatus};
 use crate::db::Connection;
 
@@ -107,30 +107,25 @@ struct Part {
 /// found in the index alone, and only the carts of the page are read.
 macro_rules! part_of_the_list {
     ($conn:expr, $part:expr, $ids:tt) => {
-        select_carts!(
+        select_linked_carts!(
             $conn,
             [r#"
             (
                 select id from ("#
                 + $ids
                 + r#") ids
-                where (created_at, id) < (coalesce($1::timestamptz, 'infinity'), coalesce($2::text, ''))
+                where (created_at, id) < (coalesce($2::timestamptz, 'infinity'), coalesce($3::text, ''))
                 order by created_at desc, id desc
-                offset $3 limit $4
+                offset $4 limit $5
             ) page
             join carts on carts.id = page.id
-            left join lateral (
-                select url, session_expires_at from payment_links
-                where cart_id = carts.id and status = 'open' and session_expires_at > $5 and carts.status = 'abandoned'
-                limit 1
-            ) link on true
-            order by carts.created_at desc, carts.id desc
             "#],
+            "order by carts.created_at desc, carts.id desc",
+            $part.now,
             $part.after_created_at,
             $part.after_id,
             $part.offset,
             $part.limit,
-            $part.now,
         )
     };
 }

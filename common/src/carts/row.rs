@@ -50,6 +50,26 @@ macro_rules! select_carts {
 }
 pub(crate) use select_carts;
 
+/// Selects carts with the payment links that work at `$1`. The second argument provides the table
+/// `carts`, the third is the rest of the statement.
+macro_rules! select_linked_carts {
+    ($conn:expr, [$($carts:tt)+], $rest:tt, $($argument:expr),+ $(,)?) => {
+        $crate::carts::row::select_carts!(
+            $conn,
+            [$($carts)+
+                + r#"
+            left join lateral (
+                select url, session_expires_at from payment_links
+                where cart_id = carts.id and status = 'open' and session_expires_at > $1 and carts.status = 'abandoned'
+                limit 1
+            ) link on true
+            "# + $rest],
+            $($argument),+
+        )
+    };
+}
+pub(crate) use select_linked_carts;
+
 impl From<CartRow> for Cart {
     fn from(row: CartRow) -> Self {
         Self {
