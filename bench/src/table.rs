@@ -47,17 +47,18 @@ fn figures(row: &Row, outcome: &Outcome) -> String {
 
 fn compared(value: f64, row: &Row) -> String {
     match row.compare {
-        Compare::Rates | Compare::Waits if value < 0.1 => format!("{value:.3}"),
-        Compare::Rates | Compare::Waits => format!("{value:.2}"),
+        Compare::Rates | Compare::Waits => ratio(value),
         Compare::Alone => figure(value, row.unit),
     }
 }
 
+fn ratio(value: f64) -> String {
+    if value < 0.1 { format!("{value:.3}") } else { format!("{value:.2}") }
+}
+
 fn wanted(row: &Row) -> String {
     match row.wanted {
-        Some(least) if row.compare.is_ratio() => {
-            format!("≥ {}", if least < 0.1 { format!("{least:.3}") } else { format!("{least:.2}") })
-        }
+        Some(least) if row.compare.is_ratio() => format!("≥ {}", ratio(least)),
         Some(most) => format!("≤ {most:.0} {}", unit(row.unit)),
         None => String::new(),
     }

@@ -1,9 +1,8 @@
 //! Records the acknowledged changes and the violations of promises.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Mutex};
+
+use common::mutex::lock;
 
 use crate::states::{Known, State};
 
@@ -105,8 +104,4 @@ impl Book {
     pub(crate) fn requests(&self) -> u64 {
         lock(&self.answers).values().flat_map(BTreeMap::values).sum()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,11 +3,12 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Mutex, OnceLock},
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, ensure};
+use common::mutex::lock;
 use sandbox::{proxy::Proxy, stripe::FakeStripe};
 
 use crate::{
@@ -48,13 +49,13 @@ pub(crate) struct Tried {
 
 impl Tally {
     pub(crate) fn count(&self, fault: impl Into<String>, tried: bool) {
-        let mut tally = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tally = lock(&self.0);
         let of_fault = tally.entry(fault.into()).or_default();
         if tried { of_fault.tried += 1 } else { of_fault.missed += 1 }
     }
 
     pub(crate) fn all(&self) -> BTreeMap<String, Tried> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0).clone()
     }
 
     pub(crate) fn tried(&self) -> u64 {

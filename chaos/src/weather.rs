@@ -1,10 +1,9 @@
 //! The periods of faults and the processes they affect. Promises for times without faults are
 //! checked against these.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Instant,
-};
+use std::{sync::Mutex, time::Instant};
+
+use common::mutex::lock;
 
 /// The processes that a fault affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +33,7 @@ pub(crate) struct UnderWay<'a> {
 
 impl Weather {
     pub(crate) fn begin(&self, scope: Scope) -> UnderWay<'_> {
-        let mut storms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut storms = lock(&self.0);
         storms.push(Storm { scope, over: None });
         UnderWay { weather: self, place: storms.len() - 1 }
     }
@@ -50,7 +49,7 @@ impl Weather {
     }
 
     fn none(&self, since: Instant, concerns: impl Fn(Scope) -> bool) -> bool {
-        let storms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let storms = lock(&self.0);
         let overlaps = |storm: &Storm| storm.over.is_none_or(|over| over >= since);
         !storms.iter().any(|storm| concerns(storm.scope) && overlaps(storm))
     }
@@ -58,7 +57,7 @@ impl Weather {
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        let mut storms = self.weather.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut storms = lock(&self.weather.0);
         storms[self.place].over = Some(Instant::now());
     }
 }

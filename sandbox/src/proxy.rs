@@ -5,12 +5,13 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use anyhow::Result;
+use common::mutex::lock;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -159,8 +160,4 @@ async fn pump(
             Err(error) => return Err(error),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,9 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock},
 };
 
+use common::mutex::lock;
 use jsonschema::Validator;
 use reqwest::{Method, header::HeaderMap};
 use serde_json::{Value, json};
@@ -115,7 +116,7 @@ impl Contract {
     }
 
     fn validator(&self, schema: &str) -> Arc<Validator> {
-        let mut validators = self.validators.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut validators = lock(&self.validators);
         let new = || {
             let mut whole = self.document.clone();
             whole["$ref"] = json!(schema);

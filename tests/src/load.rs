@@ -3,12 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use common::mutex::lock;
 use reqwest::RequestBuilder;
 use sandbox::stripe::FakeStripe;
 use serde_json::{Value, json};
@@ -108,7 +109,7 @@ impl Load {
 
 impl Shared {
     fn promised(&self) -> MutexGuard<'_, Promised> {
-        self.promised.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.promised)
     }
 
     /// One cart: a third are expired by hand, a third get a link, and a third get a link that is

@@ -7,7 +7,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
@@ -19,6 +19,7 @@ use common::{
     },
     clock::Clock,
     db::Database,
+    mutex::lock,
 };
 use tokio::{
     sync::{Notify, watch},
@@ -149,7 +150,7 @@ impl KeyStore {
         let found = keys.fold(None, |found, key| if fits(key) { Some(key) } else { found });
         let now = self.clock.now();
         let key = found.filter(|key| key.expires_at.is_none_or(|at| at > now))?;
-        let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut uses = lock(&self.uses);
         let used = uses.entry(key.id).or_insert(now);
         if now - *used >= RECORD_EVERY {
             *used = now;
@@ -175,7 +176,7 @@ impl KeyStore {
         self.snapshot.send_modify(|snapshot| {
             *snapshot = Some(Snapshot::reloaded(snapshot.take(), keys, ended, now));
         });
-        let uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let uses = lock(&self.uses).clone();
         let new: Vec<_> = uses.into_iter().filter(|(id, at)| recorded.get(id) != Some(at)).collect();
         if !new.is_empty() {
             api_keys::note_uses(&mut conn, &new).await?;

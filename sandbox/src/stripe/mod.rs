@@ -14,13 +14,13 @@ mod sessions;
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, Utc};
-use common::clock::Clock;
+use common::{clock::Clock, mutex::lock};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 pub use events::{Delivery, sign};
@@ -227,8 +227,4 @@ impl Shared {
             tracing::error!(%error, "the fake Stripe can't keep its sessions");
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
