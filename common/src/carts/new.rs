@@ -52,7 +52,7 @@ impl FieldError {
 }))]
 pub struct NewCart {
     /// The shopper's e-mail address.
-    #[schema(format = Email, max_length = 319, example = "ada@example.com")]
+    #[schema(format = Email, max_length = 254, example = "ada@example.com")]
     pub customer_email: String,
     /// The shopper's name; surrounding white space is removed.
     #[schema(
