@@ -7,6 +7,7 @@
 
 pub(crate) mod call;
 pub(crate) mod error;
+pub(crate) mod locale;
 pub(crate) mod redaction;
 pub(crate) mod session;
 
