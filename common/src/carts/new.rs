@@ -9,11 +9,12 @@ use utoipa::ToSchema;
 pub use super::fields::{FieldError, past_instant};
 use super::{
     fields::Object,
-    items::{Adjustment, Item, MOST_ADJUSTMENTS, MOST_ITEMS, MOST_MINOR, amount},
+    items::{Adjustment, Item, MOST_ADJUSTMENTS, MOST_ITEMS, amount},
 };
 use crate::{
     email::{EmailAddress, canonical},
     json::{self, Fields},
+    locale::Locale,
     money::Currency,
     personal_data::{ERASED, ERASED_EMAIL},
 };
@@ -171,7 +172,7 @@ fn refuse_computed(object: &mut Object<'_, '_>) {
 #[expect(clippy::option_option, reason = "a wrong currency is not a missing one")]
 fn currency(object: &mut Object<'_, '_>) -> Option<Option<Currency>> {
     let Some(value) = object.get("currency") else { return Some(None) };
-    let currency = json::text(value).and_then(|code| code.trim().parse().ok()).filter(Currency::is_tender);
+    let currency = json::text(value).and_then(|code| code.trim().parse().ok());
     if currency.is_none() {
         object.fail("currency", "must be the ISO 4217 code of a currency that shoppers pay with, such as usd");
     }
@@ -189,7 +190,10 @@ fn email(object: &mut Object<'_, '_>) -> Option<String> {
 }
 
 fn locale(object: &mut Object<'_, '_>) -> Option<String> {
-    object.optional_text("locale", 35)
+    const FIELD: &str = "locale";
+    let tag = object.optional_text(FIELD, 1_000)?;
+    let locale = tag.parse::<Locale>().map_err(|malformed| object.fail(FIELD, malformed.to_string()));
+    locale.ok().map(|locale| locale.to_string())
 }
 
 /// At most 50 texts by key. `None` if something is wrong.
@@ -256,8 +260,8 @@ impl Lines {
             object.fail("adjustments", format!("must not make the total negative; it is {total}"));
             return None;
         }
-        if total_minor > MOST_MINOR {
-            object.fail("items", format!("must have a total of at most {}; it is {total}", currency.amount(MOST_MINOR)));
+        if total_minor > Currency::MOST_MINOR {
+            object.fail("items", format!("must have a total of at most {}; it is {total}", currency.amount(Currency::MOST_MINOR)));
             return None;
         }
         if let Some(sent) = sent.filter(|sent| *sent != total) {

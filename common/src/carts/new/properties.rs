@@ -4,7 +4,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::carts::items::{MOST_ITEMS, MOST_MINOR};
+use crate::carts::items::MOST_ITEMS;
 
 /// The value as a client would send it.
 fn sent(value: &Value) -> Box<RawValue> {
@@ -47,7 +47,7 @@ fn is_good(cart: &NewCart) -> Result<(), TestCaseError> {
     prop_assert!(email.contains('@') && email.len() <= 254 && email.trim() == email, "{email:?}");
     // The address is used in mails, where a line break would start another header.
     prop_assert!(!email.chars().any(char::is_control), "{email:?}");
-    prop_assert!(cart.abandoned_at.is_none_or(|at| at <= now()) && (0..=MOST_MINOR).contains(&cart.total_minor));
+    prop_assert!(cart.abandoned_at.is_none_or(|at| at <= now()) && (0..=Currency::MOST_MINOR).contains(&cart.total_minor));
     // The stored cart is accepted again and gives the same cart.
     let value = |json: &RawValue| serde_json::from_str::<Value>(json.get()).expect("what is stored is JSON");
     let again = json!({
