@@ -43,9 +43,20 @@ pub(crate) struct Batch {
     pub(crate) now: DateTime<Utc>,
     /// The carts to store.
     pub(crate) carts: Vec<ImportedCart>,
-    /// The number of each line, and the index of its cart or its error.
-    pub(crate) lines: Vec<(u64, Result<usize, ApiError>)>,
+    /// What became of each line.
+    pub(crate) lines: Vec<Checked>,
     bytes: usize,
+}
+
+/// A line that was checked; several lines in the flat form of CSV.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    /// The number of the first line.
+    pub(crate) number: u64,
+    /// The number of the last line.
+    pub(crate) last: u64,
+    /// The index of its cart in the batch, or its error.
+    pub(crate) cart: Result<usize, ApiError>,
 }
 
 impl Batch {
@@ -131,15 +142,13 @@ impl Reader {
         if self.batch.lines.is_empty() {
             self.batch.now = self.state.clock.now();
         }
-        let cart = line.content.and_then(|content| {
-            ImportedCart::parse(&content, self.state.config.currency, self.batch.now).map_err(ApiError::validation)
-        });
-        let outcome = cart.map(|cart| {
+        self.batch.bytes += line.bytes;
+        let (number, last) = (line.number, line.last);
+        let cart = line.parse(self.state.config.currency, self.batch.now).map(|cart| {
             self.batch.carts.push(cart);
             self.batch.carts.len() - 1
         });
-        self.batch.lines.push((line.number, outcome));
-        self.batch.bytes += line.bytes;
+        self.batch.lines.push(Checked { number, last, cart });
     }
 
     /// Sends the batch once the channel has room.

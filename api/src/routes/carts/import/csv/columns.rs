@@ -18,20 +18,46 @@ const COLUMNS: [Column; 13] = [
     Column { name: "customerEmail", kind: Kind::Text, cell: |cart| cart.customer_email.as_str().into() },
     Column { name: "customerName", kind: Kind::Text, cell: |cart| cart.customer_name.as_str().into() },
     Column { name: "items", kind: Kind::Json, cell: |cart| cart.items.get().into() },
-    Column { name: "totalValue", kind: Kind::Computed, cell: |cart| cart.total_value.to_string().into() },
+    Column { name: "totalValue", kind: Kind::Number, cell: |cart| cart.total_value.to_string().into() },
     Column { name: "currency", kind: Kind::Word, cell: |cart| cart.currency.code().into() },
     Column { name: "status", kind: Kind::Word, cell: |cart| cart.status.as_str().into() },
-    Column { name: "abandonedAt", kind: Kind::Word, cell: |cart| instant(Some(cart.abandoned_at)) },
-    Column { name: "recoveredAt", kind: Kind::Word, cell: |cart| instant(cart.recovered_at) },
-    Column { name: "expiredAt", kind: Kind::Word, cell: |cart| instant(cart.expired_at) },
+    Column { name: "abandonedAt", kind: Kind::Instant, cell: |cart| instant(Some(cart.abandoned_at)) },
+    Column { name: "recoveredAt", kind: Kind::Instant, cell: |cart| instant(cart.recovered_at) },
+    Column { name: "expiredAt", kind: Kind::Instant, cell: |cart| instant(cart.expired_at) },
     Column { name: "createdAt", kind: Kind::Computed, cell: |cart| instant(Some(cart.created_at)) },
     Column { name: "updatedAt", kind: Kind::Computed, cell: |cart| instant(Some(cart.updated_at)) },
 ];
 
+/// Columns that only an import reads: those of the flat form, and those that become adjustments.
+const IMPORTED_ONLY: [Imported; 14] = [
+    Imported { name: "adjustments", kind: Kind::Json, place: Place::Cart },
+    Imported { name: "locale", kind: Kind::Word, place: Place::Cart },
+    Imported { name: "acceptsMarketing", kind: Kind::Boolean, place: Place::Cart },
+    Imported { name: "metadata", kind: Kind::Json, place: Place::Cart },
+    Imported { name: "itemName", kind: Kind::Text, place: Place::Item("name") },
+    Imported { name: "itemQuantity", kind: Kind::Number, place: Place::Item("quantity") },
+    Imported { name: "itemPrice", kind: Kind::Number, place: Place::Item("price") },
+    Imported { name: "itemTotal", kind: Kind::Number, place: Place::Item("total") },
+    Imported { name: "itemSku", kind: Kind::Text, place: Place::Item("sku") },
+    Imported { name: "itemUrl", kind: Kind::Text, place: Place::Item("url") },
+    Imported { name: "itemImageUrl", kind: Kind::Text, place: Place::Item("imageUrl") },
+    Imported {
+        name: "shipping",
+        kind: Kind::Number,
+        place: Place::Adjustment { name: "Shipping", is_subtracted: false },
+    },
+    Imported { name: "tax", kind: Kind::Number, place: Place::Adjustment { name: "Tax", is_subtracted: false } },
+    Imported {
+        name: "discount",
+        kind: Kind::Number,
+        place: Place::Adjustment { name: "Discount", is_subtracted: true },
+    },
+];
+
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Column {
-    pub(super) name: &'static str,
-    pub(super) kind: Kind,
+struct Column {
+    name: &'static str,
+    kind: Kind,
     /// The cell of an exported cart, before its formulas are escaped.
     cell: fn(&ExportedCart) -> Cow<'_, str>,
 }
@@ -41,14 +67,37 @@ pub(super) enum Kind {
     /// Free text, which may have to be escaped so that it is not a formula.
     Text,
     Word,
+    Number,
+    Boolean,
+    Instant,
     Json,
     /// Computed by this store; an import ignores it.
     Computed,
 }
 
+/// A column that an import reads.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Imported {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) place: Place,
+}
+
+/// What a cell is part of.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place {
+    /// The cart; its field has the name of the column.
+    Cart,
+    /// The item of the record, as the field of this name.
+    Item(&'static str),
+    /// The cart's adjustments, as one with this name.
+    Adjustment { name: &'static str, is_subtracted: bool },
+}
+
 /// The columns that an import reads.
-pub(super) fn imported() -> impl Iterator<Item = Column> {
-    COLUMNS.into_iter().filter(|column| column.kind != Kind::Computed)
+pub(super) fn imported() -> impl Iterator<Item = Imported> {
+    let exported = COLUMNS.into_iter().filter(|column| column.kind != Kind::Computed);
+    exported.map(|Column { name, kind, .. }| Imported { name, kind, place: Place::Cart }).chain(IMPORTED_ONLY)
 }
 
 /// The first line of an export.
@@ -63,7 +112,7 @@ pub(crate) fn records(carts: &[ExportedCart]) -> Vec<u8> {
         match column.kind {
             Kind::Text => formulas::escaped(&cell).into_owned().into(),
             Kind::Json => formulas::escaped_json(&cell).into_owned().into(),
-            Kind::Word | Kind::Computed => cell,
+            Kind::Word | Kind::Number | Kind::Boolean | Kind::Instant | Kind::Computed => cell,
         }
     };
     write(carts.iter().map(|cart| COLUMNS.map(|column| escaped(column, cart))))

@@ -6,7 +6,7 @@ use common::{
     money::Currency,
 };
 use proptest::{collection::vec, prelude::*};
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 
 use super::*;
 use crate::routes::carts::import::lines::{Format, Lines};
@@ -84,16 +84,21 @@ proptest! {
         }
     }
 
-    /// Files of other programs: any quoting, either line ending, columns in any order.
+    /// Files of other programs: any quoting, separator and line ending, columns in any order.
     #[test]
     fn other_csv_dialects_are_read_correctly(
         rows in vec((names(), names()), 1..6),
         quoting in proptest::sample::select(vec![csv::QuoteStyle::Always, csv::QuoteStyle::Necessary, csv::QuoteStyle::NonNumeric]),
+        separator in proptest::sample::select(vec![b',', b';', b'\t']),
         windows: bool,
         columns in Just(vec!["customerEmail", "customerName", "items", "unknownFieldOfATest"]).prop_shuffle(),
     ) {
         let end = if windows { csv::Terminator::CRLF } else { csv::Terminator::Any(b'\n') };
-        let mut writer = csv::WriterBuilder::new().quote_style(quoting).terminator(end).from_writer(Vec::new());
+        let mut writer = csv::WriterBuilder::new()
+            .delimiter(separator)
+            .quote_style(quoting)
+            .terminator(end)
+            .from_writer(Vec::new());
         writer.write_record(&columns).expect("memory takes it");
         for (name, other) in &rows {
             let cell = |column: &&str| match *column {
