@@ -6,6 +6,7 @@ mod addresses;
 mod analytics;
 mod api_keys;
 mod batches;
+mod cart_csv;
 mod cart_export;
 mod cart_import;
 mod cart_search;
