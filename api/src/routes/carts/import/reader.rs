@@ -202,4 +202,19 @@ mod tests {
         assert!(matches!(last, Some(Piece::Cut("nothing more was sent for 300 s"))), "{last:?}");
         reading.abort();
     }
+
+    /// The next import sends the lines of a cart together, so none may be reported without the
+    /// others.
+    #[tokio::test]
+    async fn a_cart_whose_lines_are_cut_off_has_no_result() {
+        let (sender, mut pieces) = mpsc::channel(3);
+        let reader = Reader::new(Lines::new(Format::Csv), state(), sender);
+        let file = "externalId,customerEmail,itemName,itemQuantity,itemPrice\n\
+            A,a@example.com,Tea,1,1\nA,,Cup,1,1\n\nB,b@example.com,Tea,1,1\n";
+        let cut = [Ok(bytes::Bytes::from(file)), Err(std::io::Error::other("gone"))];
+        reader.run(Body::from_stream(stream::iter(cut))).await;
+        let Some(Piece::Batch(batch)) = pieces.recv().await else { panic!("a batch") };
+        assert_eq!(batch.lines.iter().map(|line| (line.number, line.last)).collect::<Vec<_>>(), [(2, 3)]);
+        assert!(matches!(pieces.recv().await, Some(Piece::Cut(_))));
+    }
 }
