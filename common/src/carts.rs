@@ -1,24 +1,29 @@
 //! Carts, and the SQL statements that read and change them.
 
+pub mod change;
 mod change_token;
 pub mod expiry;
 pub mod export;
+mod fields;
 pub(crate) mod id;
 pub mod import;
+pub mod items;
 pub mod list;
 pub mod new;
-mod row;
+pub(crate) mod row;
 pub mod search;
 pub(crate) mod status;
 use std::{borrow::Borrow, collections::HashSet};
-use strum::IntoStaticStr;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use self::new::{Item, NewCart};
+use self::{
+    items::{Adjustment, Item},
+    new::NewCart,
+};
 pub use self::{
     change_token::change_token,
     id::{CartId, MalformedCartId},
@@ -37,24 +42,45 @@ pub struct Cart {
     /// The cart's id.
     #[schema(pattern = "^cart_[A-Za-z0-9_-]{1,100}$", example = "cart_01m84zjdhtftc9p973qfnt3nn0")]
     pub id: String,
-    /// The client's own id of the cart, if it gave one.
-    #[serde(skip)]
+    /// The shop's own id of the cart; null if it gave none.
+    #[schema(required)]
     pub external_id: Option<String>,
     /// The shopper's e-mail address.
     #[schema(example = "ada@example.com")]
     pub customer_email: String,
-    /// The shopper's name.
-    #[schema(example = "Ada Lovelace")]
-    pub customer_name: String,
-    /// The items, as they were stored.
+    /// The shopper's name; null if it is not known.
+    #[schema(required, example = "Ada Lovelace")]
+    pub customer_name: Option<String>,
+    /// The lines, as they were stored.
     #[schema(value_type = Vec<Item>)]
     pub items: Box<RawValue>,
-    /// The total, computed by the server: the sum of quantity × price.
+    /// Shipping, taxes and discounts, as they were stored.
+    #[schema(value_type = Vec<Adjustment>)]
+    pub adjustments: Box<RawValue>,
+    /// The sum of the lines and adjustments, computed by the server.
     pub total_value: Amount,
-    /// The currency of `total_value` and of every price.
+    /// The currency of all amounts.
     pub currency: Currency,
     /// The cart's current status.
     pub status: CartStatus,
+    /// How the cart was recovered; null if it was not.
+    #[schema(required)]
+    pub recovered_by: Option<RecoveredBy>,
+    /// What Stripe reported as paid; null if nothing was paid through a payment link.
+    #[schema(required)]
+    pub paid_value: Option<Amount>,
+    /// The sum of refunds and lost disputes; null if nothing was refunded.
+    #[schema(required)]
+    pub refunded_value: Option<Amount>,
+    /// The shopper's language, a BCP 47 tag; null if it is not known.
+    #[schema(required, example = "de-AT")]
+    pub locale: Option<String>,
+    /// Whether the shopper agreed to receive marketing; null if that is not known.
+    #[schema(required)]
+    pub accepts_marketing: Option<bool>,
+    /// The shop's own data.
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    pub metadata: Box<RawValue>,
     /// When the shopper left the cart.
     pub abandoned_at: DateTime<Utc>,
     /// When the cart was recovered; null if it was not.
@@ -76,18 +102,30 @@ pub struct Cart {
 }
 
 impl Cart {
+    /// The shopper's name, or else the address.
+    pub fn customer(&self) -> &str {
+        self.customer_name.as_deref().unwrap_or(&self.customer_email)
+    }
+
     /// A cart that was just received.
     pub fn new(id: &CartId, cart: NewCart, now: DateTime<Utc>) -> Self {
         Self {
             id: id.to_string(),
-            external_id: None,
+            external_id: cart.external_id,
             customer_email: cart.customer_email,
             customer_name: cart.customer_name,
             items: cart.items,
+            adjustments: cart.adjustments,
             total_value: cart.currency.amount(cart.total_minor),
             currency: cart.currency,
             status: CartStatus::Abandoned,
-            abandoned_at: cart.abandoned_at,
+            recovered_by: None,
+            paid_value: None,
+            refunded_value: None,
+            locale: cart.locale,
+            accepts_marketing: cart.accepts_marketing,
+            metadata: cart.metadata,
+            abandoned_at: cart.abandoned_at.unwrap_or(now),
             recovered_at: None,
             expired_at: None,
             payment_link: None,
@@ -115,26 +153,31 @@ pub async fn insert(conn: &mut Connection, carts: &[impl Borrow<Cart>], source: 
     }
     let result = sqlx::query!(
         r#"
-        insert into carts (id, external_id, customer_email, customer_name, items, total_minor, currency, status,
-                           status_changed_at, status_reason, abandoned_at, recovered_at, expired_at, imported, created_at,
-                           updated_at)
-        select id, external_id, customer_email, customer_name, items::json, total_minor, currency, status,
+        insert into carts (id, external_id, customer_email, customer_name, items, adjustments, total_minor, currency, status,
+                           status_changed_at, status_reason, locale, accepts_marketing, metadata, abandoned_at, recovered_at,
+                           expired_at, imported, created_at, updated_at)
+        select id, external_id, customer_email, customer_name, items::json, adjustments::json, total_minor, currency, status,
                case when status <> 'abandoned' then created_at end, case when status <> 'abandoned' then 'import' end,
-               abandoned_at, recovered_at, expired_at, $13, created_at, created_at
-        from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[],
-                    $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[])
-            as new (id, external_id, customer_email, customer_name, items, total_minor, currency, status,
-                    abandoned_at, recovered_at, expired_at, created_at)
+               locale, accepts_marketing, metadata::json, abandoned_at, recovered_at, expired_at, $17, created_at, created_at
+        from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[], $9::text[],
+                    $10::text[], $11::boolean[], $12::text[], $13::timestamptz[], $14::timestamptz[], $15::timestamptz[],
+                    $16::timestamptz[])
+            as new (id, external_id, customer_email, customer_name, items, adjustments, total_minor, currency, status,
+                    locale, accepts_marketing, metadata, abandoned_at, recovered_at, expired_at, created_at)
         on conflict do nothing
         "#,
         &column(carts, |cart| cart.id.as_str()) as &[&str],
         &column(carts, |cart| cart.external_id.as_deref()) as &[Option<&str>],
         &column(carts, |cart| cart.customer_email.as_str()) as &[&str],
-        &column(carts, |cart| cart.customer_name.as_str()) as &[&str],
+        &column(carts, |cart| cart.customer_name.as_deref()) as &[Option<&str>],
         &column(carts, |cart| cart.items.get()) as &[&str],
+        &column(carts, |cart| cart.adjustments.get()) as &[&str],
         &column(carts, |cart| cart.total_value.minor()),
         &column(carts, |cart| cart.currency.code()) as &[&str],
         &column(carts, |cart| cart.status.as_str()) as &[&str],
+        &column(carts, |cart| cart.locale.as_deref()) as &[Option<&str>],
+        &column(carts, |cart| cart.accepts_marketing) as &[Option<bool>],
+        &column(carts, |cart| cart.metadata.get()) as &[&str],
         &column(carts, |cart| cart.abandoned_at),
         &column(carts, |cart| cart.recovered_at) as &[Option<DateTime<Utc>>],
         &column(carts, |cart| cart.expired_at) as &[Option<DateTime<Utc>>],
@@ -152,8 +195,9 @@ pub async fn find(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sql
 }
 
 /// The carts that exist, in no particular order, with the payment links that work at `now`.
-pub async fn find_many(conn: &mut Connection, ids: &[&str], now: DateTime<Utc>) -> sqlx::Result<Vec<Cart>> {
-    let rows = row::select_linked_carts!(conn, ["carts"], "where carts.id = any ($2)", now, ids as &[&str])?;
+pub async fn find_many(conn: &mut Connection, ids: &[impl AsRef<str>], now: DateTime<Utc>) -> sqlx::Result<Vec<Cart>> {
+    let ids: Vec<&str> = ids.iter().map(AsRef::as_ref).collect();
+    let rows = row::select_linked_carts!(conn, ["carts"], "where carts.id = any ($2)", now, &ids as &[&str])?;
     Ok(rows.into_iter().map(Cart::from).collect())
 }
 
@@ -222,19 +266,28 @@ pub async fn lock_all(conn: &mut Connection, ids: &[&str]) -> sqlx::Result<HashS
     Ok(there.into_iter().collect())
 }
 
-/// The cause of a recovery, as the timeline shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
-#[strum(serialize_all = "lowercase")]
+/// How a cart was recovered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+#[schema(rename_all = "lowercase")]
 pub enum RecoveredBy {
-    /// Stripe reported a payment.
+    /// Stripe reported that a payment link was paid.
     Payment,
-    /// The shop marked the cart as recovered.
-    Operator,
+    /// The shop marked the cart as recovered, through the API, the dashboard or SQL.
+    Manual,
+    /// The cart was recovered before it was imported.
+    Import,
 }
 
 impl RecoveredBy {
-    fn as_str(self) -> &'static str {
-        self.into()
+    /// The reason of the status, as the timeline shows it.
+    fn status_reason(self) -> &'static str {
+        match self {
+            Self::Payment => "payment",
+            Self::Manual => "operator",
+            Self::Import => "import",
+        }
     }
 }
 
@@ -263,7 +316,9 @@ pub async fn recover_all(
     let recovered = sqlx::query_scalar!(
         r#"
         update carts set status = 'recovered', recovered_at = greatest(payment.at, abandoned_at), expired_at = null,
-                         status_changed_at = $3, status_reason = $4, updated_at = $3
+                         status_changed_at = $3, status_reason = $4, updated_at = $3,
+                         paid_minor = (select sum(amount_minor)::bigint from payment_links link
+                                       where link.cart_id = carts.id and link.status = 'paid' and link.currency = carts.currency)
         from unnest($1::text[], $2::timestamptz[]) as payment (cart_id, at)
         where id = payment.cart_id and status in ('abandoned', 'expired')
         returning id
@@ -271,7 +326,7 @@ pub async fn recover_all(
         ids as &[&str],
         recovered_at,
         now,
-        by.as_str(),
+        by.status_reason(),
     )
     .fetch_all(&mut *conn)
     .await?;

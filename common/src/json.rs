@@ -46,6 +46,27 @@ impl<'a> Fields<'a> {
         (value.get() != "null").then_some(*value)
     }
 
+    /// Whether there is a field of this name, even if it is `null`.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(field, _)| field == name)
+    }
+
+    /// The fields and their values, in the order of the object. A name may occur several times.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
+        self.0.iter().map(|(name, value)| (name.as_ref(), *value))
+    }
+
+    /// The fields whose names `is_wanted` accepts.
+    pub fn only(&self, is_wanted: impl Fn(&str) -> bool) -> Self {
+        Self(self.0.iter().filter(|(name, _)| is_wanted(name)).cloned().collect())
+    }
+
+    /// These fields, and those of `base` that are not among them.
+    pub fn over(&self, base: &[(&'a str, &'a RawValue)]) -> Self {
+        let base = base.iter().map(|(name, value)| (Cow::Borrowed(*name), *value));
+        Self(base.chain(self.0.iter().cloned()).collect())
+    }
+
     /// The string in the field of this name; `None` if there is none.
     pub fn text(&self, name: &str) -> Option<Cow<'a, str>> {
         text(self.get(name)?)

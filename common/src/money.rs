@@ -190,6 +190,11 @@ impl PartialSchema for Currency {
 pub struct Amount(Decimal);
 
 impl Amount {
+    /// The amount in major units.
+    pub fn value(self) -> Decimal {
+        self.0
+    }
+
     /// The amount in minor units. Saturates at `i64::MAX`, which only a sum of carts can reach.
     pub fn minor(self) -> i64 {
         i64::try_from(self.0.mantissa()).unwrap_or(i64::MAX)

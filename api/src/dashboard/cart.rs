@@ -48,7 +48,7 @@ async fn show(
         nav.crumbs aria-label="Breadcrumbs" { a href="/carts" { "Carts" } }
         div.heading {
             div {
-                h1 { (cart.customer_name) " " span data-announce="Cart" { (format::cart_status(cart.status)) } }
+                h1 { (cart.customer()) " " span data-announce="Cart" { (format::cart_status(cart.status)) } }
                 p.muted.ellipsis { a href={ "mailto:" (cart.customer_email) } { (cart.customer_email) } }
             }
             p.value { (format::money(cart.total_value, cart.currency)) }
@@ -70,7 +70,7 @@ async fn show(
         Some(LinkStatus::Pending | LinkStatus::Closing | LinkStatus::Settling) => format!("{id} carts jobs"),
         _ => format!("{id} carts"),
     };
-    Ok(Page { title: &cart.customer_name, section: Section::Carts, operator: &operator, live: &live }.show(&body))
+    Ok(Page { title: cart.customer(), section: Section::Carts, operator: &operator, live: &live }.show(&body))
 }
 
 /// One of the cart's `items`, as stored.

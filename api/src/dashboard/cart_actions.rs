@@ -71,7 +71,7 @@ async fn recover(state: State<AppState>, path: Result<CartPath, ApiError>, _: Ou
 }
 
 async fn change(State(state): State<AppState>, id: CartId, status: CartStatus) -> Result<Response, PageError> {
-    api::change_status(&state, &id, &IfMatch::anything(), status, None).await?;
+    api::change::apply(&state, &id, &IfMatch::anything(), &api::change::Wanted::status(status)).await?;
     let status = status.as_str();
     Ok(go_to(&format!("/carts/{id}?done={status}")))
 }
@@ -121,7 +121,7 @@ fn question(
     let body = html! {
         section.card.narrow {
             h1 { (title) }
-            p { strong { (cart.customer_name) } ", " (format::money(cart.total_value, cart.currency)) }
+            p { strong { (cart.customer()) } ", " (format::money(cart.total_value, cart.currency)) }
             p.muted { (text) }
             div.actions {
                 (operator.button(&format!("{path}/{action}"), class, button))

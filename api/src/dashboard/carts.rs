@@ -139,7 +139,7 @@ pub(crate) fn table(carts: &[Cart], caption: &str) -> Markup {
             } }
             tbody { @for cart in carts { tr {
                 th scope="row" {
-                    a.cover href={ "/carts/" (cart.id) } { (cart.customer_name) }
+                    a.cover href={ "/carts/" (cart.id) } { (cart.customer()) }
                     span.muted.small.ellipsis { (cart.customer_email) }
                 }
                 td { (format::cart_status(cart.status)) }

@@ -188,6 +188,10 @@ impl ApiError {
         Body { code: self.code, message: &self.message, details: &self.details }
     }
 
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.code == ErrorCode::NotFound
+    }
+
     /// The cause, for the log only.
     pub(crate) fn cause(&self) -> Option<&str> {
         self.cause.as_deref()

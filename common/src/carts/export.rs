@@ -1,75 +1,12 @@
 //! Exports carts in batches, oldest first.
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
-use serde_json::value::RawValue;
-use utoipa::ToSchema;
 
-use super::{
-    new::Item,
-    row::{CartRow, select_carts},
-};
+use super::row::select_carts;
 use crate::{
-    carts::CartStatus,
+    carts::{Cart, CartStatus},
     db::Connection,
-    money::{Amount, Currency},
 };
-
-/// An exported cart: the fields of an import, and those that this store adds.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ExportedCart {
-    /// The cart's id.
-    pub id: String,
-    /// The client's own id of the cart; null if it gave none.
-    #[schema(required)]
-    pub external_id: Option<String>,
-    /// The shopper's e-mail address.
-    pub customer_email: String,
-    /// The shopper's name.
-    pub customer_name: String,
-    /// The items, as they were stored.
-    #[schema(value_type = Vec<Item>)]
-    pub items: Box<RawValue>,
-    /// The total, computed by the server.
-    pub total_value: Amount,
-    /// The currency of `total_value` and of every price.
-    pub currency: Currency,
-    /// The cart's current status.
-    pub status: CartStatus,
-    /// When the shopper left the cart.
-    pub abandoned_at: DateTime<Utc>,
-    /// When the cart was recovered; null if it was not.
-    #[schema(required)]
-    pub recovered_at: Option<DateTime<Utc>>,
-    /// When the cart expired; null if it did not.
-    #[schema(required)]
-    pub expired_at: Option<DateTime<Utc>>,
-    /// When the cart was created here.
-    pub created_at: DateTime<Utc>,
-    /// When the cart last changed.
-    pub updated_at: DateTime<Utc>,
-}
-
-impl From<CartRow> for ExportedCart {
-    fn from(row: CartRow) -> Self {
-        Self {
-            id: row.id,
-            external_id: row.external_id,
-            customer_email: row.customer_email,
-            customer_name: row.customer_name,
-            items: row.items.0,
-            total_value: row.currency.amount(row.total_minor),
-            currency: row.currency,
-            status: row.status,
-            abandoned_at: row.abandoned_at,
-            recovered_at: row.recovered_at,
-            expired_at: row.expired_at,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-        }
-    }
-}
 
 /// The position of an export, and its filters.
 #[derive(Debug, Clone)]
@@ -89,7 +26,7 @@ impl Position {
     }
 
     /// Moves the position behind `cart`.
-    pub fn advance(&mut self, cart: &ExportedCart) {
+    pub fn advance(&mut self, cart: &Cart) {
         self.from = Some(cart.created_at);
         self.after_id = Some(cart.id.clone());
     }
@@ -117,7 +54,7 @@ macro_rules! batch_of {
 }
 
 /// At most `limit` carts after `position`, oldest first.
-pub async fn batch(conn: &mut Connection, position: &Position, limit: i64) -> sqlx::Result<Vec<ExportedCart>> {
+pub async fn batch(conn: &mut Connection, position: &Position, limit: i64) -> sqlx::Result<Vec<Cart>> {
     let rows = match position.status {
         // The oldest of each status, merged.
         None => batch_of!(
@@ -154,5 +91,5 @@ pub async fn batch(conn: &mut Connection, position: &Position, limit: i64) -> sq
             batch_of!(conn, position, limit, "select * from carts where status = 'expired'")
         }
     };
-    Ok(rows?.into_iter().map(ExportedCart::from).collect())
+    Ok(rows?.into_iter().map(Cart::from).collect())
 }

@@ -64,7 +64,8 @@ impl EmailToFind {
         first.into_iter().flat_map(|letter| [letter, letter.to_ascii_uppercase()]).map(i32::from).collect()
     }
 
-    fn is(&self, address: &str) -> bool {
+    /// Whether `address` is a spelling of the same mailbox.
+    pub fn is(&self, address: &str) -> bool {
         email::canonical(address) == self.canonical
     }
 }

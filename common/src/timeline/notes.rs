@@ -128,3 +128,27 @@ pub(crate) async fn note_not_recovered(
     .await?;
     Ok(())
 }
+
+/// Records which fields of a cart the shop changed. The cart must be locked. Two changes in one
+/// millisecond are told apart by a microsecond.
+pub(crate) async fn note_changed(
+    conn: &mut Connection,
+    cart_id: &str,
+    fields: &[&str],
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        insert into cart_events (cart_id, at, kind, details)
+        select $1, coalesce((select max(at) + interval '1 microsecond' from cart_events
+                             where cart_id = $1 and kind = 'changed' and at >= $3), $3),
+               'changed', jsonb_build_object('fields', to_jsonb($2::text[]))
+        "#,
+        cart_id,
+        fields as &[&str],
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

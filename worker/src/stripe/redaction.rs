@@ -16,7 +16,8 @@ const TOKEN_DIGITS: usize = 32;
 pub(crate) fn redact(message: &str, key: &str, cart: Option<&CheckoutCart>) -> String {
     let mut text: String = message.chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
     let of_cart = cart.into_iter().flat_map(|cart| {
-        let names = cart.items.iter().map(|item| item.name.as_str());
+        let items = cart.items.iter().flatten().map(|item| item.name.as_str());
+        let names = items.chain(cart.adjustments.iter().flatten().map(|adjustment| adjustment.name.as_str()));
         let names = names.filter(|name| name.len() >= SHORTEST_TELLING_NAME);
         [cart.customer_email.as_str(), cart.recovery_token.as_str()].into_iter().chain(names)
     });
@@ -46,9 +47,9 @@ fn without_tokens(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use common::{
-        carts::CartStatus,
+        carts::{CartStatus, items::Item},
         money::Currency,
-        payment_links::{Expected, checkout::CheckoutItem},
+        payment_links::Expected,
     };
 
     use super::*;
@@ -56,10 +57,22 @@ mod tests {
     const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
     fn cart() -> CheckoutCart {
-        let item = |name: &str| CheckoutItem { name: name.to_owned(), quantity: 1, price_minor: 1 };
+        let item = |name: &str| Item {
+            name: name.to_owned(),
+            quantity: "1".parse().unwrap(),
+            price: "1".parse().unwrap(),
+            total: None,
+            sku: None,
+            url: None,
+            image_url: None,
+        };
         CheckoutCart {
             customer_email: "\"ada l\"@example.com".to_owned(),
-            items: vec![item("Mug for Ada"), item("a")],
+            items: Some(vec![item("Mug for Ada"), item("a")]),
+            adjustments: Some(Vec::new()),
+            total_minor: 200,
+            external_id: None,
+            locale: None,
             currency: Currency::USD,
             status: CartStatus::Abandoned,
             recovery_token: "token by hand".to_owned(),

@@ -8,8 +8,8 @@ use axum::{
 };
 use common::{
     carts::{
-        self, CartStatus,
-        export::{ExportedCart, Position},
+        self, Cart, CartStatus,
+        export::Position,
     },
     db::Database,
 };
@@ -50,7 +50,7 @@ pub(crate) fn router() -> ScopedRouter {
         ("bom" = Option<u8>, Query, minimum = 0, maximum = 1, description = "With csv: 1 begins the file with a byte order mark, so that Excel reads it as UTF-8."),
     ),
     responses((status = 200, description = "All carts. The schema of JSON is that of each line.",
-        content((ExportedCart = "application/x-ndjson"), (String = "text/csv")),
+        content((Cart = "application/x-ndjson"), (String = "text/csv")),
         headers(("Content-Disposition" = String, description = "A name for the file.")))),
 )]
 async fn export(
@@ -134,7 +134,7 @@ impl Export {
     }
 }
 
-fn json_lines(carts: &[ExportedCart]) -> Vec<u8> {
+fn json_lines(carts: &[Cart]) -> Vec<u8> {
     let mut out = Vec::with_capacity(carts.len() * 512);
     for cart in carts {
         let begin = out.len();

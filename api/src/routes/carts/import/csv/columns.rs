@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use common::carts::export::ExportedCart;
+use common::carts::Cart;
 
 use super::formulas;
 
@@ -16,7 +16,7 @@ const COLUMNS: [Column; 13] = [
         cell: |cart| cart.external_id.as_deref().unwrap_or_default().into(),
     },
     Column { name: "customerEmail", kind: Kind::Text, cell: |cart| cart.customer_email.as_str().into() },
-    Column { name: "customerName", kind: Kind::Text, cell: |cart| cart.customer_name.as_str().into() },
+    Column { name: "customerName", kind: Kind::Text, cell: |cart| cart.customer_name.as_deref().unwrap_or_default().into() },
     Column { name: "items", kind: Kind::Json, cell: |cart| cart.items.get().into() },
     Column { name: "totalValue", kind: Kind::Number, cell: |cart| cart.total_value.to_string().into() },
     Column { name: "currency", kind: Kind::Word, cell: |cart| cart.currency.code().into() },
@@ -59,7 +59,7 @@ struct Column {
     name: &'static str,
     kind: Kind,
     /// The cell of an exported cart, before its formulas are escaped.
-    cell: fn(&ExportedCart) -> Cow<'_, str>,
+    cell: fn(&Cart) -> Cow<'_, str>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +106,7 @@ pub(crate) fn header() -> Vec<u8> {
 }
 
 /// The records of these carts.
-pub(crate) fn records(carts: &[ExportedCart]) -> Vec<u8> {
+pub(crate) fn records(carts: &[Cart]) -> Vec<u8> {
     let escaped = |column: Column, cart| {
         let cell = (column.cell)(cart);
         match column.kind {

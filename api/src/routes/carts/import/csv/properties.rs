@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use common::{
-    carts::{CartStatus, export::ExportedCart},
+    carts::{Cart, CartStatus, RecoveredBy},
     money::Currency,
 };
 use proptest::{collection::vec, prelude::*};
@@ -32,20 +32,29 @@ fn names() -> impl Strategy<Value = String> {
     ]
 }
 
-fn exported(name: &str, external_id: Option<&str>, items: Value) -> ExportedCart {
+fn exported(name: &str, external_id: Option<&str>, items: Value) -> Cart {
     let at: DateTime<Utc> = "2026-03-01T12:00:00.123456Z".parse().expect("an instant");
-    ExportedCart {
+    Cart {
         id: "cart_1".to_owned(),
         external_id: external_id.map(str::to_owned),
         customer_email: "ada@example.com".to_owned(),
-        customer_name: name.to_owned(),
+        customer_name: Some(name.to_owned()),
         items: RawValue::from_string(items.to_string()).expect("it is JSON"),
+        adjustments: RawValue::from_string("[]".to_owned()).expect("it is JSON"),
         total_value: Currency::USD.amount(1),
         currency: Currency::USD,
         status: CartStatus::Recovered,
+        recovered_by: Some(RecoveredBy::Import),
+        paid_value: None,
+        refunded_value: None,
+        locale: None,
+        accepts_marketing: None,
+        metadata: RawValue::from_string("{}".to_owned()).expect("it is JSON"),
         abandoned_at: at,
         recovered_at: Some(at),
         expired_at: None,
+        payment_link: None,
+        payment_link_expires_at: None,
         created_at: at,
         updated_at: at,
     }

@@ -1,0 +1,174 @@
+//! Changes of a cart's contents: its customer, lines, currency and other data.
+
+use chrono::{DateTime, Utc};
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::{
+    Cart, CartStatus,
+    fields::FieldError,
+    new::{COMPUTED, NewCart},
+};
+use crate::{db::Connection, json::Fields, money::Currency, payment_links, timeline};
+
+/// The fields that clients may change, as JSON names them.
+const CONTENTS: [&str; 9] = [
+    "externalId", "customerEmail", "customerName", "items", "adjustments", "currency", "locale", "acceptsMarketing",
+    "metadata",
+];
+/// The fields that a payment depends on.
+const PAYABLE: [&str; 3] = ["items", "adjustments", "currency"];
+
+/// The contents of a cart that differ from the stored ones.
+#[derive(Debug)]
+pub struct Change {
+    new: NewCart,
+    /// The names of the differing fields.
+    fields: Vec<&'static str>,
+}
+
+impl Change {
+    /// Whether the body of a `PATCH` names any field of a cart's contents.
+    pub fn is_named(body: &Fields<'_>) -> bool {
+        CONTENTS.iter().any(|name| body.has(name)) || body.has("totalValue")
+    }
+
+    /// The fields of the body of a `PATCH` that can't be changed.
+    pub fn forbidden(body: &Fields<'_>) -> Vec<FieldError> {
+        let named = COMPUTED.into_iter().chain(["abandonedAt", "expiredAt"]).filter(|name| body.get(name).is_some());
+        named.map(|name| FieldError::new(name, "can't be changed")).collect()
+    }
+
+    /// The cart with the fields of `body` in place of its own: absent means unchanged, `null`
+    /// clears.
+    ///
+    /// # Errors
+    /// The fields that are wrong after the change.
+    pub fn patch(
+        stored: &Cart,
+        body: &Fields<'_>,
+        store_currency: Currency,
+        now: DateTime<Utc>,
+    ) -> Result<Self, Vec<FieldError>> {
+        let own = |error: serde_json::Error| vec![FieldError::new("", format!("can't be changed: {error}"))];
+        let stored_fields = [
+            ("externalId", to_raw_value(&stored.external_id).map_err(own)?),
+            ("customerEmail", to_raw_value(&stored.customer_email).map_err(own)?),
+            ("customerName", to_raw_value(&stored.customer_name).map_err(own)?),
+            ("items", stored.items.clone()),
+            ("adjustments", stored.adjustments.clone()),
+            ("currency", to_raw_value(&stored.currency).map_err(own)?),
+            ("locale", to_raw_value(&stored.locale).map_err(own)?),
+            ("acceptsMarketing", to_raw_value(&stored.accepts_marketing).map_err(own)?),
+            ("metadata", stored.metadata.clone()),
+        ];
+        let stored_fields: Vec<(&str, &RawValue)> = stored_fields.iter().map(|(name, value)| (*name, &**value)).collect();
+        let named = body.only(|name| CONTENTS.contains(&name) || name == "totalValue");
+        Ok(Self::between(stored, NewCart::of(&named.over(&stored_fields), store_currency, now)?))
+    }
+
+    /// The differences between the stored cart and one that was received again.
+    pub fn between(stored: &Cart, new: NewCart) -> Self {
+        let same = [
+            ("externalId", stored.external_id == new.external_id),
+            ("customerEmail", stored.customer_email == new.customer_email),
+            ("customerName", stored.customer_name == new.customer_name),
+            ("items", stored.items.get() == new.items.get()),
+            ("adjustments", stored.adjustments.get() == new.adjustments.get()),
+            ("currency", stored.currency == new.currency),
+            ("locale", stored.locale == new.locale),
+            ("acceptsMarketing", stored.accepts_marketing == new.accepts_marketing),
+            ("metadata", stored.metadata.get() == new.metadata.get()),
+        ];
+        let fields = same.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect();
+        Self { new, fields }
+    }
+
+    /// Whether nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
+    /// Whether the lines, the adjustments or the currency differ, so that an open session no longer
+    /// shows what is to be paid.
+    pub fn is_of_payment(&self) -> bool {
+        self.fields.iter().any(|field| PAYABLE.contains(field))
+    }
+
+    /// When the shopper left the cart, if the body says so.
+    pub fn abandoned_at(&self) -> Option<DateTime<Utc>> {
+        self.new.abandoned_at
+    }
+
+    /// Stores the change, and writes it to the timeline. The cart must be locked. Ends its payment
+    /// link if that no longer fits.
+    ///
+    /// # Errors
+    /// A unique violation of `carts_external_id` if another cart has the external id.
+    pub async fn store(&self, conn: &mut Connection, stored: &Cart, now: DateTime<Utc>) -> sqlx::Result<()> {
+        let new = &self.new;
+        sqlx::query!(
+            r#"
+            update carts set external_id = $2, customer_email = $3, customer_name = $4, items = $5::text::json,
+                             adjustments = $6::text::json, total_minor = $7, currency = $8, locale = $9, accepts_marketing = $10,
+                             metadata = $11::text::json, updated_at = $12
+            where id = $1
+            "#,
+            stored.id,
+            new.external_id,
+            new.customer_email,
+            new.customer_name,
+            new.items.get(),
+            new.adjustments.get(),
+            new.total_minor,
+            new.currency.code(),
+            new.locale,
+            new.accepts_marketing,
+            new.metadata.get(),
+            now,
+        )
+        .execute(&mut *conn)
+        .await?;
+        if self.is_of_payment() {
+            payment_links::close_all(conn, std::slice::from_ref(&stored.id), now).await?;
+        }
+        timeline::note_changed(conn, &stored.id, &self.fields, now).await
+    }
+}
+
+/// Makes a cart abandoned since `abandoned_at`, because the shop sent it again.
+pub async fn abandon_again(
+    conn: &mut Connection,
+    stored: &Cart,
+    abandoned_at: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    if stored.status == CartStatus::Expired {
+        sqlx::query!(
+            r#"
+            update carts set status = 'abandoned', expired_at = null, status_changed_at = $3, status_reason = 'api',
+                             abandoned_at = $2, updated_at = $3
+            where id = $1 and status = 'expired'
+            "#,
+            stored.id,
+            abandoned_at,
+            now,
+        )
+        .execute(conn)
+        .await?;
+    } else {
+        sqlx::query!(
+            "update carts set abandoned_at = $2, updated_at = $3 where id = $1 and status = 'abandoned'",
+            stored.id,
+            abandoned_at,
+            now,
+        )
+        .execute(conn)
+        .await?;
+    }
+    Ok(())
+}
+
+/// The id of the cart with this external id; `None` if there is none.
+pub async fn find_external(conn: &mut Connection, external_id: &str) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar!("select id from carts where external_id = $1", external_id).fetch_optional(conn).await
+}
