@@ -69,7 +69,7 @@ impl Line {
 }
 
 /// A line of an import: a cart as in `POST /api/carts`, and what is known of its past.
-// `ImportedCart` is the validated line: its status is always known, and its currency is the cart's.
+// `ImportedCart` is the validated line: its status is always known.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 #[expect(dead_code, reason = "this is described, never made")]
@@ -77,16 +77,10 @@ pub(super) struct CartLine {
     #[schema(inline)]
     #[serde(flatten)]
     cart: NewCart,
-    /// Your own id of the cart. Of several lines with the same id, the first creates the cart.
-    #[schema(min_length = 1, max_length = 200)]
-    external_id: Option<String>,
     /// The default is abandoned.
     status: Option<CartStatus>,
     /// Allowed with the status recovered only. The default is `abandonedAt`.
     recovered_at: Option<DateTime<Utc>>,
     /// Allowed with the status expired only. The default is `abandonedAt`.
     expired_at: Option<DateTime<Utc>>,
-    /// Currency of the cart. The default is the store's.
-    #[schema(pattern = "^[A-Za-z]{3}$", example = "usd")]
-    currency: Option<String>,
 }

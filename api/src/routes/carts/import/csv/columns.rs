@@ -3,37 +3,56 @@
 use std::borrow::Cow;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use common::carts::Cart;
+use common::{
+    carts::{Cart, RecoveredBy},
+    money::Amount,
+};
 
 use super::formulas;
 
 /// The columns of an export, in their order. An import reads them in any order.
-const COLUMNS: [Column; 13] = [
+const COLUMNS: [Column; 22] = [
     Column { name: "id", kind: Kind::Computed, cell: |cart| cart.id.as_str().into() },
-    Column {
-        name: "externalId",
-        kind: Kind::Text,
-        cell: |cart| cart.external_id.as_deref().unwrap_or_default().into(),
-    },
+    Column { name: "externalId", kind: Kind::Text, cell: |cart| optional(&cart.external_id) },
     Column { name: "customerEmail", kind: Kind::Text, cell: |cart| cart.customer_email.as_str().into() },
-    Column { name: "customerName", kind: Kind::Text, cell: |cart| cart.customer_name.as_deref().unwrap_or_default().into() },
+    Column { name: "customerName", kind: Kind::Text, cell: |cart| optional(&cart.customer_name) },
     Column { name: "items", kind: Kind::Json, cell: |cart| cart.items.get().into() },
+    Column { name: "adjustments", kind: Kind::Json, cell: |cart| cart.adjustments.get().into() },
     Column { name: "totalValue", kind: Kind::Number, cell: |cart| cart.total_value.to_string().into() },
     Column { name: "currency", kind: Kind::Word, cell: |cart| cart.currency.code().into() },
     Column { name: "status", kind: Kind::Word, cell: |cart| cart.status.as_str().into() },
+    Column {
+        name: "recoveredBy",
+        kind: Kind::Computed,
+        cell: |cart| match cart.recovered_by {
+            None => "".into(),
+            Some(RecoveredBy::Payment) => "payment".into(),
+            Some(RecoveredBy::Manual) => "manual".into(),
+            Some(RecoveredBy::Import) => "import".into(),
+        },
+    },
+    Column { name: "paidValue", kind: Kind::Computed, cell: |cart| amount(cart.paid_value) },
+    Column { name: "refundedValue", kind: Kind::Computed, cell: |cart| amount(cart.refunded_value) },
+    Column { name: "locale", kind: Kind::Word, cell: |cart| optional(&cart.locale) },
+    Column {
+        name: "acceptsMarketing",
+        kind: Kind::Boolean,
+        cell: |cart| {
+            cart.accepts_marketing.map(|accepts| if accepts { "true" } else { "false" }).unwrap_or_default().into()
+        },
+    },
+    Column { name: "metadata", kind: Kind::Json, cell: |cart| cart.metadata.get().into() },
     Column { name: "abandonedAt", kind: Kind::Instant, cell: |cart| instant(Some(cart.abandoned_at)) },
     Column { name: "recoveredAt", kind: Kind::Instant, cell: |cart| instant(cart.recovered_at) },
     Column { name: "expiredAt", kind: Kind::Instant, cell: |cart| instant(cart.expired_at) },
+    Column { name: "paymentLink", kind: Kind::Computed, cell: |cart| optional(&cart.payment_link) },
+    Column { name: "paymentLinkExpiresAt", kind: Kind::Computed, cell: |cart| instant(cart.payment_link_expires_at) },
     Column { name: "createdAt", kind: Kind::Computed, cell: |cart| instant(Some(cart.created_at)) },
     Column { name: "updatedAt", kind: Kind::Computed, cell: |cart| instant(Some(cart.updated_at)) },
 ];
 
 /// Columns that only an import reads: those of the flat form, and those that become adjustments.
-const IMPORTED_ONLY: [Imported; 14] = [
-    Imported { name: "adjustments", kind: Kind::Json, place: Place::Cart },
-    Imported { name: "locale", kind: Kind::Word, place: Place::Cart },
-    Imported { name: "acceptsMarketing", kind: Kind::Boolean, place: Place::Cart },
-    Imported { name: "metadata", kind: Kind::Json, place: Place::Cart },
+const IMPORTED_ONLY: [Imported; 10] = [
     Imported { name: "itemName", kind: Kind::Text, place: Place::Item("name") },
     Imported { name: "itemQuantity", kind: Kind::Number, place: Place::Item("quantity") },
     Imported { name: "itemPrice", kind: Kind::Number, place: Place::Item("price") },
@@ -125,6 +144,14 @@ fn write<'c>(records: impl IntoIterator<Item = [Cow<'c, str>; COLUMNS.len()]>) -
         writer.write_record(record.iter().map(|cell| cell.as_bytes())).unwrap_or_default();
     }
     writer.into_inner().unwrap_or_default()
+}
+
+fn optional(text: &Option<String>) -> Cow<'_, str> {
+    text.as_deref().unwrap_or_default().into()
+}
+
+fn amount(amount: Option<Amount>) -> Cow<'static, str> {
+    amount.map(|amount| amount.to_string()).unwrap_or_default().into()
 }
 
 fn instant(at: Option<DateTime<Utc>>) -> Cow<'static, str> {
