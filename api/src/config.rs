@@ -45,7 +45,7 @@ pub struct ApiConfig {
     /// The store's one currency
     #[arg(long, env, default_value = "usd")]
     #[arg(value_name = "an ISO 4217 code of a currency that shoppers pay with, such as usd")]
-    #[arg(value_parser = value(|text| text.parse().ok().filter(Currency::is_tender)))]
+    #[arg(value_parser = parsed::<Currency>)]
     pub currency: Currency,
     /// Requests per minute of each client address
     #[arg(long, env, default_value = "100", value_name = "a whole number; 0 switches the limit off")]

@@ -15,6 +15,7 @@ pub mod http_client;
 pub mod idempotency;
 pub mod jobs;
 pub mod json;
+pub mod locale;
 pub mod maintenance;
 pub mod money;
 pub mod observability;

@@ -146,6 +146,42 @@ async fn deleting_all_carts_leaves_no_personal_data() {
     assert!(removed.as_object().unwrap().values().all(|count| *count == json!(0)), "{removed}");
 }
 
+/// Row 15 of the field reports, and an address with misplaced dots, which others write in quotes.
+#[tokio::test]
+async fn all_spellings_of_a_mailbox_are_erased_at_once() {
+    let app = Setup::default().without_worker().start().await;
+    let store = async |email: &str| {
+        let mut cart = GRACE.cart();
+        cart["customerEmail"] = json!(email);
+        app.cart_of(&cart).await
+    };
+    for (spellings, other) in [
+        (
+            ["jörg@müller.example", "Jörg@müller.example", "jörg@xn--mller-kva.example", "JÖRG@MÜLLER.example"],
+            "jorg@müller.example",
+        ),
+        (
+            [
+                "\"hana..s.\"@docomo.ne.jp",
+                "hana..s.@docomo.ne.jp",
+                "HANA..S.@docomo.ne.jp",
+                "\"hana..s\\.\"@docomo.ne.jp",
+            ],
+            "hana.s.@docomo.ne.jp",
+        ),
+    ] {
+        for spelling in spellings {
+            let kept = store(other).await;
+            for spelling in spellings {
+                store(spelling).await;
+            }
+            assert_eq!(erase(&app, spelling).await["removed"]["carts"], json!(4), "{spelling}");
+            assert_eq!(app.get("/api/carts").await.data(200)["carts"][0]["id"], json!(kept), "{spelling}");
+            app.delete(&format!("/api/carts/{kept}")).await.data(200);
+        }
+    }
+}
+
 /// Stripe repeats an address in its refusal.
 #[tokio::test]
 async fn an_address_refused_by_stripe_is_erased_too() {

@@ -8,6 +8,7 @@
 pub(crate) mod call;
 pub(crate) mod error;
 pub(crate) mod lines;
+pub(crate) mod locale;
 pub(crate) mod redaction;
 pub(crate) mod session;
 
@@ -98,6 +99,10 @@ impl Stripe {
         payment_intent.metadata = Some(metadata.clone()); // a session's own metadata does not reach it
         let line_items = line_items(new.cart).map_err(not_asked)?;
         let mut request = CreateCheckoutSession::new();
+        let locale = new.cart.locale.as_deref().and_then(|tag| tag.parse().ok());
+        if let Some(locale) = locale.as_ref().and_then(locale::checkout_locale) {
+            request = request.locale(locale);
+        }
         // Stripe would show the placeholder, and the shopper could not change it.
         if new.cart.customer_email != ERASED_EMAIL {
             request = request.customer_email(&new.cart.customer_email);

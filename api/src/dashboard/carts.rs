@@ -103,7 +103,7 @@ fn search_form(value: &str) -> Markup {
     html! {
         form.search role="search" method="get" action="/carts" {
             label.visually-hidden for="q" { "Find carts by id or e-mail address" }
-            input #q type="search" name="q" value=(value) placeholder="Id or e-mail address" autocomplete="off" maxlength="320";
+            input #q type="search" name="q" value=(value) placeholder="Id or e-mail address" autocomplete="off" maxlength="254";
             button.button type="submit" { "Find" }
         }
     }

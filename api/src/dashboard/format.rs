@@ -4,7 +4,7 @@ use crate::http::pagination::Page;
 use chrono::{DateTime, Utc};
 use common::{
     carts::CartStatus,
-    money::{Amount, Currency},
+    money::{Amount, Currency, grouped},
     operations::JobState,
 };
 use maud::{Markup, html};
@@ -19,22 +19,9 @@ pub(crate) fn amount(amount: Amount) -> String {
     grouped(&amount.to_string())
 }
 
-/// `1,234.50 USD`
+/// `$1,234.50`, with the code as its title; see [`Currency::format`].
 pub(crate) fn money(value: Amount, currency: Currency) -> Markup {
-    html! { span.money { (amount(value)) span.unit { " " (currency.code().to_ascii_uppercase()) } } }
-}
-
-fn grouped(number: &str) -> String {
-    let (sign, number) = number.strip_prefix('-').map_or(("", number), |number| ("\u{2212}", number));
-    let (whole, decimals) = number.find('.').map_or((number, ""), |point| number.split_at(point));
-    let mut text = sign.to_owned();
-    for (place, digit) in whole.char_indices() {
-        if place > 0 && (whole.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text + decimals
+    html! { span.money title=(currency.code().to_ascii_uppercase()) { (currency.format(value)) } }
 }
 
 /// `24 Nov 2026, 09:12`, in UTC.
@@ -104,14 +91,6 @@ pub(crate) fn pages(path: &str, pairs: &[(&str, Option<&str>)], page: Page, tota
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_grouped() {
-        assert_eq!(
-            ["0", "999", "1000", "1234567.50", "-1000.00"].map(grouped).join(" "),
-            "0 999 1,000 1,234,567.50 \u{2212}1,000.00"
-        );
-    }
 
     #[test]
     fn ages_are_short() {

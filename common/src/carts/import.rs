@@ -197,7 +197,7 @@ mod tests {
         let expired = parse(json!({"status": "expired", "expiredAt": "2026-02-05T10:00:00+01:00"})).unwrap();
         assert_eq!(expired.expired_at, "2026-02-05T09:00:00Z".parse().ok());
         let abandoned = parse(json!({"status": null})).unwrap();
-        assert_eq!((abandoned.recovered_at, abandoned.expired_at, abandoned.external_id), (None, None, None));
+        assert_eq!((abandoned.recovered_at, abandoned.expired_at, abandoned.external_id()), (None, None, None));
     }
 
     #[test]
@@ -217,7 +217,10 @@ mod tests {
         );
         refused(json!({"expiredAt": "2026-01-06T00:00:00Z"}), "expiredAt", "can only be given with the status expired");
         refused(json!({"status": "lost"}), "status", "must be abandoned, recovered or expired");
-        refused(json!({"currency": "usdollars"}), "currency", "must be an ISO 4217 code such as usd");
+        let message = "must be the ISO 4217 code of a currency that shoppers pay with, such as usd";
+        for currency in ["usdollars", "xau", "xxx", ""] {
+            refused(json!({"currency": currency}), "currency", message);
+        }
         for external_id in [json!(""), json!("x".repeat(201)), json!("a\nb"), json!(7)] {
             let message = "must be a string of 1 to 200 printable characters";
             refused(json!({"externalId": external_id}), "externalId", message);
@@ -229,7 +232,7 @@ mod tests {
         let yen = json!([{"name": "Teapot", "quantity": 2, "price": 500}]);
         let cart = parse(json!({"currency": "JPY", "items": yen, "externalId": "é".repeat(200)})).unwrap();
         assert_eq!((cart.cart.currency.code(), cart.cart.total_minor), ("jpy", 1_000));
-        let message = "must have no decimals in jpy".to_owned();
+        let message = "quantity × price must be a multiple of 1 jpy; send the total of the line as total".to_owned();
         assert_eq!(errors(json!({"currency": "jpy"})), [("items[0].price".to_owned(), message)]);
     }
 }

@@ -11,7 +11,7 @@ use utoipa::{
 use super::fields::Object;
 use crate::{
     json::{self, Fields},
-    money::{Amount, Currency, serialize_decimal},
+    money::{Amount, Currency, serialize_decimal, signed_amount_schema},
 };
 
 /// Maximum characters of the name of an item or an adjustment.
@@ -20,8 +20,6 @@ pub(super) const NAME_CHARACTERS: usize = 500;
 pub(super) const MOST_ITEMS: usize = 1_000;
 /// Maximum number of adjustments of a cart.
 pub(super) const MOST_ADJUSTMENTS: usize = 50;
-/// Maximum amount of a line, an adjustment and a cart, in minor units.
-pub const MOST_MINOR: i64 = 999_999_999_999;
 pub(super) const MOST_QUANTITY: i64 = 1_000_000;
 pub(super) const QUANTITY_DECIMALS: u32 = 3;
 pub(super) const PRICE_DECIMALS: u32 = 6;
@@ -70,7 +68,7 @@ pub struct Adjustment {
     #[schema(min_length = 1, max_length = 500, pattern = r"^[^\u0000]*[^\s\u0000\u0085][^\u0000]*$", example = "Shipping")]
     pub name: String,
     /// The amount in the cart's currency; negative for a discount.
-    #[schema(schema_with = adjustment_amount)]
+    #[schema(schema_with = signed_amount_schema)]
     pub amount: Amount,
 }
 
@@ -84,9 +82,6 @@ fn price() -> ObjectSchema {
     number(description).minimum(Some(0)).examples([49.99]).build()
 }
 
-fn adjustment_amount() -> ObjectSchema {
-    number("Money in major units, with at most the currency's decimals; negative for a discount.").examples([4.90]).build()
-}
 
 fn number(description: &str) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::Number).description(Some(description))
@@ -107,7 +102,7 @@ impl Item {
         });
         let price = decimal(object, "price", PRICE_DECIMALS);
         let price = price.and_then(|price| {
-            let highest = currency.amount(MOST_MINOR);
+            let highest = currency.amount(Currency::MOST_MINOR);
             let fits = !price.is_sign_negative() && price <= highest.value();
             if !fits {
                 object.fail("price", format!("must be a number from 0 to {highest}"));
@@ -148,7 +143,7 @@ impl Item {
             _ => {}
         }
         if self.minor(currency).is_none() {
-            object.fail("price", format!("quantity × price must be at most {}", currency.amount(MOST_MINOR)));
+            object.fail("price", format!("quantity × price must be at most {}", currency.amount(Currency::MOST_MINOR)));
         }
     }
 
@@ -157,13 +152,13 @@ impl Item {
         self.quantity.is_integer().then(|| self.quantity.to_u64()).flatten()
     }
 
-    /// The total of the line in minor units; `None` if it is above [`MOST_MINOR`].
+    /// The total of the line in minor units; `None` if it is above [`Currency::MOST_MINOR`].
     pub fn minor(&self, currency: Currency) -> Option<i64> {
         let minor = match self.total {
             Some(total) => total.minor(),
             None => self.exact_minor(currency).to_i64()?,
         };
-        (minor <= MOST_MINOR).then_some(minor)
+        (minor <= Currency::MOST_MINOR).then_some(minor)
     }
 }
 
@@ -209,9 +204,9 @@ pub(super) fn amount(object: &mut Object<'_, '_>, name: &str, currency: Currency
 fn signed_amount(object: &mut Object<'_, '_>, name: &str, currency: Currency) -> Option<Amount> {
     let number = json::number(object.get(name)?);
     let minor = number.and_then(|number| currency.to_minor(number));
-    let highest = currency.amount(MOST_MINOR);
+    let highest = currency.amount(Currency::MOST_MINOR);
     let message = match (number, minor, currency.decimals()) {
-        (_, Some(minor), _) if minor.abs() <= MOST_MINOR => return Some(currency.amount(minor)),
+        (_, Some(minor), _) if minor.abs() <= Currency::MOST_MINOR => return Some(currency.amount(minor)),
         (None, ..) => "must be a number".to_owned(),
         (Some(number), ..) if number.abs() > highest.value() => format!("must be at most {highest}"),
         (.., 0) => format!("must have no decimals in {currency}"),

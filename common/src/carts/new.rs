@@ -9,11 +9,12 @@ use utoipa::ToSchema;
 pub use super::fields::{FieldError, past_instant};
 use super::{
     fields::Object,
-    items::{Adjustment, Item, MOST_ADJUSTMENTS, MOST_ITEMS, MOST_MINOR, amount},
+    items::{Adjustment, Item, MOST_ADJUSTMENTS, MOST_ITEMS, amount},
 };
 use crate::{
     email::{EmailAddress, canonical},
     json::{self, Fields},
+    locale::Locale,
     money::Currency,
     personal_data::{ERASED, ERASED_EMAIL},
 };
@@ -171,7 +172,7 @@ fn refuse_computed(object: &mut Object<'_, '_>) {
 #[expect(clippy::option_option, reason = "a wrong currency is not a missing one")]
 fn currency(object: &mut Object<'_, '_>) -> Option<Option<Currency>> {
     let Some(value) = object.get("currency") else { return Some(None) };
-    let currency = json::text(value).and_then(|code| code.trim().parse().ok()).filter(Currency::is_tender);
+    let currency = json::text(value).and_then(|code| code.trim().parse().ok());
     if currency.is_none() {
         object.fail("currency", "must be the ISO 4217 code of a currency that shoppers pay with, such as usd");
     }
@@ -189,7 +190,10 @@ fn email(object: &mut Object<'_, '_>) -> Option<String> {
 }
 
 fn locale(object: &mut Object<'_, '_>) -> Option<String> {
-    object.optional_text("locale", 35)
+    const FIELD: &str = "locale";
+    let tag = object.optional_text(FIELD, 1_000)?;
+    let locale = tag.parse::<Locale>().map_err(|malformed| object.fail(FIELD, malformed.to_string()));
+    locale.ok().map(|locale| locale.to_string())
 }
 
 /// At most 50 texts by key. `None` if something is wrong.
@@ -256,8 +260,8 @@ impl Lines {
             object.fail("adjustments", format!("must not make the total negative; it is {total}"));
             return None;
         }
-        if total_minor > MOST_MINOR {
-            object.fail("items", format!("must have a total of at most {}; it is {total}", currency.amount(MOST_MINOR)));
+        if total_minor > Currency::MOST_MINOR {
+            object.fail("items", format!("must have a total of at most {}; it is {total}", currency.amount(Currency::MOST_MINOR)));
             return None;
         }
         if let Some(sent) = sent.filter(|sent| *sent != total) {
@@ -274,6 +278,7 @@ mod properties;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::carts::fields::MAX_ERRORS;
     use serde_json::{Value, json};
 
     fn parse(body: &Value) -> Result<NewCart, Vec<FieldError>> {
@@ -293,14 +298,15 @@ mod tests {
         .unwrap();
         assert_eq!(cart.total_minor, 30);
         assert_eq!(cart.items.get(), r#"[{"name":"x","quantity":3,"price":0.10}]"#);
-        assert_eq!((cart.customer_email.as_str(), cart.customer_name.as_str()), ("a@example.com", "Ada"));
+        assert_eq!((cart.customer_email.as_str(), cart.customer_name.as_deref()), ("a@example.com", Some("Ada")));
     }
 
     #[test]
     fn every_wrong_field_is_named() {
         let errors = parse(&json!({
-            "customerEmail": "nobody", "customerName": "", "abandonedAt": "2027-01-01T00:00:00Z",
+            "customerEmail": "nobody", "customerName": 7, "abandonedAt": "2027-01-01T00:00:00Z", "status": "expired",
             "items": [{"name": "a\u{0}", "quantity": "2", "price": -1}, 7, {"name": "b", "quantity": 1.5, "price": 0.001}],
+            "adjustments": [{"name": "", "amount": 0.001}],
         }))
         .unwrap_err();
         let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
@@ -313,11 +319,71 @@ mod tests {
                 "items[0].quantity",
                 "items[0].price",
                 "items[1]",
-                "items[2].quantity",
                 "items[2].price",
-                "abandonedAt"
+                "adjustments[0].name",
+                "adjustments[0].amount",
+                "abandonedAt",
+                "status",
             ]
         );
+    }
+
+    fn total(items: Value, adjustments: Value) -> Result<i64, (String, String)> {
+        let cart = parse(&json!({"customerEmail": "a@example.com", "items": items, "adjustments": adjustments}));
+        cart.map(|cart| cart.total_minor).map_err(|errors| (errors[0].field.clone(), errors[0].message.clone()))
+    }
+
+    #[test]
+    fn the_total_is_the_sum_of_lines_and_adjustments() {
+        let hundred = json!([{"name": "x", "quantity": 2, "price": 50}]);
+        let adjustments = json!([{"name": "Discount", "amount": -10.00}, {"name": "Shipping", "amount": 4.90}]);
+        assert_eq!(total(hundred.clone(), adjustments), Ok(9_490));
+        let too_much = json!([{"name": "Discount", "amount": -100.01}]);
+        let message = "must not make the total negative; it is -0.01".to_owned();
+        assert_eq!(total(hundred.clone(), too_much), Err(("adjustments".to_owned(), message)));
+        assert_eq!(total(hundred, json!([{"name": "Discount", "amount": -100}])), Ok(0));
+    }
+
+    #[test]
+    fn fractions_need_a_total_that_fits() {
+        let line = |quantity: &str, price: &str, more: &str| {
+            let items = body(&format!(r#"[{{"name":"Cheese","quantity":{quantity},"price":{price}{more}}}]"#));
+            total(items, json!([])).map_err(|(field, _)| field)
+        };
+        assert_eq!(line("1.5", "19.90", ""), Ok(2_985));
+        assert_eq!(line("0.333", "19.90", ""), Err("items[0].price".to_owned()));
+        assert_eq!(line("0.333", "19.90", r#","total":6.63"#), Ok(663));
+        assert_eq!(line("0.333", "19.90", r#","total":6.65"#), Err("items[0].total".to_owned()));
+        assert_eq!(line("3", "0.333333", r#","total":1.00"#), Ok(100));
+        // A discount of one cent a piece.
+        assert_eq!(line("10", "1.00", r#","total":9.90"#), Ok(990));
+        assert_eq!(line("10", "1.00", r#","total":9.89"#), Err("items[0].total".to_owned()));
+        assert_eq!(line("1000000", "9999.99999999", ""), Err("items[0].price".to_owned()));
+        assert_eq!(line("1000000", "9999.999999", ""), Ok(999_999_999_900));
+        assert_eq!(line("1000000", "10000", ""), Err("items[0].price".to_owned()));
+    }
+
+    #[test]
+    fn a_sent_total_must_be_the_sum() {
+        let cart = |total: &str| {
+            let line = r#""customerEmail":"a@example.com","items":[{"name":"x","quantity":1,"price":94.9}]"#;
+            parse(&body(&format!(r#"{{{line},"totalValue":{total}}}"#)))
+        };
+        assert!(cart("94.90").is_ok() && cart("94.9").is_ok() && cart("null").is_ok());
+        let error = &cart("95").unwrap_err()[0];
+        assert_eq!(error.field, "totalValue");
+        assert_eq!(error.message, "is 95.00, but the lines and adjustments add up to 94.90");
+    }
+
+    #[test]
+    fn metadata_is_stored_sorted() {
+        let cart = parse(&json!({
+            "customerEmail": "a@example.com", "items": [{"name": "x", "quantity": 1, "price": 1}],
+            "metadata": {"b": "2", "a": "ü\n"}, "customerName": "  ", "locale": null, "acceptsMarketing": false,
+        }));
+        let cart = cart.unwrap();
+        assert_eq!(cart.metadata.get(), r#"{"a":"ü\n","b":"2"}"#);
+        assert_eq!((cart.customer_name, cart.locale, cart.accepts_marketing), (None, None, Some(false)));
     }
 
     #[test]
