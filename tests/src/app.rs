@@ -358,6 +358,15 @@ impl App {
         url.rsplit('/').next().expect("a path").to_owned()
     }
 
+    /// Pays on the fake Stripe's page at `url`.
+    ///
+    /// # Panics
+    /// If the page refuses the payment.
+    pub async fn pay(&self, url: &str) {
+        let paid = self.http.post(format!("{url}/pay")).send().await.expect("the fake Stripe responds");
+        assert!(paid.status().is_success() || paid.status().is_redirection(), "{}", paid.status());
+    }
+
     /// Sends an event, signed like Stripe's.
     pub async fn webhook(&self, event: &Value) -> Answer {
         let body = event.to_string();
