@@ -129,7 +129,7 @@ async fn malformed_imports_return_an_error_envelope() {
     let headless = send(&app, "text/csv", "ada@example.com,Ada,[]\n".repeat(100_000)).await;
     let details = headless.is_error(422, "VALIDATION_ERROR")["details"].clone();
     let fields: Vec<&str> = details.as_array().unwrap().iter().map(|error| error["field"].as_str().unwrap()).collect();
-    assert_eq!(fields, ["customerEmail", "customerName", "items"]);
+    assert_eq!(fields, ["customerEmail", "items"]);
     // A file without lines is valid.
     for (kind, body) in
         [(NDJSON, ""), ("application/jsonlines", "\n\n"), ("text/csv", "items,customerName,customerEmail")]

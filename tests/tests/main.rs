@@ -7,6 +7,7 @@ mod analytics;
 mod api_keys;
 mod batches;
 mod cart_changes;
+mod cart_csv;
 mod cart_export;
 mod cart_fields;
 mod cart_import;

@@ -23,6 +23,8 @@ use crate::{
     state::AppState,
 };
 
+/// Tells Excel that a file is UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Carts per statement.
 const BATCH: i64 = 1_000;
 
@@ -42,6 +44,7 @@ pub(crate) fn router() -> ScopedRouter {
         ("status" = Option<CartStatus>, Query, description = "Only with this status."),
         ("from" = inline(Option<DateOrInstant>), Query, description = "Only those created then or later."),
         ("to" = inline(Option<DateOrInstant>), Query, description = "Only those created before."),
+        ("bom" = Option<u8>, Query, minimum = 0, maximum = 1, description = "With csv: 1 begins the file with a byte order mark, so that Excel reads it as UTF-8."),
     ),
     responses((status = 200, description = "All carts. The schema of JSON is that of each line.",
         content((Cart = "application/x-ndjson"), (String = "text/csv")),
@@ -58,6 +61,14 @@ async fn export(
         _ => None,
     })?;
     let format = format.unwrap_or_else(|| accepted(&headers));
+    let bom = parameters.parse("bom", "0 or 1", |text| match text {
+        "0" => Some(false),
+        "1" => Some(true),
+        _ => None,
+    })?;
+    if bom.is_some() && format != Format::Csv {
+        return Err(ApiError::bad_request("bom can only be sent with format=csv"));
+    }
     let status = parameters.parse("status", "abandoned, recovered or expired", |text| text.parse().ok())?;
     let from = parameters.parse("from", DATE_OR_INSTANT, date_or_instant)?;
     let position = Position::start(status, from, parameters.parse("to", DATE_OR_INSTANT, date_or_instant)?);
@@ -66,6 +77,7 @@ async fn export(
     // If the first batch can't be read, return an ordinary error response.
     let mut first = match format {
         Format::Ndjson => Vec::new(),
+        Format::Csv if bom == Some(true) => [BYTE_ORDER_MARK, &csv::header()].concat(),
         Format::Csv => csv::header(),
     };
     first.extend(export.next().await?.unwrap_or_default());
