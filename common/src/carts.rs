@@ -20,14 +20,14 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use self::{
-    items::{Adjustment, Item},
-    new::NewCart,
-};
 pub use self::{
     change_token::change_token,
     id::{CartId, MalformedCartId},
     status::CartStatus,
+};
+use self::{
+    items::{Adjustment, Item},
+    new::NewCart,
 };
 use crate::{
     db::Connection,

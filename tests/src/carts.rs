@@ -26,22 +26,13 @@ pub fn a_line(change: Value) -> Value {
 /// A field of a cart or an item that will never exist.
 pub const UNKNOWN_FIELD: &str = "unknownFieldOfATest";
 
-/// [`a_cart`] without `abandonedAt`, as `GET /api/carts/{id}` shows it when it was stored at `now`.
+/// [`a_cart`] without `abandonedAt`, as it is shown and exported when it was stored at `now`.
 pub fn shown_cart(id: &str, now: &str) -> Value {
-    let links = json!({"paymentLink": null, "paymentLinkExpiresAt": null});
-    with(stored_cart(id, now), links)
-}
-
-/// The same cart as an export has it.
-pub fn exported_cart(id: &str, now: &str) -> Value {
-    with(stored_cart(id, now), json!({"externalId": null}))
-}
-
-/// The fields that are shown and exported.
-fn stored_cart(id: &str, now: &str) -> Value {
     let stored = json!({
-        "id": id, "totalValue": 99.98, "currency": "usd", "status": "abandoned", "abandonedAt": now,
-        "recoveredAt": null, "expiredAt": null, "createdAt": now, "updatedAt": now,
+        "id": id, "externalId": null, "adjustments": [], "totalValue": 99.98, "currency": "usd", "status": "abandoned",
+        "recoveredBy": null, "paidValue": null, "refundedValue": null, "locale": null, "acceptsMarketing": null,
+        "metadata": {}, "abandonedAt": now, "recoveredAt": null, "expiredAt": null, "paymentLink": null,
+        "paymentLinkExpiresAt": null, "createdAt": now, "updatedAt": now,
     });
     with(a_cart(), stored)
 }

@@ -1,8 +1,9 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::{
-    App, Setup, a_cart, a_line, exported_cart,
+    App, Setup, a_cart, a_line,
     imports::{NDJSON, import, ndjson},
+    shown_cart,
 };
 
 async fn export(app: &App, query: &str) -> String {
@@ -92,7 +93,7 @@ async fn an_export_honours_its_filters() {
     assert_eq!(as_json.header("content-type"), NDJSON);
     assert_eq!(as_json.header("content-disposition"), "attachment; filename=\"carts-2026-03-02.ndjson\"");
     let first: Value = serde_json::from_str(as_json.text.lines().next().unwrap()).unwrap();
-    assert_eq!(first, exported_cart(&cart, "2026-03-01T10:00:00Z"));
+    assert_eq!(first, shown_cart(&cart, "2026-03-01T10:00:00Z"));
     let accepting =
         app.request(Method::GET, "/api/carts/export?status=abandoned").header("accept", "text/csv;q=0.9, */*");
     let as_csv = app.send(accepting).await;

@@ -6,7 +6,9 @@ mod addresses;
 mod analytics;
 mod api_keys;
 mod batches;
+mod cart_changes;
 mod cart_export;
+mod cart_fields;
 mod cart_import;
 mod cart_search;
 mod cart_uploads;
@@ -23,6 +25,7 @@ mod erasure;
 mod erasure_races;
 mod errors;
 mod expiry;
+mod external_ids;
 mod fail_over;
 mod foreign_events;
 #[cfg(target_os = "linux")] // reads memory and connections from /proc

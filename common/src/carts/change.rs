@@ -12,7 +12,14 @@ use crate::{db::Connection, json::Fields, money::Currency, payment_links, timeli
 
 /// The fields that clients may change, as JSON names them.
 const CONTENTS: [&str; 9] = [
-    "externalId", "customerEmail", "customerName", "items", "adjustments", "currency", "locale", "acceptsMarketing",
+    "externalId",
+    "customerEmail",
+    "customerName",
+    "items",
+    "adjustments",
+    "currency",
+    "locale",
+    "acceptsMarketing",
     "metadata",
 ];
 /// The fields that a payment depends on.
@@ -61,7 +68,8 @@ impl Change {
             ("acceptsMarketing", to_raw_value(&stored.accepts_marketing).map_err(own)?),
             ("metadata", stored.metadata.clone()),
         ];
-        let stored_fields: Vec<(&str, &RawValue)> = stored_fields.iter().map(|(name, value)| (*name, &**value)).collect();
+        let stored_fields: Vec<(&str, &RawValue)> =
+            stored_fields.iter().map(|(name, value)| (*name, &**value)).collect();
         let named = body.only(|name| CONTENTS.contains(&name) || name == "totalValue");
         Ok(Self::between(stored, NewCart::of(&named.over(&stored_fields), store_currency, now)?))
     }

@@ -31,7 +31,12 @@ const SKU_CHARACTERS: usize = 100;
 #[schema(as = CartItem)]
 pub struct Item {
     /// The product's name; surrounding white space is removed.
-    #[schema(min_length = 1, max_length = 500, pattern = r"^[^\u0000]*[^\s\u0000\u0085][^\u0000]*$", example = "Teapot")]
+    #[schema(
+        min_length = 1,
+        max_length = 500,
+        pattern = r"^[^\u0000]*[^\s\u0000\u0085][^\u0000]*$",
+        example = "Teapot"
+    )]
     pub name: String,
     /// The number of pieces, or a weight or length: more than 0, at most 1,000,000.
     #[serde(serialize_with = "serialize_decimal")]
@@ -65,7 +70,12 @@ pub struct Item {
 #[schema(as = CartAdjustment)]
 pub struct Adjustment {
     /// What it is for; surrounding white space is removed.
-    #[schema(min_length = 1, max_length = 500, pattern = r"^[^\u0000]*[^\s\u0000\u0085][^\u0000]*$", example = "Shipping")]
+    #[schema(
+        min_length = 1,
+        max_length = 500,
+        pattern = r"^[^\u0000]*[^\s\u0000\u0085][^\u0000]*$",
+        example = "Shipping"
+    )]
     pub name: String,
     /// The amount in the cart's currency; negative for a discount.
     #[schema(schema_with = signed_amount_schema)]
@@ -81,7 +91,6 @@ fn price() -> ObjectSchema {
     let description = "The price of one piece in the cart's currency, with at most 6 decimals. quantity × price must be a whole number of minor units, or `total` must be sent.";
     number(description).minimum(Some(0)).examples([49.99]).build()
 }
-
 
 fn number(description: &str) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::Number).description(Some(description))
@@ -136,10 +145,13 @@ impl Item {
         match self.total.map(Amount::minor) {
             None if !exact.is_integer() => object.fail(
                 "price",
-                format!("quantity × price must be a multiple of {unit} {currency}; send the total of the line as total"),
+                format!(
+                    "quantity × price must be a multiple of {unit} {currency}; send the total of the line as total"
+                ),
             ),
-            Some(total) if (exact - Decimal::from(total)).abs() > self.quantity.max(Decimal::ONE) => object
-                .fail("total", format!("must be quantity × price, within {unit} {currency} for each piece")),
+            Some(total) if (exact - Decimal::from(total)).abs() > self.quantity.max(Decimal::ONE) => {
+                object.fail("total", format!("must be quantity × price, within {unit} {currency} for each piece"))
+            }
             _ => {}
         }
         if self.minor(currency).is_none() {

@@ -28,7 +28,14 @@ const METADATA_KEY_CHARACTERS: usize = 40;
 const METADATA_VALUE_CHARACTERS: usize = 500;
 /// Fields of a cart that this store computes.
 pub(super) const COMPUTED: [&str; 8] = [
-    "id", "recoveredBy", "paidValue", "refundedValue", "paymentLink", "paymentLinkExpiresAt", "createdAt", "updatedAt",
+    "id",
+    "recoveredBy",
+    "paidValue",
+    "refundedValue",
+    "paymentLink",
+    "paymentLinkExpiresAt",
+    "createdAt",
+    "updatedAt",
 ];
 
 /// A validated cart. The schema describes the body that it is parsed from.
@@ -115,7 +122,9 @@ impl NewCart {
         let customer_email = email(object);
         let customer_name = object.optional_text("customerName", NAME_CHARACTERS);
         // Amounts can't be read in an unknown currency.
-        let lines = currency.map(|currency| currency.unwrap_or(store_currency)).and_then(|currency| Lines::read(object, currency));
+        let lines = currency
+            .map(|currency| currency.unwrap_or(store_currency))
+            .and_then(|currency| Lines::read(object, currency));
         let external_id = object.id("externalId", EXTERNAL_ID_CHARACTERS);
         let locale = locale(object);
         let accepts_marketing = object.boolean("acceptsMarketing");
@@ -247,7 +256,9 @@ impl Lines {
             }
         };
         let adjustments = match object.get("adjustments") {
-            Some(_) => object.list("adjustments", (0, MOST_ADJUSTMENTS), |adjustment| Adjustment::read(adjustment, currency)),
+            Some(_) => {
+                object.list("adjustments", (0, MOST_ADJUSTMENTS), |adjustment| Adjustment::read(adjustment, currency))
+            }
             None => Some(Vec::new()),
         };
         let sent = amount(object, "totalValue", currency);
@@ -261,7 +272,10 @@ impl Lines {
             return None;
         }
         if total_minor > Currency::MOST_MINOR {
-            object.fail("items", format!("must have a total of at most {}; it is {total}", currency.amount(Currency::MOST_MINOR)));
+            object.fail(
+                "items",
+                format!("must have a total of at most {}; it is {total}", currency.amount(Currency::MOST_MINOR)),
+            );
             return None;
         }
         if let Some(sent) = sent.filter(|sent| *sent != total) {

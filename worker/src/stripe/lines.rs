@@ -41,7 +41,8 @@ pub(crate) fn lines(cart: &CheckoutCart) -> Result<Vec<Line>, Unchargeable> {
             sum.checked_add(line.unit_amount.checked_mul(i64::try_from(line.quantity).ok()?)?)
         })
     };
-    let (items, adjustments) = (cart.items.as_deref().unwrap_or_default(), cart.adjustments.as_deref().unwrap_or_default());
+    let (items, adjustments) =
+        (cart.items.as_deref().unwrap_or_default(), cart.adjustments.as_deref().unwrap_or_default());
     let itemized = itemized(items, adjustments, cart.currency).filter(|lines| sum(lines) == Some(total));
     Ok(itemized.unwrap_or_else(|| vec![summary(items, adjustments, cart.currency, total)]))
 }

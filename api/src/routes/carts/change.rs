@@ -129,7 +129,10 @@ impl<'a> Wanted<'a> {
         let contents = Change::is_named(fields).then_some(fields);
         let status: Option<CartStatus> = fields.text("status").and_then(|text| text.parse().ok());
         if status.is_none() && (fields.get("status").is_some() || contents.is_none()) && errors.is_empty() {
-            return Err(ApiError::invalid("status", "must be abandoned, recovered or expired, or another field must change"));
+            return Err(ApiError::invalid(
+                "status",
+                "must be abandoned, recovered or expired, or another field must change",
+            ));
         }
         let recovered_at = past_instant(fields, "recoveredAt", now, &mut errors);
         if !errors.is_empty() {

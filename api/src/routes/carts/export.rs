@@ -7,10 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use common::{
-    carts::{
-        self, Cart, CartStatus,
-        export::Position,
-    },
+    carts::{self, Cart, CartStatus, export::Position},
     db::Database,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};

@@ -20,13 +20,27 @@ fn now() -> DateTime<Utc> {
 /// Whether an error may name this field, for example `items[3].price`.
 fn is_a_field(field: &str) -> bool {
     let root = [
-        "", "externalId", "customerEmail", "customerName", "items", "adjustments", "currency", "locale", "acceptsMarketing",
-        "metadata", "abandonedAt", "totalValue", "status", "recoveredAt", "expiredAt",
+        "",
+        "externalId",
+        "customerEmail",
+        "customerName",
+        "items",
+        "adjustments",
+        "currency",
+        "locale",
+        "acceptsMarketing",
+        "metadata",
+        "abandonedAt",
+        "totalValue",
+        "status",
+        "recoveredAt",
+        "expiredAt",
     ];
     if root.iter().chain(&COMPUTED).any(|name| *name == field) {
         return true;
     }
-    let Some((list, (index, rest))) = field.split_once('[').and_then(|(list, rest)| Some((list, rest.split_once(']')?)))
+    let Some((list, (index, rest))) =
+        field.split_once('[').and_then(|(list, rest)| Some((list, rest.split_once(']')?)))
     else {
         return false;
     };
@@ -41,13 +55,17 @@ fn is_a_field(field: &str) -> bool {
 /// Checks the invariants of an accepted cart.
 fn is_good(cart: &NewCart) -> Result<(), TestCaseError> {
     if let Some(name) = &cart.customer_name {
-        prop_assert!((1..=NAME_CHARACTERS).contains(&name.chars().count()) && !name.contains('\0') && name.trim() == name);
+        prop_assert!(
+            (1..=NAME_CHARACTERS).contains(&name.chars().count()) && !name.contains('\0') && name.trim() == name
+        );
     }
     let email = &cart.customer_email;
     prop_assert!(email.contains('@') && email.len() <= 254 && email.trim() == email, "{email:?}");
     // The address is used in mails, where a line break would start another header.
     prop_assert!(!email.chars().any(char::is_control), "{email:?}");
-    prop_assert!(cart.abandoned_at.is_none_or(|at| at <= now()) && (0..=Currency::MOST_MINOR).contains(&cart.total_minor));
+    prop_assert!(
+        cart.abandoned_at.is_none_or(|at| at <= now()) && (0..=Currency::MOST_MINOR).contains(&cart.total_minor)
+    );
     // The stored cart is accepted again and gives the same cart.
     let value = |json: &RawValue| serde_json::from_str::<Value>(json.get()).expect("what is stored is JSON");
     let again = json!({

@@ -16,7 +16,11 @@ const COLUMNS: [Column; 13] = [
         cell: |cart| cart.external_id.as_deref().unwrap_or_default().into(),
     },
     Column { name: "customerEmail", kind: Kind::Text, cell: |cart| cart.customer_email.as_str().into() },
-    Column { name: "customerName", kind: Kind::Text, cell: |cart| cart.customer_name.as_deref().unwrap_or_default().into() },
+    Column {
+        name: "customerName",
+        kind: Kind::Text,
+        cell: |cart| cart.customer_name.as_deref().unwrap_or_default().into(),
+    },
     Column { name: "items", kind: Kind::Json, cell: |cart| cart.items.get().into() },
     Column { name: "totalValue", kind: Kind::Computed, cell: |cart| cart.total_value.to_string().into() },
     Column { name: "currency", kind: Kind::Word, cell: |cart| cart.currency.code().into() },
