@@ -25,6 +25,7 @@ pub mod personal_data;
 pub mod refused_webhooks;
 pub mod shutdown;
 pub mod stripe_events;
+pub mod time_zone;
 pub mod timeline;
 
 pub use queue::mutex;

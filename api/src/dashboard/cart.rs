@@ -2,6 +2,7 @@
 
 use axum::{Router, extract::State, response::Response, routing::get};
 use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
 use common::{
     carts::{self, Cart, CartStatus},
     json,
@@ -60,8 +61,8 @@ async fn show(
             }
             div.stack {
                 (actions(&operator, &cart))
-                (timeline_section::section(cart.abandoned_at, &told))
-                (details(&cart))
+                (timeline_section::section(cart.abandoned_at, &told, operator.zone))
+                (details(&cart, operator.zone))
             }
         }
     };
@@ -131,11 +132,11 @@ fn link_panel(
             p data-announce="Payment link" { (link_state(link, live.is_some())) }
             @if let Some(recovery) = recovery {
                 (copyable("recovery-url", "For the shopper, in a mail", &format!("{}/pay/{}", state.config.shared.public_url, recovery.token)))
-                p.muted.small { "Works until " (format::instant(recovery.expires_at)) ", and leads to a checkout that is open." }
+                p.muted.small { "Works until " (format::instant(recovery.expires_at, operator.zone)) ", and leads to a checkout that is open." }
             }
             @if let Some((live, url)) = live.and_then(|live| Some((live, live.url.as_ref()?))) {
                 (copyable("payment-url", "The checkout at Stripe", url))
-                p.muted.small { "Open until " (format::instant(live.session_expires_at)) ". "
+                p.muted.small { "Open until " (format::instant(live.session_expires_at, operator.zone)) ". "
                     a #open-checkout href=(url) rel="noreferrer" { "Open it" } }
             }
             @if cart.status == CartStatus::Abandoned && live.is_none() && !pending {
@@ -193,17 +194,17 @@ fn actions(operator: &Operator, cart: &Cart) -> Markup {
     }
 }
 
-fn details(cart: &Cart) -> Markup {
+fn details(cart: &Cart, zone: Tz) -> Markup {
     html! {
         section.card aria-labelledby="details" {
             h2 #details { "Details" }
             dl.details {
                 dt { "Id" } dd { code { (cart.id) } }
-                dt { "Abandoned" } dd { (format::instant(cart.abandoned_at)) }
-                dt { "Recovered" } dd { (format::maybe_instant(cart.recovered_at)) }
-                dt { "Expired" } dd { (format::maybe_instant(cart.expired_at)) }
-                dt { "Stored" } dd { (format::instant(cart.created_at)) }
-                dt { "Last change" } dd { (format::instant(cart.updated_at)) }
+                dt { "Abandoned" } dd { (format::instant(cart.abandoned_at, zone)) }
+                dt { "Recovered" } dd { (format::maybe_instant(cart.recovered_at, zone)) }
+                dt { "Expired" } dd { (format::maybe_instant(cart.expired_at, zone)) }
+                dt { "Stored" } dd { (format::instant(cart.created_at, zone)) }
+                dt { "Last change" } dd { (format::instant(cart.updated_at, zone)) }
             }
         }
     }

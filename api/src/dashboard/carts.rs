@@ -1,6 +1,7 @@
 //! `/carts`: the list of carts by status, and the search.
 
 use axum::{Router, extract::State, response::Response, routing::get};
+use chrono_tz::Tz;
 use common::carts::{
     self, Cart, CartId, CartStatus,
     list::{Start, Totals},
@@ -53,7 +54,7 @@ async fn show(
         (statuses(&totals, status))
         section.card aria-label="Carts" {
             @if found.is_empty() { p.muted { "No carts here." } }
-            @else { (table(&found, "Carts, newest first")) }
+            @else { (table(&found, "Carts, newest first", operator.zone)) }
             (format::pages("/carts", &[("status", status.map(CartStatus::as_str))], page, total))
         }
     };
@@ -86,7 +87,7 @@ async fn search(
             @match found.filter(|found| found.total > 0) {
                 Some(found) => {
                     p { (format::count(found.total)) " of " strong { (wanted) } ", newest first. " a href="/carts" { "All carts" } }
-                    (table(&found.page.carts, "Carts that were found, newest first"))
+                    (table(&found.page.carts, "Carts that were found, newest first", operator.zone))
                     (format::pages("/carts", &[("q", Some(wanted))], page, found.total))
                 }
                 None => {
@@ -129,7 +130,7 @@ fn statuses(totals: &Totals, chosen: Option<CartStatus>) -> Markup {
 }
 
 /// A table of carts; each whole row is a link.
-pub(crate) fn table(carts: &[Cart], caption: &str) -> Markup {
+pub(crate) fn table(carts: &[Cart], caption: &str, zone: Tz) -> Markup {
     html! {
         table.rows {
             caption.visually-hidden { (caption) }
@@ -143,7 +144,7 @@ pub(crate) fn table(carts: &[Cart], caption: &str) -> Markup {
                     span.muted.small.ellipsis { (cart.customer_email) }
                 }
                 td { (format::cart_status(cart.status)) }
-                td.wide-only { (format::instant(cart.abandoned_at)) }
+                td.wide-only { (format::instant(cart.abandoned_at, zone)) }
                 td.number { (format::money(cart.total_value, cart.currency)) }
             } } }
         }

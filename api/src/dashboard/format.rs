@@ -2,6 +2,7 @@
 
 use crate::http::pagination::Page;
 use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
 use common::{
     carts::CartStatus,
     money::{Amount, Currency, grouped},
@@ -24,14 +25,22 @@ pub(crate) fn money(value: Amount, currency: Currency) -> Markup {
     html! { span.money title=(currency.code().to_ascii_uppercase()) { (currency.format(value)) } }
 }
 
-/// `24 Nov 2026, 09:12`, in UTC.
-pub(crate) fn instant(at: DateTime<Utc>) -> Markup {
-    html! { time datetime=(at.to_rfc3339()) title=(at.format("%-d %B %Y, %H:%M:%S UTC")) { (at.format("%-d %b %Y, %H:%M")) } }
+/// `24 Nov 2026, 09:12`, in `zone`; the title has the seconds and the offset from UTC.
+pub(crate) fn instant(at: DateTime<Utc>, zone: Tz) -> Markup {
+    let local = at.with_timezone(&zone);
+    html! {
+        time datetime=(at.to_rfc3339()) title=(local.format("%-d %B %Y, %H:%M:%S %:z")) { (minute(at, zone)) }
+    }
+}
+
+/// `24 Nov 2026, 09:12`, in `zone`.
+pub(crate) fn minute(at: DateTime<Utc>, zone: Tz) -> String {
+    at.with_timezone(&zone).format("%-d %b %Y, %H:%M").to_string()
 }
 
 /// An instant, or a dash.
-pub(crate) fn maybe_instant(at: Option<DateTime<Utc>>) -> Markup {
-    html! { @match at { Some(at) => (instant(at)), None => span.muted { "–" } } }
+pub(crate) fn maybe_instant(at: Option<DateTime<Utc>>, zone: Tz) -> Markup {
+    html! { @match at { Some(at) => (instant(at, zone)), None => span.muted { "–" } } }
 }
 
 /// `12 s`, `3 min`, `2 h`, `5 d`: one unit is precise enough.
@@ -91,6 +100,16 @@ pub(crate) fn pages(path: &str, pairs: &[(&str, Option<&str>)], page: Page, tota
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_local_and_name_their_offset() {
+        let at = "2026-11-01T05:30:09.5Z".parse().unwrap();
+        assert_eq!(
+            instant(at, Tz::America__New_York).0,
+            r#"<time datetime="2026-11-01T05:30:09.500+00:00" title="1 November 2026, 01:30:09 -04:00">1 Nov 2026, 01:30</time>"#
+        );
+        assert!(instant(at, Tz::UTC).0.contains("05:30:09 +00:00"));
+    }
 
     #[test]
     fn ages_are_short() {

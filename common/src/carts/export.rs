@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::row::select_carts;
+use super::row::select_linked_carts;
 use crate::{
     carts::{Cart, CartStatus},
     db::Connection,
@@ -35,16 +35,17 @@ impl Position {
 /// Expands to one statement for each status, because each status has its own index. Each statement
 /// starts where the previous batch ended, so every batch costs the same.
 macro_rules! batch_of {
-    ($conn:expr, $position:expr, $limit:expr, $carts:tt) => {
-        select_carts!(
+    ($conn:expr, $position:expr, $limit:expr, $now:expr, $carts:tt) => {
+        select_linked_carts!(
             $conn,
-            ["(" + $carts
-                + r#") carts, (values (null::text, null::timestamptz)) link (url, session_expires_at)
-            where (created_at, id) > (coalesce($1::timestamptz, '-infinity'), coalesce($2::text, ''))
-              and created_at < coalesce($3::timestamptz, 'infinity')
+            ["(" + $carts + ") carts"],
+            r#"
+            where (created_at, id) > (coalesce($2::timestamptz, '-infinity'), coalesce($3::text, ''))
+              and created_at < coalesce($4::timestamptz, 'infinity')
             order by created_at, id
-            limit $4
-            "#],
+            limit $5
+            "#,
+            $now,
             $position.from,
             $position.after_id,
             $position.to,
@@ -53,42 +54,48 @@ macro_rules! batch_of {
     };
 }
 
-/// At most `limit` carts after `position`, oldest first.
-pub async fn batch(conn: &mut Connection, position: &Position, limit: i64) -> sqlx::Result<Vec<Cart>> {
+/// At most `limit` carts after `position`, oldest first, with the payment links that work at `now`.
+pub async fn batch(
+    conn: &mut Connection,
+    position: &Position,
+    limit: i64,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Vec<Cart>> {
     let rows = match position.status {
         // The oldest of each status, merged.
         None => batch_of!(
             conn,
             position,
             limit,
+            now,
             r#"
                 (select * from carts
                  where status = 'abandoned'
-                   and (created_at, id) > (coalesce($1::timestamptz, '-infinity'), coalesce($2::text, ''))
-                   and created_at < coalesce($3::timestamptz, 'infinity')
-                 order by created_at, id limit $4)
+                   and (created_at, id) > (coalesce($2::timestamptz, '-infinity'), coalesce($3::text, ''))
+                   and created_at < coalesce($4::timestamptz, 'infinity')
+                 order by created_at, id limit $5)
                 union all
                 (select * from carts
                  where status = 'recovered'
-                   and (created_at, id) > (coalesce($1::timestamptz, '-infinity'), coalesce($2::text, ''))
-                   and created_at < coalesce($3::timestamptz, 'infinity')
-                 order by created_at, id limit $4)
+                   and (created_at, id) > (coalesce($2::timestamptz, '-infinity'), coalesce($3::text, ''))
+                   and created_at < coalesce($4::timestamptz, 'infinity')
+                 order by created_at, id limit $5)
                 union all
                 (select * from carts
                  where status = 'expired'
-                   and (created_at, id) > (coalesce($1::timestamptz, '-infinity'), coalesce($2::text, ''))
-                   and created_at < coalesce($3::timestamptz, 'infinity')
-                 order by created_at, id limit $4)
+                   and (created_at, id) > (coalesce($2::timestamptz, '-infinity'), coalesce($3::text, ''))
+                   and created_at < coalesce($4::timestamptz, 'infinity')
+                 order by created_at, id limit $5)
             "#
         ),
         Some(CartStatus::Abandoned) => {
-            batch_of!(conn, position, limit, "select * from carts where status = 'abandoned'")
+            batch_of!(conn, position, limit, now, "select * from carts where status = 'abandoned'")
         }
         Some(CartStatus::Recovered) => {
-            batch_of!(conn, position, limit, "select * from carts where status = 'recovered'")
+            batch_of!(conn, position, limit, now, "select * from carts where status = 'recovered'")
         }
         Some(CartStatus::Expired) => {
-            batch_of!(conn, position, limit, "select * from carts where status = 'expired'")
+            batch_of!(conn, position, limit, now, "select * from carts where status = 'expired'")
         }
     };
     Ok(rows?.into_iter().map(Cart::from).collect())

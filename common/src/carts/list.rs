@@ -181,14 +181,9 @@ pub async fn totals(conn: &mut Connection) -> sqlx::Result<Totals> {
     sqlx::query_as!(
         Totals,
         r#"
-        select sums.abandoned + added.abandoned as "abandoned!", sums.recovered + added.recovered as "recovered!",
-               sums.expired + added.expired as "expired!", added.deltas as "deltas!"
-        from cart_totals sums
-        cross join (
-            select coalesce(sum(now_abandoned), 0)::bigint as abandoned, coalesce(sum(now_recovered), 0)::bigint as recovered,
-                   coalesce(sum(now_expired), 0)::bigint as expired, count(*) as deltas
-            from cart_count_deltas_to_add()
-        ) added
+        select coalesce(sum(abandoned), 0)::bigint as "abandoned!", coalesce(sum(recovered), 0)::bigint as "recovered!",
+               coalesce(sum(expired), 0)::bigint as "expired!", coalesce(sum(deltas), 0)::bigint as "deltas!"
+        from cart_status_counts
         "#
     )
     .fetch_one(conn)

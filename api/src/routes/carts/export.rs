@@ -8,6 +8,7 @@ use axum::{
 };
 use common::{
     carts::{self, Cart, CartStatus, export::Position},
+    clock::Clock,
     db::Database,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -73,7 +74,7 @@ async fn export(
     let from = parameters.parse("from", DATE_OR_INSTANT, date_or_instant)?;
     let position = Position::start(status, from, parameters.parse("to", DATE_OR_INSTANT, date_or_instant)?);
     let day = state.clock.now().date_naive();
-    let mut export = Export { database: state.database, format, position, ended: false };
+    let mut export = Export { database: state.database, clock: state.clock, format, position, ended: false };
     // If the first batch can't be read, return an ordinary error response.
     let mut first = match format {
         Format::Ndjson => Vec::new(),
@@ -107,6 +108,7 @@ fn accepted(headers: &HeaderMap) -> Format {
 /// An export in progress. It holds a Postgres connection only while it reads a batch.
 struct Export {
     database: Database,
+    clock: Clock,
     format: Format,
     position: Position,
     ended: bool,
@@ -118,7 +120,7 @@ impl Export {
             return Ok(None);
         }
         let mut conn = self.database.acquire().await?;
-        let carts = carts::export::batch(&mut conn, &self.position, BATCH).await?;
+        let carts = carts::export::batch(&mut conn, &self.position, BATCH, self.clock.now()).await?;
         drop(conn);
         if let Some(last) = carts.last() {
             self.position.advance(last);
