@@ -7,6 +7,14 @@ use serde_json::{Value, json};
 /// by chance.
 pub const OF_THE_SHOPPER: [&str; 5] = ["ada@example.com", "ada%40example.com", "Ada Lovelace", "Lovelace", "Teapot"];
 
+/// The number with exactly these digits: `94.90` is not `94.9` here.
+///
+/// # Panics
+/// If `text` is no number.
+pub fn exact(text: &str) -> Value {
+    serde_json::from_str(text).expect("a number")
+}
+
 /// A body for `POST /api/carts`.
 pub fn a_cart() -> Value {
     json!({
