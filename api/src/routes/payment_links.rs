@@ -11,7 +11,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use common::{
-    carts::{self, CartId},
+    carts::{self, CartId, CartStatus},
     db::Connection,
     operations::{self, JobSummary},
     payment_links::{self, LinkStatus, PaymentLink, recovery::RecoveryLink},
@@ -156,8 +156,14 @@ pub(crate) async fn ask(
             }
             Err(ApiError::payment_provider(link.refusal().unwrap_or_default()))
         }
-        // Paid, expired or deleted while the request waited.
-        _ => Err(ApiError::conflict("The cart can't be paid any more")),
+        // Paid, expired, deleted or changed while the request waited.
+        _ => {
+            let cart = carts::find(&mut state.lookups.acquire().await?, &id, state.clock.now()).await?;
+            Err(ApiError::conflict(match cart {
+                Some(cart) if cart.status == CartStatus::Abandoned => "The cart was changed: request its link again",
+                _ => "The cart can't be paid any more",
+            }))
+        }
     }
 }
 

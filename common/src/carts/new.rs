@@ -1,6 +1,6 @@
 //! Validation of carts: parses a JSON body into a [`NewCart`].
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, marker::PhantomData};
 
 use chrono::{DateTime, Utc};
 use serde_json::value::{RawValue, to_raw_value};
@@ -80,7 +80,7 @@ pub struct NewCart {
     /// A check: if it is sent, it must equal the sum of the lines and adjustments.
     #[schema(value_type = Option<f64>)]
     #[expect(dead_code, reason = "it is checked, and not kept")]
-    total_value: (),
+    total_value: PhantomData<f64>,
 }
 
 impl NewCart {
@@ -150,7 +150,7 @@ impl NewCart {
             accepts_marketing,
             metadata,
             abandoned_at,
-            total_value: (),
+            total_value: PhantomData,
         };
         if canonical(&cart.customer_email) == ERASED_EMAIL && !cart.is_anonymous(&lines) {
             errors.push(FieldError::new("customerEmail", "is reserved for carts whose shopper was erased"));

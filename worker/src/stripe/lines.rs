@@ -65,8 +65,11 @@ fn itemized(items: &[Item], adjustments: &[Adjustment], currency: Currency) -> O
 
 fn line(item: &Item, currency: Currency) -> Option<Line> {
     let minor = item.minor(currency)?;
-    let unit_amount = currency.to_minor(item.price).and_then(|price| currency.stripe_amount(price).ok());
-    if let (Some(quantity @ 1..=MOST_QUANTITY), Some(unit_amount), None) = (item.pieces(), unit_amount, item.total) {
+    let price = currency.to_minor(item.price);
+    if let (Some(quantity @ 1..=MOST_QUANTITY), Some(price)) = (item.pieces(), price)
+        && i64::try_from(quantity).ok().and_then(|quantity| quantity.checked_mul(price)) == Some(minor)
+        && let Ok(unit_amount) = currency.stripe_amount(price)
+    {
         return Some(Line { name: cut(&item.name, NAME_CHARACTERS), description: None, unit_amount, quantity });
     }
     one(&format!("{} × {}", item.quantity, item.name), minor, currency)

@@ -126,6 +126,8 @@ fn a_cart_keeps_its_lines_where_stripe_can_express_them() {
         items(json!([teapots]), json!([{"name": "Shipping", "amount": 4.9}])),
         [line("Teapot", 5_000, 2), line("Shipping", 490, 1)]
     );
+    let sent = json!([{"name": "Teapot", "quantity": 2, "price": 50, "total": 100}]);
+    assert_eq!(items(sent, json!([])), [line("Teapot", 5_000, 2)]);
     let cheese = json!({"name": "Cheese", "quantity": 0.333, "price": 19.9, "total": 6.63});
     assert_eq!(items(json!([cheese]), json!([])), [line("0.333 × Cheese", 663, 1)]);
     let discounted = json!([{"name": "Discount", "amount": -10}, {"name": "Shipping", "amount": 4.9}]);
