@@ -125,7 +125,7 @@ async fn many_old_carts_are_found_wherever_they_are_stored() {
         .fetch_all(&app.pool)
         .await
         .unwrap();
-    assert_eq!(items, [r#"[{"name" : "erased", "quantity" : 3, "price" : 33.30}]"#]);
+    assert_eq!(items, [r#"[{"name":"erased","quantity":3,"price":33.30}]"#]);
 
     let written = async || -> i64 {
         sqlx::query_scalar("select max(xmin::text::bigint) from carts").fetch_one(&app.pool).await.unwrap()
