@@ -79,7 +79,6 @@ pub struct NewCart {
     pub abandoned_at: Option<DateTime<Utc>>,
     /// A check: if it is sent, it must equal the sum of the lines and adjustments.
     #[schema(value_type = Option<f64>)]
-    #[expect(dead_code, reason = "it is checked, and not kept")]
     total_value: PhantomData<f64>,
 }
 
