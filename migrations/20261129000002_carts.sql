@@ -8,7 +8,7 @@ create table carts (
     items             json        not null,             -- json, not jsonb: returned byte for byte as stored
     adjustments       json        not null default '[]',  -- shipping, taxes, discounts
     total_minor       bigint      not null check (total_minor >= 0),  -- minor units of currency, computed by the server
-    paid_minor        bigint,                           -- what Stripe reported as paid; null: nothing
+    paid_minor        bigint,                           -- sum of the paid links at the recovery; null: no payment recovered the cart
     refunded_minor    bigint,                           -- refunds and lost disputes; null: none
     currency          text        not null,             -- ISO 4217, lower case
     status            text        not null default 'abandoned',

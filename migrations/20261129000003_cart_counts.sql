@@ -8,7 +8,7 @@
 
 -- Sums by the quarter of an hour in which carts were abandoned or recovered. Offsets from UTC are
 -- whole quarters since 1980, so the days of every time zone begin with one, and a change of
--- TIME_ZONE needs no recount. A quarter in which an older day begins counts to the day before.
+-- TIME_ZONE needs no recount. A quarter in which an older day begins counts towards the day before.
 create table cart_counts (
     period          timestamptz not null,               -- start of the quarter of an hour
     currency        text        not null,
@@ -16,7 +16,7 @@ create table cart_counts (
     abandoned_minor numeric     not null default 0,     -- sum of their total_minor
     recovered       bigint      not null default 0,     -- carts recovered in the period
     recovered_minor numeric     not null default 0,     -- sum of their total_minor
-    paid            bigint      not null default 0,     -- those of the recovered that were by payment
+    paid            bigint      not null default 0,     -- of these, carts whose link was paid
     paid_minor      numeric     not null default 0,     -- sum of their total_minor
     refunded_minor  numeric     not null default 0,     -- sum of the refunded_minor of the recovered
     primary key (currency, period)

@@ -28,7 +28,7 @@ create function cart_event_place(kind text, link integer) returns bigint languag
 $$;
 
 -- No foreign key: a trigger deletes a cart's events with it, and inserting an event locks no cart.
--- Ids, codes and times only, nothing of the shopper.
+-- Ids, codes, times and the names of changed fields only, nothing of the shopper.
 create table cart_events (
     cart_id text collate "C" not null,
     at      timestamptz not null,
