@@ -1,13 +1,13 @@
 //! Error responses.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use serde_json::json;
-
-use super::new_session::Parameters;
 
 /// An error response in Stripe's format.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Refusal {
     }
 
     /// An error whose message repeats the whole request.
-    pub(super) fn repeating(status: u16, headers: &HeaderMap, parameters: &Parameters) -> Self {
+    pub(super) fn repeating(status: u16, headers: &HeaderMap, parameters: &BTreeMap<String, String>) -> Self {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let message = format!(
             "Not possible with {} and {} and {} and {parameters:?}",
