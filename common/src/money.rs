@@ -146,7 +146,6 @@ mod tests {
         );
     }
 
-    /// Rows 1 and 2 of the field reports.
     #[test]
     fn prices_in_yen_dong_won_and_rupiah_can_be_charged() {
         for (code, price, charged) in [

@@ -89,7 +89,7 @@ async fn a_cursor_continues_a_search() {
     assert_eq!(ids, expected);
 }
 
-/// Row 15 of the field reports, and mailboxes of other kinds.
+/// Domains in Unicode and in ASCII, dots anywhere, NFC and NFD, other scripts, emoji, and quotes.
 #[tokio::test]
 async fn a_mailbox_is_found_by_any_of_its_spellings() {
     let app = Setup::default().without_worker().start().await;

@@ -150,7 +150,7 @@ async fn deleting_all_carts_leaves_no_personal_data() {
     assert!(removed.as_object().unwrap().values().all(|count| *count == json!(0)), "{removed}");
 }
 
-/// Row 15 of the field reports, and an address with misplaced dots, which others write in quotes.
+/// An address with a domain in Unicode, and one with misplaced dots, which others write in quotes.
 #[tokio::test]
 async fn all_spellings_of_a_mailbox_are_erased_at_once() {
     let app = Setup::default().without_worker().start().await;

@@ -1,4 +1,4 @@
-//! What analytics must answer, counted cart by cart.
+//! The expected response of analytics, counted cart by cart.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! What Stripe refuses is refused, and nothing else.
+//! The fake Stripe refuses what Stripe refuses, and nothing else.
 
 use super::*;
 
