@@ -1,4 +1,4 @@
-//! Reads and writes carts as CSV (RFC 4180, and what spreadsheets and shops make of it).
+//! Reads and writes carts as CSV (RFC 4180), also in the variants of spreadsheets and shops.
 //!
 //! A cell that begins with `=`, `+`, `-` or `@` is a formula to a spreadsheet, and shoppers choose
 //! their names. An export puts an apostrophe before such a cell (`formulas.rs`), as OWASP advises

@@ -29,8 +29,7 @@ pub(crate) struct Line {
     pub(crate) bytes: usize,
     /// The line as JSON, or why it can't be read.
     pub(crate) content: Result<Box<RawValue>, ApiError>,
-    /// Errors of cells that `content` has as text, because they can't be read as what they should
-    /// be.
+    /// Errors of cells that can't be read as their column's kind; `content` has them as text.
     pub(crate) errors: Vec<FieldError>,
     /// The line of each item in the flat form, otherwise empty.
     pub(crate) items: Vec<u64>,
@@ -51,7 +50,7 @@ impl Line {
         match ImportedCart::parse(&self.content?, store_currency, now) {
             Ok(cart) if errors.is_empty() => return Ok(cart),
             Ok(_) => {}
-            // The reason why a cell can't be read is better than that its text is no number.
+            // The error of a cell explains more than that its text is not a number.
             Err(mut invalid) => {
                 invalid.retain(|other| !errors.iter().any(|error| error.field == other.field));
                 errors.extend(invalid);

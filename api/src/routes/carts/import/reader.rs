@@ -43,7 +43,7 @@ pub(crate) struct Batch {
     pub(crate) now: DateTime<Utc>,
     /// The carts to store.
     pub(crate) carts: Vec<ImportedCart>,
-    /// What became of each line.
+    /// The result of each line.
     pub(crate) lines: Vec<Checked>,
     bytes: usize,
 }

@@ -12,7 +12,7 @@ const UNDECODABLE: u8 = 0xff;
 /// Refuses a `charset` other than UTF-8 and UTF-16. The byte order mark decides between the two.
 ///
 /// # Errors
-/// 415
+/// 415 if the charset is another one.
 pub(super) fn check_charset(headers: &HeaderMap) -> Result<(), ApiError> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let parameters = content_type.split(';').skip(1).filter_map(|parameter| parameter.split_once('='));

@@ -30,7 +30,7 @@ impl<'a> Record<'a> {
     /// The cells.
     ///
     /// # Errors
-    /// 413 if the record is too long, 400 if it is no text.
+    /// 413 if the record is too long, 400 if it is not text.
     pub(super) fn cells(&self) -> Result<Vec<&'a str>, ApiError> {
         let (bytes, ends) = self.cells.ok_or_else(ApiError::line_too_long)?;
         let mut begin = 0;
@@ -150,7 +150,7 @@ struct Open {
     first: u64,
     last: u64,
     bytes: usize,
-    /// What the records say, or why the cart is refused.
+    /// The items read so far, or the reason why the cart is refused.
     items: Result<Items, ApiError>,
 }
 

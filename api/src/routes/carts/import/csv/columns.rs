@@ -90,7 +90,7 @@ pub(super) enum Kind {
     Boolean,
     Instant,
     Json,
-    /// Computed by this store; an import ignores it.
+    /// Computed by the server; an import ignores it.
     Computed,
 }
 
@@ -102,7 +102,7 @@ pub(super) struct Imported {
     pub(super) place: Place,
 }
 
-/// What a cell is part of.
+/// The part of a cart that a cell belongs to.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Place {
     /// The cart; its field has the name of the column.

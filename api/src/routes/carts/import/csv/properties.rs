@@ -33,7 +33,7 @@ fn names() -> impl Strategy<Value = String> {
     ]
 }
 
-/// What shoppers and shops write into a cart.
+/// The fields of a cart that shoppers and shops write.
 #[derive(Debug)]
 struct Written {
     name: Option<String>,

@@ -53,8 +53,8 @@ impl FirstLine {
     }
 }
 
-/// What a line such as `sep=;` names, which Excel reads before the header. `None` if it is another
-/// line.
+/// The separator that a line such as `sep=;` names. Excel reads such a line before the header.
+/// `None` if the line is another one.
 pub(super) fn named_separator(line: &[u8]) -> Option<Result<u8, Unsupported>> {
     let line = line.strip_prefix(b"\"").and_then(|line| line.strip_suffix(b"\"")).unwrap_or(line);
     let (name, separator) = line.split_at_checked(4)?;
