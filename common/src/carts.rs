@@ -42,7 +42,7 @@ pub struct Cart {
     /// The cart's id.
     #[schema(pattern = "^cart_[A-Za-z0-9_-]{1,100}$", example = "cart_01m84zjdhtftc9p973qfnt3nn0")]
     pub id: String,
-    /// The shop's own id of the cart; null if it gave none.
+    /// The shop's own id of the cart; null if the shop gave none.
     #[schema(required)]
     pub external_id: Option<String>,
     /// The shopper's e-mail address.
@@ -66,7 +66,7 @@ pub struct Cart {
     /// How the cart was recovered; null if it was not.
     #[schema(required)]
     pub recovered_by: Option<RecoveredBy>,
-    /// What Stripe reported as paid; null if nothing was paid through a payment link.
+    /// The sum of the paid payment links when the cart was recovered; null if no payment recovered it.
     #[schema(required)]
     pub paid_value: Option<Amount>,
     /// The sum of refunds and lost disputes; null if nothing was refunded.
@@ -102,7 +102,7 @@ pub struct Cart {
 }
 
 impl Cart {
-    /// The shopper's name, or else the address.
+    /// The shopper's name, or the e-mail address if the name is not known.
     pub fn customer(&self) -> &str {
         self.customer_name.as_deref().unwrap_or(&self.customer_email)
     }
@@ -281,7 +281,7 @@ pub enum RecoveredBy {
 }
 
 impl RecoveredBy {
-    /// The reason of the status, as the timeline shows it.
+    /// The value of `status_reason`, which the timeline shows as `why`.
     fn status_reason(self) -> &'static str {
         match self {
             Self::Payment => "payment",

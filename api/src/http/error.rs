@@ -241,7 +241,7 @@ pub(crate) struct Envelope<'a> {
 pub(crate) struct Body<'a> {
     pub(crate) code: ErrorCode,
     /// For people; the wording may change.
-    #[schema(example = "items[0].price must be a number from 0 to 999999.99")]
+    #[schema(example = "items[0].price must be a number from 0 to 9999999999.99")]
     pub(crate) message: &'a str,
     /// All validation errors of a body, one for each field.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]

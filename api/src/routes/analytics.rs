@@ -56,7 +56,7 @@ struct Analytics {
 #[utoipa::path(
     get, path = "/analytics", operation_id = "showAnalytics", tag = "Analytics",
     params(
-        ("period" = inline(Option<Period>), Query, description = "So many days that end today; not together with a range."),
+        ("period" = inline(Option<Period>), Query, description = "The number of days, of which today is the last; not together with a range."),
         ("currency" = inline(Option<String>), Query, description = "Counts carts in this currency: an ISO 4217 code in either case. The default is `CURRENCY`.", example = "eur"),
         ("startDate" = inline(Option<DateOrInstant>), Query, description = "The first day: a date, or an instant, which means its date in the shop's time zone. Alone it runs to today."),
         ("endDate" = inline(Option<DateOrInstant>), Query, description = "The last day, at most 3,660 days from the first. Alone it means the 30 days that end there."),

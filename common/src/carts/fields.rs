@@ -98,7 +98,7 @@ impl<'a, 'e> Object<'a, 'e> {
         Some(text.to_owned())
     }
 
-    /// An optional id of the client: 1 to `longest` printable characters, as they were sent.
+    /// An optional id of the shop: 1 to `longest` printable characters, as they were sent.
     pub(super) fn id(&mut self, name: &str, longest: usize) -> Option<String> {
         let text = json::text(self.get(name)?)
             .filter(|id| (1..=longest).contains(&id.chars().count()) && !id.chars().any(char::is_control));

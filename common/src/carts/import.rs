@@ -59,7 +59,7 @@ impl ImportedCart {
         }
     }
 
-    /// The client's own id of the cart, if it has one.
+    /// The shop's own id of the cart, if it has one.
     pub fn external_id(&self) -> Option<&str> {
         self.cart.external_id.as_deref()
     }

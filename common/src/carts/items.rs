@@ -46,8 +46,8 @@ pub struct Item {
     #[serde(serialize_with = "serialize_decimal")]
     #[schema(schema_with = price)]
     pub price: Decimal,
-    /// The total of the line, if it is not quantity × price: rounded, or with a discount of less
-    /// than one minor unit a piece.
+    /// The total of the line, if it is not quantity × price: rounded, or with a discount of at most
+    /// one minor unit a piece.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub total: Option<Amount>,
@@ -69,7 +69,7 @@ pub struct Item {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = CartAdjustment)]
 pub struct Adjustment {
-    /// What it is for; surrounding white space is removed.
+    /// The name, such as Shipping; surrounding white space is removed.
     #[schema(
         min_length = 1,
         max_length = 500,
@@ -233,7 +233,7 @@ pub fn stored_items(items: &RawValue, currency: Currency) -> Option<Vec<Item>> {
     stored(items, |object| Item::read(object, currency))
 }
 
-/// The stored adjustments of a cart; `None` like for [`stored_items`].
+/// The stored adjustments of a cart; `None` as for [`stored_items`].
 pub fn stored_adjustments(adjustments: &RawValue, currency: Currency) -> Option<Vec<Adjustment>> {
     stored(adjustments, |object| Adjustment::read(object, currency))
 }

@@ -26,7 +26,7 @@ pub const EXTERNAL_ID_CHARACTERS: usize = 200;
 const MOST_METADATA: usize = 50;
 const METADATA_KEY_CHARACTERS: usize = 40;
 const METADATA_VALUE_CHARACTERS: usize = 500;
-/// Fields of a cart that this store computes.
+/// Fields of a cart that the server computes.
 pub(super) const COMPUTED: [&str; 8] = [
     "id",
     "recoveredBy",
@@ -46,7 +46,8 @@ pub(super) const COMPUTED: [&str; 8] = [
     "adjustments": [{"name": "Discount", "amount": -10.00}, {"name": "Shipping", "amount": 4.90}],
 }))]
 pub struct NewCart {
-    /// The shop's own id of the cart; unique. A second body with the same id changes the cart.
+    /// The shop's own id of the cart; unique. `POST` with the id of a cart changes that cart, an
+    /// import leaves it as it is.
     #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$", example = "order-1001")]
     pub external_id: Option<String>,
     /// The shopper's e-mail address.
@@ -78,6 +79,7 @@ pub struct NewCart {
     /// When the shopper left the cart; not in the future. The default is now.
     pub abandoned_at: Option<DateTime<Utc>>,
     /// A check: if it is sent, it must equal the sum of the lines and adjustments.
+    // Compared when the body is read, and not kept: the field exists for the schema.
     #[schema(value_type = Option<f64>)]
     total_value: PhantomData<f64>,
 }
@@ -167,11 +169,11 @@ impl NewCart {
     }
 }
 
-/// Reports the fields that this store computes.
+/// Reports the fields that the server computes.
 fn refuse_computed(object: &mut Object<'_, '_>) {
     for name in COMPUTED {
         if object.get(name).is_some() {
-            object.fail(name, "can't be set; this store computes it");
+            object.fail(name, "can't be set; the server computes it");
         }
     }
 }

@@ -26,8 +26,7 @@ pub struct UnknownCurrency;
 impl Currency {
     /// The US dollar.
     pub const USD: Self = Self(*b"usd");
-    /// The most that a line or a cart holds, in minor units of any currency. Stripe's maxima are not
-    /// higher.
+    /// Maximum of a line or a cart, in minor units of any currency. Stripe's maxima are not higher.
     pub const MOST_MINOR: i64 = 999_999_999_999;
 
     /// The code, in lower case.

@@ -1,4 +1,4 @@
-//! Money for people.
+//! Money as people read it, with the currency's symbol.
 
 use super::{Amount, Currency};
 

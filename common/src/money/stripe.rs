@@ -111,7 +111,8 @@ impl Currency {
         if matches!(self.code(), "isk" | "ugx") { 100 } else { 1 }
     }
 
-    /// Without a published minimum it is one minor unit.
+    /// The minimum and the maximum of a charge, in Stripe's smallest unit. The minimum is one minor
+    /// unit if Stripe publishes none.
     fn stripe_bounds(self) -> (i64, i64) {
         let found = BOUNDS.iter().find(|(code, ..)| *code == self.code());
         found.map_or((self.stripe_units(), EIGHT_DIGITS), |&(_, minimum, maximum)| (minimum, maximum))

@@ -18,7 +18,7 @@ pub struct CheckoutCart {
     pub customer_email: String,
     /// The lines; `None` if other programs stored something that is no list of lines.
     pub items: Option<Vec<Item>>,
-    /// Shipping, taxes and discounts; `None` like for `items`.
+    /// Shipping, taxes and discounts; `None` as for `items`.
     pub adjustments: Option<Vec<Adjustment>>,
     /// The amount to charge, in minor units of `currency`.
     pub total_minor: i64,

@@ -129,8 +129,8 @@ pub(crate) async fn note_not_recovered(
     Ok(())
 }
 
-/// Records which fields of a cart the shop changed. The cart must be locked. Two changes in one
-/// millisecond are told apart by a microsecond.
+/// Records which fields of a cart the shop changed. The cart must be locked. Changes at the same
+/// instant are stored a microsecond apart, because the table has one event of a kind for an instant.
 pub(crate) async fn note_changed(
     conn: &mut Connection,
     cart_id: &str,

@@ -1,5 +1,5 @@
-//! Stripe's rules for currencies, from <https://docs.stripe.com/currencies>. They are written down
-//! here a second time, independent of the product, which is tested against them.
+//! Stripe's rules for currencies, from <https://docs.stripe.com/currencies>. The product has its own
+//! copy (`common/src/money/stripe.rs`) and is tested against this one.
 
 /// The currencies of all accounts (`#presentment-currencies`).
 const SUPPORTED: &[&str] = &[

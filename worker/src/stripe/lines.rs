@@ -95,7 +95,7 @@ fn summary(items: &[Item], adjustments: &[Adjustment], currency: Currency, unit_
     }
 }
 
-/// At most so many characters; a text that was cut ends in an ellipsis.
+/// At most `most` characters of the text, with an ellipsis at the end if it was cut.
 fn cut(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_owned();

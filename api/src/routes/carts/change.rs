@@ -110,7 +110,7 @@ impl ToSchema for CartChange {
     }
 }
 
-/// A change of a cart, parsed as far as that is possible without the cart.
+/// A requested change of a cart. The contents are validated later, with the stored fields.
 pub(crate) struct Wanted<'a> {
     status: Option<CartStatus>,
     recovered_at: Option<DateTime<Utc>>,
@@ -145,7 +145,7 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// Changes the cart; returns it as it is after the change.
+/// Changes the cart; returns the changed cart.
 pub(crate) async fn apply(
     state: &AppState,
     id: &CartId,

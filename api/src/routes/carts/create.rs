@@ -42,10 +42,10 @@ use crate::{
 #[utoipa::path(
     post, path = "/carts", operation_id = "createCart", tag = "Carts",
     params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[ -~]+$", example = "order-1001",
-        description = "Makes creation safe to repeat for 24 hours with the same API key: the same key and body answer the same cart, as it is now; another body is 422.")),
+        description = "Makes creation safe to repeat for 24 hours with the same API key: the same key and body return the same cart, as it is now; another body returns 422.")),
     request_body = NewCart,
     responses(
-        (status = 201, description = "It is stored", body = Success<ChangedCart>, headers(("Location" = String, description = "The cart's path."))),
+        (status = 201, description = "The cart was stored", body = Success<ChangedCart>, headers(("Location" = String, description = "The cart's path."))),
         (status = 200, description = "The cart with this `externalId`, as it is now", body = Success<ChangedCart>, headers(("Location" = String, description = "The cart's path."))),
         (status = 404, description = "`NOT_FOUND`: the cart of this `Idempotency-Key` was deleted", body = openapi::Error),
         (status = 409, description = "`CONFLICT`: the cart with this `externalId` is recovered, or its payment is in progress", body = openapi::Error),
@@ -105,8 +105,8 @@ async fn store_once(
             None => None,
         };
         tx.rollback().await?;
-        // A cart that was deleted, or got another external id, since the insert was refused is no
-        // owner any more: insert again.
+        // The owner was deleted, or got another external id, since the insert was refused: insert
+        // again.
         let Some(owner) = owner else { continue };
         if let Some(cart) = send_again(state, &parse_id(&owner)?, new, fingerprint, now).await? {
             return Ok((StatusCode::OK, cart));

@@ -55,14 +55,14 @@ pub(crate) fn router() -> ScopedRouter {
 /// The file may have any size: one cart per line, or CSV (separated by commas, semicolons or tabs)
 /// whose header names the columns. `items` is the JSON array in a quoted cell; or each item is a
 /// line with `itemName`, `itemQuantity` and `itemPrice`, and consecutive lines with the same
-/// `externalId` are one cart. A line that can't be stored has an `error`; the others are stored. A line reported as `created` or `exists` is stored for good. A response without
-/// `summary` was cut off: resume after the last line that has a result. Read the response while you
-/// send, or request `Prefer: return=minimal`. The body must not be compressed. If a line's
-/// `externalId` exists already, the result has that cart's `id`, provided that the key has the
-/// scope `read`.
+/// `externalId` are one cart. A line that can't be stored has an `error`; the others are stored. A
+/// line reported as `created` or `exists` is stored for good. A response without `summary` was cut
+/// off: resume after the last line that has a result. Read the response while you send, or request
+/// `Prefer: return=minimal`. The body must not be compressed. If a line's `externalId` exists
+/// already, the result has that cart's `id`, provided that the key has the scope `read`.
 #[utoipa::path(
     post, path = "/carts/import", operation_id = "importCarts", tag = "Import and export",
-    params(("Prefer" = Option<String>, Header, description = "`return=minimal`: only errors and the summary are answered.", example = "return=minimal")),
+    params(("Prefer" = Option<String>, Header, description = "`return=minimal`: only errors and the summary are returned.", example = "return=minimal")),
     request_body(description = "The schema is that of each line.", content(
         (CartLine = "application/x-ndjson"),
         (String = "text/csv", example = "customerEmail,customerName,items\nada@example.com,Ada,\"[{\"\"name\"\":\"\"Teapot\"\",\"\"quantity\"\":2,\"\"price\"\":49.99}]\"\n"),
