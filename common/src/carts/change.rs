@@ -102,11 +102,6 @@ impl Change {
         self.fields.iter().any(|field| PAYABLE.contains(field))
     }
 
-    /// When the shopper left the cart, if the body says so.
-    pub fn abandoned_at(&self) -> Option<DateTime<Utc>> {
-        self.new.abandoned_at
-    }
-
     /// Stores the change, and writes it to the timeline. The cart must be locked. Ends its payment
     /// link if that no longer fits.
     ///
