@@ -131,7 +131,7 @@ mod tests {
             assert_eq!((check(code, minimum), check(code, maximum)), (Ok(()), Ok(())), "{code}");
             assert!(matches!(check(code, minimum - unit), Err(Unchargeable::TooLittle(_))), "{code}");
             assert!(matches!(check(code, maximum + unit), Err(Unchargeable::TooMuch(_))), "{code}");
-            assert!(maximum <= Currency::MOST_MINOR);
+            assert!(maximum <= Currency::MAX_MINOR);
         }
         assert_eq!(check("kwd", 1_005), Err(Unchargeable::TooFine));
         assert_eq!(check("irr", 1_000).unwrap_err().to_string(), "is in irr, which Stripe does not charge");

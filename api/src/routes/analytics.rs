@@ -23,7 +23,7 @@ use crate::{
     state::AppState,
 };
 
-const MOST_DAYS: i64 = 3_660;
+const MAX_DAYS: i64 = 3_660;
 const DEFAULT_DAYS: u64 = 30;
 
 pub(crate) fn router() -> ScopedRouter {
@@ -114,8 +114,8 @@ pub(crate) fn range(parameters: &Parameters, now: DateTime<Utc>, zone: Tz) -> Re
     if first > last {
         return Err(ApiError::bad_request("startDate must not be after endDate"));
     }
-    if (last - first).num_days() + 1 > MOST_DAYS {
-        return Err(ApiError::bad_request(format!("The range must not have more than {MOST_DAYS} days")));
+    if (last - first).num_days() + 1 > MAX_DAYS {
+        return Err(ApiError::bad_request(format!("The range must not have more than {MAX_DAYS} days")));
     }
     Ok((first, last))
 }

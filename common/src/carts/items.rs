@@ -15,14 +15,18 @@ use crate::{
 };
 
 /// Maximum characters of the name of an item or an adjustment.
-pub(super) const NAME_CHARACTERS: usize = 500;
+const NAME_CHARACTERS: usize = 500;
 /// Maximum number of lines of a cart.
-pub(super) const MOST_ITEMS: usize = 1_000;
+pub const MAX_ITEMS: usize = 1_000;
 /// Maximum number of adjustments of a cart.
-pub(super) const MOST_ADJUSTMENTS: usize = 50;
-pub(super) const MOST_QUANTITY: i64 = 1_000_000;
-pub(super) const QUANTITY_DECIMALS: u32 = 3;
-pub(super) const PRICE_DECIMALS: u32 = 6;
+pub(super) const MAX_ADJUSTMENTS: usize = 50;
+/// Maximum quantity of a line.
+const MAX_QUANTITY: i64 = 1_000_000;
+/// Maximum decimals of a quantity.
+const QUANTITY_DECIMALS: u32 = 3;
+/// Maximum decimals of a price, which may be a fraction of a minor unit.
+const PRICE_DECIMALS: u32 = 6;
+/// Maximum characters of a product's number.
 const SKU_CHARACTERS: usize = 100;
 
 /// One line of a cart, as it is stored and returned.
@@ -84,7 +88,7 @@ pub struct Adjustment {
 
 fn quantity() -> ObjectSchema {
     let description = "The number of pieces, or a weight or length: more than 0, with at most 3 decimals.";
-    number(description).exclusive_minimum(Some(0)).maximum(Some(MOST_QUANTITY)).examples([2]).build()
+    number(description).exclusive_minimum(Some(0)).maximum(Some(MAX_QUANTITY)).examples([2]).build()
 }
 
 fn price() -> ObjectSchema {
@@ -101,17 +105,17 @@ impl Item {
     pub(super) fn read(object: &mut Object<'_, '_>, currency: Currency) -> Option<Self> {
         let name = object.text("name", NAME_CHARACTERS);
         let quantity = decimal(object, "quantity", QUANTITY_DECIMALS);
-        let most = Decimal::from(MOST_QUANTITY);
+        let most = Decimal::from(MAX_QUANTITY);
         let quantity = quantity.and_then(|quantity| {
             let fits = quantity > Decimal::ZERO && quantity <= most;
             if !fits {
-                object.fail("quantity", format!("must be more than 0 and at most {MOST_QUANTITY}"));
+                object.fail("quantity", format!("must be more than 0 and at most {MAX_QUANTITY}"));
             }
             fits.then_some(quantity)
         });
         let price = decimal(object, "price", PRICE_DECIMALS);
         let price = price.and_then(|price| {
-            let highest = currency.amount(Currency::MOST_MINOR);
+            let highest = currency.amount(Currency::MAX_MINOR);
             let fits = !price.is_sign_negative() && price <= highest.value();
             if !fits {
                 object.fail("price", format!("must be a number from 0 to {highest}"));
@@ -155,7 +159,7 @@ impl Item {
             _ => {}
         }
         if self.minor(currency).is_none() {
-            object.fail("price", format!("quantity × price must be at most {}", currency.amount(Currency::MOST_MINOR)));
+            object.fail("price", format!("quantity × price must be at most {}", currency.amount(Currency::MAX_MINOR)));
         }
     }
 
@@ -164,13 +168,13 @@ impl Item {
         self.quantity.is_integer().then(|| self.quantity.to_u64()).flatten()
     }
 
-    /// The total of the line in minor units; `None` if it is above [`Currency::MOST_MINOR`].
+    /// The total of the line in minor units; `None` if it is above [`Currency::MAX_MINOR`].
     pub fn minor(&self, currency: Currency) -> Option<i64> {
         let minor = match self.total {
             Some(total) => total.minor(),
             None => self.exact_minor(currency).to_i64()?,
         };
-        (minor <= Currency::MOST_MINOR).then_some(minor)
+        (minor <= Currency::MAX_MINOR).then_some(minor)
     }
 }
 
@@ -216,9 +220,9 @@ pub(super) fn amount(object: &mut Object<'_, '_>, name: &str, currency: Currency
 fn signed_amount(object: &mut Object<'_, '_>, name: &str, currency: Currency) -> Option<Amount> {
     let number = json::number(object.get(name)?);
     let minor = number.and_then(|number| currency.to_minor(number));
-    let highest = currency.amount(Currency::MOST_MINOR);
+    let highest = currency.amount(Currency::MAX_MINOR);
     let message = match (number, minor, currency.decimals()) {
-        (_, Some(minor), _) if minor.abs() <= Currency::MOST_MINOR => return Some(currency.amount(minor)),
+        (_, Some(minor), _) if minor.abs() <= Currency::MAX_MINOR => return Some(currency.amount(minor)),
         (None, ..) => "must be a number".to_owned(),
         (Some(number), ..) if number.abs() > highest.value() => format!("must be at most {highest}"),
         (.., 0) => format!("must have no decimals in {currency}"),

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 pub use super::fields::{FieldError, past_instant};
 use super::{
     fields::Object,
-    items::{Adjustment, Item, MOST_ADJUSTMENTS, MOST_ITEMS, amount},
+    items::{Adjustment, Item, MAX_ADJUSTMENTS, MAX_ITEMS, amount},
 };
 use crate::{
     email::{EmailAddress, canonical},
@@ -19,11 +19,12 @@ use crate::{
     personal_data::{ERASED, ERASED_EMAIL},
 };
 
+/// Maximum characters of a shopper's name.
 const NAME_CHARACTERS: usize = 200;
 /// Maximum characters of an external id.
 pub const EXTERNAL_ID_CHARACTERS: usize = 200;
 /// Stripe's limits of metadata (<https://docs.stripe.com/api/metadata>).
-const MOST_METADATA: usize = 50;
+const MAX_METADATA: usize = 50;
 const METADATA_KEY_CHARACTERS: usize = 40;
 const METADATA_VALUE_CHARACTERS: usize = 500;
 /// Fields of a cart that the server computes.
@@ -217,7 +218,7 @@ fn metadata(object: &mut Object<'_, '_>) -> Option<BTreeMap<String, String>> {
     let message = match read {
         Some(Some(texts)) => match texts.iter().find_map(|(key, value)| wrong_metadata(key, value)) {
             Some(message) => message,
-            None if texts.len() > MOST_METADATA => format!("must have at most {MOST_METADATA} keys"),
+            None if texts.len() > MAX_METADATA => format!("must have at most {MAX_METADATA} keys"),
             None => return Some(texts),
         },
         _ => "must be an object whose values are strings".to_owned(),
@@ -250,7 +251,7 @@ impl Lines {
     /// `None` if something is wrong.
     fn read(object: &mut Object<'_, '_>, currency: Currency) -> Option<Self> {
         let items = match object.get("items") {
-            Some(_) => object.list("items", (1, MOST_ITEMS), |item| Item::read(item, currency)),
+            Some(_) => object.list("items", (1, MAX_ITEMS), |item| Item::read(item, currency)),
             None => {
                 object.fail("items", "is required");
                 None
@@ -258,7 +259,7 @@ impl Lines {
         };
         let adjustments = match object.get("adjustments") {
             Some(_) => {
-                object.list("adjustments", (0, MOST_ADJUSTMENTS), |adjustment| Adjustment::read(adjustment, currency))
+                object.list("adjustments", (0, MAX_ADJUSTMENTS), |adjustment| Adjustment::read(adjustment, currency))
             }
             None => Some(Vec::new()),
         };
@@ -272,10 +273,10 @@ impl Lines {
             object.fail("adjustments", format!("must not make the total negative; it is {total}"));
             return None;
         }
-        if total_minor > Currency::MOST_MINOR {
+        if total_minor > Currency::MAX_MINOR {
             object.fail(
                 "items",
-                format!("must have a total of at most {}; it is {total}", currency.amount(Currency::MOST_MINOR)),
+                format!("must have a total of at most {}; it is {total}", currency.amount(Currency::MAX_MINOR)),
             );
             return None;
         }

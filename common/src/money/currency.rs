@@ -27,7 +27,7 @@ impl Currency {
     /// The US dollar.
     pub const USD: Self = Self(*b"usd");
     /// Maximum of a line or a cart, in minor units of any currency. Stripe's maxima are not higher.
-    pub const MOST_MINOR: i64 = 999_999_999_999;
+    pub const MAX_MINOR: i64 = 999_999_999_999;
 
     /// The code, in lower case.
     pub fn code(&self) -> &str {

@@ -12,9 +12,9 @@ use common::{
 };
 
 /// Stripe's maximum number of lines.
-const MOST_LINES: usize = 100;
+const MAX_LINES: usize = 100;
 /// Stripe's maximum quantity of a line.
-const MOST_QUANTITY: u64 = 999_999;
+const MAX_QUANTITY: u64 = 999_999;
 /// Stripe's maximum of characters of a product's name.
 const NAME_CHARACTERS: usize = 250;
 /// Maximum characters of a product's description.
@@ -54,8 +54,8 @@ fn itemized(items: &[Item], adjustments: &[Adjustment], currency: Currency) -> O
         let minor = adjustment.amount.minor();
         lines.push(one(&adjustment.name, (minor > 0).then_some(minor)?, currency)?);
     }
-    if lines.len() > MOST_LINES {
-        let more = lines.split_off(MOST_LINES - 1);
+    if lines.len() > MAX_LINES {
+        let more = lines.split_off(MAX_LINES - 1);
         let amount = more.iter().map(|line| line.unit_amount * i64::try_from(line.quantity).unwrap_or_default()).sum();
         let name = format!("{} more items", more.len());
         lines.push(Line { name, description: None, unit_amount: amount, quantity: 1 });
@@ -66,7 +66,7 @@ fn itemized(items: &[Item], adjustments: &[Adjustment], currency: Currency) -> O
 fn line(item: &Item, currency: Currency) -> Option<Line> {
     let minor = item.minor(currency)?;
     let price = currency.to_minor(item.price);
-    if let (Some(quantity @ 1..=MOST_QUANTITY), Some(price)) = (item.pieces(), price)
+    if let (Some(quantity @ 1..=MAX_QUANTITY), Some(price)) = (item.pieces(), price)
         && i64::try_from(quantity).ok().and_then(|quantity| quantity.checked_mul(price)) == Some(minor)
         && let Ok(unit_amount) = currency.stripe_amount(price)
     {

@@ -4,7 +4,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::carts::items::MOST_ITEMS;
+use crate::carts::items::MAX_ITEMS;
 
 /// The value as a client would send it.
 fn sent(value: &Value) -> Box<RawValue> {
@@ -49,7 +49,7 @@ fn is_a_field(field: &str) -> bool {
         "adjustments" => &["", ".name", ".amount"],
         _ => return false,
     };
-    index.parse::<usize>().is_ok_and(|index| index < MOST_ITEMS) && parts.contains(&rest)
+    index.parse::<usize>().is_ok_and(|index| index < MAX_ITEMS) && parts.contains(&rest)
 }
 
 /// Checks the invariants of an accepted cart.
@@ -64,7 +64,7 @@ fn is_good(cart: &NewCart) -> Result<(), TestCaseError> {
     // The address is used in mails, where a line break would start another header.
     prop_assert!(!email.chars().any(char::is_control), "{email:?}");
     prop_assert!(
-        cart.abandoned_at.is_none_or(|at| at <= now()) && (0..=Currency::MOST_MINOR).contains(&cart.total_minor)
+        cart.abandoned_at.is_none_or(|at| at <= now()) && (0..=Currency::MAX_MINOR).contains(&cart.total_minor)
     );
     // The stored cart is accepted again and gives the same cart.
     let value = |json: &RawValue| serde_json::from_str::<Value>(json.get()).expect("what is stored is JSON");

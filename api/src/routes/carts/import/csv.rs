@@ -25,7 +25,7 @@ use super::line::{LINE_BYTES, Line};
 use crate::http::error::ApiError;
 
 /// Maximum number of cells in a record; no sensible record has more.
-const MOST_CELLS: usize = 1024;
+const MAX_CELLS: usize = 1024;
 
 /// Splits CSV into its records.
 pub(crate) struct Records {
@@ -63,7 +63,7 @@ impl Records {
             reader: Reader::new(),
             cells: vec![0; 8 * 1024],
             filled: 0,
-            ends: vec![0; MOST_CELLS],
+            ends: vec![0; MAX_CELLS],
             ended: 0,
             inside: false,
             too_long: false,

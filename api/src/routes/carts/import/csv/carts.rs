@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use common::carts::new::FieldError;
+use common::carts::{items::MAX_ITEMS, new::FieldError};
 use serde_json::value::to_raw_value;
 
 use super::{
@@ -14,9 +14,6 @@ use crate::{
     http::error::ApiError,
     routes::carts::import::line::{LINE_BYTES, Line},
 };
-
-/// Maximum number of items, and so of records, of a cart.
-const MAX_ITEMS: usize = 1_000;
 
 /// A record of the file.
 pub(super) struct Record<'a> {
