@@ -128,7 +128,7 @@ fn only_failed() -> Object {
         (status = 200, description = "The link", body = Success<Ready>),
         (status = 202, description = "It is being made: ask at `Location`", body = Success<Pending>, headers(
             ("Location" = String, description = "Where to ask how it stands."), ("Retry-After" = u32, description = "Seconds."))),
-        (status = 409, description = "`CONFLICT`: the cart is not abandoned, or a payment is in progress", body = openapi::Error),
+        (status = 409, description = "`CONFLICT`: the cart is not abandoned, was changed while the request waited, or a payment is in progress", body = openapi::Error),
         (status = 422, description = "`VALIDATION_ERROR`: Stripe would refuse the total", body = openapi::Error),
         (status = 502, description = "`PAYMENT_PROVIDER_ERROR`: Stripe refused it; the message has the reason", body = openapi::Error),
     ),
