@@ -4,13 +4,14 @@
 use common::payment_links::checkout::CheckoutCart;
 use queue::ERROR_CHARACTERS;
 
-/// Shorter item names are not redacted: they match parts of ordinary words, and identify nobody.
+/// Shorter names of items and adjustments are not redacted: they match parts of ordinary words, and identify nobody.
 const SHORTEST_TELLING_NAME: usize = 4;
 /// Number of hexadecimal digits of a recovery token.
 const TOKEN_DIGITS: usize = 32;
 
-/// Removes control characters, the secret key, the cart's e-mail address, recovery token and item
-/// names, and anything that looks like an address or a token. Truncates to [`ERROR_CHARACTERS`].
+/// Removes control characters, the secret key, the cart's e-mail address, recovery token and names
+/// of items and adjustments, and anything that looks like an address or a token. Truncates to
+/// [`ERROR_CHARACTERS`].
 ///
 /// `cart` is `None` if the cart is not known to the caller.
 pub(crate) fn redact(message: &str, key: &str, cart: Option<&CheckoutCart>) -> String {
