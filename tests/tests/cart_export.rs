@@ -1,7 +1,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::{
-    App, Setup, a_cart, a_line,
+    App, Setup, a_cart, a_line, exact,
     imports::{NDJSON, import, ndjson},
     shown_cart,
 };
@@ -41,15 +41,14 @@ fn a_history() -> Vec<Value> {
         json!({"customerName": "'t Hooft", "currency": "jpy", "items": [{"name": "x", "quantity": 1, "price": 500}]}),
     ));
     lines.push(a_line(json!({"customerName": "two\r\nlines"})));
-    let number = |text: &str| serde_json::from_str::<Value>(text).unwrap();
     lines.push(a_line(json!({
         "customerName": null, "currency": "kwd", "locale": "de-AT", "acceptsMarketing": false,
         "items": [
-            {"name": "Tea, loose", "quantity": number("1.125"), "price": number("8.000"), "sku": "=T;-1"},
-            {"name": "Cup", "quantity": 3, "price": number("0.333333"), "total": number("1.000"),
+            {"name": "Tea, loose", "quantity": exact("1.125"), "price": exact("8.000"), "sku": "=T;-1"},
+            {"name": "Cup", "quantity": 3, "price": exact("0.333333"), "total": exact("1.000"),
              "url": "https://shop.example/cup?a=1;b", "imageUrl": "https://shop.example/cup.jpg"},
         ],
-        "adjustments": [{"name": "-10 %", "amount": number("-0.500")}, {"name": "Shipping", "amount": number("4.9")}],
+        "adjustments": [{"name": "-10 %", "amount": exact("-0.500")}, {"name": "Shipping", "amount": exact("4.9")}],
         "metadata": {"=channel": "+web;-1", "note": "two\nlines"},
     })));
     lines.push(a_line(json!({"acceptsMarketing": true, "adjustments": [{"name": "Tax", "amount": 1}]})));

@@ -71,7 +71,7 @@ async fn recover(state: State<AppState>, path: Result<CartPath, ApiError>, _: Ou
 }
 
 async fn change(State(state): State<AppState>, id: CartId, status: CartStatus) -> Result<Response, PageError> {
-    api::change::apply(&state, &id, &IfMatch::anything(), &api::change::Wanted::status(status)).await?;
+    api::change::apply(&state, &id, &IfMatch::anything(), &api::change::ChangeRequest::status(status)).await?;
     let status = status.as_str();
     Ok(go_to(&format!("/carts/{id}?done={status}")))
 }

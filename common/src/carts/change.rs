@@ -35,7 +35,7 @@ pub struct Change {
 
 impl Change {
     /// Whether the body of a `PATCH` names any field of a cart's contents.
-    pub fn is_named(body: &Fields<'_>) -> bool {
+    pub fn names_contents(body: &Fields<'_>) -> bool {
         CONTENTS.iter().any(|name| body.has(name)) || body.has("totalValue")
     }
 
@@ -98,7 +98,7 @@ impl Change {
 
     /// Whether the lines, the adjustments or the currency differ, so that an open session no longer
     /// shows what is to be paid.
-    pub fn is_of_payment(&self) -> bool {
+    pub fn affects_payment(&self) -> bool {
         self.fields.iter().any(|field| PAYABLE.contains(field))
     }
 
@@ -131,7 +131,7 @@ impl Change {
         )
         .execute(&mut *conn)
         .await?;
-        if self.is_of_payment() {
+        if self.affects_payment() {
             payment_links::close_all(conn, std::slice::from_ref(&stored.id), now).await?;
         }
         timeline::note_changed(conn, &stored.id, &self.fields, now).await

@@ -36,8 +36,8 @@ use crate::{
 
 /// Changes a cart
 ///
-/// Absent fields stay as they are; `null` clears an optional one. Items, adjustments and currency
-/// change only while the cart is abandoned or expired and no payment is in progress. An open
+/// Absent fields stay as they are; `null` clears an optional one. Items, adjustments and metadata are
+/// replaced as a whole. Items, adjustments and currency change only while the cart is abandoned or expired and no payment is in progress. An open
 /// payment session that no longer fits is closed; the next link charges the new total, and
 /// `recoveryUrl` stays the same.
 ///
@@ -67,7 +67,7 @@ pub(super) async fn change(
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let Some(fields) = Fields::of(&body) else { return Err(ApiError::invalid("", "must be an object")) };
-    let wanted = Wanted::parse(&fields, state.clock.now())?;
+    let wanted = ChangeRequest::parse(&fields, state.clock.now())?;
     let cart = apply(&state, &id, &precondition, &wanted).await?;
     Ok(receipt::changed(&granted, &cart))
 }
@@ -111,14 +111,14 @@ impl ToSchema for CartChange {
 }
 
 /// A requested change of a cart. The contents are validated later, with the stored fields.
-pub(crate) struct Wanted<'a> {
+pub(crate) struct ChangeRequest<'a> {
     status: Option<CartStatus>,
     recovered_at: Option<DateTime<Utc>>,
     /// The body, if it changes the cart's contents.
     contents: Option<&'a Fields<'a>>,
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> ChangeRequest<'a> {
     /// A change of the status alone.
     pub(crate) fn status(status: CartStatus) -> Self {
         Self { status: Some(status), recovered_at: None, contents: None }
@@ -126,7 +126,7 @@ impl<'a> Wanted<'a> {
 
     fn parse(fields: &'a Fields<'a>, now: DateTime<Utc>) -> Result<Self, ApiError> {
         let mut errors = Change::forbidden(fields);
-        let contents = Change::is_named(fields).then_some(fields);
+        let contents = Change::names_contents(fields).then_some(fields);
         let status: Option<CartStatus> = fields.text("status").and_then(|text| text.parse().ok());
         if status.is_none() && (fields.get("status").is_some() || contents.is_none()) && errors.is_empty() {
             return Err(ApiError::invalid(
@@ -150,7 +150,7 @@ pub(crate) async fn apply(
     state: &AppState,
     id: &CartId,
     precondition: &IfMatch,
-    wanted: &Wanted<'_>,
+    wanted: &ChangeRequest<'_>,
 ) -> Result<Cart, ApiError> {
     let now = state.clock.now();
     let Locked { permit: _permit, mut tx, cart } = lock::lock(&state.cart_locks, &state.lookups, id).await?;
@@ -175,7 +175,7 @@ async fn change_contents(
 ) -> Result<(), ApiError> {
     let stored = carts::find(conn, id, now).await?.ok_or_else(ApiError::cart_not_found)?;
     let change = Change::patch(&stored, body, state.config.currency, now).map_err(ApiError::validation)?;
-    if change.is_of_payment() {
+    if change.affects_payment() {
         if stored.status == CartStatus::Recovered {
             return Err(ApiError::conflict("The cart is recovered: its items, adjustments and currency are final"));
         }
