@@ -36,10 +36,10 @@ use crate::{
 
 /// Changes a cart
 ///
-/// Absent fields stay as they are; `null` clears an optional one. Items, adjustments and metadata are
-/// replaced as a whole. Items, adjustments and currency change only while the cart is abandoned or expired and no payment is in progress. An open
-/// payment session that no longer fits is closed; the next link charges the new total, and
-/// `recoveryUrl` stays the same.
+/// Absent fields stay as they are; `null` clears an optional one. Items, adjustments and metadata
+/// are replaced as a whole. Items, adjustments and currency change only while the cart is abandoned
+/// or expired and no payment is in progress. An open payment session that no longer fits is closed;
+/// the next link charges the new total, and `recoveryUrl` stays the same.
 ///
 /// `status`: `abandoned` and `expired` may become each other or `recovered`; `recovered` is final. A
 /// reopened cart keeps its `abandonedAt`: request a new link, or the next expiry run expires the
