@@ -108,9 +108,9 @@ impl Cart {
     }
 
     /// A cart that was just received.
-    pub fn new(id: &CartId, cart: NewCart, now: DateTime<Utc>) -> Self {
+    pub fn new(id: &str, cart: NewCart, now: DateTime<Utc>) -> Self {
         Self {
-            id: id.to_string(),
+            id: id.to_owned(),
             external_id: cart.external_id,
             customer_email: cart.customer_email,
             customer_name: cart.customer_name,

@@ -31,7 +31,7 @@ pub fn parse(bytes: &[u8]) -> serde_json::Result<Box<RawValue>> {
 }
 
 /// The fields of an object, each as its JSON text.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Fields<'a> {
@@ -62,9 +62,8 @@ impl<'a> Fields<'a> {
     }
 
     /// These fields, and those of `base` that are not among them.
-    pub fn over(&self, base: &[(&'a str, &'a RawValue)]) -> Self {
-        let base = base.iter().map(|(name, value)| (Cow::Borrowed(*name), *value));
-        Self(base.chain(self.0.iter().cloned()).collect())
+    pub fn over(&self, base: Self) -> Self {
+        Self(base.0.into_iter().chain(self.0.iter().cloned()).collect())
     }
 
     /// The string in the field of this name; `None` if there is none.

@@ -28,7 +28,7 @@ const PAYABLE: [&str; 3] = ["items", "adjustments", "currency"];
 /// The contents of a cart that differ from the stored ones.
 #[derive(Debug)]
 pub struct Change {
-    new: NewCart,
+    cart: Cart,
     /// The names of the differing fields.
     fields: Vec<&'static str>,
 }
@@ -56,39 +56,20 @@ impl Change {
         store_currency: Currency,
         now: DateTime<Utc>,
     ) -> Result<Self, Vec<FieldError>> {
-        let own = |error: serde_json::Error| vec![FieldError::new("", format!("can't be changed: {error}"))];
-        let stored_fields = [
-            ("externalId", to_raw_value(&stored.external_id).map_err(own)?),
-            ("customerEmail", to_raw_value(&stored.customer_email).map_err(own)?),
-            ("customerName", to_raw_value(&stored.customer_name).map_err(own)?),
-            ("items", stored.items.clone()),
-            ("adjustments", stored.adjustments.clone()),
-            ("currency", to_raw_value(&stored.currency).map_err(own)?),
-            ("locale", to_raw_value(&stored.locale).map_err(own)?),
-            ("acceptsMarketing", to_raw_value(&stored.accepts_marketing).map_err(own)?),
-            ("metadata", stored.metadata.clone()),
-        ];
-        let stored_fields: Vec<(&str, &RawValue)> =
-            stored_fields.iter().map(|(name, value)| (*name, &**value)).collect();
+        let json = as_json(stored);
+        let own = Fields::of(&json).unwrap_or_default().only(|name| CONTENTS.contains(&name));
         let named = body.only(|name| CONTENTS.contains(&name) || name == "totalValue");
-        Ok(Self::between(stored, NewCart::of(&named.over(&stored_fields), store_currency, now)?))
+        Ok(Self::between(stored, NewCart::of(&named.over(own), store_currency, now)?, now))
     }
 
-    /// The differences between the stored cart and one that was received again.
-    pub fn between(stored: &Cart, new: NewCart) -> Self {
-        let same = [
-            ("externalId", stored.external_id == new.external_id),
-            ("customerEmail", stored.customer_email == new.customer_email),
-            ("customerName", stored.customer_name == new.customer_name),
-            ("items", stored.items.get() == new.items.get()),
-            ("adjustments", stored.adjustments.get() == new.adjustments.get()),
-            ("currency", stored.currency == new.currency),
-            ("locale", stored.locale == new.locale),
-            ("acceptsMarketing", stored.accepts_marketing == new.accepts_marketing),
-            ("metadata", stored.metadata.get() == new.metadata.get()),
-        ];
-        let fields = same.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect();
-        Self { new, fields }
+    /// The differences between the stored cart and one that was received.
+    pub fn between(stored: &Cart, new: NewCart, now: DateTime<Utc>) -> Self {
+        let cart = Cart::new(&stored.id, new, now);
+        let (before, after) = (as_json(stored), as_json(&cart));
+        let (before, after) = (Fields::of(&before).unwrap_or_default(), Fields::of(&after).unwrap_or_default());
+        let text = |fields: &Fields<'_>, name: &str| fields.get(name).map(|value| value.get().to_owned());
+        let fields = CONTENTS.into_iter().filter(|name| text(&before, name) != text(&after, name)).collect();
+        Self { cart, fields }
     }
 
     /// Whether nothing differs.
@@ -108,7 +89,7 @@ impl Change {
     /// # Errors
     /// A unique violation of `carts_external_id` if another cart has the external id.
     pub async fn store(&self, conn: &mut Connection, stored: &Cart, now: DateTime<Utc>) -> sqlx::Result<()> {
-        let new = &self.new;
+        let cart = &self.cart;
         sqlx::query!(
             r#"
             update carts set external_id = $2, customer_email = $3, customer_name = $4, items = $5::text::json,
@@ -117,16 +98,16 @@ impl Change {
             where id = $1
             "#,
             stored.id,
-            new.external_id,
-            new.customer_email,
-            new.customer_name,
-            new.items.get(),
-            new.adjustments.get(),
-            new.total_minor,
-            new.currency.code(),
-            new.locale,
-            new.accepts_marketing,
-            new.metadata.get(),
+            cart.external_id,
+            cart.customer_email,
+            cart.customer_name,
+            cart.items.get(),
+            cart.adjustments.get(),
+            cart.total_value.minor(),
+            cart.currency.code(),
+            cart.locale,
+            cart.accepts_marketing,
+            cart.metadata.get(),
             now,
         )
         .execute(&mut *conn)
@@ -136,6 +117,11 @@ impl Change {
         }
         timeline::note_changed(conn, &stored.id, &self.fields, now).await
     }
+}
+
+/// The cart as JSON; its serialization can't fail.
+fn as_json(cart: &Cart) -> Box<RawValue> {
+    to_raw_value(cart).unwrap_or_default()
 }
 
 /// Makes a cart abandoned since `abandoned_at`, because the shop sent it again.

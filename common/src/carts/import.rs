@@ -69,7 +69,7 @@ impl ImportedCart {
             status: self.status,
             recovered_at: self.recovered_at,
             expired_at: self.expired_at,
-            ..Cart::new(id, self.cart.clone(), now)
+            ..Cart::new(id.as_str(), self.cart.clone(), now)
         }
     }
 }

@@ -61,7 +61,7 @@ pub(super) async fn create(
     let fingerprint = idempotency_key(&headers)?.map(|key| Fingerprint::of(&granted.key, key, &body));
     let new = NewCart::parse(&body, state.config.currency, now).map_err(ApiError::validation)?;
     let (status, cart) = if fingerprint.is_none() && new.external_id.is_none() {
-        let cart = Arc::new(Cart::new(&CartId::generate(), new, now));
+        let cart = Arc::new(Cart::new(CartId::generate().as_str(), new, now));
         state.carts.store.run(cart.clone()).await?;
         (StatusCode::CREATED, cart)
     } else {
@@ -90,7 +90,7 @@ async fn store_once(
     now: DateTime<Utc>,
 ) -> Result<(StatusCode, Cart), ApiError> {
     let id = CartId::generate();
-    let cart = Cart::new(&id, new.clone(), now);
+    let cart = Cart::new(id.as_str(), new.clone(), now);
     loop {
         let mut tx = state.lookups.begin().await?;
         if let Some(known) = claim(&mut tx, fingerprint, &id, now).await? {
@@ -159,7 +159,7 @@ async fn send_again(
     if payment_links::is_processing(&mut tx, id.as_str()).await? {
         return Err(payment_in_progress());
     }
-    let change = Change::between(&stored, new.clone());
+    let change = Change::between(&stored, new.clone(), now);
     let abandoned_at = new.abandoned_at.filter(|at| *at != stored.abandoned_at);
     if change.is_empty() && stored.status == CartStatus::Abandoned && abandoned_at.is_none() {
         tx.commit().await?;
