@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 use reqwest::Method;
 use sandbox::stripe::{Fault, Operation};
 use serde_json::{Value, json};
-use tests::{eventually, lives::ZEBEDEE, processes::Process};
+use tests::{lives::ZEBEDEE, processes::Process};
 
 use crate::processes::Shop;
 
