@@ -34,7 +34,8 @@ pub struct DayStats {
     pub recovered_by_payment: i64,
     /// The total value of the carts recovered by payment.
     pub recovered_by_payment_value: Amount,
-    /// Refunds and lost disputes of the carts recovered on this day, whenever they happened.
+    /// For refunds and lost disputes of the carts recovered on this day. The server does not read
+    /// them yet: 0.
     pub refunded_value: Amount,
 }
 

@@ -18,6 +18,7 @@ use std::{borrow::Borrow, collections::HashSet};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use strum::IntoStaticStr;
 use utoipa::ToSchema;
 
 pub use self::{
@@ -69,7 +70,7 @@ pub struct Cart {
     /// The sum of the paid payment links when the cart was recovered; null if no payment recovered it.
     #[schema(required)]
     pub paid_value: Option<Amount>,
-    /// The sum of refunds and lost disputes; null if nothing was refunded.
+    /// For refunds and lost disputes. The server does not read them yet: null.
     #[schema(required)]
     pub refunded_value: Option<Amount>,
     /// The shopper's language, a BCP 47 tag; null if it is not known.
@@ -267,8 +268,9 @@ pub async fn lock_all(conn: &mut Connection, ids: &[&str]) -> sqlx::Result<HashS
 }
 
 /// How a cart was recovered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, IntoStaticStr, sqlx::Type, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 #[sqlx(type_name = "text", rename_all = "lowercase")]
 #[schema(rename_all = "lowercase")]
 pub enum RecoveredBy {
@@ -281,6 +283,11 @@ pub enum RecoveredBy {
 }
 
 impl RecoveredBy {
+    /// The name in JSON.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
     /// The value of `status_reason`, which the timeline shows as `why`.
     fn status_reason(self) -> &'static str {
         match self {

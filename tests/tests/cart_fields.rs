@@ -135,6 +135,12 @@ async fn stripe_charges_the_total_to_the_minor_unit() {
         ),
         (with(json!({"items": [{"name": "Oud", "quantity": 2, "price": 1.235}], "currency": "kwd"})), 2_470, "kwd", 1),
         (with(json!({"items": [{"name": "Ull", "quantity": 2, "price": 350}], "currency": "isk"})), 70_000, "isk", 1),
+        (
+            with(json!({"items": [{"name": "House", "quantity": 1, "price": 9_999_999_999.99}], "currency": "idr"})),
+            999_999_999_999,
+            "idr",
+            1,
+        ),
         (with(json!({"items": [{"name": "Screw", "quantity": 1000, "price": 0.0125}]})), 1_250, "usd", 1),
     ] {
         assert_eq!(charged(&app, &body).await, (amount, currency.to_owned(), lines), "{body}");
@@ -144,25 +150,15 @@ async fn stripe_charges_the_total_to_the_minor_unit() {
 #[tokio::test]
 async fn what_stripe_can_not_charge_is_stored_and_its_link_refused() {
     let app = App::new().await;
-    for (currency, price) in
-        [("kwd", "1.235"), ("usd", "0.49"), ("usd", "1000000"), ("idr", "9999999999.99"), ("jpy", "49")]
-    {
+    for (currency, price) in [("kwd", "1.235"), ("usd", "0.49"), ("usd", "1000000"), ("jpy", "49")] {
         let mut cart = a_cart();
         cart["currency"] = json!(currency);
         cart["items"][0] = serde_json::from_str(&format!(r#"{{"name":"x","quantity":1,"price":{price}}}"#)).unwrap();
         let id = app.cart_of(&cart).await;
         let answer = app.ask(&id).await;
-        if (currency, price) == ("idr", "9999999999.99") {
-            answer.data(200); // exactly Stripe's maximum
-        } else {
-            assert_eq!(
-                answer.is_error(422, "VALIDATION_ERROR")["details"][0]["field"],
-                "totalValue",
-                "{currency} {price}"
-            );
-        }
+        assert_eq!(answer.is_error(422, "VALIDATION_ERROR")["details"][0]["field"], "totalValue", "{currency} {price}");
     }
-    assert_eq!(app.stripe.sessions().len(), 1);
+    assert!(app.stripe.sessions().is_empty());
 }
 
 #[tokio::test]

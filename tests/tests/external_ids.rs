@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use chrono::TimeDelta;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tests::{App, Setup, a_line, eventually};
+use tests::{App, Setup, a_line};
 
 fn order(change: Value) -> Value {
     let mut body = a_line(json!({"externalId": "order-1001"}));
@@ -110,9 +110,7 @@ async fn an_idempotency_key_of_a_cart_sent_again_is_its_own() {
     assert_eq!(send("one", &changed).await.data(200)["id"], json!(id));
     app.post("/api/carts", &order(json!({"customerName": "Grace"}))).await.data(200);
     // The repeated request does not change the cart back.
-    let repeated = send("one", &changed).await;
-    let status = repeated.status;
-    assert_eq!(repeated.data(status)["customerName"], "Grace");
+    assert_eq!(send("one", &changed).await.data(200)["customerName"], "Grace");
     send("one", &order(json!({}))).await.is_error(422, "VALIDATION_ERROR");
     app.delete(&format!("/api/carts/{id}")).await.data(200);
     send("one", &changed).await.is_error(404, "NOT_FOUND");
@@ -137,7 +135,6 @@ async fn a_cart_whose_payment_is_in_progress_is_not_changed() {
     let path = format!("/api/carts/{id}");
     app.patch(&path, &json!({"items": items})).await.is_error(409, "CONFLICT");
     app.patch(&path, &json!({"customerName": "Ada King"})).await.data(200);
-    eventually("the payment is in progress", async || app.show(&id).await["paymentLink"].is_null()).await;
 }
 
 #[tokio::test]

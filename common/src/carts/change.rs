@@ -4,11 +4,16 @@ use chrono::{DateTime, Utc};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
-    Cart, CartStatus,
+    Cart,
     fields::FieldError,
     new::{COMPUTED, NewCart},
 };
-use crate::{db::Connection, json::Fields, money::Currency, payment_links, timeline};
+use crate::{
+    db::Connection,
+    json::{self, Fields},
+    money::Currency,
+    payment_links, timeline,
+};
 
 /// The fields that clients may change, as JSON names them.
 const CONTENTS: [&str; 9] = [
@@ -59,7 +64,10 @@ impl Change {
         let json = as_json(stored);
         let own = Fields::of(&json).unwrap_or_default().only(|name| CONTENTS.contains(&name));
         let named = body.only(|name| CONTENTS.contains(&name) || name == "totalValue");
-        Ok(Self::between(stored, NewCart::of(&named.over(own), store_currency, now)?, now))
+        let mut change = Self::between(stored, NewCart::of(&named.over(own), store_currency, now)?, now);
+        // What the body does not name may be written otherwise, by SQL for example, and is the same.
+        change.fields.retain(|name| body.has(name));
+        Ok(change)
     }
 
     /// The differences between the stored cart and one that was received.
@@ -67,8 +75,8 @@ impl Change {
         let cart = Cart::new(&stored.id, new, now);
         let (before, after) = (as_json(stored), as_json(&cart));
         let (before, after) = (Fields::of(&before).unwrap_or_default(), Fields::of(&after).unwrap_or_default());
-        let text = |fields: &Fields<'_>, name: &str| fields.get(name).map(|value| value.get().to_owned());
-        let fields = CONTENTS.into_iter().filter(|name| text(&before, name) != text(&after, name)).collect();
+        let value = |fields: &Fields<'_>, name: &str| fields.get(name).map(json::canonical);
+        let fields = CONTENTS.into_iter().filter(|name| value(&before, name) != value(&after, name)).collect();
         Self { cart, fields }
     }
 
@@ -124,37 +132,28 @@ fn as_json(cart: &Cart) -> Box<RawValue> {
     to_raw_value(cart).unwrap_or_default()
 }
 
-/// Makes a cart abandoned since `abandoned_at`, because the shop sent it again.
+/// abandoned or expired → abandoned since `abandoned_at`, because the shop sent the cart again.
+/// `false` if the cart was in neither status; nothing changed.
 pub async fn abandon_again(
     conn: &mut Connection,
-    stored: &Cart,
+    id: &str,
     abandoned_at: DateTime<Utc>,
     now: DateTime<Utc>,
-) -> sqlx::Result<()> {
-    if stored.status == CartStatus::Expired {
-        sqlx::query!(
-            r#"
-            update carts set status = 'abandoned', expired_at = null, status_changed_at = $3, status_reason = 'api',
-                             abandoned_at = $2, updated_at = $3
-            where id = $1 and status = 'expired'
-            "#,
-            stored.id,
-            abandoned_at,
-            now,
-        )
-        .execute(conn)
-        .await?;
-    } else {
-        sqlx::query!(
-            "update carts set abandoned_at = $2, updated_at = $3 where id = $1 and status = 'abandoned'",
-            stored.id,
-            abandoned_at,
-            now,
-        )
-        .execute(conn)
-        .await?;
-    }
-    Ok(())
+) -> sqlx::Result<bool> {
+    let result = sqlx::query!(
+        r#"
+        update carts set status = 'abandoned', expired_at = null, abandoned_at = $2, updated_at = $3,
+                         status_changed_at = case when status = 'expired' then $3 else status_changed_at end,
+                         status_reason = case when status = 'expired' then 'api' else status_reason end
+        where id = $1 and status in ('abandoned', 'expired')
+        "#,
+        id,
+        abandoned_at,
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(result.rows_affected() == 1)
 }
 
 /// The id of the cart with this external id; `None` if there is none.

@@ -163,9 +163,12 @@ impl NewCart {
     /// Whether the cart is like an erased one, which can be exported and imported.
     fn is_anonymous(&self, lines: &Lines) -> bool {
         let name = self.customer_name.as_deref();
+        let anonymous_item =
+            |item: &Item| item.name == ERASED && item.sku.is_none() && item.url.is_none() && item.image_url.is_none();
         name.is_none_or(|name| name == ERASED)
+            && (self.external_id.is_none() && self.locale.is_none() && self.accepts_marketing.is_none())
             && self.metadata.get() == "{}"
-            && lines.items.iter().all(|item| item.name == ERASED)
+            && lines.items.iter().all(anonymous_item)
             && lines.adjustments.iter().all(|adjustment| adjustment.name == ERASED)
     }
 }

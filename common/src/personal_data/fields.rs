@@ -114,8 +114,8 @@ const ITEMS_WITHOUT_NAMES: &str = "(select coalesce(json_agg(json_strip_nulls(js
      from json_array_elements(case json_typeof(items) when 'array' then items else '[]' end) with ordinality as line (item, place))";
 
 /// Keeps the amounts, but not the names, such as a coupon for one person.
-const ADJUSTMENTS_WITHOUT_NAMES: &str = "(select coalesce(json_agg(json_build_object('name', 'erased', \
-     'amount', line.adjustment->'amount') order by line.place), '[]') \
+const ADJUSTMENTS_WITHOUT_NAMES: &str = "(select coalesce(json_agg(json_strip_nulls(json_build_object('name', 'erased', \
+     'amount', line.adjustment->'amount')) order by line.place), '[]') \
      from json_array_elements(case json_typeof(adjustments) when 'array' then adjustments else '[]' end) \
      with ordinality as line (adjustment, place))";
 

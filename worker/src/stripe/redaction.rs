@@ -6,6 +6,8 @@ use queue::ERROR_CHARACTERS;
 
 /// Shorter names of items and adjustments are not redacted: they match parts of ordinary words, and identify nobody.
 const SHORTEST_TELLING_NAME: usize = 4;
+/// Characters of a name that are looked for in a message.
+const NAME_BEGINNING: usize = 200;
 /// Number of hexadecimal digits of a recovery token.
 const TOKEN_DIGITS: usize = 32;
 
@@ -19,7 +21,9 @@ pub(crate) fn redact(message: &str, key: &str, cart: Option<&CheckoutCart>) -> S
     let of_cart = cart.into_iter().flat_map(|cart| {
         let items = cart.items.iter().flatten().map(|item| item.name.as_str());
         let names = items.chain(cart.adjustments.iter().flatten().map(|adjustment| adjustment.name.as_str()));
-        let names = names.filter(|name| name.len() >= SHORTEST_TELLING_NAME);
+        // Stripe knows long names by their beginning only.
+        let names = names.map(|name| name.char_indices().nth(NAME_BEGINNING).map_or(name, |(end, _)| &name[..end]));
+        let names = names.chain(cart.external_id.as_deref()).filter(|name| name.len() >= SHORTEST_TELLING_NAME);
         [cart.customer_email.as_str(), cart.recovery_token.as_str()].into_iter().chain(names)
     });
     for secret in [key].into_iter().chain(of_cart).filter(|secret| !secret.is_empty()) {

@@ -6,7 +6,7 @@ use common::{
     carts::{
         self, Cart, CartId, CartStatus, LockedCart, RecoveredBy,
         change::Change,
-        new::{NewCart, past_instant},
+        new::{FieldError, NewCart, past_instant},
     },
     db::Connection,
     json::Fields,
@@ -67,7 +67,7 @@ pub(super) async fn change(
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let Some(fields) = Fields::of(&body) else { return Err(ApiError::invalid("", "must be an object")) };
-    let wanted = ChangeRequest::parse(&fields, state.clock.now())?;
+    let wanted = ChangeRequest::parse(&fields, granted.may_read(), state.clock.now())?;
     let cart = apply(&state, &id, &precondition, &wanted).await?;
     Ok(receipt::changed(&granted, &cart))
 }
@@ -116,15 +116,17 @@ pub(crate) struct ChangeRequest<'a> {
     recovered_at: Option<DateTime<Utc>>,
     /// The body, if it changes the cart's contents.
     contents: Option<&'a Fields<'a>>,
+    /// Whether errors may be about stored fields.
+    may_read: bool,
 }
 
 impl<'a> ChangeRequest<'a> {
     /// A change of the status alone.
     pub(crate) fn status(status: CartStatus) -> Self {
-        Self { status: Some(status), recovered_at: None, contents: None }
+        Self { status: Some(status), recovered_at: None, contents: None, may_read: true }
     }
 
-    fn parse(fields: &'a Fields<'a>, now: DateTime<Utc>) -> Result<Self, ApiError> {
+    fn parse(fields: &'a Fields<'a>, may_read: bool, now: DateTime<Utc>) -> Result<Self, ApiError> {
         let mut errors = Change::forbidden(fields);
         let contents = Change::names_contents(fields).then_some(fields);
         let status: Option<CartStatus> = fields.text("status").and_then(|text| text.parse().ok());
@@ -141,7 +143,7 @@ impl<'a> ChangeRequest<'a> {
         if recovered_at.is_some() && status != Some(CartStatus::Recovered) {
             return Err(ApiError::invalid("recoveredAt", "can only be given with the status recovered"));
         }
-        Ok(Self { status, recovered_at, contents })
+        Ok(Self { status, recovered_at, contents, may_read })
     }
 }
 
@@ -156,7 +158,7 @@ pub(crate) async fn apply(
     let Locked { permit: _permit, mut tx, cart } = lock::lock(&state.cart_locks, &state.lookups, id).await?;
     check_precondition(&mut tx, id, precondition, now).await?;
     if let Some(contents) = wanted.contents {
-        change_contents(state, &mut tx, id, contents, now).await?;
+        change_contents(state, &mut tx, id, contents, wanted.may_read, now).await?;
     }
     if let Some(status) = wanted.status {
         change_status(&mut tx, id, &cart, status, wanted.recovered_at, now).await?;
@@ -171,10 +173,12 @@ async fn change_contents(
     conn: &mut Connection,
     id: &CartId,
     body: &Fields<'_>,
+    may_read: bool,
     now: DateTime<Utc>,
 ) -> Result<(), ApiError> {
     let stored = carts::find(conn, id, now).await?.ok_or_else(ApiError::cart_not_found)?;
-    let change = Change::patch(&stored, body, state.config.currency, now).map_err(ApiError::validation)?;
+    let change = Change::patch(&stored, body, state.config.currency, now);
+    let change = change.map_err(|errors| ApiError::validation(if may_read { errors } else { blind(errors, body) }))?;
     if change.affects_payment() {
         if stored.status == CartStatus::Recovered {
             return Err(ApiError::conflict("The cart is recovered: its items, adjustments and currency are final"));
@@ -194,6 +198,21 @@ async fn change_contents(
             error.into()
         }
     })
+}
+
+/// The errors without what they tell of stored fields: sums, and the number of lines.
+fn blind(errors: Vec<FieldError>, body: &Fields<'_>) -> Vec<FieldError> {
+    let blind = |error: FieldError| {
+        let (name, is_element) = match error.field.split_once('[') {
+            Some((name, _)) => (name.to_owned(), true),
+            None => (error.field.clone(), false),
+        };
+        let is_sum = !is_element && ["items", "adjustments", "totalValue"].contains(&name.as_str());
+        if body.get(&name).is_some() && !is_sum { error } else { FieldError::new(name, "does not fit the cart") }
+    };
+    let mut errors: Vec<FieldError> = errors.into_iter().map(blind).collect();
+    errors.dedup();
+    errors
 }
 
 async fn change_status(

@@ -30,6 +30,9 @@ use crate::{
     state::AppState,
 };
 
+/// How often a cart is inserted again after the owner of its external id disappeared.
+const MAX_ATTEMPTS: usize = 10;
+
 /// Stores a cart, or changes the one with its externalId
 ///
 /// The server computes `totalValue`: the sum of the lines and adjustments. Money is exact.
@@ -91,10 +94,10 @@ async fn store_once(
 ) -> Result<(StatusCode, Cart), ApiError> {
     let id = CartId::generate();
     let cart = Cart::new(id.as_str(), new.clone(), now);
-    loop {
+    for _ in 0..MAX_ATTEMPTS {
         let mut tx = state.lookups.begin().await?;
         if let Some(known) = claim(&mut tx, fingerprint, &id, now).await? {
-            return Ok((StatusCode::CREATED, known));
+            return Ok(known);
         }
         if carts::insert(&mut tx, &[&cart], Source::Api).await? == 1 {
             tx.commit().await?;
@@ -108,25 +111,29 @@ async fn store_once(
         // The owner was deleted, or got another external id, since the insert was refused: insert
         // again.
         let Some(owner) = owner else { continue };
-        if let Some(cart) = send_again(state, &parse_id(&owner)?, new, fingerprint, now).await? {
-            return Ok((StatusCode::OK, cart));
+        if let Some(known) = send_again(state, &parse_id(&owner)?, new, fingerprint, now).await? {
+            return Ok(known);
         }
     }
+    Err(ApiError::locked())
 }
 
 /// Claims the idempotency key, if there is one, for the cart `id`. Returns the cart that the key
-/// belongs to already.
+/// belongs to already, with the status of the first response.
 async fn claim(
     conn: &mut Connection,
     fingerprint: Option<&Fingerprint>,
     id: &CartId,
     now: DateTime<Utc>,
-) -> Result<Option<Cart>, ApiError> {
+) -> Result<Option<(StatusCode, Cart)>, ApiError> {
     let Some(fingerprint) = fingerprint else { return Ok(None) };
     match idempotency::claim(conn, fingerprint, id, now).await? {
         Claim::New => Ok(None),
-        Claim::Same(id) => {
-            carts::find(conn, &parse_id(&id)?, now).await?.map(Some).ok_or_else(ApiError::cart_not_found)
+        Claim::Same { cart_id, claimed_at } => {
+            let cart = carts::find(conn, &parse_id(&cart_id)?, now).await?.ok_or_else(ApiError::cart_not_found)?;
+            // A key that is as old as its cart created it.
+            let status = if cart.created_at == claimed_at { StatusCode::CREATED } else { StatusCode::OK };
+            Ok(Some((status, cart)))
         }
         Claim::Different => {
             Err(ApiError::invalid("Idempotency-Key", "was used with another body within the last 24 hours"))
@@ -141,7 +148,7 @@ async fn send_again(
     new: &NewCart,
     fingerprint: Option<&Fingerprint>,
     now: DateTime<Utc>,
-) -> Result<Option<Cart>, ApiError> {
+) -> Result<Option<(StatusCode, Cart)>, ApiError> {
     let Locked { permit: _permit, mut tx, .. } = match lock::lock(&state.cart_locks, &state.lookups, id).await {
         Err(error) if error.is_not_found() => return Ok(None),
         locked => locked?,
@@ -163,13 +170,13 @@ async fn send_again(
     let abandoned_at = new.abandoned_at.filter(|at| *at != stored.abandoned_at);
     if change.is_empty() && stored.status == CartStatus::Abandoned && abandoned_at.is_none() {
         tx.commit().await?;
-        return Ok(Some(stored));
+        return Ok(Some((StatusCode::OK, stored)));
     }
     if !change.is_empty() {
         change.store(&mut tx, &stored, now).await?;
     }
-    carts::change::abandon_again(&mut tx, &stored, new.abandoned_at.unwrap_or(now), now).await?;
+    carts::change::abandon_again(&mut tx, &stored.id, new.abandoned_at.unwrap_or(now), now).await?;
     let cart = carts::find(&mut tx, id, now).await?;
     tx.commit().await?;
-    Ok(cart)
+    Ok(cart.map(|cart| (StatusCode::OK, cart)))
 }

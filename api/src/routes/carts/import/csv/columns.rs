@@ -24,12 +24,7 @@ const COLUMNS: [Column; 22] = [
     Column {
         name: "recoveredBy",
         kind: Kind::Computed,
-        cell: |cart| match cart.recovered_by {
-            None => "".into(),
-            Some(RecoveredBy::Payment) => "payment".into(),
-            Some(RecoveredBy::Manual) => "manual".into(),
-            Some(RecoveredBy::Import) => "import".into(),
-        },
+        cell: |cart| cart.recovered_by.map(RecoveredBy::as_str).unwrap_or_default().into(),
     },
     Column { name: "paidValue", kind: Kind::Computed, cell: |cart| amount(cart.paid_value) },
     Column { name: "refundedValue", kind: Kind::Computed, cell: |cart| amount(cart.refunded_value) },
