@@ -102,6 +102,7 @@ async fn twenty_at_once_are_one_cart() {
 async fn an_idempotency_key_of_a_cart_sent_again_is_its_own() {
     let app = Setup::default().at("2026-03-01T10:00:00Z").without_worker().start().await;
     let id = app.cart_of(&order(json!({}))).await;
+    app.clock.advance(TimeDelta::seconds(1));
     let send = async |key: &str, body: &Value| {
         let request = app.request(Method::POST, "/api/carts").header("idempotency-key", key).json(body);
         app.send(request).await
