@@ -13,18 +13,19 @@ pub mod new;
 pub(crate) mod row;
 pub mod search;
 pub(crate) mod status;
+mod transitions;
 use std::{borrow::Borrow, collections::HashSet};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use strum::IntoStaticStr;
 use utoipa::ToSchema;
 
 pub use self::{
     change_token::change_token,
     id::{CartId, MalformedCartId},
     status::CartStatus,
+    transitions::{RecoveredBy, abandon_again, expire, recover, recover_all, reopen},
 };
 use self::{
     items::{Adjustment, Item},
@@ -33,7 +34,7 @@ use self::{
 use crate::{
     db::Connection,
     money::{Amount, Currency},
-    payment_links, personal_data,
+    personal_data,
 };
 
 /// A cart as the API returns it.
@@ -265,117 +266,6 @@ pub async fn lock_all(conn: &mut Connection, ids: &[&str]) -> sqlx::Result<HashS
             .fetch_all(conn)
             .await?;
     Ok(there.into_iter().collect())
-}
-
-/// How a cart was recovered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, IntoStaticStr, sqlx::Type, ToSchema)]
-#[serde(rename_all = "lowercase")]
-#[strum(serialize_all = "lowercase")]
-#[sqlx(type_name = "text", rename_all = "lowercase")]
-#[schema(rename_all = "lowercase")]
-pub enum RecoveredBy {
-    /// Stripe reported that a payment link was paid.
-    Payment,
-    /// The shop marked the cart as recovered, through the API, the dashboard or SQL.
-    Manual,
-    /// The cart was recovered before it was imported.
-    Import,
-}
-
-impl RecoveredBy {
-    /// The name in JSON.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-
-    /// The value of `status_reason`, which the timeline shows as `why`.
-    fn status_reason(self) -> &'static str {
-        match self {
-            Self::Payment => "payment",
-            Self::Manual => "operator",
-            Self::Import => "import",
-        }
-    }
-}
-
-/// abandoned or expired → recovered. `false` if the cart was in neither status; nothing changed.
-///
-/// Closes the cart's other sessions, so that nobody pays twice.
-pub async fn recover(
-    conn: &mut Connection,
-    id: &CartId,
-    by: RecoveredBy,
-    recovered_at: DateTime<Utc>,
-    now: DateTime<Utc>,
-) -> sqlx::Result<bool> {
-    Ok(!recover_all(conn, &[id.as_str()], by, &[recovered_at], now).await?.is_empty())
-}
-
-/// Like [`recover`] for several carts, each with a time. Returns the ids of the recovered
-/// carts. `ids` must not contain duplicates.
-pub async fn recover_all(
-    conn: &mut Connection,
-    ids: &[&str],
-    by: RecoveredBy,
-    recovered_at: &[DateTime<Utc>],
-    now: DateTime<Utc>,
-) -> sqlx::Result<HashSet<String>> {
-    let recovered = sqlx::query_scalar!(
-        r#"
-        update carts set status = 'recovered', recovered_at = greatest(payment.at, abandoned_at), expired_at = null,
-                         status_changed_at = $3, status_reason = $4, updated_at = $3,
-                         paid_minor = (select sum(amount_minor)::bigint from payment_links link
-                                       where link.cart_id = carts.id and link.status = 'paid' and link.currency = carts.currency)
-        from unnest($1::text[], $2::timestamptz[]) as payment (cart_id, at)
-        where id = payment.cart_id and status in ('abandoned', 'expired')
-        returning id
-        "#,
-        ids as &[&str],
-        recovered_at,
-        now,
-        by.status_reason(),
-    )
-    .fetch_all(&mut *conn)
-    .await?;
-    if !recovered.is_empty() {
-        payment_links::close_all(conn, &recovered, now).await?;
-    }
-    Ok(recovered.into_iter().collect())
-}
-
-/// abandoned → expired, by an operator. `false` if the cart was not abandoned; nothing changed.
-pub async fn expire(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<bool> {
-    let changed = sqlx::query!(
-        r#"
-        update carts set status = 'expired', expired_at = $2, status_changed_at = $2, status_reason = 'operator', updated_at = $2
-        where id = $1 and status = 'abandoned'
-        "#,
-        id.as_str(),
-        now,
-    )
-    .execute(&mut *conn)
-    .await?
-    .rows_affected()
-        == 1;
-    if changed {
-        payment_links::close_all(conn, &[id.to_string()], now).await?;
-    }
-    Ok(changed)
-}
-
-/// expired → abandoned. `false` if the cart was not expired; nothing changed.
-pub async fn reopen(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<bool> {
-    let result = sqlx::query!(
-        r#"
-        update carts set status = 'abandoned', expired_at = null, status_changed_at = $2, status_reason = 'operator', updated_at = $2
-        where id = $1 and status = 'expired'
-        "#,
-        id.as_str(),
-        now,
-    )
-    .execute(conn)
-    .await?;
-    Ok(result.rows_affected() == 1)
 }
 
 /// Deletes the cart and the shopper's data. The cart must be locked.

@@ -17,10 +17,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use common::{
-    carts::{
-        self, Cart, CartId, CartStatus,
-        list::{CartPage, Start},
-    },
+    carts::{self, Cart, CartId, CartStatus, list::Start},
     db::Connection,
 };
 use serde::Serialize;
@@ -108,18 +105,13 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<R
     let status = parameters.parse("status", "abandoned, recovered or expired", |text| text.parse().ok())?;
     let page = Page::of(&parameters)?;
     let cursor = parameters.parse("cursor", "a pagination.nextCursor of this list", |text| text.parse().ok())?;
-    let email = parameters.parse("email", "an e-mail address", |text| text.parse().ok())?;
+    let email: Option<carts::search::EmailToFind> =
+        parameters.parse("email", "an e-mail address", |text| text.parse().ok())?;
     let start = cursor.map_or(Start::Offset(page.offset()), Start::After);
     if let Some(external_id) = parameters.get("externalId") {
-        let mut conn = state.lookups.acquire().await?;
-        let found = carts::change::find_external(&mut conn, external_id).await?;
-        let found = carts::find_many(&mut conn, found.as_slice(), state.clock.now()).await?;
-        let is_wanted = |cart: &Cart| {
-            status.is_none_or(|status| cart.status == status)
-                && email.as_ref().is_none_or(|email: &carts::search::EmailToFind| email.is(&cart.customer_email))
-        };
-        let carts: Vec<Cart> = found.into_iter().filter(is_wanted).collect();
-        return Ok(Rendered(batches::render(page, carts.len().try_into().unwrap_or_default(), page_of(carts, &start))));
+        let (mut conn, now) = (state.lookups.acquire().await?, state.clock.now());
+        let found = carts::search::by_external_id(&mut conn, external_id, email.as_ref(), status, &start, now).await?;
+        return Ok(Rendered(batches::render(page, found.total, found.page)));
     }
     let body = match (email, &start) {
         (Some(email), _) => {
@@ -139,12 +131,6 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<R
         (None, _) => state.carts.list.run(ListRequest { status, page, start }).await?,
     };
     Ok(Rendered(body))
-}
-
-/// The page of a list of one cart at most: later pages are empty.
-fn page_of(carts: Vec<Cart>, start: &Start) -> CartPage {
-    let carts = if *start == Start::Offset(0) { carts } else { Vec::new() };
-    CartPage { carts, next: None }
 }
 
 /// Checks `If-Match` against the cart. The cart must be locked, or it could change between the

@@ -131,32 +131,3 @@ impl Change {
 fn as_json(cart: &Cart) -> Box<RawValue> {
     to_raw_value(cart).unwrap_or_default()
 }
-
-/// abandoned or expired → abandoned since `abandoned_at`, because the shop sent the cart again.
-/// `false` if the cart was in neither status; nothing changed.
-pub async fn abandon_again(
-    conn: &mut Connection,
-    id: &str,
-    abandoned_at: DateTime<Utc>,
-    now: DateTime<Utc>,
-) -> sqlx::Result<bool> {
-    let result = sqlx::query!(
-        r#"
-        update carts set status = 'abandoned', expired_at = null, abandoned_at = $2, updated_at = $3,
-                         status_changed_at = case when status = 'expired' then $3 else status_changed_at end,
-                         status_reason = case when status = 'expired' then 'api' else status_reason end
-        where id = $1 and status in ('abandoned', 'expired')
-        "#,
-        id,
-        abandoned_at,
-        now,
-    )
-    .execute(conn)
-    .await?;
-    Ok(result.rows_affected() == 1)
-}
-
-/// The id of the cart with this external id; `None` if there is none.
-pub async fn find_external(conn: &mut Connection, external_id: &str) -> sqlx::Result<Option<String>> {
-    sqlx::query_scalar!("select id from carts where external_id = $1", external_id).fetch_optional(conn).await
-}

@@ -65,7 +65,7 @@ impl EmailToFind {
     }
 
     /// Whether `address` is a spelling of the same mailbox.
-    pub fn is(&self, address: &str) -> bool {
+    pub fn matches(&self, address: &str) -> bool {
         email::canonical(address) == self.canonical
     }
 }
@@ -82,6 +82,33 @@ pub struct Found {
 /// The largest offset: more than any array has elements, and small enough that a subscript for the
 /// end of the page fits into 32 bits.
 const LONGEST_ARRAY: i64 = 1 << 30;
+
+/// The cart with this external id, if it has the status and the address, as a list of at most one.
+pub async fn by_external_id(
+    conn: &mut Connection,
+    external_id: &str,
+    email: Option<&EmailToFind>,
+    status: Option<CartStatus>,
+    start: &Start,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Found> {
+    let id = find_external(&mut *conn, external_id).await?;
+    let mut carts = carts::find_many(conn, id.as_slice(), now).await?;
+    carts.retain(|cart| {
+        status.is_none_or(|status| cart.status == status)
+            && email.is_none_or(|email| email.matches(&cart.customer_email))
+    });
+    let total = if carts.is_empty() { 0 } else { 1 };
+    if *start != Start::Offset(0) {
+        carts.clear(); // a later page
+    }
+    Ok(Found { page: CartPage { carts, next: None }, total })
+}
+
+/// The id of the cart with this external id; `None` if there is none.
+pub async fn find_external(conn: &mut Connection, external_id: &str) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar!("select id from carts where external_id = $1", external_id).fetch_optional(conn).await
+}
 
 /// The carts with this address in any spelling, newest first: a page of at most `limit`, with the
 /// payment links that work at `now`, and the exact total.
@@ -174,7 +201,7 @@ async fn other_spellings(conn: &mut Connection, email: &EmailToFind) -> sqlx::Re
     .fetch(conn);
     let mut spellings = HashSet::new();
     while let Some(address) = addresses.try_next().await? {
-        if email.is(&address) {
+        if email.matches(&address) {
             spellings.insert(address);
         }
     }

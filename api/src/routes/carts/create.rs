@@ -104,7 +104,7 @@ async fn store_once(
             return Ok((StatusCode::CREATED, cart));
         }
         let owner = match &new.external_id {
-            Some(external_id) => carts::change::find_external(&mut tx, external_id).await?,
+            Some(external_id) => carts::search::find_external(&mut tx, external_id).await?,
             None => None,
         };
         tx.rollback().await?;
@@ -175,7 +175,7 @@ async fn send_again(
     if !change.is_empty() {
         change.store(&mut tx, &stored, now).await?;
     }
-    carts::change::abandon_again(&mut tx, &stored.id, new.abandoned_at.unwrap_or(now), now).await?;
+    carts::abandon_again(&mut tx, &stored.id, new.abandoned_at.unwrap_or(now), now).await?;
     let cart = carts::find(&mut tx, id, now).await?;
     tx.commit().await?;
     Ok(cart.map(|cart| (StatusCode::OK, cart)))
