@@ -198,7 +198,7 @@ fn details(cart: &Cart, zone: Tz) -> Markup {
                 dt { "Id" } dd { code { (cart.id) } }
                 dt { "Shop's id" } dd { (written(cart.external_id.as_deref())) }
                 dt { "Language" } dd { (written(cart.locale.as_deref())) }
-                dt { "Marketing consent" } dd { (consent(cart.accepts_marketing)) }
+                dt { "Marketing" } dd { (consent(cart.accepts_marketing)) }
                 dt { "Abandoned" } dd { (format::instant(cart.abandoned_at, zone)) }
                 dt { "Recovered" } dd {
                     (format::maybe_instant(cart.recovered_at, zone))
@@ -219,8 +219,8 @@ fn written(text: Option<&str>) -> Markup {
 
 fn consent(accepts_marketing: Option<bool>) -> &'static str {
     match accepts_marketing {
-        Some(true) => "Yes",
-        Some(false) => "No",
+        Some(true) => "Agreed",
+        Some(false) => "Not agreed",
         None => "Not known",
     }
 }

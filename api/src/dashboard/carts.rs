@@ -75,9 +75,7 @@ async fn search(
     {
         return Ok(go_to(&format!("/carts/{id}")));
     }
-    if !wanted.contains('\0')
-        && let Some(id) = carts::change::find_external(&mut lookups, wanted).await?
-    {
+    if let Some(id) = carts::change::find_external(&mut lookups, wanted).await? {
         return Ok(go_to(&format!("/carts/{id}")));
     }
     drop(lookups);
@@ -150,7 +148,7 @@ pub(crate) fn table(carts: &[Cart], caption: &str, zone: Tz) -> Markup {
                     a.cover dir="auto" href={ "/carts/" (cart.id) } { (cart.customer()) }
                     div.parts.muted.small {
                         @if cart.customer_name.is_some() { span.ellipsis dir="auto" { (cart.customer_email) } }
-                        @if let Some(id) = &cart.external_id { span.ellipsis { "Shop's id " bdi { (id) } } }
+                        @if let Some(id) = &cart.external_id { span.ellipsis { span.wide-only { "Shop's id " } bdi { (id) } } }
                     }
                 }
                 td { (format::cart_status(cart.status)) }

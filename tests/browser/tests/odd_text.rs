@@ -32,7 +32,7 @@ fn hebrew(long: &str) -> Value {
 
 /// A cart whose name and address are long, and whose name overrides its direction.
 fn long_name() -> Value {
-    let address = format!("{}@{}.example", "a".repeat(64), ["d"; 3].map(|part| part.repeat(60)).join("."));
+    let address = format!("{}@{}.example", "a".repeat(64), ["d"; 3].map(|part| part.repeat(59)).join("."));
     json!({
         "customerEmail": address, "customerName": format!("\u{202e}{}", "W".repeat(199)), "currency": "vnd",
         "items": [{"name": "\u{202e}gpj.teapot", "quantity": 1, "price": 999_999_999_999_u64}],
@@ -59,7 +59,7 @@ async fn odd_text_neither_widens_nor_turns_a_page() {
         ("retry", format!("/jobs/retry?error=%E2%80%AE{}", "x".repeat(200))),
     ];
     pages.extend(carts.iter().zip(["hebrew", "long", "short"]).map(|(id, name)| (name, format!("/carts/{id}"))));
-    pages.extend(carts.iter().map(|id| ("delete", format!("/carts/{id}/delete"))));
+    pages.push(("delete", format!("/carts/{}/delete", carts[1])));
     for look in LOOKS {
         let Some(chromium) = Chromium::start().await else { return };
         let tab = sign_in(&app, &chromium, look).await;
