@@ -75,7 +75,7 @@ async fn search(
     {
         return Ok(go_to(&format!("/carts/{id}")));
     }
-    if let Some(id) = carts::change::find_external(&mut lookups, wanted).await? {
+    if let Some(id) = carts::search::find_external(&mut lookups, wanted).await? {
         return Ok(go_to(&format!("/carts/{id}")));
     }
     drop(lookups);
