@@ -27,14 +27,21 @@ pub(crate) fn serialize_decimal<S: Serializer>(decimal: &Decimal, serializer: S)
 /// Reads the text of a JSON number exactly; `None` if it does not fit into a [`Decimal`].
 pub fn decimal(text: &str) -> Option<Decimal> {
     let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
-    // The library can parse exponents, but rounds the digits before them.
-    let value = Decimal::from_str_exact(digits).ok()?;
-    let scale = i64::from(value.scale()) - i64::from(exponent.parse::<i32>().ok()?);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    // The library rounds digits beyond its 28; zeros at the end are not among those that count.
+    let digits = format!("{whole}{fraction}");
+    let significant = digits.trim_end_matches('0');
+    let zeros = i64::try_from(digits.len() - significant.len()).ok()?;
+    let mantissa: i128 = match significant {
+        "" | "-" => return Some(Decimal::ZERO),
+        significant => significant.parse().ok()?,
+    };
+    let scale = i64::try_from(fraction.len()).ok()? - zeros - i64::from(exponent.parse::<i32>().ok()?);
     match u32::try_from(scale) {
-        Ok(scale) => Decimal::try_from_i128_with_scale(value.mantissa(), scale).ok(),
+        Ok(scale) => Decimal::try_from_i128_with_scale(mantissa, scale).ok(),
         Err(_) => {
-            let zeros = 10_i128.checked_pow(u32::try_from(-scale).ok()?)?;
-            Decimal::try_from_i128_with_scale(value.mantissa().checked_mul(zeros)?, 0).ok()
+            let power = 10_i128.checked_pow(u32::try_from(-scale).ok()?)?;
+            Decimal::try_from_i128_with_scale(mantissa.checked_mul(power)?, 0).ok()
         }
     }
 }
@@ -59,6 +66,10 @@ mod tests {
         // As a binary float this number would be 0.1.
         assert_eq!(minor("usd", "0.1000000000000000055"), None);
         assert_eq!(minor("usd", "0.10000000000000000000000000000000000000000001"), None);
+        let zeros = "0".repeat(500);
+        assert_eq!(minor("usd", &format!("10.{zeros}")), Some(1_000));
+        assert_eq!(minor("usd", &format!("1{}e-29", "0".repeat(30))), Some(1_000));
+        assert_eq!((minor("usd", "-0.00"), minor("usd", "0e999"), minor("usd", "-0")), (Some(0), Some(0), Some(0)));
         assert_eq!(minor("jpy", "500"), Some(500));
         assert_eq!(minor("jpy", "500.5"), None);
         assert_eq!(minor("kwd", "1.234"), Some(1_234));

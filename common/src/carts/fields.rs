@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory};
 use url::Url;
 use utoipa::ToSchema;
 
@@ -13,6 +14,8 @@ use crate::{
     json::{self, Fields},
 };
 
+/// The message of a missing field.
+pub(super) const REQUIRED: &str = "is required";
 /// Validation stops after about this many errors; a longer list would be larger than the body.
 pub(super) const MAX_ERRORS: usize = 20;
 /// Maximum characters of an address of a web page.
@@ -51,6 +54,10 @@ impl<'a, 'e> Object<'a, 'e> {
         Self { fields, at: at.into(), errors }
     }
 
+    pub(super) fn errors(&mut self) -> &mut Vec<FieldError> {
+        self.errors
+    }
+
     /// The field's value; `None` if it is absent or `null`.
     pub(super) fn get(&self, name: &str) -> Option<&'a RawValue> {
         self.fields.get(name)
@@ -64,7 +71,7 @@ impl<'a, 'e> Object<'a, 'e> {
     /// A required text: trimmed, with 1 to `longest` characters.
     pub(super) fn text(&mut self, name: &str, longest: usize) -> Option<String> {
         let Some(value) = self.get(name) else {
-            self.fail(name, "is required");
+            self.fail(name, REQUIRED);
             return None;
         };
         let text = self.trimmed(name, value, longest)?;
@@ -79,6 +86,12 @@ impl<'a, 'e> Object<'a, 'e> {
     pub(super) fn optional_text(&mut self, name: &str, longest: usize) -> Option<String> {
         let text = self.trimmed(name, self.get(name)?, longest)?;
         (!text.is_empty()).then_some(text)
+    }
+
+    /// An optional text: trimmed, with 1 to `longest` characters.
+    pub(super) fn text_if_given(&mut self, name: &str, longest: usize) -> Option<String> {
+        self.get(name)?;
+        self.text(name, longest)
     }
 
     fn trimmed(&mut self, name: &str, value: &RawValue, longest: usize) -> Option<String> {
@@ -100,8 +113,9 @@ impl<'a, 'e> Object<'a, 'e> {
 
     /// An optional id of the shop: 1 to `longest` printable characters, as they were sent.
     pub(super) fn id(&mut self, name: &str, longest: usize) -> Option<String> {
-        let text = json::text(self.get(name)?)
-            .filter(|id| (1..=longest).contains(&id.chars().count()) && !id.chars().any(char::is_control));
+        let text = json::text(self.get(name)?).filter(|id| {
+            (1..=longest).contains(&id.chars().count()) && id.chars().all(is_printable) && !id.trim().is_empty()
+        });
         if text.is_none() {
             self.fail(name, format!("must be a string of 1 to {longest} printable characters"));
         }
@@ -111,7 +125,9 @@ impl<'a, 'e> Object<'a, 'e> {
     /// An optional address of a web page or an image.
     pub(super) fn url(&mut self, name: &str) -> Option<String> {
         let text = self.optional_text(name, URL_CHARACTERS)?;
-        let is_web = |url: Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+        // The parser takes "http:///x" for the host x.
+        let has_host = text.split_once("://").is_some_and(|(_, rest)| !rest.starts_with(['/', '\\']));
+        let is_web = |url: Url| has_host && matches!(url.scheme(), "http" | "https") && url.has_host();
         if Url::parse(&text).is_ok_and(is_web) && !text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Some(text);
         }
@@ -172,6 +188,13 @@ impl<'a, 'e> Object<'a, 'e> {
         }
         (self.errors.len() == before).then_some(values)
     }
+}
+
+/// Whether a character shows something or is a space: no control, format or private character.
+fn is_printable(c: char) -> bool {
+    let is_line_break =
+        matches!(c.general_category(), GeneralCategory::LineSeparator | GeneralCategory::ParagraphSeparator);
+    c.general_category_group() != GeneralCategoryGroup::Other && !is_line_break
 }
 
 /// Reads an optional instant that is not in the future. `None` if it is absent, null or invalid.

@@ -8,7 +8,7 @@ use utoipa::{
     openapi::{ObjectBuilder, Type, schema::Object as ObjectSchema},
 };
 
-use super::fields::Object;
+use super::fields::{Object, REQUIRED};
 use crate::{
     json::{self, Fields},
     money::{Amount, Currency, serialize_decimal, signed_amount_schema},
@@ -53,19 +53,18 @@ pub struct Item {
     /// The total of the line, if it is not quantity × price: rounded, or with a discount of at most
     /// one minor unit a piece.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     pub total: Option<Amount>,
     /// The shop's number of the product.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, max_length = 100)]
+    #[schema(max_length = 100)]
     pub sku: Option<String>,
     /// The product's page.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, format = "uri", max_length = 2_048, example = "https://shop.example/teapot")]
+    #[schema(format = "uri", max_length = 2_048, example = "https://shop.example/teapot")]
     pub url: Option<String>,
     /// A picture of the product.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, format = "uri", max_length = 2_048, example = "https://shop.example/teapot.jpg")]
+    #[schema(format = "uri", max_length = 2_048, example = "https://shop.example/teapot.jpg")]
     pub image_url: Option<String>,
 }
 
@@ -183,7 +182,7 @@ impl Adjustment {
     pub(super) fn read(object: &mut Object<'_, '_>, currency: Currency) -> Option<Self> {
         let name = object.text("name", NAME_CHARACTERS);
         if object.get("amount").is_none() {
-            object.fail("amount", "is required");
+            object.fail("amount", REQUIRED);
         }
         let amount = signed_amount(object, "amount", currency);
         Some(Self { name: name?, amount: amount? })
@@ -193,7 +192,7 @@ impl Adjustment {
 /// A number with at most `decimals` decimals; `None` if it is wrong.
 fn decimal(object: &mut Object<'_, '_>, name: &str, decimals: u32) -> Option<Decimal> {
     let Some(value) = object.get(name) else {
-        object.fail(name, "is required");
+        object.fail(name, REQUIRED);
         return None;
     };
     let number = json::number(value);
@@ -208,7 +207,7 @@ fn decimal(object: &mut Object<'_, '_>, name: &str, decimals: u32) -> Option<Dec
 }
 
 /// An optional amount of at least 0.
-pub(super) fn amount(object: &mut Object<'_, '_>, name: &str, currency: Currency) -> Option<Amount> {
+fn amount(object: &mut Object<'_, '_>, name: &str, currency: Currency) -> Option<Amount> {
     let amount = signed_amount(object, name, currency)?;
     if amount.minor() < 0 {
         object.fail(name, "must not be negative");
@@ -217,7 +216,7 @@ pub(super) fn amount(object: &mut Object<'_, '_>, name: &str, currency: Currency
     Some(amount)
 }
 
-fn signed_amount(object: &mut Object<'_, '_>, name: &str, currency: Currency) -> Option<Amount> {
+pub(super) fn signed_amount(object: &mut Object<'_, '_>, name: &str, currency: Currency) -> Option<Amount> {
     let number = json::number(object.get(name)?);
     let minor = number.and_then(|number| currency.to_minor(number));
     let highest = currency.amount(Currency::MAX_MINOR);

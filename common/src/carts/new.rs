@@ -4,12 +4,18 @@ use std::{collections::BTreeMap, marker::PhantomData};
 
 use chrono::{DateTime, Utc};
 use serde_json::value::{RawValue, to_raw_value};
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::{
+        ObjectBuilder, Schema, Type,
+        schema::{Object as ObjectSchema, SchemaType},
+    },
+};
 
 pub use super::fields::{FieldError, past_instant};
 use super::{
-    fields::Object,
-    items::{Adjustment, Item, MAX_ADJUSTMENTS, MAX_ITEMS, amount},
+    fields::{Object, REQUIRED},
+    items::{Adjustment, Item, MAX_ADJUSTMENTS, MAX_ITEMS, signed_amount},
 };
 use crate::{
     email::{EmailAddress, canonical},
@@ -75,7 +81,7 @@ pub struct NewCart {
     /// Whether the shopper agreed to receive marketing; null if that is not known.
     pub accepts_marketing: Option<bool>,
     /// Your own data: at most 50 texts with keys of 1 to 40 and values of at most 500 characters.
-    #[schema(value_type = Option<BTreeMap<String, String>>)]
+    #[schema(schema_with = metadata_schema)]
     pub metadata: Box<RawValue>,
     /// When the shopper left the cart; not in the future. The default is now.
     pub abandoned_at: Option<DateTime<Utc>>,
@@ -123,10 +129,13 @@ impl NewCart {
         let currency = currency(object);
         let customer_email = email(object);
         let customer_name = object.optional_text("customerName", NAME_CHARACTERS);
-        // Amounts can't be read in an unknown currency.
-        let lines = currency
-            .map(|currency| currency.unwrap_or(store_currency))
-            .and_then(|currency| Lines::read(object, currency));
+        let lines = match currency {
+            Some(currency) => Lines::read(object, currency.unwrap_or(store_currency)),
+            None => {
+                object.errors().extend(Lines::errors_in_any_currency(fields, store_currency));
+                None
+            }
+        };
         let external_id = object.id("externalId", EXTERNAL_ID_CHARACTERS);
         let locale = locale(object);
         let accepts_marketing = object.boolean("acceptsMarketing");
@@ -198,16 +207,26 @@ fn email(object: &mut Object<'_, '_>) -> Option<String> {
     let value = object.get(FIELD);
     let address = value.and_then(json::text).and_then(|text| EmailAddress::parse(&text));
     if address.is_none() {
-        object.fail(FIELD, if value.is_none() { "is required" } else { "must be an e-mail address" });
+        object.fail(FIELD, if value.is_none() { REQUIRED } else { "must be an e-mail address" });
     }
     address.map(String::from)
 }
 
 fn locale(object: &mut Object<'_, '_>) -> Option<String> {
     const FIELD: &str = "locale";
-    let tag = object.optional_text(FIELD, 1_000)?;
+    let tag = object.text_if_given(FIELD, 1_000)?;
     let locale = tag.parse::<Locale>().map_err(|malformed| object.fail(FIELD, malformed.to_string()));
     locale.ok().map(|locale| locale.to_string())
+}
+
+fn metadata_schema() -> ObjectSchema {
+    let value = ObjectBuilder::new().schema_type(Type::String).max_length(Some(METADATA_VALUE_CHARACTERS));
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
+        .description(Some("Your own data: texts by keys of 1 to 40 characters."))
+        .additional_properties(Some(Schema::Object(value.build())))
+        .max_properties(Some(MAX_METADATA))
+        .build()
 }
 
 /// At most 50 texts by key. `None` if something is wrong.
@@ -251,12 +270,23 @@ struct Lines {
 }
 
 impl Lines {
+    /// What is wrong with the lines, whatever their currency.
+    fn errors_in_any_currency(fields: &Fields<'_>, currency: Currency) -> impl Iterator<Item = FieldError> {
+        let mut errors = Vec::new();
+        Self::read(&mut Object::new(fields, "", &mut errors), currency);
+        let of_money = ["price", "total", "amount", "totalValue", "items", "adjustments"];
+        errors.into_iter().filter(move |error| {
+            let name = error.field.rsplit('.').next().unwrap_or_default();
+            !of_money.contains(&name) || error.message == REQUIRED || error.message.starts_with("must be a ")
+        })
+    }
+
     /// `None` if something is wrong.
     fn read(object: &mut Object<'_, '_>, currency: Currency) -> Option<Self> {
         let items = match object.get("items") {
             Some(_) => object.list("items", (1, MAX_ITEMS), |item| Item::read(item, currency)),
             None => {
-                object.fail("items", "is required");
+                object.fail("items", REQUIRED);
                 None
             }
         };
@@ -266,7 +296,7 @@ impl Lines {
             }
             None => Some(Vec::new()),
         };
-        let sent = amount(object, "totalValue", currency);
+        let sent = signed_amount(object, "totalValue", currency);
         let (items, adjustments) = (items?, adjustments?);
         // At most 1,050 amounts of 12 digits: far from overflow.
         let total_minor = items.iter().filter_map(|item| item.minor(currency)).sum::<i64>()

@@ -118,32 +118,34 @@ pub(crate) struct ChangeRequest<'a> {
     contents: Option<&'a Fields<'a>>,
     /// Whether errors may be about stored fields.
     may_read: bool,
+    /// What is wrong apart from the contents.
+    errors: Vec<FieldError>,
 }
 
 impl<'a> ChangeRequest<'a> {
     /// A change of the status alone.
     pub(crate) fn status(status: CartStatus) -> Self {
-        Self { status: Some(status), recovered_at: None, contents: None, may_read: true }
+        Self { status: Some(status), recovered_at: None, contents: None, may_read: true, errors: Vec::new() }
     }
 
+    /// Errors beside a change of contents are reported with those of the contents.
     fn parse(fields: &'a Fields<'a>, may_read: bool, now: DateTime<Utc>) -> Result<Self, ApiError> {
         let mut errors = Change::forbidden(fields);
         let contents = Change::names_contents(fields).then_some(fields);
         let status: Option<CartStatus> = fields.text("status").and_then(|text| text.parse().ok());
-        if status.is_none() && (fields.get("status").is_some() || contents.is_none()) && errors.is_empty() {
-            return Err(ApiError::invalid(
-                "status",
-                "must be abandoned, recovered or expired, or another field must change",
-            ));
+        let status_is_missing = contents.is_none() && errors.is_empty();
+        if status.is_none() && (fields.get("status").is_some() || status_is_missing) {
+            let message = "must be abandoned, recovered or expired, or another field must change";
+            errors.push(FieldError::new("status", message));
         }
         let recovered_at = past_instant(fields, "recoveredAt", now, &mut errors);
-        if !errors.is_empty() {
+        if recovered_at.is_some() && status != Some(CartStatus::Recovered) {
+            errors.push(FieldError::new("recoveredAt", "can only be given with the status recovered"));
+        }
+        if contents.is_none() && !errors.is_empty() {
             return Err(ApiError::validation(errors));
         }
-        if recovered_at.is_some() && status != Some(CartStatus::Recovered) {
-            return Err(ApiError::invalid("recoveredAt", "can only be given with the status recovered"));
-        }
-        Ok(Self { status, recovered_at, contents, may_read })
+        Ok(Self { status, recovered_at, contents, may_read, errors })
     }
 }
 
@@ -158,7 +160,7 @@ pub(crate) async fn apply(
     let Locked { permit: _permit, mut tx, cart } = lock::lock(&state.cart_locks, &state.lookups, id).await?;
     check_precondition(&mut tx, id, precondition, now).await?;
     if let Some(contents) = wanted.contents {
-        change_contents(state, &mut tx, id, contents, wanted.may_read, now).await?;
+        change_contents(state, &mut tx, id, wanted, contents, now).await?;
     }
     if let Some(status) = wanted.status {
         change_status(&mut tx, id, &cart, status, wanted.recovered_at, now).await?;
@@ -172,13 +174,19 @@ async fn change_contents(
     state: &AppState,
     conn: &mut Connection,
     id: &CartId,
+    wanted: &ChangeRequest<'_>,
     body: &Fields<'_>,
-    may_read: bool,
     now: DateTime<Utc>,
 ) -> Result<(), ApiError> {
     let stored = carts::find(conn, id, now).await?.ok_or_else(ApiError::cart_not_found)?;
-    let change = Change::patch(&stored, body, state.config.currency, now);
-    let change = change.map_err(|errors| ApiError::validation(if may_read { errors } else { blind(errors, body) }))?;
+    let change = match Change::patch(&stored, body, state.config.currency, now) {
+        Ok(change) if wanted.errors.is_empty() => change,
+        refused => {
+            let errors = refused.err().unwrap_or_default();
+            let errors = if wanted.may_read { errors } else { blind(errors, body) };
+            return Err(ApiError::validation([errors, wanted.errors.clone()].concat()));
+        }
+    };
     if change.affects_payment() {
         if stored.status == CartStatus::Recovered {
             return Err(ApiError::conflict("The cart is recovered: its items, adjustments and currency are final"));
