@@ -16,6 +16,7 @@ mod cart_uploads;
 mod carts;
 mod configuration;
 mod dashboard;
+mod dashboard_carts;
 mod database_roles;
 mod database_tls;
 mod demotion;

@@ -112,10 +112,10 @@ pub(crate) fn show(concerns: &[Concern]) -> Markup {
                     @for concern in concerns {
                         li {
                             @match &concern.path {
-                                Some(path) => a href=(path) { (concern.what) },
-                                None => strong { (concern.what) },
+                                Some(path) => a href=(path) dir="auto" { (concern.what) },
+                                None => strong dir="auto" { (concern.what) },
                             }
-                            span.muted { (concern.advice) }
+                            span.muted dir="auto" { (concern.advice) }
                         }
                     }
                 }

@@ -25,6 +25,26 @@ pub(crate) fn money(value: Amount, currency: Currency) -> Markup {
     html! { span.money title=(currency.code().to_ascii_uppercase()) { (currency.format(value)) } }
 }
 
+/// `+$4.90`, `−$10.00`: money that is added or taken off.
+pub(crate) fn signed_money(value: Amount, currency: Currency) -> Markup {
+    html! { @if value.minor() > 0 { "+" } (money(value, currency)) }
+}
+
+/// Text of others for plain text such as a title, between U+2068 and U+2069, so that it does not
+/// change the direction of what stands beside it. Elements have `bdi` for this.
+pub(crate) fn isolated(text: &str) -> String {
+    format!("\u{2068}{text}\u{2069}")
+}
+
+/// The `mailto:` link of an address, whose local part may have any character.
+pub(crate) fn mailto(address: &str) -> String {
+    let escaped = |letter: char| match letter {
+        '"' | '#' | '%' | '&' | '/' | '?' | '\\' | ' ' => format!("%{:02X}", u32::from(letter)),
+        letter => letter.to_string(),
+    };
+    format!("mailto:{}", address.chars().map(escaped).collect::<String>())
+}
+
 /// `24 Nov 2026, 09:12`, in `zone`; the title has the seconds and the offset from UTC.
 pub(crate) fn instant(at: DateTime<Utc>, zone: Tz) -> Markup {
     let local = at.with_timezone(&zone);
@@ -109,6 +129,20 @@ mod tests {
             r#"<time datetime="2026-11-01T05:30:09.500+00:00" title="1 November 2026, 01:30:09 -04:00">1 Nov 2026, 01:30</time>"#
         );
         assert!(instant(at, Tz::UTC).0.contains("05:30:09 +00:00"));
+    }
+
+    #[test]
+    fn texts_of_others_are_isolated_and_escaped() {
+        assert_eq!(isolated("a\u{202e}b"), "\u{2068}a\u{202e}b\u{2069}");
+        assert_eq!(mailto("\"a b?\"@müller.example"), "mailto:%22a%20b%3F%22@müller.example");
+        assert_eq!(mailto("50%@example.com"), "mailto:50%25@example.com");
+    }
+
+    #[test]
+    fn signed_money_has_a_sign() {
+        let signed = |minor| signed_money(Currency::USD.amount(minor), Currency::USD).0;
+        assert!(signed(490).starts_with("+<") && signed(490).contains(">$4.90<"));
+        assert!(signed(-1_000).contains(">\u{2212}$10.00<") && signed(0).starts_with('<'));
     }
 
     #[test]

@@ -89,18 +89,18 @@ fn history_of(attempts: &[FailedAttempt], job: &JobSummary, zone: Tz) -> Markup 
         section.card aria-labelledby="attempts" {
             h2 #attempts { "Attempts that failed" }
             @if attempts.is_empty() { p.muted { "No failed attempts." } }
-            @if let Some(error) = job.last_error.as_ref().filter(|_| attempts.is_empty()) { p.problem { (error) } }
+            @if let Some(error) = job.last_error.as_ref().filter(|_| attempts.is_empty()) { p.problem dir="auto" { (error) } }
             ol.attempts {
                 @for attempt in attempts.iter().rev() {
                     li {
-                        p.problem { (attempt.error.as_deref().unwrap_or("no message")) }
+                        p.problem dir="auto" { (attempt.error.as_deref().unwrap_or("no message")) }
                         p.muted.small {
                             "Attempt " (attempt.attempt)
                             @if let Some(at) = attempt.started_at { ", began " (format::instant(at, zone)) }
                             @if let Some(from) = attempt.started_at {
                                 ", took " ((attempt.ended_at - from).num_milliseconds()) " ms"
                             }
-                            @if let Some(worker) = &attempt.worker { ", by worker " (worker) }
+                            @if let Some(worker) = &attempt.worker { ", by worker " bdi { (worker) } }
                         }
                     }
                 }

@@ -138,7 +138,7 @@ fn table(jobs: &[JobSummary], zone: Tz) -> Markup {
             tbody { @for job in jobs { tr {
                 th scope="row" {
                     a.cover href={ "/jobs/" (job.id) } { (format::capital(&job.kind)) }
-                    span.muted.small.ellipsis { (job.queue) @if let Some(error) = &job.last_error { " · " (error) } }
+                    span.muted.small.ellipsis { (job.queue) @if let Some(error) = &job.last_error { " · " bdi { (error) } } }
                 }
                 td { (format::job_state(job.state)) }
                 td.number.wide-only { (job.attempts) " of " (job.max_attempts) }

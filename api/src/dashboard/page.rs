@@ -219,7 +219,7 @@ fn say(error: ApiError) -> Response {
     let body = html! {
         section.card.narrow {
             h1 { (title) }
-            p { (message) }
+            p dir="auto" { (message) }
             p { a.button href="/" { "To the overview" } }
         }
     };

@@ -15,6 +15,8 @@ pub enum Opening {
     NewCheckout,
     /// Stripe refused a session shortly before; a page that reloads itself.
     CheckoutRefused,
+    /// A page that reports that Stripe can't charge the cart's total.
+    NotChargeable,
     /// A page that reports a payment in progress.
     PaymentUnderWay,
     /// A page that reports that the cart was paid.

@@ -82,6 +82,7 @@ fn found(why: Option<&str>) -> &'static str {
     match why {
         Some("checkout") => "it led to the checkout",
         Some("new_checkout") => "a new checkout is being made",
+        Some("not_chargeable") => "Stripe can't charge its total",
         Some("checkout_refused") => "Stripe refused a checkout a moment ago",
         Some("payment_under_way") => "a payment is in progress",
         Some("recovered") => "the cart was paid before",
