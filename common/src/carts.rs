@@ -68,7 +68,8 @@ pub struct Cart {
     /// How the cart was recovered; null if it was not.
     #[schema(required)]
     pub recovered_by: Option<RecoveredBy>,
-    /// The sum of the paid payment links when the cart was recovered; null if no payment recovered it.
+    /// The payment that recovered the cart; null if none did, or if it was in another currency, which
+    /// the cart had before.
     #[schema(required)]
     pub paid_value: Option<Amount>,
     /// For refunds and lost disputes. The server does not read them yet: null.

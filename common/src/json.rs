@@ -94,16 +94,21 @@ pub fn boolean(value: &RawValue) -> Option<bool> {
     serde_json::from_str(value.get()).ok()
 }
 
+/// The depth of what [`canonical`] changes: each level is read again, so a deeply nested value would
+/// take seconds.
+const CANONICAL_DEPTH: usize = 6;
+
 /// A form of `value` (accepted by [`parse`]) that does not depend on white space, the order of
-/// fields, or how strings are escaped. Values that differ in anything else have different forms.
+/// fields, or how strings are escaped, in the six outermost levels. Values that differ in anything
+/// else have different forms.
 pub fn canonical(value: &RawValue) -> String {
     let mut out = String::with_capacity(value.get().len());
-    write_canonical(value, &mut out);
+    write_canonical(value, CANONICAL_DEPTH, &mut out);
     out
 }
 
-/// The recursion depth is that of `value`, less than [`MAX_DEPTH`].
-fn write_canonical(value: &RawValue, out: &mut String) {
+fn write_canonical(value: &RawValue, depth: usize, out: &mut String) {
+    let Some(depth) = depth.checked_sub(1) else { return out.push_str(value.get()) };
     let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
     if let Some(Fields(fields)) = Fields::of(value) {
         // Of several fields with the same name the last one counts.
@@ -113,14 +118,14 @@ fn write_canonical(value: &RawValue, out: &mut String) {
             out.push_str(if place == 0 { "" } else { "," });
             out.push_str(&quoted(&name));
             out.push(':');
-            write_canonical(field, out);
+            write_canonical(field, depth, out);
         }
         out.push('}');
     } else if let Some(elements) = list(value) {
         out.push('[');
         for (place, element) in elements.into_iter().enumerate() {
             out.push_str(if place == 0 { "" } else { "," });
-            write_canonical(element, out);
+            write_canonical(element, depth, out);
         }
         out.push(']');
     } else if let Some(text) = text(value) {

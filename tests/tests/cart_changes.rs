@@ -162,3 +162,35 @@ async fn a_change_with_an_old_tag_is_refused() {
     app.send(request).await.is_error(412, "PRECONDITION_FAILED");
     assert_eq!(app.show(&id).await["customerName"], "Grace");
 }
+
+#[tokio::test]
+async fn a_payment_of_the_former_total_needs_attention() {
+    let app = App::new().await;
+    let id = app.cart().await;
+    let session = app.session(&id).await;
+    let items = json!([{"name": "Teapot", "quantity": 1, "price": 500}]);
+    app.patch(&format!("/api/carts/{id}"), &json!({"items": items})).await.data(200);
+    // The shopper had paid before the session could be closed.
+    let paid = tests::events::session(&session, &id, "paid");
+    app.webhook(&tests::events::event("evt_1", "checkout.session.completed", &paid)).await.data(200);
+    let cart = app.show(&id).await;
+    assert_eq!(
+        (&cart["status"], &cart["paidValue"], &cart["totalValue"]),
+        (&json!("recovered"), &exact("99.98"), &exact("500.00"))
+    );
+    let reason: Option<String> =
+        sqlx::query_scalar("select reason from stripe_events where id = 'evt_1'").fetch_one(&app.pool).await.unwrap();
+    assert_eq!(reason.as_deref(), Some("cart_changed"));
+}
+
+#[tokio::test]
+async fn another_shopper_gets_another_session() {
+    let app = App::new().await;
+    let id = app.cart().await;
+    let first = app.session(&id).await;
+    app.patch(&format!("/api/carts/{id}"), &json!({"customerEmail": "grace@example.com"})).await.data(200);
+    let second = app.session(&id).await;
+    let of = |id: &str| app.stripe.sessions().into_iter().find(|session| session.id == id).unwrap();
+    assert_eq!(of(&first).status, SessionStatus::Expired);
+    assert_eq!(of(&second).customer_email.as_deref(), Some("grace@example.com"));
+}

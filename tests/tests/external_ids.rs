@@ -150,3 +150,39 @@ async fn imports_and_requests_share_the_ids() {
     assert_eq!((&first["status"], &first["id"]), (&json!("exists"), &json!(id)));
     assert_eq!(app.show(&id).await["customerName"], "Ada Lovelace");
 }
+
+#[tokio::test]
+async fn an_id_that_another_transaction_holds_delays_no_other_cart() {
+    let app = Arc::new(Setup::default().without_worker().start().await);
+    let other = app.cart().await;
+    let mut holder = app.pool.begin().await.unwrap();
+    sqlx::query(
+        "insert into carts (id, external_id, customer_email, items, total_minor, currency)
+         values ('cart_held', 'order-1001', 'a@example.com', '[]', 100, 'usd')",
+    )
+    .execute(&mut *holder)
+    .await
+    .unwrap();
+    let waiting: Vec<_> = (0..20)
+        .map(|n| {
+            let (app, other) = (app.clone(), other.clone());
+            tokio::spawn(async move {
+                if n % 2 == 0 {
+                    return app.post("/api/carts", &order(json!({}))).await.status;
+                }
+                app.patch(&format!("/api/carts/{other}"), &json!({"externalId": "order-1001"})).await.status
+            })
+        })
+        .collect();
+    // All of them are queued before these are asked.
+    for _ in 0..10 {
+        let made = app.cart().await;
+        app.show(&made).await;
+        app.get("/api/carts").await.data(200);
+    }
+    holder.commit().await.unwrap();
+    for waiting in waiting {
+        let status = waiting.await.unwrap();
+        assert!(matches!(status, 200 | 409 | 503), "{status}");
+    }
+}

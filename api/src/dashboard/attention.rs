@@ -14,7 +14,7 @@ use super::format;
 
 /// A ready job that waits longer than this is a problem.
 const LONG_WAIT_SECONDS: f64 = 60.0;
-/// Days for which refused webhooks, and events without effect, are shown.
+/// Days for which refused webhooks, and events that need attention, are shown.
 const WEBHOOK_DAYS: u64 = 7;
 
 /// A problem to show.

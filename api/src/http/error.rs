@@ -45,11 +45,21 @@ pub struct ApiError {
     retry_after_seconds: Option<u64>,
     /// Logged, never sent to the client.
     cause: Option<String>,
+    /// Whether a lock of another transaction is the reason.
+    is_locked: bool,
 }
 
 impl ApiError {
     fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), details: Vec::new(), retry_after_seconds: None, cause: None }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            details: Vec::new(),
+            retry_after_seconds: None,
+            cause: None,
+            is_locked: false,
+        }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -167,7 +177,12 @@ impl ApiError {
 
     /// 503: another transaction holds the cart's lock. This request changed nothing.
     pub(crate) fn locked() -> Self {
-        Self::try_again("Another request is changing the same cart")
+        Self { is_locked: true, ..Self::try_again("Another request is changing the same cart") }
+    }
+
+    /// Whether this is [`ApiError::locked`].
+    pub(crate) fn is_locked(&self) -> bool {
+        self.is_locked
     }
 
     pub(crate) fn internal(cause: impl ToString) -> Self {

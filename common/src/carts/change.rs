@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     db::Connection,
+    idempotency,
     json::{self, Fields},
     money::Currency,
     payment_links, timeline,
@@ -42,6 +43,11 @@ impl Change {
     /// Whether the body of a `PATCH` names any field of a cart's contents.
     pub fn names_contents(body: &Fields<'_>) -> bool {
         CONTENTS.iter().any(|name| body.has(name)) || body.has("totalValue")
+    }
+
+    /// Whether the body of a `PATCH` names a field that a payment depends on.
+    pub fn names_payment(body: &Fields<'_>) -> bool {
+        PAYABLE.iter().any(|name| body.has(name))
     }
 
     /// The fields of the body of a `PATCH` that can't be changed.
@@ -102,7 +108,7 @@ impl Change {
             r#"
             update carts set external_id = $2, customer_email = $3, customer_name = $4, items = $5::text::json,
                              adjustments = $6::text::json, total_minor = $7, currency = $8, locale = $9, accepts_marketing = $10,
-                             metadata = $11::text::json, updated_at = $12
+                             metadata = $11::text::json, anonymized_at = null, updated_at = $12
             where id = $1
             "#,
             stored.id,
@@ -120,8 +126,13 @@ impl Change {
         )
         .execute(&mut *conn)
         .await?;
-        if self.affects_payment() {
+        let is_of_another = self.fields.contains(&"customerEmail");
+        // An open session shows the lines, and the address of the former shopper.
+        if self.affects_payment() || is_of_another {
             payment_links::close_all(conn, std::slice::from_ref(&stored.id), now).await?;
+        }
+        if is_of_another {
+            idempotency::forget_bodies(conn, &stored.id).await?;
         }
         timeline::note_changed(conn, &stored.id, &self.fields, now).await
     }

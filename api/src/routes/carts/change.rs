@@ -68,7 +68,11 @@ pub(super) async fn change(
 ) -> Result<Response, ApiError> {
     let Some(fields) = Fields::of(&body) else { return Err(ApiError::invalid("", "must be an object")) };
     let wanted = ChangeRequest::parse(&fields, granted.may_read(), state.clock.now())?;
-    let cart = apply(&state, &id, &precondition, &wanted).await?;
+    let change = || apply(&state, &id, &precondition, &wanted);
+    let cart = match fields.text("externalId") {
+        Some(external_id) => lock::with_external_id(&state.cart_locks, &external_id, change).await?,
+        None => change().await?,
+    };
     Ok(receipt::changed(&granted, &cart))
 }
 
@@ -160,6 +164,9 @@ pub(crate) async fn apply(
     let Locked { permit: _permit, mut tx, cart } = lock::lock(&state.cart_locks, &state.lookups, id).await?;
     check_precondition(&mut tx, id, precondition, now).await?;
     if let Some(contents) = wanted.contents {
+        if contents.get("externalId").is_some() {
+            lock::limit_wait(&mut tx).await?;
+        }
         change_contents(state, &mut tx, id, wanted, contents, now).await?;
     }
     if let Some(status) = wanted.status {
@@ -187,7 +194,8 @@ async fn change_contents(
             return Err(ApiError::validation([errors, wanted.errors.clone()].concat()));
         }
     };
-    if change.affects_payment() {
+    // A key that may not read must not find out whether its guess of the lines is right.
+    if change.affects_payment() || (!wanted.may_read && Change::names_payment(body)) {
         if stored.status == CartStatus::Recovered {
             return Err(ApiError::conflict("The cart is recovered: its items, adjustments and currency are final"));
         }
@@ -208,7 +216,8 @@ async fn change_contents(
     })
 }
 
-/// The errors without what they tell of stored fields: sums, and the number of lines.
+/// The errors without what they tell of stored fields: sums, and the number of lines. Not even
+/// their names, from which the sums could be found out.
 fn blind(errors: Vec<FieldError>, body: &Fields<'_>) -> Vec<FieldError> {
     let blind = |error: FieldError| {
         let (name, is_element) = match error.field.split_once('[') {
@@ -216,7 +225,7 @@ fn blind(errors: Vec<FieldError>, body: &Fields<'_>) -> Vec<FieldError> {
             None => (error.field.clone(), false),
         };
         let is_sum = !is_element && ["items", "adjustments", "totalValue"].contains(&name.as_str());
-        if body.get(&name).is_some() && !is_sum { error } else { FieldError::new(name, "does not fit the cart") }
+        if body.get(&name).is_some() && !is_sum { error } else { FieldError::new("", "does not fit the cart") }
     };
     let mut errors: Vec<FieldError> = errors.into_iter().map(blind).collect();
     errors.dedup();

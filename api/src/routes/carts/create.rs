@@ -68,7 +68,11 @@ pub(super) async fn create(
         state.carts.store.run(cart.clone()).await?;
         (StatusCode::CREATED, cart)
     } else {
-        let (status, cart) = store_once(&state, &new, fingerprint.as_ref(), now).await?;
+        let store = || store_once(&state, &new, fingerprint.as_ref(), now);
+        let (status, cart) = match &new.external_id {
+            Some(external_id) => lock::with_external_id(&state.cart_locks, external_id, store).await?,
+            None => store().await?,
+        };
         (status, Arc::new(cart))
     };
     let location = format!("/api/carts/{}", cart.id);
@@ -96,6 +100,9 @@ async fn store_once(
     let cart = Cart::new(id.as_str(), new.clone(), now);
     for _ in 0..MAX_ATTEMPTS {
         let mut tx = state.lookups.begin().await?;
+        if new.external_id.is_some() {
+            lock::limit_wait(&mut tx).await?;
+        }
         if let Some(known) = claim(&mut tx, fingerprint, &id, now).await? {
             return Ok(known);
         }

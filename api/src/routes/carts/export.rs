@@ -26,8 +26,8 @@ use crate::{
 
 /// Tells Excel that a file is UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// Carts per statement.
-const BATCH: i64 = 1_000;
+/// Carts per statement; a cart has up to 1 MB.
+const BATCH: i64 = 250;
 
 pub(crate) fn router() -> ScopedRouter {
     ScopedRouter::new().read(routes!(export))

@@ -10,7 +10,7 @@ pub(crate) mod lines;
 pub(crate) mod reader;
 mod text;
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -19,9 +19,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
-use common::carts::{
-    self,
-    import::{ImportedCart, Stored},
+use common::{
+    carts::{
+        self,
+        import::{ImportedCart, Stored},
+    },
+    db,
 };
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
@@ -45,6 +48,9 @@ use crate::{
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const MINIMAL: &str = "return=minimal";
+/// How long a batch waits for other transactions that hold its external ids, and how often it tries.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+const MAX_ATTEMPTS: usize = 3;
 
 pub(crate) fn router() -> ScopedRouter {
     ScopedRouter::new().write(routes!(import))
@@ -230,7 +236,18 @@ impl Import {
         if carts.is_empty() {
             return Ok(Vec::new());
         }
+        for _ in 1..MAX_ATTEMPTS {
+            match self.try_to_store(carts, now).await {
+                Err(error) if error.is_locked() => {}
+                done => return done,
+            }
+        }
+        self.try_to_store(carts, now).await
+    }
+
+    async fn try_to_store(&self, carts: &[ImportedCart], now: DateTime<Utc>) -> Result<Vec<Stored>, ApiError> {
         let mut tx = self.state.database.begin().await?;
+        db::limit_lock_waits(&mut tx, LOCK_WAIT).await?;
         let stored = carts::import::store(&mut tx, carts, now).await?;
         tx.commit().await?;
         Ok(stored)
