@@ -81,7 +81,7 @@ pub struct NewCart {
     /// Whether the shopper agreed to receive marketing; null if that is not known.
     pub accepts_marketing: Option<bool>,
     /// Your own data: at most 50 texts with keys of 1 to 40 and values of at most 500 characters.
-    #[schema(schema_with = metadata_schema)]
+    #[schema(required = false, schema_with = metadata_schema)]
     pub metadata: Box<RawValue>,
     /// When the shopper left the cart; not in the future. The default is now.
     pub abandoned_at: Option<DateTime<Utc>>,
