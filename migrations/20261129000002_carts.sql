@@ -2,15 +2,21 @@
 
 create table carts (
     id                text collate "C" primary key,     -- cart_ and a UUIDv7 in base 32
-    external_id       text collate "C",                 -- the client's own id; "C": compared byte by byte, as the importer sorts
+    external_id       text collate "C",                 -- the shop's own id; "C": compared byte by byte, as the importer sorts
     customer_email    text        not null,
-    customer_name     text        not null,
-    items             json        not null,             -- json, not jsonb: returned byte for byte as received
+    customer_name     text,
+    items             json        not null,             -- json, not jsonb: returned byte for byte as stored
+    adjustments       json        not null default '[]',  -- shipping, taxes, discounts
     total_minor       bigint      not null check (total_minor >= 0),  -- minor units of currency, computed by the server
+    paid_minor        bigint,                           -- sum of the paid links at the recovery; null: no payment recovered the cart
+    refunded_minor    bigint,                           -- refunds and lost disputes; null: none
     currency          text        not null,             -- ISO 4217, lower case
     status            text        not null default 'abandoned',
     status_changed_at timestamptz,                      -- null: the status never changed
     status_reason     text,                             -- why the status changed; null: it did not, or unknown
+    locale            text,                             -- BCP 47
+    accepts_marketing boolean,                          -- null: not known
+    metadata          json        not null default '{}',  -- the shop's own data
     abandoned_at      timestamptz not null default now(),
     recovered_at      timestamptz,
     expired_at        timestamptz,
@@ -19,9 +25,10 @@ create table carts (
     created_at        timestamptz not null default now(),
     updated_at        timestamptz not null default now(),
     constraint carts_status_known        check (status in ('abandoned', 'recovered', 'expired')),
-    constraint carts_status_reason_known check (status_reason in ('age', 'operator', 'payment', 'import', 'sql')),
+    constraint carts_status_reason_known check (status_reason in ('age', 'operator', 'payment', 'import', 'api', 'sql')),
     constraint carts_recovered_at_set    check ((status = 'recovered') = (recovered_at is not null)),
     constraint carts_expired_at_set      check ((status = 'expired') = (expired_at is not null)),
+    constraint carts_money_not_negative  check (paid_minor >= 0 and refunded_minor >= 0),
     constraint carts_external_id_length  check (char_length(external_id) between 1 and 200)
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
 
@@ -32,7 +39,7 @@ create index carts_recovered_by_creation on carts (created_at, id) where status 
 create index carts_expired_by_creation on carts (created_at, id) where status = 'expired';
 -- For expiry.
 create index carts_to_expire on carts (abandoned_at) where status = 'abandoned';
--- A repeated import of a cart is a conflict here.
+-- A cart that is sent or imported again is a conflict here.
 create unique index carts_external_id on carts (external_id) where external_id is not null;
 
 -- Completes SQL by hand that sets only the status ("update carts set status = 'expired' …"). The WHEN
@@ -68,3 +75,4 @@ create table idempotency_keys (
     created_at timestamptz not null default now()
 );
 create index idempotency_keys_created on idempotency_keys (created_at);
+create index idempotency_keys_cart on idempotency_keys (cart_id);

@@ -6,28 +6,37 @@
 -- snapshot (a backup) keeps no chain of old versions alive. add_up_cart_counts() moves deltas into
 -- the sums. Sums and deltas together equal a count over carts in every snapshot.
 
--- Sums by the quarter of an hour in which carts were abandoned or recovered: every time zone's day
--- begins with one.
+-- Sums by the quarter of an hour in which carts were abandoned or recovered. Offsets from UTC are
+-- whole quarters since 1980, so the days of every time zone begin with one, and a change of
+-- TIME_ZONE needs no recount. A quarter in which an older day begins counts towards the day before.
 create table cart_counts (
     period          timestamptz not null,               -- start of the quarter of an hour
     currency        text        not null,
     abandoned       bigint      not null default 0,     -- carts abandoned in the period, whatever their status now
-    abandoned_minor numeric     not null default 0,
+    abandoned_minor numeric     not null default 0,     -- sum of their total_minor
     recovered       bigint      not null default 0,     -- carts recovered in the period
-    recovered_minor numeric     not null default 0,
+    recovered_minor numeric     not null default 0,     -- sum of their total_minor
+    paid            bigint      not null default 0,     -- of these, carts whose link was paid
+    paid_minor      numeric     not null default 0,     -- sum of their total_minor
+    refunded_minor  numeric     not null default 0,     -- sum of the refunded_minor of the recovered
     primary key (currency, period)
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
--- Sums by status, and the horizon: deltas of transactions before it are in the sums. One row.
+-- Sums by status now.
 create table cart_totals (
+    currency  text   primary key,
+    abandoned bigint not null default 0,
+    recovered bigint not null default 0,
+    expired   bigint not null default 0
+);
+
+-- The horizon: deltas of transactions before it are in the sums. One row.
+create table cart_count_progress (
     only_row   boolean primary key default true check (only_row),
-    abandoned  bigint  not null default 0,
-    recovered  bigint  not null default 0,
-    expired    bigint  not null default 0,
     horizon    xid8    not null default '0',
     written_by xid8    not null default '0'             -- the transaction that set the horizon
 );
-insert into cart_totals default values;
+insert into cart_count_progress default values;
 
 -- What statements changed, and not yet in the sums.
 create table cart_count_deltas (
@@ -37,6 +46,9 @@ create table cart_count_deltas (
     abandoned_minor numeric     not null default 0,
     recovered       bigint      not null default 0,
     recovered_minor numeric     not null default 0,
+    paid            bigint      not null default 0,
+    paid_minor      numeric     not null default 0,
+    refunded_minor  numeric     not null default 0,
     now_abandoned   bigint      not null default 0,     -- by status now
     now_recovered   bigint      not null default 0,
     now_expired     bigint      not null default 0,
@@ -53,9 +65,9 @@ create function carts_count() returns trigger language plpgsql as $$
 begin
     if tg_op = 'UPDATE' then
         if not exists (
-            select status, currency, total_minor, abandoned_at, recovered_at from added
+            select status, status_reason, currency, total_minor, refunded_minor, abandoned_at, recovered_at from added
             except all
-            select status, currency, total_minor, abandoned_at, recovered_at from removed
+            select status, status_reason, currency, total_minor, refunded_minor, abandoned_at, recovered_at from removed
         ) then
             return null;
         end if;
@@ -65,8 +77,10 @@ begin
         select cart_count_period(abandoned_at), currency, count(*), sum(total_minor), count(*) filter (where status = 'abandoned'),
                count(*) filter (where status = 'recovered'), count(*) filter (where status = 'expired')
         from added group by 1, 2;
-        insert into cart_count_deltas (period, currency, recovered, recovered_minor)
-        select cart_count_period(recovered_at), currency, count(*), sum(total_minor)
+        insert into cart_count_deltas (period, currency, recovered, recovered_minor, paid, paid_minor, refunded_minor)
+        select cart_count_period(recovered_at), currency, count(*), sum(total_minor),
+               count(*) filter (where status_reason = 'payment'),
+               coalesce(sum(total_minor) filter (where status_reason = 'payment'), 0), coalesce(sum(refunded_minor), 0)
         from added where recovered_at is not null group by 1, 2;
     end if;
     if tg_op <> 'INSERT' then
@@ -74,8 +88,10 @@ begin
         select cart_count_period(abandoned_at), currency, -count(*), -sum(total_minor), -count(*) filter (where status = 'abandoned'),
                -count(*) filter (where status = 'recovered'), -count(*) filter (where status = 'expired')
         from removed group by 1, 2;
-        insert into cart_count_deltas (period, currency, recovered, recovered_minor)
-        select cart_count_period(recovered_at), currency, -count(*), -sum(total_minor)
+        insert into cart_count_deltas (period, currency, recovered, recovered_minor, paid, paid_minor, refunded_minor)
+        select cart_count_period(recovered_at), currency, -count(*), -sum(total_minor),
+               -count(*) filter (where status_reason = 'payment'),
+               -coalesce(sum(total_minor) filter (where status_reason = 'payment'), 0), -coalesce(sum(refunded_minor), 0)
         from removed where recovered_at is not null group by 1, 2;
     end if;
     return null;
@@ -93,10 +109,10 @@ begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception 'truncate carts in a read committed transaction: its snapshot may miss counts to delete';
     end if;
-    perform from cart_totals for update; -- waits for add_up_cart_counts()
+    perform from cart_count_progress for update; -- waits for add_up_cart_counts()
     delete from cart_counts;
+    delete from cart_totals;
     delete from cart_count_deltas;
-    update cart_totals set abandoned = 0, recovered = 0, expired = 0;
     return null;
 end $$;
 create trigger carts_count_truncated after truncate on carts
@@ -105,9 +121,9 @@ create trigger carts_count_truncated after truncate on carts
 -- The horizon of this server. A restored dump has that of another server, whose transactions have
 -- other numbers: Postgres then shows another writer of the row than the row itself. 0 is as exact,
 -- because deltas that are in the sums are deleted, and takes longer.
-create function cart_count_horizon(totals cart_totals, writer xid) returns xid8 language sql stable as $$
-    select case when writer = totals.written_by::xid and totals.horizon <= pg_snapshot_xmin(pg_current_snapshot())
-                then totals.horizon else '0' end
+create function cart_count_horizon(progress cart_count_progress, writer xid) returns xid8 language sql stable as $$
+    select case when writer = progress.written_by::xid and progress.horizon <= pg_snapshot_xmin(pg_current_snapshot())
+                then progress.horizon else '0' end
 $$;
 
 -- The deltas that are not in the sums. By index from the horizon on, so that rows which an open
@@ -115,41 +131,59 @@ $$;
 create function cart_count_deltas_to_add() returns setof cart_count_deltas language sql stable
 set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
     select * from cart_count_deltas
-    where xid >= (select cart_count_horizon(totals, totals.xmin) from cart_totals totals)
+    where xid >= (select cart_count_horizon(progress, progress.xmin) from cart_count_progress progress)
 $$;
 
 -- The counts by period: sums and deltas. Several rows per period.
 create view cart_period_counts as
-    select period, currency, abandoned, abandoned_minor, recovered, recovered_minor from cart_counts
+    select period, currency, abandoned, abandoned_minor, recovered, recovered_minor, paid, paid_minor, refunded_minor
+    from cart_counts
     union all
-    select period, currency, abandoned, abandoned_minor, recovered, recovered_minor from cart_count_deltas_to_add();
+    select period, currency, abandoned, abandoned_minor, recovered, recovered_minor, paid, paid_minor, refunded_minor
+    from cart_count_deltas_to_add();
+
+-- The number of carts by currency and status: sums and deltas. Several rows per currency.
+create view cart_status_counts as
+    select currency, abandoned, recovered, expired, 0 as deltas from cart_totals
+    union all
+    select currency, now_abandoned, now_recovered, now_expired, 1 from cart_count_deltas_to_add();
 
 -- Moves the deltas of all transactions that ended into the sums; returns how many. Only one
 -- transaction does so at a time, others return 0 at once.
 create function add_up_cart_counts() returns bigint language sql
 set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
     with bounds as materialized (
-        select cart_count_horizon(totals, totals.xmin) as since, pg_snapshot_xmin(pg_current_snapshot()) as until
-        from cart_totals totals
+        select cart_count_horizon(progress, progress.xmin) as since, pg_snapshot_xmin(pg_current_snapshot()) as until
+        from cart_count_progress progress
         for update skip locked
     ), taken as (
         delete from cart_count_deltas
         where xid >= (select since from bounds) and xid < (select until from bounds)
         returning *
     ), periods as (
-        insert into cart_counts as sums (period, currency, abandoned, abandoned_minor, recovered, recovered_minor)
-        select period, currency, sum(abandoned), sum(abandoned_minor), sum(recovered), sum(recovered_minor)
+        insert into cart_counts as sums (period, currency, abandoned, abandoned_minor, recovered, recovered_minor,
+                                         paid, paid_minor, refunded_minor)
+        select period, currency, sum(abandoned), sum(abandoned_minor), sum(recovered), sum(recovered_minor),
+               sum(paid), sum(paid_minor), sum(refunded_minor)
         from taken group by period, currency
-        having (sum(abandoned), sum(abandoned_minor), sum(recovered), sum(recovered_minor)) <> (0, 0, 0, 0)
+        having (sum(abandoned), sum(abandoned_minor), sum(recovered), sum(recovered_minor), sum(paid), sum(paid_minor),
+                sum(refunded_minor)) <> (0, 0, 0, 0, 0, 0, 0)
         on conflict (currency, period) do update set
             abandoned = sums.abandoned + excluded.abandoned, abandoned_minor = sums.abandoned_minor + excluded.abandoned_minor,
-            recovered = sums.recovered + excluded.recovered, recovered_minor = sums.recovered_minor + excluded.recovered_minor
+            recovered = sums.recovered + excluded.recovered, recovered_minor = sums.recovered_minor + excluded.recovered_minor,
+            paid = sums.paid + excluded.paid, paid_minor = sums.paid_minor + excluded.paid_minor,
+            refunded_minor = sums.refunded_minor + excluded.refunded_minor
     ), totals as (
-        update cart_totals set abandoned = cart_totals.abandoned + added.abandoned, recovered = cart_totals.recovered + added.recovered,
-                               expired = cart_totals.expired + added.expired, horizon = bounds.until,
-                               written_by = pg_current_xact_id()
-        from bounds, (select sum(now_abandoned) as abandoned, sum(now_recovered) as recovered, sum(now_expired) as expired
-                      from taken having count(*) > 0) added
+        insert into cart_totals as sums (currency, abandoned, recovered, expired)
+        select currency, sum(now_abandoned), sum(now_recovered), sum(now_expired)
+        from taken group by currency
+        having (sum(now_abandoned), sum(now_recovered), sum(now_expired)) <> (0, 0, 0)
+        on conflict (currency) do update set
+            abandoned = sums.abandoned + excluded.abandoned, recovered = sums.recovered + excluded.recovered,
+            expired = sums.expired + excluded.expired
+    ), progress as (
+        update cart_count_progress set horizon = bounds.until, written_by = pg_current_xact_id()
+        from bounds where exists (select from taken)
     )
     select count(*) from taken
 $$;
@@ -160,45 +194,54 @@ $$;
 create function correct_cart_counts(out carts bigint, out periods bigint, out corrected bigint) language sql set jit = off as $$
     with lines as materialized (
         select cart_count_period(abandoned_at) as period, currency, count(*) as abandoned, sum(total_minor) as abandoned_minor,
-               0::bigint as recovered, 0::numeric as recovered_minor, count(*) filter (where status = 'abandoned') as now_abandoned,
+               0::bigint as recovered, 0::numeric as recovered_minor, 0::bigint as paid, 0::numeric as paid_minor,
+               0::numeric as refunded_minor, count(*) filter (where status = 'abandoned') as now_abandoned,
                count(*) filter (where status = 'recovered') as now_recovered, count(*) filter (where status = 'expired') as now_expired
         from carts group by 1, 2
         union all
-        select cart_count_period(recovered_at), currency, 0, 0, count(*), sum(total_minor), 0, 0, 0
+        select cart_count_period(recovered_at), currency, 0, 0, count(*), sum(total_minor),
+               count(*) filter (where status_reason = 'payment'),
+               coalesce(sum(total_minor) filter (where status_reason = 'payment'), 0), coalesce(sum(refunded_minor), 0), 0, 0, 0
         from carts where recovered_at is not null group by 1, 2
     ), stored as (
-        select period, currency, abandoned, abandoned_minor, recovered, recovered_minor, 0::bigint as now_abandoned,
-               0::bigint as now_recovered, 0::bigint as now_expired
+        select period, currency, abandoned, abandoned_minor, recovered, recovered_minor, paid, paid_minor, refunded_minor
         from cart_counts
         union all
-        select period, currency, abandoned, abandoned_minor, recovered, recovered_minor, now_abandoned, now_recovered, now_expired
+        select period, currency, abandoned, abandoned_minor, recovered, recovered_minor, paid, paid_minor, refunded_minor
         from cart_count_deltas
+    ), stored_totals as (
+        select currency, abandoned, recovered, expired from cart_totals
         union all
-        select '2000-01-01Z', '', 0, 0, 0, 0, abandoned, recovered, expired from cart_totals
+        select currency, now_abandoned, now_recovered, now_expired from cart_count_deltas
     ), differences as (
         select period, currency, sum(abandoned) as abandoned, sum(abandoned_minor) as abandoned_minor, sum(recovered) as recovered,
-               sum(recovered_minor) as recovered_minor
+               sum(recovered_minor) as recovered_minor, sum(paid) as paid, sum(paid_minor) as paid_minor,
+               sum(refunded_minor) as refunded_minor
         from (
-            select period, currency, abandoned, abandoned_minor, recovered, recovered_minor from lines
+            select period, currency, abandoned, abandoned_minor, recovered, recovered_minor, paid, paid_minor, refunded_minor from lines
             union all
-            select period, currency, -abandoned, -abandoned_minor, -recovered, -recovered_minor from stored
+            select period, currency, -abandoned, -abandoned_minor, -recovered, -recovered_minor, -paid, -paid_minor, -refunded_minor
+            from stored
         ) line
         group by period, currency
-        having (sum(abandoned), sum(abandoned_minor), sum(recovered), sum(recovered_minor)) <> (0, 0, 0, 0)
+        having (sum(abandoned), sum(abandoned_minor), sum(recovered), sum(recovered_minor), sum(paid), sum(paid_minor),
+                sum(refunded_minor)) <> (0, 0, 0, 0, 0, 0, 0)
     ), totals as (
-        select sum(now_abandoned) as now_abandoned, sum(now_recovered) as now_recovered, sum(now_expired) as now_expired
+        select currency, sum(now_abandoned) as now_abandoned, sum(now_recovered) as now_recovered, sum(now_expired) as now_expired
         from (
-            select now_abandoned, now_recovered, now_expired from lines
+            select currency, now_abandoned, now_recovered, now_expired from lines
             union all
-            select -now_abandoned, -now_recovered, -now_expired from stored
+            select currency, -abandoned, -recovered, -expired from stored_totals
         ) line
+        group by currency
         having (sum(now_abandoned), sum(now_recovered), sum(now_expired)) <> (0, 0, 0)
     ), appended as (
-        insert into cart_count_deltas (period, currency, abandoned, abandoned_minor, recovered, recovered_minor,
-                                       now_abandoned, now_recovered, now_expired)
-        select period, currency, abandoned, abandoned_minor, recovered, recovered_minor, 0, 0, 0 from differences
+        insert into cart_count_deltas (period, currency, abandoned, abandoned_minor, recovered, recovered_minor, paid, paid_minor,
+                                       refunded_minor, now_abandoned, now_recovered, now_expired)
+        select period, currency, abandoned, abandoned_minor, recovered, recovered_minor, paid, paid_minor, refunded_minor, 0, 0, 0
+        from differences
         union all
-        select '2000-01-01Z', '', 0, 0, 0, 0, now_abandoned, now_recovered, now_expired from totals
+        select '2000-01-01Z', currency, 0, 0, 0, 0, 0, 0, 0, now_abandoned, now_recovered, now_expired from totals
         returning 1
     )
     select (select sum(lines.abandoned)::bigint from lines), (select count(*) from lines), (select count(*) from appended)

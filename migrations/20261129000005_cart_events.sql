@@ -9,6 +9,7 @@
 create function cart_event_place(kind text, link integer) returns bigint language sql immutable as $$
     select case kind
         when 'created'              then 0
+        when 'changed'              then 1
         when 'recovery_link_opened' then 1000000000000
         when 'link_requested'       then 2000000000000 + 10 * coalesce(link, 0)::bigint
         when 'link_made'            then 2000000000001 + 10 * coalesce(link, 0)::bigint
@@ -27,7 +28,7 @@ create function cart_event_place(kind text, link integer) returns bigint languag
 $$;
 
 -- No foreign key: a trigger deletes a cart's events with it, and inserting an event locks no cart.
--- Ids, codes and times only, nothing of the shopper.
+-- Ids, codes, times and the names of changed fields only, nothing of the shopper.
 create table cart_events (
     cart_id text collate "C" not null,
     at      timestamptz not null,

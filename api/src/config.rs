@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use axum::http::HeaderValue;
+use chrono_tz::Tz;
 use clap::{Args, Command};
 use common::{
     config::{DURATION, SharedConfig, is_token, list, parse_duration, parsed, redacted, value},
@@ -42,11 +43,15 @@ pub struct ApiConfig {
     /// `CHECKOUT_HOSTS` and `STRIPE_API_URL`
     #[command(flatten)]
     pub checkout_hosts: CheckoutHosts,
-    /// The store's one currency
+    /// Currency of carts that name none, and of analytics by default
     #[arg(long, env, default_value = "usd")]
     #[arg(value_name = "an ISO 4217 code of a currency that shoppers pay with, such as usd")]
-    #[arg(value_parser = value(|text| text.parse().ok().filter(Currency::is_tender)))]
+    #[arg(value_parser = parsed::<Currency>)]
     pub currency: Currency,
+    /// The shop's time zone: days of analytics, and times on the dashboard
+    #[arg(long, env, default_value = "UTC", value_name = "an IANA time zone such as Europe/Vienna")]
+    #[arg(value_parser = parsed::<Tz>)]
+    pub time_zone: Tz,
     /// Requests per minute of each client address
     #[arg(long, env, default_value = "100", value_name = "a whole number; 0 switches the limit off")]
     #[arg(value_parser = parsed::<u32>)]

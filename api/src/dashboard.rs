@@ -9,6 +9,7 @@ pub(crate) mod assets;
 mod attention;
 mod cart;
 mod cart_actions;
+mod cart_contents;
 mod carts;
 mod chart;
 mod events;

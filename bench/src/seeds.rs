@@ -19,7 +19,7 @@ pub(crate) async fn carts(pool: &PgPool, carts: i64) -> Result<()> {
         from = to + 1;
     }
     common::analytics::add_up(&mut Database::from(pool.clone()).acquire().await?).await?;
-    for table in ["carts", "cart_counts", "cart_count_deltas", "cart_totals"] {
+    for table in ["carts", "cart_counts", "cart_count_deltas", "cart_totals", "cart_count_progress"] {
         sqlx::query(AssertSqlSafe(format!("vacuum analyze {table}"))).execute(pool).await?;
     }
     Ok(())

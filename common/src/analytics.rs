@@ -3,7 +3,8 @@
 //! The stored counts are exact in every snapshot, and reading them costs time by the length of the
 //! period, not by the number of carts (`migrations/20261129000003_cart_counts.sql`).
 
-use chrono::{Days, NaiveDate};
+use chrono::{DateTime, Days, NaiveDate, Utc};
+use chrono_tz::Tz;
 use rust_decimal::Decimal;
 use serde::{Serialize, Serializer};
 use utoipa::{
@@ -13,12 +14,13 @@ use utoipa::{
 
 use crate::db::Connection;
 use crate::money::{Amount, Currency};
+use crate::time_zone::start_of_day;
 
-/// The counts of one UTC day.
+/// The counts of one day.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DayStats {
-    /// The UTC day.
+    /// The date in `timeZone`.
     pub date: NaiveDate,
     /// Carts abandoned on this day, whatever their status now.
     pub abandoned: i64,
@@ -28,6 +30,13 @@ pub struct DayStats {
     pub abandoned_value: Amount,
     /// The total value of the recovered carts.
     pub recovered_value: Amount,
+    /// The recovered carts whose payment link was paid, according to Stripe.
+    pub recovered_by_payment: i64,
+    /// The total value of the carts recovered by payment.
+    pub recovered_by_payment_value: Amount,
+    /// For refunds and lost disputes of the carts recovered on this day. The server does not read
+    /// them yet: 0.
+    pub refunded_value: Amount,
 }
 
 /// The sums over all days of a period.
@@ -45,6 +54,64 @@ pub struct Summary {
     pub total_abandoned_value: Amount,
     /// The total value of the recovered carts.
     pub total_recovered_value: Amount,
+    /// The number of recovered carts whose payment link was paid, according to Stripe.
+    pub recovered_by_payment: i64,
+    /// The total value of the carts recovered by payment.
+    pub recovered_by_payment_value: Amount,
+    /// Refunds and lost disputes of the recovered carts, whenever they happened.
+    pub refunded_value: Amount,
+}
+
+/// Counts of carts, and sums in minor units, of one day or more.
+#[derive(Debug, Default)]
+struct Counts {
+    /// The place of the day in the period, from 1.
+    day: i32,
+    abandoned: i64,
+    recovered: i64,
+    paid: i64,
+    abandoned_minor: Decimal,
+    recovered_minor: Decimal,
+    paid_minor: Decimal,
+    refunded_minor: Decimal,
+}
+
+impl Counts {
+    fn add(&mut self, day: &Self) {
+        self.abandoned += day.abandoned;
+        self.recovered += day.recovered;
+        self.paid += day.paid;
+        self.abandoned_minor += day.abandoned_minor;
+        self.recovered_minor += day.recovered_minor;
+        self.paid_minor += day.paid_minor;
+        self.refunded_minor += day.refunded_minor;
+    }
+
+    fn day(&self, date: NaiveDate, currency: Currency) -> DayStats {
+        DayStats {
+            date,
+            abandoned: self.abandoned,
+            recovered: self.recovered,
+            abandoned_value: currency.sum(self.abandoned_minor),
+            recovered_value: currency.sum(self.recovered_minor),
+            recovered_by_payment: self.paid,
+            recovered_by_payment_value: currency.sum(self.paid_minor),
+            refunded_value: currency.sum(self.refunded_minor),
+        }
+    }
+
+    fn summary(&self, currency: Currency) -> Summary {
+        Summary {
+            total_abandoned: self.abandoned,
+            total_recovered: self.recovered,
+            recovery_rate: Rate::percent(self.recovered, self.abandoned),
+            total_abandoned_value: currency.sum(self.abandoned_minor),
+            total_recovered_value: currency.sum(self.recovered_minor),
+            recovered_by_payment: self.paid,
+            recovered_by_payment_value: currency.sum(self.paid_minor),
+            refunded_value: currency.sum(self.refunded_minor),
+        }
+    }
 }
 
 /// A percentage with one decimal.
@@ -97,71 +164,66 @@ impl PartialSchema for Rate {
     }
 }
 
-/// Every day from `first` to `last`, both included, oldest first, and the sums. Only carts in
-/// `currency` are counted.
+/// Every day of `zone` from `first` to `last`, both included, oldest first, and the sums. Only carts
+/// in `currency` are counted.
 pub async fn between(
     conn: &mut Connection,
-    first: NaiveDate,
-    last: NaiveDate,
+    (first, last): (NaiveDate, NaiveDate),
+    zone: Tz,
     currency: Currency,
 ) -> sqlx::Result<(Summary, Vec<DayStats>)> {
-    let rows = sqlx::query!(
+    let dates: Vec<NaiveDate> = days(first, last).collect();
+    let starts: Vec<DateTime<Utc>> = dates.iter().map(|date| start_of_day(*date, zone)).collect();
+    let end = start_of_day(last + Days::new(1), zone);
+    let mut counted = sqlx::query_as!(
+        Counts,
         r#"
-        select (period at time zone 'UTC')::date as "day!", sum(abandoned)::bigint as "abandoned!",
-               sum(recovered)::bigint as "recovered!", sum(abandoned_minor) as "abandoned_minor!",
-               sum(recovered_minor) as "recovered_minor!"
+        select width_bucket(period, $1::timestamptz[]) as "day!", sum(abandoned)::bigint as "abandoned!",
+               sum(recovered)::bigint as "recovered!", sum(paid)::bigint as "paid!",
+               sum(abandoned_minor) as "abandoned_minor!", sum(recovered_minor) as "recovered_minor!",
+               sum(paid_minor) as "paid_minor!", sum(refunded_minor) as "refunded_minor!"
         from cart_period_counts
-        where period >= $1::date::timestamp at time zone 'UTC' and period < ($2::date + 1)::timestamp at time zone 'UTC'
-          and currency = $3
+        where currency = $2 and period >= ($1::timestamptz[])[1] and period < $3
         group by 1
         order by 1
         "#,
-        first,
-        last,
+        &starts,
         currency.code(),
+        end,
     )
     .fetch_all(conn)
-    .await?;
+    .await?
+    .into_iter()
+    .peekable();
 
-    let (mut abandoned, mut recovered) = (0, 0);
-    let (mut abandoned_minor, mut recovered_minor) = (Decimal::ZERO, Decimal::ZERO);
-    let mut rows = rows.into_iter().peekable();
-    let days = days(first, last)
-        .map(|date| match rows.next_if(|row| row.day == date) {
-            Some(row) => {
-                abandoned += row.abandoned;
-                recovered += row.recovered;
-                abandoned_minor += row.abandoned_minor;
-                recovered_minor += row.recovered_minor;
-                DayStats {
-                    date,
-                    abandoned: row.abandoned,
-                    recovered: row.recovered,
-                    abandoned_value: currency.sum(row.abandoned_minor),
-                    recovered_value: currency.sum(row.recovered_minor),
-                }
-            }
-            None => DayStats {
-                date,
-                abandoned: 0,
-                recovered: 0,
-                abandoned_value: currency.amount(0),
-                recovered_value: currency.amount(0),
-            },
+    let mut sums = Counts::default();
+    let days = (1..)
+        .zip(dates)
+        .map(|(place, date)| {
+            let day = counted.next_if(|counts| counts.day == place).unwrap_or_default();
+            sums.add(&day);
+            day.day(date, currency)
         })
         .collect();
-    let summary = Summary {
-        total_abandoned: abandoned,
-        total_recovered: recovered,
-        recovery_rate: Rate::percent(recovered, abandoned),
-        total_abandoned_value: currency.sum(abandoned_minor),
-        total_recovered_value: currency.sum(recovered_minor),
-    };
-    Ok((summary, days))
+    Ok((sums.summary(currency), days))
 }
 
 fn days(first: NaiveDate, last: NaiveDate) -> impl Iterator<Item = NaiveDate> {
     std::iter::successors(Some(first), |day| day.checked_add_days(Days::new(1))).take_while(move |day| *day <= last)
+}
+
+/// The currencies of all carts, sorted by code.
+pub async fn currencies(conn: &mut Connection) -> sqlx::Result<Vec<Currency>> {
+    sqlx::query_scalar!(
+        r#"
+        select currency as "currency!: Currency" from cart_status_counts
+        group by currency
+        having sum(abandoned + recovered + expired) > 0
+        order by currency
+        "#
+    )
+    .fetch_all(conn)
+    .await
 }
 
 /// Adds the appended deltas to the sums, which makes both cheaper to read. Returns the number of

@@ -1,33 +1,40 @@
 //! Carts, and the SQL statements that read and change them.
 
+pub mod change;
 mod change_token;
 pub mod expiry;
 pub mod export;
+mod fields;
 pub(crate) mod id;
 pub mod import;
+pub mod items;
 pub mod list;
 pub mod new;
-mod row;
+pub(crate) mod row;
 pub mod search;
 pub(crate) mod status;
+mod transitions;
 use std::{borrow::Borrow, collections::HashSet};
-use strum::IntoStaticStr;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use self::new::{Item, NewCart};
 pub use self::{
     change_token::change_token,
     id::{CartId, MalformedCartId},
     status::CartStatus,
+    transitions::{RecoveredBy, abandon_again, expire, recover, recover_all, reopen},
+};
+use self::{
+    items::{Adjustment, Item},
+    new::NewCart,
 };
 use crate::{
     db::Connection,
     money::{Amount, Currency},
-    payment_links, personal_data,
+    personal_data,
 };
 
 /// A cart as the API returns it.
@@ -37,24 +44,46 @@ pub struct Cart {
     /// The cart's id.
     #[schema(pattern = "^cart_[A-Za-z0-9_-]{1,100}$", example = "cart_01m84zjdhtftc9p973qfnt3nn0")]
     pub id: String,
-    /// The client's own id of the cart, if it gave one.
-    #[serde(skip)]
+    /// The shop's own id of the cart; null if the shop gave none.
+    #[schema(required)]
     pub external_id: Option<String>,
     /// The shopper's e-mail address.
     #[schema(example = "ada@example.com")]
     pub customer_email: String,
-    /// The shopper's name.
-    #[schema(example = "Ada Lovelace")]
-    pub customer_name: String,
-    /// The items, as they were stored.
+    /// The shopper's name; null if it is not known.
+    #[schema(required, example = "Ada Lovelace")]
+    pub customer_name: Option<String>,
+    /// The lines, as they were stored.
     #[schema(value_type = Vec<Item>)]
     pub items: Box<RawValue>,
-    /// The total, computed by the server: the sum of quantity × price.
+    /// Shipping, taxes and discounts, as they were stored.
+    #[schema(value_type = Vec<Adjustment>)]
+    pub adjustments: Box<RawValue>,
+    /// The sum of the lines and adjustments, computed by the server.
     pub total_value: Amount,
-    /// The currency of `total_value` and of every price.
+    /// The currency of all amounts.
     pub currency: Currency,
     /// The cart's current status.
     pub status: CartStatus,
+    /// How the cart was recovered; null if it was not.
+    #[schema(required)]
+    pub recovered_by: Option<RecoveredBy>,
+    /// The payment that recovered the cart; null if none did, or if it was in another currency, which
+    /// the cart had before.
+    #[schema(required)]
+    pub paid_value: Option<Amount>,
+    /// For refunds and lost disputes. The server does not read them yet: null.
+    #[schema(required)]
+    pub refunded_value: Option<Amount>,
+    /// The shopper's language, a BCP 47 tag; null if it is not known.
+    #[schema(required, example = "de-AT")]
+    pub locale: Option<String>,
+    /// Whether the shopper agreed to receive marketing; null if that is not known.
+    #[schema(required)]
+    pub accepts_marketing: Option<bool>,
+    /// The shop's own data.
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    pub metadata: Box<RawValue>,
     /// When the shopper left the cart.
     pub abandoned_at: DateTime<Utc>,
     /// When the cart was recovered; null if it was not.
@@ -76,18 +105,30 @@ pub struct Cart {
 }
 
 impl Cart {
+    /// The shopper's name, or the e-mail address if the name is not known.
+    pub fn customer(&self) -> &str {
+        self.customer_name.as_deref().unwrap_or(&self.customer_email)
+    }
+
     /// A cart that was just received.
-    pub fn new(id: &CartId, cart: NewCart, now: DateTime<Utc>) -> Self {
+    pub fn new(id: &str, cart: NewCart, now: DateTime<Utc>) -> Self {
         Self {
-            id: id.to_string(),
-            external_id: None,
+            id: id.to_owned(),
+            external_id: cart.external_id,
             customer_email: cart.customer_email,
             customer_name: cart.customer_name,
             items: cart.items,
+            adjustments: cart.adjustments,
             total_value: cart.currency.amount(cart.total_minor),
             currency: cart.currency,
             status: CartStatus::Abandoned,
-            abandoned_at: cart.abandoned_at,
+            recovered_by: None,
+            paid_value: None,
+            refunded_value: None,
+            locale: cart.locale,
+            accepts_marketing: cart.accepts_marketing,
+            metadata: cart.metadata,
+            abandoned_at: cart.abandoned_at.unwrap_or(now),
             recovered_at: None,
             expired_at: None,
             payment_link: None,
@@ -115,26 +156,31 @@ pub async fn insert(conn: &mut Connection, carts: &[impl Borrow<Cart>], source: 
     }
     let result = sqlx::query!(
         r#"
-        insert into carts (id, external_id, customer_email, customer_name, items, total_minor, currency, status,
-                           status_changed_at, status_reason, abandoned_at, recovered_at, expired_at, imported, created_at,
-                           updated_at)
-        select id, external_id, customer_email, customer_name, items::json, total_minor, currency, status,
+        insert into carts (id, external_id, customer_email, customer_name, items, adjustments, total_minor, currency, status,
+                           status_changed_at, status_reason, locale, accepts_marketing, metadata, abandoned_at, recovered_at,
+                           expired_at, imported, created_at, updated_at)
+        select id, external_id, customer_email, customer_name, items::json, adjustments::json, total_minor, currency, status,
                case when status <> 'abandoned' then created_at end, case when status <> 'abandoned' then 'import' end,
-               abandoned_at, recovered_at, expired_at, $13, created_at, created_at
-        from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[],
-                    $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[])
-            as new (id, external_id, customer_email, customer_name, items, total_minor, currency, status,
-                    abandoned_at, recovered_at, expired_at, created_at)
+               locale, accepts_marketing, metadata::json, abandoned_at, recovered_at, expired_at, $17, created_at, created_at
+        from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[], $9::text[],
+                    $10::text[], $11::boolean[], $12::text[], $13::timestamptz[], $14::timestamptz[], $15::timestamptz[],
+                    $16::timestamptz[])
+            as new (id, external_id, customer_email, customer_name, items, adjustments, total_minor, currency, status,
+                    locale, accepts_marketing, metadata, abandoned_at, recovered_at, expired_at, created_at)
         on conflict do nothing
         "#,
         &column(carts, |cart| cart.id.as_str()) as &[&str],
         &column(carts, |cart| cart.external_id.as_deref()) as &[Option<&str>],
         &column(carts, |cart| cart.customer_email.as_str()) as &[&str],
-        &column(carts, |cart| cart.customer_name.as_str()) as &[&str],
+        &column(carts, |cart| cart.customer_name.as_deref()) as &[Option<&str>],
         &column(carts, |cart| cart.items.get()) as &[&str],
+        &column(carts, |cart| cart.adjustments.get()) as &[&str],
         &column(carts, |cart| cart.total_value.minor()),
         &column(carts, |cart| cart.currency.code()) as &[&str],
         &column(carts, |cart| cart.status.as_str()) as &[&str],
+        &column(carts, |cart| cart.locale.as_deref()) as &[Option<&str>],
+        &column(carts, |cart| cart.accepts_marketing) as &[Option<bool>],
+        &column(carts, |cart| cart.metadata.get()) as &[&str],
         &column(carts, |cart| cart.abandoned_at),
         &column(carts, |cart| cart.recovered_at) as &[Option<DateTime<Utc>>],
         &column(carts, |cart| cart.expired_at) as &[Option<DateTime<Utc>>],
@@ -152,8 +198,9 @@ pub async fn find(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sql
 }
 
 /// The carts that exist, in no particular order, with the payment links that work at `now`.
-pub async fn find_many(conn: &mut Connection, ids: &[&str], now: DateTime<Utc>) -> sqlx::Result<Vec<Cart>> {
-    let rows = row::select_linked_carts!(conn, ["carts"], "where carts.id = any ($2)", now, ids as &[&str])?;
+pub async fn find_many(conn: &mut Connection, ids: &[impl AsRef<str>], now: DateTime<Utc>) -> sqlx::Result<Vec<Cart>> {
+    let ids: Vec<&str> = ids.iter().map(AsRef::as_ref).collect();
+    let rows = row::select_linked_carts!(conn, ["carts"], "where carts.id = any ($2)", now, &ids as &[&str])?;
     Ok(rows.into_iter().map(Cart::from).collect())
 }
 
@@ -220,100 +267,6 @@ pub async fn lock_all(conn: &mut Connection, ids: &[&str]) -> sqlx::Result<HashS
             .fetch_all(conn)
             .await?;
     Ok(there.into_iter().collect())
-}
-
-/// The cause of a recovery, as the timeline shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
-#[strum(serialize_all = "lowercase")]
-pub enum RecoveredBy {
-    /// Stripe reported a payment.
-    Payment,
-    /// The shop marked the cart as recovered.
-    Operator,
-}
-
-impl RecoveredBy {
-    fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
-
-/// abandoned or expired → recovered. `false` if the cart was in neither status; nothing changed.
-///
-/// Closes the cart's other sessions, so that nobody pays twice.
-pub async fn recover(
-    conn: &mut Connection,
-    id: &CartId,
-    by: RecoveredBy,
-    recovered_at: DateTime<Utc>,
-    now: DateTime<Utc>,
-) -> sqlx::Result<bool> {
-    Ok(!recover_all(conn, &[id.as_str()], by, &[recovered_at], now).await?.is_empty())
-}
-
-/// Like [`recover`] for several carts, each with a time. Returns the ids of the recovered
-/// carts. `ids` must not contain duplicates.
-pub async fn recover_all(
-    conn: &mut Connection,
-    ids: &[&str],
-    by: RecoveredBy,
-    recovered_at: &[DateTime<Utc>],
-    now: DateTime<Utc>,
-) -> sqlx::Result<HashSet<String>> {
-    let recovered = sqlx::query_scalar!(
-        r#"
-        update carts set status = 'recovered', recovered_at = greatest(payment.at, abandoned_at), expired_at = null,
-                         status_changed_at = $3, status_reason = $4, updated_at = $3
-        from unnest($1::text[], $2::timestamptz[]) as payment (cart_id, at)
-        where id = payment.cart_id and status in ('abandoned', 'expired')
-        returning id
-        "#,
-        ids as &[&str],
-        recovered_at,
-        now,
-        by.as_str(),
-    )
-    .fetch_all(&mut *conn)
-    .await?;
-    if !recovered.is_empty() {
-        payment_links::close_all(conn, &recovered, now).await?;
-    }
-    Ok(recovered.into_iter().collect())
-}
-
-/// abandoned → expired, by an operator. `false` if the cart was not abandoned; nothing changed.
-pub async fn expire(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<bool> {
-    let changed = sqlx::query!(
-        r#"
-        update carts set status = 'expired', expired_at = $2, status_changed_at = $2, status_reason = 'operator', updated_at = $2
-        where id = $1 and status = 'abandoned'
-        "#,
-        id.as_str(),
-        now,
-    )
-    .execute(&mut *conn)
-    .await?
-    .rows_affected()
-        == 1;
-    if changed {
-        payment_links::close_all(conn, &[id.to_string()], now).await?;
-    }
-    Ok(changed)
-}
-
-/// expired → abandoned. `false` if the cart was not expired; nothing changed.
-pub async fn reopen(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<bool> {
-    let result = sqlx::query!(
-        r#"
-        update carts set status = 'abandoned', expired_at = null, status_changed_at = $2, status_reason = 'operator', updated_at = $2
-        where id = $1 and status = 'expired'
-        "#,
-        id.as_str(),
-        now,
-    )
-    .execute(conn)
-    .await?;
-    Ok(result.rows_affected() == 1)
 }
 
 /// Deletes the cart and the shopper's data. The cart must be locked.

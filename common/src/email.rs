@@ -1,20 +1,31 @@
 //! E-mail addresses: validation, the stored form, and the canonical form, by which two spellings of
 //! one mailbox are recognized.
 
-use email_address::Options;
+use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 use unicode_normalization::UnicodeNormalization;
+use unicode_properties::{GeneralCategory, GeneralCategoryGroup as Group, UnicodeGeneralCategory};
 
-/// A valid address as it is stored: trimmed, and in NFC unless only the original form is valid.
+/// Maximum octets of a stored address, and so its maximum characters (RFC 5321, erratum 1690).
+pub const MAX_OCTETS: usize = 254;
+/// Maximum octets before the `@` (RFC 5321, section 4.5.3.1.1).
+const MAX_LOCAL_OCTETS: usize = 64;
+
+/// A valid address as it is stored: trimmed, in NFC, the domain as it was sent.
+///
+/// - The local part has letters, digits, marks and symbols of any script and dots anywhere (Japanese
+///   carriers issued addresses with consecutive and final dots), or is quoted (RFC 5322 and 6531).
+/// - The domain is valid by UTS 46 and has at least two labels, of which the last is no number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmailAddress(String);
 
 impl EmailAddress {
     /// `None` if `text` is not an address that mail can be sent to.
     pub fn parse(text: &str) -> Option<Self> {
-        let text = text.trim();
-        let nfc: String = text.nfc().collect();
-        // NFC can lengthen a text, perhaps beyond the limit.
-        [nfc.as_str(), text].into_iter().find(|text| is_valid(text)).map(|text| Self(text.to_owned()))
+        let stored: String = text.trim().nfc().collect();
+        let (local, domain) = stored.rsplit_once('@')?;
+        let short = stored.len() <= MAX_OCTETS && local.len() <= MAX_LOCAL_OCTETS;
+        let valid = short && (is_bare(local) || is_quoted(local)) && is_domain(domain);
+        valid.then_some(Self(stored))
     }
 
     /// The address as it is stored.
@@ -34,14 +45,9 @@ impl From<EmailAddress> for String {
     }
 }
 
-fn is_valid(text: &str) -> bool {
-    let options = Options::default().with_required_tld().without_display_text().without_domain_literal();
-    email_address::EmailAddress::parse_with_options(text, options).is_ok() && !text.contains('\0')
-}
-
 /// The form that all spellings of one mailbox share: the domain in ASCII and
 /// lower case (UTS 46), the local part in NFC and Unicode lower case, without
-/// white space around it and without quotes that it does not need.
+/// white space around it and without quotes and backslashes that it does not need.
 ///
 /// Defined for any text, because rows written by other programs may hold anything.
 /// Applying it twice changes nothing.
@@ -49,22 +55,79 @@ pub fn canonical(text: &str) -> String {
     match text.trim().rsplit_once('@') {
         Some((local, domain)) => {
             let domain = idna::domain_to_ascii(domain).unwrap_or_else(|_| lower_case(domain));
-            // NFC first: only composed, a letter and its combining mark count as an atom.
+            // NFC first: a combining mark belongs to the letter before it, not to an escape.
             let local: String = local.nfc().collect();
-            format!("{}@{domain}", lower_case(unquoted(&local)))
+            format!("{}@{domain}", canonical_local(&local))
         }
         None => lower_case(text.trim()),
     }
 }
 
-/// Removes unnecessary quotes: `"ada"@example.com` is `ada@example.com` (RFC 5321, section 4.1.2).
-fn unquoted(local: &str) -> &str {
-    let content = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    content.filter(|content| content.split('.').all(is_atom)).unwrap_or(local)
+/// `"ada"@example.com` and `"a\da"@example.com` are `ada@example.com` (RFC 5321, section 4.1.2).
+fn canonical_local(local: &str) -> String {
+    match unquoted(local).map(|content| lower_case(&content)) {
+        None => lower_case(local),
+        Some(content) if is_bare(&content) => content,
+        Some(content) => format!("\"{}\"", content.replace('\\', r"\\").replace('"', "\\\"")),
+    }
 }
 
-fn is_atom(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c))
+/// The content of a quoted string; `None` if the text is no quoted string.
+fn unquoted(local: &str) -> Option<String> {
+    let content = local.strip_prefix('"')?.strip_suffix('"')?;
+    let mut text = String::with_capacity(content.len());
+    let mut characters = content.chars();
+    while let Some(character) = characters.next() {
+        text.push(match character {
+            '"' => return None,
+            '\\' => characters.next()?,
+            other => other,
+        });
+    }
+    Some(text)
+}
+
+/// Whether the local part needs no quotes.
+fn is_bare(local: &str) -> bool {
+    let plain = |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || ".!#$%&'*+-/=?^_`{|}~".contains(c);
+    !local.is_empty() && local.chars().all(plain) && is_visible(local)
+}
+
+/// Whether the local part is a quoted string of visible characters and spaces.
+fn is_quoted(local: &str) -> bool {
+    let is_space = |c: char| c.general_category() == GeneralCategory::SpaceSeparator;
+    unquoted(local).is_some_and(|content| content.split(is_space).all(is_visible))
+}
+
+fn is_domain(domain: &str) -> bool {
+    let ascii =
+        Uts46::new().to_ascii(domain.as_bytes(), AsciiDenyList::STD3, Hyphens::CheckFirstLast, DnsLength::Verify);
+    let last = ascii.as_deref().ok().and_then(|ascii| ascii.rsplit_once('.')).map(|(_, last)| last);
+    is_visible(domain) && last.is_some_and(|last| !last.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Whether every character is assigned and visible: no control or format character, no white space,
+/// no blank. The joiners ZWNJ and ZWJ, which Persian, Indic scripts and emoji need, may stand
+/// between visible characters outside ASCII, and the selectors of emoji after one.
+fn is_visible(text: &str) -> bool {
+    let characters: Vec<char> = text.chars().collect();
+    let joins = |at: usize| {
+        let group = |c: &char| matches!(c.general_category_group(), Group::Letter | Group::Mark | Group::Symbol);
+        characters.get(at).is_some_and(|c| !c.is_ascii() && group(c) && !is_blank(*c))
+    };
+    characters.iter().enumerate().all(|(at, c)| match c {
+        '\u{200c}' | '\u{200d}' => at > 0 && joins(at - 1) && joins(at + 1),
+        '\u{fe0e}' | '\u{fe0f}' => at > 0 && joins(at - 1),
+        c => !matches!(c.general_category_group(), Group::Other | Group::Separator) && !is_blank(*c),
+    })
+}
+
+/// Letters, marks and symbols that show nothing: those of Unicode's `Default_Ignorable_Code_Point`,
+/// and the empty Braille pattern.
+fn is_blank(c: char) -> bool {
+    matches!(c,
+        '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{2800}'
+        | '\u{3164}' | '\u{fe00}'..='\u{fe0d}' | '\u{ffa0}' | '\u{e0100}'..='\u{e01ef}')
 }
 
 /// NFC and lower case. Both forms of the small sigma become σ, because the lower case of Σ depends
@@ -78,48 +141,4 @@ fn lower_case(text: &str) -> String {
 mod properties;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spellings_of_one_mailbox_have_one_canonical_form() {
-        for (canonical_form, spellings) in [
-            ("ada@example.com", &["ada@example.com", " ADA@Example.COM\n", "\"ada\"@example.com"] as &[&str]),
-            (
-                "ada@xn--bcher-kva.example",
-                &["ada@bücher.example", "ada@BU\u{308}CHER.example", "Ada@XN--BCHER-KVA.example"],
-            ),
-            ("jos\u{e9}@example.com", &["JOSÉ@example.com", "jose\u{301}@example.com", "\"jose\u{301}\"@example.com"]),
-            ("i\u{307}nci@example.com", &["İnci@example.com", "I\u{307}nci@example.com"]),
-            ("ılgaz@example.com", &["ılgaz@EXAMPLE.com"]),
-            ("groß@xn--strae-oqa.example", &["groß@straße.example", "GROẞ@STRAẞE.example"]),
-            ("οδοσ@example.com", &["ΟΔΟΣ@example.com", "οδος@example.com"]),
-            ("\"ada lovelace\"@example.com", &["\"Ada Lovelace\"@example.com"]),
-            ("k@example.com", &["\u{212a}@example.com", "K@ｅｘａｍｐｌｅ.com"]),
-            ("\"\\\"a\\\"\"@example.com", &["\"\\\"A\\\"\"@example.com"]),
-            ("nobody", &["Nobody "]),
-        ] {
-            for spelling in spellings {
-                assert_eq!(canonical(spelling), canonical_form, "{spelling}");
-            }
-        }
-        for (one, other) in [
-            ("ada@example.com", "ad.a@example.com"),
-            ("groß@example.com", "gross@example.com"),
-            ("ılgaz@example.com", "ilgaz@example.com"),
-            ("\"a b\"@example.com", "ab@example.com"),
-        ] {
-            assert_ne!(canonical(one), canonical(other), "{one} {other}");
-        }
-    }
-
-    #[test]
-    fn an_address_is_stored_trimmed_and_in_nfc() {
-        assert_eq!(EmailAddress::parse(" jose\u{301}@example.com ").unwrap().as_str(), "jos\u{e9}@example.com");
-        assert_eq!(EmailAddress::parse("\"a b\"@example.com").unwrap().as_str(), "\"a b\"@example.com");
-        for text in ["", "nobody", "a@b", "Ada <ada@example.com>", "a@[127.0.0.1]", "a b@example.com", "a@b\0.example"]
-        {
-            assert_eq!(EmailAddress::parse(text), None, "{text}");
-        }
-    }
-}
+mod tests;

@@ -29,8 +29,13 @@ impl Fingerprint {
 pub enum Claim {
     /// The key is new, and belongs to the given cart now.
     New,
-    /// The key came with the same body before; it belongs to this cart.
-    Same(String),
+    /// The key came with the same body before.
+    Same {
+        /// The id of the cart that the key belongs to.
+        cart_id: String,
+        /// When it was claimed.
+        claimed_at: DateTime<Utc>,
+    },
     /// The key came with another body before.
     Different,
 }
@@ -64,11 +69,23 @@ pub async fn claim(
     if claimed {
         return Ok(Claim::New);
     }
-    let known =
-        sqlx::query!("select body_hash, cart_id from idempotency_keys where key_hash = $1", fingerprint.key_hash,)
-            .fetch_one(conn)
-            .await?;
+    let known = sqlx::query!(
+        "select body_hash, cart_id, created_at from idempotency_keys where key_hash = $1",
+        fingerprint.key_hash,
+    )
+    .fetch_one(conn)
+    .await?;
     // After the shopper was erased only the first bytes of the stored hash are left.
     let same = fingerprint.body_hash.starts_with(&known.body_hash);
-    Ok(if same { Claim::Same(known.cart_id) } else { Claim::Different })
+    let claim = Claim::Same { cart_id: known.cart_id, claimed_at: known.created_at };
+    Ok(if same { claim } else { Claim::Different })
+}
+
+/// Keeps only the first bytes of the hashes of the bodies that were sent for the cart, which had the
+/// address of another shopper. They are enough to tell another body from a repeated one.
+pub(crate) async fn forget_bodies(conn: &mut Connection, cart_id: &str) -> sqlx::Result<()> {
+    sqlx::query!("update idempotency_keys set body_hash = substr(body_hash, 1, 2) where cart_id = $1", cart_id)
+        .execute(conn)
+        .await?;
+    Ok(())
 }

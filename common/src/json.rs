@@ -31,7 +31,7 @@ pub fn parse(bytes: &[u8]) -> serde_json::Result<Box<RawValue>> {
 }
 
 /// The fields of an object, each as its JSON text.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Fields<'a> {
@@ -44,6 +44,26 @@ impl<'a> Fields<'a> {
     pub fn get(&self, name: &str) -> Option<&'a RawValue> {
         let (_, value) = self.0.iter().rfind(|(field, _)| field == name)?;
         (value.get() != "null").then_some(*value)
+    }
+
+    /// Whether there is a field of this name, even if it is `null`.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(field, _)| field == name)
+    }
+
+    /// The fields and their values, in the order of the object. A name may occur several times.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
+        self.0.iter().map(|(name, value)| (name.as_ref(), *value))
+    }
+
+    /// The fields whose names `is_wanted` accepts.
+    pub fn only(&self, is_wanted: impl Fn(&str) -> bool) -> Self {
+        Self(self.0.iter().filter(|(name, _)| is_wanted(name)).cloned().collect())
+    }
+
+    /// These fields, and those of `base` that are not among them.
+    pub fn over(&self, base: Self) -> Self {
+        Self(base.0.into_iter().chain(self.0.iter().cloned()).collect())
     }
 
     /// The string in the field of this name; `None` if there is none.
@@ -74,16 +94,21 @@ pub fn boolean(value: &RawValue) -> Option<bool> {
     serde_json::from_str(value.get()).ok()
 }
 
+/// The depth of what [`canonical`] changes: each level is read again, so a deeply nested value would
+/// take seconds.
+const CANONICAL_DEPTH: usize = 6;
+
 /// A form of `value` (accepted by [`parse`]) that does not depend on white space, the order of
-/// fields, or how strings are escaped. Values that differ in anything else have different forms.
+/// fields, or how strings are escaped, in the six outermost levels. Values that differ in anything
+/// else have different forms.
 pub fn canonical(value: &RawValue) -> String {
     let mut out = String::with_capacity(value.get().len());
-    write_canonical(value, &mut out);
+    write_canonical(value, CANONICAL_DEPTH, &mut out);
     out
 }
 
-/// The recursion depth is that of `value`, less than [`MAX_DEPTH`].
-fn write_canonical(value: &RawValue, out: &mut String) {
+fn write_canonical(value: &RawValue, depth: usize, out: &mut String) {
+    let Some(depth) = depth.checked_sub(1) else { return out.push_str(value.get()) };
     let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
     if let Some(Fields(fields)) = Fields::of(value) {
         // Of several fields with the same name the last one counts.
@@ -93,14 +118,14 @@ fn write_canonical(value: &RawValue, out: &mut String) {
             out.push_str(if place == 0 { "" } else { "," });
             out.push_str(&quoted(&name));
             out.push(':');
-            write_canonical(field, out);
+            write_canonical(field, depth, out);
         }
         out.push('}');
     } else if let Some(elements) = list(value) {
         out.push('[');
         for (place, element) in elements.into_iter().enumerate() {
             out.push_str(if place == 0 { "" } else { "," });
-            write_canonical(element, out);
+            write_canonical(element, depth, out);
         }
         out.push(']');
     } else if let Some(text) = text(value) {

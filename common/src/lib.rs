@@ -15,6 +15,7 @@ pub mod http_client;
 pub mod idempotency;
 pub mod jobs;
 pub mod json;
+pub mod locale;
 pub mod maintenance;
 pub mod money;
 pub mod observability;
@@ -24,6 +25,7 @@ pub mod personal_data;
 pub mod refused_webhooks;
 pub mod shutdown;
 pub mod stripe_events;
+pub mod time_zone;
 pub mod timeline;
 
 pub use queue::mutex;

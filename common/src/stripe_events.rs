@@ -208,8 +208,12 @@ async fn take_payments(
         // A payment may have two events. Only the first one changes the link.
         let news = news.remove(&(subject.cart.clone(), subject.version));
         outcome.effect = if recovered.remove(&subject.cart) { Effect::Recovered } else { Effect::AlreadyRecovered };
-        if news && outcome.effect == Effect::AlreadyRecovered {
-            outcome.reason = Some(Mismatch::PaidTwice);
+        outcome.reason = match (news, outcome.effect) {
+            (Some(_), Effect::AlreadyRecovered) => Some(Mismatch::PaidTwice),
+            (Some(false), _) => Some(Mismatch::CartChanged),
+            _ => None,
+        };
+        if outcome.reason == Some(Mismatch::PaidTwice) {
             for_nothing.push((subject.cart.as_str(), subject.version));
         }
     }
@@ -230,7 +234,11 @@ pub async fn mark_paid(
     if !exists {
         return Ok(Effect::UnknownCart);
     }
+    let fits = news.values().all(|fits| *fits);
     if carts::recover(conn, cart, RecoveredBy::Payment, paid_at.min(now), now).await? {
+        if !fits {
+            attention::note_cart_changed(conn, cart.as_str(), version, now).await?;
+        }
         return Ok(Effect::Recovered);
     }
     if !news.is_empty() {

@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use crate::{carts::CartId, db::Connection};
 
 pub use notes::{Opening, note_opening};
-pub(crate) use notes::{note_not_expired, note_not_recovered};
+pub(crate) use notes::{note_changed, note_not_expired, note_not_recovered};
 
 /// The kinds of events. New kinds may be added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -26,6 +26,8 @@ pub(crate) use notes::{note_not_expired, note_not_recovered};
 pub enum EventKind {
     /// The cart was stored; `why` is the source: `api` or `import`.
     Created,
+    /// The shop changed the cart's contents; `fields` names what changed.
+    Changed,
     /// The shopper followed the recovery link; `why` is the result, see [`Opening`].
     RecoveryLinkOpened,
     /// A payment link was requested; `why` is `api`, `shopper` or `replacement`.
@@ -48,7 +50,8 @@ pub enum EventKind {
     Expired,
     /// The cart was recovered; `why` is `payment`, `operator`, `import` or `sql`.
     Recovered,
-    /// The cart was reopened, and is abandoned again; `why` is `operator` or `sql`.
+    /// The cart was reopened, and is abandoned again; `why` is `api` (the shop sent it again),
+    /// `operator` or `sql`.
     Reopened,
     /// The request for a link was withdrawn before the link was created.
     LinkWithdrawn,
@@ -70,7 +73,7 @@ pub struct Event {
     pub why: Option<String>,
     /// The event in English.
     pub summary: String,
-    /// Further data: `attempts`, `recoveredAt`, `expiredAt`, `until`.
+    /// Further data: `attempts`, `fields`, `recoveredAt`, `expiredAt`, `until`.
     #[schema(value_type = Object)]
     pub details: BTreeMap<String, Box<RawValue>>,
     #[serde(skip)]

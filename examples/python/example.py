@@ -30,8 +30,19 @@ def body(model: BaseModel) -> dict[str, object]:
     return model.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
-teapots = api.NewCartItem(name="Teapot", quantity=2, price=49.99)
-new = api.NewCart(customerEmail="ada@example.com", customerName="Ada Lovelace", items=[teapots])
+order = f"order-{uuid.uuid4()}"
+teapots = api.CartItem(name="Teapot", quantity=2, price=49.99, sku="TP-1")
+shipping = api.CartAdjustment(name="Shipping", amount=4.90)
+new = api.NewCart(
+    externalId=order,
+    customerEmail="ada@example.com",
+    customerName="Ada Lovelace",
+    currency="eur",
+    items=[teapots],
+    adjustments=[shipping],
+    locale="de-AT",
+    metadata={"channel": "web"},
+)
 once = {"idempotency-key": str(uuid.uuid4())}
 cart = must(client.post("/api/carts", json=body(new), headers=once), api.Cart)
 print(f"{cart.id}: {cart.totalValue.root} {cart.currency.root}, {cart.status.value}")
@@ -41,6 +52,12 @@ if asked.status_code == httpx.codes.ACCEPTED:
     print(f"pending: {must(asked, api.PendingPaymentLink).jobId}")
 else:
     print(f"put into a mail: {must(asked, api.ReadyPaymentLink).recoveryUrl}")
+
+# The shopper comes back and takes one more.
+new.items[0].quantity = 3
+again = must(client.post("/api/carts", json=body(new)), api.Cart)
+assert again.id == cart.id
+print(f"{again.id}: now {again.totalValue.root} {again.currency.root}")
 
 page = must(client.get("/api/carts", params={"status": "abandoned", "limit": 5}), api.CartList)
 print(f"{page.pagination.total} abandoned carts, the newest is {page.carts[0].id}")

@@ -14,14 +14,20 @@ function must<A extends { data: unknown }>(answer: { data?: A; error?: component
   return answer.data.data;
 }
 
+const order: components["schemas"]["NewCart"] = {
+  externalId: `order-${crypto.randomUUID()}`,
+  customerEmail: "ada@example.com",
+  customerName: "Ada Lovelace",
+  currency: "eur",
+  items: [{ name: "Teapot", quantity: 2, price: 49.99, sku: "TP-1" }],
+  adjustments: [{ name: "Shipping", amount: 4.9 }],
+  locale: "de-AT",
+  metadata: { channel: "web" },
+};
 const cart = must(
   await api.POST("/api/carts", {
     params: { header: { "Idempotency-Key": crypto.randomUUID() } },
-    body: {
-      customerEmail: "ada@example.com",
-      customerName: "Ada Lovelace",
-      items: [{ name: "Teapot", quantity: 2, price: 49.99 }],
-    },
+    body: order,
   }),
 );
 // A key without the scope read is answered what became of the cart, and nothing of its shopper.
@@ -31,6 +37,12 @@ console.log(`${cart.id}: ${cart.totalValue} ${cart.currency}, ${cart.status}`);
 const path = { id: cart.id };
 const link = must(await api.POST("/api/carts/{id}/payment-link", { params: { path } }));
 console.log("paymentLink" in link ? `put into a mail: ${link.recoveryUrl}` : `pending: ${link.jobId}`);
+
+// The shopper comes back and takes one more.
+const more = { ...order, items: [{ name: "Teapot", quantity: 3, price: 49.99, sku: "TP-1" }] };
+const again = must(await api.POST("/api/carts", { body: more }));
+if (again.id !== cart.id || !("totalValue" in again)) throw new Error("the same order is another cart");
+console.log(`${again.id}: now ${again.totalValue} ${again.currency}`);
 
 const page = must(await api.GET("/api/carts", { params: { query: { status: "abandoned", limit: 5 } } }));
 console.log(`${page.pagination.total} abandoned carts, the newest is ${page.carts[0]?.id}`);

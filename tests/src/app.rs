@@ -261,6 +261,24 @@ impl App {
         RunningWorker { stop, task }
     }
 
+    /// Starts a second api on the same database, with one more variable; returns its address.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn api_beside(&self, name: &str, value: &str) -> SocketAddr {
+        let mut env = self.env.clone();
+        env.or_set(name, value);
+        let config: ApiConfig = env.read().expect("a good configuration");
+        let pools = common::db::from_env(&env, 0).expect("a good configuration");
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let news = PgNotifications::start(pools.database.clone());
+        let trusted_proxies = config.trusted_proxies.clone();
+        let router = api::router(AppState::new(pools, self.clock.clone(), config, news));
+        tokio::spawn(api::serve(listener, router, trusted_proxies, std::future::pending(), Duration::from_secs(1)));
+        address
+    }
+
     /// The current time of the product's clock.
     pub fn now(&self) -> DateTime<Utc> {
         self.clock.now()
@@ -356,6 +374,15 @@ impl App {
         let link = self.ask(id).await.data(200);
         let url = link["paymentLink"].as_str().expect("a link");
         url.rsplit('/').next().expect("a path").to_owned()
+    }
+
+    /// Pays on the fake Stripe's page at `url`.
+    ///
+    /// # Panics
+    /// If the page refuses the payment.
+    pub async fn pay(&self, url: &str) {
+        let paid = self.http.post(format!("{url}/pay")).send().await.expect("the fake Stripe responds");
+        assert!(paid.status().is_success() || paid.status().is_redirection(), "{}", paid.status());
     }
 
     /// Sends an event, signed like Stripe's.

@@ -7,6 +7,14 @@ use serde_json::{Value, json};
 /// by chance.
 pub const OF_THE_SHOPPER: [&str; 5] = ["ada@example.com", "ada%40example.com", "Ada Lovelace", "Lovelace", "Teapot"];
 
+/// The number with exactly these digits: `94.90` is not `94.9` here.
+///
+/// # Panics
+/// If `text` is no number.
+pub fn exact(text: &str) -> Value {
+    serde_json::from_str(text).expect("a number")
+}
+
 /// A body for `POST /api/carts`.
 pub fn a_cart() -> Value {
     json!({
@@ -26,22 +34,13 @@ pub fn a_line(change: Value) -> Value {
 /// A field of a cart or an item that will never exist.
 pub const UNKNOWN_FIELD: &str = "unknownFieldOfATest";
 
-/// [`a_cart`] without `abandonedAt`, as `GET /api/carts/{id}` shows it when it was stored at `now`.
+/// [`a_cart`] without `abandonedAt`, as it is shown and exported when it was stored at `now`.
 pub fn shown_cart(id: &str, now: &str) -> Value {
-    let links = json!({"paymentLink": null, "paymentLinkExpiresAt": null});
-    with(stored_cart(id, now), links)
-}
-
-/// The same cart as an export has it.
-pub fn exported_cart(id: &str, now: &str) -> Value {
-    with(stored_cart(id, now), json!({"externalId": null}))
-}
-
-/// The fields that are shown and exported.
-fn stored_cart(id: &str, now: &str) -> Value {
     let stored = json!({
-        "id": id, "totalValue": 99.98, "currency": "usd", "status": "abandoned", "abandonedAt": now,
-        "recoveredAt": null, "expiredAt": null, "createdAt": now, "updatedAt": now,
+        "id": id, "externalId": null, "adjustments": [], "totalValue": 99.98, "currency": "usd", "status": "abandoned",
+        "recoveredBy": null, "paidValue": null, "refundedValue": null, "locale": null, "acceptsMarketing": null,
+        "metadata": {}, "abandonedAt": now, "recoveredAt": null, "expiredAt": null, "paymentLink": null,
+        "paymentLinkExpiresAt": null, "createdAt": now, "updatedAt": now,
     });
     with(a_cart(), stored)
 }

@@ -26,7 +26,7 @@ pub mod processes;
 use std::time::Duration;
 
 pub use app::{Answer, App, RunningWorker, Setup};
-pub use carts::{OF_THE_SHOPPER, UNKNOWN_FIELD, a_cart, a_line, exported_cart, shown_cart};
+pub use carts::{OF_THE_SHOPPER, UNKNOWN_FIELD, a_cart, a_line, exact, shown_cart};
 pub use contract::{Contract, is_of_the_dashboard};
 pub use database::{ROLES, TestDatabase, connection, transaction};
 pub use door::Door;

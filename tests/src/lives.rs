@@ -47,7 +47,15 @@ pub const GRACE: Person = Person {
 impl Person {
     /// A body for `POST /api/carts`.
     pub fn cart(&self) -> Value {
-        json!({"customerEmail": self.email, "customerName": self.name, "items": [{"name": self.item, "quantity": 2, "price": 49.99}]})
+        let page = format!("https://shop.example/{}", self.words[2]);
+        let item = json!({
+            "name": self.item, "quantity": 2, "price": 49.99, "sku": self.item, "url": page, "imageUrl": page,
+        });
+        json!({
+            "customerEmail": self.email, "customerName": self.name, "items": [item], "locale": "en-GB",
+            "adjustments": [{"name": format!("Coupon: {}", self.item), "amount": 0}], "acceptsMarketing": true,
+            "metadata": {"note": self.name},
+        })
     }
 
     /// The `Idempotency-Key` of the first cart.

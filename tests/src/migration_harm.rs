@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use sqlx::{Connection as _, PgConnection, migrate::Migration};
 
 /// Tables that never exceed some hundred rows, so that any change of them is fast.
-const SMALL: [&str; 8] = [
+const SMALL: [&str; 9] = [
     "_sqlx_migrations",
+    "cart_count_progress",
     "cart_totals",
     "queues",
     "rate_limits",

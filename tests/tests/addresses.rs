@@ -64,6 +64,13 @@ fn addresses() -> impl Strategy<Value = String> {
         "kelvin",
         "用户",
         "ﬁsh",
+        "hana..s.",
+        "\"hana..s.\"",
+        "Hana..S.",
+        ".a",
+        "x\u{304}",
+        "😀",
+        "علی\u{200c}رضا",
     ]);
     let domain = select(vec![
         "example.com",
@@ -78,6 +85,9 @@ fn addresses() -> impl Strategy<Value = String> {
         "ｅｘａｍｐｌｅ.com",
         "例子.example",
         "xn--a.example",
+        "डाटा.भारत",
+        "xn--c2bd1gb.xn--h2brj9c",
+        "a_b.example",
     ]);
     (local, domain).prop_map(|(local, domain)| format!("{local}@{domain}"))
 }
@@ -104,7 +114,7 @@ async fn every_stored_address_is_found_exported_and_erased() {
     );
     let strategy = addresses();
     let mut people: BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)> = BTreeMap::new();
-    for _ in 0..120 {
+    for _ in 0..160 {
         let address = strategy.new_tree(&mut runner).unwrap().current();
         let mut cart = a_cart();
         cart["customerEmail"] = json!(address);

@@ -1,11 +1,13 @@
-use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
-use proptest::{
-    prelude::*,
-    test_runner::{Config, TestRunner},
-};
+mod history;
+mod model;
+
+use chrono::NaiveDate;
+use chrono_tz::Tz;
 use serde_json::{Value, json};
-use sqlx::PgPool;
 use tests::{App, Setup, a_cart, connection};
+
+use self::model::{ZONES, counted};
+use crate::dashboard::Operator;
 
 fn abandoned(at: &str, price: &str) -> Value {
     let mut cart = a_cart();
@@ -15,7 +17,7 @@ fn abandoned(at: &str, price: &str) -> Value {
 }
 
 #[tokio::test]
-async fn days_are_utc_and_every_day_has_a_row() {
+async fn days_are_utc_by_default_and_every_day_has_a_row() {
     let app = Setup::default().at("2026-03-10T12:00:00Z").without_worker().start().await;
     app.cart_of(&abandoned("2026-03-08T23:30:00-02:00", "10.10")).await; // the 9th in UTC
     let id = app.cart_of(&abandoned("2026-03-08T00:00:00Z", "0.20")).await;
@@ -25,12 +27,16 @@ async fn days_are_utc_and_every_day_has_a_row() {
     let data = app.get("/api/analytics?startDate=2026-03-08").await.data(200);
     // Compared as text, because a float would lose digits.
     let expected = r#"{
-        "currency": "usd",
-        "summary": {"totalAbandoned": 2, "totalRecovered": 1, "recoveryRate": 50.0, "totalAbandonedValue": 10.30, "totalRecoveredValue": 0.20},
+        "currency": "usd", "currencies": ["usd"], "timeZone": "UTC",
+        "summary": {"totalAbandoned": 2, "totalRecovered": 1, "recoveryRate": 50.0, "totalAbandonedValue": 10.30, "totalRecoveredValue": 0.20,
+            "recoveredByPayment": 0, "recoveredByPaymentValue": 0.00, "refundedValue": 0.00},
         "dailyStats": [
-            {"date": "2026-03-08", "abandoned": 1, "recovered": 0, "abandonedValue": 0.20, "recoveredValue": 0.00},
-            {"date": "2026-03-09", "abandoned": 1, "recovered": 0, "abandonedValue": 10.10, "recoveredValue": 0.00},
-            {"date": "2026-03-10", "abandoned": 0, "recovered": 1, "abandonedValue": 0.00, "recoveredValue": 0.20}]}"#;
+            {"date": "2026-03-08", "abandoned": 1, "recovered": 0, "abandonedValue": 0.20, "recoveredValue": 0.00,
+                "recoveredByPayment": 0, "recoveredByPaymentValue": 0.00, "refundedValue": 0.00},
+            {"date": "2026-03-09", "abandoned": 1, "recovered": 0, "abandonedValue": 10.10, "recoveredValue": 0.00,
+                "recoveredByPayment": 0, "recoveredByPaymentValue": 0.00, "refundedValue": 0.00},
+            {"date": "2026-03-10", "abandoned": 0, "recovered": 1, "abandonedValue": 0.00, "recoveredValue": 0.20,
+                "recoveredByPayment": 0, "recoveredByPaymentValue": 0.00, "refundedValue": 0.00}]}"#;
     assert_eq!(data, serde_json::from_str::<Value>(expected).unwrap());
 }
 
@@ -62,155 +68,126 @@ async fn date_ranges_follow_the_contract() {
         "startDate=2026-02-30",
         "startDate=tomorrow",
         "startDate=2016-03-02&endDate=2026-03-10",
+        "currency=dollars",
+        "currency=us",
+        "currency=zzz",
     ] {
         app.get(&format!("/api/analytics?{bad}")).await.is_error(400, "BAD_REQUEST");
     }
 }
 
-/// A change of the carts by an operator or a client.
-#[derive(Debug, Clone)]
-enum Step {
-    Create { days_ago: u64, minor: i64 },
-    Recover { cart: usize, days_ago: u64 },
-    Expire { cart: usize },
-    Delete { cart: usize },
-    HandMade(HandMade),
-    RollUp,
-    Correct,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum HandMade {
-    MoveDay,
-    Revalue,
-    Reopen,
-    Recover,
-    DeleteSome,
-    Truncate,
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let hand_made = prop_oneof![
-        5 => Just(HandMade::MoveDay), 5 => Just(HandMade::Revalue), 5 => Just(HandMade::Reopen),
-        5 => Just(HandMade::Recover), 3 => Just(HandMade::DeleteSome), 1 => Just(HandMade::Truncate),
+#[tokio::test]
+async fn today_and_the_days_of_instants_are_those_of_the_zone() {
+    let mut app = Setup::default().at("2026-03-10T12:00:00Z").without_worker().start().await;
+    let ranges = [
+        ("Pacific/Apia", "?period=7d", "2026-03-05", "2026-03-11"), // 13 hours ahead
+        ("Pacific/Apia", "?startDate=2026-03-09T10:59:59Z", "2026-03-09", "2026-03-11"),
+        ("Pacific/Apia", "?startDate=2026-03-09T11:00:00Z", "2026-03-10", "2026-03-11"),
+        ("Pacific/Apia", "?startDate=2026-03-09&endDate=2026-03-10T00:00:00%2B13:00", "2026-03-09", "2026-03-10"),
+        ("America/New_York", "?startDate=2026-03-08T04:59:59Z", "2026-03-07", "2026-03-10"),
+        ("America/New_York", "?endDate=2026-03-09T04:00:00Z", "2026-02-08", "2026-03-09"),
     ];
-    let step = prop_oneof![
-        8 => (0..120_u64, 0..10_000_000_i64).prop_map(|(days_ago, minor)| Step::Create { days_ago, minor }),
-        4 => (any::<usize>(), 0..120_u64).prop_map(|(cart, days_ago)| Step::Recover { cart, days_ago }),
-        2 => any::<usize>().prop_map(|cart| Step::Expire { cart }),
-        2 => any::<usize>().prop_map(|cart| Step::Delete { cart }),
-        3 => hand_made.prop_map(Step::HandMade),
-        1 => Just(Step::RollUp),
-        1 => Just(Step::Correct),
-    ];
-    proptest::collection::vec(step, 1..60)
+    for (zone, query, first, last) in ranges {
+        app.address = app.api_beside("TIME_ZONE", zone).await;
+        let answer = app.get(&format!("/api/analytics{query}")).await.data(200);
+        let days = answer["dailyStats"].as_array().unwrap();
+        let ends = (&days[0]["date"], &days.last().unwrap()["date"]);
+        assert_eq!((ends, &answer["timeZone"]), ((&json!(first), &json!(last)), &json!(zone)), "{query}");
+    }
 }
 
-async fn take(app: &App, step: &Step, ids: &mut Vec<String>) {
-    let now = app.now();
-    let ago = |days: u64| now.checked_sub_days(Days::new(days)).unwrap() - TimeDelta::minutes(1);
-    let chosen = |cart: usize, ids: &[String]| if ids.is_empty() { None } else { Some(ids[cart % ids.len()].clone()) };
-    match *step {
-        Step::Create { days_ago, minor } => {
-            let price = rust_decimal::Decimal::new(minor, 2).to_string();
-            ids.push(app.cart_of(&abandoned(&ago(days_ago).to_rfc3339(), &price)).await);
+/// Two carts in each quarter of an hour from two days before the date until two days after it.
+async fn two_carts_a_quarter(app: &App, date: &str) {
+    sqlx::raw_sql("truncate carts cascade").execute(&app.pool).await.unwrap();
+    sqlx::query(
+        "insert into carts (id, customer_email, customer_name, items, total_minor, currency, status, recovered_at, abandoned_at)
+         select 'cart_' || at, 'e', 'n', '[]', 1, 'usd', 'recovered', at, at
+         from (select generate_series($1::timestamptz - interval '2 days', $1::timestamptz + interval '3 days', '15 minutes') as quarter) q
+         cross join lateral (values (quarter), (quarter + interval '899.999999 s')) carts (at)",
+    )
+    .bind(date.parse::<NaiveDate>().unwrap().and_time(chrono::NaiveTime::MIN).and_utc())
+    .execute(&app.pool)
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn days_of_any_length_are_exact() {
+    let mut app = Setup::default().at("2026-11-10T12:00:00Z").without_worker().start().await;
+    for (zone, date, hours) in [
+        ("UTC", "2026-03-08", 24),
+        ("America/New_York", "2026-03-08", 23),
+        ("America/New_York", "2026-11-01", 25),
+        ("Australia/Sydney", "2026-10-04", 23),
+        ("Australia/Sydney", "2026-04-05", 25),
+        ("Africa/Cairo", "2026-04-24", 23), // without a midnight
+        ("Africa/Cairo", "2026-10-29", 25),
+        ("Asia/Beirut", "2026-03-29", 23), // without a midnight
+        ("Asia/Beirut", "2026-10-24", 25),
+        ("Asia/Kathmandu", "2026-03-29", 24),
+        ("Pacific/Apia", "2011-12-29", 24),
+        ("Pacific/Apia", "2011-12-30", 0), // skipped
+        ("Pacific/Apia", "2011-12-31", 24),
+    ] {
+        two_carts_a_quarter(&app, date).await;
+        app.address = app.api_beside("TIME_ZONE", zone).await;
+        for around in [false, true] {
+            let day = date.parse::<NaiveDate>().unwrap();
+            let (first, last) = if around { (day.pred_opt().unwrap(), day.succ_opt().unwrap()) } else { (day, day) };
+            let answer = app.get(&format!("/api/analytics?startDate={first}&endDate={last}")).await.data(200);
+            let stats = answer["dailyStats"].as_array().unwrap().iter().find(|stats| stats["date"] == date).unwrap();
+            let found = (&stats["abandoned"], &stats["recovered"]);
+            assert_eq!(found, (&json!(hours * 8), &json!(hours * 8)), "{date} in {zone}");
+            let zone: Tz = zone.parse().unwrap();
+            assert_eq!(answer, counted(&app.pool, zone, "usd", first, last).await, "{date} in {zone}");
         }
-        Step::Recover { cart, days_ago } => {
-            if let Some(id) = chosen(cart, ids) {
-                let body = json!({"status": "recovered", "recoveredAt": ago(days_ago)});
-                app.patch(&format!("/api/carts/{id}"), &body).await; // refused if it is too early or the state is final
+    }
+}
+
+#[tokio::test]
+async fn another_time_zone_needs_no_recount() {
+    let mut app = Setup::default().at("2026-11-10T12:00:00Z").without_worker().start().await;
+    let (first, day) = (app.address, "2026-10-30".parse::<NaiveDate>().unwrap());
+    two_carts_a_quarter(&app, "2026-11-01").await;
+    for zone in ZONES {
+        let another = app.api_beside("TIME_ZONE", zone.name()).await;
+        // A change through one api shows at once through the other.
+        for _ in 0..2 {
+            app.address = first;
+            app.cart_of(&abandoned("2026-11-01T04:14:59.999999Z", "0.01")).await;
+            for (address, zone) in [(first, Tz::UTC), (another, zone)] {
+                app.address = address;
+                let today = common::time_zone::date(app.now(), zone);
+                let answer = app.get(&format!("/api/analytics?startDate={day}")).await.data(200);
+                assert_eq!(answer, counted(&app.pool, zone, "usd", day, today).await, "{zone}");
             }
-        }
-        Step::Expire { cart } => {
-            if let Some(id) = chosen(cart, ids) {
-                app.patch(&format!("/api/carts/{id}"), &json!({"status": "expired"})).await;
-            }
-        }
-        Step::Delete { cart } => {
-            if let Some(id) = chosen(cart, ids) {
-                app.delete(&format!("/api/carts/{id}")).await;
-            }
-        }
-        Step::HandMade(change) => {
-            let sql = match change {
-                HandMade::MoveDay => {
-                    "update carts set abandoned_at = abandoned_at - interval '3 days' where random() < 0.3"
-                }
-                HandMade::Revalue => "update carts set total_minor = total_minor + 1 where random() < 0.3",
-                HandMade::Reopen => "update carts set status = 'abandoned' where random() < 0.3",
-                HandMade::Recover => "update carts set status = 'recovered' where random() < 0.3",
-                HandMade::DeleteSome => "delete from carts where random() < 0.2",
-                HandMade::Truncate => "truncate carts cascade",
-            };
-            sqlx::query(sql).execute(&app.pool).await.unwrap();
-        }
-        Step::Correct => {
-            let corrected = common::analytics::correct(&mut connection(&app.pool).await).await.unwrap();
-            assert_eq!(corrected.corrected, 0, "it was right before");
-        }
-        Step::RollUp => {
             common::analytics::add_up(&mut connection(&app.pool).await).await.unwrap();
         }
     }
 }
 
-/// The expected response, counted row by row.
-async fn counted(pool: &PgPool, today: NaiveDate) -> (Value, Vec<i64>) {
-    type Row = (DateTime<Utc>, Option<DateTime<Utc>>, String, i64);
-    let rows: Vec<Row> = sqlx::query_as("select abandoned_at, recovered_at, status, total_minor from carts")
-        .fetch_all(pool)
-        .await
-        .unwrap();
-    let days: Vec<Value> = (0..90)
-        .rev()
-        .map(|ago| {
-            let day = today.checked_sub_days(Days::new(ago)).unwrap();
-            let sum = |rows: &[&Row]| {
-                let minor: i64 = rows.iter().map(|row| row.3).sum();
-                serde_json::from_str::<Value>(&rust_decimal::Decimal::new(minor, 2).to_string()).unwrap()
-            };
-            let abandoned: Vec<&Row> = rows.iter().filter(|row| row.0.date_naive() == day).collect();
-            let recovered: Vec<&Row> = rows
-                .iter()
-                .filter(|row| row.2 == "recovered" && row.1.is_some_and(|at| at.date_naive() == day))
-                .collect();
-            json!({
-                "date": day, "abandoned": abandoned.len(), "recovered": recovered.len(),
-                "abandonedValue": sum(&abandoned), "recoveredValue": sum(&recovered),
-            })
-        })
-        .collect();
-    let of = |status: &str| i64::try_from(rows.iter().filter(|row| row.2 == status).count()).unwrap();
-    (Value::Array(days), vec![of("abandoned"), of("recovered"), of("expired"), i64::try_from(rows.len()).unwrap()])
-}
-
-/// A random history with compactions and an operator's own SQL: after every step, the responses
-/// equal a count.
-#[test]
-fn analytics_and_totals_equal_a_count_at_any_moment() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mut runner = TestRunner::new(Config { cases: 12, ..Config::with_source_file(file!()) });
-    runner
-        .run(&steps(), |steps| {
-            runtime.block_on(async {
-                let app = Setup::default().at("2026-03-10T12:00:00Z").without_worker().start().await;
-                let mut ids = Vec::new();
-                for step in &steps {
-                    take(&app, step, &mut ids).await;
-                    let (days, totals) = counted(&app.pool, app.now().date_naive()).await;
-                    let answer = app.get("/api/analytics?period=90d").await.data(200);
-                    prop_assert_eq!(&answer["dailyStats"], &days);
-                    for (status, total) in
-                        ["?status=abandoned", "?status=recovered", "?status=expired", ""].iter().zip(totals)
-                    {
-                        let list = app.get(&format!("/api/carts{status}")).await.data(200);
-                        prop_assert_eq!(&list["pagination"]["total"], &json!(total));
-                    }
-                }
-                Ok(())
-            })
-        })
-        .unwrap();
+#[tokio::test]
+async fn the_overview_offers_currencies_and_shows_local_times() {
+    let setup = Setup::default().at("2026-03-10T12:00:00Z").set("TIME_ZONE", "Asia/Kathmandu");
+    let app = setup.without_worker().start().await;
+    let id = app.cart_of(&abandoned("2026-03-09T18:14:59Z", "7")).await; // the 9th, 23:59:59
+    let operator = Operator::sign_in(&app, "test-key").await;
+    let page = operator.get("/").await.text;
+    assert!(!page.contains("name=\"currency\""), "{page}");
+    let time = r#"title="9 March 2026, 23:59:59 +05:45">9 Mar 2026, 23:59</time>"#;
+    for path in ["/", "/carts", &format!("/carts/{id}")] {
+        let page = operator.get(path).await.text;
+        assert!(page.contains(time) && page.matches("Asia/Kathmandu").count() == 1, "{path}: {page}");
+    }
+    sqlx::query("update carts set currency = 'jpy'").execute(&app.pool).await.unwrap();
+    let page = operator.get("/?period=7d").await.text;
+    for option in [r#"<option value="jpy">JPY"#, r#"<option value="usd" selected>USD"#, r#"name="period" value="7d""#] {
+        assert!(page.contains(option), "{option}: {page}");
+    }
+    let page = operator.get("/?period=7d&currency=JPY").await.text;
+    assert!(page.contains(r#"<option value="jpy" selected>"#) && page.contains("700"), "{page}");
+    assert!(page.contains(r#"href="/?period=90d&amp;currency=jpy""#), "{page}");
+    assert_eq!(operator.get("/?currency=gold").await.status, 400);
 }
 
 #[tokio::test]

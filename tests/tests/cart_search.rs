@@ -88,3 +88,31 @@ async fn a_cursor_continues_a_search() {
     }
     assert_eq!(ids, expected);
 }
+
+/// Domains in Unicode and in ASCII, dots anywhere, NFC and NFD, other scripts, emoji, and quotes.
+#[tokio::test]
+async fn a_mailbox_is_found_by_any_of_its_spellings() {
+    let app = Setup::default().without_worker().start().await;
+    for spellings in [
+        ["jörg@müller.example", "Jörg@müller.example", "jörg@xn--mller-kva.example", "JÖRG@MÜLLER.example"],
+        ["hana..s.@docomo.ne.jp", "Hana..S.@DOCOMO.ne.jp", "\"hana..s.\"@docomo.ne.jp", "\"hana.\\.s.\"@docomo.ne.jp"],
+        ["jos\u{e9}@example.com", "jose\u{301}@example.com", "JOSÉ@example.com", "\"josé\"@ｅｘａｍｐｌｅ.com"],
+        ["अजय@डाटा.भारत", "अजय@XN--C2BD1GB.भारत", "अजय@डाटा。भारत", "\"अजय\"@डाटा.भारत"],
+        [
+            "👩\u{200d}💻@example.com",
+            "👩\u{200d}💻@EXAMPLE.com",
+            "\"👩\u{200d}💻\"@example.com",
+            "👩\u{200d}💻@example．com",
+        ],
+        ["\"a b\"@example.com", "\"A B\"@example.com", "\"\\a b\"@example.com", "\"a\\ b\"@Example.com"],
+    ] {
+        let mut ids = Vec::new();
+        for spelling in spellings {
+            ids.insert(0, app.cart_of(&of(spelling)).await);
+        }
+        for spelling in spellings {
+            let encoded: String = spelling.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            assert_eq!(found(&app, &format!("email={encoded}")).await, (ids.clone(), json!(4)), "{spelling}");
+        }
+    }
+}

@@ -90,6 +90,7 @@ const VARIABLES: &[Case] = &[
         "CURRENCY",
         &["dollars", "us", "xxx", "XTS", "xau", "xag", "xpt", "xpd", "xdr", "che", "clf", "usdd", "u$d"],
     ),
+    ("api", "TIME_ZONE", &["Vienna", "europe/vienna", "Europe/Wien", "+01:00", "CEST"]),
     ("api", "RATE_LIMIT_PER_MINUTE", NUMBERS),
     ("api", "TRUSTED_PROXIES", &[",", "10.0.0.0/33", "10.0.0", "proxy", "10.0.0.1,nonsense", "::/129"]),
     (

@@ -32,9 +32,11 @@ async fn timeline_length(app: &App, carts: &[String]) -> usize {
 /// The analytics, and a count of the carts.
 async fn analytics_and_count(app: &App) -> (Value, Value) {
     let summary = app.get("/api/analytics?period=30d").await.data(200)["summary"].clone();
-    let (abandoned, recovered, value, won): (i64, i64, i64, i64) = sqlx::query_as(
+    let (abandoned, recovered, value, won, paid, paid_value): (i64, i64, i64, i64, i64, i64) = sqlx::query_as(
         "select count(*), count(recovered_at), coalesce(sum(total_minor), 0)::bigint,
-                coalesce(sum(total_minor) filter (where recovered_at is not null), 0)::bigint from carts",
+                coalesce(sum(total_minor) filter (where recovered_at is not null), 0)::bigint,
+                count(*) filter (where status_reason = 'payment'),
+                coalesce(sum(total_minor) filter (where status_reason = 'payment'), 0)::bigint from carts",
     )
     .fetch_one(&app.pool)
     .await
@@ -42,9 +44,11 @@ async fn analytics_and_count(app: &App) -> (Value, Value) {
     let rate = if abandoned == 0 { 0.0 } else { (recovered as f64 * 1000.0 / abandoned as f64).round() / 10.0 };
     let money = |minor: i64| format!("{}.{:02}", minor / 100, minor % 100);
     let counted = format!(
-        r#"{{"totalAbandoned":{abandoned},"totalRecovered":{recovered},"recoveryRate":{rate:.1},"totalAbandonedValue":{},"totalRecoveredValue":{}}}"#,
+        r#"{{"totalAbandoned":{abandoned},"totalRecovered":{recovered},"recoveryRate":{rate:.1},"totalAbandonedValue":{},"totalRecoveredValue":{},
+           "recoveredByPayment":{paid},"recoveredByPaymentValue":{},"refundedValue":0.00}}"#,
         money(value),
         money(won),
+        money(paid_value),
     );
     (summary, serde_json::from_str(&counted).unwrap())
 }
@@ -144,6 +148,42 @@ async fn deleting_all_carts_leaves_no_personal_data() {
     analytics_are_exact(&app).await;
     let removed = erase(&app, ZEBEDEE.email).await["removed"].clone();
     assert!(removed.as_object().unwrap().values().all(|count| *count == json!(0)), "{removed}");
+}
+
+/// An address with a domain in Unicode, and one with misplaced dots, which others write in quotes.
+#[tokio::test]
+async fn all_spellings_of_a_mailbox_are_erased_at_once() {
+    let app = Setup::default().without_worker().start().await;
+    let store = async |email: &str| {
+        let mut cart = GRACE.cart();
+        cart["customerEmail"] = json!(email);
+        app.cart_of(&cart).await
+    };
+    for (spellings, other) in [
+        (
+            ["jörg@müller.example", "Jörg@müller.example", "jörg@xn--mller-kva.example", "JÖRG@MÜLLER.example"],
+            "jorg@müller.example",
+        ),
+        (
+            [
+                "\"hana..s.\"@docomo.ne.jp",
+                "hana..s.@docomo.ne.jp",
+                "HANA..S.@docomo.ne.jp",
+                "\"hana..s\\.\"@docomo.ne.jp",
+            ],
+            "hana.s.@docomo.ne.jp",
+        ),
+    ] {
+        for spelling in spellings {
+            let kept = store(other).await;
+            for spelling in spellings {
+                store(spelling).await;
+            }
+            assert_eq!(erase(&app, spelling).await["removed"]["carts"], json!(4), "{spelling}");
+            assert_eq!(app.get("/api/carts").await.data(200)["carts"][0]["id"], json!(kept), "{spelling}");
+            app.delete(&format!("/api/carts/{kept}")).await.data(200);
+        }
+    }
 }
 
 /// Stripe repeats an address in its refusal.

@@ -160,3 +160,24 @@ async fn a_long_erasure_continues_after_its_request_timed_out() {
     assert_eq!(erasure.await.unwrap()["carts"], json!(1));
     nothing_is_left(&app).await;
 }
+
+/// A cart that becomes another person's while the erasure looks for carts is not erased.
+#[tokio::test]
+async fn a_cart_that_becomes_another_persons_stays() {
+    let app = Arc::new(Setup::default().without_worker().start().await);
+    let id = app.cart_of(&ZEBEDEE.cart()).await;
+    let mut change = transaction(&app.pool).await;
+    sqlx::query("update carts set customer_email = 'ada@example.com' where id = $1")
+        .bind(&id)
+        .execute(&mut change)
+        .await
+        .unwrap();
+    let erasing = tokio::spawn({
+        let app = app.clone();
+        async move { erase(&app).await }
+    });
+    somebody_waits(&app).await;
+    change.commit().await.unwrap();
+    assert_eq!(erasing.await.unwrap()["carts"], json!(0));
+    assert_eq!(app.show(&id).await["customerEmail"], "ada@example.com");
+}

@@ -176,3 +176,41 @@ async fn an_operator_alone_neither_exports_nor_erases_a_person() {
     let path = format!("/api/erasure/{}", receipt["id"].as_str().unwrap());
     assert_eq!(ask(&app, operator, Method::GET, &path).await.data(200), receipt);
 }
+
+#[tokio::test]
+async fn a_change_of_contents_tells_a_blind_key_nothing() {
+    let app = Setup::default().without_worker().start().await;
+    let keys = keys(&app, &[("blind", &[Write])]).await;
+    let mut cart = a_cart();
+    cart["externalId"] = json!("order-1");
+    let id = app.cart_of(&cart).await;
+    let path = format!("/api/carts/{id}");
+    let patch = async |body: &Value| {
+        app.send(app.bare_request(Method::PATCH, &path).header("x-api-key", &keys[0]).json(body)).await
+    };
+    for body in [
+        json!({"totalValue": 0}),
+        json!({"adjustments": [{"name": "Discount", "amount": -100}]}),
+        json!({"adjustments": [{"name": "Discount", "amount": -50}], "totalValue": 999_999}),
+        json!({"currency": "jpy"}),
+    ] {
+        let answer = patch(&body).await;
+        is_blind(&answer);
+        let details = answer.is_error(422, "VALIDATION_ERROR")["details"].clone();
+        assert_eq!(details, json!([{"field": "", "message": "does not fit the cart"}]));
+    }
+    // What the body itself says may be named.
+    let answer = patch(&json!({"items": [{"name": "x", "quantity": 0, "price": 1}]})).await;
+    assert_eq!(answer.is_error(422, "VALIDATION_ERROR")["details"][0]["field"], "items[0].quantity");
+    let changed = patch(&json!({"customerName": "Grace"})).await;
+    is_blind(&changed);
+    changed.data(200);
+    app.patch(&path, &json!({"status": "recovered"})).await.data(200);
+    patch(&json!({"items": a_cart()["items"]})).await.is_error(409, "CONFLICT");
+    app.delete(&path).await.data(200);
+    let id = app.cart_of(&cart).await;
+    // The cart with the external id has the contents of the body by then.
+    let again = post(&app, &keys[0], "/api/carts", &cart).await;
+    is_blind(&again);
+    assert_eq!(again.data(200)["id"], json!(id));
+}

@@ -77,7 +77,7 @@ async fn locks_of_a_silent_process_are_released_within_seconds() {
     let (silent, other) = (database.reach(Listen::Directly, 1), database.reach(Listen::Directly, 1));
     let lock = async |of: &queue::Database| {
         let mut tx = of.begin().await?;
-        sqlx::query("select from cart_totals for update").execute(&mut tx).await?;
+        sqlx::query("select from cart_count_progress for update").execute(&mut tx).await?;
         Ok::<_, sqlx::Error>(tx)
     };
     for silent in [silent.planned_once(1, "set jit = off"), silent] {

@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 use reqwest::Method;
 use sandbox::stripe::{Fault, Operation};
 use serde_json::{Value, json};
-use tests::{eventually, lives::ZEBEDEE, processes::Process};
+use tests::{lives::ZEBEDEE, processes::Process};
 
 use crate::processes::Shop;
 
@@ -68,15 +68,8 @@ async fn live(shop: &Shop) {
         .execute(&pool)
         .await
         .unwrap();
-    let unreadable = shop.http.post(shop.url("/api/carts/cart_by_hand/payment-link")).header("prefer", "wait=1");
-    assert_eq!(shop.call(unreadable).await.0, 202);
-    eventually("it can't be read", async || {
-        sqlx::query_scalar("select exists (select from jobs where last_error like '%can''t be read%')")
-            .fetch_one(&pool)
-            .await
-            .unwrap()
-    })
-    .await;
+    // Its lines can't be read, so Stripe gets one line with the total.
+    assert_eq!(shop.link("cart_by_hand").await.0, 200);
     let kept: Vec<String> =
         sqlx::query_scalar("select jobs::text from jobs where last_error is not null").fetch_all(&pool).await.unwrap();
     assert!(kept.iter().all(|job| !job.contains("quill") && !job.contains("zebedee")), "{kept:?}");

@@ -270,7 +270,7 @@ async fn an_event_is_atomic_with_its_change() {
     app.clock.advance(TimeDelta::minutes(1));
     let mut tx = transaction(&app.pool).await;
     assert!(carts::reopen(&mut tx, &cart_id, app.now()).await.unwrap());
-    assert!(carts::recover(&mut tx, &cart_id, RecoveredBy::Operator, app.now(), app.now()).await.unwrap());
+    assert!(carts::recover(&mut tx, &cart_id, RecoveredBy::Manual, app.now(), app.now()).await.unwrap());
     assert_eq!(events(&app, &id).await, before, "nothing is told before it is done");
     tx.rollback().await.unwrap();
     assert_eq!(events(&app, &id).await, before);

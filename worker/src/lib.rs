@@ -1,6 +1,8 @@
 //! The worker: creates and closes payment links, expires carts and adds up their stored counts. All
 //! jobs and schedules are registered in this file.
 
+#![cfg_attr(test, allow(clippy::disallowed_types, reason = "tests read what they wrote themselves"))]
+
 mod cli;
 pub mod config;
 mod error;

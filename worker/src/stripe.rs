@@ -7,6 +7,8 @@
 
 pub(crate) mod call;
 pub(crate) mod error;
+pub(crate) mod lines;
+pub(crate) mod locale;
 pub(crate) mod redaction;
 pub(crate) mod session;
 
@@ -86,14 +88,21 @@ impl Stripe {
     /// Creates a session, or returns the one created with the same idempotency key. The caller
     /// takes the permit before storing that Stripe is being called.
     pub(crate) async fn create(&self, turn: Turn, new: &NewSession<'_>) -> Result<Session, StripeError> {
-        let metadata = HashMap::from([
+        let mut metadata = HashMap::from([
             ("cart_id".to_owned(), new.cart_id.to_owned()),
             ("link_version".to_owned(), new.version.to_string()),
         ]);
+        metadata.extend(new.cart.external_id.clone().map(|id| ("external_id".to_owned(), id)));
         let mut payment_intent = CreateCheckoutSessionPaymentIntentData::new();
+        // Shown to the shop beside the payment, in Stripe's dashboard and reports.
+        payment_intent.description = Some(format!("Cart {}", new.cart.external_id.as_deref().unwrap_or(new.cart_id)));
         payment_intent.metadata = Some(metadata.clone()); // a session's own metadata does not reach it
         let line_items = line_items(new.cart).map_err(not_asked)?;
         let mut request = CreateCheckoutSession::new();
+        let locale = new.cart.locale.as_deref().and_then(|tag| tag.parse().ok());
+        if let Some(locale) = locale.as_ref().and_then(locale::checkout_locale) {
+            request = request.locale(locale);
+        }
         // Stripe would show the placeholder, and the shopper could not change it.
         if new.cart.customer_email != ERASED_EMAIL {
             request = request.customer_email(&new.cart.customer_email);
@@ -256,21 +265,20 @@ fn in_order(form: String) -> String {
 }
 
 fn line_items(cart: &CheckoutCart) -> Result<Vec<CreateCheckoutSessionLineItems>, String> {
-    cart.items
-        .iter()
-        .zip(1..)
-        .map(|(item, place)| {
-            let currency: Result<stripe_types::Currency, _> = cart.currency.code().parse();
-            let mut price = CreateCheckoutSessionLineItemsPriceData::new(currency.unwrap_or_default());
-            let amount = cart.currency.stripe_amount(item.price_minor);
-            price.unit_amount = Some(amount.map_err(|why| format!("the price of item {place} {why}"))?);
-            price.product_data = Some(ProductData::new(&item.name));
-            let mut line = CreateCheckoutSessionLineItems::new();
-            line.price_data = Some(price);
-            line.quantity = Some(item.quantity.into());
-            Ok(line)
-        })
-        .collect()
+    let currency: stripe_types::Currency = cart.currency.code().parse().unwrap_or_default();
+    let lines = lines::lines(cart).map_err(|why| format!("the total {why}"))?;
+    let line_item = |line: lines::Line| {
+        let mut product = ProductData::new(line.name);
+        product.description = line.description;
+        let mut price = CreateCheckoutSessionLineItemsPriceData::new(currency.clone());
+        price.unit_amount = Some(line.unit_amount);
+        price.product_data = Some(product);
+        let mut item = CreateCheckoutSessionLineItems::new();
+        item.price_data = Some(price);
+        item.quantity = Some(line.quantity);
+        item
+    };
+    Ok(lines.into_iter().map(line_item).collect())
 }
 
 #[cfg(test)]

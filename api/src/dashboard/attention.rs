@@ -1,6 +1,7 @@
 //! Problems that an operator should look at.
 
 use chrono::{DateTime, Days, Utc};
+use chrono_tz::Tz;
 use common::{
     db::Connection,
     jobs::QUEUES,
@@ -13,7 +14,7 @@ use super::format;
 
 /// A ready job that waits longer than this is a problem.
 const LONG_WAIT_SECONDS: f64 = 60.0;
-/// Days for which refused webhooks, and events without effect, are shown.
+/// Days for which refused webhooks, and events that need attention, are shown.
 const WEBHOOK_DAYS: u64 = 7;
 
 /// A problem to show.
@@ -28,7 +29,7 @@ pub(crate) struct Concern {
 }
 
 /// All problems, most severe first. No query counts a large table.
-pub(crate) async fn concerns(conn: &mut Connection, now: DateTime<Utc>) -> sqlx::Result<Vec<Concern>> {
+pub(crate) async fn concerns(conn: &mut Connection, now: DateTime<Utc>, zone: Tz) -> sqlx::Result<Vec<Concern>> {
     let mut concerns = Vec::new();
     let mut add = |what: String, advice: &str, path: Option<String>| {
         concerns.push(Concern { what, advice: advice.to_owned(), path });
@@ -77,7 +78,7 @@ pub(crate) async fn concerns(conn: &mut Connection, now: DateTime<Utc>) -> sqlx:
     let uncounted = stripe_events::attention_since(conn, now - Days::new(WEBHOOK_DAYS)).await?;
     for payment in &uncounted.own.newest {
         let what = format!("Stripe payment not counted: {}", payment.why());
-        let at = payment.at.format("%-d %b %Y, %H:%M UTC");
+        let at = format::minute(payment.at, zone);
         let advice = format!("{}, {at}. Look it up at Stripe, and refund it if money is to go back.", payment.ids());
         add(what, &advice, None);
     }
@@ -111,10 +112,10 @@ pub(crate) fn show(concerns: &[Concern]) -> Markup {
                     @for concern in concerns {
                         li {
                             @match &concern.path {
-                                Some(path) => a href=(path) { (concern.what) },
-                                None => strong { (concern.what) },
+                                Some(path) => a href=(path) dir="auto" { (concern.what) },
+                                None => strong dir="auto" { (concern.what) },
                             }
-                            span.muted { (concern.advice) }
+                            span.muted dir="auto" { (concern.advice) }
                         }
                     }
                 }

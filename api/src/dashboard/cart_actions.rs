@@ -71,7 +71,7 @@ async fn recover(state: State<AppState>, path: Result<CartPath, ApiError>, _: Ou
 }
 
 async fn change(State(state): State<AppState>, id: CartId, status: CartStatus) -> Result<Response, PageError> {
-    api::change_status(&state, &id, &IfMatch::anything(), status, None).await?;
+    api::change::apply(&state, &id, &IfMatch::anything(), &api::change::ChangeRequest::status(status)).await?;
     let status = status.as_str();
     Ok(go_to(&format!("/carts/{id}?done={status}")))
 }
@@ -87,7 +87,7 @@ async fn ask_recover(
     path: Result<CartPath, ApiError>,
 ) -> Result<Response, PageError> {
     let cart = find(&state, path?.0).await?;
-    let text = html! { "It counts as paid from now on, its payment link is closed, and that is final." };
+    let text = html! { "It counts as recovered by hand from now on, its payment link is closed, and that is final." };
     Ok(question(&operator, &cart, "recover", "Mark this cart as recovered?", &text, ("primary", "Mark recovered")))
 }
 
@@ -121,7 +121,7 @@ fn question(
     let body = html! {
         section.card.narrow {
             h1 { (title) }
-            p { strong { (cart.customer_name) } ", " (format::money(cart.total_value, cart.currency)) }
+            p { strong { bdi { (cart.customer()) } } ", " (format::money(cart.total_value, cart.currency)) }
             p.muted { (text) }
             div.actions {
                 (operator.button(&format!("{path}/{action}"), class, button))

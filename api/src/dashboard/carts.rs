@@ -1,6 +1,7 @@
 //! `/carts`: the list of carts by status, and the search.
 
 use axum::{Router, extract::State, response::Response, routing::get};
+use chrono_tz::Tz;
 use common::carts::{
     self, Cart, CartId, CartStatus,
     list::{Start, Totals},
@@ -53,14 +54,14 @@ async fn show(
         (statuses(&totals, status))
         section.card aria-label="Carts" {
             @if found.is_empty() { p.muted { "No carts here." } }
-            @else { (table(&found, "Carts, newest first")) }
+            @else { (table(&found, "Carts, newest first", operator.zone)) }
             (format::pages("/carts", &[("status", status.map(CartStatus::as_str))], page, total))
         }
     };
     Ok(Page { title: "Carts", section: Section::Carts, operator: &operator, live: "carts" }.show(&body))
 }
 
-/// Redirects to the cart with this id, or lists the carts with this e-mail address.
+/// Redirects to the cart with this id or the shop's id, or lists the carts with this e-mail address.
 async fn search(
     state: &AppState,
     operator: &Operator,
@@ -68,11 +69,16 @@ async fn search(
     page: pagination::Page,
 ) -> Result<Response, PageError> {
     let now = state.clock.now();
+    let mut lookups = state.lookups.acquire().await?;
     if let Ok(id) = wanted.parse::<CartId>()
-        && carts::find(&mut state.lookups.acquire().await?, &id, now).await?.is_some()
+        && carts::find(&mut lookups, &id, now).await?.is_some()
     {
         return Ok(go_to(&format!("/carts/{id}")));
     }
+    if let Some(id) = carts::search::find_external(&mut lookups, wanted).await? {
+        return Ok(go_to(&format!("/carts/{id}")));
+    }
+    drop(lookups);
     let found = match wanted.parse::<EmailToFind>() {
         Ok(email) => {
             let (start, mut conn) = (Start::Offset(page.offset()), state.database.acquire().await?);
@@ -85,12 +91,12 @@ async fn search(
         section.card {
             @match found.filter(|found| found.total > 0) {
                 Some(found) => {
-                    p { (format::count(found.total)) " of " strong { (wanted) } ", newest first. " a href="/carts" { "All carts" } }
-                    (table(&found.page.carts, "Carts that were found, newest first"))
+                    p { (format::count(found.total)) " of " strong { bdi { (wanted) } } ", newest first. " a href="/carts" { "All carts" } }
+                    (table(&found.page.carts, "Carts that were found, newest first", operator.zone))
                     (format::pages("/carts", &[("q", Some(wanted))], page, found.total))
                 }
                 None => {
-                    p { "No cart has the id or the e-mail address " strong { (wanted) } "." }
+                    p { "No cart has the id, the shop's id or the e-mail address " strong { bdi { (wanted) } } "." }
                     p { a href="/carts" { "All carts" } }
                 }
             }
@@ -102,8 +108,8 @@ async fn search(
 fn search_form(value: &str) -> Markup {
     html! {
         form.search role="search" method="get" action="/carts" {
-            label.visually-hidden for="q" { "Find carts by id or e-mail address" }
-            input #q type="search" name="q" value=(value) placeholder="Id or e-mail address" autocomplete="off" maxlength="320";
+            label.visually-hidden for="q" { "Find carts by id, the shop's id or e-mail address" }
+            input #q type="search" name="q" value=(value) placeholder="Id or e-mail address" autocomplete="off" maxlength="254" dir="auto";
             button.button type="submit" { "Find" }
         }
     }
@@ -129,7 +135,7 @@ fn statuses(totals: &Totals, chosen: Option<CartStatus>) -> Markup {
 }
 
 /// A table of carts; each whole row is a link.
-pub(crate) fn table(carts: &[Cart], caption: &str) -> Markup {
+pub(crate) fn table(carts: &[Cart], caption: &str, zone: Tz) -> Markup {
     html! {
         table.rows {
             caption.visually-hidden { (caption) }
@@ -139,11 +145,14 @@ pub(crate) fn table(carts: &[Cart], caption: &str) -> Markup {
             } }
             tbody { @for cart in carts { tr {
                 th scope="row" {
-                    a.cover href={ "/carts/" (cart.id) } { (cart.customer_name) }
-                    span.muted.small.ellipsis { (cart.customer_email) }
+                    a.cover dir="auto" href={ "/carts/" (cart.id) } { (cart.customer()) }
+                    div.parts.muted.small {
+                        @if cart.customer_name.is_some() { span.ellipsis dir="auto" { (cart.customer_email) } }
+                        @if let Some(id) = &cart.external_id { span.ellipsis { span.wide-only { "Shop's id " } bdi { (id) } } }
+                    }
                 }
                 td { (format::cart_status(cart.status)) }
-                td.wide-only { (format::instant(cart.abandoned_at)) }
+                td.wide-only { (format::instant(cart.abandoned_at, zone)) }
                 td.number { (format::money(cart.total_value, cart.currency)) }
             } } }
         }

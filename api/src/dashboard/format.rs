@@ -2,9 +2,10 @@
 
 use crate::http::pagination::Page;
 use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
 use common::{
     carts::CartStatus,
-    money::{Amount, Currency},
+    money::{Amount, Currency, grouped},
     operations::JobState,
 };
 use maud::{Markup, html};
@@ -19,32 +20,47 @@ pub(crate) fn amount(amount: Amount) -> String {
     grouped(&amount.to_string())
 }
 
-/// `1,234.50 USD`
+/// `$1,234.50`, with the code as its title; see [`Currency::format`].
 pub(crate) fn money(value: Amount, currency: Currency) -> Markup {
-    html! { span.money { (amount(value)) span.unit { " " (currency.code().to_ascii_uppercase()) } } }
+    html! { span.money title=(currency.code().to_ascii_uppercase()) { (currency.format(value)) } }
 }
 
-fn grouped(number: &str) -> String {
-    let (sign, number) = number.strip_prefix('-').map_or(("", number), |number| ("\u{2212}", number));
-    let (whole, decimals) = number.find('.').map_or((number, ""), |point| number.split_at(point));
-    let mut text = sign.to_owned();
-    for (place, digit) in whole.char_indices() {
-        if place > 0 && (whole.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
+/// `+$4.90`, `−$10.00`: money that is added or taken off.
+pub(crate) fn signed_money(value: Amount, currency: Currency) -> Markup {
+    html! { @if value.minor() > 0 { "+" } (money(value, currency)) }
+}
+
+/// Text of others for plain text such as a title, between U+2068 and U+2069, so that it does not
+/// change the direction of what stands beside it. Elements have `bdi` for this.
+pub(crate) fn isolated(text: &str) -> String {
+    format!("\u{2068}{text}\u{2069}")
+}
+
+/// The `mailto:` link of an address, whose local part may have any character.
+pub(crate) fn mailto(address: &str) -> String {
+    let escaped = |letter: char| match letter {
+        '"' | '#' | '%' | '&' | '/' | '?' | '\\' | ' ' => format!("%{:02X}", u32::from(letter)),
+        letter => letter.to_string(),
+    };
+    format!("mailto:{}", address.chars().map(escaped).collect::<String>())
+}
+
+/// `24 Nov 2026, 09:12`, in `zone`; the title has the seconds and the offset from UTC.
+pub(crate) fn instant(at: DateTime<Utc>, zone: Tz) -> Markup {
+    let local = at.with_timezone(&zone);
+    html! {
+        time datetime=(at.to_rfc3339()) title=(local.format("%-d %B %Y, %H:%M:%S %:z")) { (minute(at, zone)) }
     }
-    text + decimals
 }
 
-/// `24 Nov 2026, 09:12`, in UTC.
-pub(crate) fn instant(at: DateTime<Utc>) -> Markup {
-    html! { time datetime=(at.to_rfc3339()) title=(at.format("%-d %B %Y, %H:%M:%S UTC")) { (at.format("%-d %b %Y, %H:%M")) } }
+/// `24 Nov 2026, 09:12`, in `zone`.
+pub(crate) fn minute(at: DateTime<Utc>, zone: Tz) -> String {
+    at.with_timezone(&zone).format("%-d %b %Y, %H:%M").to_string()
 }
 
 /// An instant, or a dash.
-pub(crate) fn maybe_instant(at: Option<DateTime<Utc>>) -> Markup {
-    html! { @match at { Some(at) => (instant(at)), None => span.muted { "–" } } }
+pub(crate) fn maybe_instant(at: Option<DateTime<Utc>>, zone: Tz) -> Markup {
+    html! { @match at { Some(at) => (instant(at, zone)), None => span.muted { "–" } } }
 }
 
 /// `12 s`, `3 min`, `2 h`, `5 d`: one unit is precise enough.
@@ -106,11 +122,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_grouped() {
+    fn times_are_local_and_name_their_offset() {
+        let at = "2026-11-01T05:30:09.5Z".parse().unwrap();
         assert_eq!(
-            ["0", "999", "1000", "1234567.50", "-1000.00"].map(grouped).join(" "),
-            "0 999 1,000 1,234,567.50 \u{2212}1,000.00"
+            instant(at, Tz::America__New_York).0,
+            r#"<time datetime="2026-11-01T05:30:09.500+00:00" title="1 November 2026, 01:30:09 -04:00">1 Nov 2026, 01:30</time>"#
         );
+        assert!(instant(at, Tz::UTC).0.contains("05:30:09 +00:00"));
+    }
+
+    #[test]
+    fn texts_of_others_are_isolated_and_escaped() {
+        assert_eq!(isolated("a\u{202e}b"), "\u{2068}a\u{202e}b\u{2069}");
+        assert_eq!(mailto("\"a b?\"@müller.example"), "mailto:%22a%20b%3F%22@müller.example");
+        assert_eq!(mailto("50%@example.com"), "mailto:50%25@example.com");
+    }
+
+    #[test]
+    fn signed_money_has_a_sign() {
+        let signed = |minor| signed_money(Currency::USD.amount(minor), Currency::USD).0;
+        assert!(signed(490).starts_with("+<") && signed(490).contains(">$4.90<"));
+        assert!(signed(-1_000).contains(">\u{2212}$10.00<") && signed(0).starts_with('<'));
     }
 
     #[test]

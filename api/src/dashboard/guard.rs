@@ -24,7 +24,7 @@ impl FromRequestParts<AppState> for Operator {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, PageError> {
         match signed_in(state, &parts.headers).await? {
-            Some(session) => Ok(Self(session)),
+            Some(session) => Ok(Self { session, zone: state.config.time_zone }),
             // A link from another site (a mail, a chat) comes without the cookie, which is
             // SameSite=Strict. The page reloads itself once, and that request has the cookie.
             None if text(&parts.headers, "sec-fetch-site") == Some("cross-site") && parts.method == Method::GET => {

@@ -6,6 +6,7 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
+use chrono_tz::Tz;
 use common::operations::{self, FailedAttempt, JobState, JobSummary};
 use maud::{Markup, html};
 
@@ -47,8 +48,8 @@ async fn show(
             (actions(&operator, &job))
         }
         div.columns.uneven {
-            (history_of(&history, &job))
-            (details(&job))
+            (history_of(&history, &job, operator.zone))
+            (details(&job, operator.zone))
         }
     };
     Ok(Page { title: &title, section: Section::Jobs, operator: &operator, live: "jobs" }.show(&body))
@@ -83,23 +84,23 @@ fn actions(operator: &Operator, job: &JobSummary) -> Markup {
     }
 }
 
-fn history_of(attempts: &[FailedAttempt], job: &JobSummary) -> Markup {
+fn history_of(attempts: &[FailedAttempt], job: &JobSummary, zone: Tz) -> Markup {
     html! {
         section.card aria-labelledby="attempts" {
             h2 #attempts { "Attempts that failed" }
             @if attempts.is_empty() { p.muted { "No failed attempts." } }
-            @if let Some(error) = job.last_error.as_ref().filter(|_| attempts.is_empty()) { p.problem { (error) } }
+            @if let Some(error) = job.last_error.as_ref().filter(|_| attempts.is_empty()) { p.problem dir="auto" { (error) } }
             ol.attempts {
                 @for attempt in attempts.iter().rev() {
                     li {
-                        p.problem { (attempt.error.as_deref().unwrap_or("no message")) }
+                        p.problem dir="auto" { (attempt.error.as_deref().unwrap_or("no message")) }
                         p.muted.small {
                             "Attempt " (attempt.attempt)
-                            @if let Some(at) = attempt.started_at { ", began " (format::instant(at)) }
+                            @if let Some(at) = attempt.started_at { ", began " (format::instant(at, zone)) }
                             @if let Some(from) = attempt.started_at {
                                 ", took " ((attempt.ended_at - from).num_milliseconds()) " ms"
                             }
-                            @if let Some(worker) = &attempt.worker { ", by worker " (worker) }
+                            @if let Some(worker) = &attempt.worker { ", by worker " bdi { (worker) } }
                         }
                     }
                 }
@@ -108,7 +109,7 @@ fn history_of(attempts: &[FailedAttempt], job: &JobSummary) -> Markup {
     }
 }
 
-fn details(job: &JobSummary) -> Markup {
+fn details(job: &JobSummary, zone: Tz) -> Markup {
     html! {
         section.card aria-labelledby="details" {
             h2 #details { "Details" }
@@ -117,10 +118,10 @@ fn details(job: &JobSummary) -> Markup {
                 dt { "Queue" } dd { a href={ "/jobs" (format::query(&[("queue", Some(job.queue.as_str()))])) } { (job.queue) } }
                 dt { "Kind" } dd { code { (job.kind) } }
                 dt { "Attempts" } dd { (job.attempts) " of " (job.max_attempts) }
-                dt { "To run" } dd { (format::instant(job.run_at)) }
-                dt { "Slot" } dd { (format::maybe_instant(job.slot)) }
-                dt { "Queued" } dd { (format::instant(job.created_at)) }
-                dt { "Finished" } dd { (format::maybe_instant(job.finished_at)) }
+                dt { "To run" } dd { (format::instant(job.run_at, zone)) }
+                dt { "Slot" } dd { (format::maybe_instant(job.slot, zone)) }
+                dt { "Queued" } dd { (format::instant(job.created_at, zone)) }
+                dt { "Finished" } dd { (format::maybe_instant(job.finished_at, zone)) }
             }
         }
     }

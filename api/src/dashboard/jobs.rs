@@ -1,6 +1,7 @@
 //! `/jobs`: the list of jobs, by queue and state.
 
 use axum::{Router, extract::State, response::Response, routing::get};
+use chrono_tz::Tz;
 use common::{
     jobs::QUEUES,
     operations::{self, COUNT_LIMIT, JobFilter, JobState, JobSummary},
@@ -67,7 +68,7 @@ async fn show(
                 p.muted { (counted(total)) }
                 (at_once(&filter, total))
             }
-            @if !found.is_empty() { (table(&found)) }
+            @if !found.is_empty() { (table(&found, operator.zone)) }
             (format::pages("/jobs", &pairs(&filter), page, total))
         }
     };
@@ -126,7 +127,7 @@ fn at_once(filter: &JobFilter, total: i64) -> Markup {
     }
 }
 
-fn table(jobs: &[JobSummary]) -> Markup {
+fn table(jobs: &[JobSummary], zone: Tz) -> Markup {
     html! {
         table.rows {
             caption.visually-hidden { "Jobs, newest first" }
@@ -137,11 +138,11 @@ fn table(jobs: &[JobSummary]) -> Markup {
             tbody { @for job in jobs { tr {
                 th scope="row" {
                     a.cover href={ "/jobs/" (job.id) } { (format::capital(&job.kind)) }
-                    span.muted.small.ellipsis { (job.queue) @if let Some(error) = &job.last_error { " · " (error) } }
+                    span.muted.small.ellipsis { (job.queue) @if let Some(error) = &job.last_error { " · " bdi { (error) } } }
                 }
                 td { (format::job_state(job.state)) }
                 td.number.wide-only { (job.attempts) " of " (job.max_attempts) }
-                td.wide-only { (format::instant(job.run_at)) }
+                td.wide-only { (format::instant(job.run_at, zone)) }
             } } }
         }
     }

@@ -70,7 +70,7 @@ async fn ask_retry(
                 label for="kind" { "Only of the kind" }
                 input #kind name="kind" value=[dead.kind.as_deref()] placeholder="create_payment_link" maxlength="200";
                 label for="error" { "Only with this in their last error" }
-                input #error name="error" value=[dead.error.as_deref()] maxlength="200";
+                input #error name="error" value=[dead.error.as_deref()] maxlength="200" dir="auto";
                 button.button type="submit" { "Count" }
             }
             p.value-line { strong { (counted(matched)) } " would be ready to run again, with all attempts before them." }

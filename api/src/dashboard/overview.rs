@@ -1,6 +1,9 @@
 //! `/`: abandoned and recovered carts of a period, problems, and the newest carts.
 
+use std::collections::BTreeSet;
+
 use axum::{Router, extract::State, response::Response, routing::get};
+use chrono_tz::Tz;
 use common::{
     analytics::{self, DayStats, Rate, Summary},
     carts::{self, Cart, list::Start},
@@ -18,6 +21,7 @@ use super::{
 };
 use crate::{
     http::{error::ApiError, query::Parameters},
+    routes::analytics as api,
     state::AppState,
 };
 
@@ -33,53 +37,81 @@ async fn show(
     operator: Operator,
     parameters: Result<Parameters, ApiError>,
 ) -> Result<Response, PageError> {
-    let (parameters, now, currency) = (parameters?, state.clock.now(), state.config.currency);
-    let period = Period::of(&parameters, now.date_naive())?;
+    let (parameters, now, zone) = (parameters?, state.clock.now(), operator.zone);
+    let currency = api::currency(&parameters)?.unwrap_or(state.config.currency);
+    let period = Period::of(&parameters, now, zone)?;
     let chosen = match (parameters.get("startDate").or(parameters.get("endDate")), parameters.get("period")) {
         (Some(_), _) => None,
         (None, period) => Some(period.unwrap_or("30d")),
     };
     let mut conn = state.database.acquire().await?;
-    let (summary, days) = analytics::between(&mut conn, period.first, period.last, currency).await?;
+    let (summary, days) = analytics::between(&mut conn, (period.first, period.last), zone, currency).await?;
     let before = match period.before() {
-        Some(before) => Some(analytics::between(&mut conn, before.first, before.last, currency).await?.0),
+        Some(before) => Some(analytics::between(&mut conn, (before.first, before.last), zone, currency).await?.0),
         None => None,
     };
-    let concerns = attention::concerns(&mut conn, now).await?;
+    let mut currencies = BTreeSet::from([currency, state.config.currency]);
+    currencies.extend(analytics::currencies(&mut conn).await?);
+    let concerns = attention::concerns(&mut conn, now, zone).await?;
     let newest = carts::list::page(&mut conn, None, Start::Offset(0), NEWEST, now).await?.carts;
     let body = html! {
         div.heading {
             h1 { "Overview" }
-            (period_choice(period, chosen))
+            div.period {
+                (currency_choice(&currencies, currency, &parameters))
+                (period_choice(period, chosen, (currency != state.config.currency).then_some(currency)))
+            }
         }
         (figures(&summary, before.as_ref(), currency, period))
         (history(&days, period))
         div.columns {
             (attention::show(&concerns))
-            (newest_carts(&newest))
+            (newest_carts(&newest, zone))
         }
     };
     Ok(Page { title: "Overview", section: Section::Overview, operator: &operator, live: "carts jobs" }.show(&body))
 }
 
-fn period_choice(period: Period, chosen: Option<&str>) -> Markup {
+/// The choice of a currency, if carts are in several. The period stays as it is.
+fn currency_choice(currencies: &BTreeSet<Currency>, chosen: Currency, parameters: &Parameters) -> Markup {
     html! {
-        div.period {
-            nav aria-label="Period" { ul.choice {
-                @for (value, name) in [("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days")] {
-                    li { a href={ "/?period=" (value) } aria-current=[(chosen == Some(value)).then_some("true")] { (name) } }
+        @if currencies.len() > 1 {
+            form.search method="get" action="/" {
+                label.visually-hidden for="currency" { "Currency" }
+                select #currency name="currency" {
+                    @for currency in currencies {
+                        option value=(currency) selected[*currency == chosen] { (currency.code().to_ascii_uppercase()) }
+                    }
                 }
-            } }
-            details #range .menu {
-                summary class=(if chosen.is_none() { "button chosen" } else { "button" }) {
-                    @if chosen.is_none() { (period.first.format("%-d %b %Y")) " – " (period.last.format("%-d %b %Y")) }
-                    @else { "Range" }
+                @for name in ["period", "startDate", "endDate"] {
+                    @if let Some(value) = parameters.get(name) { input type="hidden" name=(name) value=(value); }
                 }
-                form.panel method="get" action="/" {
-                    label { "From" input type="date" name="startDate" value=(period.first) required; }
-                    label { "To" input type="date" name="endDate" value=(period.last) required; }
-                    button.button.primary type="submit" { "Show" }
-                }
+                button.button type="submit" { "Show" }
+            }
+        }
+    }
+}
+
+/// The choice of a period. `currency` is the chosen one, if it is not the default.
+fn period_choice(period: Period, chosen: Option<&str>, currency: Option<Currency>) -> Markup {
+    let currency = currency.as_ref().map(Currency::code);
+    html! {
+        nav aria-label="Period" { ul.choice {
+            @for (value, name) in [("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days")] {
+                li { a href={ "/" (format::query(&[("period", Some(value)), ("currency", currency)])) }
+                    aria-current=[(chosen == Some(value)).then_some("true")] { (name) } }
+            }
+        } }
+        details #range .menu {
+            summary class=(if chosen.is_none() { "button chosen" } else { "button" }) {
+                @if chosen.is_none() { (period.first.format("%-d %b %Y")) " – " (period.last.format("%-d %b %Y")) }
+                @else { "Range" }
+            }
+            form.panel method="get" action="/" {
+                label { "From" input type="date" name="startDate" value=(period.first) required; }
+                label { "To" input type="date" name="endDate" value=(period.last) required; }
+                @if let Some(currency) = currency { input type="hidden" name="currency" value=(currency); }
+                button.button.primary type="submit" { "Show" }
             }
         }
     }
@@ -105,7 +137,9 @@ fn figures(now: &Summary, before: Option<&Summary>, currency: Currency, period: 
             }
             p.muted.small {
                 "Left behind: " (format::money(now.total_abandoned_value, currency)) ". "
-                "Days are UTC. Changes are against the " (period.days()) " days before"
+                "Won back by payment: " (format::money(now.recovered_by_payment_value, currency))
+                " in " (format::count(now.recovered_by_payment)) @if now.recovered_by_payment == 1 { " cart. " } @else { " carts. " }
+                "Changes are against the " (period.days()) " days before"
                 @if let Some(before) = period.before() { ", from " (before.first.format("%-d %b %Y")) } "."
             }
         }
@@ -182,13 +216,13 @@ fn numbers(bars: &[Bar], step: Step) -> Markup {
     }
 }
 
-fn newest_carts(newest: &[Cart]) -> Markup {
+fn newest_carts(newest: &[Cart], zone: Tz) -> Markup {
     html! {
         section.card aria-labelledby="newest" {
             div.heading { h2 #newest { "Newest carts" } a href="/carts" { "All carts" } }
             @if newest.is_empty() {
                 p.muted { "No carts yet. Your shop posts them to " code { "/api/carts" } "." }
-            } @else { (super::carts::table(newest, "The newest carts")) }
+            } @else { (super::carts::table(newest, "The newest carts", zone)) }
         }
     }
 }

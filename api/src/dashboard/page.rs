@@ -85,6 +85,7 @@ impl Page<'_> {
                             }
                         }
                         main #main tabindex="-1" data-live=(self.live) { (body) }
+                        footer.muted.small { "Times and days are in " (self.operator.zone.name()) "." }
                     }
                     p #announcements .visually-hidden role="status" aria-live="polite" {}
                     script src=(SCRIPT.path) defer {}
@@ -99,7 +100,7 @@ impl Page<'_> {
 impl Operator {
     /// The hidden field with the CSRF token.
     pub(crate) fn token_field(&self) -> Markup {
-        html! { input type="hidden" name=(TOKEN) value=(self.0.form_token); }
+        html! { input type="hidden" name=(TOKEN) value=(self.session.form_token); }
     }
 
     /// A form with a single button.
@@ -218,7 +219,7 @@ fn say(error: ApiError) -> Response {
     let body = html! {
         section.card.narrow {
             h1 { (title) }
-            p { (message) }
+            p dir="auto" { (message) }
             p { a.button href="/" { "To the overview" } }
         }
     };

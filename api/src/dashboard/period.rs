@@ -1,6 +1,7 @@
 //! The days shown in the overview, and the days before them.
 
-use chrono::{Days, NaiveDate};
+use chrono::{DateTime, Days, NaiveDate, Utc};
+use chrono_tz::Tz;
 use common::analytics::DayStats;
 
 use crate::{
@@ -8,7 +9,7 @@ use crate::{
     routes::analytics,
 };
 
-/// A range of UTC days, both ends included.
+/// A range of days, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Period {
     pub(crate) first: NaiveDate,
@@ -17,8 +18,8 @@ pub(crate) struct Period {
 
 impl Period {
     /// Parses a query as the API does: `period`, or `startDate` and `endDate`.
-    pub(crate) fn of(parameters: &Parameters, today: NaiveDate) -> Result<Self, ApiError> {
-        let (first, last) = analytics::range(parameters, today)?;
+    pub(crate) fn of(parameters: &Parameters, now: DateTime<Utc>, zone: Tz) -> Result<Self, ApiError> {
+        let (first, last) = analytics::range(parameters, now, zone)?;
         Ok(Self { first, last })
     }
 

@@ -84,7 +84,7 @@ fn card(operator: &Operator, queue: &QueueSummary) -> Markup {
                     Some(age) => { "The oldest ready job waits for " (format::seconds(age)) "." },
                     None => "Nothing waits.",
                 }
-                @if let Some(since) = queue.paused_at { " Paused since " (format::instant(since)) "." }
+                @if let Some(since) = queue.paused_at { " Paused since " (format::instant(since, operator.zone)) "." }
             }
         }
     }

@@ -1,6 +1,7 @@
 //! `/schedules`: periodic jobs, and whether they ran on time.
 
 use axum::{Router, extract::State, response::Response, routing::get};
+use chrono_tz::Tz;
 use common::operations::{self, ScheduleStatus};
 use maud::{Markup, html};
 
@@ -27,15 +28,15 @@ async fn show(State(state): State<AppState>, operator: Operator) -> Result<Respo
                     th scope="col" { "Schedule" } th scope="col" { "State" } th.wide-only scope="col" { "Last slot" }
                     th scope="col" { "Next slot" } th.wide-only scope="col" { "After an outage" }
                 } }
-                tbody { @for schedule in &schedules { (row(schedule)) } }
+                tbody { @for schedule in &schedules { (row(schedule, operator.zone)) } }
             } } }
-            p.muted.small { "Six fields, seconds first, in UTC." }
+            p.muted.small { "Cron expressions have six fields, seconds first, and are in UTC." }
         }
     };
     Ok(Page { title: "Schedules", section: Section::Schedules, operator: &operator, live: "jobs" }.show(&body))
 }
 
-fn row(schedule: &ScheduleStatus) -> Markup {
+fn row(schedule: &ScheduleStatus, zone: Tz) -> Markup {
     html! {
         tr {
             th scope="row" {
@@ -45,12 +46,12 @@ fn row(schedule: &ScheduleStatus) -> Markup {
             td data-announce={ "Schedule " (schedule.name) } {
                 @if schedule.overdue {
                     span.badge.dead { "Overdue" }
-                    @if let Some(slot) = schedule.overdue_slot { span.muted.small.line { "since " (format::instant(slot)) } }
+                    @if let Some(slot) = schedule.overdue_slot { span.muted.small.line { "since " (format::instant(slot, zone)) } }
                 } @else if schedule.paused { span.badge.paused { "Paused" } }
                 @else { span.badge.active { "On time" } }
             }
-            td.wide-only { (format::maybe_instant(schedule.last_slot)) }
-            td { (format::maybe_instant(schedule.next_slot)) }
+            td.wide-only { (format::maybe_instant(schedule.last_slot, zone)) }
+            td { (format::maybe_instant(schedule.next_slot, zone)) }
             td.wide-only { @if schedule.catch_up == "all" { "every slot runs" } @else { "one run for all" } }
         }
     }

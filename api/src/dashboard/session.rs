@@ -7,6 +7,7 @@
 //! not enough to sign in.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
 use common::api_keys::{KeyHash, ended_sessions::SessionHash};
 use cookie::{Cookie, CookieJar, Key as SigningKey, SameSite};
 use hmac::{Hmac, KeyInit, Mac};
@@ -35,9 +36,12 @@ impl std::fmt::Debug for Sessions {
 /// Name of the form field with the CSRF token.
 pub(crate) const TOKEN: &str = "token";
 
-/// A signed-in operator.
+/// A signed-in operator, and the time zone of their pages.
 #[derive(Debug, Clone)]
-pub(crate) struct Operator(pub(crate) Session);
+pub(crate) struct Operator {
+    pub(crate) session: Session,
+    pub(crate) zone: Tz,
+}
 
 /// The session of an operator.
 #[derive(Debug, Clone)]

@@ -45,11 +45,21 @@ pub struct ApiError {
     retry_after_seconds: Option<u64>,
     /// Logged, never sent to the client.
     cause: Option<String>,
+    /// Whether a lock of another transaction is the reason.
+    is_locked: bool,
 }
 
 impl ApiError {
     fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), details: Vec::new(), retry_after_seconds: None, cause: None }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            details: Vec::new(),
+            retry_after_seconds: None,
+            cause: None,
+            is_locked: false,
+        }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -167,7 +177,12 @@ impl ApiError {
 
     /// 503: another transaction holds the cart's lock. This request changed nothing.
     pub(crate) fn locked() -> Self {
-        Self::try_again("Another request is changing the same cart")
+        Self { is_locked: true, ..Self::try_again("Another request is changing the same cart") }
+    }
+
+    /// Whether this is [`ApiError::locked`].
+    pub(crate) fn is_locked(&self) -> bool {
+        self.is_locked
     }
 
     pub(crate) fn internal(cause: impl ToString) -> Self {
@@ -186,6 +201,10 @@ impl ApiError {
     /// The error as clients see it.
     pub(crate) fn body(&self) -> Body<'_> {
         Body { code: self.code, message: &self.message, details: &self.details }
+    }
+
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.code == ErrorCode::NotFound
     }
 
     /// The cause, for the log only.
@@ -237,7 +256,7 @@ pub(crate) struct Envelope<'a> {
 pub(crate) struct Body<'a> {
     pub(crate) code: ErrorCode,
     /// For people; the wording may change.
-    #[schema(example = "items[0].price must be a number from 0 to 999999.99")]
+    #[schema(example = "items[0].price must be a number from 0 to 9999999999.99")]
     pub(crate) message: &'a str,
     /// All validation errors of a body, one for each field.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]

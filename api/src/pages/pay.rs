@@ -43,6 +43,7 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
         (status = 200, description = "A payment is being processed", body = String, content_type = "text/html"),
         (status = 303, description = "To the checkout", headers(("Location" = String, description = "The checkout's address."))),
         (status = 404, description = "Never issued", body = String, content_type = "text/html"),
+        (status = 409, description = "Stripe can't charge the cart's total: a page that says so", body = String, content_type = "text/html"),
         (status = 502, description = "The checkout URL is not at Stripe, so there is no redirect", body = String, content_type = "text/html"),
         (status = 410, description = "Nothing can be paid any more: a page with the reason", body = String, content_type = "text/html"),
         (status = 503, description = "The checkout is being prepared: a page that reloads", body = String, content_type = "text/html",
@@ -81,6 +82,7 @@ async fn lead(state: &AppState, token: &str, note: bool) -> Result<Response, Api
         (Opening::Checkout, Some(url)) => return Ok(redirect(state, &id, &url)),
         (Opening::Checkout | Opening::NewCheckout, _) => {}
         (Opening::CheckoutRefused, _) => return Ok(Page::Wait.into_response()),
+        (Opening::NotChargeable, _) => return Ok(Page::NotChargeable.into_response()),
         (Opening::PaymentUnderWay, _) => return Ok(Page::Processing.into_response()),
         (Opening::Recovered, _) => return Ok(Page::Gone("This cart has been paid. Thank you!").into_response()),
         (Opening::Expired, _) => return Ok(Page::Gone("This cart has expired.").into_response()),
@@ -116,6 +118,9 @@ async fn opening(
     }
     if cart.payment_link.is_some() {
         return Ok(Opening::Checkout);
+    }
+    if cart.currency.check_chargeable(cart.total_value.minor()).is_err() {
+        return Ok(Opening::NotChargeable);
     }
     let latest = payment_links::latest(conn, id.as_str()).await?;
     let refused_lately =
@@ -157,6 +162,8 @@ enum Page {
     Gone(&'static str),
     /// Paid, but the payment is still being processed.
     Processing,
+    /// Stripe can't charge the cart's total.
+    NotChargeable,
     /// Shown after paying.
     Thanks,
     /// The checkout is not on an allowed host.
@@ -178,6 +185,11 @@ impl IntoResponse for Page {
                 StatusCode::OK,
                 "Your payment is being processed",
                 "There is nothing more to do. This can take some days.",
+            ),
+            Self::NotChargeable => (
+                StatusCode::CONFLICT,
+                "This cart can't be paid online",
+                "Its total can't be charged. Please tell the shop.",
             ),
             Self::Thanks => (StatusCode::OK, "Thank you!", "Your payment was received. You can close this page."),
             Self::Foreign => (

@@ -2,7 +2,7 @@
 
 pub(crate) mod request;
 pub(crate) mod wait;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::{
     extract::State,
@@ -138,26 +138,29 @@ pub(crate) async fn ask(
     CartPath(id): CartPath,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let wait = wait_wanted(&headers, state.config.payment_link_wait);
-    let news = LinkWait::begin(&state.news);
-    let asked = request::request(&state, &id, RecoveryTime::Extend).await?;
-    if asked.link.status == LinkStatus::Open {
-        return ready(&state, &asked.link, asked.recovery, None).map(|ready| Data(ready).into_response());
-    }
-    let settled = news.settled(&state.lookups, asked.link, wait).await?;
-    match settled {
-        Some(link) if link.is_live(state.clock.now()) => {
-            ready(&state, &link, asked.recovery, None).map(|ready| Data(ready).into_response())
+    let deadline = Instant::now() + wait_wanted(&headers, state.config.payment_link_wait);
+    loop {
+        let news = LinkWait::begin(&state.news);
+        let asked = request::request(&state, &id, RecoveryTime::Extend).await?;
+        if asked.link.status == LinkStatus::Open {
+            return ready(&state, &asked.link, asked.recovery, None).map(|ready| Data(ready).into_response());
         }
-        Some(link) if link.status == LinkStatus::Pending => Ok(accepted(&id, &link)),
-        Some(link) if link.refusal().is_some() => {
-            if payment_links::is_processing(&mut state.lookups.acquire().await?, id.as_str()).await? {
-                return Err(request::payment_in_progress());
+        let wait = deadline.saturating_duration_since(Instant::now());
+        match news.settled(&state.lookups, asked.link, wait).await? {
+            Some(link) if link.is_live(state.clock.now()) => {
+                return ready(&state, &link, asked.recovery, None).map(|ready| Data(ready).into_response());
             }
-            Err(ApiError::payment_provider(link.refusal().unwrap_or_default()))
+            Some(link) if link.status == LinkStatus::Pending => return Ok(accepted(&id, &link)),
+            Some(link) if link.refusal().is_some() => {
+                if payment_links::is_processing(&mut state.lookups.acquire().await?, id.as_str()).await? {
+                    return Err(request::payment_in_progress());
+                }
+                return Err(ApiError::payment_provider(link.refusal().unwrap_or_default()));
+            }
+            // Paid, expired, deleted or changed while the request waited. A cart that was changed
+            // needs another link; for other carts the request is refused with the reason.
+            _ => {}
         }
-        // Paid, expired or deleted while the request waited.
-        _ => Err(ApiError::conflict("The cart can't be paid any more")),
     }
 }
 
@@ -222,7 +225,9 @@ async fn show(State(state): State<AppState>, CartPath(id): CartPath) -> Result<D
         LinkStatus::Processing => failed("a payment is in progress"),
         LinkStatus::Paid => failed("it was paid"),
         LinkStatus::Open | LinkStatus::Closing | LinkStatus::Closed => {
-            failed(link.refusal().unwrap_or("it has expired; ask for a new link"))
+            let expired = link.session_expires_at <= now;
+            let why = if expired { "it has expired; request a new link" } else { "it was closed; request a new link" };
+            failed(link.refusal().unwrap_or(why))
         }
     }))
 }

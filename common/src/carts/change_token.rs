@@ -8,7 +8,8 @@ pub async fn change_token(conn: &mut Connection) -> sqlx::Result<String> {
     sqlx::query_scalar!(
         r#"
         select concat_ws('|',
-            (select horizon || ' ' || abandoned || ' ' || recovered || ' ' || expired from cart_totals),
+            (select horizon from cart_count_progress),
+            (select sum(abandoned) || ' ' || sum(recovered) || ' ' || sum(expired) from cart_totals),
             (select count(*) || ' ' || max(xid) from cart_count_deltas_to_add()),
             (select max(last_at) from refused_webhooks)
         ) as "change_token!"

@@ -1,19 +1,20 @@
 //! Imports of carts from other systems, thousands at a time.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
-use super::new::{FieldError, NewCart, past_instant};
+use super::{
+    fields::{FieldError, Object},
+    new::NewCart,
+};
 use crate::{
     carts::{self, Cart, CartId, CartStatus, Source},
     db::Connection,
     json::{self, Fields},
     money::Currency,
 };
-
-const EXTERNAL_ID_CHARACTERS: usize = 200;
 
 /// A validated cart of an import.
 #[derive(Debug)]
@@ -22,7 +23,6 @@ pub struct ImportedCart {
     status: CartStatus,
     recovered_at: Option<DateTime<Utc>>,
     expired_at: Option<DateTime<Utc>>,
-    external_id: Option<String>,
 }
 
 /// The result of storing one cart of an import.
@@ -45,55 +45,40 @@ impl ImportedCart {
             return Err(vec![FieldError::new("", "must be an object")]);
         };
         let mut errors = Vec::new();
-        let currency = currency(fields, &mut errors).unwrap_or(store_currency);
-        let cart = NewCart::of(fields, currency, now).map_err(|of_cart| errors.extend(of_cart)).ok();
-        let abandoned_at = cart.as_ref().map(|cart| cart.abandoned_at);
-        let status = status(fields, &mut errors);
+        let cart = NewCart::of(fields, store_currency, now).map_err(|of_cart| errors.extend(of_cart)).ok();
+        let abandoned_at = cart.as_ref().map(|cart| cart.abandoned_at.unwrap_or(now));
+        let object = &mut Object::new(fields, "", &mut errors);
+        let status = status(object);
         let recovered_at = Moment { field: "recoveredAt", of: CartStatus::Recovered };
-        let recovered_at = recovered_at.read(fields, status, abandoned_at, now, &mut errors);
+        let recovered_at = recovered_at.read(object, status, abandoned_at, now);
         let expired_at = Moment { field: "expiredAt", of: CartStatus::Expired };
-        let expired_at = expired_at.read(fields, status, abandoned_at, now, &mut errors);
-        let external_id = external_id(fields, &mut errors);
+        let expired_at = expired_at.read(object, status, abandoned_at, now);
         match (cart, status) {
-            (Some(cart), Some(status)) if errors.is_empty() => {
-                Ok(Self { cart, status, recovered_at, expired_at, external_id })
-            }
+            (Some(cart), Some(status)) if errors.is_empty() => Ok(Self { cart, status, recovered_at, expired_at }),
             _ => Err(errors),
         }
     }
 
-    /// The client's own id of the cart, if it has one.
+    /// The shop's own id of the cart, if it has one.
     pub fn external_id(&self) -> Option<&str> {
-        self.external_id.as_deref()
+        self.cart.external_id.as_deref()
     }
 
     fn to_cart(&self, id: &CartId, now: DateTime<Utc>) -> Cart {
         Cart {
-            external_id: self.external_id.clone(),
             status: self.status,
             recovered_at: self.recovered_at,
             expired_at: self.expired_at,
-            ..Cart::new(id, self.cart.clone(), now)
+            ..Cart::new(id.as_str(), self.cart.clone(), now)
         }
     }
 }
 
-fn currency(fields: &Fields<'_>, errors: &mut Vec<FieldError>) -> Option<Currency> {
-    let value = fields.get("currency")?;
-    let currency = json::text(value).and_then(|code| code.parse().ok());
-    if currency.is_none() {
-        errors.push(FieldError::new("currency", "must be an ISO 4217 code such as usd"));
-    }
-    currency
-}
-
-fn status(fields: &Fields<'_>, errors: &mut Vec<FieldError>) -> Option<CartStatus> {
-    let status = match fields.get("status") {
-        None => Some(CartStatus::Abandoned),
-        Some(value) => json::text(value).and_then(|text| text.parse().ok()),
-    };
+fn status(object: &mut Object<'_, '_>) -> Option<CartStatus> {
+    let Some(value) = object.get("status") else { return Some(CartStatus::Abandoned) };
+    let status = json::text(value).and_then(|text| text.parse().ok());
     if status.is_none() {
-        errors.push(FieldError::new("status", "must be abandoned, recovered or expired"));
+        object.fail("status", "must be abandoned, recovered or expired");
     }
     status
 }
@@ -109,36 +94,23 @@ impl Moment {
     /// imported history on its own days; the current time would show as a peak today.
     fn read(
         &self,
-        fields: &Fields<'_>,
+        object: &mut Object<'_, '_>,
         status: Option<CartStatus>,
         abandoned_at: Option<DateTime<Utc>>,
         now: DateTime<Utc>,
-        errors: &mut Vec<FieldError>,
     ) -> Option<DateTime<Utc>> {
-        let given = past_instant(fields, self.field, now, errors);
+        let given = object.past_instant(self.field, now);
         if status != Some(self.of) {
             if let (Some(_), Some(_)) = (given, status) {
-                let message = format!("can only be given with the status {}", self.of.as_str());
-                errors.push(FieldError::new(self.field, message));
+                object.fail(self.field, format!("can only be given with the status {}", self.of.as_str()));
             }
             return None;
         }
         if given < abandoned_at && given.is_some() {
-            errors.push(FieldError::new(self.field, "must not be before the cart's abandonedAt"));
+            object.fail(self.field, "must not be before the cart's abandonedAt");
         }
         given.or(abandoned_at)
     }
-}
-
-fn external_id(fields: &Fields<'_>, errors: &mut Vec<FieldError>) -> Option<String> {
-    let value = fields.get("externalId")?;
-    let external_id = json::text(value)
-        .filter(|id| (1..=EXTERNAL_ID_CHARACTERS).contains(&id.chars().count()) && !id.chars().any(char::is_control));
-    if external_id.is_none() {
-        let message = format!("must be a string of 1 to {EXTERNAL_ID_CHARACTERS} printable characters");
-        errors.push(FieldError::new("externalId", message));
-    }
-    external_id.map(Cow::into_owned)
 }
 
 /// Stores the carts and returns the result of each, in their order. Of several carts with the same
@@ -225,7 +197,7 @@ mod tests {
         let expired = parse(json!({"status": "expired", "expiredAt": "2026-02-05T10:00:00+01:00"})).unwrap();
         assert_eq!(expired.expired_at, "2026-02-05T09:00:00Z".parse().ok());
         let abandoned = parse(json!({"status": null})).unwrap();
-        assert_eq!((abandoned.recovered_at, abandoned.expired_at, abandoned.external_id), (None, None, None));
+        assert_eq!((abandoned.recovered_at, abandoned.expired_at, abandoned.external_id()), (None, None, None));
     }
 
     #[test]
@@ -245,7 +217,10 @@ mod tests {
         );
         refused(json!({"expiredAt": "2026-01-06T00:00:00Z"}), "expiredAt", "can only be given with the status expired");
         refused(json!({"status": "lost"}), "status", "must be abandoned, recovered or expired");
-        refused(json!({"currency": "usdollars"}), "currency", "must be an ISO 4217 code such as usd");
+        let message = "must be the ISO 4217 code of a currency that shoppers pay with, such as usd";
+        for currency in ["usdollars", "xau", "xxx", ""] {
+            refused(json!({"currency": currency}), "currency", message);
+        }
         for external_id in [json!(""), json!("x".repeat(201)), json!("a\nb"), json!(7)] {
             let message = "must be a string of 1 to 200 printable characters";
             refused(json!({"externalId": external_id}), "externalId", message);
@@ -257,7 +232,7 @@ mod tests {
         let yen = json!([{"name": "Teapot", "quantity": 2, "price": 500}]);
         let cart = parse(json!({"currency": "JPY", "items": yen, "externalId": "é".repeat(200)})).unwrap();
         assert_eq!((cart.cart.currency.code(), cart.cart.total_minor), ("jpy", 1_000));
-        let message = "must have no decimals in jpy".to_owned();
+        let message = "quantity × price must be a multiple of 1 jpy; send the total of the line as total".to_owned();
         assert_eq!(errors(json!({"currency": "jpy"})), [("items[0].price".to_owned(), message)]);
     }
 }

@@ -136,11 +136,12 @@ async fn rows(conn: &mut Connection, status: Option<CartStatus>, part: &Part) ->
         None => part_of_the_list!(
             conn,
             part,
-            "select created_at, id from carts where status = 'abandoned'
+            // Each in its order, so that they are merged; otherwise all of them are sorted.
+            "(select created_at, id from carts where status = 'abandoned' order by created_at desc, id desc)
              union all
-             select created_at, id from carts where status = 'recovered'
+             (select created_at, id from carts where status = 'recovered' order by created_at desc, id desc)
              union all
-             select created_at, id from carts where status = 'expired'"
+             (select created_at, id from carts where status = 'expired' order by created_at desc, id desc)"
         ),
         Some(CartStatus::Abandoned) => {
             part_of_the_list!(conn, part, "select created_at, id from carts where status = 'abandoned'")
@@ -177,18 +178,19 @@ impl Totals {
 }
 
 /// The exact number of carts, from the stored counts (`migrations/20261129000003_cart_counts.sql`).
+/// `conn` must be of [`crate::db::Pools::lookups`], or the deltas may be read by a scan.
 pub async fn totals(conn: &mut Connection) -> sqlx::Result<Totals> {
     sqlx::query_as!(
         Totals,
         r#"
-        select sums.abandoned + added.abandoned as "abandoned!", sums.recovered + added.recovered as "recovered!",
-               sums.expired + added.expired as "expired!", added.deltas as "deltas!"
-        from cart_totals sums
-        cross join (
-            select coalesce(sum(now_abandoned), 0)::bigint as abandoned, coalesce(sum(now_recovered), 0)::bigint as recovered,
-                   coalesce(sum(now_expired), 0)::bigint as expired, count(*) as deltas
-            from cart_count_deltas_to_add()
-        ) added
+        select coalesce(sum(abandoned), 0)::bigint as "abandoned!", coalesce(sum(recovered), 0)::bigint as "recovered!",
+               coalesce(sum(expired), 0)::bigint as "expired!", coalesce(sum(deltas), 0)::bigint as "deltas!"
+        from (
+            select abandoned, recovered, expired, 0 as deltas from cart_totals
+            union all
+            select now_abandoned, now_recovered, now_expired, 1 from cart_count_deltas
+            where xid >= (select cart_count_horizon(progress, progress.xmin) from cart_count_progress progress)
+        ) counts
         "#
     )
     .fetch_one(conn)

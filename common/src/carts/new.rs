@@ -1,128 +1,99 @@
 //! Validation of carts: parses a JSON body into a [`NewCart`].
 
-use chrono::{DateTime, TimeDelta, Utc};
-use rust_decimal::Decimal;
-use serde::Serialize;
-use serde_json::value::RawValue;
+use std::{collections::BTreeMap, marker::PhantomData};
+
+use chrono::{DateTime, Utc};
+use serde_json::value::{RawValue, to_raw_value};
 use utoipa::{
     ToSchema,
-    openapi::{ObjectBuilder, Type, schema::Object},
+    openapi::{
+        ObjectBuilder, Schema, Type,
+        schema::{Object as ObjectSchema, SchemaType},
+    },
 };
 
+pub use super::fields::{FieldError, past_instant};
+use super::{
+    fields::{Object, REQUIRED},
+    items::{Adjustment, Item, MAX_ADJUSTMENTS, MAX_ITEMS, signed_amount},
+};
 use crate::{
-    clock::parse_instant,
     email::{EmailAddress, canonical},
     json::{self, Fields},
-    money::{Amount, Currency},
+    locale::Locale,
+    money::Currency,
     personal_data::{ERASED, ERASED_EMAIL},
 };
 
+/// Maximum characters of a shopper's name.
 const NAME_CHARACTERS: usize = 200;
-const MOST_ITEMS: usize = 100; // also Stripe's limit of line items in payment mode
-const MOST_QUANTITY: u32 = 10_000;
-/// Validation of the items stops after this many errors; a longer list would be larger than the
-/// body.
-const MAX_ERRORS: usize = 20;
-/// How far a client's clock may run ahead of the server's.
-const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(5);
-
-/// A validation error of one field of a body.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct FieldError {
-    /// The path of the field, such as `items[0].price`; empty for the body itself.
-    #[schema(example = "items[0].price")]
-    pub field: String,
-    /// The requirement that the field does not meet.
-    #[schema(example = "must be a number from 0 to 999999.99")]
-    pub message: String,
-}
-
-impl FieldError {
-    /// `message` states the requirement that `field` does not meet.
-    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { field: field.into(), message: message.into() }
-    }
-}
+/// Maximum characters of an external id.
+pub const EXTERNAL_ID_CHARACTERS: usize = 200;
+/// Stripe's limits of metadata (<https://docs.stripe.com/api/metadata>).
+const MAX_METADATA: usize = 50;
+const METADATA_KEY_CHARACTERS: usize = 40;
+const METADATA_VALUE_CHARACTERS: usize = 500;
+/// Fields of a cart that the server computes.
+pub(super) const COMPUTED: [&str; 8] = [
+    "id",
+    "recoveredBy",
+    "paidValue",
+    "refundedValue",
+    "paymentLink",
+    "paymentLinkExpiresAt",
+    "createdAt",
+    "updatedAt",
+];
 
 /// A validated cart. The schema describes the body that it is parsed from.
 #[derive(Debug, Clone, ToSchema)]
 #[schema(rename_all = "camelCase", description = "Body of `POST /api/carts`. Unknown fields are ignored.", example = json!({
-    "customerEmail": "ada@example.com", "customerName": "Ada Lovelace",
-    "items": [{"name": "Teapot", "quantity": 2, "price": 49.99}],
+    "externalId": "order-1001", "customerEmail": "ada@example.com", "customerName": "Ada Lovelace", "currency": "eur",
+    "items": [{"name": "Teapot", "quantity": 2, "price": 49.99, "sku": "TP-1"}],
+    "adjustments": [{"name": "Discount", "amount": -10.00}, {"name": "Shipping", "amount": 4.90}],
 }))]
 pub struct NewCart {
+    /// The shop's own id of the cart; unique. `POST` with the id of a cart changes that cart, an
+    /// import leaves it as it is.
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$", example = "order-1001")]
+    pub external_id: Option<String>,
     /// The shopper's e-mail address.
-    #[schema(format = Email, max_length = 319, example = "ada@example.com")]
+    #[schema(min_length = 3, max_length = 254, example = "ada@example.com")]
     pub customer_email: String,
-    /// The shopper's name; surrounding white space is removed.
-    #[schema(
-        min_length = 1,
-        max_length = 200,
-        pattern = r"^[^\u0000]*[^\s\u0000\u0085][^\u0000]*$",
-        example = "Ada Lovelace"
-    )]
-    pub customer_name: String,
-    /// 1 to 100 items, as they are stored and returned.
-    #[schema(value_type = Vec<NewCartItem>, min_items = 1, max_items = 100)]
+    /// The shopper's name; surrounding white space is removed, and a blank one counts as null.
+    #[schema(max_length = 200, pattern = r"^[^\u0000]*$", example = "Ada Lovelace")]
+    pub customer_name: Option<String>,
+    /// 1 to 1,000 items, as they are stored and returned.
+    #[schema(value_type = Vec<Item>, min_items = 1, max_items = 1_000)]
     pub items: Box<RawValue>,
-    /// The sum of quantity × price, in minor units of `currency`.
+    /// Shipping, taxes and discounts; the default is none.
+    #[schema(value_type = Option<Vec<Adjustment>>, max_items = 50)]
+    pub adjustments: Box<RawValue>,
+    /// The currency of all amounts; the default is the store's (`CURRENCY`).
+    #[schema(value_type = Option<String>, pattern = "^[A-Za-z]{3}$", example = "eur")]
+    pub currency: Currency,
+    /// The sum of the lines and adjustments, in minor units of `currency`.
     #[schema(ignore)]
     pub total_minor: i64,
-    /// The store's currency when the cart was received, or that of the imported line.
-    #[schema(ignore)]
-    pub currency: Currency,
+    /// The shopper's language, a BCP 47 tag.
+    #[schema(max_length = 35, pattern = "^[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*$", example = "de-AT")]
+    pub locale: Option<String>,
+    /// Whether the shopper agreed to receive marketing; null if that is not known.
+    pub accepts_marketing: Option<bool>,
+    /// Your own data: at most 50 texts with keys of 1 to 40 and values of at most 500 characters.
+    #[schema(required = false, schema_with = metadata_schema)]
+    pub metadata: Box<RawValue>,
     /// When the shopper left the cart; not in the future. The default is now.
-    #[schema(value_type = Option<DateTime<Utc>>)]
-    pub abandoned_at: DateTime<Utc>,
-}
-
-/// One line of a cart, as it is stored and returned.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = CartItem)]
-pub struct Item {
-    /// The product's name.
-    #[schema(min_length = 1, max_length = 200, example = "Teapot")]
-    name: String,
-    /// The number of pieces.
-    #[schema(minimum = 1, maximum = 10_000, example = 2)]
-    quantity: u32,
-    /// The price of one piece, in the cart's currency.
-    price: Amount,
-}
-
-/// One line of a cart.
-// An `Item` before it is validated.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "this is described, never made")]
-struct NewCartItem {
-    /// Surrounding white space is removed.
-    #[schema(
-        min_length = 1,
-        max_length = 200,
-        pattern = r"^[^\u0000]*[^\s\u0000\u0085][^\u0000]*$",
-        example = "Teapot"
-    )]
-    name: String,
-    #[schema(minimum = 1, maximum = 10_000, example = 2)]
-    quantity: u32,
-    #[schema(schema_with = new_price)]
-    price: f64,
-}
-
-fn new_price() -> Object {
-    ObjectBuilder::new()
-        .schema_type(Type::Number)
-        .description(Some(
-            "The price of one piece, with at most the decimals of the store's currency (2 for usd). Stored exactly as written.",
-        ))
-        .minimum(Some(0))
-        .maximum(Some(999_999.99))
-        .examples([49.99])
-        .build()
+    pub abandoned_at: Option<DateTime<Utc>>,
+    /// A check: if it is sent, it must equal the sum of the lines and adjustments.
+    // Compared when the body is read, and not kept: the field exists for the schema.
+    #[schema(value_type = Option<f64>)]
+    total_value: PhantomData<f64>,
 }
 
 impl NewCart {
-    /// Reads the body of `POST /api/carts`. Unknown fields are ignored.
+    /// Reads the body of `POST /api/carts`. Unknown fields are ignored; known ones that can't be
+    /// set are errors.
     ///
     /// # Errors
     /// All invalid fields; of more than about twenty, the first ones.
@@ -130,234 +101,228 @@ impl NewCart {
         let Some(fields) = Fields::of(body) else {
             return Err(vec![FieldError::new("", "must be an object")]);
         };
-        Self::of(&fields, currency, now)
+        let mut errors = Vec::new();
+        let object = &mut Object::new(&fields, "", &mut errors);
+        refuse_computed(object);
+        for name in ["recoveredAt", "expiredAt"] {
+            if object.get(name).is_some() {
+                object.fail(name, "can't be set here; change the status with PATCH, or import the cart");
+            }
+        }
+        if fields.get("status").is_some() && fields.text("status").as_deref() != Some("abandoned") {
+            errors.push(FieldError::new("status", "must be abandoned here; PATCH changes it, and an import takes any"));
+        }
+        match Self::of(&fields, currency, now) {
+            Ok(cart) if errors.is_empty() => Ok(cart),
+            Ok(_) => Err(errors),
+            Err(of_cart) => Err([of_cart, errors].concat()),
+        }
     }
 
-    /// Like [`NewCart::parse`], for a body whose fields were read already.
+    /// Reads the fields of a cart that clients set.
     ///
     /// # Errors
     /// All invalid fields; of more than about twenty, the first ones.
-    pub fn of(fields: &Fields<'_>, currency: Currency, now: DateTime<Utc>) -> Result<Self, Vec<FieldError>> {
+    pub fn of(fields: &Fields<'_>, store_currency: Currency, now: DateTime<Utc>) -> Result<Self, Vec<FieldError>> {
         let mut errors = Vec::new();
-        let customer_email = email(fields, &mut errors);
-        let customer_name = text(fields.get("customerName"), "customerName", &mut errors);
-        let items = items(fields.get("items"), currency, &mut errors);
-        let abandoned_at = past_instant(fields, "abandonedAt", now, &mut errors).unwrap_or(now);
-        let (Some(customer_email), Some(customer_name), Some((items, total_minor))) =
-            (customer_email, customer_name, items)
-        else {
+        let object = &mut Object::new(fields, "", &mut errors);
+        let currency = currency(object);
+        let customer_email = email(object);
+        let customer_name = object.optional_text("customerName", NAME_CHARACTERS);
+        let lines = match currency {
+            Some(currency) => Lines::read(object, currency.unwrap_or(store_currency)),
+            None => {
+                object.errors().extend(Lines::errors_in_any_currency(fields, store_currency));
+                None
+            }
+        };
+        let external_id = object.id("externalId", EXTERNAL_ID_CHARACTERS);
+        let locale = locale(object);
+        let accepts_marketing = object.boolean("acceptsMarketing");
+        let metadata = metadata(object);
+        let abandoned_at = object.past_instant("abandonedAt", now);
+        let (Some(customer_email), Some(lines), Some(metadata)) = (customer_email, lines, metadata) else {
             return Err(errors);
         };
-        if canonical(&customer_email) == ERASED_EMAIL && !is_anonymous(&customer_name, &items) {
+        let (Ok(items), Ok(adjustments), Ok(metadata)) =
+            (to_raw_value(&lines.items), to_raw_value(&lines.adjustments), to_raw_value(&metadata))
+        else {
+            return Err(vec![FieldError::new("", "can't be stored as JSON")]);
+        };
+        let cart = Self {
+            external_id,
+            customer_email,
+            customer_name,
+            items,
+            adjustments,
+            currency: lines.currency,
+            total_minor: lines.total_minor,
+            locale,
+            accepts_marketing,
+            metadata,
+            abandoned_at,
+            total_value: PhantomData,
+        };
+        if canonical(&cart.customer_email) == ERASED_EMAIL && !cart.is_anonymous(&lines) {
             errors.push(FieldError::new("customerEmail", "is reserved for carts whose shopper was erased"));
         }
-        if !errors.is_empty() {
-            return Err(errors);
+        if errors.is_empty() { Ok(cart) } else { Err(errors) }
+    }
+
+    /// Whether the cart is like an erased one, which can be exported and imported.
+    fn is_anonymous(&self, lines: &Lines) -> bool {
+        let name = self.customer_name.as_deref();
+        let anonymous_item =
+            |item: &Item| item.name == ERASED && item.sku.is_none() && item.url.is_none() && item.image_url.is_none();
+        name.is_none_or(|name| name == ERASED)
+            && (self.external_id.is_none() && self.locale.is_none() && self.accepts_marketing.is_none())
+            && self.metadata.get() == "{}"
+            && lines.items.iter().all(anonymous_item)
+            && lines.adjustments.iter().all(|adjustment| adjustment.name == ERASED)
+    }
+}
+
+/// Reports the fields that the server computes.
+fn refuse_computed(object: &mut Object<'_, '_>) {
+    for name in COMPUTED {
+        if object.get(name).is_some() {
+            object.fail(name, "can't be set; the server computes it");
         }
-        Ok(Self { customer_email, customer_name, items, total_minor, currency, abandoned_at })
     }
 }
 
-/// Whether the cart's name and items are those of an erased cart, which can be exported and
-/// imported.
-fn is_anonymous(customer_name: &str, items: &RawValue) -> bool {
-    let is_erased = |item: &RawValue| Fields::of(item).is_some_and(|item| item.text("name").as_deref() == Some(ERASED));
-    customer_name == ERASED && json::list(items).is_some_and(|items| items.into_iter().all(is_erased))
-}
-
-/// Reads an optional instant that is not in the future. `None` if it is absent, null or invalid.
-pub fn past_instant(
-    fields: &Fields<'_>,
-    field: &str,
-    now: DateTime<Utc>,
-    errors: &mut Vec<FieldError>,
-) -> Option<DateTime<Utc>> {
-    let value = fields.get(field)?;
-    let Some(instant) = json::text(value).and_then(|text| parse_instant(&text)) else {
-        errors.push(FieldError::new(
-            field,
-            "must be an ISO 8601 instant such as 2024-01-15T10:30:00Z, from year 0001 on, and not a leap second",
-        ));
-        return None;
-    };
-    if instant > now + CLOCK_SKEW {
-        errors.push(FieldError::new(field, "must not be in the future"));
-        return None;
+/// `None` if the code is unknown, `Some(None)` if there is none.
+#[expect(clippy::option_option, reason = "a wrong currency is not a missing one")]
+fn currency(object: &mut Object<'_, '_>) -> Option<Option<Currency>> {
+    let Some(value) = object.get("currency") else { return Some(None) };
+    let currency = json::text(value).and_then(|code| code.trim().parse().ok());
+    if currency.is_none() {
+        object.fail("currency", "must be the ISO 4217 code of a currency that shoppers pay with, such as usd");
     }
-    Some(instant.min(now))
+    currency.map(Some)
 }
 
-fn email(fields: &Fields<'_>, errors: &mut Vec<FieldError>) -> Option<String> {
+fn email(object: &mut Object<'_, '_>) -> Option<String> {
     const FIELD: &str = "customerEmail";
-    let address = fields.text(FIELD).and_then(|text| EmailAddress::parse(&text));
+    let value = object.get(FIELD);
+    let address = value.and_then(json::text).and_then(|text| EmailAddress::parse(&text));
     if address.is_none() {
-        let message = if fields.get(FIELD).is_none() { "is required" } else { "must be an e-mail address" };
-        errors.push(FieldError::new(FIELD, message));
+        object.fail(FIELD, if value.is_none() { REQUIRED } else { "must be an e-mail address" });
     }
     address.map(String::from)
 }
 
-fn text(value: Option<&RawValue>, field: &str, errors: &mut Vec<FieldError>) -> Option<String> {
-    let message = match value.map(json::text) {
-        None => "is required".to_owned(),
-        Some(None) => "must be a string".to_owned(),
-        Some(Some(text)) => {
-            let text = text.trim();
-            let characters = text.chars().count();
-            if (1..=NAME_CHARACTERS).contains(&characters) && !text.contains('\0') {
-                return Some(text.to_owned());
-            }
-            if text.contains('\0') {
-                "must not contain NUL".to_owned()
-            } else {
-                format!("must have 1 to {NAME_CHARACTERS} characters")
-            }
-        }
+fn locale(object: &mut Object<'_, '_>) -> Option<String> {
+    const FIELD: &str = "locale";
+    let tag = object.text_if_given(FIELD, 1_000)?;
+    let locale = tag.parse::<Locale>().map_err(|malformed| object.fail(FIELD, malformed.to_string()));
+    locale.ok().map(|locale| locale.to_string())
+}
+
+fn metadata_schema() -> ObjectSchema {
+    let value = ObjectBuilder::new().schema_type(Type::String).max_length(Some(METADATA_VALUE_CHARACTERS));
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
+        .description(Some("Your own data: texts by keys of 1 to 40 characters."))
+        .additional_properties(Some(Schema::Object(value.build())))
+        .max_properties(Some(MAX_METADATA))
+        .build()
+}
+
+/// At most 50 texts by key. `None` if something is wrong.
+fn metadata(object: &mut Object<'_, '_>) -> Option<BTreeMap<String, String>> {
+    const FIELD: &str = "metadata";
+    let Some(value) = object.get(FIELD) else { return Some(BTreeMap::new()) };
+    let read = Fields::of(value).map(|fields| {
+        let text = |(key, value): (&str, &RawValue)| Some((key.to_owned(), json::text(value)?.into_owned()));
+        fields.iter().map(text).collect::<Option<BTreeMap<String, String>>>()
+    });
+    let message = match read {
+        Some(Some(texts)) => match texts.iter().find_map(|(key, value)| wrong_metadata(key, value)) {
+            Some(message) => message,
+            None if texts.len() > MAX_METADATA => format!("must have at most {MAX_METADATA} keys"),
+            None => return Some(texts),
+        },
+        _ => "must be an object whose values are strings".to_owned(),
     };
-    errors.push(FieldError::new(field, message));
+    object.fail(FIELD, message);
     None
 }
 
-fn items(value: Option<&RawValue>, currency: Currency, errors: &mut Vec<FieldError>) -> Option<(Box<RawValue>, i64)> {
-    let list = match value.map(json::list) {
-        None => {
-            errors.push(FieldError::new("items", "is required"));
-            return None;
-        }
-        Some(Some(list)) if (1..=MOST_ITEMS).contains(&list.len()) => list,
-        Some(_) => {
-            errors.push(FieldError::new("items", format!("must be a list of 1 to {MOST_ITEMS} items")));
-            return None;
-        }
-    };
-    let mut items = Vec::with_capacity(list.len());
-    let mut total_minor = 0_i64;
-    for (index, value) in list.iter().enumerate() {
-        if errors.len() >= MAX_ERRORS {
-            break;
-        }
-        if let Some((item, minor)) = item(value, index, currency, errors) {
-            // At most 100 × 10,000 × 999,999.990: far from overflow.
-            total_minor += i64::from(item.quantity) * minor;
-            items.push(item);
-        }
+fn wrong_metadata(key: &str, value: &str) -> Option<String> {
+    if !(1..=METADATA_KEY_CHARACTERS).contains(&key.chars().count()) {
+        Some(format!("must have keys of 1 to {METADATA_KEY_CHARACTERS} characters"))
+    } else if value.chars().count() > METADATA_VALUE_CHARACTERS {
+        Some(format!("must have values of at most {METADATA_VALUE_CHARACTERS} characters"))
+    } else if key.contains('\0') || value.contains('\0') {
+        Some("must not contain NUL".to_owned())
+    } else {
+        None
     }
-    let complete = items.len() == list.len();
-    complete.then(|| serde_json::value::to_raw_value(&items).ok()).flatten().map(|items| (items, total_minor))
 }
 
-fn item(value: &RawValue, index: usize, currency: Currency, errors: &mut Vec<FieldError>) -> Option<(Item, i64)> {
-    let at = format!("items[{index}]");
-    let Some(fields) = Fields::of(value) else {
-        errors.push(FieldError::new(at, "must be an object"));
-        return None;
-    };
-    let name = text(fields.get("name"), &format!("{at}.name"), errors);
-    let quantity = fields
-        .get("quantity")
-        .and_then(json::number)
-        .filter(|quantity| quantity.is_integer())
-        .and_then(|quantity| u32::try_from(quantity).ok())
-        .filter(|quantity| (1..=MOST_QUANTITY).contains(quantity));
-    if quantity.is_none() {
-        errors.push(FieldError::new(
-            format!("{at}.quantity"),
-            format!("must be a whole number from 1 to {MOST_QUANTITY}"),
-        ));
-    }
-    let price = price(fields.get("price"), &at, currency, errors);
-    let (name, quantity, minor) = (name?, quantity?, price?);
-    Some((Item { name, quantity, price: currency.amount(minor) }, minor))
+/// The lines and adjustments of a cart, with their sum.
+struct Lines {
+    currency: Currency,
+    items: Vec<Item>,
+    adjustments: Vec<Adjustment>,
+    total_minor: i64,
 }
 
-fn price(value: Option<&RawValue>, at: &str, currency: Currency, errors: &mut Vec<FieldError>) -> Option<i64> {
-    let highest = Decimal::new(99_999_999, 2);
-    let price = value
-        .and_then(json::number)
-        .filter(|price| !price.is_sign_negative() || price.is_zero())
-        .filter(|price| *price <= highest);
-    let minor = price.and_then(|price| currency.to_minor(price));
-    if minor.is_none() {
-        let message = match (price, currency.decimals()) {
-            (None, _) => format!("must be a number from 0 to {highest}"),
-            (Some(_), 0) => format!("must have no decimals in {currency}"),
-            (Some(_), decimals) => format!("must have at most {decimals} decimals in {currency}"),
+impl Lines {
+    /// What is wrong with the lines, whatever their currency.
+    fn errors_in_any_currency(fields: &Fields<'_>, currency: Currency) -> impl Iterator<Item = FieldError> {
+        let mut errors = Vec::new();
+        Self::read(&mut Object::new(fields, "", &mut errors), currency);
+        let of_money = ["price", "total", "amount", "totalValue", "items", "adjustments"];
+        errors.into_iter().filter(move |error| {
+            let name = error.field.rsplit('.').next().unwrap_or_default();
+            !of_money.contains(&name) || error.message == REQUIRED || error.message.starts_with("must be a ")
+        })
+    }
+
+    /// `None` if something is wrong.
+    fn read(object: &mut Object<'_, '_>, currency: Currency) -> Option<Self> {
+        let items = match object.get("items") {
+            Some(_) => object.list("items", (1, MAX_ITEMS), |item| Item::read(item, currency)),
+            None => {
+                object.fail("items", REQUIRED);
+                None
+            }
         };
-        errors.push(FieldError::new(format!("{at}.price"), message));
+        let adjustments = match object.get("adjustments") {
+            Some(_) => {
+                object.list("adjustments", (0, MAX_ADJUSTMENTS), |adjustment| Adjustment::read(adjustment, currency))
+            }
+            None => Some(Vec::new()),
+        };
+        let sent = signed_amount(object, "totalValue", currency);
+        let (items, adjustments) = (items?, adjustments?);
+        // At most 1,050 amounts of 12 digits: far from overflow.
+        let total_minor = items.iter().filter_map(|item| item.minor(currency)).sum::<i64>()
+            + adjustments.iter().map(|adjustment| adjustment.amount.minor()).sum::<i64>();
+        let total = currency.amount(total_minor);
+        if total_minor < 0 {
+            object.fail("adjustments", format!("must not make the total negative; it is {total}"));
+            return None;
+        }
+        if total_minor > Currency::MAX_MINOR {
+            object.fail(
+                "items",
+                format!("must have a total of at most {}; it is {total}", currency.amount(Currency::MAX_MINOR)),
+            );
+            return None;
+        }
+        if let Some(sent) = sent.filter(|sent| *sent != total) {
+            object.fail("totalValue", format!("is {sent}, but the lines and adjustments add up to {total}"));
+            return None;
+        }
+        Some(Self { currency, items, adjustments, total_minor })
     }
-    minor
 }
 
 #[cfg(test)]
 mod properties;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-
-    fn parse(body: &Value) -> Result<NewCart, Vec<FieldError>> {
-        let body = json::parse(body.to_string().as_bytes()).unwrap();
-        NewCart::parse(&body, Currency::USD, "2026-03-01T12:00:00Z".parse().unwrap())
-    }
-
-    fn body(text: &str) -> Value {
-        serde_json::from_str(text).unwrap()
-    }
-
-    #[test]
-    fn a_price_of_a_tenth_times_three_is_three_tenths() {
-        let cart = parse(&body(
-            r#"{"customerEmail":" a@example.com ","customerName":" Ada ","items":[{"name":"x","quantity":3,"price":0.1}]}"#,
-        ))
-        .unwrap();
-        assert_eq!(cart.total_minor, 30);
-        assert_eq!(cart.items.get(), r#"[{"name":"x","quantity":3,"price":0.10}]"#);
-        assert_eq!((cart.customer_email.as_str(), cart.customer_name.as_str()), ("a@example.com", "Ada"));
-    }
-
-    #[test]
-    fn every_wrong_field_is_named() {
-        let errors = parse(&json!({
-            "customerEmail": "nobody", "customerName": "", "abandonedAt": "2027-01-01T00:00:00Z",
-            "items": [{"name": "a\u{0}", "quantity": "2", "price": -1}, 7, {"name": "b", "quantity": 1.5, "price": 0.001}],
-        }))
-        .unwrap_err();
-        let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
-        assert_eq!(
-            fields,
-            [
-                "customerEmail",
-                "customerName",
-                "items[0].name",
-                "items[0].quantity",
-                "items[0].price",
-                "items[1]",
-                "items[2].quantity",
-                "items[2].price",
-                "abandonedAt"
-            ]
-        );
-    }
-
-    #[test]
-    fn no_more_than_twenty_errors_are_reported() {
-        let errors = parse(&json!({"items": vec![json!({}); 100]})).unwrap_err();
-        assert!((20..=MAX_ERRORS + 5).contains(&errors.len()), "{}", errors.len());
-    }
-
-    #[test]
-    fn the_address_of_erased_shoppers_is_anonymous() {
-        let cart = |email: &str, name: &str, item: &str| {
-            let items = json!([{"name": item, "quantity": 1, "price": 1}]);
-            parse(&json!({"customerEmail": email, "customerName": name, "items": items}))
-        };
-        assert!(cart(ERASED_EMAIL, ERASED, ERASED).is_ok(), "an export of an erased cart is imported again");
-        for (name, item) in [("Ada", ERASED), (ERASED, "Teapot")] {
-            for email in [ERASED_EMAIL, "Erased@ERASED.invalid", "\"erased\"@erased.invalid"] {
-                let errors = cart(email, name, item).unwrap_err();
-                assert_eq!(errors[0].field, "customerEmail", "{email} {name} {item}");
-            }
-        }
-    }
-}
+mod tests;

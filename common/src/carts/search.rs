@@ -64,7 +64,8 @@ impl EmailToFind {
         first.into_iter().flat_map(|letter| [letter, letter.to_ascii_uppercase()]).map(i32::from).collect()
     }
 
-    fn is(&self, address: &str) -> bool {
+    /// Whether `address` is a spelling of the same mailbox.
+    pub fn matches(&self, address: &str) -> bool {
         email::canonical(address) == self.canonical
     }
 }
@@ -81,6 +82,33 @@ pub struct Found {
 /// The largest offset: more than any array has elements, and small enough that a subscript for the
 /// end of the page fits into 32 bits.
 const LONGEST_ARRAY: i64 = 1 << 30;
+
+/// The cart with this external id, if it has the status and the address, as a list of at most one.
+pub async fn by_external_id(
+    conn: &mut Connection,
+    external_id: &str,
+    email: Option<&EmailToFind>,
+    status: Option<CartStatus>,
+    start: &Start,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Found> {
+    let id = find_external(&mut *conn, external_id).await?;
+    let mut carts = carts::find_many(conn, id.as_slice(), now).await?;
+    carts.retain(|cart| {
+        status.is_none_or(|status| cart.status == status)
+            && email.is_none_or(|email| email.matches(&cart.customer_email))
+    });
+    let total = if carts.is_empty() { 0 } else { 1 };
+    if *start != Start::Offset(0) {
+        carts.clear(); // a later page
+    }
+    Ok(Found { page: CartPage { carts, next: None }, total })
+}
+
+/// The id of the cart with this external id; `None` if there is none.
+pub async fn find_external(conn: &mut Connection, external_id: &str) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar!("select id from carts where external_id = $1", external_id).fetch_optional(conn).await
+}
 
 /// The carts with this address in any spelling, newest first: a page of at most `limit`, with the
 /// payment links that work at `now`, and the exact total.
@@ -155,6 +183,12 @@ pub(crate) async fn ids_by_email(
     Ok((ids, spellings))
 }
 
+/// Those of the carts that have this address. They must be locked.
+pub(crate) async fn still_of(conn: &mut Connection, ids: &[String], email: &EmailToFind) -> sqlx::Result<Vec<String>> {
+    let carts = sqlx::query!("select id, customer_email from carts where id = any ($1)", ids).fetch_all(conn).await?;
+    Ok(carts.into_iter().filter(|cart| email.matches(&cart.customer_email)).map(|cart| cart.id).collect())
+}
+
 /// Returns the stored spellings of the address that Postgres can't compare. Reads one address at a
 /// time, because a table may hold millions of such addresses.
 async fn other_spellings(conn: &mut Connection, email: &EmailToFind) -> sqlx::Result<Vec<String>> {
@@ -173,7 +207,7 @@ async fn other_spellings(conn: &mut Connection, email: &EmailToFind) -> sqlx::Re
     .fetch(conn);
     let mut spellings = HashSet::new();
     while let Some(address) = addresses.try_next().await? {
-        if email.is(&address) {
+        if email.matches(&address) {
             spellings.insert(address);
         }
     }

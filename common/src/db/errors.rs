@@ -57,10 +57,10 @@ pub fn is_deadlock(error: &sqlx::Error) -> bool {
     has_sql_state(error, &["40P01"])
 }
 
-/// Whether a statement timed out waiting for a lock (SQLSTATE 55P03). Its transaction has no
-/// effect.
+/// Whether a statement timed out waiting for a lock (SQLSTATE 55P03), or Postgres ended its
+/// transaction because of a deadlock. The transaction has no effect and can be retried.
 pub fn is_locked(error: &sqlx::Error) -> bool {
-    has_sql_state(error, &["55P03"])
+    has_sql_state(error, &["55P03"]) || is_deadlock(error)
 }
 
 /// The error's text for logs and storage. Decoding errors are redacted, because they quote the

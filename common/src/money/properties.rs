@@ -4,8 +4,16 @@ use proptest::{prelude::*, sample::select};
 
 use super::*;
 
+/// All currencies that shoppers pay with.
+pub(super) fn tender() -> Vec<Currency> {
+    let letters = || 'a'..='z';
+    let codes =
+        letters().flat_map(|a| letters().flat_map(move |b| letters().map(move |c| String::from_iter([a, b, c]))));
+    codes.filter_map(|code| code.parse().ok()).collect()
+}
+
 fn currencies() -> impl Strategy<Value = Currency> {
-    select(vec!["usd", "jpy", "kwd", "isk", "eur"]).prop_map(|code| code.parse().expect("it is one"))
+    select(tender())
 }
 
 /// The minor units of a JSON number, computed from its digits; `None` if they are not a whole
@@ -81,13 +89,26 @@ proptest! {
     }
 
     #[test]
-    fn stripe_amounts_have_the_same_value(minor in 0..=i64::MAX, currency in currencies()) {
+    fn stripe_amounts_have_the_same_value(
+        minor in prop_oneof![0..=i64::MAX, 0..=Currency::MAX_MINOR, 0..1_000_000_i64],
+        currency in currencies(),
+    ) {
         if currency.check_chargeable(minor).is_ok() {
             let asked = currency.stripe_amount(minor).expect("it can be charged");
-            prop_assert!((1..=STRIPE_MAXIMUM).contains(&asked));
-            let hundredths = if currency.code() == "isk" { 100 } else { 1 };
-            prop_assert_eq!(asked, minor * hundredths);
+            prop_assert!((1..=Currency::MAX_MINOR).contains(&asked) && minor <= Currency::MAX_MINOR);
+            prop_assert_eq!(currency.of_stripe(asked), Some(minor));
+            // Stripe has two decimals of ISK and UGX, and takes two of the three-decimal currencies.
+            prop_assert!(!matches!(currency.code(), "isk" | "ugx") || asked % 100 == 0);
+            prop_assert!(currency.decimals() != 3 || asked % 10 == 0);
         }
+    }
+
+    #[test]
+    fn formatted_money_has_all_digits(minor: i64, currency in currencies()) {
+        let text = currency.format(currency.amount(minor));
+        let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+        prop_assert_eq!(digits.parse::<u64>().expect("digits"), minor.unsigned_abs(), "{}", text);
+        prop_assert_eq!(text.starts_with('\u{2212}'), minor < 0, "{}", text);
     }
 
     #[test]
@@ -101,8 +122,7 @@ proptest! {
 
 #[test]
 fn the_corpus_holds() {
-    for code in ["usd", "jpy", "kwd"] {
-        let currency = code.parse().expect("it is one");
+    for currency in ["usd", "jpy", "kwd"].map(|code| code.parse().expect("it is one")) {
         fuzz::corpus!("numbers").replay(|text| hold(text, currency));
     }
 }

@@ -1,20 +1,33 @@
 //! Reads carts for Checkout Sessions.
 
-use serde_json::value::RawValue;
-use sqlx::types::Json;
-
 use super::{Expected, LinkStatus, PaymentLink};
-use crate::{carts::CartStatus, db::Connection, json, money::Currency};
+use crate::{
+    carts::{
+        CartStatus,
+        items::{Adjustment, Item, stored_adjustments, stored_items},
+        row::RawJson,
+    },
+    db::Connection,
+    money::Currency,
+};
 
 /// The data of a cart that is sent to Stripe.
 #[derive(Debug, Clone)]
 pub struct CheckoutCart {
     /// Prefilled on Stripe's payment page.
     pub customer_email: String,
-    /// The line items.
-    pub items: Vec<CheckoutItem>,
-    /// The currency of all prices.
+    /// The lines; `None` if other programs stored something that is no list of lines.
+    pub items: Option<Vec<Item>>,
+    /// Shipping, taxes and discounts; `None` as for `items`.
+    pub adjustments: Option<Vec<Adjustment>>,
+    /// The amount to charge, in minor units of `currency`.
+    pub total_minor: i64,
+    /// The currency of all amounts.
     pub currency: Currency,
+    /// The shop's own id of the cart.
+    pub external_id: Option<String>,
+    /// The shopper's language, a BCP 47 tag.
+    pub locale: Option<String>,
     /// The cart's current status.
     pub status: CartStatus,
     /// Part of the return address on Stripe's payment page.
@@ -24,43 +37,11 @@ pub struct CheckoutCart {
 }
 
 impl CheckoutCart {
-    /// Whether the cart's lines and currency still match `expected`. After a change of the cart,
+    /// Whether the cart's total and currency still match `expected`. After a change of the cart,
     /// payments of the session would be refused.
     pub fn is_as_requested(&self) -> bool {
-        let mut lines = self.items.iter().map(|item| item.price_minor.checked_mul(item.quantity.into()));
-        let total = lines.try_fold(0_i64, |sum, line| sum.checked_add(line?));
-        total == self.expected.amount_minor && self.expected.currency.as_deref() == Some(self.currency.code())
-    }
-}
-
-/// A line item.
-#[derive(Debug, Clone)]
-pub struct CheckoutItem {
-    /// The product's name.
-    pub name: String,
-    /// The number of pieces.
-    pub quantity: u32,
-    /// The price of one piece, in minor units.
-    pub price_minor: i64,
-}
-
-#[derive(Debug, serde::Deserialize)]
-struct StoredItem {
-    name: String,
-    quantity: u32,
-    price: Box<RawValue>,
-}
-
-impl CheckoutCart {
-    /// The line items, with prices in minor units.
-    fn items(stored: Vec<StoredItem>, currency: Currency) -> sqlx::Result<Vec<CheckoutItem>> {
-        let price_minor = |item: &StoredItem| json::number(&item.price).and_then(|price| currency.to_minor(price));
-        let item = |item: StoredItem| {
-            let price_minor =
-                price_minor(&item).ok_or_else(|| sqlx::Error::Decode("a stored price is malformed".into()))?;
-            Ok(CheckoutItem { name: item.name, quantity: item.quantity, price_minor })
-        };
-        stored.into_iter().map(item).collect()
+        self.expected.amount_minor == Some(self.total_minor)
+            && self.expected.currency.as_deref() == Some(self.currency.code())
     }
 }
 
@@ -84,7 +65,8 @@ pub async fn read(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx::R
                link.replacements, link.attempted_at, link.session_id, link.url, link.failure, link.updated_at, link.livemode,
                coalesce(link.amount_minor, total_minor) as amount_minor,
                coalesce(link.currency, carts.currency) as expected_currency,
-               carts.customer_email as "customer_email?", carts.items as "items?: Json<Vec<StoredItem>>",
+               carts.customer_email as "customer_email?", carts.items as "items?: RawJson", carts.adjustments as "adjustments?: RawJson",
+               carts.total_minor as "total_minor?", carts.external_id as "external_id?", carts.locale as "locale?",
                carts.currency as "currency?: Currency", carts.status as "status?: CartStatus", token as "token?",
                exists (select from payment_links older where older.cart_id = $1 and older.version < $2
                        and older.status in ('open', 'closing', 'settling', 'processing')) as "has_unsettled!"
@@ -100,11 +82,27 @@ pub async fn read(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx::R
     .await?;
     let Some(row) = row else { return Ok(None) };
     let expected = Expected { amount_minor: row.amount_minor, currency: row.expected_currency, livemode: row.livemode };
-    let cart = match (row.customer_email, row.items, row.currency, row.status, row.token) {
-        (Some(customer_email), Some(items), Some(currency), Some(status), Some(recovery_token)) => {
-            let items = CheckoutCart::items(items.0, currency)?;
-            Some(CheckoutCart { customer_email, items, currency, status, recovery_token, expected })
-        }
+    let lines = row.items.zip(row.adjustments);
+    let cart = match (row.customer_email, lines, row.total_minor, row.currency, row.status, row.token) {
+        (
+            Some(customer_email),
+            Some((items, adjustments)),
+            Some(total_minor),
+            Some(currency),
+            Some(status),
+            Some(recovery_token),
+        ) => Some(CheckoutCart {
+            customer_email,
+            items: stored_items(&items.0, currency),
+            adjustments: stored_adjustments(&adjustments.0, currency),
+            total_minor,
+            currency,
+            external_id: row.external_id,
+            locale: row.locale,
+            status,
+            recovery_token,
+            expected,
+        }),
         _ => None,
     };
     let link = PaymentLink {

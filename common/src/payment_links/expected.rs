@@ -41,7 +41,7 @@ pub enum Payment {
     Processing,
 }
 
-/// Why an event or response of Stripe has no effect.
+/// Why an event or response of Stripe has no effect, or needs attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Mismatch {
@@ -72,6 +72,9 @@ pub enum Mismatch {
     CartDeleted,
     /// The payment is the session's own, but its cart was recovered before.
     PaidTwice,
+    /// The payment is the session's own and recovered the cart, whose total or currency has changed
+    /// since the session was made.
+    CartChanged,
 }
 
 impl Mismatch {
@@ -96,6 +99,7 @@ impl fmt::Display for Mismatch {
             Self::PaymentStatus => "its payment_status does not fit",
             Self::OtherAccount => "it is of a connected account",
             Self::CartDeleted => "its cart was deleted",
+            Self::CartChanged => "it recovered its cart, whose total or currency has changed since",
             Self::PaidTwice => "its cart was recovered before, by another payment or by hand",
         })
     }

@@ -1,7 +1,7 @@
 //! Status changes of payment links. Each is one guarded update, whose row count shows whether it
 //! took effect.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
@@ -148,19 +148,21 @@ pub async fn processing(conn: &mut Connection, cart_id: &str, version: i32, now:
 }
 
 /// Marks these links, given by cart and version, as paid. Returns only those that were not already
-/// paid.
+/// paid, each with whether the cart's total and currency are still those of the link.
 pub async fn paid(
     conn: &mut Connection,
     cart_ids: &[&str],
     versions: &[i32],
     now: DateTime<Utc>,
-) -> sqlx::Result<HashSet<(String, i32)>> {
+) -> sqlx::Result<HashMap<(String, i32), bool>> {
     let changed = sqlx::query!(
         r#"
         update payment_links link set status = 'paid', ended_at = $3, updated_at = $3
         from unnest($1::text[], $2::integer[]) as payment (cart_id, version)
         where link.cart_id = payment.cart_id and link.version = payment.version and link.status <> 'paid'
-        returning link.cart_id, link.version
+        returning link.cart_id, link.version,
+                  coalesce((select total_minor = link.amount_minor and carts.currency = link.currency
+                            from carts where id = link.cart_id), true) as "fits!"
         "#,
         cart_ids as &[&str],
         versions,
@@ -170,7 +172,7 @@ pub async fn paid(
     .await?;
     let carts: Vec<String> = changed.iter().map(|link| link.cart_id.clone()).collect();
     tell(conn, &carts).await?;
-    Ok(changed.into_iter().map(|link| (link.cart_id, link.version)).collect())
+    Ok(changed.into_iter().map(|link| ((link.cart_id, link.version), link.fits)).collect())
 }
 
 /// → payment_failed: the payment failed for good.

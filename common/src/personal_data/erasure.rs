@@ -135,7 +135,9 @@ pub async fn erase(conn: &mut Connection, email: &EmailToFind, now: DateTime<Utc
     let found: Vec<&str> = found.iter().map(String::as_str).collect();
     db::limit_lock_waits(conn, LOCK_WAIT).await?;
     // Lock the carts first, like all other code, and in the common order.
-    let mut ids: Vec<String> = carts::lock_all(conn, &found).await?.into_iter().collect();
+    let locked: Vec<String> = carts::lock_all(conn, &found).await?.into_iter().collect();
+    // Meanwhile a cart may have become another person's.
+    let mut ids = carts::search::still_of(conn, &locked, email).await?;
     ids.sort_unstable();
 
     let mut removed = HashMap::new();

@@ -109,9 +109,15 @@ const fn without_shoppers(name: &'static str, columns: &'static [Column]) -> Tab
 }
 
 /// Keeps the prices, but not the product names, which may name a person ("Mug for Ada").
-const ITEMS_WITHOUT_NAMES: &str = "(select coalesce(json_agg(json_build_object('name', 'erased', \
-     'quantity', line.item->'quantity', 'price', line.item->'price') order by line.place), '[]') \
+const ITEMS_WITHOUT_NAMES: &str = "(select coalesce(json_agg(json_strip_nulls(json_build_object('name', 'erased', \
+     'quantity', line.item->'quantity', 'price', line.item->'price', 'total', line.item->'total')) order by line.place), '[]') \
      from json_array_elements(case json_typeof(items) when 'array' then items else '[]' end) with ordinality as line (item, place))";
+
+/// Keeps the amounts, but not the names, such as a coupon for one person.
+const ADJUSTMENTS_WITHOUT_NAMES: &str = "(select coalesce(json_agg(json_strip_nulls(json_build_object('name', 'erased', \
+     'amount', line.adjustment->'amount')) order by line.place), '[]') \
+     from json_array_elements(case json_typeof(adjustments) when 'array' then adjustments else '[]' end) \
+     with ordinality as line (adjustment, place))";
 
 /// The timeline: events derived from the rows of carts and their links, and those in `cart_events`.
 const TIMELINE: &str = "(select distinct on (cart_id, at, cart_event_place(kind, link)) * from (\
@@ -128,10 +134,6 @@ const JOBS_OF_CARTS: &str = "id = any (array(\
      union all select closing.id from payment_links link \
      join jobs closing on closing.unique_key = ('close_payment_link:' || link.cart_id || ':v' || link.version) collate \"default\" \
      and closing.state in ('pending', 'running') where link.cart_id = any ($1)))";
-
-/// Uses the index on `created_at`, because a key has the same time as its cart.
-const KEYS_OF_CARTS: &str =
-    "cart_id = any ($1) and created_at = any (array(select created_at from carts where id = any ($1)))";
 
 /// All tables, in the order in which erasures process them.
 pub const TABLES: &[Table] = &[
@@ -151,7 +153,13 @@ pub const TABLES: &[Table] = &[
             personal("customer_email", "'erased@erased.invalid'"),
             personal("customer_name", "'erased'"),
             personal("items", ITEMS_WITHOUT_NAMES),
+            personal("adjustments", ADJUSTMENTS_WITHOUT_NAMES),
             related("total_minor"),
+            related("paid_minor"),
+            related("refunded_minor"),
+            personal("locale", "null"),
+            personal("accepts_marketing", "null"),
+            personal("metadata", "'{}'"),
             related("currency"),
             related("status"),
             time("status_changed_at"),
@@ -282,8 +290,8 @@ pub const TABLES: &[Table] = &[
         name: "idempotency_keys",
         rows: Some(Rows {
             label: "idempotencyKeys",
-            of_carts: KEYS_OF_CARTS,
-            of_carts_by_scan: Some("cart_id = any ($1)"),
+            of_carts: "cart_id = any ($1)",
+            of_carts_by_scan: None,
             export_from: "idempotency_keys",
             order: "created_at, cart_id",
             on_erase: OnErase::Redact { set: "" },
@@ -340,7 +348,8 @@ pub const TABLES: &[Table] = &[
         "cart_count_deltas",
         &[other("currency", "of sums over many carts"), other("xid", "a transaction")],
     ),
-    without_shoppers("cart_totals", &[other("horizon", "a transaction"), other("written_by", "a transaction")]),
+    without_shoppers("cart_totals", &[other("currency", "of sums over many carts")]),
+    without_shoppers("cart_count_progress", &[other("horizon", "a transaction"), other("written_by", "a transaction")]),
     without_shoppers("refused_webhooks", &[]),
     without_shoppers(
         "api_keys",

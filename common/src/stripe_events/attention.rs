@@ -153,6 +153,18 @@ pub(super) async fn note_paid_twice(
     note(conn, &name, None, cart, Effect::AlreadyRecovered, Mismatch::PaidTwice, now).await
 }
 
+/// Records that a response of Stripe reported a payment for a cart that has changed since its
+/// session was made.
+pub(super) async fn note_cart_changed(
+    conn: &mut Connection,
+    cart: &str,
+    version: i32,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    let name = format!("{cart}:{version}");
+    note(conn, &name, None, cart, Effect::Recovered, Mismatch::CartChanged, now).await
+}
+
 async fn note(
     conn: &mut Connection,
     name: &str,

@@ -15,6 +15,8 @@ pub enum Opening {
     NewCheckout,
     /// Stripe refused a session shortly before; a page that reloads itself.
     CheckoutRefused,
+    /// A page that reports that Stripe can't charge the cart's total.
+    NotChargeable,
     /// A page that reports a payment in progress.
     PaymentUnderWay,
     /// A page that reports that the cart was paid.
@@ -122,6 +124,30 @@ pub(crate) async fn note_not_recovered(
         "#,
         &carts as &[&str],
         &links,
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Records which fields of a cart the shop changed. The cart must be locked. Changes at the same
+/// instant are stored a microsecond apart, because the table has one event of a kind for an instant.
+pub(crate) async fn note_changed(
+    conn: &mut Connection,
+    cart_id: &str,
+    fields: &[&str],
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        insert into cart_events (cart_id, at, kind, details)
+        select $1, coalesce((select max(at) + interval '1 microsecond' from cart_events
+                             where cart_id = $1 and kind = 'changed' and at >= $3), $3),
+               'changed', jsonb_build_object('fields', to_jsonb($2::text[]))
+        "#,
+        cart_id,
+        fields as &[&str],
         now,
     )
     .execute(conn)

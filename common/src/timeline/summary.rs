@@ -21,6 +21,7 @@ pub(super) fn of(
     match (kind, why) {
         (EventKind::Created, Some("import")) => "Stored by an import".to_owned(),
         (EventKind::Created, _) => "Stored".to_owned(),
+        (EventKind::Changed, _) => format!("Changed: {}", fields(details)),
         (EventKind::RecoveryLinkOpened, why) => format!("The shopper opened the recovery link: {}", found(why)),
         (EventKind::LinkRequested, Some("shopper")) => {
             format!("Payment link {link} was requested by the shopper through the recovery link")
@@ -54,10 +55,34 @@ pub(super) fn of(
     }
 }
 
+/// `items, adjustments and currency`
+fn fields(details: &BTreeMap<String, Box<RawValue>>) -> String {
+    let list = details.get("fields").and_then(|fields| json::list(fields)).unwrap_or_default();
+    let names: Vec<String> = list.into_iter().filter_map(json::text).map(|name| words(&name)).collect();
+    match names.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => "nothing that is known".to_owned(),
+    }
+}
+
+/// The label of a field: `customerEmail` → `customer email`.
+fn words(name: &str) -> String {
+    let mut words = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() {
+            words.push(' ');
+        }
+        words.push(letter.to_ascii_lowercase());
+    }
+    words
+}
+
 fn found(why: Option<&str>) -> &'static str {
     match why {
         Some("checkout") => "it led to the checkout",
         Some("new_checkout") => "a new checkout is being made",
+        Some("not_chargeable") => "Stripe can't charge its total",
         Some("checkout_refused") => "Stripe refused a checkout a moment ago",
         Some("payment_under_way") => "a payment is in progress",
         Some("recovered") => "the cart was paid before",
@@ -93,6 +118,7 @@ fn by(why: Option<&str>) -> &'static str {
         Some("operator") => " by hand",
         Some("payment") => " by a payment",
         Some("import") => " before it was imported",
+        Some("api") => ": the shop sent it again",
         Some("sql") => " by hand, in the database",
         _ => "",
     }

@@ -9,16 +9,16 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::{get, post},
 };
-use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use super::{
     Shared,
     faults::{Fault, Operation},
     lock,
-    sessions::{Line, PaymentStatus, Session, SessionStatus, Stored},
+    new_session::{Parameters, new_session, parse_form},
+    refusal::Refusal,
+    sessions::{Session, SessionStatus, Stored},
 };
-use crate::postgres::random_word;
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
@@ -29,52 +29,6 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "Unrecognized request URL") })
         .with_state(shared)
 }
-
-/// An error response in Stripe's format.
-struct Refusal {
-    status: StatusCode,
-    kind: &'static str,
-    code: Option<&'static str>,
-    message: String,
-}
-
-impl Refusal {
-    fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, kind: "invalid_request_error", code: None, message: message.into() }
-    }
-
-    fn missing(status: StatusCode, id: &str) -> Self {
-        Self { code: Some("resource_missing"), ..Self::new(status, format!("No such checkout.session: '{id}'")) }
-    }
-
-    /// An error whose message repeats the whole request.
-    fn repeating(status: u16, headers: &HeaderMap, parameters: &Parameters) -> Self {
-        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let message = format!(
-            "Not possible with {} and {} and {} and {parameters:?}",
-            header("authorization"),
-            parameters.get("success_url").map_or("", String::as_str),
-            parameters.get("customer_email").map_or("", String::as_str),
-        );
-        Self::new(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST), message)
-    }
-
-    fn invalid(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, message)
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let mut error = json!({"type": self.kind, "message": self.message});
-        if let Some(code) = self.code {
-            error["code"] = json!(code);
-        }
-        (self.status, Json(json!({"error": error}))).into_response()
-    }
-}
-
-type Parameters = BTreeMap<String, String>;
 
 fn authorize(headers: &HeaderMap) -> Result<(), Refusal> {
     let key = headers.get("authorization").and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
@@ -145,10 +99,7 @@ async fn create(State(shared): State<Arc<Shared>>, headers: HeaderMap, RawForm(f
         Err(response) => return response,
     };
     let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    let parameters = match parse_form(&form) {
-        Ok(parameters) => parameters,
-        Err(refusal) => return refusal.into_response(),
-    };
+    let parameters = parse_form(&form);
     if let Some(Fault::Repeats { status }) = fault {
         return Refusal::repeating(status, &headers, &parameters).into_response();
     }
@@ -168,9 +119,7 @@ fn create_once(shared: &Shared, key: &str, parameters: Parameters, fault: Option
     let mut sessions = lock(&shared.sessions);
     if let Some(stored) = sessions.stored(key).filter(|_| !key.is_empty()) {
         if stored.parameters != parameters {
-            let message =
-                "Keys for idempotent requests can only be used with the same parameters they were first used with.";
-            return Refusal { kind: "idempotency_error", ..Refusal::invalid(message) }.into_response();
+            return Refusal::key_reused().into_response();
         }
         let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         return (status, [("idempotent-replayed", "true")], Json(stored.body.clone())).into_response();
@@ -203,139 +152,6 @@ fn create_once(shared: &Shared, key: &str, parameters: Parameters, fault: Option
     };
     sessions.store(key, Stored { parameters, status: status.as_u16(), body: body.clone() });
     (status, Json(body)).into_response()
-}
-
-fn parse_form(form: &[u8]) -> Result<Parameters, Refusal> {
-    let query = format!("http://form/?{}", String::from_utf8_lossy(form));
-    let uri = query.parse().map_err(|_| Refusal::invalid("The body is not a form"))?;
-    let Query(pairs) =
-        Query::<Vec<(String, String)>>::try_from_uri(&uri).map_err(|_| Refusal::invalid("The body is not a form"))?;
-    Ok(pairs.into_iter().collect())
-}
-
-/// Validates the parameters as Stripe does.
-fn new_session(parameters: &Parameters, now: DateTime<Utc>) -> Result<Session, Refusal> {
-    let mut unread = parameters.clone();
-    let mut take = |name: &str| unread.remove(name);
-    if take("mode").as_deref() != Some("payment") {
-        return Err(Refusal::invalid("You must specify `mode`; this fake Stripe knows `payment`."));
-    }
-    let success_url = take("success_url").ok_or_else(|| Refusal::invalid("Missing required param: success_url."))?;
-    let client_reference_id = take("client_reference_id");
-    if client_reference_id.as_ref().is_some_and(|id| id.len() > 200) {
-        return Err(Refusal::invalid("Invalid string: client_reference_id; must be at most 200 characters"));
-    }
-    let customer_email = take("customer_email");
-    // Stripe's known restrictions; its errors repeat the rejected value.
-    let well_formed = |email: &str| {
-        email.is_ascii()
-            && email.rsplit_once('@').is_some_and(|(_, domain)| domain.contains('.') && !email.contains('"'))
-    };
-    if let Some(email) = customer_email.as_deref().filter(|email| !well_formed(email)) {
-        return Err(Refusal::invalid(format!("Invalid email address: {email}")));
-    }
-    let expires_at = expiry(take("expires_at"), now)?;
-    let metadata = metadata(&mut unread, "metadata")?;
-    let payment_intent_metadata = self::metadata(&mut unread, "payment_intent_data[metadata]")?;
-    let (lines, currency) = lines(&mut unread)?;
-    if let Some(unknown) = unread.keys().next() {
-        return Err(Refusal::invalid(format!("Received unknown parameter: {unknown}")));
-    }
-    let amount_total = lines.iter().map(|line| line.unit_amount * line.quantity).sum();
-    if currency == "usd" && amount_total < 50 {
-        return Err(Refusal::invalid("The Checkout Session's total amount due must add up to at least $0.50 usd"));
-    }
-    if amount_total > 99_999_999 {
-        return Err(Refusal::invalid("The Checkout Session's total amount must be at most 99999999"));
-    }
-    Ok(Session {
-        id: format!("cs_test_{}", random_word()),
-        status: SessionStatus::Open,
-        payment_status: PaymentStatus::Unpaid,
-        amount_total,
-        currency,
-        lines,
-        client_reference_id,
-        customer_email,
-        metadata,
-        payment_intent_metadata,
-        payment_intent: None,
-        success_url,
-        created: now,
-        expires_at,
-        mode: "payment".to_owned(),
-        livemode: false,
-    })
-}
-
-fn expiry(given: Option<String>, now: DateTime<Utc>) -> Result<DateTime<Utc>, Refusal> {
-    let Some(given) = given else { return Ok(now + TimeDelta::hours(24)) };
-    let at = given.parse().ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
-    let at = at.ok_or_else(|| Refusal::invalid(format!("Invalid integer: {given}")))?;
-    if at < now + TimeDelta::minutes(30) - TimeDelta::seconds(1) {
-        return Err(Refusal::invalid(
-            "The `expires_at` timestamp must be at least 30 minutes from Checkout Session creation.",
-        ));
-    }
-    if at > now + TimeDelta::hours(24) {
-        return Err(Refusal::invalid(
-            "The `expires_at` timestamp must be less than 24 hours from Checkout Session creation.",
-        ));
-    }
-    Ok(at)
-}
-
-fn metadata(unread: &mut Parameters, prefix: &str) -> Result<BTreeMap<String, String>, Refusal> {
-    let start = format!("{prefix}[");
-    let names: Vec<String> = unread.keys().filter(|name| name.starts_with(&start)).cloned().collect();
-    let mut metadata = BTreeMap::new();
-    for name in names {
-        let value = unread.remove(&name).unwrap_or_default();
-        let key = name[start.len()..].trim_end_matches(']').to_owned();
-        if key.len() > 40 || value.len() > 500 {
-            return Err(Refusal::invalid("Metadata keys have up to 40 characters, values up to 500"));
-        }
-        metadata.insert(key, value);
-    }
-    if metadata.len() > 50 {
-        return Err(Refusal::invalid("You can have up to 50 keys of metadata"));
-    }
-    Ok(metadata)
-}
-
-fn lines(unread: &mut Parameters) -> Result<(Vec<Line>, String), Refusal> {
-    let mut lines = Vec::new();
-    let mut currency: Option<String> = None;
-    loop {
-        let at = format!("line_items[{}]", lines.len());
-        let mut take = |field: &str| unread.remove(&format!("{at}{field}"));
-        let Some(quantity) = take("[quantity]") else { break };
-        let missing = |name: &str| Refusal::invalid(format!("Missing required param: {at}[price_data]{name}."));
-        let this = take("[price_data][currency]").ok_or_else(|| missing("[currency]"))?;
-        if this.len() != 3 || currency.as_ref().is_some_and(|currency| *currency != this) {
-            return Err(Refusal::invalid(format!("Invalid currency: {this}")));
-        }
-        let unit_amount = take("[price_data][unit_amount]").ok_or_else(|| missing("[unit_amount]"))?;
-        let name = take("[price_data][product_data][name]").ok_or_else(|| missing("[product_data][name]"))?;
-        let whole = |text: &str, least: i64, most: i64| {
-            let number = text.parse::<i64>().ok().filter(|number| (least..=most).contains(number));
-            number.ok_or_else(|| Refusal::invalid(format!("Invalid integer: {text}")))
-        };
-        if name.is_empty() {
-            return Err(Refusal::invalid("You passed an empty string for 'name'."));
-        }
-        lines.push(Line {
-            name,
-            quantity: whole(&quantity, 1, 999_999)?,
-            unit_amount: whole(&unit_amount, 0, 99_999_999)?,
-        });
-        currency = Some(this);
-    }
-    match currency {
-        Some(currency) if lines.len() <= 100 => Ok((lines, currency)),
-        Some(_) => Err(Refusal::invalid("Checkout in `payment` mode takes at most 100 line items")),
-        None => Err(Refusal::invalid("Missing required param: line_items.")),
-    }
 }
 
 async fn retrieve(State(shared): State<Arc<Shared>>, headers: HeaderMap, Path(id): Path<String>) -> Response {

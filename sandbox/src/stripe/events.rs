@@ -167,6 +167,7 @@ fn payment_intent(session: &Session) -> Value {
     json!({
         "id": session.payment_intent, "object": "payment_intent", "amount": session.amount_total,
         "amount_received": session.amount_total, "currency": session.currency, "status": "succeeded",
-        "metadata": session.payment_intent_metadata, "created": session.created.timestamp(), "livemode": session.livemode,
+        "description": session.payment_intent_description, "metadata": session.payment_intent_metadata,
+        "created": session.created.timestamp(), "livemode": session.livemode,
     })
 }

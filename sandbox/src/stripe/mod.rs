@@ -4,11 +4,14 @@
 //! Like Stripe it refuses unknown parameters.
 
 mod api;
+mod currencies;
 mod events;
 mod faults;
 mod foreign;
 mod mail;
+mod new_session;
 mod page;
+mod refusal;
 mod sessions;
 
 use std::{

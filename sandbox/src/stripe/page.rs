@@ -67,7 +67,7 @@ fn page(session: &Session, notice: Option<&str>) -> Markup {
                 @if let Some(notice) = notice { p role="alert" { strong { (notice) } } }
                 table {
                     @for line in &session.lines {
-                        tr { td { (line.quantity) " × " (line.name) } td { (line.unit_amount * line.quantity) } }
+                        tr { td { (line.quantity) " × " bdi { (line.name) } } td { (line.unit_amount * line.quantity) } }
                     }
                     tr { th { "Total in the smallest unit of " (session.currency) } th { (session.amount_total) } }
                 }
@@ -90,5 +90,5 @@ fn page(session: &Session, notice: Option<&str>) -> Markup {
 }
 
 const STYLE: &str = ":root{color-scheme:light dark;font-family:system-ui,sans-serif}main{max-width:30rem;margin:2rem auto;padding:0 1rem}\
-table{width:100%}td:last-child,th:last-child{text-align:right}th{text-align:left}form{display:inline-block;margin:.5rem .5rem 0 0}\
+table{width:100%}bdi{overflow-wrap:anywhere}td:last-child,th:last-child{text-align:right}th{text-align:left}form{display:inline-block;margin:.5rem .5rem 0 0}\
 button{font:inherit;padding:.6rem 1.2rem}";

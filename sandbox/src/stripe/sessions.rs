@@ -40,6 +40,12 @@ pub enum PaymentStatus {
 pub struct Line {
     /// The product's name.
     pub name: String,
+    /// The product's description.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// The addresses of the product's images.
+    #[serde(default)]
+    pub images: Vec<String>,
     /// The number of pieces.
     pub quantity: i64,
     /// The price of one piece, in Stripe's smallest unit.
@@ -65,10 +71,16 @@ pub struct Session {
     pub client_reference_id: Option<String>,
     /// The shopper's e-mail address.
     pub customer_email: Option<String>,
+    /// The language of the page; `None`: that of the browser.
+    #[serde(default)]
+    pub locale: Option<String>,
     /// The metadata of the session.
     pub metadata: BTreeMap<String, String>,
     /// The metadata of the session's PaymentIntent.
     pub payment_intent_metadata: BTreeMap<String, String>,
+    /// The description of the session's PaymentIntent.
+    #[serde(default)]
+    pub payment_intent_description: Option<String>,
     /// The id of the PaymentIntent, once a shopper paid.
     pub payment_intent: Option<String>,
     /// The address that shoppers are sent to after paying.
@@ -108,7 +120,7 @@ impl Session {
             "status": self.status, "payment_status": self.payment_status,
             "amount_subtotal": amount, "amount_total": amount, "currency": currency,
             "client_reference_id": self.client_reference_id, "customer": null, "customer_email": self.customer_email,
-            "metadata": self.metadata, "payment_intent": self.payment_intent, "success_url": self.success_url,
+            "locale": self.locale, "metadata": self.metadata, "payment_intent": self.payment_intent, "success_url": self.success_url,
             "cancel_url": null, "created": self.created.timestamp(), "expires_at": self.expires_at.timestamp(),
             "url": open.then(|| format!("{base}/c/pay/{}", self.id)),
             "automatic_tax": {"enabled": false, "liability": null, "provider": null, "status": null},

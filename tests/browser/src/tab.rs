@@ -239,7 +239,9 @@ impl Tab {
     /// # Panics
     /// If an element is.
     pub async fn fits(&self) {
-        let (wide, window): (f64, f64) = self.ask("[document.documentElement.scrollWidth, innerWidth]").await;
+        // Not `innerWidth`: on a phone it grows with the content.
+        let (wide, window): (f64, f64) =
+            self.ask("[document.documentElement.scrollWidth, document.documentElement.clientWidth]").await;
         let place: String = self.ask("location.href").await;
         assert!(wide <= window, "{place} is {wide} wide in a window of {window}");
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
 
 mod docs;
+mod odd_text;
 mod pages;
 mod walk;
 

@@ -6,13 +6,17 @@ use tests::{App, eventually};
 
 use crate::{LOOKS, app, keep, origin, sign_in};
 
-/// Creates a cart with a link, a cart whose link Stripe refused, and an unsigned webhook.
+/// Creates a cart with a link, a cart whose link Stripe refused, a cart in another currency, and an
+/// unsigned webhook.
 async fn prepare(app: &App) -> (String, String) {
     app.stripe.fail_next(Operation::Create, Fault::Refused);
     let refused = app.cart().await;
     app.ask(&refused).await.is_error(502, "PAYMENT_PROVIDER_ERROR");
     let linked = app.cart().await;
     app.ask(&linked).await.data(200);
+    let mut euros = tests::a_cart();
+    euros["currency"] = serde_json::json!("eur");
+    app.cart_of(&euros).await;
     app.signed_webhook("{}", "t=1,v1=00").await.is_error(400, "BAD_REQUEST");
     eventually("the dead job is there", async || {
         app.get("/api/jobs?state=dead").await.data(200)["pagination"]["total"] == 1

@@ -1,4 +1,4 @@
-//! `worker doctor`: Stripe events that had no effect and need attention.
+//! `worker doctor`: Stripe events that need attention.
 
 use chrono::TimeDelta;
 use common::{

@@ -4,20 +4,26 @@
 use common::payment_links::checkout::CheckoutCart;
 use queue::ERROR_CHARACTERS;
 
-/// Shorter item names are not redacted: they match parts of ordinary words, and identify nobody.
+/// Shorter names of items and adjustments are not redacted: they match parts of ordinary words, and identify nobody.
 const SHORTEST_TELLING_NAME: usize = 4;
+/// Characters of a name that are looked for in a message.
+const NAME_BEGINNING: usize = 200;
 /// Number of hexadecimal digits of a recovery token.
 const TOKEN_DIGITS: usize = 32;
 
-/// Removes control characters, the secret key, the cart's e-mail address, recovery token and item
-/// names, and anything that looks like an address or a token. Truncates to [`ERROR_CHARACTERS`].
+/// Removes control characters, the secret key, the cart's e-mail address, recovery token and names
+/// of items and adjustments, and anything that looks like an address or a token. Truncates to
+/// [`ERROR_CHARACTERS`].
 ///
 /// `cart` is `None` if the cart is not known to the caller.
 pub(crate) fn redact(message: &str, key: &str, cart: Option<&CheckoutCart>) -> String {
     let mut text: String = message.chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
     let of_cart = cart.into_iter().flat_map(|cart| {
-        let names = cart.items.iter().map(|item| item.name.as_str());
-        let names = names.filter(|name| name.len() >= SHORTEST_TELLING_NAME);
+        let items = cart.items.iter().flatten().map(|item| item.name.as_str());
+        let names = items.chain(cart.adjustments.iter().flatten().map(|adjustment| adjustment.name.as_str()));
+        // Stripe knows long names by their beginning only.
+        let names = names.map(|name| name.char_indices().nth(NAME_BEGINNING).map_or(name, |(end, _)| &name[..end]));
+        let names = names.chain(cart.external_id.as_deref()).filter(|name| name.len() >= SHORTEST_TELLING_NAME);
         [cart.customer_email.as_str(), cart.recovery_token.as_str()].into_iter().chain(names)
     });
     for secret in [key].into_iter().chain(of_cart).filter(|secret| !secret.is_empty()) {
@@ -46,9 +52,9 @@ fn without_tokens(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use common::{
-        carts::CartStatus,
+        carts::{CartStatus, items::Item},
         money::Currency,
-        payment_links::{Expected, checkout::CheckoutItem},
+        payment_links::Expected,
     };
 
     use super::*;
@@ -56,10 +62,22 @@ mod tests {
     const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
     fn cart() -> CheckoutCart {
-        let item = |name: &str| CheckoutItem { name: name.to_owned(), quantity: 1, price_minor: 1 };
+        let item = |name: &str| Item {
+            name: name.to_owned(),
+            quantity: "1".parse().unwrap(),
+            price: "1".parse().unwrap(),
+            total: None,
+            sku: None,
+            url: None,
+            image_url: None,
+        };
         CheckoutCart {
             customer_email: "\"ada l\"@example.com".to_owned(),
-            items: vec![item("Mug for Ada"), item("a")],
+            items: Some(vec![item("Mug for Ada"), item("a")]),
+            adjustments: Some(Vec::new()),
+            total_minor: 200,
+            external_id: None,
+            locale: None,
             currency: Currency::USD,
             status: CartStatus::Abandoned,
             recovery_token: "token by hand".to_owned(),

@@ -4,7 +4,8 @@ use axum::{
     extract::FromRequestParts,
     http::{Request, Uri},
 };
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate};
+use chrono_tz::Tz;
 use common::{
     carts::{self, CartStatus},
     timeline,
@@ -51,11 +52,15 @@ fn hold(query: &str) -> Result<(), TestCaseError> {
         &["cursor"],
     )?;
     parsed_or_named(parameters.parse("cursor", "a cursor", |text| text.parse::<timeline::Cursor>().ok()), &["cursor"])?;
-    let today = NaiveDate::from_ymd_opt(2026, 3, 1).expect("a day");
     let names = ["period", "startDate", "endDate", "The range"];
-    if let Some((first, last)) = parsed_or_named(analytics::range(&parameters, today), &names)? {
+    for zone in [Tz::UTC, Tz::Pacific__Apia, Tz::America__New_York] {
+        let Some((first, last)) = parsed_or_named(analytics::range(&parameters, DateTime::UNIX_EPOCH, zone), &names)?
+        else {
+            continue;
+        };
         prop_assert!(first <= last && (last - first).num_days() < 3_660, "{first} to {last}");
     }
+    parsed_or_named(analytics::currency(&parameters), &["currency"])?;
     for name in ["from", "to"] {
         parsed_or_named(parameters.parse(name, "an instant", date_or_instant), &[name])?;
     }

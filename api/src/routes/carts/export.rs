@@ -7,10 +7,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use common::{
-    carts::{
-        self, CartStatus,
-        export::{ExportedCart, Position},
-    },
+    carts::{self, Cart, CartStatus, export::Position},
+    clock::Clock,
     db::Database,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -26,8 +24,10 @@ use crate::{
     state::AppState,
 };
 
-/// Carts per statement.
-const BATCH: i64 = 1_000;
+/// Tells Excel that a file is UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Carts per statement; a cart has up to 1 MB.
+const BATCH: i64 = 250;
 
 pub(crate) fn router() -> ScopedRouter {
     ScopedRouter::new().read(routes!(export))
@@ -45,9 +45,10 @@ pub(crate) fn router() -> ScopedRouter {
         ("status" = Option<CartStatus>, Query, description = "Only with this status."),
         ("from" = inline(Option<DateOrInstant>), Query, description = "Only those created then or later."),
         ("to" = inline(Option<DateOrInstant>), Query, description = "Only those created before."),
+        ("bom" = Option<u8>, Query, minimum = 0, maximum = 1, description = "With csv: 1 begins the file with a byte order mark, so that Excel reads it as UTF-8."),
     ),
     responses((status = 200, description = "All carts. The schema of JSON is that of each line.",
-        content((ExportedCart = "application/x-ndjson"), (String = "text/csv")),
+        content((Cart = "application/x-ndjson"), (String = "text/csv")),
         headers(("Content-Disposition" = String, description = "A name for the file.")))),
 )]
 async fn export(
@@ -61,14 +62,23 @@ async fn export(
         _ => None,
     })?;
     let format = format.unwrap_or_else(|| accepted(&headers));
+    let bom = parameters.parse("bom", "0 or 1", |text| match text {
+        "0" => Some(false),
+        "1" => Some(true),
+        _ => None,
+    })?;
+    if bom.is_some() && format != Format::Csv {
+        return Err(ApiError::bad_request("bom can only be sent with format=csv"));
+    }
     let status = parameters.parse("status", "abandoned, recovered or expired", |text| text.parse().ok())?;
     let from = parameters.parse("from", DATE_OR_INSTANT, date_or_instant)?;
     let position = Position::start(status, from, parameters.parse("to", DATE_OR_INSTANT, date_or_instant)?);
     let day = state.clock.now().date_naive();
-    let mut export = Export { database: state.database, format, position, ended: false };
+    let mut export = Export { database: state.database, clock: state.clock, format, position, ended: false };
     // If the first batch can't be read, return an ordinary error response.
     let mut first = match format {
         Format::Ndjson => Vec::new(),
+        Format::Csv if bom == Some(true) => [BYTE_ORDER_MARK, &csv::header()].concat(),
         Format::Csv => csv::header(),
     };
     first.extend(export.next().await?.unwrap_or_default());
@@ -98,6 +108,7 @@ fn accepted(headers: &HeaderMap) -> Format {
 /// An export in progress. It holds a Postgres connection only while it reads a batch.
 struct Export {
     database: Database,
+    clock: Clock,
     format: Format,
     position: Position,
     ended: bool,
@@ -109,7 +120,7 @@ impl Export {
             return Ok(None);
         }
         let mut conn = self.database.acquire().await?;
-        let carts = carts::export::batch(&mut conn, &self.position, BATCH).await?;
+        let carts = carts::export::batch(&mut conn, &self.position, BATCH, self.clock.now()).await?;
         drop(conn);
         if let Some(last) = carts.last() {
             self.position.advance(last);
@@ -122,7 +133,7 @@ impl Export {
     }
 }
 
-fn json_lines(carts: &[ExportedCart]) -> Vec<u8> {
+fn json_lines(carts: &[Cart]) -> Vec<u8> {
     let mut out = Vec::with_capacity(carts.len() * 512);
     for cart in carts {
         let begin = out.len();

@@ -8,7 +8,9 @@ pub(crate) mod csv;
 mod line;
 pub(crate) mod lines;
 pub(crate) mod reader;
-use std::convert::Infallible;
+mod text;
+
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -17,9 +19,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
-use common::carts::{
-    self,
-    import::{ImportedCart, Stored},
+use common::{
+    carts::{
+        self,
+        import::{ImportedCart, Stored},
+    },
+    db,
 };
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
@@ -30,7 +35,7 @@ use utoipa_axum::routes;
 use self::{
     line::CartLine,
     lines::{Format, Lines},
-    reader::{Batch, Piece, Reader},
+    reader::{Batch, Checked, Piece, Reader},
 };
 use crate::{
     auth::{keys::Granted, scoped_router::ScopedRouter},
@@ -43,6 +48,9 @@ use crate::{
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const MINIMAL: &str = "return=minimal";
+/// How long a batch waits for other transactions that hold its external ids, and how often it tries.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+const MAX_ATTEMPTS: usize = 3;
 
 pub(crate) fn router() -> ScopedRouter {
     ScopedRouter::new().write(routes!(import))
@@ -50,16 +58,17 @@ pub(crate) fn router() -> ScopedRouter {
 
 /// Stores many carts and reports the result of each line
 ///
-/// The file may have any size: one cart per line, or CSV whose header names the columns (`items` is
-/// the JSON array in a quoted cell). A line that can't be stored has an `error`; the others are
-/// stored. A line reported as `created` or `exists` is stored for good. A response without
-/// `summary` was cut off: resume after the last line that has a result. Read the response while you
-/// send, or request `Prefer: return=minimal`. The body must not be compressed. If a line's
-/// `externalId` exists already, the result has that cart's `id`, provided that the key has the
-/// scope `read`.
+/// The file may have any size: one cart per line, or CSV (separated by commas, semicolons or tabs)
+/// whose header names the columns. `items` is the JSON array in a quoted cell; or each item is a
+/// line with `itemName`, `itemQuantity` and `itemPrice`, and consecutive lines with the same
+/// `externalId` are one cart. A line that can't be stored has an `error`; the others are stored. A
+/// line reported as `created` or `exists` is stored for good. A response without `summary` was cut
+/// off: resume after the last line that has a result. Read the response while you send, or request
+/// `Prefer: return=minimal`. The body must not be compressed. If a line's `externalId` exists
+/// already, the result has that cart's `id`, provided that the key has the scope `read`.
 #[utoipa::path(
     post, path = "/carts/import", operation_id = "importCarts", tag = "Import and export",
-    params(("Prefer" = Option<String>, Header, description = "`return=minimal`: only errors and the summary are answered.", example = "return=minimal")),
+    params(("Prefer" = Option<String>, Header, description = "`return=minimal`: only errors and the summary are returned.", example = "return=minimal")),
     request_body(description = "The schema is that of each line.", content(
         (CartLine = "application/x-ndjson"),
         (String = "text/csv", example = "customerEmail,customerName,items\nada@example.com,Ada,\"[{\"\"name\"\":\"\"Teapot\"\",\"\"quantity\"\":2,\"\"price\"\":49.99}]\"\n"),
@@ -117,6 +126,7 @@ enum ImportAnswer<'a> {
 #[serde(rename_all = "camelCase")]
 #[schema(example = json!({"line": 1, "status": "created", "id": "cart_01m84zjdhtftc9p973qfnt3nn0"}))]
 struct ImportedLine<'a> {
+    /// The line's number. For CSV, the header is 1, and a cart with several lines has its first.
     #[schema(minimum = 1)]
     line: u64,
     #[schema(inline)]
@@ -144,7 +154,7 @@ enum LineStatus {
 #[derive(Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct ImportTotals {
-    /// Lines that have a result; empty lines have none.
+    /// Lines that have a result; empty lines have none. A cart with several lines counts once.
     lines: u64,
     created: u64,
     exists: u64,
@@ -204,17 +214,17 @@ impl Import {
         let stored = self.store_carts(&batch.carts, batch.now).await;
         let nothing_was_answered = self.totals.lines == 0;
         let mut out = Vec::with_capacity(batch.lines.len() * 80);
-        for (number, line) in &batch.lines {
-            match (line, &stored) {
-                (Ok(index), Ok(stored)) => self.answer_stored(&mut out, *number, &stored[*index], &batch.carts[*index]),
-                (Ok(_), Err(error)) | (Err(error), _) => self.answer_error(&mut out, *number, error),
+        for line in &batch.lines {
+            match (&line.cart, &stored) {
+                (Ok(index), Ok(stored)) => self.answer_stored(&mut out, line, &stored[*index], &batch.carts[*index]),
+                (Ok(_), Err(error)) | (Err(error), _) => self.answer_error(&mut out, line, error),
             }
         }
         match stored {
             Ok(_) => Ok(out),
             Err(error) if nothing_was_answered => Err(error),
             Err(error) => {
-                let not_stored = batch.lines.iter().find(|(_, line)| line.is_ok()).map(|(number, _)| *number);
+                let not_stored = batch.lines.iter().find(|line| line.cart.is_ok()).map(|line| line.number);
                 out.extend(self.give_up(not_stored.unwrap_or(self.last_line), &error));
                 Ok(out)
             }
@@ -226,13 +236,24 @@ impl Import {
         if carts.is_empty() {
             return Ok(Vec::new());
         }
+        for _ in 1..MAX_ATTEMPTS {
+            match self.try_to_store(carts, now).await {
+                Err(error) if error.is_locked() => {}
+                done => return done,
+            }
+        }
+        self.try_to_store(carts, now).await
+    }
+
+    async fn try_to_store(&self, carts: &[ImportedCart], now: DateTime<Utc>) -> Result<Vec<Stored>, ApiError> {
         let mut tx = self.state.database.begin().await?;
+        db::limit_lock_waits(&mut tx, LOCK_WAIT).await?;
         let stored = carts::import::store(&mut tx, carts, now).await?;
         tx.commit().await?;
         Ok(stored)
     }
 
-    fn answer_stored(&mut self, out: &mut Vec<u8>, line: u64, stored: &Stored, cart: &ImportedCart) {
+    fn answer_stored(&mut self, out: &mut Vec<u8>, line: &Checked, stored: &Stored, cart: &ImportedCart) {
         let (status, id, external_id) = match stored {
             Stored::Created(id) => (LineStatus::Created, Some(id.as_str()), None),
             Stored::Exists(id) => (LineStatus::Exists, self.may_read.then_some(id.as_str()), cart.external_id()),
@@ -243,20 +264,21 @@ impl Import {
         }
         self.answered(line);
         if !self.minimal {
+            let line = line.number;
             write(out, &ImportAnswer::Line(ImportedLine { line, status, id, external_id, error: None }));
         }
     }
 
-    fn answer_error(&mut self, out: &mut Vec<u8>, line: u64, error: &ApiError) {
+    fn answer_error(&mut self, out: &mut Vec<u8>, line: &Checked, error: &ApiError) {
         self.totals.errors += 1;
         self.answered(line);
-        let (status, error) = (LineStatus::Error, Some(error.body()));
+        let (line, status, error) = (line.number, LineStatus::Error, Some(error.body()));
         write(out, &ImportAnswer::Line(ImportedLine { line, status, id: None, external_id: None, error }));
     }
 
-    fn answered(&mut self, line: u64) {
+    fn answered(&mut self, line: &Checked) {
         self.totals.lines += 1;
-        self.last_line = line;
+        self.last_line = line.last;
     }
 
     /// Ends the import after an internal error.

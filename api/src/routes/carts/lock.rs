@@ -101,6 +101,32 @@ pub(crate) async fn lock(locks: &CartLocks, lookups: &Database, id: &CartId) -> 
     }
 }
 
+/// Does `attempt`, which writes the external id in a transaction with [`limit_wait`], until no other
+/// transaction holds the id. Requests with the same id are served in order.
+///
+/// # Errors
+/// 503 if the id is not free in time, and the errors of `attempt`.
+pub(crate) async fn with_external_id<T, F: Future<Output = Result<T, ApiError>>>(
+    locks: &CartLocks,
+    external_id: &str,
+    attempt: impl Fn() -> F,
+) -> Result<T, ApiError> {
+    let mut backoff = Backoff::new();
+    let _permit = locks.acquire(&format!("external id {external_id}"), backoff.deadline).await?;
+    loop {
+        match attempt().await {
+            Err(error) if error.is_locked() => backoff.pause().await?,
+            done => return done,
+        }
+    }
+}
+
+/// Lets the transaction wait for locks for a moment only, so that it does not keep its connection
+/// from other requests.
+pub(crate) async fn limit_wait(tx: &mut Connection) -> Result<(), ApiError> {
+    Ok(common::db::limit_lock_waits(tx, FIRST_PAUSE).await?)
+}
+
 /// Stores and applies an event from Stripe.
 ///
 /// # Errors

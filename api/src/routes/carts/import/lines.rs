@@ -9,11 +9,9 @@ use utoipa::ToSchema;
 use super::{
     csv::Records,
     line::{LINE_BYTES, Line},
+    text::{TextDecoder, check_charset},
 };
 use crate::http::{body, error::ApiError};
-
-/// Spreadsheets begin their files with this mark.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Format of an import or export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ToSchema)]
@@ -21,7 +19,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub(crate) enum Format {
     /// One JSON object per line.
     Ndjson,
-    /// A header that names the columns, then one record per cart.
+    /// A header that names the columns, then one record per cart (in an import also per item).
     Csv,
 }
 
@@ -30,6 +28,7 @@ impl Format {
     /// several common ones are accepted.
     pub(crate) fn of_body(headers: &HeaderMap) -> Result<Self, ApiError> {
         body::check_encoding(headers)?;
+        check_charset(headers)?;
         body::media_type(headers).and_then(|media_type| Self::named(&media_type)).ok_or_else(|| {
             ApiError::unsupported_media_type(
                 "The body must be lines of JSON or CSV: send content-type: application/x-ndjson or text/csv",
@@ -54,9 +53,8 @@ impl Format {
 /// Splits a body into its lines. Holds no more than one line and the last piece of the body.
 #[derive(Debug)]
 pub(crate) struct Lines {
+    decoder: TextDecoder,
     buffer: BytesMut,
-    /// Whether the beginning was checked for a byte order mark.
-    begun: bool,
     splitter: Splitter,
 }
 
@@ -75,12 +73,12 @@ impl Lines {
             }
             Format::Csv => Splitter::Csv(Box::new(Records::new())),
         };
-        Self { buffer: BytesMut::new(), begun: false, splitter }
+        Self { decoder: TextDecoder::default(), buffer: BytesMut::new(), splitter }
     }
 
     /// Appends the next piece of the body.
     pub(crate) fn feed(&mut self, piece: &[u8]) {
-        self.buffer.extend_from_slice(piece);
+        self.decoder.decode(piece, &mut self.buffer);
     }
 
     /// The next line; `None` until more of the body is fed. Empty lines are counted and skipped.
@@ -88,14 +86,8 @@ impl Lines {
     /// # Errors
     /// 400 or 422 if the header of CSV is missing or invalid.
     pub(crate) fn next(&mut self, at_end: bool) -> Result<Option<Line>, ApiError> {
-        if !self.begun {
-            if self.buffer.len() < BYTE_ORDER_MARK.len() && !at_end {
-                return Ok(None);
-            }
-            if self.buffer.starts_with(BYTE_ORDER_MARK) {
-                let _ = self.buffer.split_to(BYTE_ORDER_MARK.len());
-            }
-            self.begun = true;
+        if at_end {
+            self.decoder.end(&mut self.buffer);
         }
         match &mut self.splitter {
             Splitter::Ndjson { codec, number } => Ok(next_json(codec, number, &mut self.buffer, at_end)),
@@ -111,14 +103,14 @@ fn next_json(codec: &mut AnyDelimiterCodec, number: &mut u64, buffer: &mut Bytes
         *number += 1;
         // The line is too long; decoding from memory has no other error.
         let Ok(line) = line else {
-            return Some(Line { number: *number, bytes: LINE_BYTES, content: Err(ApiError::line_too_long()) });
+            return Some(Line::new(*number, LINE_BYTES, Err(ApiError::line_too_long())));
         };
         if line.trim_ascii().is_empty() {
             continue;
         }
         let content = json::parse(&line)
             .map_err(|error| ApiError::bad_request(format!("The line is not well-formed JSON: {error}")));
-        return Some(Line { number: *number, bytes: line.len(), content });
+        return Some(Line::new(*number, line.len(), content));
     }
 }
 

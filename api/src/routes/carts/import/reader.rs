@@ -43,9 +43,20 @@ pub(crate) struct Batch {
     pub(crate) now: DateTime<Utc>,
     /// The carts to store.
     pub(crate) carts: Vec<ImportedCart>,
-    /// The number of each line, and the index of its cart or its error.
-    pub(crate) lines: Vec<(u64, Result<usize, ApiError>)>,
+    /// The result of each line.
+    pub(crate) lines: Vec<Checked>,
     bytes: usize,
+}
+
+/// A line that was checked; several lines in the flat form of CSV.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    /// The number of the first line.
+    pub(crate) number: u64,
+    /// The number of the last line.
+    pub(crate) last: u64,
+    /// The index of its cart in the batch, or its error.
+    pub(crate) cart: Result<usize, ApiError>,
 }
 
 impl Batch {
@@ -131,15 +142,13 @@ impl Reader {
         if self.batch.lines.is_empty() {
             self.batch.now = self.state.clock.now();
         }
-        let cart = line.content.and_then(|content| {
-            ImportedCart::parse(&content, self.state.config.currency, self.batch.now).map_err(ApiError::validation)
-        });
-        let outcome = cart.map(|cart| {
+        self.batch.bytes += line.bytes;
+        let (number, last) = (line.number, line.last);
+        let cart = line.parse(self.state.config.currency, self.batch.now).map(|cart| {
             self.batch.carts.push(cart);
             self.batch.carts.len() - 1
         });
-        self.batch.lines.push((line.number, outcome));
-        self.batch.bytes += line.bytes;
+        self.batch.lines.push(Checked { number, last, cart });
     }
 
     /// Sends the batch once the channel has room.
@@ -192,5 +201,20 @@ mod tests {
         let last = next(&mut pieces).await;
         assert!(matches!(last, Some(Piece::Cut("nothing more was sent for 300 s"))), "{last:?}");
         reading.abort();
+    }
+
+    /// The next import sends the lines of a cart together, so none may be reported without the
+    /// others.
+    #[tokio::test]
+    async fn a_cart_whose_lines_are_cut_off_has_no_result() {
+        let (sender, mut pieces) = mpsc::channel(3);
+        let reader = Reader::new(Lines::new(Format::Csv), state(), sender);
+        let file = "externalId,customerEmail,itemName,itemQuantity,itemPrice\n\
+            A,a@example.com,Tea,1,1\nA,,Cup,1,1\n\nB,b@example.com,Tea,1,1\n";
+        let cut = [Ok(bytes::Bytes::from(file)), Err(std::io::Error::other("gone"))];
+        reader.run(Body::from_stream(stream::iter(cut))).await;
+        let Some(Piece::Batch(batch)) = pieces.recv().await else { panic!("a batch") };
+        assert_eq!(batch.lines.iter().map(|line| (line.number, line.last)).collect::<Vec<_>>(), [(2, 3)]);
+        assert!(matches!(pieces.recv().await, Some(Piece::Cut(_))));
     }
 }

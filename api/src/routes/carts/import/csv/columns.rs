@@ -3,37 +3,77 @@
 use std::borrow::Cow;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use common::carts::export::ExportedCart;
+use common::{
+    carts::{Cart, RecoveredBy},
+    money::Amount,
+};
 
 use super::formulas;
 
 /// The columns of an export, in their order. An import reads them in any order.
-const COLUMNS: [Column; 13] = [
+const COLUMNS: [Column; 22] = [
     Column { name: "id", kind: Kind::Computed, cell: |cart| cart.id.as_str().into() },
-    Column {
-        name: "externalId",
-        kind: Kind::Text,
-        cell: |cart| cart.external_id.as_deref().unwrap_or_default().into(),
-    },
+    Column { name: "externalId", kind: Kind::Text, cell: |cart| optional(&cart.external_id) },
     Column { name: "customerEmail", kind: Kind::Text, cell: |cart| cart.customer_email.as_str().into() },
-    Column { name: "customerName", kind: Kind::Text, cell: |cart| cart.customer_name.as_str().into() },
+    Column { name: "customerName", kind: Kind::Text, cell: |cart| optional(&cart.customer_name) },
     Column { name: "items", kind: Kind::Json, cell: |cart| cart.items.get().into() },
-    Column { name: "totalValue", kind: Kind::Computed, cell: |cart| cart.total_value.to_string().into() },
+    Column { name: "adjustments", kind: Kind::Json, cell: |cart| cart.adjustments.get().into() },
+    Column { name: "totalValue", kind: Kind::Number, cell: |cart| cart.total_value.to_string().into() },
     Column { name: "currency", kind: Kind::Word, cell: |cart| cart.currency.code().into() },
     Column { name: "status", kind: Kind::Word, cell: |cart| cart.status.as_str().into() },
-    Column { name: "abandonedAt", kind: Kind::Word, cell: |cart| instant(Some(cart.abandoned_at)) },
-    Column { name: "recoveredAt", kind: Kind::Word, cell: |cart| instant(cart.recovered_at) },
-    Column { name: "expiredAt", kind: Kind::Word, cell: |cart| instant(cart.expired_at) },
+    Column {
+        name: "recoveredBy",
+        kind: Kind::Computed,
+        cell: |cart| cart.recovered_by.map(RecoveredBy::as_str).unwrap_or_default().into(),
+    },
+    Column { name: "paidValue", kind: Kind::Computed, cell: |cart| amount(cart.paid_value) },
+    Column { name: "refundedValue", kind: Kind::Computed, cell: |cart| amount(cart.refunded_value) },
+    Column { name: "locale", kind: Kind::Word, cell: |cart| optional(&cart.locale) },
+    Column {
+        name: "acceptsMarketing",
+        kind: Kind::Boolean,
+        cell: |cart| {
+            cart.accepts_marketing.map(|accepts| if accepts { "true" } else { "false" }).unwrap_or_default().into()
+        },
+    },
+    Column { name: "metadata", kind: Kind::Json, cell: |cart| cart.metadata.get().into() },
+    Column { name: "abandonedAt", kind: Kind::Instant, cell: |cart| instant(Some(cart.abandoned_at)) },
+    Column { name: "recoveredAt", kind: Kind::Instant, cell: |cart| instant(cart.recovered_at) },
+    Column { name: "expiredAt", kind: Kind::Instant, cell: |cart| instant(cart.expired_at) },
+    Column { name: "paymentLink", kind: Kind::Computed, cell: |cart| optional(&cart.payment_link) },
+    Column { name: "paymentLinkExpiresAt", kind: Kind::Computed, cell: |cart| instant(cart.payment_link_expires_at) },
     Column { name: "createdAt", kind: Kind::Computed, cell: |cart| instant(Some(cart.created_at)) },
     Column { name: "updatedAt", kind: Kind::Computed, cell: |cart| instant(Some(cart.updated_at)) },
 ];
 
+/// Columns that only an import reads: those of the flat form, and those that become adjustments.
+const IMPORTED_ONLY: [Imported; 10] = [
+    Imported { name: "itemName", kind: Kind::Text, place: Place::Item("name") },
+    Imported { name: "itemQuantity", kind: Kind::Number, place: Place::Item("quantity") },
+    Imported { name: "itemPrice", kind: Kind::Number, place: Place::Item("price") },
+    Imported { name: "itemTotal", kind: Kind::Number, place: Place::Item("total") },
+    Imported { name: "itemSku", kind: Kind::Text, place: Place::Item("sku") },
+    Imported { name: "itemUrl", kind: Kind::Text, place: Place::Item("url") },
+    Imported { name: "itemImageUrl", kind: Kind::Text, place: Place::Item("imageUrl") },
+    Imported {
+        name: "shipping",
+        kind: Kind::Number,
+        place: Place::Adjustment { name: "Shipping", is_subtracted: false },
+    },
+    Imported { name: "tax", kind: Kind::Number, place: Place::Adjustment { name: "Tax", is_subtracted: false } },
+    Imported {
+        name: "discount",
+        kind: Kind::Number,
+        place: Place::Adjustment { name: "Discount", is_subtracted: true },
+    },
+];
+
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Column {
-    pub(super) name: &'static str,
-    pub(super) kind: Kind,
+struct Column {
+    name: &'static str,
+    kind: Kind,
     /// The cell of an exported cart, before its formulas are escaped.
-    cell: fn(&ExportedCart) -> Cow<'_, str>,
+    cell: fn(&Cart) -> Cow<'_, str>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,14 +81,37 @@ pub(super) enum Kind {
     /// Free text, which may have to be escaped so that it is not a formula.
     Text,
     Word,
+    Number,
+    Boolean,
+    Instant,
     Json,
-    /// Computed by this store; an import ignores it.
+    /// Computed by the server; an import ignores it.
     Computed,
 }
 
+/// A column that an import reads.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Imported {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) place: Place,
+}
+
+/// The part of a cart that a cell belongs to.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place {
+    /// The cart; its field has the name of the column.
+    Cart,
+    /// The item of the record, as the field of this name.
+    Item(&'static str),
+    /// The cart's adjustments, as one with this name.
+    Adjustment { name: &'static str, is_subtracted: bool },
+}
+
 /// The columns that an import reads.
-pub(super) fn imported() -> impl Iterator<Item = Column> {
-    COLUMNS.into_iter().filter(|column| column.kind != Kind::Computed)
+pub(super) fn imported() -> impl Iterator<Item = Imported> {
+    let exported = COLUMNS.into_iter().filter(|column| column.kind != Kind::Computed);
+    exported.map(|Column { name, kind, .. }| Imported { name, kind, place: Place::Cart }).chain(IMPORTED_ONLY)
 }
 
 /// The first line of an export.
@@ -57,13 +120,13 @@ pub(crate) fn header() -> Vec<u8> {
 }
 
 /// The records of these carts.
-pub(crate) fn records(carts: &[ExportedCart]) -> Vec<u8> {
+pub(crate) fn records(carts: &[Cart]) -> Vec<u8> {
     let escaped = |column: Column, cart| {
         let cell = (column.cell)(cart);
         match column.kind {
             Kind::Text => formulas::escaped(&cell).into_owned().into(),
             Kind::Json => formulas::escaped_json(&cell).into_owned().into(),
-            Kind::Word | Kind::Computed => cell,
+            Kind::Word | Kind::Number | Kind::Boolean | Kind::Instant | Kind::Computed => cell,
         }
     };
     write(carts.iter().map(|cart| COLUMNS.map(|column| escaped(column, cart))))
@@ -76,6 +139,14 @@ fn write<'c>(records: impl IntoIterator<Item = [Cow<'c, str>; COLUMNS.len()]>) -
         writer.write_record(record.iter().map(|cell| cell.as_bytes())).unwrap_or_default();
     }
     writer.into_inner().unwrap_or_default()
+}
+
+fn optional(text: &Option<String>) -> Cow<'_, str> {
+    text.as_deref().unwrap_or_default().into()
+}
+
+fn amount(amount: Option<Amount>) -> Cow<'static, str> {
+    amount.map(|amount| amount.to_string()).unwrap_or_default().into()
 }
 
 fn instant(at: Option<DateTime<Utc>>) -> Cow<'static, str> {
