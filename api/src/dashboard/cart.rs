@@ -212,7 +212,7 @@ fn details(cart: &Cart, zone: Tz) -> Markup {
     }
 }
 
-/// What the shop wrote, or a dash.
+/// A text of the shop, or a dash.
 fn written(text: Option<&str>) -> Markup {
     html! { @match text { Some(text) => bdi { (text) }, None => span.muted { "–" } } }
 }

@@ -43,7 +43,7 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
         (status = 200, description = "A payment is being processed", body = String, content_type = "text/html"),
         (status = 303, description = "To the checkout", headers(("Location" = String, description = "The checkout's address."))),
         (status = 404, description = "Never issued", body = String, content_type = "text/html"),
-        (status = 409, description = "Stripe can't charge the cart's total: a page that says so", body = String, content_type = "text/html"),
+        (status = 409, description = "Stripe can't charge the cart's total: a page with the reason", body = String, content_type = "text/html"),
         (status = 502, description = "The checkout URL is not at Stripe, so there is no redirect", body = String, content_type = "text/html"),
         (status = 410, description = "Nothing can be paid any more: a page with the reason", body = String, content_type = "text/html"),
         (status = 503, description = "The checkout is being prepared: a page that reloads", body = String, content_type = "text/html",

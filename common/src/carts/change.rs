@@ -71,7 +71,7 @@ impl Change {
         let own = Fields::of(&json).unwrap_or_default().only(|name| CONTENTS.contains(&name));
         let named = body.only(|name| CONTENTS.contains(&name) || name == "totalValue");
         let mut change = Self::between(stored, NewCart::of(&named.over(own), store_currency, now)?, now);
-        // What the body does not name may be written otherwise, by SQL for example, and is the same.
+        // Other fields are unchanged, even if they were stored in another form, by SQL for example.
         change.fields.retain(|name| body.has(name));
         Ok(change)
     }

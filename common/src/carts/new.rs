@@ -270,7 +270,7 @@ struct Lines {
 }
 
 impl Lines {
-    /// What is wrong with the lines, whatever their currency.
+    /// The errors of the lines in any currency.
     fn errors_in_any_currency(fields: &Fields<'_>, currency: Currency) -> impl Iterator<Item = FieldError> {
         let mut errors = Vec::new();
         Self::read(&mut Object::new(fields, "", &mut errors), currency);

@@ -183,7 +183,7 @@ pub(crate) async fn ids_by_email(
     Ok((ids, spellings))
 }
 
-/// Those of the carts that have this address. They must be locked.
+/// Returns those of the carts that have this address. They must be locked.
 pub(crate) async fn still_of(conn: &mut Connection, ids: &[String], email: &EmailToFind) -> sqlx::Result<Vec<String>> {
     let carts = sqlx::query!("select id, customer_email from carts where id = any ($1)", ids).fetch_all(conn).await?;
     Ok(carts.into_iter().filter(|cart| email.matches(&cart.customer_email)).map(|cart| cart.id).collect())

@@ -122,7 +122,7 @@ pub(crate) struct ChangeRequest<'a> {
     contents: Option<&'a Fields<'a>>,
     /// Whether errors may be about stored fields.
     may_read: bool,
-    /// What is wrong apart from the contents.
+    /// The errors of the other fields.
     errors: Vec<FieldError>,
 }
 
