@@ -68,5 +68,5 @@ change = api.CartChange(status=api.CartStatus.recovered)
 paid = must(client.patch(f"/api/carts/{cart.id}", json=body(change), headers=known), api.Cart)
 print(f"{paid.status.value} at {paid.recoveredAt}")
 
-summary = must(client.get("/api/analytics", params={"period": "7d"}), api.Analytics).summary
+summary = must(client.get("/api/analytics", params={"period": "7d", "currency": "eur"}), api.Analytics).summary
 print(f"{summary.totalRecovered} of {summary.totalAbandoned} won back, {summary.recoveryRate.root} %")

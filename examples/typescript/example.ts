@@ -53,5 +53,5 @@ const header = { "If-Match": response.headers.get("etag") ?? "*" };
 const paid = must(await api.PATCH("/api/carts/{id}", { params: { path, header }, body: { status: "recovered" } }));
 console.log(`${paid.status} at ${paid.recoveredAt}`);
 
-const { summary } = must(await api.GET("/api/analytics", { params: { query: { period: "7d" } } }));
+const { summary } = must(await api.GET("/api/analytics", { params: { query: { period: "7d", currency: "eur" } } }));
 console.log(`${summary.totalRecovered} of ${summary.totalAbandoned} won back, ${summary.recoveryRate} %`);
