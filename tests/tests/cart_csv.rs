@@ -124,11 +124,7 @@ fn renamed(example: &str) -> String {
     let docs = std::fs::read_to_string(format!("{root}/docs/api.md")).unwrap();
     let (before, _) = docs.split_once(&format!("{example} >carts.csv")).unwrap();
     let (_, command) = before.rsplit_once("```sh\n").unwrap();
-    let output = Command::new("sh")
-        .args(["-c", &format!("{command}{example}")])
-        .current_dir(format!("{root}/examples"))
-        .output()
-        .unwrap();
+    let output = Command::new("sh").args(["-c", &format!("{command}{example}")]).current_dir(root).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }

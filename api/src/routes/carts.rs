@@ -17,7 +17,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use common::{
-    carts::{self, Cart, CartId, CartStatus, list::Start},
+    carts::{self, Cart, CartId, CartStatus, list::Start, new::EXTERNAL_ID_CHARACTERS},
     db::Connection,
 };
 use serde::Serialize;
@@ -108,7 +108,10 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<R
     let email: Option<carts::search::EmailToFind> =
         parameters.parse("email", "an e-mail address", |text| text.parse().ok())?;
     let start = cursor.map_or(Start::Offset(page.offset()), Start::After);
-    if let Some(external_id) = parameters.get("externalId") {
+    let external_id = parameters.parse("externalId", "an id of 1 to 200 characters", |text| {
+        (text.chars().count() <= EXTERNAL_ID_CHARACTERS).then(|| text.to_owned())
+    })?;
+    if let Some(external_id) = &external_id {
         let (mut conn, now) = (state.lookups.acquire().await?, state.clock.now());
         let found = carts::search::by_external_id(&mut conn, external_id, email.as_ref(), status, &start, now).await?;
         return Ok(Rendered(batches::render(page, found.total, found.page)));

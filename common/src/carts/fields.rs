@@ -124,7 +124,7 @@ impl<'a, 'e> Object<'a, 'e> {
 
     /// An optional address of a web page or an image.
     pub(super) fn url(&mut self, name: &str) -> Option<String> {
-        let text = self.optional_text(name, URL_CHARACTERS)?;
+        let text = self.text_if_given(name, URL_CHARACTERS)?;
         // The parser takes "http:///x" for the host x.
         let has_host = text.split_once("://").is_some_and(|(_, rest)| !rest.starts_with(['/', '\\']));
         let is_web = |url: Url| has_host && matches!(url.scheme(), "http" | "https") && url.has_host();

@@ -195,7 +195,7 @@ fn refuse_computed(object: &mut Object<'_, '_>) {
 #[expect(clippy::option_option, reason = "a wrong currency is not a missing one")]
 fn currency(object: &mut Object<'_, '_>) -> Option<Option<Currency>> {
     let Some(value) = object.get("currency") else { return Some(None) };
-    let currency = json::text(value).and_then(|code| code.trim().parse().ok());
+    let currency = json::text(value).and_then(|code| code.parse().ok());
     if currency.is_none() {
         object.fail("currency", "must be the ISO 4217 code of a currency that shoppers pay with, such as usd");
     }

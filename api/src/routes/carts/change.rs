@@ -137,10 +137,11 @@ impl<'a> ChangeRequest<'a> {
         let mut errors = Change::forbidden(fields);
         let contents = Change::names_contents(fields).then_some(fields);
         let status: Option<CartStatus> = fields.text("status").and_then(|text| text.parse().ok());
-        let status_is_missing = contents.is_none() && errors.is_empty();
-        if status.is_none() && (fields.get("status").is_some() || status_is_missing) {
-            let message = "must be abandoned, recovered or expired, or another field must change";
-            errors.push(FieldError::new("status", message));
+        if status.is_none() && fields.get("status").is_some() {
+            errors.push(FieldError::new("status", "must be abandoned, recovered or expired"));
+        } else if status.is_none() && contents.is_none() && errors.is_empty() {
+            errors
+                .push(FieldError::new("status", "is required, because the body names no other field that can change"));
         }
         let recovered_at = past_instant(fields, "recoveredAt", now, &mut errors);
         if recovered_at.is_some() && status != Some(CartStatus::Recovered) {
