@@ -139,9 +139,16 @@ pub(crate) async fn ask(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let deadline = Instant::now() + wait_wanted(&headers, state.config.payment_link_wait);
+    let mut is_repeated = false;
     loop {
         let news = LinkWait::begin(&state.news);
-        let asked = request::request(&state, &id, RecoveryTime::Extend).await?;
+        let asked = match request::request(&state, &id, RecoveryTime::Extend).await {
+            Err(error) if is_repeated && error.is_not_found() => {
+                return Err(ApiError::conflict("The cart was deleted while the request waited"));
+            }
+            asked => asked?,
+        };
+        is_repeated = true;
         if asked.link.status == LinkStatus::Open {
             return ready(&state, &asked.link, asked.recovery, None).map(|ready| Data(ready).into_response());
         }
