@@ -30,17 +30,24 @@ pub(crate) struct Line {
     pub(crate) quantity: u64,
 }
 
+impl Line {
+    /// Unit amount × quantity; `None` if it overflows.
+    fn total(&self) -> Option<i64> {
+        self.unit_amount.checked_mul(i64::try_from(self.quantity).ok()?)
+    }
+}
+
+/// The sum of the totals; `None` if it overflows.
+fn sum(lines: &[Line]) -> Option<i64> {
+    lines.iter().try_fold(0_i64, |sum, line| sum.checked_add(line.total()?))
+}
+
 /// The lines of the cart's session.
 ///
 /// # Errors
 /// If Stripe can't charge the total.
 pub(crate) fn lines(cart: &CheckoutCart) -> Result<Vec<Line>, Unchargeable> {
     let total = cart.currency.stripe_amount(cart.total_minor)?;
-    let sum = |lines: &[Line]| -> Option<i64> {
-        lines.iter().try_fold(0_i64, |sum, line| {
-            sum.checked_add(line.unit_amount.checked_mul(i64::try_from(line.quantity).ok()?)?)
-        })
-    };
     let (items, adjustments) =
         (cart.items.as_deref().unwrap_or_default(), cart.adjustments.as_deref().unwrap_or_default());
     let itemized = itemized(items, adjustments, cart.currency).filter(|lines| sum(lines) == Some(total));
@@ -56,9 +63,8 @@ fn itemized(items: &[Item], adjustments: &[Adjustment], currency: Currency) -> O
     }
     if lines.len() > MAX_LINES {
         let more = lines.split_off(MAX_LINES - 1);
-        let amount = more.iter().map(|line| line.unit_amount * i64::try_from(line.quantity).unwrap_or_default()).sum();
         let name = format!("{} more items", more.len());
-        lines.push(Line { name, description: None, unit_amount: amount, quantity: 1 });
+        lines.push(Line { name, description: None, unit_amount: sum(&more)?, quantity: 1 });
     }
     Some(lines)
 }
