@@ -206,13 +206,9 @@ async fn take_payments(
             continue;
         }
         // A payment may have two events. Only the first one changes the link.
-        let news = news.remove(&(subject.cart.clone(), subject.version));
+        let fits = news.remove(&(subject.cart.clone(), subject.version));
         outcome.effect = if recovered.remove(&subject.cart) { Effect::Recovered } else { Effect::AlreadyRecovered };
-        outcome.reason = match (news, outcome.effect) {
-            (Some(_), Effect::AlreadyRecovered) => Some(Mismatch::PaidTwice),
-            (Some(false), _) => Some(Mismatch::CartChanged),
-            _ => None,
-        };
+        outcome.reason = why_to_look(fits, outcome.effect);
         if outcome.reason == Some(Mismatch::PaidTwice) {
             for_nothing.push((subject.cart.as_str(), subject.version));
         }
@@ -230,20 +226,28 @@ pub async fn mark_paid(
     now: DateTime<Utc>,
 ) -> sqlx::Result<Effect> {
     let exists = carts::lock(conn, cart).await?.is_some();
-    let news = payment_links::paid(conn, &[cart.as_str()], &[version], now).await?;
+    let mut news = payment_links::paid(conn, &[cart.as_str()], &[version], now).await?;
     if !exists {
         return Ok(Effect::UnknownCart);
     }
-    let fits = news.values().all(|fits| *fits);
-    if carts::recover(conn, cart, RecoveredBy::Payment, paid_at.min(now), now).await? {
-        if !fits {
-            attention::note_cart_changed(conn, cart.as_str(), version, now).await?;
-        }
-        return Ok(Effect::Recovered);
-    }
-    if !news.is_empty() {
+    let recovered = carts::recover(conn, cart, RecoveredBy::Payment, paid_at.min(now), now).await?;
+    let effect = if recovered { Effect::Recovered } else { Effect::AlreadyRecovered };
+    let reason = why_to_look(news.remove(&(cart.to_string(), version)), effect);
+    if reason == Some(Mismatch::PaidTwice) {
         timeline::note_not_recovered(conn, &[(cart.as_str(), version)], now).await?;
-        attention::note_paid_twice(conn, cart.as_str(), version, now).await?;
     }
-    Ok(Effect::AlreadyRecovered)
+    if let Some(why) = reason {
+        attention::note_payment(conn, cart.as_str(), version, effect, why, now).await?;
+    }
+    Ok(effect)
+}
+
+/// Why the operator should look at a payment; `None` if there is no reason. `fits` is what
+/// [`payment_links::paid`] returned for its link: `None` if the link was paid before.
+fn why_to_look(fits: Option<bool>, effect: Effect) -> Option<Mismatch> {
+    match (fits, effect) {
+        (Some(_), Effect::AlreadyRecovered) => Some(Mismatch::PaidTwice),
+        (Some(false), _) => Some(Mismatch::CartChanged),
+        _ => None,
+    }
 }

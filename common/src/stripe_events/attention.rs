@@ -141,28 +141,18 @@ pub async fn note_answer(
     note(conn, session_id, Some(session_id), &link.cart_id, Effect::Mismatch, why, now).await
 }
 
-/// Records that a response of Stripe reported a payment for a cart that was recovered before.
-pub(super) async fn note_paid_twice(
+/// Records that a response of Stripe reported a payment that the operator should look at.
+pub(super) async fn note_payment(
     conn: &mut Connection,
     cart: &str,
     version: i32,
+    effect: Effect,
+    why: Mismatch,
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
     // Identifies the payment by its link, whose session may be attached later.
     let name = format!("{cart}:{version}");
-    note(conn, &name, None, cart, Effect::AlreadyRecovered, Mismatch::PaidTwice, now).await
-}
-
-/// Records that a response of Stripe reported a payment for a cart that has changed since its
-/// session was made.
-pub(super) async fn note_cart_changed(
-    conn: &mut Connection,
-    cart: &str,
-    version: i32,
-    now: DateTime<Utc>,
-) -> sqlx::Result<()> {
-    let name = format!("{cart}:{version}");
-    note(conn, &name, None, cart, Effect::Recovered, Mismatch::CartChanged, now).await
+    note(conn, &name, None, cart, effect, why, now).await
 }
 
 async fn note(
