@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The fields that clients may change, as JSON names them.
-const CONTENTS: [&str; 9] = [
+pub(super) const CONTENTS: [&str; 9] = [
     "externalId",
     "customerEmail",
     "customerName",

@@ -178,7 +178,8 @@ impl Totals {
 }
 
 /// The exact number of carts, from the stored counts (`migrations/20261129000003_cart_counts.sql`).
-/// `conn` must be of [`crate::db::Pools::lookups`], or the deltas may be read by a scan.
+/// `conn` must be of [`crate::db::Pools::lookups`], or the deltas may be read by a scan: the function
+/// that other connections need (`cart_count_deltas_to_add`) doubles the time of this statement.
 pub async fn totals(conn: &mut Connection) -> sqlx::Result<Totals> {
     sqlx::query_as!(
         Totals,
