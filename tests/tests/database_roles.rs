@@ -13,7 +13,6 @@ use crate::processes::Shop;
 
 async fn run_roles_file(admin: &PgPool) {
     sqlx::raw_sql(ROLES).execute(admin).await.unwrap();
-    sqlx::raw_sql("alter role checkout_owner password 'owner'").execute(admin).await.unwrap();
 }
 
 /// Runs a command of the worker; returns its output.

@@ -25,8 +25,10 @@ fn serve(folder: &Path) -> Result<()> {
         postgres.ensure_database("template").await?;
         let template = db::from_env(&Env::of([("DATABASE_URL", postgres.url("template"))]), 1)?.database;
         db::prepare(&template).await?;
-        // The product's role, created like operators do; tests use it.
-        for sql in [tests::ROLES, "alter role checkout password 'checkout'"] {
+        // The roles, created like operators do. They belong to the whole server: their passwords are set
+        // here, once, because two tests can't alter one role at the same moment.
+        let passwords = "alter role checkout password 'checkout'; alter role checkout_owner password 'owner'";
+        for sql in [tests::ROLES, passwords] {
             sqlx::raw_sql(sql).execute(&mut template.acquire().await?).await?;
         }
         template.close();
