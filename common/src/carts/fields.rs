@@ -17,7 +17,7 @@ use crate::{
 /// The message of a missing field.
 pub(super) const REQUIRED: &str = "is required";
 /// Validation stops after about this many errors; a longer list would be larger than the body.
-pub(super) const MAX_ERRORS: usize = 20;
+pub const MAX_ERRORS: usize = 20;
 /// Maximum characters of an address of a web page.
 const URL_CHARACTERS: usize = 2_048;
 /// How far a client's clock may run ahead of the server's.

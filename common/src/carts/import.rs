@@ -232,7 +232,8 @@ mod tests {
         let yen = json!([{"name": "Teapot", "quantity": 2, "price": 500}]);
         let cart = parse(json!({"currency": "JPY", "items": yen, "externalId": "é".repeat(200)})).unwrap();
         assert_eq!((cart.cart.currency.code(), cart.cart.total_minor), ("jpy", 1_000));
-        let message = "quantity × price must be a multiple of 1 jpy; send the total of the line as total".to_owned();
-        assert_eq!(errors(json!({"currency": "jpy"})), [("items[0].price".to_owned(), message)]);
+        let message =
+            "quantity × price is 99.98, which is not a multiple of 1 jpy; send the total of the line as total";
+        assert_eq!(errors(json!({"currency": "jpy"})), [("items[0].price".to_owned(), message.to_owned())]);
     }
 }

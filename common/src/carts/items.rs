@@ -142,6 +142,11 @@ impl Item {
         self.price * Decimal::from(10_i64.pow(currency.decimals())) * self.quantity
     }
 
+    /// quantity × price in `currency`, for messages.
+    fn exact_value(&self, currency: Currency) -> Decimal {
+        (self.exact_minor(currency) / Decimal::from(10_i64.pow(currency.decimals()))).normalize()
+    }
+
     fn check_total(&self, object: &mut Object<'_, '_>, currency: Currency) {
         let exact = self.exact_minor(currency);
         let unit = currency.amount(1);
@@ -149,11 +154,13 @@ impl Item {
             None if !exact.is_integer() => object.fail(
                 "price",
                 format!(
-                    "quantity × price must be a multiple of {unit} {currency}; send the total of the line as total"
+                    "quantity × price is {}, which is not a multiple of {unit} {currency}; send the total of the line as total",
+                    self.exact_value(currency),
                 ),
             ),
             Some(total) if (exact - Decimal::from(total)).abs() > self.quantity.max(Decimal::ONE) => {
-                object.fail("total", format!("must be quantity × price, within {unit} {currency} for each piece"))
+                let product = self.exact_value(currency);
+                object.fail("total", format!("must be quantity × price, {product}, within {unit} {currency} for each piece"))
             }
             _ => {}
         }

@@ -12,7 +12,7 @@ use utoipa::{
     },
 };
 
-pub use super::fields::{FieldError, past_instant};
+pub use super::fields::{FieldError, MAX_ERRORS, past_instant};
 use super::{
     fields::{Object, REQUIRED},
     items::{Adjustment, Item, MAX_ADJUSTMENTS, MAX_ITEMS, signed_amount},

@@ -1,5 +1,4 @@
 use super::*;
-use crate::carts::fields::MAX_ERRORS;
 use serde_json::{Value, json};
 
 fn parse(body: &Value) -> Result<NewCart, Vec<FieldError>> {

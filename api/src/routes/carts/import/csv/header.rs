@@ -1,6 +1,6 @@
 //! The header of a CSV file: what each cell of a record is.
 
-use common::carts::new::FieldError;
+use common::carts::new::{FieldError, MAX_ERRORS};
 
 use super::{
     cells::{self, Object, Value},
@@ -10,8 +10,6 @@ use crate::http::error::ApiError;
 
 /// The flat form needs these columns instead of `items`.
 const OF_AN_ITEM: [&str; 3] = ["itemName", "itemQuantity", "itemPrice"];
-/// Errors of the cells of one cart stop here.
-const MAX_ERRORS: usize = 20;
 
 /// The columns of a file.
 pub(super) struct Header {
