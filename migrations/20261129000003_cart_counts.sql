@@ -7,8 +7,8 @@
 -- the sums. Sums and deltas together equal a count over carts in every snapshot.
 
 -- Sums by the quarter of an hour in which carts were abandoned or recovered. Offsets from UTC are
--- whole quarters since 1980, so the days of every time zone begin with one, and a change of
--- TIME_ZONE needs no recount. A quarter in which an older day begins counts towards the day before.
+-- whole quarters since 1980, so the days of every time zone begin with one, and the sums of another
+-- TIME_ZONE's days are added up from these.
 create table cart_counts (
     period          timestamptz not null,               -- start of the quarter of an hour
     currency        text        not null,
@@ -20,6 +20,21 @@ create table cart_counts (
     paid_minor      numeric     not null default 0,     -- sum of their total_minor
     refunded_minor  numeric     not null default 0,     -- sum of the refunded_minor of the recovered
     primary key (currency, period)
+) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+
+-- The same sums by day, for each time zone in cart_count_progress.zones. Analytics read these.
+create table cart_day_counts (
+    zone            text    not null,
+    currency        text    not null,
+    day             date    not null,
+    abandoned       bigint  not null,
+    abandoned_minor numeric not null,
+    recovered       bigint  not null,
+    recovered_minor numeric not null,
+    paid            bigint  not null,
+    paid_minor      numeric not null,
+    refunded_minor  numeric not null,
+    primary key (zone, currency, day)
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 -- Sums by status now.
@@ -34,7 +49,8 @@ create table cart_totals (
 create table cart_count_progress (
     only_row   boolean primary key default true check (only_row),
     horizon    xid8    not null default '0',
-    written_by xid8    not null default '0'             -- the transaction that set the horizon
+    written_by xid8    not null default '0',            -- the transaction that last changed the row
+    zones      text[]  not null default '{}'            -- the time zones of cart_day_counts
 );
 insert into cart_count_progress default values;
 
@@ -111,6 +127,7 @@ begin
     end if;
     perform from cart_count_progress for update; -- waits for add_up_cart_counts()
     delete from cart_counts;
+    delete from cart_day_counts;
     delete from cart_totals;
     delete from cart_count_deltas;
     return null;
@@ -134,26 +151,47 @@ set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
     where xid >= (select cart_count_horizon(progress, progress.xmin) from cart_count_progress progress)
 $$;
 
--- The counts by period: sums and deltas. Several rows per period.
-create view cart_period_counts as
-    select period, currency, abandoned, abandoned_minor, recovered, recovered_minor, paid, paid_minor, refunded_minor
-    from cart_counts
-    union all
-    select period, currency, abandoned, abandoned_minor, recovered, recovered_minor, paid, paid_minor, refunded_minor
-    from cart_count_deltas_to_add();
+-- The day of a quarter of an hour: that of its last second. (Before 1980 and in Newfoundland until
+-- 2011, dates change within a quarter.)
+create function cart_count_day(period timestamptz, zone text) returns date language sql immutable as $$
+    select ((period + interval '899 seconds') at time zone zone)::date
+$$;
+
+-- Adds up the days of a time zone, unless it was done. Waits for add_up_cart_counts().
+create function count_cart_days(new_zone text) returns void language plpgsql as $$
+begin
+    update cart_count_progress progress
+    set zones = zones || new_zone, horizon = cart_count_horizon(progress, progress.xmin), written_by = pg_current_xact_id()
+    where new_zone <> all (zones);
+    if found then
+        insert into cart_day_counts (zone, currency, day, abandoned, abandoned_minor, recovered, recovered_minor,
+                                     paid, paid_minor, refunded_minor)
+        select new_zone, currency, cart_count_day(period, new_zone), sum(abandoned), sum(abandoned_minor), sum(recovered),
+               sum(recovered_minor), sum(paid), sum(paid_minor), sum(refunded_minor)
+        from cart_counts group by 2, 3;
+    end if;
+end $$;
+
+-- Deletes the sums by day; the next reader of a time zone has them added up again.
+create function forget_cart_days() returns void language plpgsql as $$
+begin
+    update cart_count_progress progress
+    set zones = '{}', horizon = cart_count_horizon(progress, progress.xmin), written_by = pg_current_xact_id();
+    delete from cart_day_counts;
+end $$;
 
 -- The number of carts by currency and status: sums and deltas. Several rows per currency.
 create view cart_status_counts as
-    select currency, abandoned, recovered, expired, 0 as deltas from cart_totals
+    select currency, abandoned, recovered, expired from cart_totals
     union all
-    select currency, now_abandoned, now_recovered, now_expired, 1 from cart_count_deltas_to_add();
+    select currency, now_abandoned, now_recovered, now_expired from cart_count_deltas_to_add();
 
 -- Moves the deltas of all transactions that ended into the sums; returns how many. Only one
 -- transaction does so at a time, others return 0 at once.
 create function add_up_cart_counts() returns bigint language sql
 set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
     with bounds as materialized (
-        select cart_count_horizon(progress, progress.xmin) as since, pg_snapshot_xmin(pg_current_snapshot()) as until
+        select cart_count_horizon(progress, progress.xmin) as since, pg_snapshot_xmin(pg_current_snapshot()) as until, zones
         from cart_count_progress progress
         for update skip locked
     ), taken as (
@@ -169,6 +207,20 @@ set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
         having (sum(abandoned), sum(abandoned_minor), sum(recovered), sum(recovered_minor), sum(paid), sum(paid_minor),
                 sum(refunded_minor)) <> (0, 0, 0, 0, 0, 0, 0)
         on conflict (currency, period) do update set
+            abandoned = sums.abandoned + excluded.abandoned, abandoned_minor = sums.abandoned_minor + excluded.abandoned_minor,
+            recovered = sums.recovered + excluded.recovered, recovered_minor = sums.recovered_minor + excluded.recovered_minor,
+            paid = sums.paid + excluded.paid, paid_minor = sums.paid_minor + excluded.paid_minor,
+            refunded_minor = sums.refunded_minor + excluded.refunded_minor
+    ), days as (
+        insert into cart_day_counts as sums (zone, currency, day, abandoned, abandoned_minor, recovered, recovered_minor,
+                                             paid, paid_minor, refunded_minor)
+        select zone, currency, cart_count_day(period, zone), sum(abandoned), sum(abandoned_minor), sum(recovered),
+               sum(recovered_minor), sum(paid), sum(paid_minor), sum(refunded_minor)
+        from taken, unnest((select zones from bounds)) zone
+        group by 1, 2, 3
+        having (sum(abandoned), sum(abandoned_minor), sum(recovered), sum(recovered_minor), sum(paid), sum(paid_minor),
+                sum(refunded_minor)) <> (0, 0, 0, 0, 0, 0, 0)
+        on conflict (zone, currency, day) do update set
             abandoned = sums.abandoned + excluded.abandoned, abandoned_minor = sums.abandoned_minor + excluded.abandoned_minor,
             recovered = sums.recovered + excluded.recovered, recovered_minor = sums.recovered_minor + excluded.recovered_minor,
             paid = sums.paid + excluded.paid, paid_minor = sums.paid_minor + excluded.paid_minor,

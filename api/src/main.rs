@@ -3,11 +3,13 @@
 use std::{net::SocketAddr, process::ExitCode};
 
 use api::{ApiConfig, AppState, CommandLine, PgNotifications};
+use chrono_tz::Tz;
 use clap::Parser;
 use common::{
+    analytics,
     clock::Clock,
     config::{ConfigError, Env},
-    db,
+    db::{self, Database},
     observability::{self, traces::TraceConfig},
     shutdown,
 };
@@ -64,6 +66,8 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         () = stopped_by_signal => return Ok(()),
     }
 
+    count_days(&database, config.time_zone).await?;
+
     let news = PgNotifications::start(database.clone());
     let (timeout, trusted_proxies) = (config.shared.shutdown_timeout, config.trusted_proxies.clone());
     tracing::info!(address = %listener.local_addr()?, "api is listening");
@@ -76,6 +80,20 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     traces.end().await;
     database.close();
     Ok(())
+}
+
+/// Adds up the days of the time zone before the first request for them, and checks the zone. An
+/// unavailable Postgres is not waited for: the first request adds them up as well.
+async fn count_days(database: &Database, zone: Tz) -> Result<(), ConfigError> {
+    let counted = async { analytics::count_days(&mut database.acquire().await?, zone).await };
+    match counted.await {
+        Err(error) if db::has_sql_state(&error, &["22023"]) => Err(ConfigError::malformed(
+            "TIME_ZONE",
+            format_args!("{zone}, which Postgres does not know"),
+            "another time zone",
+        )),
+        _ => Ok(()),
+    }
 }
 
 async fn bind(name: &'static str, address: SocketAddr) -> Result<TcpListener, ConfigError> {

@@ -3,7 +3,7 @@
 //! The stored counts are exact in every snapshot, and reading them costs time by the length of the
 //! period, not by the number of carts (`migrations/20261129000003_cart_counts.sql`).
 
-use chrono::{DateTime, Days, NaiveDate, Utc};
+use chrono::{Days, NaiveDate};
 use chrono_tz::Tz;
 use rust_decimal::Decimal;
 use serde::{Serialize, Serializer};
@@ -14,7 +14,6 @@ use utoipa::{
 
 use crate::db::Connection;
 use crate::money::{Amount, Currency};
-use crate::time_zone::start_of_day;
 
 /// The counts of one day.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -65,8 +64,10 @@ pub struct Summary {
 /// Counts of carts, and sums in minor units, of one day or more.
 #[derive(Debug, Default)]
 struct Counts {
-    /// The place of the day in the period, from 1.
-    day: i32,
+    /// `None` if there is no count in the whole period.
+    day: Option<NaiveDate>,
+    /// Whether the days of the time zone are added up.
+    is_known: bool,
     abandoned: i64,
     recovered: i64,
     paid: i64,
@@ -165,47 +166,73 @@ impl PartialSchema for Rate {
 }
 
 /// Every day of `zone` from `first` to `last`, both included, oldest first, and the sums. Only carts
-/// in `currency` are counted.
+/// in `currency` are counted. `conn` must not be in a transaction.
 pub async fn between(
     conn: &mut Connection,
     (first, last): (NaiveDate, NaiveDate),
     zone: Tz,
     currency: Currency,
 ) -> sqlx::Result<(Summary, Vec<DayStats>)> {
-    let dates: Vec<NaiveDate> = days(first, last).collect();
-    let starts: Vec<DateTime<Utc>> = dates.iter().map(|date| start_of_day(*date, zone)).collect();
-    let end = start_of_day(last + Days::new(1), zone);
-    let mut counted = sqlx::query_as!(
-        Counts,
-        r#"
-        select width_bucket(period, $1::timestamptz[]) as "day!", sum(abandoned)::bigint as "abandoned!",
-               sum(recovered)::bigint as "recovered!", sum(paid)::bigint as "paid!",
-               sum(abandoned_minor) as "abandoned_minor!", sum(recovered_minor) as "recovered_minor!",
-               sum(paid_minor) as "paid_minor!", sum(refunded_minor) as "refunded_minor!"
-        from cart_period_counts
-        where currency = $2 and period >= ($1::timestamptz[])[1] and period < $3
-        group by 1
-        order by 1
-        "#,
-        &starts,
-        currency.code(),
-        end,
-    )
-    .fetch_all(conn)
-    .await?
-    .into_iter()
-    .peekable();
-
+    let mut counted = counts(&mut *conn, (first, last), zone, currency).await?;
+    if counted.iter().any(|counts| !counts.is_known) {
+        count_days(&mut *conn, zone).await?;
+        counted = counts(conn, (first, last), zone, currency).await?;
+    }
+    let mut counted = counted.into_iter().peekable();
     let mut sums = Counts::default();
-    let days = (1..)
-        .zip(dates)
-        .map(|(place, date)| {
-            let day = counted.next_if(|counts| counts.day == place).unwrap_or_default();
+    let days = days(first, last)
+        .map(|date| {
+            let day = counted.next_if(|counts| counts.day == Some(date)).unwrap_or_default();
             sums.add(&day);
             day.day(date, currency)
         })
         .collect();
     Ok((sums.summary(currency), days))
+}
+
+/// Adds up the days of `zone`, unless it was done. The first reading of a zone does so, too.
+///
+/// # Errors
+/// `invalid_parameter_value` (22023) if Postgres does not know the zone.
+pub async fn count_days(conn: &mut Connection, zone: Tz) -> sqlx::Result<()> {
+    sqlx::query!("select count_cart_days($1)", zone.name()).execute(conn).await?;
+    Ok(())
+}
+
+/// The days that have counts, oldest first; at least one row.
+async fn counts(
+    conn: &mut Connection,
+    (first, last): (NaiveDate, NaiveDate),
+    zone: Tz,
+    currency: Currency,
+) -> sqlx::Result<Vec<Counts>> {
+    sqlx::query_as!(
+        Counts,
+        r#"
+        select day as "day?", bool_and($1 = any (zones)) as "is_known!", coalesce(sum(abandoned), 0)::bigint as "abandoned!",
+               coalesce(sum(recovered), 0)::bigint as "recovered!", coalesce(sum(paid), 0)::bigint as "paid!",
+               coalesce(sum(abandoned_minor), 0) as "abandoned_minor!", coalesce(sum(recovered_minor), 0) as "recovered_minor!",
+               coalesce(sum(paid_minor), 0) as "paid_minor!", coalesce(sum(refunded_minor), 0) as "refunded_minor!"
+        from cart_count_progress
+        left join (
+            select day, abandoned, recovered, paid, abandoned_minor, recovered_minor, paid_minor, refunded_minor
+            from cart_day_counts
+            where zone = $1 and currency = $2 and day between $3 and $4
+            union all
+            select cart_count_day(period, $1), abandoned, recovered, paid, abandoned_minor, recovered_minor, paid_minor, refunded_minor
+            from cart_count_deltas_to_add()
+            where currency = $2 and cart_count_day(period, $1) between $3 and $4
+        ) counts on true
+        group by day
+        order by day
+        "#,
+        zone.name(),
+        currency.code(),
+        first,
+        last,
+    )
+    .fetch_all(conn)
+    .await
 }
 
 fn days(first: NaiveDate, last: NaiveDate) -> impl Iterator<Item = NaiveDate> {
@@ -247,12 +274,14 @@ pub struct Corrected {
 /// Exact while others write. Must run in a transaction, so that only one corrects at a time.
 pub async fn correct(conn: &mut Connection) -> sqlx::Result<Corrected> {
     sqlx::query!("select from pg_advisory_xact_lock(hashtext('correct_cart_counts'))").execute(&mut *conn).await?;
-    sqlx::query_as!(
+    let corrected = sqlx::query_as!(
         Corrected,
         r#"select coalesce(carts, 0) as "carts!", periods as "periods!", corrected as "corrected!" from correct_cart_counts()"#
     )
-    .fetch_one(conn)
-    .await
+    .fetch_one(&mut *conn)
+    .await?;
+    sqlx::query!("select forget_cart_days()").execute(conn).await?;
+    Ok(corrected)
 }
 
 #[cfg(test)]

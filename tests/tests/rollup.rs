@@ -50,13 +50,15 @@ async fn wrong_counts_are_corrected_by_the_command_line() {
     seed_more(&app).await; // not compacted yet
     let right = totals(&app).await;
     for damage in [
-        "update cart_counts set abandoned = abandoned + 7, recovered_minor = recovered_minor - 1",
-        "delete from cart_counts",
+        "update cart_counts set abandoned = abandoned + 7, recovered_minor = recovered_minor - 1; select forget_cart_days()",
+        "delete from cart_counts; select forget_cart_days()",
         "delete from cart_count_deltas where abandoned > 0",
-        "update cart_counts set paid = paid + 1, paid_minor = 0, refunded_minor = refunded_minor + 5",
+        "update cart_counts set paid = paid + 1, paid_minor = 0, refunded_minor = refunded_minor + 5; select forget_cart_days()",
+        "update cart_day_counts set recovered = recovered + 1",
+        "delete from cart_day_counts",
         "update cart_totals set abandoned = 0, expired = 5",
         "update cart_totals set currency = 'gbp' where currency = 'eur'",
-        "insert into cart_counts (period, currency, abandoned) values ('2024-02-29T00:15:00Z', 'usd', 3)",
+        "insert into cart_counts (period, currency, abandoned) values ('2024-02-29T00:15:00Z', 'usd', 3); select forget_cart_days()",
         "truncate cart_counts, cart_count_deltas; update cart_totals set abandoned = 0, recovered = 0; update cart_count_progress set horizon = '9999999999'",
     ] {
         app.delete("/api/carts/cart_more").await.data(200);

@@ -348,8 +348,19 @@ pub const TABLES: &[Table] = &[
         "cart_count_deltas",
         &[other("currency", "of sums over many carts"), other("xid", "a transaction")],
     ),
+    without_shoppers(
+        "cart_day_counts",
+        &[other("zone", "a time zone of the shop's"), other("currency", "of sums over many carts")],
+    ),
     without_shoppers("cart_totals", &[other("currency", "of sums over many carts")]),
-    without_shoppers("cart_count_progress", &[other("horizon", "a transaction"), other("written_by", "a transaction")]),
+    without_shoppers(
+        "cart_count_progress",
+        &[
+            other("horizon", "a transaction"),
+            other("written_by", "a transaction"),
+            other("zones", "time zones of the shop's"),
+        ],
+    ),
     without_shoppers("refused_webhooks", &[]),
     without_shoppers(
         "api_keys",
