@@ -12,10 +12,11 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{
-    Shared,
+    Shared, event_list,
     faults::{Fault, Operation},
     lock,
     new_session::{Parameters, new_session, parse_form},
+    payments::expansions,
     refusal::Refusal,
     sessions::{Session, SessionStatus, Stored},
 };
@@ -26,11 +27,12 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/checkout/sessions/{id}", get(retrieve))
         .route("/v1/checkout/sessions/{id}/expire", post(expire))
         .route("/v1/checkout/sessions/{id}/line_items", get(line_items))
+        .route("/v1/events", get(event_list::list))
         .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "Unrecognized request URL") })
         .with_state(shared)
 }
 
-fn authorize(headers: &HeaderMap) -> Result<(), Refusal> {
+pub(super) fn authorize(headers: &HeaderMap) -> Result<(), Refusal> {
     let key = headers.get("authorization").and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     if key.is_some_and(|key| key.starts_with("sk_") || key.starts_with("rk_")) {
         Ok(())
@@ -40,7 +42,7 @@ fn authorize(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// Applies faults that replace the response. `Ok` returns a fault to be applied later, if any.
-async fn meet(shared: &Shared, operation: Operation) -> Result<Option<Fault>, Response> {
+pub(super) async fn meet(shared: &Shared, operation: Operation) -> Result<Option<Fault>, Response> {
     let fault = shared.faults.next(operation);
     match fault {
         Some(Fault::RateLimited { retry_after }) => {
@@ -154,7 +156,12 @@ fn create_once(shared: &Shared, key: &str, parameters: Parameters, fault: Option
     (status, Json(body)).into_response()
 }
 
-async fn retrieve(State(shared): State<Arc<Shared>>, headers: HeaderMap, Path(id): Path<String>) -> Response {
+async fn retrieve(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Response {
     if let Err(refusal) = authorize(&headers) {
         return refusal.into_response();
     }
@@ -162,9 +169,11 @@ async fn retrieve(State(shared): State<Arc<Shared>>, headers: HeaderMap, Path(id
         Ok(fault) => fault,
         Err(response) => return response,
     };
-    match lock(&shared.sessions).find(&id) {
-        Some(session) => Json(altered(session.to_json(&shared.url()), fault)).into_response(),
-        None => no_such(&id).into_response(),
+    let sessions = lock(&shared.sessions);
+    let Some(session) = sessions.find(&id) else { return no_such(&id).into_response() };
+    match session.expand(session.to_json(&shared.url()), &expansions(&query, "")) {
+        Ok(session) => Json(altered(session, fault)).into_response(),
+        Err(refusal) => refusal.into_response(),
     }
 }
 
@@ -214,7 +223,7 @@ async fn expire(State(shared): State<Arc<Shared>>, headers: HeaderMap, Path(id):
 async fn list(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
-    Query(parameters): Query<BTreeMap<String, String>>,
+    Query(query): Query<Vec<(String, String)>>,
 ) -> Response {
     if let Err(refusal) = authorize(&headers) {
         return refusal.into_response();
@@ -223,6 +232,8 @@ async fn list(
         Ok(fault) => fault,
         Err(response) => return response,
     };
+    let parameters: BTreeMap<String, String> = query.iter().cloned().collect();
+    let expand = expansions(&query, "data.");
     let seconds = |name: &str, otherwise| parameters.get(name).and_then(|text| text.parse().ok()).unwrap_or(otherwise);
     let (from, to) = (seconds("created[gte]", i64::MIN), seconds("created[lte]", i64::MAX));
     let limit = usize::try_from(seconds("limit", 10)).unwrap_or(10).clamp(1, 100);
@@ -241,13 +252,17 @@ async fn list(
     }
     let has_more = page.len() > limit;
     let sessions = page.iter().take(limit).map(|session| {
-        let mut session = session.to_json(&shared.url());
+        let mut json = session.to_json(&shared.url());
         if let Some(Fault::Padded(bytes)) = fault {
-            session["custom_text"]["submit"] = json!({"message": "x".repeat(bytes)});
+            json["custom_text"]["submit"] = json!({"message": "x".repeat(bytes)});
         }
-        session
+        session.expand(json, &expand)
     });
-    let data: Vec<Value> = sessions.collect();
+    let expanded: Result<Vec<Value>, Refusal> = sessions.collect();
+    let data = match expanded {
+        Ok(data) => data,
+        Err(refusal) => return refusal.into_response(),
+    };
     let list = json!({"object": "list", "url": "/v1/checkout/sessions", "has_more": has_more, "data": data});
     Json(altered(list, fault)).into_response()
 }

@@ -5,12 +5,14 @@
 
 mod api;
 mod currencies;
+mod event_list;
 mod events;
 mod faults;
 mod foreign;
 mod mail;
 mod new_session;
 mod page;
+mod payments;
 mod refusal;
 mod sessions;
 
@@ -65,6 +67,7 @@ struct Shared {
     faults: faults::Faults,
     webhook_url: Mutex<Option<String>>,
     traffic: Arc<events::Traffic>,
+    events: event_list::EventList,
     /// The queue of events, if delivery is unreliable.
     mail: OnceLock<mail::Mail>,
     http: reqwest::Client,
@@ -86,6 +89,7 @@ impl FakeStripe {
             address,
             webhook_url: Mutex::new(config.webhook_url.clone()),
             traffic: Arc::default(),
+            events: event_list::EventList::default(),
             mail: OnceLock::new(),
             config,
             sessions: Mutex::new(sessions),

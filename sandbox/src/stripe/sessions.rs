@@ -83,6 +83,15 @@ pub struct Session {
     pub payment_intent_description: Option<String>,
     /// The id of the PaymentIntent, once a shopper paid.
     pub payment_intent: Option<String>,
+    /// When the shopper paid, or started a delayed payment.
+    #[serde(default)]
+    pub charged_at: Option<DateTime<Utc>>,
+    /// Whether the shopper paid by bank debit, which is a delayed payment, instead of a card.
+    #[serde(default)]
+    pub is_debit: bool,
+    /// Whether a delayed payment failed.
+    #[serde(default)]
+    pub payment_failed: bool,
     /// The address that shoppers are sent to after paying.
     pub success_url: String,
     /// When the session was created.
