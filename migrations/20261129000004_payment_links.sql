@@ -24,6 +24,9 @@ create table payment_links (
     url                text,
     livemode           boolean,                         -- of the session; null: unknown
     payment_intent     text,                            -- pi_… of the session; null: unknown
+    paid_minor         bigint,                          -- what was paid, according to Stripe, in minor units of currency; null: not paid
+    paid_at            timestamptz,                     -- when it was paid, according to Stripe; null: not paid
+    asked_at           timestamptz,                     -- when reconciliation last requested the session from Stripe; null: never
     failure            text,                            -- why there is no link, for people
     failure_code       text,                            -- the same as a code, without personal data
     search_began_at    timestamptz,                     -- when the search for a lost session last began in Stripe's list
@@ -49,6 +52,9 @@ create table payment_links (
 create unique index payment_links_one_pending on payment_links (cart_id) where status = 'pending';
 -- At most one session of a cart can take money.
 create unique index payment_links_one_open on payment_links (cart_id) where status in ('open', 'closing', 'processing');
+-- For reconciliation: sessions that ended without a known outcome, and payments in progress.
+create index payment_links_ended on payment_links (session_expires_at) where status in ('open', 'closing');
+create index payment_links_in_progress on payment_links (updated_at) where status = 'processing';
 -- A PaymentIntent belongs to one session.
 create unique index payment_links_payment_intent on payment_links (payment_intent) where payment_intent is not null;
 -- For deleting old rows.

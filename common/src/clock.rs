@@ -34,6 +34,12 @@ impl Clock {
         }
     }
 
+    /// The time of a stopped clock; `None` for the system's clock. Statements that use Postgres' own
+    /// clock take it in place of `now()`.
+    pub fn stopped(&self) -> Option<DateTime<Utc>> {
+        self.set.as_ref().map(|set| *lock(set))
+    }
+
     /// Moves a stopped clock.
     ///
     /// # Panics

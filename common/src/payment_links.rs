@@ -11,11 +11,16 @@
 //!
 //! A link in `settling` or `closing` always has a job that closes the session at Stripe. The
 //! database allows one `pending` link per cart, and one session that can still be paid.
+//!
+//! The changes from `open`, `closing` and `processing` follow an event of Stripe, or the retrieved
+//! session if no event has arrived by its end ([`reconciliation`]). An ended session is `closed` if
+//! it was not paid, does not match its link, or is unknown to Stripe.
 
 pub mod checkout;
 mod expected;
 pub mod hosts;
 mod outcome;
+pub mod reconciliation;
 pub mod recovery;
 mod request;
 mod search;
@@ -30,7 +35,9 @@ use crate::db::Connection;
 
 pub use expected::{Expected, Mismatch, Payment, Reported, expected};
 pub(crate) use outcome::close_all;
-pub use outcome::{Opening, begin_attempt, closed, fail, open, paid, payment_failed, processing};
+pub use outcome::{
+    LinkPayment, Opening, begin_attempt, closed, closed_because, fail, open, paid, payment_failed, processing,
+};
 pub use request::{give_up, replace, request};
 pub use search::{Search, save_search, search};
 pub use session::{attach_session, is_held_by_another, refuse_session};

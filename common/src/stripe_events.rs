@@ -17,7 +17,7 @@ use chrono::{DateTime, Utc};
 use crate::{
     carts::{self, CartId, RecoveredBy},
     db::Connection,
-    payment_links::{self, Mismatch},
+    payment_links::{self, LinkPayment, Mismatch},
     timeline,
 };
 
@@ -99,6 +99,18 @@ struct Subject<'a> {
     event: &'a StripeEvent,
     cart: String,
     version: i32,
+}
+
+impl Subject<'_> {
+    /// The payment that the event reports.
+    fn payment(&self, now: DateTime<Utc>) -> LinkPayment<'_> {
+        LinkPayment {
+            cart_id: &self.cart,
+            version: self.version,
+            paid_at: self.event.created_at.min(now),
+            paid_minor: self.event.object.reported.amount_minor(),
+        }
+    }
 }
 
 /// Stores the events; returns the ids of those that are new.
@@ -188,9 +200,8 @@ async fn take_payments(
     if payments.is_empty() {
         return Ok(());
     }
-    let (carts, versions): (Vec<&str>, Vec<i32>) =
-        payments.iter().map(|subject| (subject.cart.as_str(), subject.version)).unzip();
-    let mut news = payment_links::paid(conn, &carts, &versions, now).await?;
+    let paid: Vec<LinkPayment<'_>> = payments.iter().map(|subject| subject.payment(now)).collect();
+    let mut news = payment_links::paid(conn, &paid, now).await?;
     // A payment may have two events. The first one sets the time.
     let mut firsts: HashMap<&str, DateTime<Utc>> = HashMap::new();
     for subject in payments.iter().filter(|subject| there.contains(&subject.cart)) {
@@ -217,20 +228,20 @@ async fn take_payments(
 }
 
 /// Marks a link as paid after a job found the payment at Stripe: recovers the cart once,
-/// whatever its status.
+/// whatever its status. `cart` is the cart of `payment`.
 pub async fn mark_paid(
     conn: &mut Connection,
     cart: &CartId,
-    version: i32,
-    paid_at: DateTime<Utc>,
+    payment: LinkPayment<'_>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<Effect> {
+    let (version, paid_at) = (payment.version, payment.paid_at.min(now));
     let exists = carts::lock(conn, cart).await?.is_some();
-    let mut news = payment_links::paid(conn, &[cart.as_str()], &[version], now).await?;
+    let mut news = payment_links::paid(conn, &[LinkPayment { paid_at, ..payment }], now).await?;
     if !exists {
         return Ok(Effect::UnknownCart);
     }
-    let recovered = carts::recover(conn, cart, RecoveredBy::Payment, paid_at.min(now), now).await?;
+    let recovered = carts::recover(conn, cart, RecoveredBy::Payment, paid_at, now).await?;
     let effect = if recovered { Effect::Recovered } else { Effect::AlreadyRecovered };
     let reason = why_to_look(news.remove(&(cart.to_string(), version)), effect);
     if reason == Some(Mismatch::PaidTwice) {

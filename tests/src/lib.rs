@@ -53,7 +53,8 @@ pub async fn fake_stripe(base: &str, webhook_secret: &str, clock: Clock) -> Fake
 }
 
 /// The names of the schedules of a worker with default settings, sorted.
-pub const SCHEDULES: [&str; 4] = ["add_up_counts", "delete_old_records", "expire_carts", "roll_up_days"];
+pub const SCHEDULES: [&str; 5] =
+    ["add_up_counts", "delete_old_records", "expire_carts", "reconcile_payments", "roll_up_days"];
 
 /// The timeout of conditions. On an idle machine they hold within milliseconds.
 pub const DEADLINE: Duration = Duration::from_secs(60);

@@ -57,6 +57,7 @@ mod processes;
 mod queue_promises;
 mod queue_upkeep;
 mod rates;
+mod reconciliation;
 mod rollup;
 mod schedules;
 mod secrets;

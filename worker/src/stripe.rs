@@ -9,6 +9,7 @@ pub(crate) mod call;
 pub(crate) mod error;
 pub(crate) mod lines;
 pub(crate) mod locale;
+pub(crate) mod payments;
 pub(crate) mod redaction;
 pub(crate) mod session;
 
@@ -25,7 +26,6 @@ use stripe_checkout::{
     checkout_session::{
         CreateCheckoutSession, CreateCheckoutSessionLineItems, CreateCheckoutSessionLineItemsPriceData,
         CreateCheckoutSessionPaymentIntentData, ExpireCheckoutSession, ListCheckoutSession, ProductData,
-        RetrieveCheckoutSession,
     },
 };
 use stripe_client_core::{RequestBuilder, StripeMethod, StripeRequest, VERSION};
@@ -125,11 +125,6 @@ impl Stripe {
     /// Expires a session, so that it can't be paid.
     pub(crate) async fn expire(&self, session_id: &str) -> Result<Session, StripeError> {
         let request = ExpireCheckoutSession::new(session_id).build();
-        self.call(self.turn().await?, request, None).await.and_then(|session| with_id(session, session_id))
-    }
-
-    pub(crate) async fn retrieve(&self, session_id: &str) -> Result<Session, StripeError> {
-        let request = RetrieveCheckoutSession::new(session_id).build();
         self.call(self.turn().await?, request, None).await.and_then(|session| with_id(session, session_id))
     }
 

@@ -207,6 +207,10 @@ impl ApiError {
         self.code == ErrorCode::NotFound
     }
 
+    pub(crate) fn is_conflict(&self) -> bool {
+        self.code == ErrorCode::Conflict
+    }
+
     /// The cause, for the log only.
     pub(crate) fn cause(&self) -> Option<&str> {
         self.cause.as_deref()

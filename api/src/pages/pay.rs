@@ -9,7 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use common::{
     carts::{self, Cart, CartId, CartStatus},
     db::Connection,
-    payment_links::{self, recovery::TokenHolder},
+    payment_links::{self, reconciliation, recovery::TokenHolder},
     timeline::{self, Opening},
 };
 use maud::{DOCTYPE, html};
@@ -76,6 +76,13 @@ async fn lead(state: &AppState, token: &str, note: bool) -> Result<Response, Api
     let opening = opening(&mut conn, &id, &cart, expires_at, now).await?;
     if note && let Err(error) = timeline::note_opening(&mut conn, &id, opening, now).await {
         tracing::warn!(%error, "could not record a visit of a recovery link"); // the shopper is redirected anyway
+    }
+    // The event about the payment's end may be lost.
+    if note
+        && opening == Opening::PaymentUnderWay
+        && let Err(error) = reconciliation::look_up(&mut conn, id.as_str(), state.clock.stopped()).await
+    {
+        tracing::warn!(%error, "could not look up a payment in progress"); // the schedule does
     }
     conn.commit().await?;
     match (opening, cart.payment_link) {

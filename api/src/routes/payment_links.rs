@@ -14,7 +14,7 @@ use common::{
     carts::{self, CartId},
     db::Connection,
     operations::{self, JobSummary},
-    payment_links::{self, LinkStatus, PaymentLink, recovery::RecoveryLink},
+    payment_links::{self, LinkStatus, PaymentLink, reconciliation, recovery::RecoveryLink},
 };
 use serde::Serialize;
 use utoipa::{ToSchema, openapi::schema::Object};
@@ -117,7 +117,8 @@ fn only_failed() -> Object {
 /// Requests the cart's payment link
 ///
 /// A live link is returned again. Otherwise a worker makes one; if that takes more than 10 s
-/// (`PAYMENT_LINK_WAIT`), the response is 202. Repeated or concurrent requests make one session.
+/// (`PAYMENT_LINK_WAIT`), the response is 202. Repeated or concurrent requests make one session. If a
+/// payment is in progress, it is looked up at Stripe, at most once a minute.
 #[utoipa::path(
     post, path = "/carts/{id}/payment-link", operation_id = "requestPaymentLink", tag = "Payment links",
     params(
@@ -146,6 +147,15 @@ pub(crate) async fn ask(
             Err(error) if is_repeated && error.is_not_found() => {
                 return Err(ApiError::conflict("The cart was deleted while the request waited"));
             }
+            Err(error) if error.is_conflict() && !is_repeated => {
+                if !look_up(&state, &id).await? {
+                    return Err(error);
+                }
+                let wait = deadline.saturating_duration_since(Instant::now());
+                news.notification(&id, wait).await;
+                is_repeated = true;
+                continue;
+            }
             asked => asked?,
         };
         is_repeated = true;
@@ -169,6 +179,15 @@ pub(crate) async fn ask(
             _ => {}
         }
     }
+}
+
+/// Has the worker look up the cart's payment in progress at Stripe, because the event about its end
+/// may be lost. `false` if there is none, or it was looked up within the last minute.
+async fn look_up(state: &AppState, id: &CartId) -> Result<bool, ApiError> {
+    let mut tx = state.lookups.begin().await?;
+    let queued = reconciliation::look_up(&mut tx, id.as_str(), state.clock.stopped()).await?;
+    tx.commit().await?;
+    Ok(queued)
 }
 
 fn accepted(id: &CartId, link: &PaymentLink) -> Response {

@@ -81,7 +81,12 @@ pub async fn read(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx::R
     .fetch_optional(conn)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let expected = Expected { amount_minor: row.amount_minor, currency: row.expected_currency, livemode: row.livemode };
+    let expected = Expected {
+        amount_minor: row.amount_minor,
+        currency: row.expected_currency,
+        livemode: row.livemode,
+        total_may_differ: false,
+    };
     let lines = row.items.zip(row.adjustments);
     let cart = match (row.customer_email, lines, row.total_minor, row.currency, row.status, row.token) {
         (

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
-use super::{CHANNEL, Failure, PaymentLink, tell};
+use super::{CHANNEL, Failure, Mismatch, PaymentLink, tell};
 use crate::db::Connection;
 use crate::jobs::ClosePaymentLink;
 
@@ -147,25 +147,49 @@ pub async fn processing(conn: &mut Connection, cart_id: &str, version: i32, now:
         .await
 }
 
-/// Marks these links, given by cart and version, as paid. Returns only those that were not already
-/// paid, each with whether the cart's total and currency are still those of the link.
+/// The payment of a link, as Stripe reports it.
+#[derive(Debug, Clone, Copy)]
+pub struct LinkPayment<'a> {
+    /// The cart's id.
+    pub cart_id: &'a str,
+    /// The version of the request.
+    pub version: i32,
+    /// When the shopper paid.
+    pub paid_at: DateTime<Utc>,
+    /// What the shopper paid, in minor units of the link's currency; `None` means the link's amount.
+    pub paid_minor: Option<i64>,
+}
+
+/// Marks these links as paid. Returns only those that were not already paid, each with whether the
+/// cart's total and currency are still those of the link. Of several payments of a link, the first
+/// counts.
 pub async fn paid(
     conn: &mut Connection,
-    cart_ids: &[&str],
-    versions: &[i32],
+    payments: &[LinkPayment<'_>],
     now: DateTime<Utc>,
 ) -> sqlx::Result<HashMap<(String, i32), bool>> {
+    let carts: Vec<&str> = payments.iter().map(|payment| payment.cart_id).collect();
+    let versions: Vec<i32> = payments.iter().map(|payment| payment.version).collect();
+    let times: Vec<DateTime<Utc>> = payments.iter().map(|payment| payment.paid_at).collect();
+    let amounts: Vec<Option<i64>> = payments.iter().map(|payment| payment.paid_minor).collect();
     let changed = sqlx::query!(
         r#"
-        update payment_links link set status = 'paid', ended_at = $3, updated_at = $3
-        from unnest($1::text[], $2::integer[]) as payment (cart_id, version)
+        update payment_links link
+        set status = 'paid', paid_at = payment.paid_at, paid_minor = coalesce(payment.paid_minor, amount_minor),
+            ended_at = $5, updated_at = $5
+        from (select distinct on (cart_id, version) *
+              from unnest($1::text[], $2::integer[], $3::timestamptz[], $4::bigint[]) with ordinality
+                  as payment (cart_id, version, paid_at, paid_minor, place)
+              order by cart_id, version, place) payment
         where link.cart_id = payment.cart_id and link.version = payment.version and link.status <> 'paid'
         returning link.cart_id, link.version,
                   coalesce((select total_minor = link.amount_minor and carts.currency = link.currency
                             from carts where id = link.cart_id), true) as "fits!"
         "#,
-        cart_ids as &[&str],
-        versions,
+        &carts as &[&str],
+        &versions,
+        &times,
+        &amounts as &[Option<i64>],
         now,
     )
     .fetch_all(&mut *conn)
@@ -185,6 +209,23 @@ pub async fn payment_failed(
     Change { from: &["pending", "open", "closing", "settling", "processing"], to: "payment_failed", why: None }
         .make(conn, cart_id, version, now)
         .await
+}
+
+/// → closed: the session ended without a payment that counts, for this reason.
+pub async fn closed_because(
+    conn: &mut Connection,
+    link: &PaymentLink,
+    why: Mismatch,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let message = format!("The session ended without a payment that counts: {why}");
+    Change {
+        from: &["pending", "open", "closing", "settling", "processing"],
+        to: "closed",
+        why: Some(Failure::new(why.as_str(), &message)),
+    }
+    .make(conn, &link.cart_id, link.version, now)
+    .await
 }
 
 /// A guarded status change that ends a request, and notifies the requests that wait for the link.

@@ -211,6 +211,7 @@ pub const TABLES: &[Table] = &[
             related("session_id"),
             related("payment_intent"),
             related("amount_minor"),
+            related("paid_minor"),
             related("currency"),
             related("livemode"),
             // The page shows the e-mail address.
@@ -223,6 +224,8 @@ pub const TABLES: &[Table] = &[
             time("attempted_at"),
             time("opened_at"),
             time("ended_at"),
+            time("paid_at"),
+            time("asked_at"),
             time("created_at"),
             time("updated_at"),
             time("search_began_at"),

@@ -11,8 +11,9 @@ use common::{
 };
 
 use super::{
-    close_session::{self, Settled, new_session},
+    close_session::{self, new_session},
     find_session,
+    session_outcome::Settled,
 };
 use crate::{
     JobError, State,
@@ -145,7 +146,7 @@ async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(),
         let mut conn = state.lookups.acquire().await?;
         // Attached even if Stripe's events arrived first, so that a payment in progress has its
         // session's id.
-        let intent = session.payment_intent.as_deref();
+        let intent = session.payment_intent();
         payment_links::attach_session(&mut conn, link, &session.id, intent, session.livemode).await?;
         let now_known = payment_links::find(&mut conn, &link.cart_id, link.version).await?;
         conn.commit().await?;

@@ -62,6 +62,8 @@ struct Fields<'a> {
     #[serde(borrow)]
     amount_total: Raw<'a>,
     #[serde(borrow)]
+    amount_subtotal: Raw<'a>,
+    #[serde(borrow)]
     amount_received: Raw<'a>,
     #[serde(borrow)]
     currency: Raw<'a>,
@@ -130,6 +132,7 @@ fn read_object(object: &Fields<'_>, of_event: Raw<'_>) -> StripeObject {
             mode: text(object.mode),
             payment_status: text(object.payment_status),
             amount: read_as(amount),
+            subtotal: read_as(object.amount_subtotal),
             currency: text(object.currency),
             livemode,
         },
