@@ -175,13 +175,15 @@ async fn payments(
     report: &mut Report,
 ) -> Result<()> {
     let paid: Vec<&Session> = sessions.iter().filter(|session| session.payment_status == PaymentStatus::Paid).collect();
-    let noted: HashMap<(String, String), String> =
-        sqlx::query_as::<_, (String, i32, String)>("select cart_id, version, status from payment_links")
-            .fetch_all(session)
-            .await?
-            .into_iter()
-            .map(|(cart, version, status)| ((cart, version.to_string()), status))
-            .collect();
+    let noted: HashMap<(String, String), (String, Option<i64>)> =
+        sqlx::query_as::<_, (String, i32, String, Option<i64>)>(
+            "select cart_id, version, status, paid_minor from payment_links",
+        )
+        .fetch_all(session)
+        .await?
+        .into_iter()
+        .map(|(cart, version, status, paid)| ((cart, version.to_string()), (status, paid)))
+        .collect();
     let (mut found, mut payers, mut of_links) = (Vec::new(), HashSet::new(), HashSet::new());
     for session in &paid {
         let cart = session.client_reference_id.clone().unwrap_or_default();
@@ -193,17 +195,17 @@ async fn payments(
             found.push(format!("{} was paid, and its cart is {row:?}", session.id));
         }
         let link = (cart, version);
-        if noted.get(&link).is_none_or(|status| status != "paid") {
+        if noted.get(&link).is_none_or(|(status, paid)| status != "paid" || *paid != Some(session.amount_total)) {
             found.push(format!("{} was paid, and its link {link:?} is {:?}", session.id, noted.get(&link)));
         }
         of_links.insert(link);
     }
-    let unpaid = noted.iter().filter(|(link, status)| *status == "paid" && !of_links.contains(*link));
+    let unpaid = noted.iter().filter(|(link, (status, _))| status == "paid" && !of_links.contains(*link));
     found.extend(unpaid.map(|(link, _)| format!("{link:?} counts as paid, and Stripe has no money")));
     let by_payment = carts.values().filter(|row| row.status_reason.as_deref() == Some("payment"));
     let never_paid = by_payment.filter(|row| !payers.contains(&row.id));
     found.extend(never_paid.map(|row| format!("{} counts as recovered by a payment, and Stripe has none", row.id)));
-    report.check("every payment counts, once", format!("{} payments", paid.len()), &found);
+    report.check("every payment counts, once and to the cent", format!("{} payments", paid.len()), &found);
     Ok(())
 }
 
