@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     Shared,
-    faults::{Fault, Operation},
+    faults::{Fault, KeyState, Operation},
     lock,
     new_session::{Parameters, new_session, parse_form},
     refusal::Refusal,
@@ -30,18 +30,32 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-fn authorize(headers: &HeaderMap) -> Result<(), Refusal> {
+/// Refuses keys that may not do this, as <https://docs.stripe.com/api/errors> says: 401 for a key that
+/// is not valid, 403 for one that lacks a right. The messages repeat the end of the key.
+fn authorize(shared: &Shared, headers: &HeaderMap, operation: Operation) -> Result<(), Refusal> {
     let key = headers.get("authorization").and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    if key.is_some_and(|key| key.starts_with("sk_") || key.starts_with("rk_")) {
-        Ok(())
-    } else {
-        Err(Refusal::new(StatusCode::UNAUTHORIZED, "Invalid API Key provided"))
+    let Some(key) = key.filter(|key| key.starts_with("sk_") || key.starts_with("rk_")) else {
+        return Err(Refusal::new(StatusCode::UNAUTHORIZED, "Invalid API Key provided"));
+    };
+    let hidden: String = key.chars().enumerate().map(|(at, c)| if (8..12).contains(&at) { '*' } else { c }).collect();
+    match *lock(&shared.faults.key) {
+        KeyState::Revoked => Err(Refusal::new(StatusCode::UNAUTHORIZED, format!("Invalid API Key provided: {hidden}"))),
+        KeyState::ReadOnly if matches!(operation, Operation::Create | Operation::Expire) => {
+            let message = format!(
+                "The provided key '{hidden}' does not have the required permissions for this endpoint on account \
+                 'acct_1'. Having the 'rak_checkout_session_write' permission would allow this request to continue."
+            );
+            Err(Refusal::new(StatusCode::FORBIDDEN, message))
+        }
+        _ => Ok(()),
     }
 }
 
-/// Applies faults that replace the response. `Ok` returns a fault to be applied later, if any.
-async fn meet(shared: &Shared, operation: Operation) -> Result<Option<Fault>, Response> {
+/// Checks the key, and applies faults that replace the response. `Ok` returns a fault to be applied
+/// later, if any.
+async fn meet(shared: &Shared, headers: &HeaderMap, operation: Operation) -> Result<Option<Fault>, Response> {
     let fault = shared.faults.next(operation);
+    authorize(shared, headers, operation).map_err(IntoResponse::into_response)?;
     match fault {
         Some(Fault::RateLimited { retry_after }) => {
             let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "Too many requests hit the API too quickly.");
@@ -65,6 +79,9 @@ async fn meet(shared: &Shared, operation: Operation) -> Result<Option<Fault>, Re
             Err((status, Html("<html><h1>This is not Stripe</h1></html>")).into_response())
         }
         Some(Fault::RefusedWith(message)) => Err(Refusal::invalid(message).into_response()),
+        Some(Fault::RefusedAbout(param)) => {
+            Err(Refusal::invalid(format!("Invalid {param}")).about(param).into_response())
+        }
         Some(Fault::Refused) => Err(Refusal::invalid("Your account cannot currently make charges.").into_response()),
         Some(Fault::Unauthorized) => {
             Err(Refusal::new(StatusCode::UNAUTHORIZED, "Invalid API Key provided: sk_test_****1234").into_response())
@@ -91,10 +108,7 @@ fn reset() -> ! {
 }
 
 async fn create(State(shared): State<Arc<Shared>>, headers: HeaderMap, RawForm(form): RawForm) -> Response {
-    if let Err(refusal) = authorize(&headers) {
-        return refusal.into_response();
-    }
-    let fault = match meet(&shared, Operation::Create).await {
+    let fault = match meet(&shared, &headers, Operation::Create).await {
         Ok(fault) => fault,
         Err(response) => return response,
     };
@@ -155,10 +169,7 @@ fn create_once(shared: &Shared, key: &str, parameters: Parameters, fault: Option
 }
 
 async fn retrieve(State(shared): State<Arc<Shared>>, headers: HeaderMap, Path(id): Path<String>) -> Response {
-    if let Err(refusal) = authorize(&headers) {
-        return refusal.into_response();
-    }
-    let fault = match meet(&shared, Operation::Retrieve).await {
+    let fault = match meet(&shared, &headers, Operation::Retrieve).await {
         Ok(fault) => fault,
         Err(response) => return response,
     };
@@ -173,10 +184,7 @@ fn no_such(id: &str) -> Refusal {
 }
 
 async fn expire(State(shared): State<Arc<Shared>>, headers: HeaderMap, Path(id): Path<String>) -> Response {
-    if let Err(refusal) = authorize(&headers) {
-        return refusal.into_response();
-    }
-    let fault = match meet(&shared, Operation::Expire).await {
+    let fault = match meet(&shared, &headers, Operation::Expire).await {
         Ok(fault) => fault,
         Err(response) => return response,
     };
@@ -216,10 +224,7 @@ async fn list(
     headers: HeaderMap,
     Query(parameters): Query<BTreeMap<String, String>>,
 ) -> Response {
-    if let Err(refusal) = authorize(&headers) {
-        return refusal.into_response();
-    }
-    let fault = match meet(&shared, Operation::List).await {
+    let fault = match meet(&shared, &headers, Operation::List).await {
         Ok(fault) => fault,
         Err(response) => return response,
     };
@@ -253,7 +258,7 @@ async fn list(
 }
 
 async fn line_items(State(shared): State<Arc<Shared>>, headers: HeaderMap, Path(id): Path<String>) -> Response {
-    if let Err(refusal) = authorize(&headers) {
+    if let Err(refusal) = authorize(&shared, &headers, Operation::Retrieve) {
         return refusal.into_response();
     }
     match lock(&shared.sessions).find(&id) {

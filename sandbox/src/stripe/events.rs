@@ -70,9 +70,13 @@ impl Drop for OnItsWay {
 }
 
 impl Shared {
-    /// A payment by card. Sends two events, that of the PaymentIntent first.
+    /// A payment by card. Sends two events, that of the PaymentIntent first; one if there is nothing to
+    /// pay.
     pub(super) async fn pay(&self, id: &str) -> Result<Vec<Delivery>> {
         let session = self.complete(id, PaymentStatus::Paid)?;
+        if session.payment_intent.is_none() {
+            return Ok(vec![self.send(&session, "checkout.session.completed").await]);
+        }
         let intent = self.send(&session, "payment_intent.succeeded").await;
         Ok(vec![intent, self.send(&session, "checkout.session.completed").await])
     }
@@ -102,11 +106,7 @@ impl Shared {
     fn complete(&self, id: &str, payment_status: PaymentStatus) -> Result<Session> {
         let now = self.config.clock.now();
         let takes_money = |session: &Session| session.status == SessionStatus::Open && session.expires_at > now;
-        let session = lock(&self.sessions).change(id, takes_money, |session| {
-            session.status = SessionStatus::Complete;
-            session.payment_status = payment_status;
-            session.payment_intent = Some(format!("pi_{}", random_word()));
-        })?;
+        let session = lock(&self.sessions).change(id, takes_money, |session| session.complete_with(payment_status))?;
         self.save();
         Ok(session)
     }

@@ -57,6 +57,8 @@ pub enum Fault {
     Refused,
     /// Like `Refused`, with this message.
     RefusedWith(&'static str),
+    /// 400 with an error about this parameter.
+    RefusedAbout(&'static str),
     /// An error with this status, whose message repeats the whole request including its headers.
     Repeats {
         /// The status code.
@@ -80,8 +82,22 @@ pub enum Fault {
     Padded(usize),
 }
 
+/// Whether the account's key is accepted, until the next change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum KeyState {
+    /// Every call is allowed.
+    #[default]
+    Accepted,
+    /// Revoked: every call is answered 401 (<https://docs.stripe.com/keys>).
+    Revoked,
+    /// A restricted key without the right to write: creating and expiring sessions is answered 403
+    /// (<https://docs.stripe.com/keys/restricted-api-keys>).
+    ReadOnly,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Faults {
+    pub(super) key: Mutex<KeyState>,
     waiting: Mutex<HashMap<Operation, VecDeque<Fault>>>,
     calls: Mutex<HashMap<Operation, usize>>,
     /// Releases held responses.

@@ -10,9 +10,11 @@ mod faults;
 mod foreign;
 mod mail;
 mod new_session;
+mod options;
 mod page;
 mod refusal;
 mod sessions;
+mod totals;
 
 use std::{
     net::SocketAddr,
@@ -27,9 +29,10 @@ use common::{clock::Clock, mutex::lock};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 pub use events::{Delivery, sign};
-pub use faults::{Fault, Operation};
+pub use faults::{Fault, KeyState, Operation};
 pub use foreign::Foreign;
 pub use mail::MailCounts;
+pub use options::SessionOptions;
 pub use sessions::{PaymentStatus, Session, SessionStatus};
 
 use sessions::Sessions;
@@ -120,6 +123,11 @@ impl FakeStripe {
     /// Adds a fault for a future call of this operation. Each call takes one fault, in order.
     pub fn fail_next(&self, operation: Operation, fault: Fault) {
         self.shared.faults.push(operation, fault);
+    }
+
+    /// Accepts or refuses the account's key from now on.
+    pub fn set_key(&self, state: KeyState) {
+        *lock(&self.shared.faults.key) = state;
     }
 
     /// Releases the response that [`Fault::Held`] holds, or the next one that it will hold.

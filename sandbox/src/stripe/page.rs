@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
+    body::Bytes,
     extract::{Path, State},
     http::StatusCode,
     response::{Html, IntoResponse, Redirect, Response},
@@ -13,6 +14,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::{
     Shared, lock,
+    new_session::parse_form,
     sessions::{PaymentStatus, Session, SessionStatus},
 };
 
@@ -27,8 +29,12 @@ async fn show(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Resp
     }
 }
 
-async fn act(State(shared): State<Arc<Shared>>, Path((id, action)): Path<(String, String)>) -> Response {
+async fn act(State(shared): State<Arc<Shared>>, Path((id, action)): Path<(String, String)>, form: Bytes) -> Response {
     let done = match action.as_str() {
+        "redeem" => {
+            let code = parse_form(&form).remove("code").unwrap_or_default();
+            shared.redeem(&id, &code).map(|_| Vec::new())
+        }
         "pay" => shared.pay(&id).await,
         "pay-later" => shared.pay_later(&id).await,
         "money-arrives" => shared.money_arrives(&id, true).await,
@@ -69,10 +75,17 @@ fn page(session: &Session, notice: Option<&str>) -> Markup {
                     @for line in &session.lines {
                         tr { td { (line.quantity) " × " bdi { (line.name) } } td { (line.unit_amount * line.quantity) } }
                     }
+                    @if session.amount_discount > 0 { tr { td { "Promotion code" } td { "−" (session.amount_discount) } } }
+                    @if session.amount_tax > 0 { tr { td { "Tax" } td { (session.amount_tax) } } }
                     tr { th { "Total in the smallest unit of " (session.currency) } th { (session.amount_total) } }
                 }
                 @match (session.status, session.payment_status) {
                     (SessionStatus::Open, _) => {
+                        @if session.options.promotion_codes && session.amount_discount == 0 {
+                            form method="post" action={ "/c/pay/" (session.id) "/redeem" } {
+                                input name="code" aria-label="Promotion code" placeholder="TENOFF or FREE"; button { "Apply" }
+                            }
+                        }
                         (button("pay", "Pay")) (button("decline", "Decline")) (button("pay-later", "Pay by bank debit"))
                     }
                     (SessionStatus::Complete, PaymentStatus::Paid | PaymentStatus::NoPaymentRequired) => {
