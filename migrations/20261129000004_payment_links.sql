@@ -15,8 +15,9 @@ create table payment_links (
     job_id             uuid        not null,            -- the job that creates the session
     amount_minor       bigint,                          -- of the request; a session of another amount changes nothing
     currency           text,                            -- of the request
-    session_expires_at timestamptz not null,            -- of the request
-    replacements       smallint    not null default 0 check (replacements >= 0),  -- of requests before this one whose key was spent, in a row
+    session_expires_at timestamptz not null,            -- of the request, by Postgres' clock
+    settings           jsonb,                           -- of the session, as the first attempt stored them: retries repeat them
+    replacements       smallint    not null default 0 check (replacements >= 0),  -- of requests before this one that it replaces, in a row
     attempted_at       timestamptz,                     -- when Stripe may have received the request first
     opened_at          timestamptz,                     -- when the session was created
     ended_at           timestamptz,                     -- when it left 'pending', 'open' and 'closing'

@@ -89,8 +89,13 @@ impl Env {
     /// Sets a variable unless it has a value.
     pub fn or_set(&mut self, name: &str, value: impl Into<String>) {
         if self.get(name).is_none() {
-            self.variables.insert(name.to_owned(), value.into());
+            self.set(name, value);
         }
+    }
+
+    /// Sets a variable.
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.variables.insert(name.to_owned(), value.into());
     }
 
     /// The value, trimmed; an empty one counts as not set.

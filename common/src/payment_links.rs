@@ -12,14 +12,17 @@
 //! A link in `settling` or `closing` always has a job that closes the session at Stripe. The
 //! database allows one `pending` link per cart, and one session that can still be paid.
 
+mod attempt;
 pub mod checkout;
 mod expected;
 pub mod hosts;
 mod outcome;
 pub mod recovery;
+mod refused_key;
 mod request;
 mod search;
 mod session;
+mod settings;
 
 use strum::IntoStaticStr;
 
@@ -28,12 +31,15 @@ use queue::JobId;
 
 use crate::db::Connection;
 
+pub use attempt::{Attempt, begin_attempt};
 pub use expected::{Expected, Mismatch, Payment, Reported, expected};
 pub(crate) use outcome::close_all;
-pub use outcome::{Opening, begin_attempt, closed, fail, open, paid, payment_failed, processing};
-pub use request::{give_up, replace, request};
+pub use outcome::{Opening, closed, fail, open, paid, payment_failed, processing};
+pub use refused_key::{KEY_REFUSED, RefusedKey, refused_key};
+pub use request::{Remedy, give_up, replace, request};
 pub use search::{Search, save_search, search};
 pub use session::{attach_session, is_held_by_another, refuse_session};
+pub use settings::{BillingAddress, CheckoutSettings, SessionSettings};
 
 /// The notification channel for changed links; the payload is the cart's id.
 pub const CHANNEL: &str = "payment_links";
@@ -62,7 +68,7 @@ pub enum RequestedBy {
     Api,
     /// The shopper, by opening the recovery link.
     Shopper,
-    /// This program, because the previous request can't succeed.
+    /// This program, because the previous request can't succeed and another may.
     Replacement,
 }
 
@@ -105,10 +111,11 @@ pub struct PaymentLink {
     pub status: LinkStatus,
     /// The job that creates the session.
     pub job_id: JobId,
-    /// When the session expires. Constant, because retries must send Stripe identical parameters.
+    /// When the session expires. Constant from the first attempt on, because retries must send Stripe
+    /// identical parameters.
     pub session_expires_at: DateTime<Utc>,
     /// The number of consecutive requests that this one replaces, each of which failed permanently
-    /// under its idempotency key.
+    /// and could be remedied ([`Remedy`]).
     pub replacements: i16,
     /// When the request may first have reached Stripe; `None` if it was never sent.
     pub attempted_at: Option<DateTime<Utc>>,

@@ -30,6 +30,7 @@ mod expiry;
 mod external_ids;
 mod fail_over;
 mod foreign_events;
+mod healing;
 #[cfg(target_os = "linux")] // reads memory and connections from /proc
 mod hostile;
 #[cfg(target_os = "linux")]
@@ -60,6 +61,7 @@ mod rates;
 mod rollup;
 mod schedules;
 mod secrets;
+mod session_settings;
 mod sign_out;
 mod stripe_answers;
 mod stripe_connections;

@@ -12,7 +12,9 @@ use crate::timeline::{event_lines, events, open_recovery_link, run, start};
 #[tokio::test]
 async fn the_reasons_for_a_missing_link_are_recorded() {
     let app = start().start().await;
-    for (fault, why) in [(Fault::Refused, "invalid_request_error"), (Fault::Unauthorized, "unauthorized")] {
+    for (fault, why) in
+        [(Fault::Refused, "invalid_request_error"), (Fault::Repeats { status: 402 }, "invalid_request_error")]
+    {
         let id = app.cart().await;
         app.stripe.fail_next(Operation::Create, fault);
         app.ask(&id).await.is_error(502, "PAYMENT_PROVIDER_ERROR");

@@ -10,7 +10,7 @@ use common::{
     jobs::QUEUES,
     maintenance::RecordRetention,
     observability::{logs::LogConfig, traces::TraceConfig},
-    payment_links::hosts::CheckoutHosts,
+    payment_links::{CheckoutSettings, hosts::CheckoutHosts},
 };
 use queue::Cron;
 use secrecy::SecretString;
@@ -36,6 +36,9 @@ pub struct WorkerConfig {
     /// `CHECKOUT_HOSTS` and `STRIPE_API_URL`
     #[command(flatten)]
     pub checkout_hosts: CheckoutHosts,
+    /// `CHECKOUT_SHIPPING_COUNTRIES` and the other settings of Stripe's page
+    #[command(flatten)]
+    pub checkout: CheckoutSettings,
     /// Age at which an abandoned cart expires
     #[arg(long, env, default_value = "30d", value_name = DURATION, value_parser = value(parse_duration))]
     pub cart_ttl: Duration,

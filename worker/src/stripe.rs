@@ -9,32 +9,35 @@ pub(crate) mod call;
 pub(crate) mod error;
 pub(crate) mod lines;
 pub(crate) mod locale;
+mod new_session;
 pub(crate) mod redaction;
 pub(crate) mod session;
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
-use common::{http_client, payment_links::checkout::CheckoutCart, personal_data::ERASED_EMAIL};
+use common::{http_client, payment_links::KEY_REFUSED};
 use http::{HeaderMap, Method, StatusCode, header};
 use queue::RateLimit;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use stripe_checkout::{
-    CheckoutSessionMode,
-    checkout_session::{
-        CreateCheckoutSession, CreateCheckoutSessionLineItems, CreateCheckoutSessionLineItemsPriceData,
-        CreateCheckoutSessionPaymentIntentData, ExpireCheckoutSession, ListCheckoutSession, ProductData,
-        RetrieveCheckoutSession,
-    },
-};
+use stripe_checkout::checkout_session::{ExpireCheckoutSession, ListCheckoutSession, RetrieveCheckoutSession};
 use stripe_client_core::{RequestBuilder, StripeMethod, StripeRequest, VERSION};
 use tracing::Instrument;
 
-pub(crate) use self::session::{Page, Session, SessionState};
 use self::{
     call::Call,
     error::{StripeError, sort_error},
+};
+pub(crate) use self::{
+    new_session::NewSession,
+    session::{Page, Session, SessionState},
 };
 use crate::config::livemode;
 
@@ -52,26 +55,23 @@ pub(crate) struct Stripe {
     base: String,
     key: SecretString,
     rate: RateLimit,
+    /// Whether Stripe did not accept the key for the last change.
+    key_refused: Arc<AtomicBool>,
 }
 
 /// Permit for one call, under the rate limit that all workers share.
 #[derive(Debug)]
 pub(crate) struct Turn(());
 
-/// The parameters of a request for a session, which never change between attempts.
-#[derive(Debug)]
-pub(crate) struct NewSession<'a> {
-    pub(crate) cart_id: &'a str,
-    pub(crate) version: i32,
-    pub(crate) cart: &'a CheckoutCart,
-    pub(crate) expires_at: DateTime<Utc>,
-    pub(crate) success_url: String,
-    pub(crate) idempotency_key: String,
-}
-
 impl Stripe {
     pub(crate) fn new(base: &str, key: SecretString, rate: RateLimit) -> Self {
-        Self { http: http_client::client(base, TIMEOUT), base: base.trim_end_matches('/').to_owned(), key, rate }
+        Self {
+            http: http_client::client(base, TIMEOUT),
+            base: base.trim_end_matches('/').to_owned(),
+            key,
+            rate,
+            key_refused: Arc::default(),
+        }
     }
 
     /// Whether the key is for live mode (real money); `None` if unknown.
@@ -88,33 +88,7 @@ impl Stripe {
     /// Creates a session, or returns the one created with the same idempotency key. The caller
     /// takes the permit before storing that Stripe is being called.
     pub(crate) async fn create(&self, turn: Turn, new: &NewSession<'_>) -> Result<Session, StripeError> {
-        let mut metadata = HashMap::from([
-            ("cart_id".to_owned(), new.cart_id.to_owned()),
-            ("link_version".to_owned(), new.version.to_string()),
-        ]);
-        metadata.extend(new.cart.external_id.clone().map(|id| ("external_id".to_owned(), id)));
-        let mut payment_intent = CreateCheckoutSessionPaymentIntentData::new();
-        // Shown to the shop beside the payment, in Stripe's dashboard and reports.
-        payment_intent.description = Some(format!("Cart {}", new.cart.external_id.as_deref().unwrap_or(new.cart_id)));
-        payment_intent.metadata = Some(metadata.clone()); // a session's own metadata does not reach it
-        let line_items = line_items(new.cart).map_err(not_asked)?;
-        let mut request = CreateCheckoutSession::new();
-        let locale = new.cart.locale.as_deref().and_then(|tag| tag.parse().ok());
-        if let Some(locale) = locale.as_ref().and_then(locale::checkout_locale) {
-            request = request.locale(locale);
-        }
-        // Stripe would show the placeholder, and the shopper could not change it.
-        if new.cart.customer_email != ERASED_EMAIL {
-            request = request.customer_email(&new.cart.customer_email);
-        }
-        let request = request
-            .mode(CheckoutSessionMode::Payment)
-            .line_items(line_items)
-            .client_reference_id(new.cart_id)
-            .expires_at(new.expires_at.timestamp())
-            .metadata(metadata)
-            .payment_intent_data(payment_intent)
-            .success_url(&new.success_url);
+        let request = new.request().map_err(not_asked)?;
         let made: Session = self.call(turn, request.build(), Some(new)).await?;
         if !made.is_of(new.cart_id, new.version) {
             return Err(StripeError::Unexpected("the session belongs to another request"));
@@ -182,6 +156,7 @@ impl Stripe {
         idempotency_key: Option<&str>,
     ) -> Result<T, StripeError> {
         let request = self.http_request(request, idempotency_key)?;
+        let is_change = request.method() == Method::POST;
         let call = Call::begin(request.method(), request.url().path());
         let (status, headers, body) = self.receive(request).instrument(call.span()).await?;
         call.answered(status);
@@ -190,7 +165,14 @@ impl Stripe {
             if let StripeError::RateLimited { retry_after } = error {
                 self.slow_everybody_down(retry_after).await;
             }
+            // Logged once, not for each job that waits.
+            if is_change && error.is_key_refused() && !self.key_refused.swap(true, Ordering::Relaxed) {
+                tracing::error!(%status, "{KEY_REFUSED}; jobs wait until it does");
+            }
             return Err(error);
+        }
+        if is_change && self.key_refused.swap(false, Ordering::Relaxed) {
+            tracing::info!("Stripe accepts STRIPE_SECRET_KEY again");
         }
         // serde's message may quote the response, which contains the shopper's e-mail address.
         serde_json::from_slice(&body)
@@ -253,7 +235,7 @@ fn with_id(session: Session, id: &str) -> Result<Session, StripeError> {
 
 fn not_asked(message: String) -> StripeError {
     let (kind, code) = (NOT_ASKED.to_owned(), NOT_ASKED.to_owned());
-    StripeError::Refused { status: StatusCode::BAD_REQUEST, kind, code, message }
+    StripeError::Refused { status: StatusCode::BAD_REQUEST, kind, code, param: None, message }
 }
 
 /// Sorts the parameters of a form. Maps are serialised in any order, and a retry with an
@@ -262,23 +244,6 @@ fn in_order(form: String) -> String {
     let mut parameters: Vec<&str> = form.split('&').collect();
     parameters.sort_unstable();
     parameters.join("&")
-}
-
-fn line_items(cart: &CheckoutCart) -> Result<Vec<CreateCheckoutSessionLineItems>, String> {
-    let currency: stripe_types::Currency = cart.currency.code().parse().unwrap_or_default();
-    let lines = lines::lines(cart).map_err(|why| format!("the total {why}"))?;
-    let line_item = |line: lines::Line| {
-        let mut product = ProductData::new(line.name);
-        product.description = line.description;
-        let mut price = CreateCheckoutSessionLineItemsPriceData::new(currency.clone());
-        price.unit_amount = Some(line.unit_amount);
-        price.product_data = Some(product);
-        let mut item = CreateCheckoutSessionLineItems::new();
-        item.price_data = Some(price);
-        item.quantity = Some(line.quantity);
-        item
-    };
-    Ok(lines.into_iter().map(line_item).collect())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use common::{
     db::Connection,
     jobs::QUEUES,
     operations::{self, DEAD_LIMIT},
-    refused_webhooks, stripe_events,
+    payment_links, refused_webhooks, stripe_events,
 };
 use maud::{Markup, html};
 
@@ -38,6 +38,12 @@ pub(crate) async fn concerns(conn: &mut Connection, now: DateTime<Utc>, zone: Tz
     let workers = operations::workers(conn).await?;
     if workers.is_empty() {
         add("No worker is running".to_owned(), "Jobs wait until one is started.", Some("/queues".to_owned()));
+    }
+    if let Some(refused) = payment_links::refused_key(conn).await? {
+        let wait = if refused.jobs == 1 { "job waits" } else { "jobs wait" };
+        let what = format!("Stripe does not accept the key: {} {wait}", format::count(refused.jobs));
+        let path = format!("/jobs{}", format::query(&[("queue", Some("payment-links"))]));
+        add(what, &format!("{}. The jobs then continue by themselves.", refused.error), Some(path));
     }
     for health in &queue_health {
         let dead = i64::from(health.dead);

@@ -9,31 +9,6 @@ use super::{CHANNEL, Failure, PaymentLink, tell};
 use crate::db::Connection;
 use crate::jobs::ClosePaymentLink;
 
-/// Records that a request is about to be sent to Stripe, in this mode (test or live) if it is
-/// known, so that early events of the other mode don't match. `false` if the link is not pending
-/// any more and the request must not be sent.
-pub async fn begin_attempt(
-    conn: &mut Connection,
-    link: &PaymentLink,
-    livemode: Option<bool>,
-    now: DateTime<Utc>,
-) -> sqlx::Result<bool> {
-    let result = sqlx::query!(
-        r#"
-        update payment_links
-        set attempted_at = coalesce(attempted_at, $3), livemode = coalesce($4, livemode), updated_at = $3
-        where cart_id = $1 and version = $2 and status = 'pending'
-        "#,
-        link.cart_id,
-        link.version,
-        now,
-        livemode,
-    )
-    .execute(conn)
-    .await?;
-    Ok(result.rows_affected() == 1)
-}
-
 /// A session that Stripe created.
 #[derive(Debug, Clone)]
 pub struct Opening {

@@ -219,6 +219,7 @@ pub const TABLES: &[Table] = &[
             related("failure_code"),
             related("requested_by"),
             related("replacements"),
+            related("settings"),
             time("session_expires_at"),
             time("attempted_at"),
             time("opened_at"),

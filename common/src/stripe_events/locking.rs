@@ -16,6 +16,7 @@ pub(super) struct Link {
     pub(super) amount_minor: Option<i64>,
     pub(super) currency: Option<String>,
     pub(super) livemode: Option<bool>,
+    pub(super) total_may_differ: bool,
 }
 
 /// The rows locked by this transaction, and those that other transactions hold.
@@ -120,6 +121,8 @@ async fn lock_links(
                    link.attempted_at is not null as attempted,
                    coalesce(link.amount_minor, carts.total_minor) as amount_minor,
                    coalesce(link.currency, carts.currency) as currency, link.livemode,
+                   coalesce(link.settings @> '{"promotionCodes": true}' or link.settings @> '{"automaticTax": true}', false)
+                       as total_may_differ,
                    carts.id is not null as has_cart
             from wanted
             join payment_links link on link.cart_id = wanted.cart_id and link.version = wanted.version
@@ -127,10 +130,11 @@ async fn lock_links(
             for no key update of link skip locked
         )
         select cart_id as "cart_id!", version as "version!", session_id, payment_intent, attempted as "attempted!",
-               amount_minor, currency, livemode, has_cart as "has_cart!", true as "locked!"
+               amount_minor, currency, livemode, total_may_differ as "total_may_differ!", has_cart as "has_cart!",
+               true as "locked!"
         from locked
         union all
-        select cart_id, version, session_id, payment_intent, false, null, null, null, false, false from wanted
+        select cart_id, version, session_id, payment_intent, false, null, null, null, false, false, false from wanted
         "#,
         &carts as &[&str],
         sessions as &[&str],
@@ -164,6 +168,7 @@ async fn lock_links(
             amount_minor: row.amount_minor,
             currency: row.currency,
             livemode: row.livemode,
+            total_may_differ: row.total_may_differ,
         })
         .collect();
     Ok(())

@@ -146,8 +146,12 @@ impl Links {
             return Err(Mismatch::OtherAccount);
         }
         let (link, object) = (&self.links[place], &event.object);
-        let expected =
-            Expected { amount_minor: link.amount_minor, currency: link.currency.clone(), livemode: link.livemode };
+        let expected = Expected {
+            amount_minor: link.amount_minor,
+            currency: link.currency.clone(),
+            livemode: link.livemode,
+            total_may_differ: link.total_may_differ,
+        };
         let is = |field: &Option<String>, value: &str| field.as_deref() == Some(value);
         if kind == Kind::IntentSucceeded {
             if !is(&object.object, "payment_intent") {

@@ -106,7 +106,7 @@ fn refused(why: Option<&str>, attempts: &str) -> String {
         Some("other_amount" | "other_currency" | "other_mode" | "other_livemode" | "status") => {
             "Stripe's session does not match the request".to_owned()
         }
-        Some("unauthorized") => "Stripe does not accept the key".to_owned(),
+        Some("email_invalid") => "Stripe does not accept the shopper's address".to_owned(),
         Some(code) => format!("Stripe refused it ({code})"),
         None => "for an unknown reason".to_owned(),
     }

@@ -5,7 +5,7 @@ use common::{
     carts::{self, CartId},
     db::Connection,
     payment_links::{
-        self, LinkStatus, Mismatch, Payment, PaymentLink,
+        self, LinkStatus, Mismatch, Payment, PaymentLink, SessionSettings,
         checkout::{self, CheckoutCart},
     },
     stripe_events::{self, Effect},
@@ -127,16 +127,22 @@ async fn completed(
 /// Finds the session of a link whose creation got no response from Stripe; `None` if there is none
 /// or it has expired.
 async fn find_out(state: &State, link: &PaymentLink) -> Result<Option<Session>, JobError> {
-    if link.attempted_at.is_none() || link.session_expires_at <= state.clock.now() {
+    if link.attempted_at.is_none() {
+        return Ok(None);
+    }
+    let mut conn = state.lookups.acquire().await?;
+    let checkout = checkout::read(&mut conn, &link.cart_id, link.version, &state.clock).await?;
+    drop(conn);
+    if checkout.as_ref().is_some_and(|checkout| link.session_expires_at <= checkout.now) {
         return Ok(None); // any session has expired by now
     }
-    let checkout = checkout::read(&mut state.lookups.acquire().await?, &link.cart_id, link.version).await?;
     // If the cart was deleted, the parameters of the request are lost.
-    let Some(cart) = checkout.and_then(|checkout| checkout.cart) else {
+    let Some((cart, settings)) = checkout.and_then(|checkout| Some((checkout.cart?, checkout.settings))) else {
         return find_session::find(state, link, InFlight::Perhaps).await;
     };
+    let settings = settings.unwrap_or_else(|| current_settings(state));
     let turn = state.stripe.turn().await?;
-    let in_flight = match state.stripe.create(turn, &new_session(state, link, &cart)).await {
+    let in_flight = match state.stripe.create(turn, &new_session(link, &cart, &settings)).await {
         Ok(session) if !is_held_by_another(state, link, &session.id).await? => return Ok(Some(session)),
         // The first request has ended: Stripe replays its result, or rejects the new one.
         Ok(_) | Err(StripeError::KeySpent { replayed: true, .. }) => InFlight::No,
@@ -153,13 +159,26 @@ async fn find_out(state: &State, link: &PaymentLink) -> Result<Option<Session>, 
 }
 
 /// Builds the request for a session, the same at every attempt.
-pub(crate) fn new_session<'a>(state: &State, link: &'a PaymentLink, cart: &'a CheckoutCart) -> NewSession<'a> {
+pub(crate) fn new_session<'a>(
+    link: &'a PaymentLink,
+    cart: &'a CheckoutCart,
+    settings: &'a SessionSettings,
+) -> NewSession<'a> {
     NewSession {
         cart_id: &link.cart_id,
         version: link.version,
         cart,
+        settings,
         expires_at: link.session_expires_at,
-        success_url: format!("{}/pay/{}/thanks", state.config.shared.public_url, cart.recovery_token),
         idempotency_key: link.idempotency_key(),
+    }
+}
+
+/// The settings of sessions that are requested now.
+pub(crate) fn current_settings(state: &State) -> SessionSettings {
+    SessionSettings {
+        checkout: state.config.checkout.clone(),
+        public_url: state.config.shared.public_url.clone(),
+        without_email: false,
     }
 }

@@ -12,13 +12,6 @@ use crate::{
     state::AppState,
 };
 
-/// The longest session. Stripe ends a session after 24 hours at the latest
-/// (<https://docs.stripe.com/api/checkout/sessions/create#create_checkout_session-expires_at>);
-/// five minutes less, so that neither clocks nor a slow first attempt exceed the limit.
-const LONGEST_SESSION: TimeDelta = TimeDelta::minutes(24 * 60 - 5);
-/// The shortest session. Stripe's minimum is 30 minutes; five more for retries.
-const SHORTEST_SESSION: TimeDelta = TimeDelta::minutes(35);
-
 /// Whether the request extends the recovery link's lifetime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RecoveryTime {
@@ -59,9 +52,7 @@ pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTim
     let Some(recovery) = recovery.filter(|recovery| recovery.expires_at > now) else {
         return Err(ApiError::conflict("The cart's recovery link has expired"));
     };
-    // A session should not outlive the recovery link, as far as Stripe's limits allow.
-    let session_expires_at = recovery.expires_at.clamp(now + SHORTEST_SESSION, now + LONGEST_SESSION);
-    let link = payment_links::request(&mut tx, id, newest, session_expires_at, requested_by, now).await?;
+    let link = payment_links::request(&mut tx, id, newest, requested_by, &state.clock).await?;
     tx.commit().await?;
     Ok(Asked { link, recovery: Some(recovery) })
 }
