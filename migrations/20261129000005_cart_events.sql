@@ -139,7 +139,8 @@ begin
     end if;
     insert into cart_events (cart_id, at, kind, link, why, details)
     select request.cart_id, date_trunc('milliseconds', greatest(new.finished_at, request.updated_at)), 'link_not_made', request.version,
-           case when new.attempts >= new.max_attempts then 'attempts_exhausted' else 'job_cancelled' end,
+           case when new.interruptions > old.interruptions then 'job_lost'
+                when new.attempts >= new.max_attempts then 'attempts_exhausted' else 'job_cancelled' end,
            jsonb_build_object('attempts', new.attempts)
     from payment_links request
     where request.cart_id = new.payload->>'cartId' and request.job_id = new.id and request.status = 'pending'

@@ -9,8 +9,9 @@
 //! 2. **One lease per job** (`runtime/lease.rs`): the holder renews its leases on a timer that is
 //!    independent of the handlers. If a lease is lost, the job's future is dropped. A job is
 //!    fetched only when a permit is free to run it.
-//! 3. **Attempts are counted when a job is taken**, so a job that kills its process also ends as
-//!    `dead`.
+//! 3. **Interrupted is not failed** (`runtime/outcomes.rs`, `runtime/renew.rs`): an attempt that a
+//!    shutdown or a lost lease ended does not count. A job that was running in each of ten losses of
+//!    a worker is `dead`.
 //! 4. **Retries are rows** (`runtime/ack.rs`): `run_at` moves by the backoff or by the error's
 //!    delay; the permit is free meanwhile. Panics and timeouts are ordinary errors; an
 //!    [`AbortError`] is permanent and ends the job at once.

@@ -38,6 +38,7 @@ mod hostile_webhooks;
 mod http2;
 mod interface;
 mod keep_alive;
+mod interruptions;
 mod key_scopes;
 mod locked_carts;
 mod locked_jobs;

@@ -36,7 +36,7 @@ pub struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Lists jobs, newest first, or shows one job with its failed attempts
+    /// Lists jobs, newest first, or shows one job with its failed and interrupted attempts
     Jobs {
         /// Show only this job
         #[arg(value_parser = parse_job_id)]

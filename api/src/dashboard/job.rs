@@ -1,4 +1,4 @@
-//! `/jobs/{id}`: one job, its failed attempts and its actions.
+//! `/jobs/{id}`: one job, its failed and interrupted attempts and its actions.
 
 use axum::{
     Router,
@@ -87,8 +87,8 @@ fn actions(operator: &Operator, job: &JobSummary) -> Markup {
 fn history_of(attempts: &[FailedAttempt], job: &JobSummary, zone: Tz) -> Markup {
     html! {
         section.card aria-labelledby="attempts" {
-            h2 #attempts { "Attempts that failed" }
-            @if attempts.is_empty() { p.muted { "No failed attempts." } }
+            h2 #attempts { "Attempts that failed or were interrupted" }
+            @if attempts.is_empty() { p.muted { "None." } }
             @if let Some(error) = job.last_error.as_ref().filter(|_| attempts.is_empty()) { p.problem dir="auto" { (error) } }
             ol.attempts {
                 @for attempt in attempts.iter().rev() {

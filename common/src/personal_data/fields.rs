@@ -268,6 +268,7 @@ pub const TABLES: &[Table] = &[
             related("state"),
             related("attempts"),
             other("max_attempts", "how often such a job may be tried"),
+            other("interruptions", "how often its worker was lost"),
             free_text("last_error", "case when last_error is not null then 'erased' end"),
             free_text(
                 "attempt_log",

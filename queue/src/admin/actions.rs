@@ -30,7 +30,7 @@ pub enum ActionOutcome {
 pub async fn retry(conn: &mut Connection, id: JobId) -> sqlx::Result<ActionOutcome> {
     let retried = sqlx::query_scalar!(
         r#"
-        update jobs set state = 'pending', attempts = 0, run_at = now(), finished_at = null
+        update jobs set state = 'pending', attempts = 0, interruptions = 0, run_at = now(), finished_at = null
         where id = $1 and state = 'dead'
         returning queue
         "#,
@@ -145,7 +145,7 @@ async fn retry_batch(conn: &mut Connection, batch: &[JobId]) -> sqlx::Result<usi
         sqlx::raw_sql("savepoint batch").execute(&mut *conn).await?;
         let updated = sqlx::query!(
             r#"
-            update jobs set state = 'pending', attempts = 0, run_at = now(), finished_at = null
+            update jobs set state = 'pending', attempts = 0, interruptions = 0, run_at = now(), finished_at = null
             where id = any ($1) and state = 'dead'
               and not exists (
                 select from jobs other
