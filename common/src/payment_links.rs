@@ -35,7 +35,8 @@ pub use request::{give_up, replace, request};
 pub use search::{Search, save_search, search};
 pub use session::{attach_session, is_held_by_another, refuse_session};
 
-/// The notification channel for changed links; the payload is the cart's id.
+/// The notification channel for changed links; the payload is the cart's id. Requests that wait for
+/// a link listen to it.
 pub const CHANNEL: &str = "payment_links";
 
 /// The status of a payment link; the migration documents each value.
@@ -195,16 +196,4 @@ pub async fn unsettled_before(conn: &mut Connection, cart_id: &str, version: i32
     )
     .fetch_all(conn)
     .await
-}
-
-/// Notifies the requests that wait for the carts' links. When creating links, call this in a
-/// separate transaction: one that only notifies does not wait for the disk, while transactions that
-/// write and notify commit one after the other, each with its own disk wait.
-pub async fn tell(conn: &mut Connection, cart_ids: &[String]) -> sqlx::Result<()> {
-    if !cart_ids.is_empty() {
-        sqlx::query!("select pg_notify($1, cart_id) from unnest($2::text[]) cart_id", CHANNEL, cart_ids)
-            .execute(conn)
-            .await?;
-    }
-    Ok(())
 }

@@ -19,7 +19,8 @@
 //!    handlers must be idempotent. A job that another session has locked delays no other outcome;
 //!    its own is written once the lock is released.
 //! 6. **Immediate pickup** (`runtime/notify.rs`): each commit wakes a process through LISTEN, and
-//!    polling makes LISTEN optional. Scheduled jobs start when due, not at the next poll.
+//!    polling makes LISTEN optional. No write fails because NOTIFY does (`db/notifier.rs`).
+//!    Scheduled jobs start when due, not at the next poll.
 //! 7. **History is cheap** (`runtime/retention.rs`): partial indexes keep finished jobs out of
 //!    every frequent statement, and finished jobs are deleted in small batches after their
 //!    retention.

@@ -47,6 +47,7 @@ mod lost_sessions;
 mod maintenance;
 mod metrics;
 mod migrations;
+mod notify_limits;
 mod operations;
 mod pages;
 mod pay_page;

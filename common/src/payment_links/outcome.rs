@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
-use super::{CHANNEL, Failure, PaymentLink, tell};
+use super::{CHANNEL, Failure, PaymentLink};
 use crate::db::Connection;
 use crate::jobs::ClosePaymentLink;
 
@@ -52,8 +52,7 @@ pub struct Opening {
 }
 
 /// pending → open. `false` if the request was withdrawn meanwhile and the session must be closed,
-/// or if another link has the session ([`super::is_held_by_another`]). Call [`super::tell`] after
-/// the commit: NOTIFY serializes commits, so it should not share one that waits for the disk.
+/// or if another link has the session ([`super::is_held_by_another`]).
 pub async fn open(conn: &mut Connection, opening: &Opening, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let result = sqlx::query!(
         r#"
@@ -71,9 +70,13 @@ pub async fn open(conn: &mut Connection, opening: &Opening, now: DateTime<Utc>) 
         now,
         opening.livemode,
     )
-    .execute(conn)
+    .execute(&mut *conn)
     .await?;
-    Ok(result.rows_affected() == 1)
+    let opened = result.rows_affected() == 1;
+    if opened {
+        conn.notify(CHANNEL, &opening.cart_id);
+    }
+    Ok(opened)
 }
 
 /// pending → failed: Stripe created no session and will not create one.
@@ -127,8 +130,10 @@ pub(crate) async fn close_all(conn: &mut Connection, cart_ids: &[String], now: D
     if !jobs.is_empty() {
         queue::enqueue_many(conn, &jobs).await?;
     }
-    let cart_ids: Vec<String> = touched.into_iter().map(|link| link.cart_id).collect();
-    tell(conn, &cart_ids).await
+    for link in touched {
+        conn.notify(CHANNEL, link.cart_id);
+    }
+    Ok(())
 }
 
 /// → closed: Stripe reports that the session can't be paid any more. `false` if the link was in a
@@ -170,8 +175,9 @@ pub async fn paid(
     )
     .fetch_all(&mut *conn)
     .await?;
-    let carts: Vec<String> = changed.iter().map(|link| link.cart_id.clone()).collect();
-    tell(conn, &carts).await?;
+    for link in &changed {
+        conn.notify(CHANNEL, &link.cart_id);
+    }
     Ok(changed.into_iter().map(|link| ((link.cart_id, link.version), link.fits)).collect())
 }
 
@@ -197,16 +203,12 @@ struct Change<'a> {
 
 impl Change<'_> {
     async fn make(self, conn: &mut Connection, cart_id: &str, version: i32, now: DateTime<Utc>) -> sqlx::Result<bool> {
-        let told = sqlx::query!(
+        let result = sqlx::query!(
             r#"
-            with changed as (
-                update payment_links
-                set status = $4, failure = coalesce($6, failure), failure_code = coalesce($8, failure_code),
-                    ended_at = $5, updated_at = $5
-                where cart_id = $1 and version = $2 and status = any ($3)
-                returning cart_id
-            )
-            select pg_notify($7, cart_id) as told from changed
+            update payment_links
+            set status = $4, failure = coalesce($6, failure), failure_code = coalesce($7, failure_code),
+                ended_at = $5, updated_at = $5
+            where cart_id = $1 and version = $2 and status = any ($3)
             "#,
             cart_id,
             version,
@@ -214,11 +216,14 @@ impl Change<'_> {
             self.to,
             now,
             self.why.map(|failure| failure.why),
-            CHANNEL,
             self.why.and_then(|failure| failure.code),
         )
-        .fetch_optional(conn)
+        .execute(&mut *conn)
         .await?;
-        Ok(told.is_some())
+        let changed = result.rows_affected() == 1;
+        if changed {
+            conn.notify(CHANNEL, cart_id);
+        }
+        Ok(changed)
     }
 }

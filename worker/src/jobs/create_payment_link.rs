@@ -189,9 +189,6 @@ async fn refuse_address(state: &State, link: &PaymentLink, session: &Session, ur
 async fn open(state: &State, opening: &Opening) -> Result<bool, JobError> {
     let mut conn = state.lookups.acquire().await?;
     let opened = payment_links::open(&mut conn, opening, state.clock.now()).await?;
-    if opened {
-        payment_links::tell(&mut conn, std::slice::from_ref(&opening.cart_id)).await?;
-    }
     conn.commit().await?;
     Ok(opened)
 }
