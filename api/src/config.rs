@@ -8,6 +8,7 @@ use clap::{Args, Command};
 use common::{
     config::{DURATION, SharedConfig, is_token, list, parse_duration, parsed, redacted, value},
     db::DatabaseConfig,
+    http_client::ProxyConfig,
     money::Currency,
     observability::{logs::LogConfig, traces::TraceConfig},
     payment_links::hosts::CheckoutHosts,
@@ -76,7 +77,7 @@ pub struct ApiConfig {
 /// All variables of the api, as arguments.
 pub fn variables() -> Command {
     let command = ApiConfig::augment_args(DatabaseConfig::augment_args(Command::new("api")));
-    TraceConfig::augment_args(LogConfig::augment_args(command))
+    TraceConfig::augment_args(LogConfig::augment_args(ProxyConfig::augment_args(command)))
 }
 
 fn parse_network(text: &str) -> Option<IpNet> {

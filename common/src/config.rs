@@ -19,6 +19,11 @@ pub use values::{
     DURATION, has_plain_host, is_token, list, parse_duration, parsed, redacted, text, value, web_address,
 };
 
+/// The names that curl accepts for a proxy (<https://curl.se/docs/manpage.html#ENVIRONMENT>), the
+/// first that is set counts.
+const PROXY_NAMES: [(&str, &[&str]); 2] =
+    [("HTTPS_PROXY", &["https_proxy", "ALL_PROXY", "all_proxy"]), ("NO_PROXY", &["no_proxy"])];
+
 /// A missing or malformed setting. The message does not repeat secrets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -66,7 +71,8 @@ impl fmt::Debug for Env {
 
 impl Env {
     /// The process' environment, completed by the `.env` file. Bytes that are not UTF-8 become
-    /// U+FFFD, which the parsers reject where it matters.
+    /// U+FFFD, which the parsers reject where it matters. The other names that curl knows for a
+    /// proxy count as `HTTPS_PROXY` and `NO_PROXY`.
     ///
     /// # Errors
     /// If the `.env` file exists and can't be read.
@@ -77,7 +83,13 @@ impl Env {
             _ => {}
         }
         let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-        Ok(Self::of(std::env::vars_os().map(|(name, value)| (text(name), text(value)))))
+        let mut env = Self::of(std::env::vars_os().map(|(name, value)| (text(name), text(value))));
+        for (name, others) in PROXY_NAMES {
+            if let Some(value) = others.iter().find_map(|other| env.get(other)).map(str::to_owned) {
+                env.or_set(name, value);
+            }
+        }
+        Ok(env)
     }
 
     /// The given variables and no others.

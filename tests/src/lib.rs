@@ -4,8 +4,10 @@
 #![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
 
 mod app;
+mod authority;
 mod carts;
 pub mod cluster;
+mod connect_proxy;
 mod contract;
 mod database;
 mod door;
@@ -26,7 +28,9 @@ pub mod processes;
 use std::time::Duration;
 
 pub use app::{Answer, App, RunningWorker, Setup};
+pub use authority::Authority;
 pub use carts::{OF_THE_SHOPPER, UNKNOWN_FIELD, a_cart, a_line, exact, shown_cart};
+pub use connect_proxy::{ConnectProxy, Tunnel};
 pub use contract::{Contract, is_of_the_dashboard};
 pub use database::{ROLES, TestDatabase, connection, transaction};
 pub use door::Door;

@@ -83,6 +83,12 @@ const VARIABLES: &[Case] = &[
             "a..b",
         ],
     ),
+    (
+        "both",
+        "HTTPS_PROXY",
+        &["proxy", "socks5://hush@proxy:1080", "http://", "http://hush@proxy/path", "http://proxy?x", "ftp://proxy:21"],
+    ),
+    ("both", "NO_PROXY", &[]),
     ("worker", "STRIPE_RATE", &["10001"]),
     ("worker", "STRIPE_RATE", NUMBERS),
     (
@@ -136,6 +142,7 @@ const FREE: &[&str] = &[
     "API_KEY",
     "DATABASE_URL",
     "DATABASE_LISTEN_URL",
+    "NO_PROXY",
     "RUST_LOG",
     "OTEL_RESOURCE_ATTRIBUTES",
     "STRIPE_SECRET_KEY",

@@ -77,4 +77,5 @@ mod uncounted;
 mod untrusted_json;
 mod untrusted_requests;
 mod upgrades;
+mod ways_out;
 mod webhooks;

@@ -7,6 +7,7 @@ use common::{
     clock::Clock,
     config::{DURATION, SharedConfig, is_token, list, parse_duration, parsed, redacted, value},
     db::DatabaseConfig,
+    http_client::ProxyConfig,
     jobs::QUEUES,
     maintenance::RecordRetention,
     observability::{logs::LogConfig, traces::TraceConfig},
@@ -36,6 +37,9 @@ pub struct WorkerConfig {
     /// `CHECKOUT_HOSTS` and `STRIPE_API_URL`
     #[command(flatten)]
     pub checkout_hosts: CheckoutHosts,
+    /// `HTTPS_PROXY` and `NO_PROXY`
+    #[command(flatten)]
+    pub proxy: ProxyConfig,
     /// Age at which an abandoned cart expires
     #[arg(long, env, default_value = "30d", value_name = DURATION, value_parser = value(parse_duration))]
     pub cart_ttl: Duration,

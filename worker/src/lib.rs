@@ -97,7 +97,7 @@ pub async fn run(pools: Pools, clock: Clock, config: WorkerConfig, stop: impl Fu
 /// Creates the Stripe client. All workers share one rate limit, because they share one account.
 fn stripe(config: &WorkerConfig, database: Database) -> Stripe {
     let rate = RateLimit::start(database, "stripe", config.stripe_rate);
-    Stripe::new(&config.checkout_hosts.stripe_api_url, config.stripe_secret_key.clone(), rate)
+    Stripe::new(&config.checkout_hosts.stripe_api_url, config.stripe_secret_key.clone(), &config.proxy, rate)
 }
 
 /// Registers each job with its handler, and its schedule if it has one.

@@ -15,7 +15,11 @@ pub(crate) mod session;
 use std::{collections::HashMap, time::Duration};
 
 use chrono::{DateTime, Utc};
-use common::{http_client, payment_links::checkout::CheckoutCart, personal_data::ERASED_EMAIL};
+use common::{
+    http_client::{self, HttpClient, ProxyConfig},
+    payment_links::checkout::CheckoutCart,
+    personal_data::ERASED_EMAIL,
+};
 use http::{HeaderMap, Method, StatusCode, header};
 use queue::RateLimit;
 use secrecy::{ExposeSecret, SecretString};
@@ -48,7 +52,7 @@ pub(crate) const NOT_ASKED: &str = "request_not_possible";
 /// A client of Stripe's API; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Stripe {
-    http: reqwest::Client,
+    http: HttpClient,
     base: String,
     key: SecretString,
     rate: RateLimit,
@@ -70,8 +74,9 @@ pub(crate) struct NewSession<'a> {
 }
 
 impl Stripe {
-    pub(crate) fn new(base: &str, key: SecretString, rate: RateLimit) -> Self {
-        Self { http: http_client::client(base, TIMEOUT), base: base.trim_end_matches('/').to_owned(), key, rate }
+    pub(crate) fn new(base: &str, key: SecretString, proxy: &ProxyConfig, rate: RateLimit) -> Self {
+        let http = HttpClient::new(base, TIMEOUT, proxy);
+        Self { http, base: base.trim_end_matches('/').to_owned(), key, rate }
     }
 
     /// Whether the key is for live mode (real money); `None` if unknown.
@@ -183,7 +188,11 @@ impl Stripe {
     ) -> Result<T, StripeError> {
         let request = self.http_request(request, idempotency_key)?;
         let call = Call::begin(request.method(), request.url().path());
-        let (status, headers, body) = self.receive(request).instrument(call.span()).await?;
+        let received = self.receive(request).instrument(call.span()).await;
+        let (status, headers, body) = received.map_err(|error| match error {
+            StripeError::NoAnswer(why) => StripeError::NoAnswer(self.http.name_proxy(why)),
+            other => other,
+        })?;
         call.answered(status);
         if !status.is_success() {
             let error = sort_error(status, &headers, &body);
@@ -198,7 +207,7 @@ impl Stripe {
     }
 
     async fn receive(&self, request: reqwest::Request) -> Result<(StatusCode, HeaderMap, Vec<u8>), StripeError> {
-        let mut response = self.http.execute(request).await?;
+        let mut response = self.http.inner().execute(request).await?;
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await? {
             if body.len() + chunk.len() > ANSWER_BYTES {
@@ -230,6 +239,7 @@ impl Stripe {
         let query = request.query.map(|query| format!("?{query}")).unwrap_or_default();
         let mut http = self
             .http
+            .inner()
             .request(method, format!("{}/v1{}{query}", self.base, request.path))
             .bearer_auth(self.key.expose_secret())
             .header("stripe-version", VERSION.as_str());

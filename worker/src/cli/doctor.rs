@@ -234,6 +234,7 @@ async fn stripe_key(config: &WorkerConfig, database: &Database) -> Check {
     let stripe = Stripe::new(
         &config.checkout_hosts.stripe_api_url,
         config.stripe_secret_key.clone(),
+        &config.proxy,
         RateLimit::none(database.clone()),
     );
     let checked = stripe.check_key().await;
