@@ -63,6 +63,7 @@ mod rollup;
 mod schedules;
 mod secrets;
 mod sign_out;
+mod start_checks;
 mod stripe_answers;
 mod stripe_connections;
 mod stripe_faults;
