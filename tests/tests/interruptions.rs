@@ -145,7 +145,7 @@ async fn the_api_shows_interruptions_and_the_link_is_made_after_them() {
 }
 
 #[tokio::test]
-async fn a_link_whose_job_was_lost_too_often_is_told_in_the_timeline() {
+async fn a_link_whose_job_was_lost_too_often_is_in_the_timeline() {
     let app = Setup::default().without_worker().start().await;
     let id = app.cart().await;
     let request = app.request(Method::POST, &format!("/api/carts/{id}/payment-link"));

@@ -21,6 +21,7 @@ mod database_roles;
 mod database_tls;
 mod demotion;
 mod doctor;
+mod doctor_limits;
 mod documents;
 mod early_events;
 mod erasure;
@@ -37,8 +38,8 @@ mod hostile_webhooks;
 #[cfg(target_os = "linux")]
 mod http2;
 mod interface;
-mod keep_alive;
 mod interruptions;
+mod keep_alive;
 mod key_scopes;
 mod locked_carts;
 mod locked_jobs;

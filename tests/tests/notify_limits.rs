@@ -4,7 +4,7 @@
 //! (`max_notify_queue_pages`). So the queue's failure is played: sessions find a `pg_notify` that
 //! lets the COMMIT of its transaction fail with the error of a full queue. This proves that no
 //! transaction of the product that writes also notifies, and that everything that waits is found by
-//! polling. It does not prove how Postgres itself behaves.
+//! polling.
 
 use reqwest::Method;
 use sandbox::stripe::SessionStatus;

@@ -2,12 +2,15 @@
 //! exits.
 
 mod check;
+mod clocks;
 mod doctor;
 mod jobs;
+mod limits;
 mod migrate;
 mod payments;
 mod privileges;
 mod rollup;
+mod stripe_key;
 
 use std::process::ExitCode;
 

@@ -23,7 +23,7 @@ use common::{
 use http::{HeaderMap, Method, StatusCode, header};
 use queue::RateLimit;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use stripe_checkout::{
     CheckoutSessionMode,
     checkout_session::{
@@ -57,6 +57,10 @@ pub(crate) struct Stripe {
     key: SecretString,
     rate: RateLimit,
 }
+
+/// Any JSON object.
+#[derive(Deserialize)]
+struct Anything {}
 
 /// Permit for one call, under the rate limit that all workers share.
 #[derive(Debug)]
@@ -161,12 +165,27 @@ impl Stripe {
 
     /// Checks that Stripe accepts the key, by listing one session.
     pub(crate) async fn check_key(&self) -> Result<(), StripeError> {
-        #[derive(Deserialize)]
-        struct Anything {}
-
         let request = ListCheckoutSession::new().limit(1).build();
         let Anything {} = self.call(self.turn().await?, request, None).await?;
         Ok(())
+    }
+
+    /// Whether the key may create sessions; creates none. Stripe refuses a mode that does not exist
+    /// with 400, and a key without the permission with 403 before it looks at the parameters
+    /// (<https://docs.stripe.com/api/errors>, <https://docs.stripe.com/keys/restricted-api-keys>).
+    pub(crate) async fn may_create(&self) -> Result<bool, StripeError> {
+        #[derive(Serialize)]
+        struct Invalid {
+            mode: &'static str,
+        }
+
+        let request = RequestBuilder::new(StripeMethod::Post, "/checkout/sessions").form(&Invalid { mode: "none" });
+        match self.call(self.turn().await?, request, None).await {
+            Ok(Anything {}) => Err(StripeError::Unexpected("a request without a mode was accepted")),
+            Err(StripeError::Refused { status: StatusCode::BAD_REQUEST, .. }) => Ok(true),
+            Err(StripeError::Refused { status: StatusCode::FORBIDDEN, .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes a call and redacts its error. `new` is set if the call creates a session.
