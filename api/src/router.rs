@@ -7,6 +7,7 @@ use crate::{
     auth::{self, scoped_router::ScopedRouter},
     dashboard,
     http::{
+        base_path::BasePath,
         body::BODY_BYTES,
         compression, cors,
         error::{self, ApiError},
@@ -60,7 +61,8 @@ pub fn document() -> String {
 /// All routes with their middleware.
 pub fn router(state: AppState) -> Router {
     let Routes { behind_key, document, pages, unlimited, described } = routes();
-    let content = Extension(Document::of(&described.document()));
+    let base = BasePath::of(&state.config.shared.public_url);
+    let content = Extension(Document::of(described.document(), &base));
     let limits = RateLimiter::new(&state.config);
     let limiter = middleware::from_fn_with_state(limits.clone(), rate_limit::limit);
     let behind_key = behind_key
@@ -69,9 +71,9 @@ pub fn router(state: AppState) -> Router {
         .layer(middleware::from_fn_with_state(state.clone(), auth::require_key));
     let api = Router::new()
         .nest("/api", behind_key)
-        .merge(document.method_not_allowed_fallback(method_not_allowed).layer(content))
+        .merge(document.method_not_allowed_fallback(method_not_allowed).layer(content.clone()))
         .layer(limiter.clone());
-    let pages = pages.method_not_allowed_fallback(method_not_allowed).layer(limiter);
+    let pages = pages.method_not_allowed_fallback(method_not_allowed).layer(content).layer(limiter);
     let router = Router::new()
         .merge(cors::allow(&state.config.cors_origins, api))
         .merge(pages)
@@ -80,7 +82,8 @@ pub fn router(state: AppState) -> Router {
         .fallback(|| async { ApiError::not_found("No such route") })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(CatchPanicLayer::custom(error::answer_panic));
-    compression::compressed(router).layer(middleware::from_fn(request_log::log)).with_state(state)
+    let router = compression::compressed(router).layer(middleware::from_fn(request_log::log));
+    base.serve(router.with_state(state))
 }
 
 async fn method_not_allowed() -> ApiError {

@@ -42,8 +42,9 @@ impl ConfigError {
 /// Variables that both programs read.
 #[derive(Debug, Clone, Args)]
 pub struct SharedConfig {
-    /// Base of the links that shoppers open, without a trailing slash
-    #[arg(long, env, default_value = "http://localhost:3000", value_name = "an address such as https://shop.example")]
+    /// Where browsers reach the api, with the path below which a proxy serves it, if any
+    #[arg(long, env, default_value = "http://localhost:3000")]
+    #[arg(value_name = "an address such as https://shop.example or https://shop.example/tracker")]
     #[arg(value_parser = value(web_address))]
     pub public_url: String,
     /// How long a stopping process waits for work in progress

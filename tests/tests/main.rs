@@ -5,6 +5,7 @@
 mod addresses;
 mod analytics;
 mod api_keys;
+mod base_path;
 mod batches;
 mod cart_changes;
 mod cart_csv;

@@ -11,6 +11,7 @@ use common::{
 use maud::{Markup, html};
 
 use super::format;
+use crate::http::base_path::at;
 
 /// A ready job that waits longer than this is a problem.
 const LONG_WAIT_SECONDS: f64 = 60.0;
@@ -24,7 +25,7 @@ pub(crate) struct Concern {
     what: String,
     /// Meaning of the problem, or a remedy.
     advice: String,
-    /// Link to the details.
+    /// The page with the details.
     path: Option<String>,
 }
 
@@ -112,7 +113,7 @@ pub(crate) fn show(concerns: &[Concern]) -> Markup {
                     @for concern in concerns {
                         li {
                             @match &concern.path {
-                                Some(path) => a href=(path) dir="auto" { (concern.what) },
+                                Some(path) => a href=(at(path)) dir="auto" { (concern.what) },
                                 None => strong dir="auto" { (concern.what) },
                             }
                             span.muted dir="auto" { (concern.advice) }

@@ -19,7 +19,7 @@ use super::{
     timeline as timeline_section,
 };
 use crate::{
-    http::{error::ApiError, query::Parameters},
+    http::{base_path::at, error::ApiError, query::Parameters},
     routes::carts::CartPath,
     state::AppState,
 };
@@ -44,7 +44,7 @@ async fn show(
     let told = told.ok_or_else(ApiError::cart_not_found)?;
     let body = html! {
         (page::notice(parameters.get("done").and_then(done)))
-        nav.crumbs aria-label="Breadcrumbs" { a href="/carts" { "Carts" } }
+        nav.crumbs aria-label="Breadcrumbs" { a href=(at("/carts")) { "Carts" } }
         div.heading {
             div {
                 h1 {
@@ -113,7 +113,7 @@ fn link_panel(state: &AppState, operator: &Operator, cart: &Cart, links: Links<'
                 None => @if startable { (operator.button(&format!("/carts/{}/link", cart.id), "primary", "Make a link")) },
             }
             @if let Some(link) = link.filter(|link| link.status == LinkStatus::Pending) {
-                p { a href={ "/jobs/" (link.job_id) } { "Its job" } }
+                p { a href={ (at("/jobs/")) (link.job_id) } { "Its job" } }
             }
         }
     }
@@ -178,13 +178,13 @@ fn actions(operator: &Operator, cart: &Cart) -> Markup {
         section.card aria-labelledby="actions" {
             h2 #actions { "Actions" }
             div.actions {
-                @if cart.status != CartStatus::Recovered { a.button href=(path("recover")) { "Mark recovered" } }
+                @if cart.status != CartStatus::Recovered { a.button href=(at(&path("recover"))) { "Mark recovered" } }
                 @match cart.status {
                     CartStatus::Abandoned => (operator.button(&path("expire"), "", "Expire")),
                     CartStatus::Expired => (operator.button(&path("reopen"), "", "Reopen")),
                     CartStatus::Recovered => {}
                 }
-                a.button.danger href=(path("delete")) { "Delete" }
+                a.button.danger href=(at(&path("delete"))) { "Delete" }
             }
         }
     }

@@ -25,6 +25,7 @@ use super::carts::CartPath;
 use crate::{
     auth::scoped_router::ScopedRouter,
     http::{
+        base_path::at,
         body::{Data, Success},
         error::ApiError,
         schema,
@@ -176,7 +177,7 @@ fn accepted(id: &CartId, link: &PaymentLink) -> Response {
     let mut response = (StatusCode::ACCEPTED, body).into_response();
     response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
     // A cart id is valid in a header.
-    if let Ok(location) = HeaderValue::from_str(&format!("/api/carts/{id}/payment-link")) {
+    if let Ok(location) = HeaderValue::from_str(&at(&format!("/api/carts/{id}/payment-link"))) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     response
