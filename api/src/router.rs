@@ -9,7 +9,7 @@ use crate::{
     http::{
         base_path::BasePath,
         body::BODY_BYTES,
-        compression, cors,
+        client, compression, cors,
         error::{self, ApiError},
         rate_limit::{self, RateLimiter},
         request_log,
@@ -82,7 +82,8 @@ pub fn router(state: AppState) -> Router {
         .fallback(|| async { ApiError::not_found("No such route") })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(CatchPanicLayer::custom(error::answer_panic));
-    let router = compression::compressed(router).layer(middleware::from_fn(request_log::log));
+    let unnamed_proxy = middleware::from_fn_with_state(state.unnamed_proxy.clone(), client::find_unnamed_proxy);
+    let router = compression::compressed(router).layer(unnamed_proxy).layer(middleware::from_fn(request_log::log));
     base.serve(router.with_state(state))
 }
 

@@ -72,6 +72,7 @@ mod timeline_links;
 mod times;
 mod traces;
 mod uncounted;
+mod unnamed_proxy;
 #[cfg(target_os = "linux")] // reads memory from /proc
 mod untrusted_json;
 mod untrusted_requests;

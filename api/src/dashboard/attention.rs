@@ -1,5 +1,7 @@
 //! Problems that an operator should look at.
 
+use std::net::IpAddr;
+
 use chrono::{DateTime, Days, Utc};
 use chrono_tz::Tz;
 use common::{
@@ -30,7 +32,13 @@ pub(crate) struct Concern {
 }
 
 /// All problems, most severe first. No query counts a large table.
-pub(crate) async fn concerns(conn: &mut Connection, now: DateTime<Utc>, zone: Tz) -> sqlx::Result<Vec<Concern>> {
+/// `unnamed_proxy` is the address of a proxy that is not in `TRUSTED_PROXIES`.
+pub(crate) async fn concerns(
+    conn: &mut Connection,
+    unnamed_proxy: Option<IpAddr>,
+    now: DateTime<Utc>,
+    zone: Tz,
+) -> sqlx::Result<Vec<Concern>> {
     let mut concerns = Vec::new();
     let mut add = |what: String, advice: &str, path: Option<String>| {
         concerns.push(Concern { what, advice: advice.to_owned(), path });
@@ -68,6 +76,12 @@ pub(crate) async fn concerns(conn: &mut Connection, now: DateTime<Utc>, zone: Tz
             let advice = "More workers would shorten the wait.";
             add(format!("Jobs in {} wait for {age}", health.queue), advice, Some("/queues".to_owned()));
         }
+    }
+    if let Some(address) = unnamed_proxy {
+        let what = format!("{address} forwards requests and is not in TRUSTED_PROXIES");
+        let advice = "If it is your proxy, add its network to TRUSTED_PROXIES: until then, everyone behind it shares \
+                      one rate limit. If it is not, ignore it. Seen since this api started.";
+        add(what, advice, None);
     }
     let since = now.date_naive().checked_sub_days(Days::new(WEBHOOK_DAYS - 1)).unwrap_or_default();
     if let Some(refused) = refused_webhooks::since(conn, since).await? {

@@ -52,7 +52,7 @@ async fn show(
     };
     let mut currencies = BTreeSet::from([currency, state.config.currency]);
     currencies.extend(analytics::currencies(&mut conn).await?);
-    let concerns = attention::concerns(&mut conn, now, zone).await?;
+    let concerns = attention::concerns(&mut conn, state.unnamed_proxy.address(), now, zone).await?;
     let newest = carts::list::page(&mut conn, None, Start::Offset(0), NEWEST, now).await?.carts;
     let body = html! {
         div.heading {
