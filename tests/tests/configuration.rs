@@ -91,6 +91,9 @@ const VARIABLES: &[Case] = &[
         &["dollars", "us", "xxx", "XTS", "xau", "xag", "xpt", "xpd", "xdr", "che", "clf", "usdd", "u$d"],
     ),
     ("api", "TIME_ZONE", &["Vienna", "europe/vienna", "Europe/Wien", "+01:00", "CEST"]),
+    ("api", "SHOP_NAME", &["Tea\u{7f}", "\u{1}", "\u{fffd}"]),
+    ("api", "SHOP_URL", WEB_ADDRESSES),
+    ("api", "SHOP_URL", &["javascript:alert(1)", "//shop.example", "data:text/html,x"]),
     ("api", "RATE_LIMIT_PER_MINUTE", NUMBERS),
     ("api", "TRUSTED_PROXIES", &[",", "10.0.0.0/33", "10.0.0", "proxy", "10.0.0.1,nonsense", "::/129"]),
     (
@@ -137,6 +140,7 @@ const FREE: &[&str] = &[
     "DATABASE_URL",
     "DATABASE_LISTEN_URL",
     "RUST_LOG",
+    "SHOP_NAME",
     "OTEL_RESOURCE_ATTRIBUTES",
     "STRIPE_SECRET_KEY",
     "STRIPE_WEBHOOK_SECRET",

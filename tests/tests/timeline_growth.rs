@@ -64,7 +64,7 @@ async fn take(app: &App, id: &str, step: &Step) {
                 .await
                 .unwrap();
             if let Some(token) = token {
-                app.send(app.bare_request(Method::GET, &format!("/pay/{token}"))).await;
+                app.send(app.bare_request(Method::POST, &format!("/pay/{token}"))).await;
             }
         }
         // Refused if there is no such session, without an event.

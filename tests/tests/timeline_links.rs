@@ -81,7 +81,7 @@ async fn the_shopper_has_a_new_checkout_made() {
     let id = app.cart().await;
     app.session(&id).await;
     app.clock.advance(TimeDelta::days(2));
-    assert_eq!(open_recovery_link(&app, Method::GET, &id).await, 303);
+    assert_eq!(open_recovery_link(&app, Method::POST, &id).await, 303);
     app.clock.advance(TimeDelta::days(1)); // events of the old session may arrive any time
     let lines = event_lines(&app, &id).await;
     let without_closing: Vec<_> = lines.iter().filter(|event| !event.starts_with("session_closed")).skip(3).collect();

@@ -100,7 +100,7 @@ fn link_panel(state: &AppState, operator: &Operator, cart: &Cart, links: Links<'
             h2 #link { "Payment link" }
             p data-announce="Payment link" { (link_state(links, live.is_some())) }
             @if let Some(recovery) = recovery {
-                (copyable("recovery-url", "For the shopper, in a mail", &format!("{}/pay/{}", state.config.shared.public_url, recovery.token)))
+                (copyable("recovery-url", "For the shopper, in a mail", &recovery.url(&state.config.shared.public_url)))
                 p.muted.small { "Works until " (format::instant(recovery.expires_at, operator.zone)) ", and leads to the open checkout, or else to a new one." }
             }
             @if let Some((live, url)) = live.and_then(|live| Some((live, live.url.as_ref()?))) {

@@ -1,4 +1,5 @@
 //! `/api/carts/{id}/payment-link`: requests a link from the worker and waits for it.
+//! `/api/carts/{id}/recovery-link`: the link for mails alone, which needs neither worker nor Stripe.
 
 pub(crate) mod request;
 pub(crate) mod wait;
@@ -38,7 +39,7 @@ use crate::{
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
 pub(crate) fn router() -> ScopedRouter {
-    ScopedRouter::new().read(routes!(show)).write(routes!(ask))
+    ScopedRouter::new().read(routes!(show)).write(routes!(ask)).write(routes!(extend_recovery_link))
 }
 
 /// A working payment link.
@@ -62,6 +63,18 @@ struct Ready {
     /// When `recoveryUrl` expires.
     #[schema(required)]
     recovery_expires_at: Option<DateTime<Utc>>,
+}
+
+/// A working recovery link.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = RecoveryLink)]
+struct Recovery {
+    /// Leads to the cart's checkout, which is created once the shopper goes on. Use this URL in mails.
+    #[schema(format = "uri", example = "https://shop.example/pay/68c74c5982cad91b70d86c123bd95080")]
+    recovery_url: String,
+    /// When `recoveryUrl` expires: `PAYMENT_LINK_TTL` after this request.
+    recovery_expires_at: DateTime<Utc>,
 }
 
 /// A payment link that is being made.
@@ -172,6 +185,28 @@ pub(crate) async fn ask(
     }
 }
 
+/// Makes or extends the cart's recovery link
+///
+/// The link for mails alone. No checkout is created, and Stripe is not called. The URL of a cart never
+/// changes; each request extends it.
+#[utoipa::path(
+    post, path = "/carts/{id}/recovery-link", operation_id = "extendRecoveryLink", tag = "Payment links",
+    params(("id" = String, Path, pattern = "^cart_[A-Za-z0-9_-]{1,100}$", description = "Which cart.")),
+    responses(
+        (status = 200, description = "The link", body = Success<Recovery>),
+        (status = 409, description = "`CONFLICT`: the cart is not abandoned, or a payment is in progress", body = openapi::Error),
+        (status = 422, description = "`VALIDATION_ERROR`: Stripe would refuse the total", body = openapi::Error),
+    ),
+)]
+async fn extend_recovery_link(
+    State(state): State<AppState>,
+    CartPath(id): CartPath,
+) -> Result<Data<Recovery>, ApiError> {
+    let link = request::extend_recovery_link(&state, &id).await?;
+    let recovery_url = link.url(&state.config.shared.public_url);
+    Ok(Data(Recovery { recovery_url, recovery_expires_at: link.expires_at }))
+}
+
 fn accepted(id: &CartId, link: &PaymentLink) -> Response {
     let body = Data(Pending { status: "pending", job_id: link.job_id.to_string(), attempts: None, last_error: None });
     let mut response = (StatusCode::ACCEPTED, body).into_response();
@@ -258,8 +293,7 @@ fn ready(
     status: Option<&'static str>,
 ) -> Result<Ready, ApiError> {
     let url = link.url.clone().ok_or_else(|| ApiError::internal("an open link has no address"))?;
-    let (recovery_url, recovery_expires_at) = recovery
-        .map(|recovery| (format!("{}/pay/{}", state.config.shared.public_url, recovery.token), recovery.expires_at))
-        .unzip();
+    let (recovery_url, recovery_expires_at) =
+        recovery.map(|recovery| (recovery.url(&state.config.shared.public_url), recovery.expires_at)).unzip();
     Ok(Ready { status, payment_link: url, expires_at: link.session_expires_at, recovery_url, recovery_expires_at })
 }

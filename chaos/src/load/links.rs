@@ -39,19 +39,23 @@ impl Client {
         }
     }
 
-    /// A shopper opens a recovery link, and may pay at the checkout.
+    /// A shopper opens a recovery link, presses the button if no checkout is open, and may pay.
     pub(super) async fn open_recovery_link(&mut self) {
         let Some(place) = self.pick() else { return };
         let Some(token) = self.carts[place].token.clone() else { return };
         let (api, path) = (self.api(), format!("/pay/{token}"));
         let url = format!("http://{}{path}", self.scene.members[api].address);
         // The response is a redirect, which `ask` does not check.
-        let opened = self.scene.http.get(url).timeout(super::GIVE_UP).send().await;
+        let send = |method| self.scene.http.request(method, &url).timeout(super::GIVE_UP).send();
+        let opened = match send(Method::GET).await {
+            Ok(page) if page.status() == StatusCode::OK => send(Method::POST).await,
+            opened => opened,
+        };
         let session = opened.ok().and_then(|response| {
             let location = response.headers().get("location")?.to_str().ok()?.to_owned();
             location.rsplit('/').next().map(str::to_owned)
         });
-        self.scene.book.ended("GET /pay", if session.is_some() { "done" } else { "refused" });
+        self.scene.book.ended("/pay", if session.is_some() { "done" } else { "refused" });
         if session.is_some() {
             self.carts[place].session = session;
             if self.dice.random_bool(0.5) {

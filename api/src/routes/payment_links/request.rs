@@ -1,6 +1,6 @@
 //! Requests for payment links: stored for the worker, with the job that makes the session.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use common::{
     carts::{CartId, CartStatus, LockedCart},
     payment_links::{self, PaymentLink, RequestedBy, recovery::RecoveryLink},
@@ -51,8 +51,7 @@ pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTim
     }
     let (recovery, requested_by) = match recovery {
         RecoveryTime::Extend => {
-            let until = now + TimeDelta::from_std(state.config.payment_link_ttl).unwrap_or(TimeDelta::MAX);
-            (Some(payment_links::recovery::extend(&mut tx, id, until).await?), RequestedBy::Api)
+            (Some(payment_links::recovery::extend(&mut tx, id, recovery_end(state, now)).await?), RequestedBy::Api)
         }
         RecoveryTime::Keep => (payment_links::recovery::find(&mut tx, id).await?, RequestedBy::Shopper),
     };
@@ -64,6 +63,23 @@ pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTim
     let link = payment_links::request(&mut tx, id, newest, session_expires_at, requested_by, now).await?;
     tx.commit().await?;
     Ok(Asked { link, recovery: Some(recovery) })
+}
+
+/// Makes or extends the cart's recovery link, without a request for a checkout.
+pub(crate) async fn extend_recovery_link(state: &AppState, id: &CartId) -> Result<RecoveryLink, ApiError> {
+    let Locked { permit: _permit, mut tx, cart } = lock::lock(&state.cart_locks, &state.lookups, id).await?;
+    if payment_links::is_processing(&mut tx, id.as_str()).await? {
+        return Err(payment_in_progress());
+    }
+    check_payable(&cart)?;
+    let link = payment_links::recovery::extend(&mut tx, id, recovery_end(state, state.clock.now())).await?;
+    tx.commit().await?;
+    Ok(link)
+}
+
+/// When a recovery link that is extended now stops working.
+fn recovery_end(state: &AppState, now: DateTime<Utc>) -> DateTime<Utc> {
+    now + TimeDelta::from_std(state.config.payment_link_ttl).unwrap_or(TimeDelta::MAX)
 }
 
 pub(crate) fn payment_in_progress() -> ApiError {
