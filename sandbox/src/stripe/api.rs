@@ -39,6 +39,12 @@ fn authorize(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
+/// Whether the key is for live mode (<https://docs.stripe.com/keys#test-live-modes>).
+fn is_live(headers: &HeaderMap) -> bool {
+    let key = headers.get("authorization").and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    key.is_some_and(|key| key.starts_with("sk_live_") || key.starts_with("rk_live_"))
+}
+
 /// Applies faults that replace the response. `Ok` returns a fault to be applied later, if any.
 async fn meet(shared: &Shared, operation: Operation) -> Result<Option<Fault>, Response> {
     let fault = shared.faults.next(operation);
@@ -103,7 +109,7 @@ async fn create(State(shared): State<Arc<Shared>>, headers: HeaderMap, RawForm(f
     if let Some(Fault::Repeats { status }) = fault {
         return Refusal::repeating(status, &headers, &parameters).into_response();
     }
-    let response = create_once(&shared, &key, parameters, fault);
+    let response = create_once(&shared, &key, is_live(&headers), parameters, fault);
     shared.save();
     if fault == Some(Fault::ResetAfter) {
         reset();
@@ -115,7 +121,7 @@ async fn create(State(shared): State<Arc<Shared>>, headers: HeaderMap, RawForm(f
 }
 
 /// Creates at most one session for each idempotency key.
-fn create_once(shared: &Shared, key: &str, parameters: Parameters, fault: Option<Fault>) -> Response {
+fn create_once(shared: &Shared, key: &str, livemode: bool, parameters: Parameters, fault: Option<Fault>) -> Response {
     let mut sessions = lock(&shared.sessions);
     if let Some(stored) = sessions.stored(key).filter(|_| !key.is_empty()) {
         if stored.parameters != parameters {
@@ -131,7 +137,7 @@ fn create_once(shared: &Shared, key: &str, parameters: Parameters, fault: Option
         )
     } else {
         let session = match new_session(&parameters, shared.config.clock.now()) {
-            Ok(session) => session,
+            Ok(session) => session.in_mode(livemode),
             Err(refusal) => return refusal.into_response(), // refusals are not stored
         };
         let mut body = altered(session.to_json(&shared.url()), fault);

@@ -138,8 +138,10 @@ impl Shared {
 
     /// Builds an event of this type about the session in its given state.
     pub(super) fn event(&self, session: &Session, kind: &str) -> Value {
-        let object =
-            if kind == "payment_intent.succeeded" { payment_intent(session) } else { session.to_json(&self.url()) };
+        let object = match kind {
+            "payment_intent.succeeded" => payment_intent(session),
+            kind => session.after_payment(kind).unwrap_or_else(|| session.to_json(&self.url())),
+        };
         json!({
             "id": format!("evt_{}", random_word()), "object": "event", "api_version": "2026-09-30.endive",
             "created": self.config.clock.now().timestamp(), "livemode": session.livemode, "pending_webhooks": 1,

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 
 use super::{
-    Delivery, FakeStripe,
+    Charge, Delivery, FakeStripe,
     sessions::{PaymentStatus, Session, SessionStatus},
 };
 use crate::postgres::random_word;
@@ -51,6 +51,7 @@ pub(super) fn session(created: DateTime<Utc>) -> Session {
         expires_at: created + TimeDelta::hours(24),
         mode: "payment".to_owned(),
         livemode: false,
+        charge: Charge::default(),
     }
 }
 

@@ -1,9 +1,10 @@
-//! A fake Stripe: Checkout Sessions with Stripe's limits and idempotency, a payment page, signed
-//! webhooks, and faults on demand.
+//! A fake Stripe: Checkout Sessions with Stripe's limits and idempotency, a payment page, refunds and
+//! disputes, signed webhooks, and faults on demand. A key for live mode creates live sessions.
 //!
 //! Like Stripe it refuses unknown parameters.
 
 mod api;
+mod charges;
 mod currencies;
 mod events;
 mod faults;
@@ -26,6 +27,7 @@ use chrono::{DateTime, Utc};
 use common::{clock::Clock, mutex::lock};
 use tokio::{net::TcpListener, task::JoinHandle};
 
+pub use charges::{Charge, Dispute, Refund};
 pub use events::{Delivery, sign};
 pub use faults::{Fault, Operation};
 pub use foreign::Foreign;
@@ -199,6 +201,38 @@ impl FakeStripe {
     /// If the session has no payment in progress.
     pub async fn money_arrives(&self, session_id: &str, arrives: bool) -> Result<Vec<Delivery>> {
         self.shared.money_arrives(session_id, arrives).await
+    }
+
+    /// Refunds `amount` of the payment in Stripe's smallest unit, or the rest if it is `None`.
+    ///
+    /// # Errors
+    /// If the session is not paid or disputed, or the rest is smaller.
+    pub async fn refund(&self, session_id: &str, amount: Option<i64>) -> Result<Vec<Delivery>> {
+        self.shared.refund(session_id, amount).await
+    }
+
+    /// Lets the last refund fail.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub async fn fail_refund(&self, session_id: &str) -> Result<Vec<Delivery>> {
+        self.shared.fail_refund(session_id).await
+    }
+
+    /// Opens a dispute about `amount`, or the whole payment if it is `None`.
+    ///
+    /// # Errors
+    /// If the session is not paid, or refunded.
+    pub async fn dispute(&self, session_id: &str, amount: Option<i64>) -> Result<Vec<Delivery>> {
+        self.shared.dispute(session_id, amount).await
+    }
+
+    /// Closes the last dispute. One that was lost can be won later, if the shopper withdraws it.
+    ///
+    /// # Errors
+    /// If there is none, or it is won.
+    pub async fn close_dispute(&self, session_id: &str, won: bool) -> Result<Vec<Delivery>> {
+        self.shared.close_dispute(session_id, won).await
     }
 
     /// Stops the server; connections are refused from now on.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
+    Charge,
     currencies::{is_supported, maximum, minimum, multiple},
     refusal::Refusal,
     sessions::{Line, PaymentStatus, Session, SessionStatus},
@@ -70,6 +71,7 @@ pub(super) fn new_session(parameters: &Parameters, now: DateTime<Utc>) -> Result
         expires_at,
         mode: "payment".to_owned(),
         livemode: false,
+        charge: Charge::default(),
     })
 }
 

@@ -12,7 +12,9 @@ use axum::{
 use maud::{DOCTYPE, Markup, html};
 
 use super::{
-    Shared, lock,
+    Shared,
+    currencies::multiple,
+    lock,
     sessions::{PaymentStatus, Session, SessionStatus},
 };
 
@@ -33,6 +35,12 @@ async fn act(State(shared): State<Arc<Shared>>, Path((id, action)): Path<(String
         "pay-later" => shared.pay_later(&id).await,
         "money-arrives" => shared.money_arrives(&id, true).await,
         "money-fails" => shared.money_arrives(&id, false).await,
+        "refund" => shared.refund(&id, None).await,
+        "refund-half" => shared.refund(&id, Some(half_of(&shared, &id))).await,
+        "refund-fails" => shared.fail_refund(&id).await,
+        "dispute" => shared.dispute(&id, None).await,
+        "dispute-won" => shared.close_dispute(&id, true).await,
+        "dispute-lost" => shared.close_dispute(&id, false).await,
         "decline" => Ok(Vec::new()),
         _ => return (StatusCode::NOT_FOUND, "No such action").into_response(),
     };
@@ -46,6 +54,15 @@ async fn act(State(shared): State<Arc<Shared>>, Path((id, action)): Path<(String
             (StatusCode::CONFLICT, Html(page(&session, Some(&error.to_string())).into_string())).into_response()
         }
     }
+}
+
+/// Half of the session's amount; in currencies whose amounts are multiples of a number, too.
+fn half_of(shared: &Shared, id: &str) -> i64 {
+    let sessions = lock(&shared.sessions);
+    sessions.find(id).map_or(0, |session| {
+        let unit = multiple(&session.currency);
+        session.amount_total / 2 / unit * unit
+    })
 }
 
 fn page(session: &Session, notice: Option<&str>) -> Markup {
@@ -77,6 +94,7 @@ fn page(session: &Session, notice: Option<&str>) -> Markup {
                     }
                     (SessionStatus::Complete, PaymentStatus::Paid | PaymentStatus::NoPaymentRequired) => {
                         p { "Paid. Thank you!" }
+                        (after_payment(session, button))
                     }
                     (SessionStatus::Complete, PaymentStatus::Unpaid) => {
                         p { "The bank debit is in progress." }
@@ -86,6 +104,22 @@ fn page(session: &Session, notice: Option<&str>) -> Markup {
                 }
             } }
         }
+    }
+}
+
+/// What the shop and the shopper's bank may do with a payment.
+fn after_payment(session: &Session, button: impl Fn(&str, &str) -> Markup) -> Markup {
+    let (charge, rest) = (&session.charge, session.refundable());
+    let last_dispute = charge.disputes.last().map(|dispute| dispute.status.as_str());
+    html! {
+        @if charge.amount_refunded() > 0 { p { "Refunded: " (charge.amount_refunded()) } }
+        @for dispute in &charge.disputes { p { "Dispute about " (dispute.amount) ": " (dispute.status) } }
+        @if rest > 0 { (button("refund", "Refund")) }
+        @if rest >= session.amount_total / 2 && rest > 1 { (button("refund-half", "Refund half")) }
+        @if charge.refunds.last().is_some_and(|refund| !refund.failed) { (button("refund-fails", "The refund fails")) }
+        @if rest > 0 && !charge.is_disputed() { (button("dispute", "Dispute")) }
+        @if last_dispute.is_some_and(|status| status != "won") { (button("dispute-won", "Dispute won")) }
+        @if charge.is_disputed() { (button("dispute-lost", "Dispute lost")) }
     }
 }
 

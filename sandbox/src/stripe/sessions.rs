@@ -11,6 +11,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::charges::Charge;
+
 /// The status of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -55,7 +57,7 @@ pub struct Line {
 /// A Checkout Session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
-    /// `cs_test_…`
+    /// `cs_test_…` or `cs_live_…`
     pub id: String,
     /// The status of the session.
     pub status: SessionStatus,
@@ -95,6 +97,9 @@ pub struct Session {
     /// Whether real money moves.
     #[serde(default)]
     pub livemode: bool,
+    /// What happened to the payment afterwards.
+    #[serde(default)]
+    pub charge: Charge,
 }
 
 fn payment() -> String {
@@ -102,6 +107,13 @@ fn payment() -> String {
 }
 
 impl Session {
+    /// Sets the mode of the key that creates it.
+    #[must_use]
+    pub(super) fn in_mode(self, livemode: bool) -> Self {
+        let id = if livemode { self.id.replacen("_test_", "_live_", 1) } else { self.id };
+        Self { id, livemode, ..self }
+    }
+
     /// Sets the state after a payment by card.
     pub fn complete(&mut self) {
         self.status = SessionStatus::Complete;
