@@ -24,6 +24,11 @@ create function cart_event_place(kind text, link integer) returns bigint languag
         when 'reopened'             then 3000000000003
         when 'link_withdrawn'       then 4000000000000 + 10 * coalesce(link, 0)::bigint
         when 'session_closed'       then 4000000000001 + 10 * coalesce(link, 0)::bigint
+        when 'refunded'             then 5000000000000 + 10 * coalesce(link, 0)::bigint
+        when 'refund_failed'        then 5000000000001 + 10 * coalesce(link, 0)::bigint
+        when 'dispute_opened'       then 5000000000002 + 10 * coalesce(link, 0)::bigint
+        when 'dispute_won'          then 5000000000003 + 10 * coalesce(link, 0)::bigint
+        when 'dispute_lost'         then 5000000000004 + 10 * coalesce(link, 0)::bigint
     end
 $$;
 

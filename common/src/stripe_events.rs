@@ -2,13 +2,14 @@
 //! in one transaction.
 //!
 //! An event changes a cart only through a session of `payment_links`, with the expected mode,
-//! amount, currency and status. Any other event that names a cart is stored with the reason and
+//! amount, currency and status; a refund or dispute through the PaymentIntent of one. Any other event that names a cart is stored with the reason and
 //! shown to the operator, and so is a payment for a cart that was deleted or recovered before.
 
 mod attention;
 mod event;
 mod locking;
 mod matching;
+mod reversals;
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,8 +22,11 @@ use crate::{
     timeline,
 };
 
-pub use attention::{Attention, Payment, Uncounted, attention_since, note_answer};
+pub use attention::{
+    Attention, OpenDispute, OpenDisputes, Payment, Uncounted, attention_since, note_answer, open_disputes,
+};
 pub use event::{Effect, StripeEvent, StripeObject};
+pub use reversals::match_reversals;
 
 use locking::Locked;
 use matching::{Change, Links, Match, Meaning};
@@ -39,10 +43,14 @@ pub async fn apply(conn: &mut Connection, events: &[StripeEvent], now: DateTime<
     // Skip events that were stored before, or earlier in this batch.
     let fresh: Vec<usize> = free.into_iter().filter(|place| new.remove(&events[*place].id)).collect();
     let mut outcomes: Vec<Outcome> = fresh.iter().map(|place| Outcome::nothing(*place, &events[*place])).collect();
-    let (mut payments, mut others) = (Vec::new(), Vec::new());
+    let (mut payments, mut others, mut reversals) = (Vec::new(), Vec::new(), Vec::new());
     for (number, outcome) in outcomes.iter_mut().enumerate() {
         let event = &events[outcome.place];
         let Some(kind) = event.matters() else { continue };
+        if kind.is_reversal() {
+            reversals.push((number, kind));
+            continue;
+        }
         match links.find(event, kind, &carts) {
             Match::Ours { cart, version, meaning } => {
                 outcome.cart = Some(cart.clone());
@@ -62,6 +70,13 @@ pub async fn apply(conn: &mut Connection, events: &[StripeEvent], now: DateTime<
     for (subject, change) in &others {
         outcomes[subject.number].effect = take_effect(conn, subject, *change, now).await?;
     }
+    // Refunds that arrived before the payment.
+    let refunded: Vec<&str> =
+        payments.iter().map(|subject| subject.cart.as_str()).filter(|cart| links.has_refunds(cart)).collect();
+    if !refunded.is_empty() {
+        reversals::sum_up(conn, &refunded, now).await?;
+    }
+    reversals::take(conn, events, &reversals, &links, &carts, now, &mut outcomes).await?;
     note_outcomes(conn, events, &outcomes).await?;
     let mut effects = vec![Effect::Repeated; events.len()];
     for outcome in outcomes {
@@ -236,6 +251,7 @@ pub async fn mark_paid(
     if reason == Some(Mismatch::PaidTwice) {
         timeline::note_not_recovered(conn, &[(cart.as_str(), version)], now).await?;
     }
+    reversals::sum_up(conn, &[cart.as_str()], now).await?;
     if let Some(why) = reason {
         attention::note_payment(conn, cart.as_str(), version, effect, why, now).await?;
     }

@@ -385,6 +385,15 @@ impl App {
         assert!(paid.status().is_success() || paid.status().is_redirection(), "{}", paid.status());
     }
 
+    /// Presses a button on the fake Stripe's page of a session; returns the status of the response.
+    ///
+    /// # Panics
+    /// If there is no response.
+    pub async fn press(&self, session: &str, action: &str) -> u16 {
+        let url = format!("{}/c/pay/{session}/{action}", self.stripe.url());
+        self.http.post(url).send().await.expect("the fake Stripe responds").status().as_u16()
+    }
+
     /// Sends an event, signed like Stripe's.
     pub async fn webhook(&self, event: &Value) -> Answer {
         let body = event.to_string();

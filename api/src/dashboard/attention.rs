@@ -16,6 +16,9 @@ use super::format;
 const LONG_WAIT_SECONDS: f64 = 60.0;
 /// Days for which refused webhooks, and events that need attention, are shown.
 const WEBHOOK_DAYS: u64 = 7;
+/// Days for which an open dispute is shown after its last event. A dispute lasts up to three months,
+/// an inquiry 120 days (<https://docs.stripe.com/disputes/how-disputes-work>).
+const DISPUTE_DAYS: u64 = 180;
 
 /// A problem to show.
 #[derive(Debug)]
@@ -77,7 +80,7 @@ pub(crate) async fn concerns(conn: &mut Connection, now: DateTime<Utc>, zone: Tz
     }
     let uncounted = stripe_events::attention_since(conn, now - Days::new(WEBHOOK_DAYS)).await?;
     for payment in &uncounted.own.newest {
-        let what = format!("Stripe payment not counted: {}", payment.why());
+        let what = format!("Stripe {} not counted: {}", payment.what(), payment.why());
         let at = format::minute(payment.at, zone);
         let advice = format!("{}, {at}. Look it up at Stripe, and refund it if money is to go back.", payment.ids());
         add(what, &advice, None);
@@ -97,6 +100,18 @@ pub(crate) async fn concerns(conn: &mut Connection, now: DateTime<Utc>, zone: Tz
             newest.why()
         );
         add(what, &advice, None);
+    }
+    let disputes = stripe_events::open_disputes(conn, now - Days::new(DISPUTE_DAYS)).await?;
+    for dispute in &disputes.newest {
+        let what =
+            format!("Open dispute about {}", dispute.currency.format(dispute.currency.amount(dispute.amount_minor)));
+        let at = format::minute(dispute.at, zone);
+        let advice = format!("{} at Stripe, {at}. Respond to it or accept it in Stripe's dashboard.", dispute.id);
+        add(what, &advice, dispute.has_cart.then(|| format!("/carts/{}", dispute.cart_id)));
+    }
+    let more = disputes.count - i64::try_from(disputes.newest.len()).unwrap_or(i64::MAX);
+    if more > 0 {
+        add(format!("{} more open disputes", format::count(more)), "Stripe's dashboard lists them.", None);
     }
     Ok(concerns)
 }

@@ -139,6 +139,7 @@ fn figures(now: &Summary, before: Option<&Summary>, currency: Currency, period: 
                 "Left behind: " (format::money(now.total_abandoned_value, currency)) ". "
                 "Won back by payment: " (format::money(now.recovered_by_payment_value, currency))
                 " in " (format::count(now.recovered_by_payment)) @if now.recovered_by_payment == 1 { " cart. " } @else { " carts. " }
+                @if now.refunded_value.minor() > 0 { "Refunded of it: " (format::money(now.refunded_value, currency)) ". " }
                 "Changes are against the " (period.days()) " days before"
                 @if let Some(before) = period.before() { ", from " (before.first.format("%-d %b %Y")) } "."
             }

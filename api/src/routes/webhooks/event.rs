@@ -64,6 +64,10 @@ struct Fields<'a> {
     #[serde(borrow)]
     amount_received: Raw<'a>,
     #[serde(borrow)]
+    amount_refunded: Raw<'a>,
+    #[serde(borrow)]
+    amount: Raw<'a>,
+    #[serde(borrow)]
     currency: Raw<'a>,
     #[serde(borrow)]
     payment_intent: Raw<'a>,
@@ -110,6 +114,8 @@ fn read_object(object: &Fields<'_>, of_event: Raw<'_>) -> StripeObject {
     let amount = match kind.as_deref() {
         Some("checkout.session") => object.amount_total,
         Some("payment_intent") => object.amount_received,
+        Some("charge") => object.amount_refunded,
+        Some("refund" | "dispute") => object.amount,
         _ => None,
     };
     // If both are present, they must be equal.
