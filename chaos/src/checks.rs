@@ -36,13 +36,14 @@ pub(crate) struct Row {
     status: String,
     status_reason: Option<String>,
     total: String,
+    refunded_minor: Option<i64>,
 }
 
 /// Runs all checks except the one that stops the processes.
 pub(crate) async fn all(scene: &Scene, kit: &Kit, clients: &[Client], report: &mut Report) -> Result<()> {
     let mut session = scene.server.session().await?;
     let rows: Vec<Row> = sqlx::query_as(
-        "select id, customer_email, status, status_reason, (total_minor::numeric / 100)::numeric(20, 2)::text as total from carts",
+        "select id, customer_email, status, status_reason, (total_minor::numeric / 100)::numeric(20, 2)::text as total, refunded_minor from carts",
     )
     .fetch_all(&mut session)
     .await?;
@@ -53,6 +54,7 @@ pub(crate) async fn all(scene: &Scene, kit: &Kit, clients: &[Client], report: &m
     let sessions = scene.stripe.sessions();
     open_sessions(scene, &sessions, &carts, &mut session, report).await?;
     payments(&sessions, &carts, &mut session, report).await?;
+    refunds(&sessions, &carts, report);
     foreign_events(&sessions, &mut session, report).await?;
     checks_of_tables::all(scene, &mut session, report).await?;
     while_it_went_on(scene, report);
@@ -205,6 +207,25 @@ async fn payments(
     found.extend(never_paid.map(|row| format!("{} counts as recovered by a payment, and Stripe has none", row.id)));
     report.check("every payment counts, once", format!("{} payments", paid.len()), &found);
     Ok(())
+}
+
+/// Refunds and lost disputes of the payments that recovered a cart, to the cent.
+fn refunds(sessions: &[Session], carts: &HashMap<&str, &Row>, report: &mut Report) {
+    let mut returned: HashMap<&str, i64> = HashMap::new();
+    for session in sessions {
+        *returned.entry(session.client_reference_id.as_deref().unwrap_or_default()).or_default() +=
+            session.charge.returned();
+    }
+    let mut found = Vec::new();
+    for (id, row) in carts {
+        let by_payment = row.status_reason.as_deref() == Some("payment");
+        let expected = returned.get(id).copied().filter(|cents| by_payment && *cents > 0);
+        if row.refunded_minor != expected {
+            found.push(format!("{id} has {:?} cents refunded, and Stripe {expected:?}", row.refunded_minor));
+        }
+    }
+    let cents: i64 = returned.values().sum();
+    report.check("refunds and lost disputes agree with Stripe's", format!("{cents} cents"), &found);
 }
 
 /// Only the product's sessions may change carts and links: every event with an effect must be about

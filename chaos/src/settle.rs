@@ -38,11 +38,19 @@ pub(crate) async fn settle(scene: &Scene) -> Result<()> {
         .execute(&mut session)
         .await?;
         let (waiting, open) = (scene.stripe.mail().waiting, open_jobs(&mut session).await?);
-        if waiting == 0 && open.is_empty() {
+        // A job matches them within a minute.
+        let unmatched: i64 = sqlx::query_scalar(
+            "select count(*) from payment_reversals reversal join payment_links using (payment_intent) where reversal.cart_id is null",
+        )
+        .fetch_one(&mut session)
+        .await?;
+        if waiting == 0 && open.is_empty() && unmatched == 0 {
             break;
         }
         if begun.elapsed() > TIMEOUT {
-            bail!("after {TIMEOUT:?} {waiting} events were not taken, and these jobs have not ended: {open:?}");
+            bail!(
+                "after {TIMEOUT:?} {waiting} events were not taken, {unmatched} refunds are unmatched, and these jobs have not ended: {open:?}"
+            );
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
