@@ -9,6 +9,7 @@ create table jobs (
     state         text        not null default 'pending',
     attempts      smallint    not null default 0,       -- counted when an attempt starts, not when it ends
     max_attempts  smallint    not null check (max_attempts > 0),
+    interruptions smallint    not null default 0,       -- attempts that ended because their worker was lost; they do not count
     run_at        timestamptz not null default now(),
     unique_key    text,                                 -- unique among unfinished jobs
     slot          timestamptz,                          -- the scheduled time, for jobs of a schedule
@@ -16,7 +17,7 @@ create table jobs (
     lease_until   timestamptz,
     worker        text,                                 -- the process that holds the job, or held it last
     last_error    text,
-    attempt_log   jsonb       not null default '[]',    -- failed attempts: [{attempt, at, worker, error}]
+    attempt_log   jsonb       not null default '[]',    -- failed and interrupted: [{attempt, startedAt, endedAt, worker, error}]
     created_at    timestamptz not null default now(),
     started_at    timestamptz,
     finished_at   timestamptz,

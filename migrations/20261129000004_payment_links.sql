@@ -15,8 +15,9 @@ create table payment_links (
     job_id             uuid        not null,            -- the job that creates the session
     amount_minor       bigint,                          -- of the request; a session of another amount changes nothing
     currency           text,                            -- of the request
-    session_expires_at timestamptz not null,            -- of the request
-    replacements       smallint    not null default 0 check (replacements >= 0),  -- of requests before this one whose key was spent, in a row
+    session_expires_at timestamptz not null,            -- of the request, by Postgres' clock
+    settings           jsonb,                           -- of the session, as the first attempt stored them: retries repeat them
+    replacements       smallint    not null default 0 check (replacements >= 0),  -- of requests before this one that it replaces, in a row
     attempted_at       timestamptz,                     -- when Stripe may have received the request first
     opened_at          timestamptz,                     -- when the session was created
     ended_at           timestamptz,                     -- when it left 'pending', 'open' and 'closing'
@@ -24,6 +25,10 @@ create table payment_links (
     url                text,
     livemode           boolean,                         -- of the session; null: unknown
     payment_intent     text,                            -- pi_… of the session; null: unknown
+    paid_minor         bigint,                          -- what was paid, according to Stripe, in minor units of currency; null: not paid
+    paid_at            timestamptz,                     -- when it was paid, according to Stripe; null: not paid
+    asked_at           timestamptz,                     -- when reconciliation last requested the session from Stripe; null: never
+    refunded_minor     bigint,                          -- refunds and lost disputes of the payment; null: none
     failure            text,                            -- why there is no link, for people
     failure_code       text,                            -- the same as a code, without personal data
     search_began_at    timestamptz,                     -- when the search for a lost session last began in Stripe's list
@@ -49,6 +54,9 @@ create table payment_links (
 create unique index payment_links_one_pending on payment_links (cart_id) where status = 'pending';
 -- At most one session of a cart can take money.
 create unique index payment_links_one_open on payment_links (cart_id) where status in ('open', 'closing', 'processing');
+-- For reconciliation: sessions that ended without a known outcome, and payments in progress.
+create index payment_links_ended on payment_links (session_expires_at) where status in ('open', 'closing');
+create index payment_links_in_progress on payment_links (updated_at) where status = 'processing';
 -- A PaymentIntent belongs to one session.
 create unique index payment_links_payment_intent on payment_links (payment_intent) where payment_intent is not null;
 -- For deleting old rows.
@@ -71,7 +79,7 @@ create index recovery_links_retired on recovery_links (retired_at) where retired
 create table stripe_events (
     id          text primary key,                       -- evt_…: a repeated delivery is a conflict here
     kind        text        not null,
-    object_id   text,                                   -- cs_… or pi_…
+    object_id   text,                                   -- cs_…, pi_…, ch_…, re_… or du_…
     cart_id     text,
     created_at  timestamptz not null,                   -- when it happened, according to Stripe
     received_at timestamptz not null,
@@ -80,6 +88,33 @@ create table stripe_events (
 );
 create index stripe_events_received on stripe_events (received_at);
 create index stripe_events_with_a_reason on stripe_events (received_at) where reason is not null;
+
+-- Money of a payment that went back, or may: the sum of its refunds (one row for each charge), refunds
+-- that failed, and disputes. Ids and amounts only. The events may arrive before the payment's own;
+-- they wait here until a payment link has the PaymentIntent. No foreign key: a row outlives its cart
+-- as long as the link does.
+create table payment_reversals (
+    id             text primary key,                    -- ch_…, re_… or du_… of Stripe
+    payment_intent text        not null,                -- pi_…
+    cart_id        text collate "C",                    -- of the payment link with the PaymentIntent; null: none so far
+    link           integer,                             -- the link's version
+    state          text        not null check (state in (
+        'refunded',    -- a charge: the sum of its refunds
+        'failed',      -- a refund that failed or was cancelled
+        'open',        -- a dispute or inquiry
+        'won',         -- a dispute: nothing was withdrawn, or it was returned
+        'lost')),      -- a dispute: the money is gone
+    amount_minor   bigint      not null check (amount_minor >= 0),  -- minor units of currency
+    currency       text        not null,                -- ISO 4217, lower case
+    livemode       boolean,
+    at             timestamptz not null,                -- time of the newest event, according to Stripe
+    received_at    timestamptz not null,                -- when the first event arrived
+    constraint payment_reversals_link check ((cart_id is null) = (link is null))
+);
+create index payment_reversals_payment_intent on payment_reversals (payment_intent);
+-- For those whose payment link becomes known later.
+create index payment_reversals_unmatched on payment_reversals (received_at) where cart_id is null;
+create index payment_reversals_open on payment_reversals (at) where state = 'open';
 
 -- Number of webhooks that failed verification, by UTC day. Each api adds to it every few seconds at
 -- most, because anybody may send them.

@@ -24,6 +24,11 @@ create function cart_event_place(kind text, link integer) returns bigint languag
         when 'reopened'             then 3000000000003
         when 'link_withdrawn'       then 4000000000000 + 10 * coalesce(link, 0)::bigint
         when 'session_closed'       then 4000000000001 + 10 * coalesce(link, 0)::bigint
+        when 'refunded'             then 5000000000000 + 10 * coalesce(link, 0)::bigint
+        when 'refund_failed'        then 5000000000001 + 10 * coalesce(link, 0)::bigint
+        when 'dispute_opened'       then 5000000000002 + 10 * coalesce(link, 0)::bigint
+        when 'dispute_won'          then 5000000000003 + 10 * coalesce(link, 0)::bigint
+        when 'dispute_lost'         then 5000000000004 + 10 * coalesce(link, 0)::bigint
     end
 $$;
 
@@ -139,7 +144,8 @@ begin
     end if;
     insert into cart_events (cart_id, at, kind, link, why, details)
     select request.cart_id, date_trunc('milliseconds', greatest(new.finished_at, request.updated_at)), 'link_not_made', request.version,
-           case when new.attempts >= new.max_attempts then 'attempts_exhausted' else 'job_cancelled' end,
+           case when new.interruptions > old.interruptions then 'job_lost'
+                when new.attempts >= new.max_attempts then 'attempts_exhausted' else 'job_cancelled' end,
            jsonb_build_object('attempts', new.attempts)
     from payment_links request
     where request.cart_id = new.payload->>'cartId' and request.job_id = new.id and request.status = 'pending'

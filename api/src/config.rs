@@ -6,8 +6,9 @@ use axum::http::HeaderValue;
 use chrono_tz::Tz;
 use clap::{Args, Command};
 use common::{
-    config::{DURATION, SharedConfig, is_token, list, parse_duration, parsed, redacted, value},
+    config::{DURATION, SharedConfig, is_token, list, parse_duration, parsed, redacted, text, value, web_address},
     db::DatabaseConfig,
+    http_client::ProxyConfig,
     money::Currency,
     observability::{logs::LogConfig, traces::TraceConfig},
     payment_links::hosts::CheckoutHosts,
@@ -43,6 +44,9 @@ pub struct ApiConfig {
     /// `CHECKOUT_HOSTS` and `STRIPE_API_URL`
     #[command(flatten)]
     pub checkout_hosts: CheckoutHosts,
+    /// `SHOP_NAME` and `SHOP_URL`
+    #[command(flatten)]
+    pub shop: Shop,
     /// Currency of carts that name none, and of analytics by default
     #[arg(long, env, default_value = "usd")]
     #[arg(value_name = "an ISO 4217 code of a currency that shoppers pay with, such as usd")]
@@ -52,8 +56,8 @@ pub struct ApiConfig {
     #[arg(long, env, default_value = "UTC", value_name = "an IANA time zone such as Europe/Vienna")]
     #[arg(value_parser = parsed::<Tz>)]
     pub time_zone: Tz,
-    /// Requests per minute of each client address
-    #[arg(long, env, default_value = "100", value_name = "a whole number; 0 switches the limit off")]
+    /// Requests per minute of each client address; shoppers' pages have a limit for each link instead
+    #[arg(long, env, default_value = "100", value_name = "a whole number; 0 switches both limits off")]
     #[arg(value_parser = parsed::<u32>)]
     pub rate_limit_per_minute: u32,
     /// Networks of proxies whose `X-Forwarded-For` is trusted
@@ -73,14 +77,37 @@ pub struct ApiConfig {
     pub payment_link_wait: Duration,
 }
 
+/// How the pages for shoppers name the shop.
+#[derive(Debug, Clone, Args)]
+pub struct Shop {
+    /// Name of the shop on the pages that shoppers see
+    #[arg(id = "shop_name", long = "shop-name", env = "SHOP_NAME", value_name = "a name of 1 to 100 characters", value_parser = text(is_name))]
+    pub name: Option<String>,
+    /// Where the pages that shoppers see lead back to
+    #[arg(
+        id = "shop_url",
+        long = "shop-url",
+        env = "SHOP_URL",
+        value_name = "an address such as https://shop.example"
+    )]
+    #[arg(value_parser = value(web_address))]
+    pub url: Option<String>,
+}
+
 /// All variables of the api, as arguments.
 pub fn variables() -> Command {
     let command = ApiConfig::augment_args(DatabaseConfig::augment_args(Command::new("api")));
-    TraceConfig::augment_args(LogConfig::augment_args(command))
+    TraceConfig::augment_args(LogConfig::augment_args(ProxyConfig::augment_args(command)))
 }
 
 fn parse_network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse().ok().map(|host: std::net::IpAddr| IpNet::from(host)))
+}
+
+/// Whether a page can show `text` as a name.
+fn is_name(text: &str) -> bool {
+    (1..=100).contains(&text.chars().count())
+        && !text.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER)
 }
 
 /// Whether a client can send `text` as `x-api-key`.

@@ -2,6 +2,7 @@
 //! logs.
 
 pub(crate) mod acceptor;
+pub(crate) mod base_path;
 pub(crate) mod body;
 pub(crate) mod client;
 pub(crate) mod compression;

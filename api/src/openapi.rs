@@ -4,14 +4,14 @@
 mod page;
 mod standard;
 
-use std::sync::LazyLock;
+use std::sync::{Arc, OnceLock};
 
 use axum::{
     Extension,
     http::{HeaderMap, HeaderName, HeaderValue, header},
     response::Response,
 };
-use utoipa::openapi::OpenApi;
+use utoipa::openapi::{OpenApi, Server};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use standard::{Described, ask_for_key};
@@ -19,18 +19,20 @@ pub(crate) use standard::{Described, ask_for_key};
 pub(crate) use crate::http::error::Envelope as Error;
 use crate::{
     http::{
+        base_path::BasePath,
         compression::Precompressed,
         etag::{self, ETag, IfNoneMatch},
     },
     state::AppState,
 };
 
-/// The document, ready to be sent.
+/// The document and its page, ready to be sent.
 #[derive(Debug, Clone)]
-pub(crate) struct Document(Written);
-
-/// The page of the document, written on first use: it names Swagger UI's files by their hashes.
-static PAGE: LazyLock<Written> = LazyLock::new(|| Written::new(page::render()));
+pub(crate) struct Document {
+    json: Written,
+    /// Written on first use: the page names Swagger UI's files by their hashes.
+    page: Arc<OnceLock<Written>>,
+}
 
 #[derive(Debug, Clone)]
 struct Written {
@@ -56,8 +58,10 @@ impl Written {
 }
 
 impl Document {
-    pub(crate) fn of(document: &OpenApi) -> Self {
-        Self(Written::new(written(document)))
+    /// Names `base` as the server if there is one; otherwise clients use the root of the host.
+    pub(crate) fn of(mut document: OpenApi, base: &BasePath) -> Self {
+        document.servers = (!base.is_empty()).then(|| vec![Server::new(base.as_str())]);
+        Self { json: Written::new(written(&document)), page: Arc::default() }
     }
 }
 
@@ -88,7 +92,7 @@ pub(crate) fn page_router() -> OpenApiRouter<AppState> {
     ),
 )]
 async fn document(Extension(document): Extension<Document>, known: IfNoneMatch, headers: HeaderMap) -> Response {
-    document.0.answer(&known, &headers)
+    document.json.answer(&known, &headers)
 }
 
 /// This document as a page, which sends requests, too
@@ -101,7 +105,7 @@ async fn document(Extension(document): Extension<Document>, known: IfNoneMatch, 
         (status = 304, description = "You have it already", headers(("ETag" = String, description = "Of what you have."))),
     ),
 )]
-async fn show_page(known: IfNoneMatch, headers: HeaderMap) -> Response {
+async fn show_page(Extension(document): Extension<Document>, known: IfNoneMatch, headers: HeaderMap) -> Response {
     const SAFE: [(HeaderName, &str); 5] = [
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
         (header::CONTENT_SECURITY_POLICY, page::CONTENT_SECURITY_POLICY),
@@ -109,7 +113,8 @@ async fn show_page(known: IfNoneMatch, headers: HeaderMap) -> Response {
         (header::REFERRER_POLICY, "no-referrer"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    let mut response = PAGE.answer(&known, &headers);
+    let page = document.page.get_or_init(|| Written::new(page::render()));
+    let mut response = page.answer(&known, &headers);
     for (name, value) in SAFE {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }

@@ -1,3 +1,6 @@
-//! Pages for shoppers.
+//! Pages for shoppers. They load nothing, need no script, and are in the shopper's language.
 
+mod language;
+mod page;
 pub(crate) mod pay;
+mod texts;

@@ -7,8 +7,9 @@ use crate::{
     auth::{self, scoped_router::ScopedRouter},
     dashboard,
     http::{
+        base_path::BasePath,
         body::BODY_BYTES,
-        compression, cors,
+        client, compression, cors,
         error::{self, ApiError},
         rate_limit::{self, RateLimiter},
         request_log,
@@ -23,7 +24,8 @@ use crate::{
 struct Routes {
     behind_key: Router<AppState>,
     document: Router<AppState>,
-    pages: Router<AppState>,
+    document_page: Router<AppState>,
+    shoppers: Router<AppState>,
     unlimited: Router<AppState>,
     described: Described,
 }
@@ -42,14 +44,15 @@ fn routes() -> Routes {
         .merge(schedules::router());
     let (behind_key, described_behind_key) = behind_key.split();
     let (document, described_document) = openapi::document_router().split_for_parts();
-    let (pages, described_pages) = pay::router().merge(openapi::page_router()).split_for_parts();
+    let (document_page, described_page) = openapi::page_router().split_for_parts();
+    let (shoppers, described_shoppers) = pay::router().split_for_parts();
     let (unlimited, described_unlimited) = webhooks::router().merge(health::router()).split_for_parts();
     let described = Described {
         behind_key: described_behind_key,
-        limited: vec![described_pages, described_document],
-        unlimited: described_unlimited,
+        limited: vec![described_page, described_document],
+        unlimited: vec![described_shoppers, described_unlimited],
     };
-    Routes { behind_key, document, pages, unlimited, described }
+    Routes { behind_key, document, document_page, shoppers, unlimited, described }
 }
 
 /// The OpenAPI document, as `/api/openapi.json` returns it.
@@ -59,8 +62,9 @@ pub fn document() -> String {
 
 /// All routes with their middleware.
 pub fn router(state: AppState) -> Router {
-    let Routes { behind_key, document, pages, unlimited, described } = routes();
-    let content = Extension(Document::of(&described.document()));
+    let Routes { behind_key, document, document_page, shoppers, unlimited, described } = routes();
+    let base = BasePath::of(&state.config.shared.public_url);
+    let content = Extension(Document::of(described.document(), &base));
     let limits = RateLimiter::new(&state.config);
     let limiter = middleware::from_fn_with_state(limits.clone(), rate_limit::limit);
     let behind_key = behind_key
@@ -69,18 +73,21 @@ pub fn router(state: AppState) -> Router {
         .layer(middleware::from_fn_with_state(state.clone(), auth::require_key));
     let api = Router::new()
         .nest("/api", behind_key)
-        .merge(document.method_not_allowed_fallback(method_not_allowed).layer(content))
+        .merge(document.method_not_allowed_fallback(method_not_allowed).layer(content.clone()))
         .layer(limiter.clone());
-    let pages = pages.method_not_allowed_fallback(method_not_allowed).layer(limiter);
+    let document_page = document_page.method_not_allowed_fallback(method_not_allowed).layer(content).layer(limiter);
     let router = Router::new()
         .merge(cors::allow(&state.config.cors_origins, api))
-        .merge(pages)
+        .merge(document_page)
+        .merge(shoppers.method_not_allowed_fallback(method_not_allowed))
         .merge(dashboard::router(limits).method_not_allowed_fallback(method_not_allowed))
         .merge(unlimited.method_not_allowed_fallback(method_not_allowed))
         .fallback(|| async { ApiError::not_found("No such route") })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(CatchPanicLayer::custom(error::answer_panic));
-    compression::compressed(router).layer(middleware::from_fn(request_log::log)).with_state(state)
+    let unnamed_proxy = middleware::from_fn_with_state(state.unnamed_proxy.clone(), client::find_unnamed_proxy);
+    let router = compression::compressed(router).layer(unnamed_proxy).layer(middleware::from_fn(request_log::log));
+    base.serve(router.with_state(state))
 }
 
 async fn method_not_allowed() -> ApiError {

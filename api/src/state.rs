@@ -12,7 +12,7 @@ use crate::{
     auth::keys::ApiKeys,
     config::ApiConfig,
     dashboard::shared::Dashboard,
-    http::unverified_bodies::UnverifiedBodies,
+    http::{client::UnnamedProxy, rate_limit::TokenLimiter, unverified_bodies::UnverifiedBodies},
     routes::{
         carts::{batches::CartBatches, lock::CartLocks, searches::Searches},
         payment_links::wait::PgNotifications,
@@ -35,6 +35,8 @@ pub struct AppState {
     pub(crate) events: Arc<Batcher<ApplyEvents>>,
     pub(crate) refused_webhooks: RefusedWebhooks,
     pub(crate) unverified_bodies: UnverifiedBodies,
+    pub(crate) token_limiter: Arc<TokenLimiter>,
+    pub(crate) unnamed_proxy: UnnamedProxy,
     pub(crate) searches: Searches,
     /// Erasures and exports of a person, which search as well and may take minutes.
     pub(crate) erasures: Searches,
@@ -53,6 +55,8 @@ impl AppState {
         let events = Arc::new(Batcher::start(ApplyEvents { clock: clock.clone() }, lookups.clone()));
         let refused_webhooks = RefusedWebhooks::new(database.clone());
         let unverified_bodies = UnverifiedBodies::new(&config.trusted_proxies);
+        let unnamed_proxy = UnnamedProxy::new(&config.trusted_proxies);
+        let token_limiter = Arc::new(TokenLimiter::new(&config));
         let dashboard = Arc::new(Dashboard::new(&config, database.clone(), news.clone()));
         let config = Arc::new(config);
         Self {
@@ -67,6 +71,8 @@ impl AppState {
             events,
             refused_webhooks,
             unverified_bodies,
+            token_limiter,
+            unnamed_proxy,
             searches: Searches::new(2),
             erasures: Searches::new(1),
             dashboard,

@@ -36,13 +36,14 @@ pub(crate) struct Row {
     status: String,
     status_reason: Option<String>,
     total: String,
+    refunded_minor: Option<i64>,
 }
 
 /// Runs all checks except the one that stops the processes.
 pub(crate) async fn all(scene: &Scene, kit: &Kit, clients: &[Client], report: &mut Report) -> Result<()> {
     let mut session = scene.server.session().await?;
     let rows: Vec<Row> = sqlx::query_as(
-        "select id, customer_email, status, status_reason, (total_minor::numeric / 100)::numeric(20, 2)::text as total from carts",
+        "select id, customer_email, status, status_reason, (total_minor::numeric / 100)::numeric(20, 2)::text as total, refunded_minor from carts",
     )
     .fetch_all(&mut session)
     .await?;
@@ -53,6 +54,7 @@ pub(crate) async fn all(scene: &Scene, kit: &Kit, clients: &[Client], report: &m
     let sessions = scene.stripe.sessions();
     open_sessions(scene, &sessions, &carts, &mut session, report).await?;
     payments(&sessions, &carts, &mut session, report).await?;
+    refunds(&sessions, &carts, report);
     foreign_events(&sessions, &mut session, report).await?;
     checks_of_tables::all(scene, &mut session, report).await?;
     while_it_went_on(scene, report);
@@ -175,13 +177,15 @@ async fn payments(
     report: &mut Report,
 ) -> Result<()> {
     let paid: Vec<&Session> = sessions.iter().filter(|session| session.payment_status == PaymentStatus::Paid).collect();
-    let noted: HashMap<(String, String), String> =
-        sqlx::query_as::<_, (String, i32, String)>("select cart_id, version, status from payment_links")
-            .fetch_all(session)
-            .await?
-            .into_iter()
-            .map(|(cart, version, status)| ((cart, version.to_string()), status))
-            .collect();
+    let noted: HashMap<(String, String), (String, Option<i64>)> =
+        sqlx::query_as::<_, (String, i32, String, Option<i64>)>(
+            "select cart_id, version, status, paid_minor from payment_links",
+        )
+        .fetch_all(session)
+        .await?
+        .into_iter()
+        .map(|(cart, version, status, paid)| ((cart, version.to_string()), (status, paid)))
+        .collect();
     let (mut found, mut payers, mut of_links) = (Vec::new(), HashSet::new(), HashSet::new());
     for session in &paid {
         let cart = session.client_reference_id.clone().unwrap_or_default();
@@ -193,18 +197,37 @@ async fn payments(
             found.push(format!("{} was paid, and its cart is {row:?}", session.id));
         }
         let link = (cart, version);
-        if noted.get(&link).is_none_or(|status| status != "paid") {
+        if noted.get(&link).is_none_or(|(status, paid)| status != "paid" || *paid != Some(session.amount_total)) {
             found.push(format!("{} was paid, and its link {link:?} is {:?}", session.id, noted.get(&link)));
         }
         of_links.insert(link);
     }
-    let unpaid = noted.iter().filter(|(link, status)| *status == "paid" && !of_links.contains(*link));
+    let unpaid = noted.iter().filter(|(link, (status, _))| status == "paid" && !of_links.contains(*link));
     found.extend(unpaid.map(|(link, _)| format!("{link:?} counts as paid, and Stripe has no money")));
     let by_payment = carts.values().filter(|row| row.status_reason.as_deref() == Some("payment"));
     let never_paid = by_payment.filter(|row| !payers.contains(&row.id));
     found.extend(never_paid.map(|row| format!("{} counts as recovered by a payment, and Stripe has none", row.id)));
-    report.check("every payment counts, once", format!("{} payments", paid.len()), &found);
+    report.check("every payment counts, once and to the cent", format!("{} payments", paid.len()), &found);
     Ok(())
+}
+
+/// Refunds and lost disputes of the payments that recovered a cart, to the cent.
+fn refunds(sessions: &[Session], carts: &HashMap<&str, &Row>, report: &mut Report) {
+    let mut returned: HashMap<&str, i64> = HashMap::new();
+    for session in sessions {
+        *returned.entry(session.client_reference_id.as_deref().unwrap_or_default()).or_default() +=
+            session.charge.returned();
+    }
+    let mut found = Vec::new();
+    for (id, row) in carts {
+        let by_payment = row.status_reason.as_deref() == Some("payment");
+        let expected = returned.get(id).copied().filter(|cents| by_payment && *cents > 0);
+        if row.refunded_minor != expected {
+            found.push(format!("{id} has {:?} cents refunded, and Stripe {expected:?}", row.refunded_minor));
+        }
+    }
+    let cents: i64 = returned.values().sum();
+    report.check("refunds and lost disputes agree with Stripe's", format!("{cents} cents"), &found);
 }
 
 /// Only the product's sessions may change carts and links: every event with an effect must be about

@@ -135,12 +135,14 @@ async fn counts(scene: &Scene, session: &mut PgConnection, report: &mut Report) 
             Ok(answer.error_for_status()?.json().await?)
         };
         let analytics = ask("/api/analytics?period=90d").await?["data"]["summary"].clone();
-        let said: Vec<String> = ["totalAbandoned", "totalRecovered", "totalAbandonedValue", "totalRecoveredValue"]
-            .map(|field| analytics[field].to_string())
-            .to_vec();
-        let counted: (i64, i64, i64, i64) = sqlx::query_as(
+        let said: Vec<String> =
+            ["totalAbandoned", "totalRecovered", "totalAbandonedValue", "totalRecoveredValue", "refundedValue"]
+                .map(|field| analytics[field].to_string())
+                .to_vec();
+        let counted: (i64, i64, i64, i64, i64) = sqlx::query_as(
             "select count(*), count(*) filter (where status = 'recovered'), coalesce(sum(total_minor), 0)::bigint,
-                    coalesce(sum(total_minor) filter (where status = 'recovered'), 0)::bigint from carts",
+                    coalesce(sum(total_minor) filter (where status = 'recovered'), 0)::bigint,
+                    coalesce(sum(refunded_minor), 0)::bigint from carts",
         )
         .fetch_one(&mut *session)
         .await?;
@@ -149,7 +151,8 @@ async fn counts(scene: &Scene, session: &mut PgConnection, report: &mut Report) 
         let equal = said[0] == counted.0.to_string()
             && said[1] == counted.1.to_string()
             && cents(&said[2]) == Some(counted.2.into())
-            && cents(&said[3]) == Some(counted.3.into());
+            && cents(&said[3]) == Some(counted.3.into())
+            && cents(&said[4]) == Some(counted.4.into());
         if !equal {
             found.push(format!("{} answers {said:?}, and a count is {counted:?}", member.name()));
         }

@@ -180,7 +180,7 @@ impl Client {
         book.ended(kind, how);
         if status.is_server_error() {
             // A shopper's page returns 503 while a checkout is being created, too.
-            if status != StatusCode::BAD_GATEWAY && kind != "GET /pay" {
+            if status != StatusCode::BAD_GATEWAY && kind != "/pay" {
                 self.judge_weather(kind, member, begun, &format!("{status} {text}"));
             }
             return if status == StatusCode::BAD_GATEWAY { Answer::Said(status, Value::Null) } else { Answer::Unknown };

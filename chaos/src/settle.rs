@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use sqlx::PgConnection;
 
+use sandbox::stripe::SessionStatus;
+
 use crate::stage::Scene;
 
 /// The duration of the load after the last fault; errors in the first ten seconds are tolerated.
@@ -26,10 +28,12 @@ pub(crate) async fn mend(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// Waits until all Stripe events are delivered and all jobs have ended.
+/// Waits until all Stripe events are delivered, payments without events are found, and all jobs have
+/// ended.
 pub(crate) async fn settle(scene: &Scene) -> Result<()> {
     let begun = Instant::now();
     let mut session = scene.server.session().await?;
+    let mut are_reconciled = false;
     loop {
         // Retries may wait for minutes by now; run them at once.
         sqlx::query(
@@ -38,15 +42,58 @@ pub(crate) async fn settle(scene: &Scene) -> Result<()> {
         .execute(&mut session)
         .await?;
         let (waiting, open) = (scene.stripe.mail().waiting, open_jobs(&mut session).await?);
-        if waiting == 0 && open.is_empty() {
-            break;
+        // A job matches them within a minute.
+        let unmatched: i64 = sqlx::query_scalar(
+            "select count(*) from payment_reversals reversal join payment_links using (payment_intent) where reversal.cart_id is null",
+        )
+        .fetch_one(&mut session)
+        .await?;
+        if waiting == 0 && open.is_empty() && unmatched == 0 {
+            if are_reconciled {
+                break;
+            }
+            reconcile(scene, &mut session).await?;
+            are_reconciled = true;
         }
         if begun.elapsed() > TIMEOUT {
-            bail!("after {TIMEOUT:?} {waiting} events were not taken, and these jobs have not ended: {open:?}");
+            bail!(
+                "after {TIMEOUT:?} {waiting} events were not taken, {unmatched} refunds are unmatched, and these jobs have not ended: {open:?}"
+            );
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     next_expiry(&mut session).await
+}
+
+/// Lets the sessions end that shoppers completed, instead of waiting for up to a day, and waits until
+/// reconciliation has requested them: some of their events are lost for good.
+async fn reconcile(scene: &Scene, session: &mut PgConnection) -> Result<()> {
+    let begun = Instant::now();
+    let completed = scene.stripe.sessions().into_iter().filter(|session| session.status == SessionStatus::Complete);
+    let completed: Vec<String> = completed.map(|session| session.id).collect();
+    sqlx::query(
+        "update payment_links set session_expires_at = now() - interval '1 minute', updated_at = now() - interval '2 days', asked_at = null
+         where session_id = any ($1) and status in ('open', 'closing', 'processing')",
+    )
+    .bind(&completed)
+    .execute(&mut *session)
+    .await?;
+    loop {
+        let left: i64 = sqlx::query_scalar(
+            "select count(*) from payment_links
+             where session_id = any ($1) and (status in ('open', 'closing') or (status = 'processing' and asked_at is null))",
+        )
+        .bind(&completed)
+        .fetch_one(&mut *session)
+        .await?;
+        if left == 0 {
+            return Ok(());
+        }
+        if begun.elapsed() > TIMEOUT {
+            bail!("after {TIMEOUT:?} reconciliation has not requested {left} sessions that shoppers completed");
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
 }
 
 async fn open_jobs(session: &mut PgConnection) -> Result<Vec<String>> {

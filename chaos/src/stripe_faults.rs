@@ -36,6 +36,10 @@ pub(crate) async fn rain(scene: Arc<Scene>, seed: u64, stop: Arc<AtomicBool>) {
         let (Some((name, fault)), Some(operation)) = (FAULTS.choose(&mut dice), OPERATIONS.choose(&mut dice)) else {
             return;
         };
+        if dice.random_bool(0.1) && scene.stripe.faults_ahead(Operation::Payment) == 0 {
+            scene.stripe.fail_next(Operation::Payment, StripeFault::Lost);
+            scene.tally.count("all events of a payment are lost for good", true);
+        }
         // Don't accumulate faults that no call has met yet.
         if scene.stripe.faults_ahead(*operation) == 0 {
             scene.stripe.fail_next(*operation, *fault);

@@ -33,8 +33,7 @@ pub struct DayStats {
     pub recovered_by_payment: i64,
     /// The total value of the carts recovered by payment.
     pub recovered_by_payment_value: Amount,
-    /// For refunds and lost disputes of the carts recovered on this day. The server does not read
-    /// them yet: 0.
+    /// Refunds and lost disputes of the carts recovered on this day, whenever they happened.
     pub refunded_value: Amount,
 }
 

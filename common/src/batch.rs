@@ -65,6 +65,11 @@ impl BatchError {
         }
     }
 
+    /// Whether a limit of Postgres is exceeded; see [`db::exceeds_limit`].
+    pub fn exceeds_limit(&self) -> bool {
+        matches!(&*self.0, Failure::Postgres(error) if db::exceeds_limit(error))
+    }
+
     /// Whether a lock was not granted in time; see [`db::is_locked`].
     pub fn is_locked(&self) -> bool {
         matches!(&*self.0, Failure::Postgres(error) if db::is_locked(error))

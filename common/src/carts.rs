@@ -72,7 +72,8 @@ pub struct Cart {
     /// the cart had before.
     #[schema(required)]
     pub paid_value: Option<Amount>,
-    /// For refunds and lost disputes. The server does not read them yet: null.
+    /// Refunds and lost disputes of the payment that recovered the cart; null if there are none. After a
+    /// partial refund, a lost dispute about the whole payment makes it more than `paidValue`.
     #[schema(required)]
     pub refunded_value: Option<Amount>,
     /// The shopper's language, a BCP 47 tag; null if it is not known.

@@ -9,6 +9,8 @@ use queue::mutex::lock;
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
     set: Option<Arc<Mutex<DateTime<Utc>>>>,
+    /// How far the system's clock is taken to be ahead.
+    ahead: TimeDelta,
 }
 
 impl Clock {
@@ -19,7 +21,13 @@ impl Clock {
 
     /// A clock that stands still until [`Clock::advance`]. Clones share the time.
     pub fn stopped_at(now: DateTime<Utc>) -> Self {
-        Self { set: Some(Arc::new(Mutex::new(now))) }
+        Self { set: Some(Arc::new(Mutex::new(now))), ahead: TimeDelta::zero() }
+    }
+
+    /// The system's clock of a machine whose clock is wrong: `ahead` of the true time, or behind it
+    /// if negative.
+    pub fn wrong_by(ahead: TimeDelta) -> Self {
+        Self { set: None, ahead }
     }
 
     /// The current time in whole milliseconds, so that stored and returned times are equal.
@@ -29,9 +37,15 @@ impl Clock {
             None => {
                 #[expect(clippy::disallowed_methods, reason = "this is the place")]
                 let now = Utc::now();
-                now.trunc_subsecs(3)
+                (now + self.ahead).trunc_subsecs(3)
             }
         }
+    }
+
+    /// The time of a stopped clock; `None` for the system's clock. Statements that use Postgres' own
+    /// clock take it in place of `now()`.
+    pub fn stopped(&self) -> Option<DateTime<Utc>> {
+        self.set.as_ref().map(|set| *lock(set))
     }
 
     /// Moves a stopped clock.

@@ -19,6 +19,11 @@ pub use values::{
     DURATION, has_plain_host, is_token, list, parse_duration, parsed, redacted, text, value, web_address,
 };
 
+/// The names that curl accepts for a proxy (<https://curl.se/docs/manpage.html#ENVIRONMENT>), the
+/// first that is set counts.
+const PROXY_NAMES: [(&str, &[&str]); 2] =
+    [("HTTPS_PROXY", &["https_proxy", "ALL_PROXY", "all_proxy"]), ("NO_PROXY", &["no_proxy"])];
+
 /// A missing or malformed setting. The message does not repeat secrets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -42,8 +47,9 @@ impl ConfigError {
 /// Variables that both programs read.
 #[derive(Debug, Clone, Args)]
 pub struct SharedConfig {
-    /// Base of the links that shoppers open, without a trailing slash
-    #[arg(long, env, default_value = "http://localhost:3000", value_name = "an address such as https://shop.example")]
+    /// Where browsers reach the api, with the path below which a proxy serves it, if any
+    #[arg(long, env, default_value = "http://localhost:3000")]
+    #[arg(value_name = "an address such as https://shop.example or https://shop.example/tracker")]
     #[arg(value_parser = value(web_address))]
     pub public_url: String,
     /// How long a stopping process waits for work in progress
@@ -66,7 +72,8 @@ impl fmt::Debug for Env {
 
 impl Env {
     /// The process' environment, completed by the `.env` file. Bytes that are not UTF-8 become
-    /// U+FFFD, which the parsers reject where it matters.
+    /// U+FFFD, which the parsers reject where it matters. The other names that curl knows for a
+    /// proxy count as `HTTPS_PROXY` and `NO_PROXY`.
     ///
     /// # Errors
     /// If the `.env` file exists and can't be read.
@@ -77,7 +84,13 @@ impl Env {
             _ => {}
         }
         let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-        Ok(Self::of(std::env::vars_os().map(|(name, value)| (text(name), text(value)))))
+        let mut env = Self::of(std::env::vars_os().map(|(name, value)| (text(name), text(value))));
+        for (name, others) in PROXY_NAMES {
+            if let Some(value) = others.iter().find_map(|other| env.get(other)).map(str::to_owned) {
+                env.or_set(name, value);
+            }
+        }
+        Ok(env)
     }
 
     /// The given variables and no others.
@@ -89,8 +102,13 @@ impl Env {
     /// Sets a variable unless it has a value.
     pub fn or_set(&mut self, name: &str, value: impl Into<String>) {
         if self.get(name).is_none() {
-            self.variables.insert(name.to_owned(), value.into());
+            self.set(name, value);
         }
+    }
+
+    /// Sets a variable.
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.variables.insert(name.to_owned(), value.into());
     }
 
     /// The value, trimmed; an empty one counts as not set.

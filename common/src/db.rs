@@ -8,7 +8,7 @@ mod prepare;
 use std::time::Duration;
 
 pub use config::{DEFAULT_MAX_CONNECTIONS, DatabaseConfig, Pools, from_env};
-pub use errors::{DatabaseError, is_deadlock, is_locked, is_unavailable, redacted};
+pub use errors::{DatabaseError, exceeds_limit, is_deadlock, is_locked, is_unavailable, redacted};
 pub use migrations::pending as pending_migrations;
 pub use prepare::{migrate, prepare};
 pub use queue::{Connection, Database, Listen, has_sql_state};

@@ -63,6 +63,18 @@ pub fn canonical(text: &str) -> String {
     }
 }
 
+/// The address with its domain in ASCII (UTS 46), for Stripe and mail servers, which may know no other
+/// form. The local part is unchanged.
+pub fn with_ascii_domain(address: &str) -> String {
+    match address.rsplit_once('@') {
+        Some((local, domain)) => {
+            let domain = idna::domain_to_ascii(domain).unwrap_or_else(|_| domain.to_owned());
+            format!("{local}@{domain}")
+        }
+        None => address.to_owned(),
+    }
+}
+
 /// `"ada"@example.com` and `"a\da"@example.com` are `ada@example.com` (RFC 5321, section 4.1.2).
 fn canonical_local(local: &str) -> String {
     match unquoted(local).map(|content| lower_case(&content)) {

@@ -61,6 +61,27 @@ impl Job for ClosePaymentLink {
     }
 }
 
+/// Requests from Stripe the outcome of sessions that no event has reported.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReconcilePayments {
+    /// The cart whose payment in progress is looked up; `None` for the scheduled job, which looks up
+    /// all sessions that are due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cart_id: Option<String>,
+}
+
+impl Job for ReconcilePayments {
+    const QUEUE: &'static str = "payment-links";
+    const KIND: &'static str = "reconcile_payments";
+    const TIME_LIMIT: Duration = Duration::from_secs(5 * 60);
+    const BACKOFF: Backoff = WHILE_SOMEBODY_WAITS;
+
+    fn unique_key(&self) -> Option<String> {
+        self.cart_id.as_ref().map(|cart_id| format!("{}:{cart_id}", Self::KIND))
+    }
+}
+
 /// Expires carts that were abandoned longer ago than `CART_TTL`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ExpireCarts {

@@ -17,8 +17,14 @@ const BATCH: i64 = 1_000;
 pub const IDEMPOTENCY_KEY_LIFE: TimeDelta = TimeDelta::hours(24);
 /// How long the recovery link of a deleted cart returns "gone" instead of "unknown".
 const RETIRED_LINK_LIFE: TimeDelta = TimeDelta::days(30);
-/// How long final payment links are kept, unless they are the newest of an existing cart.
+/// How long final payment links are kept. Those of an existing cart stay if they are its newest or
+/// were paid.
 const FINAL_LINK_LIFE: TimeDelta = TimeDelta::days(30);
+
+/// How long a refund or dispute waits for a payment link with its PaymentIntent. A link has it at the
+/// latest once its session, which lives for a day, has ended and was requested from Stripe. Most of
+/// those that wait are of payments that the product did not make.
+const UNMATCHED_REVERSAL_LIFE: TimeDelta = TimeDelta::days(7);
 
 /// The minimum for Stripe's events: Stripe resends an event for three days, and one that was deleted
 /// before would count twice in the log.
@@ -85,18 +91,34 @@ pub async fn delete_batch(
     )
     .execute(&mut *conn)
     .await?;
-    // The newest link of an existing cart stays, because the next version counts from it.
+    // The newest link of an existing cart stays, because the next version counts from it. A paid one
+    // stays, because refunds and disputes may follow for months.
     let payment_links = sqlx::query!(
         r#"
         delete from payment_links where ctid = any (array(
             select ctid from payment_links old
             where status in ('paid', 'payment_failed', 'closed', 'failed') and updated_at < $1
               and (not exists (select from carts where carts.id = old.cart_id)
-                   or exists (select from payment_links newer where newer.cart_id = old.cart_id and newer.version > old.version))
+                   or status <> 'paid' and exists (
+                       select from payment_links newer where newer.cart_id = old.cart_id and newer.version > old.version))
             limit $2
             for update of old skip locked))
         "#,
         now - FINAL_LINK_LIFE,
+        BATCH,
+    )
+    .execute(&mut *conn)
+    .await?;
+    let reversals = sqlx::query!(
+        r#"
+        delete from payment_reversals where ctid = any (array(
+            select ctid from payment_reversals old
+            where case when cart_id is null then received_at < $1
+                       else not exists (select from payment_links link where link.cart_id = old.cart_id and link.version = old.link) end
+            limit $2
+            for update of old skip locked))
+        "#,
+        now - UNMATCHED_REVERSAL_LIFE,
         BATCH,
     )
     .execute(&mut *conn)
@@ -116,6 +138,6 @@ pub async fn delete_batch(
     )
     .execute(&mut *conn)
     .await?;
-    let deleted = [keys, recovery_links, events, payment_links, slots].map(|result| result.rows_affected());
+    let deleted = [keys, recovery_links, events, payment_links, reversals, slots].map(|result| result.rows_affected());
     Ok(deleted.iter().any(|rows| *rows > 0))
 }

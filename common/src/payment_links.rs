@@ -11,15 +11,23 @@
 //!
 //! A link in `settling` or `closing` always has a job that closes the session at Stripe. The
 //! database allows one `pending` link per cart, and one session that can still be paid.
+//!
+//! The changes from `open`, `closing` and `processing` follow an event of Stripe, or the retrieved
+//! session if no event has arrived by its end ([`reconciliation`]). An ended session is `closed` if
+//! it was not paid, does not match its link, or is unknown to Stripe.
 
+mod attempt;
 pub mod checkout;
 mod expected;
 pub mod hosts;
 mod outcome;
+pub mod reconciliation;
 pub mod recovery;
+mod refused_key;
 mod request;
 mod search;
 mod session;
+mod settings;
 
 use strum::IntoStaticStr;
 
@@ -28,14 +36,18 @@ use queue::JobId;
 
 use crate::db::Connection;
 
+pub use attempt::{Attempt, begin_attempt};
 pub use expected::{Expected, Mismatch, Payment, Reported, expected};
 pub(crate) use outcome::close_all;
-pub use outcome::{Opening, begin_attempt, closed, fail, open, paid, payment_failed, processing};
-pub use request::{give_up, replace, request};
+pub use outcome::{LinkPayment, Opening, closed, closed_because, fail, open, paid, payment_failed, processing};
+pub use refused_key::{KEY_REFUSED, RefusedKey, refused_key};
+pub use request::{Remedy, give_up, replace, request};
 pub use search::{Search, save_search, search};
 pub use session::{attach_session, is_held_by_another, refuse_session};
+pub use settings::{BillingAddress, CheckoutSettings, SessionSettings};
 
-/// The notification channel for changed links; the payload is the cart's id.
+/// The notification channel for changed links; the payload is the cart's id. Requests that wait for
+/// a link listen to it.
 pub const CHANNEL: &str = "payment_links";
 
 /// The status of a payment link; the migration documents each value.
@@ -62,7 +74,7 @@ pub enum RequestedBy {
     Api,
     /// The shopper, by opening the recovery link.
     Shopper,
-    /// This program, because the previous request can't succeed.
+    /// This program, because the previous request can't succeed and another may.
     Replacement,
 }
 
@@ -105,10 +117,11 @@ pub struct PaymentLink {
     pub status: LinkStatus,
     /// The job that creates the session.
     pub job_id: JobId,
-    /// When the session expires. Constant, because retries must send Stripe identical parameters.
+    /// When the session expires. Constant from the first attempt on, because retries must send Stripe
+    /// identical parameters.
     pub session_expires_at: DateTime<Utc>,
     /// The number of consecutive requests that this one replaces, each of which failed permanently
-    /// under its idempotency key.
+    /// and could be remedied ([`Remedy`]).
     pub replacements: i16,
     /// When the request may first have reached Stripe; `None` if it was never sent.
     pub attempted_at: Option<DateTime<Utc>>,
@@ -195,16 +208,4 @@ pub async fn unsettled_before(conn: &mut Connection, cart_id: &str, version: i32
     )
     .fetch_all(conn)
     .await
-}
-
-/// Notifies the requests that wait for the carts' links. When creating links, call this in a
-/// separate transaction: one that only notifies does not wait for the disk, while transactions that
-/// write and notify commit one after the other, each with its own disk wait.
-pub async fn tell(conn: &mut Connection, cart_ids: &[String]) -> sqlx::Result<()> {
-    if !cart_ids.is_empty() {
-        sqlx::query!("select pg_notify($1, cart_id) from unnest($2::text[]) cart_id", CHANNEL, cart_ids)
-            .execute(conn)
-            .await?;
-    }
-    Ok(())
 }

@@ -2,13 +2,14 @@
 //! in one transaction.
 //!
 //! An event changes a cart only through a session of `payment_links`, with the expected mode,
-//! amount, currency and status. Any other event that names a cart is stored with the reason and
+//! amount, currency and status; a refund or dispute through the PaymentIntent of one. Any other event that names a cart is stored with the reason and
 //! shown to the operator, and so is a payment for a cart that was deleted or recovered before.
 
 mod attention;
 mod event;
 mod locking;
 mod matching;
+mod reversals;
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,12 +18,15 @@ use chrono::{DateTime, Utc};
 use crate::{
     carts::{self, CartId, RecoveredBy},
     db::Connection,
-    payment_links::{self, Mismatch},
+    payment_links::{self, LinkPayment, Mismatch},
     timeline,
 };
 
-pub use attention::{Attention, Payment, Uncounted, attention_since, note_answer};
+pub use attention::{
+    Attention, OpenDispute, OpenDisputes, Payment, Uncounted, attention_since, note_answer, open_disputes,
+};
 pub use event::{Effect, StripeEvent, StripeObject};
+pub use reversals::match_reversals;
 
 use locking::Locked;
 use matching::{Change, Links, Match, Meaning};
@@ -39,10 +43,14 @@ pub async fn apply(conn: &mut Connection, events: &[StripeEvent], now: DateTime<
     // Skip events that were stored before, or earlier in this batch.
     let fresh: Vec<usize> = free.into_iter().filter(|place| new.remove(&events[*place].id)).collect();
     let mut outcomes: Vec<Outcome> = fresh.iter().map(|place| Outcome::nothing(*place, &events[*place])).collect();
-    let (mut payments, mut others) = (Vec::new(), Vec::new());
+    let (mut payments, mut others, mut reversals) = (Vec::new(), Vec::new(), Vec::new());
     for (number, outcome) in outcomes.iter_mut().enumerate() {
         let event = &events[outcome.place];
         let Some(kind) = event.matters() else { continue };
+        if kind.is_reversal() {
+            reversals.push((number, kind));
+            continue;
+        }
         match links.find(event, kind, &carts) {
             Match::Ours { cart, version, meaning } => {
                 outcome.cart = Some(cart.clone());
@@ -62,6 +70,13 @@ pub async fn apply(conn: &mut Connection, events: &[StripeEvent], now: DateTime<
     for (subject, change) in &others {
         outcomes[subject.number].effect = take_effect(conn, subject, *change, now).await?;
     }
+    // Refunds that arrived before the payment.
+    let refunded: Vec<&str> =
+        payments.iter().map(|subject| subject.cart.as_str()).filter(|cart| links.has_refunds(cart)).collect();
+    if !refunded.is_empty() {
+        reversals::sum_up(conn, &refunded, now).await?;
+    }
+    reversals::take(conn, events, &reversals, &links, &carts, now, &mut outcomes).await?;
     note_outcomes(conn, events, &outcomes).await?;
     let mut effects = vec![Effect::Repeated; events.len()];
     for outcome in outcomes {
@@ -99,6 +114,18 @@ struct Subject<'a> {
     event: &'a StripeEvent,
     cart: String,
     version: i32,
+}
+
+impl Subject<'_> {
+    /// The payment that the event reports.
+    fn payment(&self, now: DateTime<Utc>) -> LinkPayment<'_> {
+        LinkPayment {
+            cart_id: &self.cart,
+            version: self.version,
+            paid_at: self.event.created_at.min(now),
+            paid_minor: self.event.object.reported.amount_minor(),
+        }
+    }
 }
 
 /// Stores the events; returns the ids of those that are new.
@@ -188,9 +215,8 @@ async fn take_payments(
     if payments.is_empty() {
         return Ok(());
     }
-    let (carts, versions): (Vec<&str>, Vec<i32>) =
-        payments.iter().map(|subject| (subject.cart.as_str(), subject.version)).unzip();
-    let mut news = payment_links::paid(conn, &carts, &versions, now).await?;
+    let paid: Vec<LinkPayment<'_>> = payments.iter().map(|subject| subject.payment(now)).collect();
+    let mut news = payment_links::paid(conn, &paid, now).await?;
     // A payment may have two events. The first one sets the time.
     let mut firsts: HashMap<&str, DateTime<Utc>> = HashMap::new();
     for subject in payments.iter().filter(|subject| there.contains(&subject.cart)) {
@@ -217,25 +243,26 @@ async fn take_payments(
 }
 
 /// Marks a link as paid after a job found the payment at Stripe: recovers the cart once,
-/// whatever its status.
+/// whatever its status. `cart` is the cart of `payment`.
 pub async fn mark_paid(
     conn: &mut Connection,
     cart: &CartId,
-    version: i32,
-    paid_at: DateTime<Utc>,
+    payment: LinkPayment<'_>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<Effect> {
+    let (version, paid_at) = (payment.version, payment.paid_at.min(now));
     let exists = carts::lock(conn, cart).await?.is_some();
-    let mut news = payment_links::paid(conn, &[cart.as_str()], &[version], now).await?;
+    let mut news = payment_links::paid(conn, &[LinkPayment { paid_at, ..payment }], now).await?;
     if !exists {
         return Ok(Effect::UnknownCart);
     }
-    let recovered = carts::recover(conn, cart, RecoveredBy::Payment, paid_at.min(now), now).await?;
+    let recovered = carts::recover(conn, cart, RecoveredBy::Payment, paid_at, now).await?;
     let effect = if recovered { Effect::Recovered } else { Effect::AlreadyRecovered };
     let reason = why_to_look(news.remove(&(cart.to_string(), version)), effect);
     if reason == Some(Mismatch::PaidTwice) {
         timeline::note_not_recovered(conn, &[(cart.as_str(), version)], now).await?;
     }
+    reversals::sum_up(conn, &[cart.as_str()], now).await?;
     if let Some(why) = reason {
         attention::note_payment(conn, cart.as_str(), version, effect, why, now).await?;
     }

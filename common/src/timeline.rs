@@ -17,8 +17,8 @@ use utoipa::ToSchema;
 
 use crate::{carts::CartId, db::Connection};
 
+pub(crate) use notes::{Note, note_changed, note_not_expired, note_not_recovered, note_reversal};
 pub use notes::{Opening, note_opening};
-pub(crate) use notes::{note_changed, note_not_expired, note_not_recovered};
 
 /// The kinds of events. New kinds may be added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -57,6 +57,16 @@ pub enum EventKind {
     LinkWithdrawn,
     /// The session was closed and can't be paid any more.
     SessionClosed,
+    /// Money was refunded; `amount` is that of this refund.
+    Refunded,
+    /// A refund failed or was cancelled.
+    RefundFailed,
+    /// The shopper's bank opened a dispute or an inquiry about the payment.
+    DisputeOpened,
+    /// The dispute was won or withdrawn, or the inquiry closed.
+    DisputeWon,
+    /// The dispute was lost.
+    DisputeLost,
 }
 
 /// An event in the timeline of a cart.
@@ -73,7 +83,8 @@ pub struct Event {
     pub why: Option<String>,
     /// The event in English.
     pub summary: String,
-    /// Further data: `attempts`, `fields`, `recoveredAt`, `expiredAt`, `until`.
+    /// Further data: `attempts`, `fields`, `recoveredAt`, `expiredAt`, `until`, `amount`, `currency`,
+    /// `dispute`.
     #[schema(value_type = Object)]
     pub details: BTreeMap<String, Box<RawValue>>,
     #[serde(skip)]

@@ -53,6 +53,10 @@ if asked.status_code == httpx.codes.ACCEPTED:
 else:
     print(f"put into a mail: {must(asked, api.ReadyPaymentLink).recoveryUrl}")
 
+# The same link without a checkout, for carts whose mails are rarely opened.
+recovery = must(client.post(f"/api/carts/{cart.id}/recovery-link"), api.RecoveryLink)
+print(f"{recovery.recoveryUrl} works until {recovery.recoveryExpiresAt}")
+
 # The shopper comes back and takes one more.
 new.items[0].quantity = 3
 again = must(client.post("/api/carts", json=body(new)), api.Cart)

@@ -38,6 +38,10 @@ const path = { id: cart.id };
 const link = must(await api.POST("/api/carts/{id}/payment-link", { params: { path } }));
 console.log("paymentLink" in link ? `put into a mail: ${link.recoveryUrl}` : `pending: ${link.jobId}`);
 
+// The same link without a checkout, for carts whose mails are rarely opened.
+const recovery = must(await api.POST("/api/carts/{id}/recovery-link", { params: { path } }));
+console.log(`${recovery.recoveryUrl} works until ${recovery.recoveryExpiresAt}`);
+
 // The shopper comes back and takes one more.
 const more = { ...order, items: [{ name: "Teapot", quantity: 3, price: 49.99, sku: "TP-1" }] };
 const again = must(await api.POST("/api/carts", { body: more }));

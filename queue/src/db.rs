@@ -12,6 +12,7 @@ pub(crate) mod connection;
 pub(crate) mod connector;
 pub(crate) mod failover;
 pub(crate) mod listener;
+pub(crate) mod notifier;
 pub(crate) mod pool;
 pub(crate) mod timeout;
 

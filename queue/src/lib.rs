@@ -9,8 +9,9 @@
 //! 2. **One lease per job** (`runtime/lease.rs`): the holder renews its leases on a timer that is
 //!    independent of the handlers. If a lease is lost, the job's future is dropped. A job is
 //!    fetched only when a permit is free to run it.
-//! 3. **Attempts are counted when a job is taken**, so a job that kills its process also ends as
-//!    `dead`.
+//! 3. **Interrupted is not failed** (`runtime/outcomes.rs`, `runtime/renew.rs`): an attempt that a
+//!    shutdown or a lost lease ended does not count. A job that was running in each of ten losses of
+//!    a worker is `dead`.
 //! 4. **Retries are rows** (`runtime/ack.rs`): `run_at` moves by the backoff or by the error's
 //!    delay; the permit is free meanwhile. Panics and timeouts are ordinary errors; an
 //!    [`AbortError`] is permanent and ends the job at once.
@@ -18,7 +19,8 @@
 //!    handlers must be idempotent. A job that another session has locked delays no other outcome;
 //!    its own is written once the lock is released.
 //! 6. **Immediate pickup** (`runtime/notify.rs`): each commit wakes a process through LISTEN, and
-//!    polling makes LISTEN optional. Scheduled jobs start when due, not at the next poll.
+//!    polling makes LISTEN optional. No write fails because NOTIFY does (`db/notifier.rs`).
+//!    Scheduled jobs start when due, not at the next poll.
 //! 7. **History is cheap** (`runtime/retention.rs`): partial indexes keep finished jobs out of
 //!    every frequent statement, and finished jobs are deleted in small batches after their
 //!    retention.

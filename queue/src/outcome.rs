@@ -38,7 +38,7 @@ pub(crate) enum Outcome {
     },
     /// Fetched but not started: ready again, and the attempt does not count.
     NotBegun,
-    /// The worker stopped during the run: ready again unless this was the last attempt.
+    /// The worker stopped during the run: ready again, and the attempt does not count.
     Interrupted,
 }
 

@@ -70,6 +70,7 @@ async fn run(mut env: Env, folder: &Path) -> Result<()> {
     let fake_stripe = fake_stripe(&mut env, folder).await?;
     let api: ApiConfig = env.read()?;
     let worker: WorkerConfig = env.read()?;
+    worker.check()?;
 
     let (pools, worker_pools) = (db::from_env(&env, 0)?, db::from_env(&env, queue::CONNECTIONS)?);
     let database = pools.database.clone();

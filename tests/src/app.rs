@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use api::{ApiConfig, AppState, PgNotifications};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use common::{
     clock::Clock,
     config::Env,
@@ -29,6 +29,8 @@ const WEBHOOK_SECRET: &str = "whsec_test";
 pub struct Setup {
     variables: Vec<(String, String)>,
     clock: Clock,
+    /// The clock of the api's machine, if it is wrong.
+    api_clock: Option<Clock>,
     worker: bool,
     door: bool,
     proxy: bool,
@@ -47,6 +49,7 @@ impl Default for Setup {
         Self {
             variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
             clock: Clock::system(),
+            api_clock: None,
             worker: true,
             door: false,
             proxy: false,
@@ -67,6 +70,13 @@ impl Setup {
     #[must_use]
     pub fn at(mut self, now: &str) -> Self {
         self.clock = Clock::stopped_at(now.parse().expect("an instant"));
+        self
+    }
+
+    /// Makes the clock of the api's machine wrong; the worker, Postgres and Stripe have the right time.
+    #[must_use]
+    pub fn with_api_clock_wrong_by(mut self, ahead: TimeDelta) -> Self {
+        self.api_clock = Some(Clock::wrong_by(ahead));
         self
     }
 
@@ -219,7 +229,8 @@ impl App {
         let reached = Pools::new(api_database.options(), listen, 9);
         let news = PgNotifications::start(reached.database.clone());
         let trusted_proxies = config.trusted_proxies.clone();
-        let router = api::router(AppState::new(reached, setup.clock.clone(), config, news));
+        let api_clock = setup.api_clock.unwrap_or_else(|| setup.clock.clone());
+        let router = api::router(AppState::new(reached, api_clock, config, news));
         tokio::spawn(api::serve(
             listener,
             router.clone(),
@@ -247,10 +258,26 @@ impl App {
     /// # Panics
     /// If its configuration is invalid.
     pub fn start_worker(&self) -> RunningWorker {
-        let mut config: WorkerConfig = self.env.read().expect("a good configuration");
+        self.start_worker_of(&self.env)
+    }
+
+    /// Starts a worker with other values of these variables; an empty one is not set.
+    ///
+    /// # Panics
+    /// If its configuration is invalid.
+    pub fn start_worker_with(&self, variables: &[(&str, &str)]) -> RunningWorker {
+        let mut env = self.env.clone();
+        for (name, value) in variables {
+            env.set(name, *value);
+        }
+        self.start_worker_of(&env)
+    }
+
+    fn start_worker_of(&self, env: &Env) -> RunningWorker {
+        let mut config: WorkerConfig = env.read().expect("a good configuration");
         config.shared.shutdown_timeout = Duration::from_secs(5);
         let (stop, stopped) = oneshot::channel();
-        let pools = common::db::from_env(&self.env, queue::CONNECTIONS).expect("a good configuration");
+        let pools = common::db::from_env(env, queue::CONNECTIONS).expect("a good configuration");
         let clock = self.clock.clone();
         let task = tokio::spawn(async move {
             worker::run(pools, clock, config, async {
@@ -385,6 +412,15 @@ impl App {
         assert!(paid.status().is_success() || paid.status().is_redirection(), "{}", paid.status());
     }
 
+    /// Presses a button on the fake Stripe's page of a session; returns the status of the response.
+    ///
+    /// # Panics
+    /// If there is no response.
+    pub async fn press(&self, session: &str, action: &str) -> u16 {
+        let url = format!("{}/c/pay/{session}/{action}", self.stripe.url());
+        self.http.post(url).send().await.expect("the fake Stripe responds").status().as_u16()
+    }
+
     /// Sends an event, signed like Stripe's.
     pub async fn webhook(&self, event: &Value) -> Answer {
         let body = event.to_string();
@@ -425,6 +461,17 @@ impl App {
             .fetch_one(&self.pool)
             .await
             .expect("Postgres is there")
+    }
+
+    /// Runs the pending jobs now, whenever they would run.
+    ///
+    /// # Panics
+    /// If Postgres is unavailable.
+    pub async fn hurry(&self) {
+        sqlx::query("update jobs set run_at = now() where state = 'pending' and run_at > now() and slot is null")
+            .execute(&self.pool)
+            .await
+            .expect("Postgres is there");
     }
 
     /// Waits until nothing is in progress: no job is running or pending (scheduled jobs may be

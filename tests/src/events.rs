@@ -36,6 +36,37 @@ pub fn intent(session: &str, cart: &str) -> Value {
     })
 }
 
+/// The charge of the same payment, of which this much was refunded.
+pub fn charge(session: &str, cart: &str, amount_refunded: i64) -> Value {
+    json!({
+        "id": format!("ch_of_{session}"), "object": "charge", "amount": 9998, "amount_refunded": amount_refunded,
+        "currency": "usd", "livemode": false, "payment_intent": format!("pi_of_{session}"), "status": "succeeded",
+        "refunded": amount_refunded == 9998, "metadata": {"cart_id": cart, "link_version": "1"},
+    })
+}
+
+/// A refund of the same payment, which has no mode.
+pub fn refund(id: &str, session: &str, amount: i64, status: &str) -> Value {
+    json!({
+        "id": id, "object": "refund", "amount": amount, "charge": format!("ch_of_{session}"), "currency": "usd",
+        "metadata": {}, "payment_intent": format!("pi_of_{session}"), "status": status,
+    })
+}
+
+/// A dispute about the same payment.
+pub fn dispute(id: &str, session: &str, amount: i64, status: &str) -> Value {
+    json!({
+        "id": id, "object": "dispute", "amount": amount, "charge": format!("ch_of_{session}"), "currency": "usd",
+        "livemode": false, "metadata": {}, "payment_intent": format!("pi_of_{session}"), "status": status,
+    })
+}
+
+/// The event, created this many seconds later than those of [`event`].
+pub fn later(mut event: Value, seconds: i64) -> Value {
+    event["created"] = json!(event["created"].as_i64().unwrap_or_default() + seconds);
+    event
+}
+
 /// The effect of an event on carts, as it was stored.
 ///
 /// # Panics

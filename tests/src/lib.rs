@@ -4,8 +4,10 @@
 #![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
 
 mod app;
+mod authority;
 mod carts;
 pub mod cluster;
+mod connect_proxy;
 mod contract;
 mod database;
 mod door;
@@ -26,7 +28,9 @@ pub mod processes;
 use std::time::Duration;
 
 pub use app::{Answer, App, RunningWorker, Setup};
+pub use authority::Authority;
 pub use carts::{OF_THE_SHOPPER, UNKNOWN_FIELD, a_cart, a_line, exact, shown_cart};
+pub use connect_proxy::{ConnectProxy, Tunnel};
 pub use contract::{Contract, is_of_the_dashboard};
 pub use database::{ROLES, TestDatabase, connection, transaction};
 pub use door::Door;
@@ -53,7 +57,8 @@ pub async fn fake_stripe(base: &str, webhook_secret: &str, clock: Clock) -> Fake
 }
 
 /// The names of the schedules of a worker with default settings, sorted.
-pub const SCHEDULES: [&str; 4] = ["add_up_counts", "delete_old_records", "expire_carts", "roll_up_days"];
+pub const SCHEDULES: [&str; 5] =
+    ["add_up_counts", "delete_old_records", "expire_carts", "reconcile_payments", "roll_up_days"];
 
 /// The timeout of conditions. On an idle machine they hold within milliseconds.
 pub const DEADLINE: Duration = Duration::from_secs(60);

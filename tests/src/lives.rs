@@ -98,7 +98,7 @@ pub async fn live(app: &App, person: &Person) -> Life {
     // Stored under a key, linked, read, expired, reopened, linked again, paid.
     let paid = create(app, &person.key(), &person.cart()).await.data(201)["id"].as_str().unwrap().to_owned();
     let path = links(&paid).await;
-    assert_eq!(app.send(app.bare_request(Method::GET, &path)).await.status, 303);
+    assert_eq!(app.send(app.bare_request(Method::POST, &path)).await.status, 303);
     app.patch(&format!("/api/carts/{paid}"), &json!({"status": "expired"})).await.data(200);
     app.idle().await;
     app.patch(&format!("/api/carts/{paid}"), &json!({"status": "abandoned"})).await.data(200);

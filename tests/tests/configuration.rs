@@ -44,6 +44,7 @@ const NUMBERS: &[&str] = &["-1", "1.5", "4294967296", "1e3", "0x10", "many", "1,
 const DATABASES: &[&str] =
     &["mysql://x", "localhost", "postgres://", "postgres://h:99999/d", "postgres://h/d?sslmode=perhaps"];
 const SCHEDULES: &[&str] = &["daily", "* * * * *", "60 * * * * *", "0 0 0 30 2 *", "0 */0 * * * *", "0 0 0 32 * *"];
+const ON_OFF: &[&str] = &["yes", "true", "ON", "1", "on,off"];
 const PAIRS: &[&str] = &["secret", "=x", "a=b,c"];
 
 type Case = (&'static str, &'static str, &'static [&'static str]);
@@ -83,6 +84,18 @@ const VARIABLES: &[Case] = &[
             "a..b",
         ],
     ),
+    ("worker", "CHECKOUT_SHIPPING_COUNTRIES", &["KP", "UK", "USA", "US CA", ",", "US;CA", "US,XX"]),
+    ("worker", "CHECKOUT_BILLING_ADDRESS", &["on", "never", "AUTO", "required,auto"]),
+    ("worker", "CHECKOUT_PHONE", ON_OFF),
+    ("worker", "CHECKOUT_PROMOTION_CODES", ON_OFF),
+    ("worker", "CHECKOUT_AUTOMATIC_TAX", ON_OFF),
+    ("worker", "CHECKOUT_DESCRIPTION", &["{externalId}", "Order {", "a\u{7f}b", "\u{1}", "\u{fffd}"]),
+    (
+        "both",
+        "HTTPS_PROXY",
+        &["proxy", "socks5://hush@proxy:1080", "http://", "http://hush@proxy/path", "http://proxy?x", "ftp://proxy:21"],
+    ),
+    ("both", "NO_PROXY", &[]),
     ("worker", "STRIPE_RATE", &["10001"]),
     ("worker", "STRIPE_RATE", NUMBERS),
     (
@@ -91,6 +104,9 @@ const VARIABLES: &[Case] = &[
         &["dollars", "us", "xxx", "XTS", "xau", "xag", "xpt", "xpd", "xdr", "che", "clf", "usdd", "u$d"],
     ),
     ("api", "TIME_ZONE", &["Vienna", "europe/vienna", "Europe/Wien", "+01:00", "CEST"]),
+    ("api", "SHOP_NAME", &["Tea\u{7f}", "\u{1}", "\u{fffd}"]),
+    ("api", "SHOP_URL", WEB_ADDRESSES),
+    ("api", "SHOP_URL", &["javascript:alert(1)", "//shop.example", "data:text/html,x"]),
     ("api", "RATE_LIMIT_PER_MINUTE", NUMBERS),
     ("api", "TRUSTED_PROXIES", &[",", "10.0.0.0/33", "10.0.0", "proxy", "10.0.0.1,nonsense", "::/129"]),
     (
@@ -134,9 +150,12 @@ const VARIABLES: &[Case] = &[
 /// Variables that accept any text, or some of [`NONSENSE`].
 const FREE: &[&str] = &[
     "API_KEY",
+    "CHECKOUT_DESCRIPTION",
     "DATABASE_URL",
     "DATABASE_LISTEN_URL",
+    "NO_PROXY",
     "RUST_LOG",
+    "SHOP_NAME",
     "OTEL_RESOURCE_ATTRIBUTES",
     "STRIPE_SECRET_KEY",
     "STRIPE_WEBHOOK_SECRET",

@@ -122,9 +122,11 @@ async fn a_link_is_offered_only_where_stripe_can_charge_the_total() {
     let page = page_of(&app, &id).await;
     has(&page, &["below Stripe's minimum of $0.50"]);
     lacks(&page, &["Make a link", &recovery]);
-    let shopper = app.send(app.bare_request(reqwest::Method::GET, recovery.strip_prefix(&app.url("")).unwrap())).await;
-    assert_eq!(shopper.status, 409, "{}", shopper.text);
-    has(&shopper.text, &["Its total can't be charged."]);
+    for method in [reqwest::Method::GET, reqwest::Method::POST] {
+        let shopper = app.send(app.bare_request(method, recovery.strip_prefix(&app.url("")).unwrap())).await;
+        assert_eq!(shopper.status, 409, "{}", shopper.text);
+        has(&shopper.text, &["Its total can't be charged."]);
+    }
     has(&page_of(&app, &id).await, &["Stripe can't charge its total"]);
 }
 

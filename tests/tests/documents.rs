@@ -44,7 +44,8 @@ the start with one line that names the variable and the accepted values. `api --
 `STRIPE_SECRET_KEY` the real Stripe. `BIND_ADDR` is `127.0.0.1:3000` there, and one variable is its
 own: `SANDBOX_STRIPE_ADDR`, the address of the fake Stripe (`127.0.0.1:12111`).
 
-`HTTPS_PROXY` and `NO_PROXY` name the proxy for https calls to Stripe and to the trace collector.
+`SSL_CERT_FILE` or `SSL_CERT_DIR`, read by the TLS library, name certificates of authorities to use
+instead of the machine's.
 
 This page is generated: `UPDATE=1 cargo test -p tests configuration_md` writes it.
 ";

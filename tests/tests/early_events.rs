@@ -12,7 +12,7 @@ use tests::{
 use crate::foreign_events::{COMPLETED, outcome, refused, status};
 
 /// A cart whose session was requested, without Stripe's answer so far.
-async fn asked(app: &App) -> String {
+pub(crate) async fn asked(app: &App) -> String {
     let id = app.cart().await;
     app.ask(&id).await.data(202);
     sqlx::query("update payment_links set attempted_at = now() where cart_id = $1")

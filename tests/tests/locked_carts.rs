@@ -71,7 +71,7 @@ async fn other(app: &App, cart: &Linked, number: usize) {
             let unknown = json!({"id": format!("cs_{number}"), "client_reference_id": format!("cart_{number}")});
             app.webhook(&event(&format!("evt_other_{number}"), "checkout.session.expired", &unknown)).await.data(200);
         }
-        4 => assert_eq!(app.send(app.bare_request(Method::GET, &cart.recovery_path)).await.status, 303),
+        4 => assert_eq!(app.send(app.bare_request(Method::POST, &cart.recovery_path)).await.status, 303),
         _ => assert_eq!(app.send(app.bare_request(Method::GET, "/readyz")).await.status, 200),
     }
 }
@@ -105,7 +105,7 @@ async fn a_locked_cart_delays_only_itself() {
         let (app, path) = (app.clone(), cart.recovery_path.clone());
         changes.spawn(async move {
             let begun = Instant::now();
-            (app.send(app.bare_request(Method::GET, &path)).await, begun.elapsed(), 1_000)
+            (app.send(app.bare_request(Method::POST, &path)).await, begun.elapsed(), 1_000)
         });
     }
     // Each kind has its own carts: 2 and 4 continue with the same link, 0 expires.

@@ -50,9 +50,9 @@ async fn live(shop: &Shop) {
 
     // Stripe refuses and repeats the address.
     let mut refused = ZEBEDEE.cart();
-    refused["customerEmail"] = json!("zebedee@qüill.example");
+    refused["customerEmail"] = json!("\"zebedee\"@qüill.example");
     let (_, cart) = post("/api/carts", &refused).await;
-    assert_eq!(shop.link(cart["data"]["id"].as_str().unwrap()).await.0, 502);
+    assert_eq!(shop.link(cart["data"]["id"].as_str().unwrap()).await.0, 200, "without the address");
 
     // Invalid, unstorable and malformed requests.
     let mut malformed = ZEBEDEE.cart();

@@ -1,4 +1,5 @@
-//! A test for each of the first five promises of `queue/src/lib.rs`, with the failure it prevents.
+//! Tests of the first promises of `queue/src/lib.rs`, with the failures they prevent.
+//! `interruptions.rs` has the third.
 
 use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
@@ -6,7 +7,6 @@ use apalis::prelude::{Monitor, WorkerBuilder};
 use nix::sys::signal::Signal;
 use queue::{Backoff, Config, Job};
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
 use tests::{
     TestDatabase, connection, eventually,
     probe::{Act, Probe, QUICKLY, Seen, count, enqueue, probe, start, state, with_workers},
@@ -14,6 +14,8 @@ use tests::{
     transaction,
 };
 use uuid::Uuid;
+
+use crate::interruptions::leases_run_out;
 
 // 1. Enqueue in the caller's transaction. apalis-postgres raises 23505 here and aborts the transaction.
 #[tokio::test]
@@ -104,11 +106,6 @@ async fn a_lost_lease_ends_the_run_and_writes_nothing() {
     assert_eq!((token, worker.as_str()), (Some(thief), "thief"));
 }
 
-/// Moves the times of the table back, as if this much time had passed.
-async fn leases_run_out(pool: &PgPool) {
-    sqlx::query("update jobs set lease_until = now() where state = 'running'").execute(pool).await.unwrap();
-}
-
 // 2. A killed process: its jobs run again elsewhere, and none is lost.
 #[tokio::test]
 async fn a_killed_process_loses_no_job() {
@@ -131,39 +128,10 @@ async fn a_killed_process_loses_no_job() {
     assert_eq!(one.ends().await, None);
     leases_run_out(&pool).await;
     eventually("all are done", async || count(&pool, "state = 'done'").await == 300).await;
-    assert_eq!(count(&pool, "attempts = 2").await, 8, "what was in flight ran again, and nothing else did");
+    assert_eq!(count(&pool, "interruptions = 1").await, 8, "what was in flight ran again, and nothing else did");
+    assert_eq!(count(&pool, "attempts <> 1").await, 0);
     two.signal(Signal::SIGTERM);
     assert_eq!(two.ends().await, Some(0));
-}
-
-// 3. Attempts are counted when taken: a job that kills its process every time ends.
-// (apalis-postgres loops forever.)
-#[tokio::test]
-async fn a_job_that_kills_its_process_every_time_is_dead_in_the_end() {
-    let database = TestDatabase::create().await;
-    let pool = database.pool(2);
-    let id = Uuid::now_v7();
-    sqlx::query(
-        "insert into jobs (id, queue, kind, payload, max_attempts) values ($1, 'tests', 'in_process', '{\"n\": 1}', 3)",
-    )
-    .bind(id)
-    .execute(&pool)
-    .await
-    .unwrap();
-    let variables = || [("DATABASE_URL", database.url.clone()), ("MODE", "abort".to_owned())];
-    for _ in 0..3 {
-        let mut process = Process::start("queue_process", variables()).await;
-        assert_eq!(process.ends().await, None, "it aborts");
-        leases_run_out(&pool).await;
-    }
-    let mut survivor = Process::start("queue_process", variables()).await;
-    eventually("it is dead", async || state(&pool, id).await == ("dead".to_owned(), 3)).await;
-    let log: serde_json::Value =
-        sqlx::query_scalar("select attempt_log from jobs where id = $1").bind(id).fetch_one(&pool).await.unwrap();
-    assert_eq!(log.as_array().unwrap().len(), 3);
-    assert_eq!(log[2]["error"], "the worker that ran it was lost");
-    survivor.signal(Signal::SIGTERM);
-    assert_eq!(survivor.ends().await, Some(0));
 }
 
 // 4. Retries are rows. (apalis-postgres: 25 attempts in 0.14 s.)

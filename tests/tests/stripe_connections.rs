@@ -1,7 +1,6 @@
-//! The worker's connections to Stripe: certificates, proxies and timeouts.
+//! The worker's connections to Stripe: certificates and timeouts. `ways_out.rs` has proxies.
 
 use std::{
-    io::{BufRead, BufReader, Write},
     net::TcpListener,
     sync::Arc,
     time::{Duration, Instant},
@@ -92,30 +91,6 @@ async fn the_systems_certificates_are_trusted() {
     doctor(&app, &url, &[("SSL_CERT_FILE", file.to_str().unwrap().to_owned())]).await;
     std::fs::remove_file(&file).unwrap();
     timeout(DEADLINE, handshake).await.unwrap().unwrap().expect("the certificate is trusted");
-}
-
-/// The proxy opens a tunnel for HTTPS and does not see the request; plain HTTP is for services nearby.
-#[tokio::test]
-async fn https_goes_through_the_proxy_and_http_does_not() {
-    let app = Setup::default().without_worker().start().await;
-    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://shop:never_told@{}", proxy.local_addr().unwrap());
-    let names = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"].map(|name| (name, address.clone()));
-    let asked = tokio::task::spawn_blocking(move || {
-        let (mut connection, _) = proxy.accept().unwrap();
-        let mut line = String::new();
-        BufReader::new(&connection).read_line(&mut line).unwrap();
-        connection.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").unwrap();
-        line
-    });
-    let direct = doctor(&app, &app.stripe.url(), &names).await;
-    assert!(direct.starts_with("ok"), "{direct}");
-    let refused = doctor(&app, "https://stripe.invalid", &names).await;
-    assert!(refused.starts_with("PROBLEM") && refused.contains("tunnel"), "{refused}");
-    assert_eq!(timeout(DEADLINE, asked).await.unwrap().unwrap(), "CONNECT stripe.invalid:443 HTTP/1.1\r\n");
-    let names = [names[0].clone(), ("NO_PROXY", "stripe.invalid".to_owned())];
-    let unresolved = doctor(&app, "https://stripe.invalid", &names).await;
-    assert!(unresolved.starts_with("PROBLEM") && unresolved.contains("dns error"), "{unresolved}");
 }
 
 #[tokio::test]

@@ -22,6 +22,10 @@ enum Step {
     Pay,
     PayLater,
     MoneyArrives(bool),
+    Refund(i64),
+    RefundFails,
+    Dispute,
+    CloseDispute(bool),
     Patch(&'static str),
     Sql(&'static str),
     Expiry,
@@ -38,6 +42,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Pay),
         3 => Just(Step::PayLater),
         3 => proptest::bool::weighted(0.2).prop_map(Step::MoneyArrives),
+        2 => (1..3_000_i64).prop_map(Step::Refund),
+        1 => Just(Step::RefundFails),
+        1 => Just(Step::Dispute),
+        1 => any::<bool>().prop_map(Step::CloseDispute),
         4 => status.clone().prop_map(Step::Patch),
         2 => status.prop_map(Step::Sql),
         2 => Just(Step::Expiry),
@@ -64,7 +72,7 @@ async fn take(app: &App, id: &str, step: &Step) {
                 .await
                 .unwrap();
             if let Some(token) = token {
-                app.send(app.bare_request(Method::GET, &format!("/pay/{token}"))).await;
+                app.send(app.bare_request(Method::POST, &format!("/pay/{token}"))).await;
             }
         }
         // Refused if there is no such session, without an event.
@@ -81,6 +89,16 @@ async fn take(app: &App, id: &str, step: &Step) {
         Step::MoneyArrives(arrives) => {
             if let Some(session) = last(SessionStatus::Complete) {
                 let _ = app.stripe.money_arrives(&session, *arrives).await;
+            }
+        }
+        Step::Refund(_) | Step::RefundFails | Step::Dispute | Step::CloseDispute(_) => {
+            if let Some(session) = last(SessionStatus::Complete) {
+                let _ = match step {
+                    Step::Refund(amount) => app.stripe.refund(&session, Some(*amount)).await,
+                    Step::RefundFails => app.stripe.fail_refund(&session).await,
+                    Step::CloseDispute(won) => app.stripe.close_dispute(&session, *won).await,
+                    _ => app.stripe.dispute(&session, None).await,
+                };
             }
         }
         Step::Patch(status) => drop(app.patch(&format!("/api/carts/{id}"), &json!({"status": status})).await),

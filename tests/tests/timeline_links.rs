@@ -12,7 +12,9 @@ use crate::timeline::{event_lines, events, open_recovery_link, run, start};
 #[tokio::test]
 async fn the_reasons_for_a_missing_link_are_recorded() {
     let app = start().start().await;
-    for (fault, why) in [(Fault::Refused, "invalid_request_error"), (Fault::Unauthorized, "unauthorized")] {
+    for (fault, why) in
+        [(Fault::Refused, "invalid_request_error"), (Fault::Repeats { status: 402 }, "invalid_request_error")]
+    {
         let id = app.cart().await;
         app.stripe.fail_next(Operation::Create, fault);
         app.ask(&id).await.is_error(502, "PAYMENT_PROVIDER_ERROR");
@@ -81,7 +83,7 @@ async fn the_shopper_has_a_new_checkout_made() {
     let id = app.cart().await;
     app.session(&id).await;
     app.clock.advance(TimeDelta::days(2));
-    assert_eq!(open_recovery_link(&app, Method::GET, &id).await, 303);
+    assert_eq!(open_recovery_link(&app, Method::POST, &id).await, 303);
     app.clock.advance(TimeDelta::days(1)); // events of the old session may arrive any time
     let lines = event_lines(&app, &id).await;
     let without_closing: Vec<_> = lines.iter().filter(|event| !event.starts_with("session_closed")).skip(3).collect();

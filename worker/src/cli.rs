@@ -2,12 +2,15 @@
 //! exits.
 
 mod check;
+mod clocks;
 mod doctor;
 mod jobs;
+mod limits;
 mod migrate;
 mod payments;
 mod privileges;
 mod rollup;
+mod stripe_key;
 
 use std::process::ExitCode;
 
@@ -36,7 +39,7 @@ pub struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Lists jobs, newest first, or shows one job with its failed attempts
+    /// Lists jobs, newest first, or shows one job with its failed and interrupted attempts
     Jobs {
         /// Show only this job
         #[arg(value_parser = parse_job_id)]

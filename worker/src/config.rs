@@ -5,15 +5,16 @@ use std::{net::SocketAddr, time::Duration};
 use clap::{Args, Command};
 use common::{
     clock::Clock,
-    config::{DURATION, SharedConfig, is_token, list, parse_duration, parsed, redacted, value},
+    config::{ConfigError, DURATION, SharedConfig, is_token, list, parse_duration, parsed, redacted, value},
     db::DatabaseConfig,
+    http_client::ProxyConfig,
     jobs::QUEUES,
     maintenance::RecordRetention,
     observability::{logs::LogConfig, traces::TraceConfig},
-    payment_links::hosts::CheckoutHosts,
+    payment_links::{CheckoutSettings, hosts::CheckoutHosts},
 };
 use queue::Cron;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const CRON: &str = "a cron expression with seconds, in UTC, such as `0 */5 * * * *`";
@@ -36,6 +37,12 @@ pub struct WorkerConfig {
     /// `CHECKOUT_HOSTS` and `STRIPE_API_URL`
     #[command(flatten)]
     pub checkout_hosts: CheckoutHosts,
+    /// `CHECKOUT_SHIPPING_COUNTRIES` and the other settings of Stripe's page
+    #[command(flatten)]
+    pub checkout: CheckoutSettings,
+    /// `HTTPS_PROXY` and `NO_PROXY`
+    #[command(flatten)]
+    pub proxy: ProxyConfig,
     /// Age at which an abandoned cart expires
     #[arg(long, env, default_value = "30d", value_name = DURATION, value_parser = value(parse_duration))]
     pub cart_ttl: Duration,
@@ -87,6 +94,22 @@ impl WorkerConfig {
     /// Whether this process takes jobs of `queue`.
     pub fn serves(&self, queue: &str) -> bool {
         self.queues.is_empty() || self.queues.contains(&queue)
+    }
+
+    /// Checks that the variables fit together.
+    ///
+    /// # Errors
+    /// A key for live mode with a `PUBLIC_URL` that is not https. Stripe would refuse every session:
+    /// "Livemode requests must always be redirected via HTTPS"
+    /// (<https://docs.stripe.com/api/checkout/sessions/create#create_checkout_session-success_url>).
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let is_live = livemode(self.stripe_secret_key.expose_secret()) == Some(true);
+        if !is_live || self.shared.public_url.starts_with("https://") {
+            return Ok(());
+        }
+        let takes = "an https:// address with the live key in STRIPE_SECRET_KEY, because Stripe refuses http return \
+                     addresses in live mode; set PUBLIC_URL to the api's https address, or use a test key (sk_test_…)";
+        Err(ConfigError::malformed("PUBLIC_URL", format_args!("{:?}", self.shared.public_url), takes))
     }
 }
 

@@ -7,4 +7,6 @@ pub(crate) mod create_payment_link;
 pub(crate) mod delete_old_records;
 pub(crate) mod expire_carts;
 pub(crate) mod find_session;
+pub(crate) mod reconcile_payments;
 pub(crate) mod roll_up_days;
+pub(crate) mod session_outcome;

@@ -17,7 +17,10 @@ use apalis::prelude::{Data, Monitor, WorkerBuilder};
 use common::{
     clock::Clock,
     db::{Database, Pools},
-    jobs::{AnonymizeOldCarts, ClosePaymentLink, CreatePaymentLink, DeleteOldRecords, ExpireCarts, RollUpDays},
+    jobs::{
+        AnonymizeOldCarts, ClosePaymentLink, CreatePaymentLink, DeleteOldRecords, ExpireCarts, ReconcilePayments,
+        RollUpDays,
+    },
 };
 use queue::{CatchUp, Cron, Job, RateLimit, Runtime, Schedule};
 use tokio::task::JoinHandle;
@@ -29,11 +32,14 @@ pub use health::serve as serve_health;
 
 use crate::{
     jobs::{
-        anonymize_old_carts, close_payment_link, create_payment_link, delete_old_records, expire_carts, roll_up_days,
+        anonymize_old_carts, close_payment_link, create_payment_link, delete_old_records, expire_carts,
+        reconcile_payments, roll_up_days,
     },
     stripe::Stripe,
 };
 
+/// Every minute, so that a payment without an event is found within two minutes of its session's end.
+const RECONCILE_SCHEDULE: &str = "15 * * * * *";
 /// Hourly, at an arbitrary minute.
 const MAINTENANCE_SCHEDULE: &str = "0 40 * * * *";
 /// Daily, at a time of low traffic, because each run scans all carts.
@@ -97,7 +103,7 @@ pub async fn run(pools: Pools, clock: Clock, config: WorkerConfig, stop: impl Fu
 /// Creates the Stripe client. All workers share one rate limit, because they share one account.
 fn stripe(config: &WorkerConfig, database: Database) -> Stripe {
     let rate = RateLimit::start(database, "stripe", config.stripe_rate);
-    Stripe::new(&config.checkout_hosts.stripe_api_url, config.stripe_secret_key.clone(), rate)
+    Stripe::new(&config.checkout_hosts.stripe_api_url, config.stripe_secret_key.clone(), &config.proxy, rate)
 }
 
 /// Registers each job with its handler, and its schedule if it has one.
@@ -108,6 +114,8 @@ fn register_all<'a>(runtime: &'a Runtime, state: &'a State) -> Workers<'a> {
     workers.register::<CreatePaymentLink, _, _>(create_payment_link::run);
     // Prevents payments for carts that are recovered, expired or deleted.
     workers.register::<ClosePaymentLink, _, _>(close_payment_link::run);
+    // Finds the outcome of sessions whose events were lost.
+    workers.scheduled::<ReconcilePayments, _, _>(&cron(RECONCILE_SCHEDULE), CatchUp::Latest, reconcile_payments::run);
     // One run expires all carts that are due, so one run is enough after an outage.
     workers.scheduled::<ExpireCarts, _, _>(&config.expiry_schedule, CatchUp::Latest, expire_carts::run);
     // Every missed occurrence is run after an outage.

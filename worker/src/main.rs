@@ -42,6 +42,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let traces =
         observability::logs::init_with_traces(&env.read()?, &TraceConfig::from_env(&env, "quick-checkout-worker")?);
     let config = env.read::<WorkerConfig>()?;
+    config.check()?;
     let pools = db::from_env(&env, queue::CONNECTIONS)?;
 
     if let Some(address) = config.health_addr {

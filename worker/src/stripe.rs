@@ -9,32 +9,39 @@ pub(crate) mod call;
 pub(crate) mod error;
 pub(crate) mod lines;
 pub(crate) mod locale;
+mod new_session;
+pub(crate) mod payments;
 pub(crate) mod redaction;
 pub(crate) mod session;
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
-use common::{http_client, payment_links::checkout::CheckoutCart, personal_data::ERASED_EMAIL};
+use common::{
+    http_client::{self, HttpClient, ProxyConfig},
+    payment_links::KEY_REFUSED,
+};
 use http::{HeaderMap, Method, StatusCode, header};
 use queue::RateLimit;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
-use stripe_checkout::{
-    CheckoutSessionMode,
-    checkout_session::{
-        CreateCheckoutSession, CreateCheckoutSessionLineItems, CreateCheckoutSessionLineItemsPriceData,
-        CreateCheckoutSessionPaymentIntentData, ExpireCheckoutSession, ListCheckoutSession, ProductData,
-        RetrieveCheckoutSession,
-    },
-};
+use serde::{Deserialize, Serialize};
+use stripe_checkout::checkout_session::{ExpireCheckoutSession, ListCheckoutSession};
 use stripe_client_core::{RequestBuilder, StripeMethod, StripeRequest, VERSION};
 use tracing::Instrument;
 
-pub(crate) use self::session::{Page, Session, SessionState};
 use self::{
     call::Call,
     error::{StripeError, sort_error},
+};
+pub(crate) use self::{
+    new_session::NewSession,
+    session::{Page, Session, SessionState},
 };
 use crate::config::livemode;
 
@@ -48,30 +55,26 @@ pub(crate) const NOT_ASKED: &str = "request_not_possible";
 /// A client of Stripe's API; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Stripe {
-    http: reqwest::Client,
+    http: HttpClient,
     base: String,
     key: SecretString,
     rate: RateLimit,
+    /// Whether Stripe did not accept the key for the last change.
+    key_refused: Arc<AtomicBool>,
 }
+
+/// Any JSON object.
+#[derive(Deserialize)]
+struct Anything {}
 
 /// Permit for one call, under the rate limit that all workers share.
 #[derive(Debug)]
 pub(crate) struct Turn(());
 
-/// The parameters of a request for a session, which never change between attempts.
-#[derive(Debug)]
-pub(crate) struct NewSession<'a> {
-    pub(crate) cart_id: &'a str,
-    pub(crate) version: i32,
-    pub(crate) cart: &'a CheckoutCart,
-    pub(crate) expires_at: DateTime<Utc>,
-    pub(crate) success_url: String,
-    pub(crate) idempotency_key: String,
-}
-
 impl Stripe {
-    pub(crate) fn new(base: &str, key: SecretString, rate: RateLimit) -> Self {
-        Self { http: http_client::client(base, TIMEOUT), base: base.trim_end_matches('/').to_owned(), key, rate }
+    pub(crate) fn new(base: &str, key: SecretString, proxy: &ProxyConfig, rate: RateLimit) -> Self {
+        let http = HttpClient::new(base, TIMEOUT, proxy);
+        Self { http, base: base.trim_end_matches('/').to_owned(), key, rate, key_refused: Arc::default() }
     }
 
     /// Whether the key is for live mode (real money); `None` if unknown.
@@ -88,33 +91,7 @@ impl Stripe {
     /// Creates a session, or returns the one created with the same idempotency key. The caller
     /// takes the permit before storing that Stripe is being called.
     pub(crate) async fn create(&self, turn: Turn, new: &NewSession<'_>) -> Result<Session, StripeError> {
-        let mut metadata = HashMap::from([
-            ("cart_id".to_owned(), new.cart_id.to_owned()),
-            ("link_version".to_owned(), new.version.to_string()),
-        ]);
-        metadata.extend(new.cart.external_id.clone().map(|id| ("external_id".to_owned(), id)));
-        let mut payment_intent = CreateCheckoutSessionPaymentIntentData::new();
-        // Shown to the shop beside the payment, in Stripe's dashboard and reports.
-        payment_intent.description = Some(format!("Cart {}", new.cart.external_id.as_deref().unwrap_or(new.cart_id)));
-        payment_intent.metadata = Some(metadata.clone()); // a session's own metadata does not reach it
-        let line_items = line_items(new.cart).map_err(not_asked)?;
-        let mut request = CreateCheckoutSession::new();
-        let locale = new.cart.locale.as_deref().and_then(|tag| tag.parse().ok());
-        if let Some(locale) = locale.as_ref().and_then(locale::checkout_locale) {
-            request = request.locale(locale);
-        }
-        // Stripe would show the placeholder, and the shopper could not change it.
-        if new.cart.customer_email != ERASED_EMAIL {
-            request = request.customer_email(&new.cart.customer_email);
-        }
-        let request = request
-            .mode(CheckoutSessionMode::Payment)
-            .line_items(line_items)
-            .client_reference_id(new.cart_id)
-            .expires_at(new.expires_at.timestamp())
-            .metadata(metadata)
-            .payment_intent_data(payment_intent)
-            .success_url(&new.success_url);
+        let request = new.request().map_err(not_asked)?;
         let made: Session = self.call(turn, request.build(), Some(new)).await?;
         if !made.is_of(new.cart_id, new.version) {
             return Err(StripeError::Unexpected("the session belongs to another request"));
@@ -125,11 +102,6 @@ impl Stripe {
     /// Expires a session, so that it can't be paid.
     pub(crate) async fn expire(&self, session_id: &str) -> Result<Session, StripeError> {
         let request = ExpireCheckoutSession::new(session_id).build();
-        self.call(self.turn().await?, request, None).await.and_then(|session| with_id(session, session_id))
-    }
-
-    pub(crate) async fn retrieve(&self, session_id: &str) -> Result<Session, StripeError> {
-        let request = RetrieveCheckoutSession::new(session_id).build();
         self.call(self.turn().await?, request, None).await.and_then(|session| with_id(session, session_id))
     }
 
@@ -156,12 +128,27 @@ impl Stripe {
 
     /// Checks that Stripe accepts the key, by listing one session.
     pub(crate) async fn check_key(&self) -> Result<(), StripeError> {
-        #[derive(Deserialize)]
-        struct Anything {}
-
         let request = ListCheckoutSession::new().limit(1).build();
         let Anything {} = self.call(self.turn().await?, request, None).await?;
         Ok(())
+    }
+
+    /// Whether the key may create sessions; creates none. Stripe refuses a mode that does not exist
+    /// with 400, and a key without the permission with 403 before it looks at the parameters
+    /// (<https://docs.stripe.com/api/errors>, <https://docs.stripe.com/keys/restricted-api-keys>).
+    pub(crate) async fn may_create(&self) -> Result<bool, StripeError> {
+        #[derive(Serialize)]
+        struct Invalid {
+            mode: &'static str,
+        }
+
+        let request = RequestBuilder::new(StripeMethod::Post, "/checkout/sessions").form(&Invalid { mode: "none" });
+        match self.call(self.turn().await?, request, None).await {
+            Ok(Anything {}) => Err(StripeError::Unexpected("a request without a mode was accepted")),
+            Err(StripeError::Refused { status: StatusCode::BAD_REQUEST, .. }) => Ok(true),
+            Err(StripeError::Refused { status: StatusCode::FORBIDDEN, .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes a call and redacts its error. `new` is set if the call creates a session.
@@ -182,15 +169,27 @@ impl Stripe {
         idempotency_key: Option<&str>,
     ) -> Result<T, StripeError> {
         let request = self.http_request(request, idempotency_key)?;
+        let is_change = request.method() == Method::POST;
         let call = Call::begin(request.method(), request.url().path());
-        let (status, headers, body) = self.receive(request).instrument(call.span()).await?;
+        let received = self.receive(request).instrument(call.span()).await;
+        let (status, headers, body) = received.map_err(|error| match error {
+            StripeError::NoAnswer(why) => StripeError::NoAnswer(self.http.name_proxy(why)),
+            other => other,
+        })?;
         call.answered(status);
         if !status.is_success() {
             let error = sort_error(status, &headers, &body);
             if let StripeError::RateLimited { retry_after } = error {
                 self.slow_everybody_down(retry_after).await;
             }
+            // Logged once, not for each job that waits.
+            if is_change && error.is_key_refused() && !self.key_refused.swap(true, Ordering::Relaxed) {
+                tracing::error!(%status, "{KEY_REFUSED}; jobs wait until it does");
+            }
             return Err(error);
+        }
+        if is_change && self.key_refused.swap(false, Ordering::Relaxed) {
+            tracing::info!("Stripe accepts STRIPE_SECRET_KEY again");
         }
         // serde's message may quote the response, which contains the shopper's e-mail address.
         serde_json::from_slice(&body)
@@ -198,7 +197,7 @@ impl Stripe {
     }
 
     async fn receive(&self, request: reqwest::Request) -> Result<(StatusCode, HeaderMap, Vec<u8>), StripeError> {
-        let mut response = self.http.execute(request).await?;
+        let mut response = self.http.inner().execute(request).await?;
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await? {
             if body.len() + chunk.len() > ANSWER_BYTES {
@@ -230,6 +229,7 @@ impl Stripe {
         let query = request.query.map(|query| format!("?{query}")).unwrap_or_default();
         let mut http = self
             .http
+            .inner()
             .request(method, format!("{}/v1{}{query}", self.base, request.path))
             .bearer_auth(self.key.expose_secret())
             .header("stripe-version", VERSION.as_str());
@@ -253,7 +253,7 @@ fn with_id(session: Session, id: &str) -> Result<Session, StripeError> {
 
 fn not_asked(message: String) -> StripeError {
     let (kind, code) = (NOT_ASKED.to_owned(), NOT_ASKED.to_owned());
-    StripeError::Refused { status: StatusCode::BAD_REQUEST, kind, code, message }
+    StripeError::Refused { status: StatusCode::BAD_REQUEST, kind, code, param: None, message }
 }
 
 /// Sorts the parameters of a form. Maps are serialised in any order, and a retry with an
@@ -262,23 +262,6 @@ fn in_order(form: String) -> String {
     let mut parameters: Vec<&str> = form.split('&').collect();
     parameters.sort_unstable();
     parameters.join("&")
-}
-
-fn line_items(cart: &CheckoutCart) -> Result<Vec<CreateCheckoutSessionLineItems>, String> {
-    let currency: stripe_types::Currency = cart.currency.code().parse().unwrap_or_default();
-    let lines = lines::lines(cart).map_err(|why| format!("the total {why}"))?;
-    let line_item = |line: lines::Line| {
-        let mut product = ProductData::new(line.name);
-        product.description = line.description;
-        let mut price = CreateCheckoutSessionLineItemsPriceData::new(currency.clone());
-        price.unit_amount = Some(line.unit_amount);
-        price.product_data = Some(product);
-        let mut item = CreateCheckoutSessionLineItems::new();
-        item.price_data = Some(price);
-        item.quantity = Some(line.quantity);
-        item
-    };
-    Ok(lines.into_iter().map(line_item).collect())
 }
 
 #[cfg(test)]

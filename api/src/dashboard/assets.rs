@@ -17,7 +17,7 @@ use axum::{
 use sha2::{Digest, Sha256};
 
 use crate::{
-    http::{compression::Precompressed, error::ApiError},
+    http::{base_path::at, compression::Precompressed, error::ApiError},
     state::AppState,
 };
 
@@ -28,8 +28,8 @@ pub(crate) fn router() -> Router<AppState> {
 /// A static file.
 #[derive(Debug)]
 pub(crate) struct Asset {
-    /// URL path.
-    pub(crate) path: String,
+    /// The path, without that of `PUBLIC_URL`.
+    path: String,
     content: Precompressed,
     content_type: &'static str,
 }
@@ -39,6 +39,11 @@ impl Asset {
         let content = Precompressed::new(content);
         let hash: String = Sha256::digest(content.plain()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         Self { path: format!("/assets/{stem}-{hash}.{extension}"), content, content_type }
+    }
+
+    /// The address, for a page.
+    pub(crate) fn address(&self) -> String {
+        at(&self.path)
     }
 }
 

@@ -1,21 +1,27 @@
 //! Problems that an operator should look at.
 
+use std::net::IpAddr;
+
 use chrono::{DateTime, Days, Utc};
 use chrono_tz::Tz;
 use common::{
     db::Connection,
     jobs::QUEUES,
     operations::{self, DEAD_LIMIT},
-    refused_webhooks, stripe_events,
+    payment_links, refused_webhooks, stripe_events,
 };
 use maud::{Markup, html};
 
 use super::format;
+use crate::http::base_path::at;
 
 /// A ready job that waits longer than this is a problem.
 const LONG_WAIT_SECONDS: f64 = 60.0;
 /// Days for which refused webhooks, and events that need attention, are shown.
 const WEBHOOK_DAYS: u64 = 7;
+/// Days for which an open dispute is shown after its last event. A dispute lasts up to three months,
+/// an inquiry 120 days (<https://docs.stripe.com/disputes/how-disputes-work>).
+const DISPUTE_DAYS: u64 = 180;
 
 /// A problem to show.
 #[derive(Debug)]
@@ -24,12 +30,18 @@ pub(crate) struct Concern {
     what: String,
     /// Meaning of the problem, or a remedy.
     advice: String,
-    /// Link to the details.
+    /// The page with the details.
     path: Option<String>,
 }
 
 /// All problems, most severe first. No query counts a large table.
-pub(crate) async fn concerns(conn: &mut Connection, now: DateTime<Utc>, zone: Tz) -> sqlx::Result<Vec<Concern>> {
+/// `unnamed_proxy` is the address of a proxy that is not in `TRUSTED_PROXIES`.
+pub(crate) async fn concerns(
+    conn: &mut Connection,
+    unnamed_proxy: Option<IpAddr>,
+    now: DateTime<Utc>,
+    zone: Tz,
+) -> sqlx::Result<Vec<Concern>> {
     let mut concerns = Vec::new();
     let mut add = |what: String, advice: &str, path: Option<String>| {
         concerns.push(Concern { what, advice: advice.to_owned(), path });
@@ -38,6 +50,12 @@ pub(crate) async fn concerns(conn: &mut Connection, now: DateTime<Utc>, zone: Tz
     let workers = operations::workers(conn).await?;
     if workers.is_empty() {
         add("No worker is running".to_owned(), "Jobs wait until one is started.", Some("/queues".to_owned()));
+    }
+    if let Some(refused) = payment_links::refused_key(conn).await? {
+        let wait = if refused.jobs == 1 { "job waits" } else { "jobs wait" };
+        let what = format!("Stripe does not accept the key: {} {wait}", format::count(refused.jobs));
+        let path = format!("/jobs{}", format::query(&[("queue", Some("payment-links"))]));
+        add(what, &format!("{}. The jobs then continue by themselves.", refused.error), Some(path));
     }
     for health in &queue_health {
         let dead = i64::from(health.dead);
@@ -68,6 +86,12 @@ pub(crate) async fn concerns(conn: &mut Connection, now: DateTime<Utc>, zone: Tz
             add(format!("Jobs in {} wait for {age}", health.queue), advice, Some("/queues".to_owned()));
         }
     }
+    if let Some(address) = unnamed_proxy {
+        let what = format!("{address} forwards requests and is not in TRUSTED_PROXIES");
+        let advice = "If it is your proxy, add its network to TRUSTED_PROXIES: until then, everyone behind it shares \
+                      one rate limit. If it is not, ignore it. Seen since this api started.";
+        add(what, advice, None);
+    }
     let since = now.date_naive().checked_sub_days(Days::new(WEBHOOK_DAYS - 1)).unwrap_or_default();
     if let Some(refused) = refused_webhooks::since(conn, since).await? {
         let times = if refused.count == 1 { "webhook" } else { "webhooks" };
@@ -77,7 +101,7 @@ pub(crate) async fn concerns(conn: &mut Connection, now: DateTime<Utc>, zone: Tz
     }
     let uncounted = stripe_events::attention_since(conn, now - Days::new(WEBHOOK_DAYS)).await?;
     for payment in &uncounted.own.newest {
-        let what = format!("Stripe payment not counted: {}", payment.why());
+        let what = format!("Stripe {} not counted: {}", payment.what(), payment.why());
         let at = format::minute(payment.at, zone);
         let advice = format!("{}, {at}. Look it up at Stripe, and refund it if money is to go back.", payment.ids());
         add(what, &advice, None);
@@ -98,6 +122,18 @@ pub(crate) async fn concerns(conn: &mut Connection, now: DateTime<Utc>, zone: Tz
         );
         add(what, &advice, None);
     }
+    let disputes = stripe_events::open_disputes(conn, now - Days::new(DISPUTE_DAYS)).await?;
+    for dispute in &disputes.newest {
+        let what =
+            format!("Open dispute about {}", dispute.currency.format(dispute.currency.amount(dispute.amount_minor)));
+        let at = format::minute(dispute.at, zone);
+        let advice = format!("{} at Stripe, {at}. Respond to it or accept it in Stripe's dashboard.", dispute.id);
+        add(what, &advice, dispute.has_cart.then(|| format!("/carts/{}", dispute.cart_id)));
+    }
+    let more = disputes.count - i64::try_from(disputes.newest.len()).unwrap_or(i64::MAX);
+    if more > 0 {
+        add(format!("{} more open disputes", format::count(more)), "Stripe's dashboard lists them.", None);
+    }
     Ok(concerns)
 }
 
@@ -112,7 +148,7 @@ pub(crate) fn show(concerns: &[Concern]) -> Markup {
                     @for concern in concerns {
                         li {
                             @match &concern.path {
-                                Some(path) => a href=(path) dir="auto" { (concern.what) },
+                                Some(path) => a href=(at(path)) dir="auto" { (concern.what) },
                                 None => strong dir="auto" { (concern.what) },
                             }
                             span.muted dir="auto" { (concern.advice) }

@@ -19,7 +19,7 @@ use super::{
     timeline as timeline_section,
 };
 use crate::{
-    http::{error::ApiError, query::Parameters},
+    http::{base_path::at, error::ApiError, query::Parameters},
     routes::carts::CartPath,
     state::AppState,
 };
@@ -44,7 +44,7 @@ async fn show(
     let told = told.ok_or_else(ApiError::cart_not_found)?;
     let body = html! {
         (page::notice(parameters.get("done").and_then(done)))
-        nav.crumbs aria-label="Breadcrumbs" { a href="/carts" { "Carts" } }
+        nav.crumbs aria-label="Breadcrumbs" { a href=(at("/carts")) { "Carts" } }
         div.heading {
             div {
                 h1 {
@@ -100,7 +100,7 @@ fn link_panel(state: &AppState, operator: &Operator, cart: &Cart, links: Links<'
             h2 #link { "Payment link" }
             p data-announce="Payment link" { (link_state(links, live.is_some())) }
             @if let Some(recovery) = recovery {
-                (copyable("recovery-url", "For the shopper, in a mail", &format!("{}/pay/{}", state.config.shared.public_url, recovery.token)))
+                (copyable("recovery-url", "For the shopper, in a mail", &recovery.url(&state.config.shared.public_url)))
                 p.muted.small { "Works until " (format::instant(recovery.expires_at, operator.zone)) ", and leads to the open checkout, or else to a new one." }
             }
             @if let Some((live, url)) = live.and_then(|live| Some((live, live.url.as_ref()?))) {
@@ -113,7 +113,7 @@ fn link_panel(state: &AppState, operator: &Operator, cart: &Cart, links: Links<'
                 None => @if startable { (operator.button(&format!("/carts/{}/link", cart.id), "primary", "Make a link")) },
             }
             @if let Some(link) = link.filter(|link| link.status == LinkStatus::Pending) {
-                p { a href={ "/jobs/" (link.job_id) } { "Its job" } }
+                p { a href={ (at("/jobs/")) (link.job_id) } { "Its job" } }
             }
         }
     }
@@ -178,13 +178,13 @@ fn actions(operator: &Operator, cart: &Cart) -> Markup {
         section.card aria-labelledby="actions" {
             h2 #actions { "Actions" }
             div.actions {
-                @if cart.status != CartStatus::Recovered { a.button href=(path("recover")) { "Mark recovered" } }
+                @if cart.status != CartStatus::Recovered { a.button href=(at(&path("recover"))) { "Mark recovered" } }
                 @match cart.status {
                     CartStatus::Abandoned => (operator.button(&path("expire"), "", "Expire")),
                     CartStatus::Expired => (operator.button(&path("reopen"), "", "Reopen")),
                     CartStatus::Recovered => {}
                 }
-                a.button.danger href=(path("delete")) { "Delete" }
+                a.button.danger href=(at(&path("delete"))) { "Delete" }
             }
         }
     }

@@ -18,7 +18,7 @@ use super::{
     session::Operator,
 };
 use crate::{
-    http::{error::ApiError, etag::IfMatch},
+    http::{base_path::at, error::ApiError, etag::IfMatch},
     routes::{
         carts::{self as api, CartPath},
         payment_links,
@@ -125,7 +125,7 @@ fn question(
             p.muted { (text) }
             div.actions {
                 (operator.button(&format!("{path}/{action}"), class, button))
-                a.button href=(path) { "Keep it as it is" }
+                a.button href=(at(&path)) { "Keep it as it is" }
             }
         }
     };

@@ -16,7 +16,7 @@ use super::{
     session::Operator,
 };
 use crate::{
-    http::{error::ApiError, pagination, query::Parameters},
+    http::{base_path::at, error::ApiError, pagination, query::Parameters},
     state::AppState,
 };
 
@@ -91,13 +91,13 @@ async fn search(
         section.card {
             @match found.filter(|found| found.total > 0) {
                 Some(found) => {
-                    p { (format::count(found.total)) " of " strong { bdi { (wanted) } } ", newest first. " a href="/carts" { "All carts" } }
+                    p { (format::count(found.total)) " of " strong { bdi { (wanted) } } ", newest first. " a href=(at("/carts")) { "All carts" } }
                     (table(&found.page.carts, "Carts that were found, newest first", operator.zone))
                     (format::pages("/carts", &[("q", Some(wanted))], page, found.total))
                 }
                 None => {
                     p { "No cart has the id, the shop's id or the e-mail address " strong { bdi { (wanted) } } "." }
-                    p { a href="/carts" { "All carts" } }
+                    p { a href=(at("/carts")) { "All carts" } }
                 }
             }
         }
@@ -107,7 +107,7 @@ async fn search(
 
 fn search_form(value: &str) -> Markup {
     html! {
-        form.search role="search" method="get" action="/carts" {
+        form.search role="search" method="get" action=(at("/carts")) {
             label.visually-hidden for="q" { "Find carts by id, the shop's id or e-mail address" }
             input #q type="search" name="q" value=(value) placeholder="Id or e-mail address" autocomplete="off" maxlength="254" dir="auto";
             button.button type="submit" { "Find" }
@@ -125,7 +125,7 @@ fn statuses(totals: &Totals, chosen: Option<CartStatus>) -> Markup {
     html! {
         nav aria-label="Status" { ul.tabs {
             @for (status, name) in choices {
-                li { a href={ "/carts" (format::query(&[("status", status.map(CartStatus::as_str))])) }
+                li { a href={ (at("/carts")) (format::query(&[("status", status.map(CartStatus::as_str))])) }
                     aria-current=[(status == chosen).then_some("true")] {
                     (name) " " span.count { (format::count(totals.of(status))) }
                 } }
@@ -145,7 +145,7 @@ pub(crate) fn table(carts: &[Cart], caption: &str, zone: Tz) -> Markup {
             } }
             tbody { @for cart in carts { tr {
                 th scope="row" {
-                    a.cover dir="auto" href={ "/carts/" (cart.id) } { (cart.customer()) }
+                    a.cover dir="auto" href={ (at("/carts/")) (cart.id) } { (cart.customer()) }
                     div.parts.muted.small {
                         @if cart.customer_name.is_some() { span.ellipsis dir="auto" { (cart.customer_email) } }
                         @if let Some(id) = &cart.external_id { span.ellipsis { span.wide-only { "Shop's id " } bdi { (id) } } }

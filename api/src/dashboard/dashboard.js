@@ -4,6 +4,7 @@
 
 const main = document.querySelector("main[data-live]");
 const announcements = document.getElementById("announcements");
+const eventsUrl = new URL("../events", document.currentScript.src); // this script is in /assets/
 const leastPause = 1000; // between two loads of the page, in milliseconds
 
 for (const button of document.querySelectorAll("[data-copy]")) button.hidden = false;
@@ -88,7 +89,7 @@ async function refresh() {
 }
 
 function watch() {
-  const events = new EventSource("/events");
+  const events = new EventSource(eventsUrl);
   events.addEventListener("changed", ({ data }) => {
     if (data === "everything" || main.dataset.live.split(" ").includes(data)) refresh();
   });

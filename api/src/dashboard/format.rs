@@ -1,6 +1,6 @@
 //! Formats numbers, money and times for people.
 
-use crate::http::pagination::Page;
+use crate::http::{base_path::at, pagination::Page};
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use common::{
@@ -98,13 +98,13 @@ pub(crate) fn query(pairs: &[(&str, Option<&str>)]) -> String {
     if text.is_empty() { text } else { format!("?{text}") }
 }
 
-/// Links to older and newer pages of a list of `total` entries.
+/// Links to older and newer pages of the list of `total` entries at `path`.
 pub(crate) fn pages(path: &str, pairs: &[(&str, Option<&str>)], page: Page, total: i64) -> Markup {
     let (page, last) = (page.number, page.pages(total));
     let to = |page: i64| {
         let page = page.to_string();
         let pairs = [pairs, &[("page", Some(page.as_str()))]].concat();
-        format!("{path}{}", query(&pairs))
+        at(&format!("{path}{}", query(&pairs)))
     };
     html! {
         @if last > 1 {

@@ -8,6 +8,7 @@ use axum::{
     response::Response,
 };
 use subtle::ConstantTimeEq;
+use url::Url;
 
 use super::{
     FORM_BYTES,
@@ -100,7 +101,9 @@ pub(crate) fn check_origin(state: &AppState, headers: &HeaderMap) -> Result<(), 
         None => headers.get(header::ORIGIN).is_none_or(|origin| {
             let origin = origin.to_str().unwrap_or_default();
             let host = origin.split_once("://").map(|(_, host)| host);
-            host.is_some_and(|host| text(headers, "host") == Some(host)) || origin == state.config.shared.public_url
+            let public = || Url::parse(&state.config.shared.public_url).map(|url| url.origin().ascii_serialization());
+            host.is_some_and(|host| text(headers, "host") == Some(host))
+                || public().is_ok_and(|public| public == origin)
         }),
     };
     if ours { Ok(()) } else { Err(refused("This form was sent from another site.")) }
@@ -125,7 +128,7 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// Redirects to a page of the dashboard after a form, so that a reload does not send the form
+/// Redirects to a path of the dashboard after a form, so that a reload does not send the form
 /// again.
 pub(crate) fn go_to(path: &str) -> Response {
     page::redirect(path)

@@ -1,4 +1,4 @@
-//! `/jobs/{id}`: one job, its failed attempts and its actions.
+//! `/jobs/{id}`: one job, its failed and interrupted attempts and its actions.
 
 use axum::{
     Router,
@@ -17,7 +17,7 @@ use super::{
     session::Operator,
 };
 use crate::{
-    http::{error::ApiError, query::Parameters},
+    http::{base_path::at, error::ApiError, query::Parameters},
     routes::jobs::{self as api, JobPath, job_not_found},
     state::AppState,
 };
@@ -42,7 +42,7 @@ async fn show(
     let title = format::capital(&job.kind);
     let body = html! {
         (page::notice(parameters.get("done").and_then(done)))
-        nav.crumbs aria-label="Breadcrumbs" { a href="/jobs" { "Jobs" } }
+        nav.crumbs aria-label="Breadcrumbs" { a href=(at("/jobs")) { "Jobs" } }
         div.heading {
             h1 { (title) " " span data-announce="Job" { (format::job_state(job.state)) } }
             (actions(&operator, &job))
@@ -87,8 +87,8 @@ fn actions(operator: &Operator, job: &JobSummary) -> Markup {
 fn history_of(attempts: &[FailedAttempt], job: &JobSummary, zone: Tz) -> Markup {
     html! {
         section.card aria-labelledby="attempts" {
-            h2 #attempts { "Attempts that failed" }
-            @if attempts.is_empty() { p.muted { "No failed attempts." } }
+            h2 #attempts { "Attempts that failed or were interrupted" }
+            @if attempts.is_empty() { p.muted { "None." } }
             @if let Some(error) = job.last_error.as_ref().filter(|_| attempts.is_empty()) { p.problem dir="auto" { (error) } }
             ol.attempts {
                 @for attempt in attempts.iter().rev() {
@@ -115,7 +115,7 @@ fn details(job: &JobSummary, zone: Tz) -> Markup {
             h2 #details { "Details" }
             dl.details {
                 dt { "Id" } dd { code { (job.id) } }
-                dt { "Queue" } dd { a href={ "/jobs" (format::query(&[("queue", Some(job.queue.as_str()))])) } { (job.queue) } }
+                dt { "Queue" } dd { a href={ (at("/jobs")) (format::query(&[("queue", Some(job.queue.as_str()))])) } { (job.queue) } }
                 dt { "Kind" } dd { code { (job.kind) } }
                 dt { "Attempts" } dd { (job.attempts) " of " (job.max_attempts) }
                 dt { "To run" } dd { (format::instant(job.run_at, zone)) }

@@ -14,7 +14,7 @@ use super::{
     session::Operator,
 };
 use crate::{
-    http::{error::ApiError, pagination, query::Parameters},
+    http::{base_path::at, error::ApiError, pagination, query::Parameters},
     state::AppState,
 };
 
@@ -90,7 +90,7 @@ fn counted(total: i64) -> Markup {
 
 fn queue_choice(filter: &JobFilter) -> Markup {
     html! {
-        form.search method="get" action="/jobs" {
+        form.search method="get" action=(at("/jobs")) {
             label.visually-hidden for="queue" { "Queue" }
             select #queue name="queue" {
                 option value="" { "All queues" }
@@ -108,7 +108,7 @@ fn states(filter: &JobFilter) -> Markup {
         nav aria-label="State" { ul.tabs {
             @for state in states {
                 @let pairs = [("queue", filter.queue.as_deref()), ("state", state.map(JobState::as_str))];
-                li { a href={ "/jobs" (format::query(&pairs)) } aria-current=[(state == filter.state).then_some("true")] {
+                li { a href={ (at("/jobs")) (format::query(&pairs)) } aria-current=[(state == filter.state).then_some("true")] {
                     (state.map_or("All".to_owned(), |state| format::capital(state.as_str())))
                 } }
             }
@@ -122,8 +122,8 @@ fn at_once(filter: &JobFilter, total: i64) -> Markup {
     let dead = filter.state == Some(JobState::Dead);
     let unfinished = !matches!(filter.state, Some(JobState::Dead | JobState::Done));
     html! {
-        @if total > 0 && dead { a.button href={ "/jobs/retry" (query) } { "Retry all …" } }
-        @if total > 0 && unfinished { a.button href={ "/jobs/cancel" (query) } { "Cancel all …" } }
+        @if total > 0 && dead { a.button href={ (at("/jobs/retry")) (query) } { "Retry all …" } }
+        @if total > 0 && unfinished { a.button href={ (at("/jobs/cancel")) (query) } { "Cancel all …" } }
     }
 }
 
@@ -137,7 +137,7 @@ fn table(jobs: &[JobSummary], zone: Tz) -> Markup {
             } }
             tbody { @for job in jobs { tr {
                 th scope="row" {
-                    a.cover href={ "/jobs/" (job.id) } { (format::capital(&job.kind)) }
+                    a.cover href={ (at("/jobs/")) (job.id) } { (format::capital(&job.kind)) }
                     span.muted.small.ellipsis { (job.queue) @if let Some(error) = &job.last_error { " · " bdi { (error) } } }
                 }
                 td { (format::job_state(job.state)) }

@@ -17,7 +17,7 @@ use super::{
     session::Operator,
 };
 use crate::{
-    http::{error::ApiError, query::Parameters},
+    http::{base_path::at, error::ApiError, query::Parameters},
     state::AppState,
 };
 
@@ -65,7 +65,7 @@ async fn ask_retry(
     let body = html! {
         section.card.narrow {
             h1 { "Retry dead jobs" }
-            form.stack method="get" action="/jobs/retry" {
+            form.stack method="get" action=(at("/jobs/retry")) {
                 (queue_field(dead.queue.as_deref()))
                 label for="kind" { "Only of the kind" }
                 input #kind name="kind" value=[dead.kind.as_deref()] placeholder="create_payment_link" maxlength="200";
@@ -76,7 +76,7 @@ async fn ask_retry(
             p.value-line { strong { (counted(matched)) } " would be ready to run again, with all attempts before them." }
             div.actions {
                 @if matched > 0 { (send(&operator, "/jobs/retry", &chosen, "primary", &format!("Retry {}", counted(matched)))) }
-                a.button href="/jobs?state=dead" { "Back to dead jobs" }
+                a.button href=(at("/jobs?state=dead")) { "Back to dead jobs" }
             }
         }
     };
@@ -105,7 +105,7 @@ async fn ask_cancel(
     let body = html! {
         section.card.narrow {
             h1 { "Cancel jobs" }
-            form.stack method="get" action="/jobs/cancel" {
+            form.stack method="get" action=(at("/jobs/cancel")) {
                 (queue_field(filter.queue.as_deref()))
                 label for="state" { "Only those that are" }
                 select #state name="state" {
@@ -122,7 +122,7 @@ async fn ask_cancel(
                     (send(&operator, "/jobs/cancel", &[("queue", &queue), ("state", &job_state)], "danger",
                         &format!("Cancel {}", counted(matched))))
                 }
-                a.button href={ "/jobs" (format::query(&pairs(&filter))) } { "Back to the jobs" }
+                a.button href={ (at("/jobs")) (format::query(&pairs(&filter))) } { "Back to the jobs" }
             }
         }
     };
@@ -155,7 +155,7 @@ fn counted(jobs: usize) -> String {
 
 fn send(operator: &Operator, action: &str, fields: &[(&str, &Option<String>)], class: &str, text: &str) -> Markup {
     html! {
-        form method="post" action=(action) {
+        form method="post" action=(at(action)) {
             (operator.token_field())
             @for (name, value) in fields {
                 @if let Some(value) = value { input type="hidden" name=(name) value=(value); }

@@ -20,7 +20,7 @@ use super::{
     session::Operator,
 };
 use crate::{
-    http::{error::ApiError, query::Parameters},
+    http::{base_path::at, error::ApiError, query::Parameters},
     routes::analytics as api,
     state::AppState,
 };
@@ -52,7 +52,7 @@ async fn show(
     };
     let mut currencies = BTreeSet::from([currency, state.config.currency]);
     currencies.extend(analytics::currencies(&mut conn).await?);
-    let concerns = attention::concerns(&mut conn, now, zone).await?;
+    let concerns = attention::concerns(&mut conn, state.unnamed_proxy.address(), now, zone).await?;
     let newest = carts::list::page(&mut conn, None, Start::Offset(0), NEWEST, now).await?.carts;
     let body = html! {
         div.heading {
@@ -76,7 +76,7 @@ async fn show(
 fn currency_choice(currencies: &BTreeSet<Currency>, chosen: Currency, parameters: &Parameters) -> Markup {
     html! {
         @if currencies.len() > 1 {
-            form.search method="get" action="/" {
+            form.search method="get" action=(at("/")) {
                 label.visually-hidden for="currency" { "Currency" }
                 select #currency name="currency" {
                     @for currency in currencies {
@@ -98,7 +98,7 @@ fn period_choice(period: Period, chosen: Option<&str>, currency: Option<Currency
     html! {
         nav aria-label="Period" { ul.choice {
             @for (value, name) in [("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days")] {
-                li { a href={ "/" (format::query(&[("period", Some(value)), ("currency", currency)])) }
+                li { a href={ (at("/")) (format::query(&[("period", Some(value)), ("currency", currency)])) }
                     aria-current=[(chosen == Some(value)).then_some("true")] { (name) } }
             }
         } }
@@ -107,7 +107,7 @@ fn period_choice(period: Period, chosen: Option<&str>, currency: Option<Currency
                 @if chosen.is_none() { (period.first.format("%-d %b %Y")) " – " (period.last.format("%-d %b %Y")) }
                 @else { "Range" }
             }
-            form.panel method="get" action="/" {
+            form.panel method="get" action=(at("/")) {
                 label { "From" input type="date" name="startDate" value=(period.first) required; }
                 label { "To" input type="date" name="endDate" value=(period.last) required; }
                 @if let Some(currency) = currency { input type="hidden" name="currency" value=(currency); }
@@ -139,6 +139,7 @@ fn figures(now: &Summary, before: Option<&Summary>, currency: Currency, period: 
                 "Left behind: " (format::money(now.total_abandoned_value, currency)) ". "
                 "Won back by payment: " (format::money(now.recovered_by_payment_value, currency))
                 " in " (format::count(now.recovered_by_payment)) @if now.recovered_by_payment == 1 { " cart. " } @else { " carts. " }
+                @if now.refunded_value.minor() > 0 { "Refunded of it: " (format::money(now.refunded_value, currency)) ". " }
                 "Changes are against the " (period.days()) " days before"
                 @if let Some(before) = period.before() { ", from " (before.first.format("%-d %b %Y")) } "."
             }
@@ -219,7 +220,7 @@ fn numbers(bars: &[Bar], step: Step) -> Markup {
 fn newest_carts(newest: &[Cart], zone: Tz) -> Markup {
     html! {
         section.card aria-labelledby="newest" {
-            div.heading { h2 #newest { "Newest carts" } a href="/carts" { "All carts" } }
+            div.heading { h2 #newest { "Newest carts" } a href=(at("/carts")) { "All carts" } }
             @if newest.is_empty() {
                 p.muted { "No carts yet. Your shop posts them to " code { "/api/carts" } "." }
             } @else { (super::carts::table(newest, "The newest carts", zone)) }

@@ -11,7 +11,7 @@ use super::{
     format::query,
     session::{Operator, TOKEN},
 };
-use crate::http::{compression::Compressible, error::ApiError};
+use crate::http::{base_path::at, compression::Compressible, error::ApiError};
 
 /// A page loads only resources of its own origin, and nothing can be injected.
 const SAFE_HEADERS: [(HeaderName, &str); 6] = [
@@ -70,16 +70,16 @@ impl Page<'_> {
                     a.skip href="#main" { "Skip to the content" }
                     div.frame {
                         header.top {
-                            a.brand href="/" {
-                                img src=(ICON.path) alt="" width="28" height="28";
+                            a.brand href=(at("/")) {
+                                img src=(ICON.address()) alt="" width="28" height="28";
                                 span { "Quick Checkout Tracker" }
                             }
                             nav aria-label="Pages" { ul {
                                 @for (section, path, name) in Section::ALL {
-                                    li { a href=(path) aria-current=[(section == self.section).then_some("page")] { (name) } }
+                                    li { a href=(at(path)) aria-current=[(section == self.section).then_some("page")] { (name) } }
                                 }
                             } }
-                            form.sign-out method="post" action="/sign-out" {
+                            form.sign-out method="post" action=(at("/sign-out")) {
                                 (self.operator.token_field())
                                 button.link type="submit" { "Sign out" }
                             }
@@ -88,7 +88,7 @@ impl Page<'_> {
                         footer.muted.small { "Times and days are in " (self.operator.zone.name()) "." }
                     }
                     p #announcements .visually-hidden role="status" aria-live="polite" {}
-                    script src=(SCRIPT.path) defer {}
+                    script src=(SCRIPT.address()) defer {}
                 },
             ),
         );
@@ -103,10 +103,10 @@ impl Operator {
         html! { input type="hidden" name=(TOKEN) value=(self.session.form_token); }
     }
 
-    /// A form with a single button.
+    /// A form with a single button; `action` is a path of the dashboard.
     pub(crate) fn button(&self, action: &str, class: &str, text: &str) -> Markup {
         html! {
-            form method="post" action=(action) {
+            form method="post" action=(at(action)) {
                 (self.token_field())
                 button class={ "button " (class) } type="submit" { (text) }
             }
@@ -123,8 +123,8 @@ fn document(title: &str, body: &Markup) -> Markup {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { (title) " · Quick Checkout Tracker" }
-                link rel="icon" href=(ICON.path) type="image/svg+xml";
-                link rel="stylesheet" href=(STYLE.path);
+                link rel="icon" href=(ICON.address()) type="image/svg+xml";
+                link rel="stylesheet" href=(STYLE.address());
             }
             body { (body) }
         }
@@ -147,18 +147,18 @@ fn add_headers(response: &mut Response) {
 pub(crate) fn bare(status: StatusCode, title: &str, body: Markup) -> Response {
     let body = html! {
         header.top.bare {
-            span.brand { img src=(ICON.path) alt="" width="28" height="28"; span { "Quick Checkout Tracker" } }
+            span.brand { img src=(ICON.address()) alt="" width="28" height="28"; span { "Quick Checkout Tracker" } }
         }
         main #main tabindex="-1" { (body) }
     };
     answer(status, &document(title, &body))
 }
 
-/// Redirects to a page of the dashboard.
+/// Redirects to a path of the dashboard.
 pub(crate) fn redirect(path: &str) -> Response {
     let mut response = StatusCode::SEE_OTHER.into_response();
     add_headers(&mut response);
-    let location = HeaderValue::from_str(path).unwrap_or(HeaderValue::from_static("/"));
+    let location = HeaderValue::from_str(&at(path)).unwrap_or(HeaderValue::from_static("/"));
     response.headers_mut().insert(header::LOCATION, location);
     response
 }
@@ -220,7 +220,7 @@ fn say(error: ApiError) -> Response {
         section.card.narrow {
             h1 { (title) }
             p dir="auto" { (message) }
-            p { a.button href="/" { "To the overview" } }
+            p { a.button href=(at("/")) { "To the overview" } }
         }
     };
     let mut response = bare(status, title, body);

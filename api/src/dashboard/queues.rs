@@ -20,7 +20,7 @@ use super::{
     session::Operator,
 };
 use crate::{
-    http::error::ApiError,
+    http::{base_path::at, error::ApiError},
     routes::queues::{self as api, QueueName},
     state::AppState,
 };
@@ -73,7 +73,7 @@ fn card(operator: &Operator, queue: &QueueSummary) -> Markup {
                     @let count = queue.counts.get(state.as_str()).copied().unwrap_or(0);
                     div class=[(count > 0 && state == JobState::Dead).then_some("bad")] {
                         dt { (format::capital(state.as_str())) }
-                        dd { a href={ "/jobs" (format::query(&[("queue", Some(&queue.name)), ("state", Some(state.as_str()))])) } {
+                        dd { a href={ (at("/jobs")) (format::query(&[("queue", Some(&queue.name)), ("state", Some(state.as_str()))])) } {
                             (format::count(count))
                         } }
                     }
@@ -117,7 +117,7 @@ fn worker_row(worker: &WorkerStatus, now: DateTime<Utc>) -> Markup {
                 span { (running.len()) " of " (worker.concurrency) }
                 @for job in running {
                     br;
-                    a href={ "/jobs/" (job.id) } { (format::capital(&job.kind)) }
+                    a href={ (at("/jobs/")) (job.id) } { (format::capital(&job.kind)) }
                     @if let Some(at) = job.started_at { " " span.muted { "for " (format::seconds((now - at).num_seconds())) } }
                 }
             }

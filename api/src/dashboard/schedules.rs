@@ -10,7 +10,7 @@ use super::{
     page::{Page, PageError, Section},
     session::Operator,
 };
-use crate::state::AppState;
+use crate::{http::base_path::at, state::AppState};
 
 pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/schedules", get(show))
@@ -41,7 +41,7 @@ fn row(schedule: &ScheduleStatus, zone: Tz) -> Markup {
         tr {
             th scope="row" {
                 (format::capital(&schedule.name))
-                span.muted.small.ellipsis { code { (schedule.cron) } " in " a href={ "/jobs?queue=" (schedule.queue) } { (schedule.queue) } }
+                span.muted.small.ellipsis { code { (schedule.cron) } " in " a href={ (at("/jobs?queue=")) (schedule.queue) } { (schedule.queue) } }
             }
             td data-announce={ "Schedule " (schedule.name) } {
                 @if schedule.overdue {

@@ -14,7 +14,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use uuid::Uuid;
 
-use crate::auth::keys::{BootstrapKey, Key};
+use crate::{
+    auth::keys::{BootstrapKey, Key},
+    http::base_path::at,
+};
 
 /// Name of the cookie.
 const NAME: &str = "operator_session";
@@ -129,7 +132,7 @@ fn signing_key(bootstrap: &BootstrapKey, stored: Option<&KeyHash>) -> SigningKey
 }
 
 fn base(value: String, secure: bool) -> cookie::CookieBuilder<'static> {
-    Cookie::build((NAME, value)).path("/").http_only(true).same_site(SameSite::Strict).secure(secure)
+    Cookie::build((NAME, value)).path(at("/")).http_only(true).same_site(SameSite::Strict).secure(secure)
 }
 
 /// Uses the half of the key that signs no cookies.

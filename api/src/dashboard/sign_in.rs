@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     http::{
+        base_path::at,
         error::ApiError,
         query::Parameters,
         rate_limit::{self, RateLimiter},
@@ -104,7 +105,7 @@ fn form(status: StatusCode, next: &str, wrong: Option<&str>) -> Response {
         section.card.narrow {
             h1 { "Sign in" }
             p.muted { "With an API key of this tracker that has the scope operator. You stay signed in for twelve hours." }
-            form.stack method="post" action="/sign-in" {
+            form.stack method="post" action=(at("/sign-in")) {
                 input type="hidden" name="next" value=(next);
                 label for="key" { "API key" }
                 input id="key" name="key" type="password" autocomplete="current-password" required autofocus

@@ -1,9 +1,19 @@
 //! Identifies the client of a request, for the limits per client.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::{Arc, OnceLock},
+};
 
-use axum::http::HeaderMap;
+use axum::{
+    extract::{ConnectInfo, Request, State},
+    http::{HeaderMap, header},
+    middleware::Next,
+    response::Response,
+};
 use ipnet::IpNet;
+
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The client of a request: an IPv4 address, or the /64 of an IPv6 one.
 pub(crate) fn of(peer: IpAddr, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> IpAddr {
@@ -24,7 +34,7 @@ fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAdd
         return peer;
     }
     let forwarded: Vec<&str> = headers
-        .get_all("x-forwarded-for")
+        .get_all(X_FORWARDED_FOR)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
@@ -54,6 +64,50 @@ pub(crate) fn subscriber(address: IpAddr) -> IpAddr {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
     }
+}
+
+/// Detects a proxy that `TRUSTED_PROXIES` does not name: a peer that forwards addresses of clients.
+/// The limits then count everyone behind it as one client.
+#[derive(Debug, Clone)]
+pub(crate) struct UnnamedProxy {
+    trusted_proxies: Arc<[IpNet]>,
+    first: Arc<OnceLock<IpAddr>>,
+}
+
+impl UnnamedProxy {
+    pub(crate) fn new(trusted_proxies: &[IpNet]) -> Self {
+        Self { trusted_proxies: trusted_proxies.into(), first: Arc::default() }
+    }
+
+    /// The address of the first such peer since the process started.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.first.get().copied()
+    }
+
+    /// Logs the first such peer, without its address, which may be a client's that only pretends to
+    /// be a proxy.
+    fn look(&self, peer: IpAddr, headers: &HeaderMap) {
+        let forwards = headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(header::FORWARDED);
+        if forwards
+            && self.first.get().is_none()
+            && !is_trusted_proxy(peer, &self.trusted_proxies)
+            && self.first.set(peer.to_canonical()).is_ok()
+        {
+            tracing::warn!(
+                "a request with X-Forwarded-For or Forwarded came from an address that is not in TRUSTED_PROXIES; \
+                 if a proxy sent it, name the proxy there: until then, everyone behind it shares one rate limit \
+                 (the dashboard shows the address)"
+            );
+        }
+    }
+}
+
+/// Looks at every request for an [`UnnamedProxy`].
+pub(crate) async fn find_unnamed_proxy(State(proxy): State<UnnamedProxy>, request: Request, next: Next) -> Response {
+    if let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>() {
+        proxy.look(peer.ip(), request.headers());
+    }
+    next.run(request).await
 }
 
 #[cfg(test)]

@@ -207,6 +207,10 @@ impl ApiError {
         self.code == ErrorCode::NotFound
     }
 
+    pub(crate) fn is_conflict(&self) -> bool {
+        self.code == ErrorCode::Conflict
+    }
+
     /// The cause, for the log only.
     pub(crate) fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
@@ -215,7 +219,7 @@ impl ApiError {
 
 impl From<sqlx::Error> for ApiError {
     fn from(error: sqlx::Error) -> Self {
-        if db::is_unavailable(&error) {
+        if db::is_unavailable(&error) || db::exceeds_limit(&error) {
             Self::unavailable(error)
         } else if db::is_locked(&error) {
             Self::locked()
@@ -227,7 +231,7 @@ impl From<sqlx::Error> for ApiError {
 
 impl From<BatchError> for ApiError {
     fn from(error: BatchError) -> Self {
-        if error.is_unavailable() {
+        if error.is_unavailable() || error.exceeds_limit() {
             Self::unavailable(error)
         } else if error.is_locked() {
             Self::locked()

@@ -2,7 +2,10 @@
 
 use maud::{DOCTYPE, html};
 
-use crate::dashboard::assets::{ICON, START_SWAGGER_UI, SWAGGER_UI, SWAGGER_UI_STYLE};
+use crate::{
+    dashboard::assets::{ICON, START_SWAGGER_UI, SWAGGER_UI, SWAGGER_UI_STYLE},
+    http::base_path::at,
+};
 
 /// Files and requests of our own origin only, and no inline script or style. Swagger UI's icons are
 /// `data:` URLs.
@@ -17,14 +20,14 @@ pub(super) fn render() -> String {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 title { "Quick Checkout Tracker – API" }
-                link rel="icon" href=(ICON.path);
-                link rel="stylesheet" href=(SWAGGER_UI_STYLE.path);
+                link rel="icon" href=(ICON.address());
+                link rel="stylesheet" href=(SWAGGER_UI_STYLE.address());
             }
             body {
-                noscript { "This page needs JavaScript. The API is described in " a href="/api/openapi.json" { "openapi.json" } "." }
+                noscript { "This page needs JavaScript. The API is described in " a href=(at("/api/openapi.json")) { "openapi.json" } "." }
                 main id="swagger-ui" {}
-                script src=(SWAGGER_UI.path) {}
-                script src=(START_SWAGGER_UI.path) {}
+                script src=(SWAGGER_UI.address()) {}
+                script src=(START_SWAGGER_UI.address()) {}
             }
         }
     };

@@ -73,7 +73,7 @@ pub(crate) struct Described {
     /// Routes without a key, but with the rate limit.
     pub(crate) limited: Vec<OpenApi>,
     /// Routes with neither.
-    pub(crate) unlimited: OpenApi,
+    pub(crate) unlimited: Vec<OpenApi>,
 }
 
 impl Described {
@@ -90,7 +90,7 @@ impl Described {
             operations(&mut limited).for_each(add_limit);
             document.merge(limited);
         }
-        document.merge(self.unlimited);
+        self.unlimited.into_iter().for_each(|unlimited| document.merge(unlimited));
         operations(&mut document).for_each(complete);
         name_envelope_contents(&mut document);
         let tags = TAGS.map(|(name, text)| TagBuilder::new().name(name).description(Some(text)).build());

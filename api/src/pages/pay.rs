@@ -1,20 +1,29 @@
 //! `/pay/{token}`: the recovery link, which leads a shopper to the cart's checkout.
+//!
+//! Programs open links, too: mail servers that look for malware, previews, prefetching browsers. So
+//! GET creates nothing and counts for nothing. The page that it returns sends a form once a person
+//! sees it, and POST creates the checkout.
+
+use std::time::Duration;
 
 use axum::{
-    extract::{Path, State, rejection::PathRejection},
-    http::{HeaderValue, Method, StatusCode, header},
+    extract::{FromRequestParts, Path, State},
+    http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use common::{
     carts::{self, Cart, CartId, CartStatus},
     db::Connection,
-    payment_links::{self, recovery::TokenHolder},
+    payment_links::{
+        self, LinkStatus, reconciliation,
+        recovery::{self, TokenHolder},
+    },
     timeline::{self, Opening},
 };
-use maud::{DOCTYPE, html};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::{language::Language, page::Page};
 use crate::{
     http::error::{ApiError, Cause},
     routes::payment_links::{
@@ -24,125 +33,211 @@ use crate::{
     state::AppState,
 };
 
-/// Reload interval of the waiting page.
-const RELOAD_SECONDS: u32 = 3;
-/// After Stripe refused a session, reloads request no new one for this long.
+/// After Stripe refused a session, no new one is requested for this long.
 const PAUSE_AFTER_REFUSAL: TimeDelta = TimeDelta::seconds(30);
+/// How long the page after a payment waits for the cart's language.
+const LANGUAGE_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(crate) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(open)).routes(routes!(thanks))
+    OpenApiRouter::new().routes(routes!(open, go_on)).routes(routes!(thanks))
 }
 
-/// Redirects a shopper to the cart's live checkout
+/// A request for a shopper's page.
+struct Visit {
+    /// `None` if the path has no well-formed token.
+    token: Option<String>,
+    /// The best language that the browser accepts.
+    accepted: Option<Language>,
+    /// How often the page has reloaded, waiting for the checkout.
+    reloads: u32,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Visit {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        let waiting = parts.uri.query().and_then(|query| query.strip_prefix("waiting="));
+        Ok(Self {
+            token: path.ok().map(|Path(token)| token).filter(|token| recovery::is_token(token)),
+            accepted: Language::accepted(&parts.headers),
+            reloads: waiting.and_then(|count| count.parse().ok()).unwrap_or_default(),
+        })
+    }
+}
+
+impl Visit {
+    fn show(&self, state: &AppState, cart: Option<&Cart>, page: Page) -> Response {
+        let of_cart = cart.and_then(|cart| Language::of_tag(cart.locale.as_deref()?));
+        page.show(of_cart.or(self.accepted).unwrap_or(Language::English), &state.config.shop)
+    }
+
+    fn preparing(&self, status: StatusCode) -> Page {
+        Page::Preparing { status, reloads: self.reloads }
+    }
+
+    /// A shopper gets a page instead of an error envelope; the log gets the cause.
+    fn excuse(&self, state: &AppState, error: ApiError) -> Response {
+        let mut response = self.show(state, None, self.preparing(StatusCode::SERVICE_UNAVAILABLE));
+        response.extensions_mut().extend(error.into_response().extensions().clone());
+        response
+    }
+}
+
+/// Shows a shopper the way to the checkout
 ///
-/// If there is none, one is created, which may take some seconds.
+/// Redirects to a checkout that is open. Otherwise returns a page with a button, whose form creates
+/// the checkout with POST. Creates nothing.
 #[utoipa::path(
     get, path = "/pay/{token}", operation_id = "openRecoveryLink", tag = "Shoppers",
     params(("token" = String, Path, description = "The end of a `recoveryUrl`.")),
     responses(
-        (status = 200, description = "A payment is being processed", body = String, content_type = "text/html"),
+        (status = 200, description = "A page with a button, or about a payment in progress", body = String, content_type = "text/html"),
         (status = 303, description = "To the checkout", headers(("Location" = String, description = "The checkout's address."))),
         (status = 404, description = "Never issued", body = String, content_type = "text/html"),
         (status = 409, description = "Stripe can't charge the cart's total: a page with the reason", body = String, content_type = "text/html"),
-        (status = 502, description = "The checkout URL is not at Stripe, so there is no redirect", body = String, content_type = "text/html"),
         (status = 410, description = "Nothing can be paid any more: a page with the reason", body = String, content_type = "text/html"),
-        (status = 503, description = "The checkout is being prepared: a page that reloads", body = String, content_type = "text/html",
+        (status = 429, description = "The link was opened too often: a page that reloads", body = String, content_type = "text/html",
             headers(("Retry-After" = u32, description = "Seconds."))),
+        (status = 502, description = "The checkout URL is not at Stripe, so there is no redirect", body = String, content_type = "text/html"),
+        (status = 503, description = "The database is unavailable: a page that reloads, for two minutes at most", body = String,
+            content_type = "text/html", headers(("Retry-After" = u32, description = "Seconds."))),
     ),
 )]
-async fn open(State(state): State<AppState>, method: Method, token: Result<Path<String>, PathRejection>) -> Response {
-    let Ok(Path(token)) = token else { return Page::Unknown.into_response() };
-    // A HEAD request is not a visit, so it is not recorded.
-    lead(&state, &token, method == Method::GET).await.unwrap_or_else(|error| {
-        // A shopper gets a page instead of an error envelope; the log gets the cause.
-        let mut response = Page::Wait.into_response();
-        response.extensions_mut().extend(error.into_response().extensions().clone());
-        response
-    })
+async fn open(State(state): State<AppState>, visit: Visit) -> Response {
+    lead(&state, &visit, false).await.unwrap_or_else(|error| visit.excuse(&state, error))
 }
 
-async fn lead(state: &AppState, token: &str, note: bool) -> Result<Response, ApiError> {
+/// Leads a shopper to the checkout
+///
+/// If none is open, one is created, which may take some seconds.
+#[utoipa::path(
+    post, path = "/pay/{token}", operation_id = "startCheckout", tag = "Shoppers",
+    params(("token" = String, Path, description = "The end of a `recoveryUrl`.")),
+    responses(
+        (status = 200, description = "A payment is in progress", body = String, content_type = "text/html"),
+        (status = 303, description = "To the checkout", headers(("Location" = String, description = "The checkout's address."))),
+        (status = 404, description = "Never issued", body = String, content_type = "text/html"),
+        (status = 409, description = "Stripe can't charge the cart's total: a page with the reason", body = String, content_type = "text/html"),
+        (status = 410, description = "Nothing can be paid any more: a page with the reason", body = String, content_type = "text/html"),
+        (status = 429, description = "The link was opened too often: a page that reloads", body = String, content_type = "text/html",
+            headers(("Retry-After" = u32, description = "Seconds."))),
+        (status = 502, description = "Stripe refused to create a checkout, or its URL is not at Stripe", body = String, content_type = "text/html"),
+        (status = 503, description = "The checkout is being created: a page that reloads, for two minutes at most", body = String,
+            content_type = "text/html", headers(("Retry-After" = u32, description = "Seconds."))),
+    ),
+)]
+async fn go_on(State(state): State<AppState>, visit: Visit) -> Response {
+    lead(&state, &visit, true).await.unwrap_or_else(|error| visit.excuse(&state, error))
+}
+
+/// `creates` a checkout if there is none and one can be created.
+async fn lead(state: &AppState, visit: &Visit, creates: bool) -> Result<Response, ApiError> {
+    let show = |cart: Option<&Cart>, page: Page| Ok(visit.show(state, cart, page));
+    let Some(token) = &visit.token else { return show(None, Page::Unknown) };
     let now = state.clock.now();
     let mut conn = state.lookups.acquire().await?;
-    let (id, expires_at) = match payment_links::recovery::holder(&mut conn, token).await? {
-        None => return Ok(Page::Unknown.into_response()),
-        Some(TokenHolder::Deleted) => return Ok(Page::Gone("This cart no longer exists.").into_response()),
-        Some(TokenHolder::Cart { id, expires_at }) => (id, expires_at),
+    let Some(holder) = recovery::holder(&mut conn, token).await? else { return show(None, Page::Unknown) };
+    if let Err(seconds) = state.token_limiter.count(token) {
+        return show(None, Page::TooOften { seconds });
+    }
+    let Some((id, cart, expires_at)) = find_cart(&mut conn, holder, now).await? else {
+        return show(None, Page::CartDeleted);
     };
-    let Ok(id) = id.parse::<CartId>() else { return Ok(Page::Unknown.into_response()) };
-    let Some(cart) = carts::find(&mut conn, &id, now).await? else {
-        return Ok(Page::Gone("This cart no longer exists.").into_response());
-    };
-    let opening = opening(&mut conn, &id, &cart, expires_at, now).await?;
-    if note && let Err(error) = timeline::note_opening(&mut conn, &id, opening, now).await {
+    let (opening, is_pending) = opening(&mut conn, &id, &cart, expires_at, now).await?;
+    if creates && let Err(error) = timeline::note_opening(&mut conn, &id, opening, now).await {
         tracing::warn!(%error, "could not record a visit of a recovery link"); // the shopper is redirected anyway
     }
-    conn.commit().await?;
-    match (opening, cart.payment_link) {
-        (Opening::Checkout, Some(url)) => return Ok(redirect(state, &id, &url)),
-        (Opening::Checkout | Opening::NewCheckout, _) => {}
-        (Opening::CheckoutRefused, _) => return Ok(Page::Wait.into_response()),
-        (Opening::NotChargeable, _) => return Ok(Page::NotChargeable.into_response()),
-        (Opening::PaymentUnderWay, _) => return Ok(Page::Processing.into_response()),
-        (Opening::Recovered, _) => return Ok(Page::Gone("This cart has been paid. Thank you!").into_response()),
-        (Opening::Expired, _) => return Ok(Page::Gone("This cart has expired.").into_response()),
-        (Opening::LinkExpired, _) => return Ok(Page::Gone("This link has expired.").into_response()),
+    // The event about the payment's end may be lost.
+    if opening == Opening::PaymentUnderWay
+        && let Err(error) = reconciliation::look_up(&mut conn, id.as_str(), state.clock.stopped()).await
+    {
+        tracing::warn!(%error, "could not look up a payment in progress"); // the schedule does
     }
-    let news = LinkWait::begin(&state.news);
-    let asked = request(state, &id, RecoveryTime::Keep).await?;
-    let link = news.settled(&state.lookups, asked.link, state.config.payment_link_wait).await?;
-    Ok(match link.filter(|link| link.is_live(state.clock.now())).and_then(|link| link.url) {
-        Some(url) => redirect(state, &id, &url),
-        None => Page::Wait.into_response(),
-    })
+    conn.commit().await?;
+    let page = match (opening, &cart.payment_link) {
+        (Opening::Checkout, Some(url)) => return Ok(redirect(state, visit, &cart, url)),
+        (Opening::Checkout | Opening::NewCheckout, _) if creates => return create(state, visit, &id, &cart).await,
+        (Opening::NewCheckout, _) if is_pending => visit.preparing(StatusCode::OK),
+        (Opening::Checkout | Opening::NewCheckout, _) => Page::Ready,
+        (Opening::CheckoutRefused, _) => Page::Refused(if creates { StatusCode::BAD_GATEWAY } else { StatusCode::OK }),
+        (Opening::NotChargeable, _) => Page::NotChargeable,
+        (Opening::PaymentUnderWay, _) => Page::InProgress,
+        (Opening::Recovered, _) => Page::Paid,
+        (Opening::Expired, _) => Page::CartExpired,
+        (Opening::LinkExpired, _) => Page::LinkExpired,
+    };
+    show(Some(&cart), page)
 }
 
-/// Determines where the link leads.
+/// The cart of a token, and when the link expires; `None` if the cart was deleted.
+async fn find_cart(
+    conn: &mut Connection,
+    holder: TokenHolder,
+    now: DateTime<Utc>,
+) -> Result<Option<(CartId, Cart, DateTime<Utc>)>, ApiError> {
+    let TokenHolder::Cart { id, expires_at } = holder else { return Ok(None) };
+    let Ok(id) = id.parse::<CartId>() else { return Ok(None) };
+    Ok(carts::find(conn, &id, now).await?.map(|cart| (id, cart, expires_at)))
+}
+
+/// Determines where the link leads, and whether a checkout is being created.
 async fn opening(
     conn: &mut Connection,
     id: &CartId,
     cart: &Cart,
     expires_at: DateTime<Utc>,
     now: DateTime<Utc>,
-) -> Result<Opening, ApiError> {
-    match cart.status {
-        CartStatus::Recovered => return Ok(Opening::Recovered),
-        CartStatus::Expired => return Ok(Opening::Expired),
-        CartStatus::Abandoned => {}
-    }
-    if payment_links::is_processing(conn, id.as_str()).await? {
-        return Ok(Opening::PaymentUnderWay);
-    }
-    if expires_at <= now {
-        return Ok(Opening::LinkExpired);
-    }
-    if cart.payment_link.is_some() {
-        return Ok(Opening::Checkout);
-    }
-    if cart.currency.check_chargeable(cart.total_value.minor()).is_err() {
-        return Ok(Opening::NotChargeable);
+) -> Result<(Opening, bool), ApiError> {
+    let known = match cart.status {
+        CartStatus::Recovered => Some(Opening::Recovered),
+        CartStatus::Expired => Some(Opening::Expired),
+        CartStatus::Abandoned if payment_links::is_processing(conn, id.as_str()).await? => {
+            Some(Opening::PaymentUnderWay)
+        }
+        CartStatus::Abandoned if expires_at <= now => Some(Opening::LinkExpired),
+        CartStatus::Abandoned if cart.payment_link.is_some() => Some(Opening::Checkout),
+        CartStatus::Abandoned if cart.currency.check_chargeable(cart.total_value.minor()).is_err() => {
+            Some(Opening::NotChargeable)
+        }
+        CartStatus::Abandoned => None,
+    };
+    if let Some(opening) = known {
+        return Ok((opening, false));
     }
     let latest = payment_links::latest(conn, id.as_str()).await?;
+    let is_pending = latest.as_ref().is_some_and(|link| link.status == LinkStatus::Pending);
     let refused_lately =
         latest.is_some_and(|link| link.refusal().is_some() && link.updated_at > now - PAUSE_AFTER_REFUSAL);
-    Ok(if refused_lately { Opening::CheckoutRefused } else { Opening::NewCheckout })
+    Ok((if refused_lately { Opening::CheckoutRefused } else { Opening::NewCheckout }, is_pending))
 }
 
-fn redirect(state: &AppState, id: &CartId, url: &str) -> Response {
-    let Some(checked) = state.config.checkout_hosts.check(url) else {
-        let mut response = Page::Foreign.into_response();
+/// Requests a checkout, and waits for it.
+async fn create(state: &AppState, visit: &Visit, id: &CartId, cart: &Cart) -> Result<Response, ApiError> {
+    let news = LinkWait::begin(&state.news);
+    let asked = request(state, id, RecoveryTime::Keep).await?;
+    let link = news.settled(&state.lookups, asked.link, state.config.payment_link_wait).await?;
+    let page = match link {
+        Some(link) if link.is_live(state.clock.now()) && link.url.is_some() => {
+            return Ok(redirect(state, visit, cart, &link.url.unwrap_or_default()));
+        }
+        Some(link) if link.refusal().is_some() => Page::Refused(StatusCode::BAD_GATEWAY),
+        _ => visit.preparing(StatusCode::SERVICE_UNAVAILABLE),
+    };
+    Ok(visit.show(state, Some(cart), page))
+}
+
+fn redirect(state: &AppState, visit: &Visit, cart: &Cart, url: &str) -> Response {
+    let checked = state.config.checkout_hosts.check(url);
+    let Some(location) = checked.and_then(|url| HeaderValue::from_str(url.as_str()).ok()) else {
+        let mut response = visit.show(state, Some(cart), Page::Foreign);
         // The URL itself is not logged: a reader of the log could pay, or be misled.
-        let cause = format!("the payment link of {id} is not at Stripe; is its host to be in CHECKOUT_HOSTS?");
+        let cause = format!("the payment link of {} is not at Stripe; is its host to be in CHECKOUT_HOSTS?", cart.id);
         response.extensions_mut().insert(Cause(cause));
         return response;
     };
-    match HeaderValue::from_str(checked.as_str()) {
-        Ok(location) => {
-            let headers = [(header::LOCATION, location), (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
-            (StatusCode::SEE_OTHER, headers).into_response()
-        }
-        Err(_) => Page::Wait.into_response(),
-    }
+    let headers = [(header::LOCATION, location), (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    (StatusCode::SEE_OTHER, headers).into_response()
 }
 
 /// Thanks a shopper; Stripe redirects here after payment
@@ -151,90 +246,14 @@ fn redirect(state: &AppState, id: &CartId, url: &str) -> Response {
     params(("token" = String, Path, description = "The end of a `recoveryUrl`.")),
     responses((status = 200, description = "Thanks", body = String, content_type = "text/html")),
 )]
-async fn thanks() -> Response {
-    Page::Thanks.into_response()
+async fn thanks(State(state): State<AppState>, visit: Visit) -> Response {
+    let cart = tokio::time::timeout(LANGUAGE_TIMEOUT, cart_of(&state, &visit)).await;
+    visit.show(&state, cart.ok().and_then(Result::ok).flatten().as_ref(), Page::Thanks)
 }
 
-enum Page {
-    /// The checkout is not available yet; the page reloads.
-    Wait,
-    /// There is nothing to pay any more, with the reason.
-    Gone(&'static str),
-    /// Paid, but the payment is still being processed.
-    Processing,
-    /// Stripe can't charge the cart's total.
-    NotChargeable,
-    /// Shown after paying.
-    Thanks,
-    /// The checkout is not on an allowed host.
-    Foreign,
-    /// The token was never issued.
-    Unknown,
+async fn cart_of(state: &AppState, visit: &Visit) -> Result<Option<Cart>, ApiError> {
+    let Some(token) = &visit.token else { return Ok(None) };
+    let mut conn = state.lookups.acquire().await?;
+    let Some(holder) = recovery::holder(&mut conn, token).await? else { return Ok(None) };
+    Ok(find_cart(&mut conn, holder, state.clock.now()).await?.map(|(_, cart, _)| cart))
 }
-
-impl IntoResponse for Page {
-    fn into_response(self) -> Response {
-        let (status, title, text) = match self {
-            Self::Wait => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "One moment, please",
-                "Your checkout is being prepared. This page goes on by itself.",
-            ),
-            Self::Gone(why) => (StatusCode::GONE, "Nothing to pay here", why),
-            Self::Processing => (
-                StatusCode::OK,
-                "Your payment is being processed",
-                "There is nothing more to do. This can take some days.",
-            ),
-            Self::NotChargeable => (
-                StatusCode::CONFLICT,
-                "This cart can't be paid online",
-                "Its total can't be charged. Please tell the shop.",
-            ),
-            Self::Thanks => (StatusCode::OK, "Thank you!", "Your payment was received. You can close this page."),
-            Self::Foreign => (
-                StatusCode::BAD_GATEWAY,
-                "This link can't be opened",
-                "It does not lead to a checkout of this shop. Please tell the shop.",
-            ),
-            Self::Unknown => {
-                (StatusCode::NOT_FOUND, "Unknown link", "This is not a link of this shop. Was it copied whole?")
-            }
-        };
-        let reload = status == StatusCode::SERVICE_UNAVAILABLE;
-        let page = html! {
-            (DOCTYPE)
-            html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    @if reload { meta http-equiv="refresh" content=(RELOAD_SECONDS); }
-                    title { (title) }
-                    style { (STYLE) }
-                }
-                body { main { h1 { (title) } p { (text) } } }
-            }
-        };
-        let mut response = (status, axum::response::Html(page.into_string())).into_response();
-        let headers = response.headers_mut();
-        for (name, value) in SAFE_HEADERS {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-        if reload {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(RELOAD_SECONDS));
-        }
-        response
-    }
-}
-
-/// The URL is a secret: it must not be cached, indexed or sent to other sites.
-const SAFE_HEADERS: [(header::HeaderName, &str); 5] = [
-    (header::CACHE_CONTROL, "no-store"),
-    (header::REFERRER_POLICY, "no-referrer"),
-    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::HeaderName::from_static("x-robots-tag"), "noindex"),
-];
-
-const STYLE: &str = ":root{color-scheme:light dark;font-family:system-ui,sans-serif}\
-body{margin:0;min-height:100vh;display:grid;place-items:center}main{max-width:30rem;padding:2rem;text-align:center}";

@@ -134,9 +134,9 @@ struct PersonalData {
     email: String,
     /// Time of the export.
     exported_at: DateTime<Utc>,
-    /// `carts`, `timeline`, `paymentLinks`, `recoveryLinks`, `jobs`, `idempotencyKeys` and
-    /// `stripeEvents` of the carts on this page, each with all that is stored of it. More kinds may
-    /// be added.
+    /// `carts`, `timeline`, `paymentLinks`, `recoveryLinks`, `jobs`, `idempotencyKeys`,
+    /// `stripeEvents` and `reversals` (refunds and disputes) of the carts on this page, each with
+    /// all that is stored of it. More kinds may be added.
     #[schema(value_type = std::collections::BTreeMap<String, Vec<Object>>)]
     records: Records,
     /// Pagination of the carts.

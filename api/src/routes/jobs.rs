@@ -90,12 +90,12 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<D
     Ok(Data(JobList { jobs, pagination: Pagination::new(page, total) }))
 }
 
-/// A job and its failed attempts.
+/// A job and its failed and interrupted attempts.
 #[derive(Serialize, ToSchema)]
 struct JobDetail {
     #[serde(flatten)]
     job: JobSummary,
-    /// Failed attempts, oldest first.
+    /// Failed and interrupted attempts, oldest first.
     history: Vec<FailedAttempt>,
 }
 

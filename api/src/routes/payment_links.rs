@@ -1,4 +1,5 @@
 //! `/api/carts/{id}/payment-link`: requests a link from the worker and waits for it.
+//! `/api/carts/{id}/recovery-link`: the link for mails alone, which needs neither worker nor Stripe.
 
 pub(crate) mod request;
 pub(crate) mod wait;
@@ -14,7 +15,7 @@ use common::{
     carts::{self, CartId},
     db::Connection,
     operations::{self, JobSummary},
-    payment_links::{self, LinkStatus, PaymentLink, recovery::RecoveryLink},
+    payment_links::{self, LinkStatus, PaymentLink, reconciliation, recovery::RecoveryLink},
 };
 use serde::Serialize;
 use utoipa::{ToSchema, openapi::schema::Object};
@@ -25,6 +26,7 @@ use super::carts::CartPath;
 use crate::{
     auth::scoped_router::ScopedRouter,
     http::{
+        base_path::at,
         body::{Data, Success},
         error::ApiError,
         schema,
@@ -37,7 +39,7 @@ use crate::{
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
 pub(crate) fn router() -> ScopedRouter {
-    ScopedRouter::new().read(routes!(show)).write(routes!(ask))
+    ScopedRouter::new().read(routes!(show)).write(routes!(ask)).write(routes!(extend_recovery_link))
 }
 
 /// A working payment link.
@@ -61,6 +63,18 @@ struct Ready {
     /// When `recoveryUrl` expires.
     #[schema(required)]
     recovery_expires_at: Option<DateTime<Utc>>,
+}
+
+/// A working recovery link.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = RecoveryLink)]
+struct Recovery {
+    /// Leads to the cart's checkout, which is created once the shopper goes on. Use this URL in mails.
+    #[schema(format = "uri", example = "https://shop.example/pay/68c74c5982cad91b70d86c123bd95080")]
+    recovery_url: String,
+    /// When `recoveryUrl` expires: `PAYMENT_LINK_TTL` after this request.
+    recovery_expires_at: DateTime<Utc>,
 }
 
 /// A payment link that is being made.
@@ -117,7 +131,8 @@ fn only_failed() -> Object {
 /// Requests the cart's payment link
 ///
 /// A live link is returned again. Otherwise a worker makes one; if that takes more than 10 s
-/// (`PAYMENT_LINK_WAIT`), the response is 202. Repeated or concurrent requests make one session.
+/// (`PAYMENT_LINK_WAIT`), the response is 202. Repeated or concurrent requests make one session. If a
+/// payment is in progress, it is looked up at Stripe, at most once a minute.
 #[utoipa::path(
     post, path = "/carts/{id}/payment-link", operation_id = "requestPaymentLink", tag = "Payment links",
     params(
@@ -146,6 +161,15 @@ pub(crate) async fn ask(
             Err(error) if is_repeated && error.is_not_found() => {
                 return Err(ApiError::conflict("The cart was deleted while the request waited"));
             }
+            Err(error) if error.is_conflict() && !is_repeated => {
+                if !look_up(&state, &id).await? {
+                    return Err(error);
+                }
+                let wait = deadline.saturating_duration_since(Instant::now());
+                news.notification(&id, wait).await;
+                is_repeated = true;
+                continue;
+            }
             asked => asked?,
         };
         is_repeated = true;
@@ -171,12 +195,43 @@ pub(crate) async fn ask(
     }
 }
 
+/// Has the worker look up the cart's payment in progress at Stripe, because the event about its end
+/// may be lost. `false` if there is none, or it was looked up within the last minute.
+async fn look_up(state: &AppState, id: &CartId) -> Result<bool, ApiError> {
+    let mut tx = state.lookups.begin().await?;
+    let queued = reconciliation::look_up(&mut tx, id.as_str(), state.clock.stopped()).await?;
+    tx.commit().await?;
+    Ok(queued)
+}
+
+/// Makes or extends the cart's recovery link
+///
+/// The link for mails alone. No checkout is created, and Stripe is not called. The URL of a cart never
+/// changes; each request extends it.
+#[utoipa::path(
+    post, path = "/carts/{id}/recovery-link", operation_id = "extendRecoveryLink", tag = "Payment links",
+    params(("id" = String, Path, pattern = "^cart_[A-Za-z0-9_-]{1,100}$", description = "Which cart.")),
+    responses(
+        (status = 200, description = "The link", body = Success<Recovery>),
+        (status = 409, description = "`CONFLICT`: the cart is not abandoned, or a payment is in progress", body = openapi::Error),
+        (status = 422, description = "`VALIDATION_ERROR`: Stripe would refuse the total", body = openapi::Error),
+    ),
+)]
+async fn extend_recovery_link(
+    State(state): State<AppState>,
+    CartPath(id): CartPath,
+) -> Result<Data<Recovery>, ApiError> {
+    let link = request::extend_recovery_link(&state, &id).await?;
+    let recovery_url = link.url(&state.config.shared.public_url);
+    Ok(Data(Recovery { recovery_url, recovery_expires_at: link.expires_at }))
+}
+
 fn accepted(id: &CartId, link: &PaymentLink) -> Response {
     let body = Data(Pending { status: "pending", job_id: link.job_id.to_string(), attempts: None, last_error: None });
     let mut response = (StatusCode::ACCEPTED, body).into_response();
     response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
     // A cart id is valid in a header.
-    if let Ok(location) = HeaderValue::from_str(&format!("/api/carts/{id}/payment-link")) {
+    if let Ok(location) = HeaderValue::from_str(&at(&format!("/api/carts/{id}/payment-link"))) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     response
@@ -257,8 +312,7 @@ fn ready(
     status: Option<&'static str>,
 ) -> Result<Ready, ApiError> {
     let url = link.url.clone().ok_or_else(|| ApiError::internal("an open link has no address"))?;
-    let (recovery_url, recovery_expires_at) = recovery
-        .map(|recovery| (format!("{}/pay/{}", state.config.shared.public_url, recovery.token), recovery.expires_at))
-        .unzip();
+    let (recovery_url, recovery_expires_at) =
+        recovery.map(|recovery| (recovery.url(&state.config.shared.public_url), recovery.expires_at)).unzip();
     Ok(Ready { status, payment_link: url, expires_at: link.session_expires_at, recovery_url, recovery_expires_at })
 }

@@ -44,9 +44,10 @@ struct Received {
 ///
 /// The event's id and its effect are stored in one transaction, so repeats and events out of order
 /// change nothing. An event changes a cart only through a Checkout Session that was made for one of
-/// its payment links, and only if mode, amount, currency and status match. Any other event returns
-/// 200 and is stored without effect; an event that names a cart, or pays for a deleted one, is
-/// shown to the operator. Stripe retries any event that is not answered with 200.
+/// its payment links, and only if mode, amount, currency and status match. Refunds and disputes
+/// change the cart whose payment has their PaymentIntent; they may arrive before the payment. Any
+/// other event returns 200 and is stored without effect; an event that names a cart, or pays for a
+/// deleted one, is shown to the operator. Stripe retries any event that is not answered with 200.
 #[utoipa::path(
     post, path = "/api/webhooks/stripe", operation_id = "receiveStripeEvent", tag = "Webhooks",
     params(("stripe-signature" = String, Header, description = "`t=…,v1=…`: HMAC-SHA256 with one of `STRIPE_WEBHOOK_SECRET` over the time, a point and the body as it is sent; not older than 300 s.",

@@ -39,19 +39,23 @@ impl Client {
         }
     }
 
-    /// A shopper opens a recovery link, and may pay at the checkout.
+    /// A shopper opens a recovery link, presses the button if no checkout is open, and may pay.
     pub(super) async fn open_recovery_link(&mut self) {
         let Some(place) = self.pick() else { return };
         let Some(token) = self.carts[place].token.clone() else { return };
         let (api, path) = (self.api(), format!("/pay/{token}"));
         let url = format!("http://{}{path}", self.scene.members[api].address);
         // The response is a redirect, which `ask` does not check.
-        let opened = self.scene.http.get(url).timeout(super::GIVE_UP).send().await;
+        let send = |method| self.scene.http.request(method, &url).timeout(super::GIVE_UP).send();
+        let opened = match send(Method::GET).await {
+            Ok(page) if page.status() == StatusCode::OK => send(Method::POST).await,
+            opened => opened,
+        };
         let session = opened.ok().and_then(|response| {
             let location = response.headers().get("location")?.to_str().ok()?.to_owned();
             location.rsplit('/').next().map(str::to_owned)
         });
-        self.scene.book.ended("GET /pay", if session.is_some() { "done" } else { "refused" });
+        self.scene.book.ended("/pay", if session.is_some() { "done" } else { "refused" });
         if session.is_some() {
             self.carts[place].session = session;
             if self.dice.random_bool(0.5) {
@@ -87,16 +91,21 @@ impl Client {
         let cart = &mut self.carts[place];
         if let Some(session) = cart.processing.take() {
             let arrives = self.dice.random_bool(0.7);
-            if stripe.money_arrives(&session, arrives).await.is_ok() && arrives {
+            let taken = stripe.money_arrives(&session, arrives).await.is_ok() && arrives;
+            if taken {
                 cart.paid = true;
                 cart.known.may_come(State::Recovered);
             }
             self.scene.book.ended("delayed money", if arrives { "done" } else { "refused" });
+            if taken {
+                self.give_back(&session).await;
+            }
             return;
         }
         let Some(session) = cart.session.clone() else { return };
         if self.dice.random_bool(0.2) {
             let taken = stripe.pay_later(&session).await.is_ok();
+            cart.session = None;
             cart.processing = taken.then_some(session);
             self.scene.book.ended("payment by debit", if taken { "done" } else { "refused" });
         } else {
@@ -105,8 +114,36 @@ impl Client {
                 cart.paid = true;
                 cart.known.may_come(State::Recovered);
             }
+            cart.session = None;
             self.scene.book.ended("payment by card", if taken { "done" } else { "refused" });
+            if taken {
+                self.give_back(&session).await;
+            }
         }
-        cart.session = None;
+    }
+
+    /// Refunds or disputes some payments. Their events may arrive before those of the payment.
+    async fn give_back(&mut self, session: &str) {
+        let stripe = self.scene.stripe.clone();
+        let cents = self.dice.random_range(1..50);
+        let done = match self.dice.random_range(0..20) {
+            0 => stripe.refund(session, None).await,
+            1 => stripe.refund(session, Some(cents)).await,
+            2 => match stripe.refund(session, Some(cents)).await {
+                Ok(_) => stripe.refund(session, None).await,
+                refused => refused,
+            },
+            3 => match stripe.refund(session, Some(cents)).await {
+                Ok(_) => stripe.fail_refund(session).await,
+                refused => refused,
+            },
+            4 => stripe.dispute(session, None).await,
+            5 | 6 => match stripe.dispute(session, Some(cents)).await {
+                Ok(_) => stripe.close_dispute(session, self.dice.random_bool(0.5)).await,
+                refused => refused,
+            },
+            _ => return,
+        };
+        self.scene.book.ended("refund or dispute", if done.is_ok() { "done" } else { "refused" });
     }
 }

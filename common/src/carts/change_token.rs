@@ -2,8 +2,8 @@
 
 use crate::db::Connection;
 
-/// Returns a text that differs after any cart was stored, deleted or changed its status, or a
-/// webhook was refused. Reads few rows, so this can be polled every 2 s.
+/// Returns a text that differs after any cart was stored, deleted, refunded or changed its status, a
+/// dispute was opened or closed, or a webhook was refused. Reads few rows, so this can be polled every 2 s.
 pub async fn change_token(conn: &mut Connection) -> sqlx::Result<String> {
     sqlx::query_scalar!(
         r#"
@@ -11,7 +11,8 @@ pub async fn change_token(conn: &mut Connection) -> sqlx::Result<String> {
             (select horizon from cart_count_progress),
             (select sum(abandoned) || ' ' || sum(recovered) || ' ' || sum(expired) from cart_totals),
             (select count(*) || ' ' || max(xid) from cart_count_deltas_to_add()),
-            (select max(last_at) from refused_webhooks)
+            (select max(last_at) from refused_webhooks),
+            (select count(*) || ' ' || max(at) from payment_reversals where state = 'open')
         ) as "change_token!"
         "#
     )

@@ -69,7 +69,7 @@ pub async fn recover_all(
         update carts set status = 'recovered', recovered_at = greatest(payment.at, abandoned_at), expired_at = null,
                          status_changed_at = $3, status_reason = $4, updated_at = $3,
                          -- ("|| ''" keeps the planner from the index of all ended links.)
-                         paid_minor = (select sum(amount_minor)::bigint from payment_links link
+                         paid_minor = (select sum(coalesce(link.paid_minor, amount_minor))::bigint from payment_links link
                                        where link.cart_id = carts.id and link.status || '' = 'paid'
                                          and link.currency = carts.currency)
         from unnest($1::text[], $2::timestamptz[]) as payment (cart_id, at)

@@ -100,6 +100,13 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Whether a limit of Postgres is exceeded (class 54), for example because the NOTIFY queue is full. A
+/// retry may succeed.
+pub fn exceeds_limit(error: &sqlx::Error) -> bool {
+    let state = error.as_database_error().and_then(|error| error.code());
+    state.is_some_and(|state| state.starts_with("54"))
+}
+
 /// Whether the error ended the session.
 fn is_fatal(error: &dyn sqlx::error::DatabaseError) -> bool {
     let error = error.try_downcast_ref::<PgDatabaseError>();

@@ -67,8 +67,14 @@ fn name(migration: &Migration) -> String {
 }
 
 async fn pending_of<'m>(conn: &mut Connection, migrator: &'m Migrator) -> sqlx::Result<Vec<&'m Migration>> {
-    let there: bool =
-        sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null").fetch_one(&mut *conn).await?;
+    // Reads the catalog: `to_regclass` may repeat, within a transaction, that the table is missing,
+    // after another process has created it.
+    let there: bool = sqlx::query_scalar(
+        "select exists (select from pg_tables
+                        where tablename = '_sqlx_migrations' and schemaname = any (current_schemas(false)))",
+    )
+    .fetch_one(&mut *conn)
+    .await?;
     let applied: HashMap<i64, Vec<u8>> = if there {
         let rows: Vec<(i64, Vec<u8>)> =
             sqlx::query_as("select version, checksum from _sqlx_migrations where success").fetch_all(conn).await?;

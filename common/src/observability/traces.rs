@@ -34,7 +34,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::{
     config::{ConfigError, Env, redacted, text, value, web_address},
-    http_client,
+    http_client::{self, ProxyConfig},
 };
 
 pub use queue::telemetry::{SPAN_TARGET, current_context};
@@ -58,6 +58,9 @@ pub struct TraceConfig {
     service: Option<String>,
     #[command(flatten)]
     library: LibraryConfig,
+    /// The variables of the proxy belong to the program.
+    #[arg(skip)]
+    proxy: ProxyConfig,
 }
 
 /// Variables that the OpenTelemetry library reads itself. They are checked here, because the library
@@ -96,10 +99,11 @@ impl TraceConfig {
     /// # Errors
     /// If one of the variables is malformed; the first one is reported.
     pub fn from_env(env: &Env, service: &str) -> Result<Self, ConfigError> {
+        let proxy = env.read()?;
         if env.get("OTEL_EXPORTER_OTLP_ENDPOINT").is_none() {
             return Ok(Self::default());
         }
-        let mut config: Self = env.read()?;
+        let mut config = Self { proxy, ..env.read()? };
         config.service.get_or_insert_with(|| service.to_owned());
         Ok(config)
     }
@@ -109,7 +113,7 @@ impl TraceConfig {
         let endpoint = self.endpoint.as_deref()?;
         let exporter = SpanExporter::builder()
             .with_http()
-            .with_http_client(Collector::new(endpoint))
+            .with_http_client(Collector::new(endpoint, &self.proxy))
             .with_endpoint(endpoint)
             .with_protocol(Protocol::HttpBinary)
             .with_timeout(TIMEOUT)
@@ -190,14 +194,15 @@ fn current() -> Option<String> {
 /// application's runtime.
 #[derive(Debug)]
 struct Collector {
-    http: reqwest::Client,
+    http: http_client::HttpClient,
     runtime: Handle,
     away: Arc<AtomicBool>,
 }
 
 impl Collector {
-    fn new(endpoint: &str) -> Self {
-        Self { http: http_client::client(endpoint, TIMEOUT), runtime: Handle::current(), away: Arc::default() }
+    fn new(endpoint: &str, proxy: &ProxyConfig) -> Self {
+        let http = http_client::HttpClient::new(endpoint, TIMEOUT, proxy);
+        Self { http, runtime: Handle::current(), away: Arc::default() }
     }
 }
 
@@ -206,8 +211,8 @@ impl HttpClient for Collector {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let (http, away) = (self.http.clone(), self.away.clone());
         let sending = self.runtime.spawn(async move {
-            let sent = http.send_bytes(request).await.map_err(|error| match error.downcast() {
-                Ok(error) => http_client::message(*error).into(),
+            let sent = http.inner().send_bytes(request).await.map_err(|error| match error.downcast() {
+                Ok(error) => http.name_proxy(http_client::message(*error)).into(),
                 Err(error) => error,
             });
             say(&away, &sent);

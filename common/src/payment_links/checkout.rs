@@ -1,20 +1,26 @@
 //! Reads carts for Checkout Sessions.
 
-use super::{Expected, LinkStatus, PaymentLink};
+use chrono::{DateTime, Utc};
+use sqlx::types::Json;
+
+use super::{Expected, LinkStatus, PaymentLink, SessionSettings};
 use crate::{
     carts::{
         CartStatus,
         items::{Adjustment, Item, stored_adjustments, stored_items},
         row::RawJson,
     },
+    clock::Clock,
     db::Connection,
+    email::with_ascii_domain,
     money::Currency,
+    personal_data::ERASED_EMAIL,
 };
 
 /// The data of a cart that is sent to Stripe.
 #[derive(Debug, Clone)]
 pub struct CheckoutCart {
-    /// Prefilled on Stripe's payment page.
+    /// The shopper's address; [`Self::sent_email`] is prefilled on Stripe's payment page.
     pub customer_email: String,
     /// The lines; `None` if other programs stored something that is no list of lines.
     pub items: Option<Vec<Item>>,
@@ -37,6 +43,12 @@ pub struct CheckoutCart {
 }
 
 impl CheckoutCart {
+    /// The address as it is sent to Stripe, with its domain in ASCII; `None` if it was erased: Stripe
+    /// would show the placeholder, and the shopper could not change it.
+    pub fn sent_email(&self) -> Option<String> {
+        (self.customer_email != ERASED_EMAIL).then(|| with_ascii_domain(&self.customer_email))
+    }
+
     /// Whether the cart's total and currency still match `expected`. After a change of the cart,
     /// payments of the session would be refused.
     pub fn is_as_requested(&self) -> bool {
@@ -50,19 +62,25 @@ impl CheckoutCart {
 pub struct Checkout {
     /// The request.
     pub link: PaymentLink,
+    /// The settings that the first attempt stored; `None` before.
+    pub settings: Option<SessionSettings>,
     /// The cart; `None` if it was deleted.
     pub cart: Option<CheckoutCart>,
     /// Whether an older request of the cart may still have a session open at Stripe
     /// ([`super::unsettled_before`]).
     pub has_unsettled: bool,
+    /// The time by Postgres' clock.
+    pub now: DateTime<Utc>,
 }
 
 /// Reads the request and its cart; `None` if there is no such request.
-pub async fn read(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx::Result<Option<Checkout>> {
+pub async fn read(conn: &mut Connection, cart_id: &str, version: i32, clock: &Clock) -> sqlx::Result<Option<Checkout>> {
     let row = sqlx::query!(
         r#"
         select link.cart_id, link.version, link.status as "link_status: LinkStatus", link.job_id, link.session_expires_at,
                link.replacements, link.attempted_at, link.session_id, link.url, link.failure, link.updated_at, link.livemode,
+               case when link.settings ? 'publicUrl' then link.settings end as "settings: Json<SessionSettings>",
+               coalesce($3::timestamptz, now()) as "now!",
                coalesce(link.amount_minor, total_minor) as amount_minor,
                coalesce(link.currency, carts.currency) as expected_currency,
                carts.customer_email as "customer_email?", carts.items as "items?: RawJson", carts.adjustments as "adjustments?: RawJson",
@@ -77,11 +95,18 @@ pub async fn read(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx::R
         "#,
         cart_id,
         version,
+        clock.stopped(),
     )
     .fetch_optional(conn)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let expected = Expected { amount_minor: row.amount_minor, currency: row.expected_currency, livemode: row.livemode };
+    let settings = row.settings.map(|settings| settings.0);
+    let expected = Expected {
+        amount_minor: row.amount_minor,
+        currency: row.expected_currency,
+        livemode: row.livemode,
+        total_may_differ: settings.as_ref().is_some_and(SessionSettings::total_may_differ),
+    };
     let lines = row.items.zip(row.adjustments);
     let cart = match (row.customer_email, lines, row.total_minor, row.currency, row.status, row.token) {
         (
@@ -118,5 +143,5 @@ pub async fn read(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx::R
         failure: row.failure,
         updated_at: row.updated_at,
     };
-    Ok(Some(Checkout { link, cart, has_unsettled: row.has_unsettled }))
+    Ok(Some(Checkout { link, settings, cart, has_unsettled: row.has_unsettled, now: row.now }))
 }

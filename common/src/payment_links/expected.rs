@@ -15,6 +15,10 @@ pub struct Expected {
     pub currency: Option<String>,
     /// Stripe's `livemode`: whether real money moves.
     pub livemode: Option<bool>,
+    /// Whether Stripe may charge another total than `amount_minor`, because the session has promotion
+    /// codes or automatic tax. Then the subtotal must be `amount_minor`
+    /// (<https://docs.stripe.com/api/checkout/sessions/object#checkout_session_object-amount_subtotal>).
+    pub total_may_differ: bool,
 }
 
 /// The data that Stripe reports of a Checkout Session or PaymentIntent, in an event or a response.
@@ -24,8 +28,11 @@ pub struct Reported {
     pub mode: Option<String>,
     /// `paid`, `unpaid` or `no_payment_required`; a PaymentIntent has none.
     pub payment_status: Option<String>,
-    /// The amount in Stripe's smallest unit.
+    /// The amount in Stripe's smallest unit: `amount_total` of a session, `amount_received` of a
+    /// PaymentIntent.
     pub amount: Option<i64>,
+    /// The session's amount before discounts and taxes; a PaymentIntent has none.
+    pub subtotal: Option<i64>,
     /// The currency code in lower case.
     pub currency: Option<String>,
     /// Whether real money moves.
@@ -68,6 +75,8 @@ pub enum Mismatch {
     PaymentStatus,
     /// The event is of another account, connected to this one.
     OtherAccount,
+    /// Stripe does not know the session of the link.
+    SessionMissing,
     /// The payment is the session's own, but its cart was deleted.
     CartDeleted,
     /// The payment is the session's own, but its cart was recovered before.
@@ -98,6 +107,7 @@ impl fmt::Display for Mismatch {
             Self::Status => "its status does not fit",
             Self::PaymentStatus => "its payment_status does not fit",
             Self::OtherAccount => "it is of a connected account",
+            Self::SessionMissing => "Stripe does not know it; was it made with a key of another account?",
             Self::CartDeleted => "its cart was deleted",
             Self::CartChanged => "it recovered its cart, whose total or currency has changed since",
             Self::PaidTwice => "its cart was recovered before, by another payment or by hand",
@@ -105,25 +115,25 @@ impl fmt::Display for Mismatch {
     }
 }
 
+impl Reported {
+    /// The amount in minor units of its currency; `None` if either is unknown.
+    pub fn amount_minor(&self) -> Option<i64> {
+        self.currency.as_deref()?.parse::<Currency>().ok()?.of_stripe(self.amount?)
+    }
+}
+
 impl Expected {
-    /// Compares the amount, currency and mode (test or live) of a session or PaymentIntent.
+    /// Compares the amount, currency and mode (test or live) of a PaymentIntent. It has no subtotal,
+    /// so its amount is not compared if the total may differ.
     ///
     /// # Errors
     /// The first field that differs from the expected value.
-    pub fn check_money(&self, reported: &Reported) -> Result<(), Mismatch> {
-        if self.currency.is_some() && self.currency != reported.currency {
-            return Err(Mismatch::OtherCurrency);
-        }
-        if self.amount_minor.is_some() && (reported.amount.is_none() || self.stripe_amount() != reported.amount) {
-            return Err(Mismatch::OtherAmount);
-        }
-        if self.livemode.is_some() && self.livemode != reported.livemode {
-            return Err(Mismatch::OtherLivemode);
-        }
-        Ok(())
+    pub fn check_intent(&self, reported: &Reported) -> Result<(), Mismatch> {
+        let amount = if self.total_may_differ { self.stripe_amount() } else { reported.amount };
+        self.check(reported, amount)
     }
 
-    /// Compares a session like [`Self::check_money`]; its mode must be `payment`.
+    /// Compares the amount, currency and mode of a session; its `mode` must be `payment`.
     ///
     /// # Errors
     /// The first field that differs from the expected value.
@@ -131,7 +141,20 @@ impl Expected {
         if reported.mode.as_deref() != Some("payment") {
             return Err(Mismatch::OtherMode);
         }
-        self.check_money(reported)
+        self.check(reported, reported.subtotal.filter(|_| self.total_may_differ).or(reported.amount))
+    }
+
+    fn check(&self, reported: &Reported, amount: Option<i64>) -> Result<(), Mismatch> {
+        if self.currency.is_some() && self.currency != reported.currency {
+            return Err(Mismatch::OtherCurrency);
+        }
+        if self.amount_minor.is_some() && (amount.is_none() || self.stripe_amount() != amount) {
+            return Err(Mismatch::OtherAmount);
+        }
+        if self.livemode.is_some() && self.livemode != reported.livemode {
+            return Err(Mismatch::OtherLivemode);
+        }
+        Ok(())
     }
 
     /// The payment state of a completed session that passed [`Self::check_session`].
@@ -142,9 +165,14 @@ impl Expected {
         match reported.payment_status.as_deref() {
             Some("paid") => Ok(Payment::Paid),
             Some("unpaid") => Ok(Payment::Processing),
-            Some("no_payment_required") if self.amount_minor == Some(0) => Ok(Payment::Paid),
+            Some("no_payment_required") if self.is_free(reported) => Ok(Payment::Paid),
             _ => Err(Mismatch::PaymentStatus),
         }
+    }
+
+    /// Whether the cart costs nothing, or a promotion code made its session free.
+    fn is_free(&self, reported: &Reported) -> bool {
+        self.amount_minor == Some(0) || (self.total_may_differ && reported.amount == Some(0))
     }
 
     /// The amount in Stripe's smallest unit; `None` if it is unknown or Stripe can't charge it.
@@ -161,7 +189,9 @@ pub async fn expected(conn: &mut Connection, cart_id: &str, version: i32) -> sql
         Expected,
         r#"
         select coalesce(link.amount_minor, carts.total_minor) as amount_minor,
-               coalesce(link.currency, carts.currency) as currency, link.livemode
+               coalesce(link.currency, carts.currency) as currency, link.livemode,
+               coalesce(link.settings @> '{"promotionCodes": true}' or link.settings @> '{"automaticTax": true}', false)
+                   as "total_may_differ!"
         from payment_links link left join carts on carts.id = link.cart_id
         where link.cart_id = $1 and link.version = $2
         "#,
@@ -179,11 +209,17 @@ mod tests {
 
     #[test]
     fn a_session_must_fit_in_everything() {
-        let expected = Expected { amount_minor: Some(700), currency: Some("isk".to_owned()), livemode: Some(false) };
+        let expected = Expected {
+            amount_minor: Some(700),
+            currency: Some("isk".to_owned()),
+            livemode: Some(false),
+            total_may_differ: false,
+        };
         let good = Reported {
             mode: Some("payment".to_owned()),
             payment_status: Some("paid".to_owned()),
             amount: Some(70_000), // Stripe counts hundredths of a króna
+            subtotal: Some(70_000),
             currency: Some("isk".to_owned()),
             livemode: Some(false),
         };
@@ -207,8 +243,41 @@ mod tests {
             Err(Mismatch::PaymentStatus)
         );
         // An amount that Stripe can't charge matches nothing.
-        let kwd = Expected { amount_minor: Some(1_005), currency: Some("kwd".to_owned()), livemode: None };
+        let kwd = Expected { amount_minor: Some(1_005), currency: Some("kwd".to_owned()), ..Expected::default() };
         let reported = Reported { currency: Some("kwd".to_owned()), amount: None, ..good.clone() };
         assert_eq!(kwd.check_session(&reported), Err(Mismatch::OtherAmount));
+        assert_eq!(kwd.check_intent(&reported), Err(Mismatch::OtherAmount));
+    }
+
+    #[test]
+    fn a_total_with_discounts_or_taxes_differs_from_the_request() {
+        let fixed = Expected { amount_minor: Some(9_998), currency: Some("usd".to_owned()), ..Expected::default() };
+        let variable = Expected { total_may_differ: true, ..fixed.clone() };
+        let reported = |amount, subtotal| Reported {
+            mode: Some("payment".to_owned()),
+            payment_status: Some("paid".to_owned()),
+            amount,
+            subtotal,
+            currency: Some("usd".to_owned()),
+            livemode: None,
+        };
+        let discounted = reported(Some(8_998), Some(9_998));
+        assert_eq!(discounted.amount_minor(), Some(8_998));
+        assert_eq!(variable.check_session(&discounted), Ok(()));
+        assert_eq!(fixed.check_session(&discounted), Err(Mismatch::OtherAmount));
+        assert_eq!(variable.check_session(&reported(Some(9_998), Some(8_998))), Err(Mismatch::OtherAmount));
+        // Without a subtotal the total must be the amount.
+        assert_eq!(variable.check_session(&reported(Some(9_998), None)), Ok(()));
+        assert_eq!(variable.check_session(&reported(Some(8_998), None)), Err(Mismatch::OtherAmount));
+        // A PaymentIntent has no subtotal.
+        let intent = Reported { mode: None, subtotal: None, ..discounted };
+        assert_eq!((variable.check_intent(&intent), fixed.check_intent(&intent)), (Ok(()), Err(Mismatch::OtherAmount)));
+        let free = |amount| Reported {
+            payment_status: Some("no_payment_required".to_owned()),
+            ..reported(amount, Some(9_998))
+        };
+        assert_eq!(variable.payment(&free(Some(0))), Ok(Payment::Paid));
+        assert_eq!(variable.payment(&free(Some(1))), Err(Mismatch::PaymentStatus));
+        assert_eq!(fixed.payment(&free(Some(0))), Err(Mismatch::PaymentStatus));
     }
 }

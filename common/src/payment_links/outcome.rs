@@ -5,34 +5,9 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
-use super::{CHANNEL, Failure, PaymentLink, tell};
+use super::{CHANNEL, Failure, Mismatch, PaymentLink};
 use crate::db::Connection;
 use crate::jobs::ClosePaymentLink;
-
-/// Records that a request is about to be sent to Stripe, in this mode (test or live) if it is
-/// known, so that early events of the other mode don't match. `false` if the link is not pending
-/// any more and the request must not be sent.
-pub async fn begin_attempt(
-    conn: &mut Connection,
-    link: &PaymentLink,
-    livemode: Option<bool>,
-    now: DateTime<Utc>,
-) -> sqlx::Result<bool> {
-    let result = sqlx::query!(
-        r#"
-        update payment_links
-        set attempted_at = coalesce(attempted_at, $3), livemode = coalesce($4, livemode), updated_at = $3
-        where cart_id = $1 and version = $2 and status = 'pending'
-        "#,
-        link.cart_id,
-        link.version,
-        now,
-        livemode,
-    )
-    .execute(conn)
-    .await?;
-    Ok(result.rows_affected() == 1)
-}
 
 /// A session that Stripe created.
 #[derive(Debug, Clone)]
@@ -52,8 +27,7 @@ pub struct Opening {
 }
 
 /// pending → open. `false` if the request was withdrawn meanwhile and the session must be closed,
-/// or if another link has the session ([`super::is_held_by_another`]). Call [`super::tell`] after
-/// the commit: NOTIFY serializes commits, so it should not share one that waits for the disk.
+/// or if another link has the session ([`super::is_held_by_another`]).
 pub async fn open(conn: &mut Connection, opening: &Opening, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let result = sqlx::query!(
         r#"
@@ -71,9 +45,13 @@ pub async fn open(conn: &mut Connection, opening: &Opening, now: DateTime<Utc>) 
         now,
         opening.livemode,
     )
-    .execute(conn)
+    .execute(&mut *conn)
     .await?;
-    Ok(result.rows_affected() == 1)
+    let opened = result.rows_affected() == 1;
+    if opened {
+        conn.notify(CHANNEL, &opening.cart_id);
+    }
+    Ok(opened)
 }
 
 /// pending → failed: Stripe created no session and will not create one.
@@ -127,8 +105,10 @@ pub(crate) async fn close_all(conn: &mut Connection, cart_ids: &[String], now: D
     if !jobs.is_empty() {
         queue::enqueue_many(conn, &jobs).await?;
     }
-    let cart_ids: Vec<String> = touched.into_iter().map(|link| link.cart_id).collect();
-    tell(conn, &cart_ids).await
+    for link in touched {
+        conn.notify(CHANNEL, link.cart_id);
+    }
+    Ok(())
 }
 
 /// → closed: Stripe reports that the session can't be paid any more. `false` if the link was in a
@@ -147,31 +127,56 @@ pub async fn processing(conn: &mut Connection, cart_id: &str, version: i32, now:
         .await
 }
 
-/// Marks these links, given by cart and version, as paid. Returns only those that were not already
-/// paid, each with whether the cart's total and currency are still those of the link.
+/// The payment of a link, as Stripe reports it.
+#[derive(Debug, Clone, Copy)]
+pub struct LinkPayment<'a> {
+    /// The cart's id.
+    pub cart_id: &'a str,
+    /// The version of the request.
+    pub version: i32,
+    /// When the shopper paid.
+    pub paid_at: DateTime<Utc>,
+    /// What the shopper paid, in minor units of the link's currency; `None` means the link's amount.
+    pub paid_minor: Option<i64>,
+}
+
+/// Marks these links as paid. Returns only those that were not already paid, each with whether the
+/// cart's total and currency are still those of the link. Of several payments of a link, the first
+/// counts.
 pub async fn paid(
     conn: &mut Connection,
-    cart_ids: &[&str],
-    versions: &[i32],
+    payments: &[LinkPayment<'_>],
     now: DateTime<Utc>,
 ) -> sqlx::Result<HashMap<(String, i32), bool>> {
+    let carts: Vec<&str> = payments.iter().map(|payment| payment.cart_id).collect();
+    let versions: Vec<i32> = payments.iter().map(|payment| payment.version).collect();
+    let times: Vec<DateTime<Utc>> = payments.iter().map(|payment| payment.paid_at).collect();
+    let amounts: Vec<Option<i64>> = payments.iter().map(|payment| payment.paid_minor).collect();
     let changed = sqlx::query!(
         r#"
-        update payment_links link set status = 'paid', ended_at = $3, updated_at = $3
-        from unnest($1::text[], $2::integer[]) as payment (cart_id, version)
+        update payment_links link
+        set status = 'paid', paid_at = payment.paid_at, paid_minor = coalesce(payment.paid_minor, amount_minor),
+            ended_at = $5, updated_at = $5
+        from (select distinct on (cart_id, version) *
+              from unnest($1::text[], $2::integer[], $3::timestamptz[], $4::bigint[]) with ordinality
+                  as payment (cart_id, version, paid_at, paid_minor, place)
+              order by cart_id, version, place) payment
         where link.cart_id = payment.cart_id and link.version = payment.version and link.status <> 'paid'
         returning link.cart_id, link.version,
                   coalesce((select total_minor = link.amount_minor and carts.currency = link.currency
                             from carts where id = link.cart_id), true) as "fits!"
         "#,
-        cart_ids as &[&str],
-        versions,
+        &carts as &[&str],
+        &versions,
+        &times,
+        &amounts as &[Option<i64>],
         now,
     )
     .fetch_all(&mut *conn)
     .await?;
-    let carts: Vec<String> = changed.iter().map(|link| link.cart_id.clone()).collect();
-    tell(conn, &carts).await?;
+    for link in &changed {
+        conn.notify(CHANNEL, &link.cart_id);
+    }
     Ok(changed.into_iter().map(|link| ((link.cart_id, link.version), link.fits)).collect())
 }
 
@@ -187,6 +192,23 @@ pub async fn payment_failed(
         .await
 }
 
+/// → closed: the session ended without a payment that counts, for this reason.
+pub async fn closed_because(
+    conn: &mut Connection,
+    link: &PaymentLink,
+    why: Mismatch,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let message = format!("The session ended without a payment that counts: {why}");
+    Change {
+        from: &["pending", "open", "closing", "settling", "processing"],
+        to: "closed",
+        why: Some(Failure::new(why.as_str(), &message)),
+    }
+    .make(conn, &link.cart_id, link.version, now)
+    .await
+}
+
 /// A guarded status change that ends a request, and notifies the requests that wait for the link.
 struct Change<'a> {
     from: &'a [&'a str],
@@ -197,16 +219,12 @@ struct Change<'a> {
 
 impl Change<'_> {
     async fn make(self, conn: &mut Connection, cart_id: &str, version: i32, now: DateTime<Utc>) -> sqlx::Result<bool> {
-        let told = sqlx::query!(
+        let result = sqlx::query!(
             r#"
-            with changed as (
-                update payment_links
-                set status = $4, failure = coalesce($6, failure), failure_code = coalesce($8, failure_code),
-                    ended_at = $5, updated_at = $5
-                where cart_id = $1 and version = $2 and status = any ($3)
-                returning cart_id
-            )
-            select pg_notify($7, cart_id) as told from changed
+            update payment_links
+            set status = $4, failure = coalesce($6, failure), failure_code = coalesce($7, failure_code),
+                ended_at = $5, updated_at = $5
+            where cart_id = $1 and version = $2 and status = any ($3)
             "#,
             cart_id,
             version,
@@ -214,11 +232,14 @@ impl Change<'_> {
             self.to,
             now,
             self.why.map(|failure| failure.why),
-            CHANNEL,
             self.why.and_then(|failure| failure.code),
         )
-        .fetch_optional(conn)
+        .execute(&mut *conn)
         .await?;
-        Ok(told.is_some())
+        let changed = result.rows_affected() == 1;
+        if changed {
+            conn.notify(CHANNEL, cart_id);
+        }
+        Ok(changed)
     }
 }

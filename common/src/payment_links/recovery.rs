@@ -17,6 +17,18 @@ pub struct RecoveryLink {
     pub expires_at: DateTime<Utc>,
 }
 
+impl RecoveryLink {
+    /// The address for the shopper, below `PUBLIC_URL`.
+    pub fn url(&self, public_url: &str) -> String {
+        format!("{public_url}/pay/{}", self.token)
+    }
+}
+
+/// Whether `text` has the form of a token.
+pub fn is_token(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// Omits the token, with which anyone could pay and see that the cart exists.
 impl fmt::Debug for RecoveryLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

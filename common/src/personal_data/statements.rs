@@ -146,8 +146,16 @@ mod tests {
     #[test]
     fn every_table_about_shoppers_has_its_statements() {
         let labels: Vec<&str> = all().iter().map(|statements| statements.label).collect();
-        let expected =
-            ["carts", "timeline", "paymentLinks", "recoveryLinks", "jobs", "idempotencyKeys", "stripeEvents"];
+        let expected = [
+            "carts",
+            "timeline",
+            "paymentLinks",
+            "recoveryLinks",
+            "jobs",
+            "idempotencyKeys",
+            "stripeEvents",
+            "reversals",
+        ];
         assert_eq!(labels, expected);
         assert!(
             anonymize().starts_with("update carts set external_id = null, customer_email = 'erased@erased.invalid', ")

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use super::Effect;
 use crate::{
     db::Connection,
+    money::Currency,
     payment_links::{Mismatch, PaymentLink},
 };
 
@@ -40,7 +41,8 @@ pub struct Uncounted {
 /// A payment or session that did not recover a cart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payment {
-    /// The id of the session (`cs_…`) if known, else of the PaymentIntent (`pi_…`).
+    /// The id of the session (`cs_…`) if known, else of the PaymentIntent (`pi_…`), or of a charge,
+    /// refund or dispute (`ch_…`, `re_…`, `du_…`).
     pub object: Option<String>,
     /// The id of an event about it (`evt_…`); `None` if the worker learned of it from a response of
     /// Stripe.
@@ -54,6 +56,14 @@ pub struct Payment {
 }
 
 impl Payment {
+    /// What it is, for people.
+    pub fn what(&self) -> &'static str {
+        match self.object.as_deref().and_then(|id| id.split('_').next()) {
+            None | Some("cs" | "pi") => "payment",
+            _ => "refund or dispute",
+        }
+    }
+
     /// The reason in English.
     pub fn why(&self) -> String {
         self.reason.parse().map_or_else(|_| self.reason.clone(), |why: Mismatch| why.to_string())
@@ -153,6 +163,70 @@ pub(super) async fn note_payment(
     // Identifies the payment by its link, whose session may be attached later.
     let name = format!("{cart}:{version}");
     note(conn, &name, None, cart, effect, why, now).await
+}
+
+/// Records that a refund or dispute that arrived before its payment does not match it.
+pub(super) async fn note_reversal(
+    conn: &mut Connection,
+    id: &str,
+    cart: &str,
+    why: Mismatch,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    note(conn, id, Some(id), cart, Effect::Mismatch, why, now).await
+}
+
+/// A dispute that is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenDispute {
+    /// `du_…`
+    pub id: String,
+    /// The cart that the payment is for.
+    pub cart_id: String,
+    /// Whether the cart exists.
+    pub has_cart: bool,
+    /// The disputed amount, in minor units of `currency`.
+    pub amount_minor: i64,
+    /// The currency of the dispute.
+    pub currency: Currency,
+    /// The time of its newest event, according to Stripe.
+    pub at: DateTime<Utc>,
+}
+
+/// The open disputes about payments of the product's links.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OpenDisputes {
+    /// Their number.
+    pub count: i64,
+    /// The newest five.
+    pub newest: Vec<OpenDispute>,
+}
+
+/// The disputes that are open, and had an event since then.
+pub async fn open_disputes(conn: &mut Connection, since: DateTime<Utc>) -> sqlx::Result<OpenDisputes> {
+    let rows = sqlx::query!(
+        r#"
+        select dispute.id, dispute.cart_id as "cart_id!", carts.id is not null as "has_cart!", amount_minor,
+               dispute.currency as "currency: Currency", at, count(*) over () as "count!"
+        from payment_reversals dispute left join carts on carts.id = dispute.cart_id
+        where state = 'open' and at >= $1 and cart_id is not null
+        order by at desc, dispute.id limit $2
+        "#,
+        since,
+        SHOWN,
+    )
+    .fetch_all(conn)
+    .await?;
+    let count = rows.first().map_or(0, |row| row.count);
+    let newest = rows.into_iter().map(|row| OpenDispute {
+        id: row.id,
+        cart_id: row.cart_id,
+        has_cart: row.has_cart,
+        amount_minor: row.amount_minor,
+        currency: row.currency,
+        at: row.at,
+    });
+    Ok(OpenDisputes { count, newest: newest.collect() })
 }
 
 async fn note(

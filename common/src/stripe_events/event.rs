@@ -20,17 +20,18 @@ pub struct StripeEvent {
     pub object: StripeObject,
 }
 
-/// The object of an event: a Checkout Session, a PaymentIntent, or anything else.
+/// The object of an event: a Checkout Session, a PaymentIntent, a Charge, a Refund, a Dispute, or
+/// anything else.
 #[derive(Debug, Clone, Default)]
 pub struct StripeObject {
-    /// `checkout.session` or `payment_intent`.
+    /// The type: `checkout.session`, `payment_intent`, `charge`, `refund` or `dispute`.
     pub object: Option<String>,
-    /// The id, `cs_…` or `pi_…`.
+    /// The id, for example `cs_…` or `pi_…`.
     pub id: Option<String>,
-    /// `open`, `complete` or `expired`, for a PaymentIntent `succeeded`; empty if the field is not
-    /// a string.
+    /// `open`, `complete` or `expired`, for a PaymentIntent `succeeded`; `failed` or `lost` for
+    /// example of refunds and disputes. Empty if the field is not a string.
     pub status: Option<String>,
-    /// The session's PaymentIntent.
+    /// The PaymentIntent of a session, charge, refund or dispute.
     pub payment_intent: Option<String>,
     /// The data to compare with the link's [`Expected`](crate::payment_links::Expected).
     pub reported: Reported,
@@ -51,9 +52,24 @@ pub(super) enum Kind {
     MoneyFailed,
     Expired,
     IntentSucceeded,
+    /// A charge was refunded.
+    Refunded,
+    /// A refund failed, or was cancelled.
+    RefundFailed,
+    /// A dispute was opened, changed or closed.
+    Disputed,
+}
+
+impl Kind {
+    /// Whether money of a payment went back, or may.
+    pub(super) fn is_reversal(self) -> bool {
+        matches!(self, Self::Refunded | Self::RefundFailed | Self::Disputed)
+    }
 }
 
 impl StripeEvent {
+    /// The kind of the event (<https://docs.stripe.com/api/events/types>); `None` if it can't change
+    /// anything. Every event about a dispute has the dispute's current status.
     pub(super) fn matters(&self) -> Option<Kind> {
         Some(match self.kind.as_str() {
             "checkout.session.completed" => Kind::Completed,
@@ -61,6 +77,13 @@ impl StripeEvent {
             "checkout.session.async_payment_failed" => Kind::MoneyFailed,
             "checkout.session.expired" => Kind::Expired,
             "payment_intent.succeeded" => Kind::IntentSucceeded,
+            "charge.refunded" => Kind::Refunded,
+            "refund.failed" | "refund.updated" | "charge.refund.updated"
+                if matches!(self.object.status.as_deref(), Some("failed" | "canceled")) =>
+            {
+                Kind::RefundFailed
+            }
+            kind if kind.starts_with("charge.dispute.") => Kind::Disputed,
             _ => return None,
         })
     }
@@ -72,10 +95,11 @@ impl StripeObject {
         self.cart_id.iter().chain(&self.reference)
     }
 
-    /// The ids of the session and of the PaymentIntent in the object of such an event.
+    /// The ids of the session and of the PaymentIntent that the object of such an event is about.
     pub(super) fn ids(&self, kind: Kind) -> (Option<&str>, Option<&str>) {
         match kind {
             Kind::IntentSucceeded => (None, self.id.as_deref()),
+            kind if kind.is_reversal() => (None, self.payment_intent.as_deref()),
             _ => (self.id.as_deref(), self.payment_intent.as_deref()),
         }
     }
@@ -95,6 +119,13 @@ pub enum Effect {
     PaymentFailed,
     /// The session closed.
     Closed,
+    /// The refunds of a payment changed.
+    Refunded,
+    /// The state of a dispute changed.
+    Disputed,
+    /// A refund or dispute of a payment that no payment link is known to have. It takes effect once
+    /// a link has the PaymentIntent.
+    Unmatched,
     /// The event names no known cart.
     UnknownCart,
     /// The event names a cart, but is about none of the cart's sessions.

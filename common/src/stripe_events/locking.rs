@@ -16,6 +16,9 @@ pub(super) struct Link {
     pub(super) amount_minor: Option<i64>,
     pub(super) currency: Option<String>,
     pub(super) livemode: Option<bool>,
+    pub(super) total_may_differ: bool,
+    /// Whether some of its payment was refunded.
+    pub(super) refunded: bool,
 }
 
 /// The rows locked by this transaction, and those that other transactions hold.
@@ -33,6 +36,11 @@ impl Locked {
     /// Whether another transaction has locked a row that the event may be about.
     pub(super) fn holds_up(&self, event: &StripeEvent) -> bool {
         names(event).any(|name| self.held.contains(name.id()))
+    }
+
+    /// The locked links whose carts are locked, too, or deleted.
+    pub(super) fn free_links(&self) -> impl Iterator<Item = &Link> {
+        self.links.iter().filter(|link| !self.held.contains(&link.cart_id))
     }
 }
 
@@ -53,7 +61,8 @@ impl<'a> Name<'a> {
 fn names(event: &StripeEvent) -> impl Iterator<Item = Name<'_>> {
     event.matters().into_iter().flat_map(|kind| {
         let (session, intent) = event.object.ids(kind);
-        let carts = event.object.named_carts().map(CartId::as_str).map(Name::Cart);
+        // Only the PaymentIntent leads to the payment of a refund or dispute.
+        let carts = event.object.named_carts().filter(move |_| !kind.is_reversal()).map(CartId::as_str).map(Name::Cart);
         carts.chain(session.map(Name::Session)).chain(intent.map(Name::Intent))
     })
 }
@@ -69,6 +78,16 @@ pub(super) async fn lock(conn: &mut Connection, events: &[StripeEvent]) -> sqlx:
             Name::Intent(id) => intents.push(id),
         }
     }
+    lock_named(conn, &carts, &sessions, &intents).await
+}
+
+/// Like [`lock`], for the names of carts, sessions and PaymentIntents.
+pub(super) async fn lock_named(
+    conn: &mut Connection,
+    carts: &[&str],
+    sessions: &[&str],
+    intents: &[&str],
+) -> sqlx::Result<Locked> {
     if carts.is_empty() && sessions.is_empty() && intents.is_empty() {
         return Ok(Locked::default());
     }
@@ -87,16 +106,16 @@ pub(super) async fn lock(conn: &mut Connection, events: &[StripeEvent]) -> sqlx:
         select id as "id!", false as "locked!" from wanted
         union all select id, true from locked
         "#,
-        &carts as &[&str],
-        &sessions as &[&str],
-        &intents as &[&str],
+        carts as &[&str],
+        sessions as &[&str],
+        intents as &[&str],
     )
     .fetch_all(&mut *conn)
     .await?;
     let (locked, wanted): (Vec<_>, Vec<_>) = found.into_iter().partition(|cart| cart.locked);
     let mut all = Locked { carts: locked.into_iter().map(|cart| cart.id).collect(), ..Locked::default() };
     all.held = wanted.into_iter().map(|cart| cart.id).filter(|id| !all.carts.contains(id)).collect();
-    lock_links(conn, &carts, &sessions, &intents, &mut all).await?;
+    lock_links(conn, carts, sessions, intents, &mut all).await?;
     Ok(all)
 }
 
@@ -120,6 +139,9 @@ async fn lock_links(
                    link.attempted_at is not null as attempted,
                    coalesce(link.amount_minor, carts.total_minor) as amount_minor,
                    coalesce(link.currency, carts.currency) as currency, link.livemode,
+                   coalesce(link.settings @> '{"promotionCodes": true}' or link.settings @> '{"automaticTax": true}', false)
+                       as total_may_differ,
+                   link.refunded_minor is not null as refunded,
                    carts.id is not null as has_cart
             from wanted
             join payment_links link on link.cart_id = wanted.cart_id and link.version = wanted.version
@@ -127,10 +149,11 @@ async fn lock_links(
             for no key update of link skip locked
         )
         select cart_id as "cart_id!", version as "version!", session_id, payment_intent, attempted as "attempted!",
-               amount_minor, currency, livemode, has_cart as "has_cart!", true as "locked!"
+               amount_minor, currency, livemode, total_may_differ as "total_may_differ!", refunded as "refunded!",
+               has_cart as "has_cart!", true as "locked!"
         from locked
         union all
-        select cart_id, version, session_id, payment_intent, false, null, null, null, false, false from wanted
+        select cart_id, version, session_id, payment_intent, false, null, null, null, false, false, false, false from wanted
         "#,
         &carts as &[&str],
         sessions as &[&str],
@@ -164,6 +187,8 @@ async fn lock_links(
             amount_minor: row.amount_minor,
             currency: row.currency,
             livemode: row.livemode,
+            total_may_differ: row.total_may_differ,
+            refunded: row.refunded,
         })
         .collect();
     Ok(())

@@ -60,11 +60,13 @@ pub(super) struct Links {
     links: Vec<Link>,
     /// Indexes of links with ids that are not stored yet.
     unsaved: HashSet<usize>,
+    /// PaymentIntents of links that were attached, and have refunds or disputes already.
+    early_reversals: HashSet<String>,
 }
 
 impl Links {
     pub(super) fn new(links: Vec<Link>) -> Self {
-        Self { links, unsaved: HashSet::new() }
+        Self { links, unsaved: HashSet::new(), early_reversals: HashSet::new() }
     }
 
     /// Finds the cart and link of the event. Attaches the event's session and PaymentIntent to the
@@ -141,13 +143,33 @@ impl Links {
         self.links.iter().position(|link| link.payment_intent.as_deref() == Some(id))
     }
 
+    /// The link with this PaymentIntent.
+    pub(super) fn of_payment(&self, intent: &str) -> Option<&Link> {
+        self.with_intent(intent).map(|place| &self.links[place])
+    }
+
+    /// The links to which [`Self::save_attached`] attached a PaymentIntent whose refunds or disputes
+    /// arrived before.
+    pub(super) fn with_early_reversals(&self) -> impl Iterator<Item = &Link> {
+        self.early_reversals.iter().filter_map(|intent| self.of_payment(intent))
+    }
+
+    /// Whether some payment of the cart was refunded, before these events.
+    pub(super) fn has_refunds(&self, cart: &str) -> bool {
+        self.links.iter().any(|link| link.refunded && link.cart_id == cart)
+    }
+
     fn meaning(&self, place: usize, event: &StripeEvent, kind: Kind) -> Result<Meaning, Mismatch> {
         if event.is_of_other_account {
             return Err(Mismatch::OtherAccount);
         }
         let (link, object) = (&self.links[place], &event.object);
-        let expected =
-            Expected { amount_minor: link.amount_minor, currency: link.currency.clone(), livemode: link.livemode };
+        let expected = Expected {
+            amount_minor: link.amount_minor,
+            currency: link.currency.clone(),
+            livemode: link.livemode,
+            total_may_differ: link.total_may_differ,
+        };
         let is = |field: &Option<String>, value: &str| field.as_deref() == Some(value);
         if kind == Kind::IntentSucceeded {
             if !is(&object.object, "payment_intent") {
@@ -156,7 +178,7 @@ impl Links {
             if !is(&object.status, "succeeded") {
                 return Err(Mismatch::Status);
             }
-            return expected.check_money(&object.reported).map(|()| Meaning::Paid);
+            return expected.check_intent(&object.reported).map(|()| Meaning::Paid);
         }
         if !is(&object.object, "checkout.session") {
             return Err(Mismatch::OtherObject);
@@ -197,7 +219,7 @@ impl Links {
     }
 
     /// Stores the attached ids.
-    pub(super) async fn save_attached(&self, conn: &mut Connection) -> sqlx::Result<()> {
+    pub(super) async fn save_attached(&mut self, conn: &mut Connection) -> sqlx::Result<()> {
         if self.unsaved.is_empty() {
             return Ok(());
         }
@@ -207,13 +229,18 @@ impl Links {
         let sessions: Vec<Option<&str>> = unsaved.iter().map(|link| link.session_id.as_deref()).collect();
         let intents: Vec<Option<&str>> = unsaved.iter().map(|link| link.payment_intent.as_deref()).collect();
         let livemodes: Vec<Option<bool>> = unsaved.iter().map(|link| link.livemode).collect();
-        sqlx::query!(
+        let early = sqlx::query_scalar!(
             r#"
-            update payment_links link
-            set session_id = attached.session_id, payment_intent = attached.payment_intent, livemode = attached.livemode
-            from unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::boolean[])
-                as attached (cart_id, version, session_id, payment_intent, livemode)
-            where link.cart_id = attached.cart_id and link.version = attached.version
+            with saved as (
+                update payment_links link
+                set session_id = attached.session_id, payment_intent = attached.payment_intent, livemode = attached.livemode
+                from unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::boolean[])
+                    as attached (cart_id, version, session_id, payment_intent, livemode)
+                where link.cart_id = attached.cart_id and link.version = attached.version
+                returning link.payment_intent
+            )
+            select payment_intent as "payment_intent!" from saved
+            where exists (select from payment_reversals reversal where reversal.payment_intent = saved.payment_intent)
             "#,
             &carts as &[&str],
             &versions,
@@ -221,8 +248,9 @@ impl Links {
             &intents as &[Option<&str>],
             &livemodes as &[Option<bool>],
         )
-        .execute(conn)
+        .fetch_all(conn)
         .await?;
+        self.early_reversals.extend(early);
         Ok(())
     }
 }

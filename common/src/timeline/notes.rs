@@ -3,7 +3,11 @@
 use chrono::{DateTime, Utc};
 use strum::IntoStaticStr;
 
-use crate::{carts::CartId, db::Connection};
+use crate::{
+    carts::CartId,
+    db::Connection,
+    money::{Amount, Currency},
+};
 
 /// The page that the recovery link led the shopper to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
@@ -125,6 +129,47 @@ pub(crate) async fn note_not_recovered(
         &carts as &[&str],
         &links,
         now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// A refund or dispute for the timeline.
+#[derive(Debug)]
+pub(crate) struct Note<'a> {
+    /// The kind of the event.
+    pub(crate) kind: &'static str,
+    /// The refunded or disputed amount.
+    pub(crate) amount: Amount,
+    pub(crate) currency: Currency,
+    /// Stripe's id of the dispute.
+    pub(crate) dispute: Option<&'a str>,
+}
+
+/// Records a refund or dispute of the link's payment. The cart must be locked. Events of a kind at
+/// the same instant are stored a microsecond apart.
+pub(crate) async fn note_reversal(
+    conn: &mut Connection,
+    cart_id: &str,
+    link: i32,
+    note: &Note<'_>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        insert into cart_events (cart_id, at, kind, link, details)
+        select $1, coalesce((select max(at) + interval '1 microsecond' from cart_events
+                             where cart_id = $1 and kind = $2 and link = $3 and at >= $4), $4),
+               $2, $3, jsonb_strip_nulls(jsonb_build_object('amount', $5::text::numeric, 'currency', $6::text, 'dispute', $7::text))
+        "#,
+        cart_id,
+        note.kind,
+        link,
+        now,
+        note.amount.to_string(),
+        note.currency.code(),
+        note.dispute,
     )
     .execute(conn)
     .await?;

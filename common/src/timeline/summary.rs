@@ -17,6 +17,10 @@ pub(super) fn of(
     let link = link.unwrap_or_default();
     let detail =
         |name: &str| details.get(name).map(|value| json::text(value).map_or(value.get().to_owned(), Into::into));
+    let money = || match (detail("amount"), detail("currency")) {
+        (Some(amount), Some(currency)) => format!("{amount} {}", currency.to_ascii_uppercase()),
+        _ => "an unknown amount".to_owned(),
+    };
     let attempts = || detail("attempts").unwrap_or_default();
     match (kind, why) {
         (EventKind::Created, Some("import")) => "Stored by an import".to_owned(),
@@ -51,6 +55,17 @@ pub(super) fn of(
         (EventKind::LinkWithdrawn, _) => format!("The request for payment link {link} was withdrawn"),
         (EventKind::SessionClosed, _) => {
             format!("The session of payment link {link} is closed and can't be paid any more")
+        }
+        (EventKind::Refunded, _) => format!("{} of the payment by link {link} was refunded", money()),
+        (EventKind::RefundFailed, _) => {
+            format!("A refund of {} failed or was cancelled: the payment by link {link} has it again", money())
+        }
+        (EventKind::DisputeOpened, _) => format!("The shopper disputes {} of the payment by link {link}", money()),
+        (EventKind::DisputeWon, _) => {
+            format!("The dispute about {} of the payment by link {link} was closed, and the money stays", money())
+        }
+        (EventKind::DisputeLost, _) => {
+            format!("The dispute about {} of the payment by link {link} was lost", money())
         }
     }
 }
@@ -106,7 +121,7 @@ fn refused(why: Option<&str>, attempts: &str) -> String {
         Some("other_amount" | "other_currency" | "other_mode" | "other_livemode" | "status") => {
             "Stripe's session does not match the request".to_owned()
         }
-        Some("unauthorized") => "Stripe does not accept the key".to_owned(),
+        Some("email_invalid") => "Stripe does not accept the shopper's address".to_owned(),
         Some(code) => format!("Stripe refused it ({code})"),
         None => "for an unknown reason".to_owned(),
     }

@@ -30,7 +30,7 @@ pub enum ActionOutcome {
 pub async fn retry(conn: &mut Connection, id: JobId) -> sqlx::Result<ActionOutcome> {
     let retried = sqlx::query_scalar!(
         r#"
-        update jobs set state = 'pending', attempts = 0, run_at = now(), finished_at = null
+        update jobs set state = 'pending', attempts = 0, interruptions = 0, run_at = now(), finished_at = null
         where id = $1 and state = 'dead'
         returning queue
         "#,
@@ -42,10 +42,11 @@ pub async fn retry(conn: &mut Connection, id: JobId) -> sqlx::Result<ActionOutco
         Err(error) if is_taken(&error) => return Ok(ActionOutcome::AlreadyQueued),
         other => other?,
     };
-    if let Some(queue) = &queue {
-        wake(&mut *conn, queue).await?;
+    let is_retried = queue.is_some();
+    if let Some(queue) = queue {
+        conn.notify(CHANNEL, queue);
     }
-    outcome(conn, id, queue.is_some()).await
+    outcome(conn, id, is_retried).await
 }
 
 /// Makes an unfinished job dead. If it is running, its worker drops it at the next lease renewal.
@@ -134,7 +135,7 @@ pub async fn retry_dead(conn: &mut Connection, filter: &DeadFilter, dry_run: boo
     for batch in chosen.chunks(RETRY_BATCH) {
         retried += retry_batch(&mut *conn, batch).await?;
     }
-    wake(conn, &filter.queue).await?;
+    conn.notify(CHANNEL, &filter.queue);
     Ok(RetriedMany { matched, retried, already_queued: matched - retried })
 }
 
@@ -145,7 +146,7 @@ async fn retry_batch(conn: &mut Connection, batch: &[JobId]) -> sqlx::Result<usi
         sqlx::raw_sql("savepoint batch").execute(&mut *conn).await?;
         let updated = sqlx::query!(
             r#"
-            update jobs set state = 'pending', attempts = 0, run_at = now(), finished_at = null
+            update jobs set state = 'pending', attempts = 0, interruptions = 0, run_at = now(), finished_at = null
             where id = any ($1) and state = 'dead'
               and not exists (
                 select from jobs other
@@ -227,10 +228,6 @@ pub async fn pause(conn: &mut Connection, queue: &str) -> sqlx::Result<()> {
 /// Resumes a paused queue.
 pub async fn resume(conn: &mut Connection, queue: &str) -> sqlx::Result<()> {
     sqlx::query!("update queues set paused_at = null where name = $1", queue).execute(&mut *conn).await?;
-    wake(conn, queue).await
-}
-
-async fn wake(conn: &mut Connection, queue: &str) -> sqlx::Result<()> {
-    sqlx::query!("select pg_notify($1, $2)", CHANNEL, queue).execute(conn).await?;
+    conn.notify(CHANNEL, queue);
     Ok(())
 }

@@ -56,7 +56,8 @@ pub struct JobSummary {
     pub kind: String,
     /// State of the job.
     pub state: JobState,
-    /// Number of attempts so far.
+    /// Number of attempts so far. Attempts that a shutdown or the loss of a worker interrupted do not
+    /// count.
     pub attempts: i16,
     /// Maximum number of attempts.
     pub max_attempts: i16,
@@ -138,27 +139,27 @@ pub async fn find(conn: &mut Connection, id: JobId) -> sqlx::Result<Option<JobSu
     .transpose()
 }
 
-/// A failed attempt of a job.
+/// A failed or interrupted attempt of a job.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = JobAttempt)]
 pub struct FailedAttempt {
-    /// Number of the attempt, from 1.
+    /// Number of the attempt, from 1. The attempt after an interrupted one has the same number.
     pub attempt: i64,
     /// Time at which a worker started the attempt.
     #[schema(required)]
     pub started_at: Option<DateTime<Utc>>,
-    /// Time at which the attempt failed.
+    /// Time at which the attempt ended.
     pub ended_at: DateTime<Utc>,
     /// Name of the worker.
     #[schema(required)]
     pub worker: Option<String>,
-    /// Error message.
+    /// Error message; begins with `interrupted` if the attempt does not count.
     #[schema(required)]
     pub error: Option<String>,
 }
 
-/// The failed attempts of a job, oldest first; `None` if the job does not exist.
+/// The failed and interrupted attempts of a job, oldest first; `None` if the job does not exist.
 pub async fn history(conn: &mut Connection, id: JobId) -> sqlx::Result<Option<Vec<FailedAttempt>>> {
     let log = sqlx::query_scalar!(
         r#"select attempt_log as "attempt_log: Json<Vec<FailedAttempt>>" from jobs where id = $1"#,

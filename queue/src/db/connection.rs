@@ -1,6 +1,6 @@
 //! [`Connection`], a connection in use.
 
-use std::{fmt, ops::DerefMut as _, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, ops::DerefMut as _, sync::Arc, time::Duration};
 
 use deadpool::managed::Object;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use super::{
     connector::{ACQUIRE_TIMEOUT, CLIENT_CHECK_INTERVAL, Connector},
     failover::FailoverGuard,
+    notifier::{Notification, Notifier},
     timeout::{stream_with_timeout, with_timeout},
 };
 
@@ -32,6 +33,9 @@ pub struct Connection {
     in_doubt: bool,
     statement_timeout: Duration,
     failover: Arc<FailoverGuard>,
+    /// Sent once the statements of this connection have taken effect.
+    notifications: BTreeSet<Notification>,
+    notifier: Arc<Notifier>,
 }
 
 impl Connection {
@@ -40,8 +44,29 @@ impl Connection {
         named: bool,
         statement_timeout: Duration,
         failover: Arc<FailoverGuard>,
+        notifier: Arc<Notifier>,
     ) -> Self {
-        Self { session: Some(session), named, unfinished: false, in_doubt: false, statement_timeout, failover }
+        Self {
+            session: Some(session),
+            named,
+            unfinished: false,
+            in_doubt: false,
+            statement_timeout,
+            failover,
+            notifications: BTreeSet::new(),
+            notifier,
+        }
+    }
+
+    /// Whether no pooler is between this process and Postgres.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.named
+    }
+
+    /// Notifies those that listen on `channel`, in the background after the commit. A notification
+    /// that can't be sent is lost: whoever waits for it must poll, too.
+    pub fn notify(&mut self, channel: &'static str, payload: impl Into<String>) {
+        self.notifications.insert((channel, payload.into()));
     }
 
     /// Begins a transaction.
@@ -51,12 +76,23 @@ impl Connection {
 
     /// Commits the transaction. No-op outside a transaction (autocommit).
     pub async fn commit(mut self) -> sqlx::Result<()> {
+        self.end().await?;
+        let notifications = std::mem::take(&mut self.notifications);
+        if !notifications.is_empty() {
+            self.notifier.clone().send(notifications, self);
+        }
+        Ok(())
+    }
+
+    /// Commits like [`Connection::commit`], and notifies nobody.
+    pub(crate) async fn end(&mut self) -> sqlx::Result<()> {
         self.finish(|conn| PgTransactionManager::commit(conn).boxed()).await
     }
 
     /// Rolls the transaction back and waits until its locks are released. No-op outside a
     /// transaction.
     pub async fn rollback(mut self) -> sqlx::Result<()> {
+        self.notifications.clear();
         self.finish(|conn| PgTransactionManager::rollback(conn).boxed()).await
     }
 
@@ -88,7 +124,14 @@ impl Drop for Connection {
         let Some(mut session) = self.session.take() else { return };
         let Some(conn) = session.deref_mut() else { return };
         if !self.unfinished && !self.in_doubt && PgTransactionManager::get_transaction_depth(conn) == 0 {
-            return; // returns it to the pool
+            // Outside a transaction the statements have taken effect.
+            let notifications = std::mem::take(&mut self.notifications);
+            if !notifications.is_empty() {
+                let (failover, notifier) = (self.failover.clone(), self.notifier.clone());
+                let conn = Self::new(session, self.named, self.statement_timeout, failover, notifier.clone());
+                notifier.send(notifications, conn);
+            }
+            return; // returns the session to the pool
         }
         let runtime = Handle::try_current().ok().filter(|_| !self.in_doubt);
         let Some(runtime) = runtime else {

@@ -22,6 +22,7 @@ use super::{
     connector::{ACQUIRE_TIMEOUT, CLIENT_CHECK_INTERVAL, Connector, Pool},
     failover::FailoverGuard,
     listener::Listener,
+    notifier::Notifier,
 };
 use crate::mutex::lock;
 
@@ -69,6 +70,7 @@ struct Pools {
     options: PgConnectOptions,
     listen: Listen,
     failover: Arc<FailoverGuard>,
+    notifier: Arc<Notifier>,
     all: Mutex<Vec<Pool>>,
     /// Holds the connection for LISTEN; sqlx' listener needs a pool of sqlx' own type.
     listen_pool: Option<PgPool>,
@@ -180,8 +182,8 @@ impl Database {
                 sqlx::Error::PoolTimedOut
             }
         })?;
-        let failover = self.pools.failover.clone();
-        Ok(Connection::new(session, !self.is_pooled(), self.statement_timeout, failover))
+        let (failover, notifier) = (self.pools.failover.clone(), self.pools.notifier.clone());
+        Ok(Connection::new(session, !self.is_pooled(), self.statement_timeout, failover, notifier))
     }
 
     /// A connection that listens to these channels; `None` if LISTEN is off.
@@ -229,7 +231,8 @@ impl Pools {
         let one = || PgPoolOptions::new().max_connections(1).after_release(|_, _| Box::pin(async { Ok(false) }));
         let listen_pool = to_listen.map(|options| one().connect_lazy_with(options));
         let failover: Arc<FailoverGuard> = Arc::default();
-        let pools = Arc::new(Self { options, listen, failover, all: Mutex::default(), listen_pool });
+        let (notifier, all) = (Arc::default(), Mutex::default());
+        let pools = Arc::new(Self { options, listen, failover, notifier, all, listen_pool });
         let weak = Arc::downgrade(&pools);
         pools.failover.on_stale(move |since| {
             let Some(pools) = weak.upgrade() else { return };

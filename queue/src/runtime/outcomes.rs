@@ -11,6 +11,9 @@ use crate::{
     sql::has_sql_state,
 };
 
+/// The error of an attempt that its worker's shutdown ended.
+const WORKER_STOPPED: &str = "interrupted: the worker stopped before it ended";
+
 /// Writes all outcomes. Fails after 200 ms if another session has one of the jobs locked; see
 /// [`is_locked`].
 pub(crate) async fn write(database: &Database, batch: &[Ended]) -> sqlx::Result<()> {
@@ -94,9 +97,9 @@ async fn write_other(conn: &mut Connection, batch: &[&Ended]) -> sqlx::Result<()
         r#"
         with briefly as materialized (select set_config('lock_timeout', '200ms', true))
         update jobs
-        set state = case when ended.dead or (ended.error is not null and jobs.attempts >= jobs.max_attempts)
+        set state = case when ended.dead or (ended.error is not null and ended.refund = 0 and jobs.attempts >= jobs.max_attempts)
                          then 'dead' else 'pending' end,
-            finished_at = case when ended.dead or (ended.error is not null and jobs.attempts >= jobs.max_attempts)
+            finished_at = case when ended.dead or (ended.error is not null and ended.refund = 0 and jobs.attempts >= jobs.max_attempts)
                          then now() end,
             attempts = jobs.attempts - ended.refund,
             run_at = now() + ended.delay_ms * interval '1 millisecond',
@@ -140,7 +143,7 @@ impl Columns {
         let (dead, refund, delay, error) = match &ended.outcome {
             Outcome::Retry { error, delay } => (false, 0, *delay, Some(error.as_str())),
             Outcome::Dead { error } => (true, 0, Duration::ZERO, Some(error.as_str())),
-            Outcome::Interrupted => (false, 0, Duration::ZERO, Some("the worker stopped before it ended")),
+            Outcome::Interrupted => (false, 1, Duration::ZERO, Some(WORKER_STOPPED)),
             Outcome::NotBegun => (false, 1, Duration::ZERO, None),
             Outcome::Snoozed { delay, .. } => (false, 1, *delay, None),
             Outcome::Done => return,

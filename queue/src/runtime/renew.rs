@@ -12,7 +12,11 @@ use crate::{db::timeout::with_timeout, job::JobId, sql};
 const REAP_EVERY: Duration = Duration::from_secs(1);
 /// Maximum number of jobs that one statement returns to the queue.
 const REAP_BATCH: i64 = 500;
-const WORKER_LOST: &str = "the worker that ran it was lost";
+/// A job that was running each time when so many workers were lost is taken for the cause, and is
+/// dead.
+const MAX_INTERRUPTIONS: i32 = 10;
+/// The error of an attempt whose lease expired.
+const WORKER_LOST: &str = "interrupted: the worker that ran it was lost";
 
 /// Renews all held leases in one statement, on its own timer. Drops the runs of leases that this
 /// process no longer has, or that expired because renewing failed.
@@ -77,7 +81,8 @@ async fn renew_once(shared: &Shared, held: &[Held]) -> sqlx::Result<Vec<JobId>> 
     Ok(ours)
 }
 
-/// Makes jobs with an expired lease ready again, or dead after their last attempt.
+/// Makes jobs with an expired lease ready again, or dead after [`MAX_INTERRUPTIONS`]. The attempt
+/// does not count.
 pub(crate) async fn reap(shared: Arc<Shared>) {
     let mut ticks = interval(REAP_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -110,8 +115,9 @@ async fn reap_once(shared: &Shared) -> sqlx::Result<u64> {
             for update skip locked
         )
         update jobs
-        set state = case when attempts >= max_attempts then 'dead' else 'pending' end,
-            finished_at = case when attempts >= max_attempts then now() end,
+        set state = case when interruptions + 1 >= $3 then 'dead' else 'pending' end,
+            finished_at = case when interruptions + 1 >= $3 then now() end,
+            attempts = attempts - 1, interruptions = interruptions + 1,
             run_at = now(), lease_token = null, lease_until = null,
             last_error = $2,
             attempt_log = attempt_log || jsonb_build_object(
@@ -120,6 +126,7 @@ async fn reap_once(shared: &Shared) -> sqlx::Result<u64> {
         "#,
         REAP_BATCH,
         WORKER_LOST,
+        MAX_INTERRUPTIONS,
     )
     .execute(&mut conn)
     .await?;

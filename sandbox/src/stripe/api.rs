@@ -12,10 +12,11 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{
-    Shared,
-    faults::{Fault, Operation},
+    Shared, event_list,
+    faults::{Fault, KeyState, Operation},
     lock,
     new_session::{Parameters, new_session, parse_form},
+    payments::expansions,
     refusal::Refusal,
     sessions::{Session, SessionStatus, Stored},
 };
@@ -26,22 +27,43 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/checkout/sessions/{id}", get(retrieve))
         .route("/v1/checkout/sessions/{id}/expire", post(expire))
         .route("/v1/checkout/sessions/{id}/line_items", get(line_items))
+        .route("/v1/events", get(event_list::list))
         .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "Unrecognized request URL") })
         .with_state(shared)
 }
 
-fn authorize(headers: &HeaderMap) -> Result<(), Refusal> {
+/// Refuses keys that may not do this, as <https://docs.stripe.com/api/errors> says: 401 for a key that
+/// is not valid, 403 for one that lacks a right. The messages repeat the end of the key.
+fn authorize(shared: &Shared, headers: &HeaderMap, operation: Operation) -> Result<(), Refusal> {
     let key = headers.get("authorization").and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    if key.is_some_and(|key| key.starts_with("sk_") || key.starts_with("rk_")) {
-        Ok(())
-    } else {
-        Err(Refusal::new(StatusCode::UNAUTHORIZED, "Invalid API Key provided"))
+    let Some(key) = key.filter(|key| key.starts_with("sk_") || key.starts_with("rk_")) else {
+        return Err(Refusal::new(StatusCode::UNAUTHORIZED, "Invalid API Key provided"));
+    };
+    let hidden: String = key.chars().enumerate().map(|(at, c)| if (8..12).contains(&at) { '*' } else { c }).collect();
+    match *lock(&shared.faults.key) {
+        KeyState::Revoked => Err(Refusal::new(StatusCode::UNAUTHORIZED, format!("Invalid API Key provided: {hidden}"))),
+        KeyState::ReadOnly if matches!(operation, Operation::Create | Operation::Expire) => {
+            let message = format!(
+                "The provided key '{hidden}' does not have the required permissions for this endpoint on account \
+                 'acct_1'. Having the 'rak_checkout_session_write' permission would allow this request to continue."
+            );
+            Err(Refusal::new(StatusCode::FORBIDDEN, message))
+        }
+        _ => Ok(()),
     }
 }
 
-/// Applies faults that replace the response. `Ok` returns a fault to be applied later, if any.
-async fn meet(shared: &Shared, operation: Operation) -> Result<Option<Fault>, Response> {
+/// Whether the key is for live mode (<https://docs.stripe.com/keys#test-live-modes>).
+fn is_live(headers: &HeaderMap) -> bool {
+    let key = headers.get("authorization").and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    key.is_some_and(|key| key.starts_with("sk_live_") || key.starts_with("rk_live_"))
+}
+
+/// Checks the key, and applies faults that replace the response. `Ok` returns a fault to be applied
+/// later, if any.
+pub(super) async fn meet(shared: &Shared, headers: &HeaderMap, operation: Operation) -> Result<Option<Fault>, Response> {
     let fault = shared.faults.next(operation);
+    authorize(shared, headers, operation).map_err(IntoResponse::into_response)?;
     match fault {
         Some(Fault::RateLimited { retry_after }) => {
             let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "Too many requests hit the API too quickly.");
@@ -65,6 +87,9 @@ async fn meet(shared: &Shared, operation: Operation) -> Result<Option<Fault>, Re
             Err((status, Html("<html><h1>This is not Stripe</h1></html>")).into_response())
         }
         Some(Fault::RefusedWith(message)) => Err(Refusal::invalid(message).into_response()),
+        Some(Fault::RefusedAbout(param)) => {
+            Err(Refusal::invalid(format!("Invalid {param}")).about(param).into_response())
+        }
         Some(Fault::Refused) => Err(Refusal::invalid("Your account cannot currently make charges.").into_response()),
         Some(Fault::Unauthorized) => {
             Err(Refusal::new(StatusCode::UNAUTHORIZED, "Invalid API Key provided: sk_test_****1234").into_response())
@@ -91,10 +116,7 @@ fn reset() -> ! {
 }
 
 async fn create(State(shared): State<Arc<Shared>>, headers: HeaderMap, RawForm(form): RawForm) -> Response {
-    if let Err(refusal) = authorize(&headers) {
-        return refusal.into_response();
-    }
-    let fault = match meet(&shared, Operation::Create).await {
+    let fault = match meet(&shared, &headers, Operation::Create).await {
         Ok(fault) => fault,
         Err(response) => return response,
     };
@@ -103,7 +125,7 @@ async fn create(State(shared): State<Arc<Shared>>, headers: HeaderMap, RawForm(f
     if let Some(Fault::Repeats { status }) = fault {
         return Refusal::repeating(status, &headers, &parameters).into_response();
     }
-    let response = create_once(&shared, &key, parameters, fault);
+    let response = create_once(&shared, &key, is_live(&headers), parameters, fault);
     shared.save();
     if fault == Some(Fault::ResetAfter) {
         reset();
@@ -115,7 +137,7 @@ async fn create(State(shared): State<Arc<Shared>>, headers: HeaderMap, RawForm(f
 }
 
 /// Creates at most one session for each idempotency key.
-fn create_once(shared: &Shared, key: &str, parameters: Parameters, fault: Option<Fault>) -> Response {
+fn create_once(shared: &Shared, key: &str, livemode: bool, parameters: Parameters, fault: Option<Fault>) -> Response {
     let mut sessions = lock(&shared.sessions);
     if let Some(stored) = sessions.stored(key).filter(|_| !key.is_empty()) {
         if stored.parameters != parameters {
@@ -131,7 +153,7 @@ fn create_once(shared: &Shared, key: &str, parameters: Parameters, fault: Option
         )
     } else {
         let session = match new_session(&parameters, shared.config.clock.now()) {
-            Ok(session) => session,
+            Ok(session) => session.in_mode(livemode),
             Err(refusal) => return refusal.into_response(), // refusals are not stored
         };
         let mut body = altered(session.to_json(&shared.url()), fault);
@@ -154,17 +176,21 @@ fn create_once(shared: &Shared, key: &str, parameters: Parameters, fault: Option
     (status, Json(body)).into_response()
 }
 
-async fn retrieve(State(shared): State<Arc<Shared>>, headers: HeaderMap, Path(id): Path<String>) -> Response {
-    if let Err(refusal) = authorize(&headers) {
-        return refusal.into_response();
-    }
-    let fault = match meet(&shared, Operation::Retrieve).await {
+async fn retrieve(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Response {
+    let fault = match meet(&shared, &headers, Operation::Retrieve).await {
         Ok(fault) => fault,
         Err(response) => return response,
     };
-    match lock(&shared.sessions).find(&id) {
-        Some(session) => Json(altered(session.to_json(&shared.url()), fault)).into_response(),
-        None => no_such(&id).into_response(),
+    let sessions = lock(&shared.sessions);
+    let Some(session) = sessions.find(&id) else { return no_such(&id).into_response() };
+    match session.expand(session.to_json(&shared.url()), &expansions(&query, "")) {
+        Ok(session) => Json(altered(session, fault)).into_response(),
+        Err(refusal) => refusal.into_response(),
     }
 }
 
@@ -173,10 +199,7 @@ fn no_such(id: &str) -> Refusal {
 }
 
 async fn expire(State(shared): State<Arc<Shared>>, headers: HeaderMap, Path(id): Path<String>) -> Response {
-    if let Err(refusal) = authorize(&headers) {
-        return refusal.into_response();
-    }
-    let fault = match meet(&shared, Operation::Expire).await {
+    let fault = match meet(&shared, &headers, Operation::Expire).await {
         Ok(fault) => fault,
         Err(response) => return response,
     };
@@ -214,15 +237,14 @@ async fn expire(State(shared): State<Arc<Shared>>, headers: HeaderMap, Path(id):
 async fn list(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
-    Query(parameters): Query<BTreeMap<String, String>>,
+    Query(query): Query<Vec<(String, String)>>,
 ) -> Response {
-    if let Err(refusal) = authorize(&headers) {
-        return refusal.into_response();
-    }
-    let fault = match meet(&shared, Operation::List).await {
+    let fault = match meet(&shared, &headers, Operation::List).await {
         Ok(fault) => fault,
         Err(response) => return response,
     };
+    let parameters: BTreeMap<String, String> = query.iter().cloned().collect();
+    let expand = expansions(&query, "data.");
     let seconds = |name: &str, otherwise| parameters.get(name).and_then(|text| text.parse().ok()).unwrap_or(otherwise);
     let (from, to) = (seconds("created[gte]", i64::MIN), seconds("created[lte]", i64::MAX));
     let limit = usize::try_from(seconds("limit", 10)).unwrap_or(10).clamp(1, 100);
@@ -241,19 +263,23 @@ async fn list(
     }
     let has_more = page.len() > limit;
     let sessions = page.iter().take(limit).map(|session| {
-        let mut session = session.to_json(&shared.url());
+        let mut json = session.to_json(&shared.url());
         if let Some(Fault::Padded(bytes)) = fault {
-            session["custom_text"]["submit"] = json!({"message": "x".repeat(bytes)});
+            json["custom_text"]["submit"] = json!({"message": "x".repeat(bytes)});
         }
-        session
+        session.expand(json, &expand)
     });
-    let data: Vec<Value> = sessions.collect();
+    let expanded: Result<Vec<Value>, Refusal> = sessions.collect();
+    let data = match expanded {
+        Ok(data) => data,
+        Err(refusal) => return refusal.into_response(),
+    };
     let list = json!({"object": "list", "url": "/v1/checkout/sessions", "has_more": has_more, "data": data});
     Json(altered(list, fault)).into_response()
 }
 
 async fn line_items(State(shared): State<Arc<Shared>>, headers: HeaderMap, Path(id): Path<String>) -> Response {
-    if let Err(refusal) = authorize(&headers) {
+    if let Err(refusal) = authorize(&shared, &headers, Operation::Retrieve) {
         return refusal.into_response();
     }
     match lock(&shared.sessions).find(&id) {

@@ -70,9 +70,13 @@ impl Drop for OnItsWay {
 }
 
 impl Shared {
-    /// A payment by card. Sends two events, that of the PaymentIntent first.
+    /// A payment by card. Sends two events, that of the PaymentIntent first; one if there is nothing to
+    /// pay.
     pub(super) async fn pay(&self, id: &str) -> Result<Vec<Delivery>> {
         let session = self.complete(id, PaymentStatus::Paid)?;
+        if session.payment_intent.is_none() {
+            return Ok(vec![self.send(&session, "checkout.session.completed").await]);
+        }
         let intent = self.send(&session, "payment_intent.succeeded").await;
         Ok(vec![intent, self.send(&session, "checkout.session.completed").await])
     }
@@ -84,13 +88,17 @@ impl Shared {
 
     pub(super) async fn money_arrives(&self, id: &str, arrives: bool) -> Result<Vec<Delivery>> {
         let in_progress = |session: &Session| {
-            session.status == SessionStatus::Complete && session.payment_status == PaymentStatus::Unpaid
+            session.status == SessionStatus::Complete
+                && session.payment_status == PaymentStatus::Unpaid
+                && !session.payment_failed
         };
         let session = lock(&self.sessions).change(id, in_progress, |session| {
             if arrives {
                 session.payment_status = PaymentStatus::Paid;
             }
+            session.payment_failed = !arrives;
         })?;
+        self.faults.begin_payment(id);
         self.save();
         if !arrives {
             return Ok(vec![self.send(&session, "checkout.session.async_payment_failed").await]);
@@ -103,10 +111,11 @@ impl Shared {
         let now = self.config.clock.now();
         let takes_money = |session: &Session| session.status == SessionStatus::Open && session.expires_at > now;
         let session = lock(&self.sessions).change(id, takes_money, |session| {
-            session.status = SessionStatus::Complete;
-            session.payment_status = payment_status;
-            session.payment_intent = Some(format!("pi_{}", random_word()));
+            session.complete_with(payment_status);
+            session.charged_at = Some(now);
+            session.is_debit = payment_status == PaymentStatus::Unpaid;
         })?;
+        self.faults.begin_payment(id);
         self.save();
         Ok(session)
     }
@@ -114,9 +123,9 @@ impl Shared {
     /// Sends an event, and retries a few times until it is accepted.
     pub(super) async fn send(&self, session: &Session, kind: &str) -> Delivery {
         let _on_its_way = self.traffic.begin();
-        let body = self.event(session, kind).to_string();
+        let body = self.record(self.event(session, kind)).to_string();
         let mut status = None;
-        if lock(&self.webhook_url).is_none() {
+        if lock(&self.webhook_url).is_none() || self.faults.loses(&session.id) {
             return Delivery { kind: kind.to_owned(), status };
         }
         if let Some(mail) = self.mail.get() {
@@ -138,8 +147,10 @@ impl Shared {
 
     /// Builds an event of this type about the session in its given state.
     pub(super) fn event(&self, session: &Session, kind: &str) -> Value {
-        let object =
-            if kind == "payment_intent.succeeded" { payment_intent(session) } else { session.to_json(&self.url()) };
+        let object = match kind {
+            "payment_intent.succeeded" => session.intent_json(),
+            kind => session.after_payment(kind).unwrap_or_else(|| session.to_json(&self.url())),
+        };
         json!({
             "id": format!("evt_{}", random_word()), "object": "event", "api_version": "2026-09-30.endive",
             "created": self.config.clock.now().timestamp(), "livemode": session.livemode, "pending_webhooks": 1,
@@ -161,13 +172,4 @@ impl Shared {
 /// Whether Stripe would regard the event as delivered.
 pub(super) fn is_taken(status: u16) -> bool {
     (200..300).contains(&status)
-}
-
-fn payment_intent(session: &Session) -> Value {
-    json!({
-        "id": session.payment_intent, "object": "payment_intent", "amount": session.amount_total,
-        "amount_received": session.amount_total, "currency": session.currency, "status": "succeeded",
-        "description": session.payment_intent_description, "metadata": session.payment_intent_metadata,
-        "created": session.created.timestamp(), "livemode": session.livemode,
-    })
 }

@@ -1,7 +1,7 @@
 //! Faults that tests can trigger.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Mutex,
     time::Duration,
 };
@@ -21,6 +21,10 @@ pub enum Operation {
     Retrieve,
     /// `GET /v1/checkout/sessions`
     List,
+    /// `GET /v1/events`
+    ListEvents,
+    /// A payment, or the end of a delayed one.
+    Payment,
 }
 
 /// A fault in one call.
@@ -57,6 +61,8 @@ pub enum Fault {
     Refused,
     /// Like `Refused`, with this message.
     RefusedWith(&'static str),
+    /// 400 with an error about this parameter.
+    RefusedAbout(&'static str),
     /// An error with this status, whose message repeats the whole request including its headers.
     Repeats {
         /// The status code.
@@ -78,12 +84,30 @@ pub enum Fault {
     Altered(&'static str),
     /// Each session in a list is larger by this number of bytes.
     Padded(usize),
+    /// No event of this payment is ever sent.
+    Lost,
+}
+
+/// Whether the account's key is accepted, until the next change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum KeyState {
+    /// Every call is allowed.
+    #[default]
+    Accepted,
+    /// Revoked: every call is answered 401 (<https://docs.stripe.com/keys>).
+    Revoked,
+    /// A restricted key without the right to write: creating and expiring sessions is answered 403
+    /// (<https://docs.stripe.com/keys/restricted-api-keys>).
+    ReadOnly,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Faults {
+    pub(super) key: Mutex<KeyState>,
     waiting: Mutex<HashMap<Operation, VecDeque<Fault>>>,
     calls: Mutex<HashMap<Operation, usize>>,
+    /// Sessions whose events are not sent.
+    silent: Mutex<HashSet<String>>,
     /// Releases held responses.
     pub(super) let_go: Notify,
 }
@@ -97,6 +121,20 @@ impl Faults {
     pub(super) fn next(&self, operation: Operation) -> Option<Fault> {
         *lock(&self.calls).entry(operation).or_default() += 1;
         lock(&self.waiting).get_mut(&operation)?.pop_front()
+    }
+
+    /// Begins a payment of this session, whose events may be lost.
+    pub(super) fn begin_payment(&self, session_id: &str) {
+        let mut silent = lock(&self.silent);
+        match self.next(Operation::Payment) {
+            Some(Fault::Lost) => silent.insert(session_id.to_owned()),
+            _ => silent.remove(session_id),
+        };
+    }
+
+    /// Whether events about this session are lost.
+    pub(super) fn loses(&self, session_id: &str) -> bool {
+        lock(&self.silent).contains(session_id)
     }
 
     pub(super) fn ahead(&self, operation: Operation) -> usize {

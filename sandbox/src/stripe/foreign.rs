@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 
 use super::{
-    Delivery, FakeStripe,
+    Charge, Delivery, FakeStripe, SessionOptions,
     sessions::{PaymentStatus, Session, SessionStatus},
 };
 use crate::postgres::random_word;
@@ -37,20 +37,27 @@ pub(super) fn session(created: DateTime<Utc>) -> Session {
         status: SessionStatus::Open,
         payment_status: PaymentStatus::Unpaid,
         amount_total: 50,
+        amount_discount: 0,
+        amount_tax: 0,
         currency: "usd".to_owned(),
         lines: Vec::new(),
         client_reference_id: None,
         customer_email: None,
         locale: None,
+        options: SessionOptions::default(),
         metadata: [].into(),
         payment_intent_metadata: [].into(),
         payment_intent_description: None,
         payment_intent: None,
+        charged_at: None,
+        is_debit: false,
+        payment_failed: false,
         success_url: "https://buy.stripe.com/thanks".to_owned(),
         created,
         expires_at: created + TimeDelta::hours(24),
         mode: "payment".to_owned(),
         livemode: false,
+        charge: Charge::default(),
     }
 }
 

@@ -1,18 +1,23 @@
-//! A fake Stripe: Checkout Sessions with Stripe's limits and idempotency, a payment page, signed
-//! webhooks, and faults on demand.
+//! A fake Stripe: Checkout Sessions with Stripe's limits and idempotency, a payment page, refunds and
+//! disputes, signed webhooks, and faults on demand. A key for live mode creates live sessions.
 //!
 //! Like Stripe it refuses unknown parameters.
 
 mod api;
+mod charges;
 mod currencies;
+mod event_list;
 mod events;
 mod faults;
 mod foreign;
 mod mail;
 mod new_session;
+mod options;
 mod page;
+mod payments;
 mod refusal;
 mod sessions;
+mod totals;
 
 use std::{
     net::SocketAddr,
@@ -26,10 +31,12 @@ use chrono::{DateTime, Utc};
 use common::{clock::Clock, mutex::lock};
 use tokio::{net::TcpListener, task::JoinHandle};
 
+pub use charges::{Charge, Dispute, Refund};
 pub use events::{Delivery, sign};
-pub use faults::{Fault, Operation};
+pub use faults::{Fault, KeyState, Operation};
 pub use foreign::Foreign;
 pub use mail::MailCounts;
+pub use options::SessionOptions;
 pub use sessions::{PaymentStatus, Session, SessionStatus};
 
 use sessions::Sessions;
@@ -65,6 +72,7 @@ struct Shared {
     faults: faults::Faults,
     webhook_url: Mutex<Option<String>>,
     traffic: Arc<events::Traffic>,
+    events: event_list::EventList,
     /// The queue of events, if delivery is unreliable.
     mail: OnceLock<mail::Mail>,
     http: reqwest::Client,
@@ -86,6 +94,7 @@ impl FakeStripe {
             address,
             webhook_url: Mutex::new(config.webhook_url.clone()),
             traffic: Arc::default(),
+            events: event_list::EventList::default(),
             mail: OnceLock::new(),
             config,
             sessions: Mutex::new(sessions),
@@ -120,6 +129,11 @@ impl FakeStripe {
     /// Adds a fault for a future call of this operation. Each call takes one fault, in order.
     pub fn fail_next(&self, operation: Operation, fault: Fault) {
         self.shared.faults.push(operation, fault);
+    }
+
+    /// Accepts or refuses the account's key from now on.
+    pub fn set_key(&self, state: KeyState) {
+        *lock(&self.shared.faults.key) = state;
     }
 
     /// Releases the response that [`Fault::Held`] holds, or the next one that it will hold.
@@ -199,6 +213,38 @@ impl FakeStripe {
     /// If the session has no payment in progress.
     pub async fn money_arrives(&self, session_id: &str, arrives: bool) -> Result<Vec<Delivery>> {
         self.shared.money_arrives(session_id, arrives).await
+    }
+
+    /// Refunds `amount` of the payment in Stripe's smallest unit, or the rest if it is `None`.
+    ///
+    /// # Errors
+    /// If the session is not paid or disputed, or the rest is smaller.
+    pub async fn refund(&self, session_id: &str, amount: Option<i64>) -> Result<Vec<Delivery>> {
+        self.shared.refund(session_id, amount).await
+    }
+
+    /// Lets the last refund fail.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub async fn fail_refund(&self, session_id: &str) -> Result<Vec<Delivery>> {
+        self.shared.fail_refund(session_id).await
+    }
+
+    /// Opens a dispute about `amount`, or the whole payment if it is `None`.
+    ///
+    /// # Errors
+    /// If the session is not paid, or refunded.
+    pub async fn dispute(&self, session_id: &str, amount: Option<i64>) -> Result<Vec<Delivery>> {
+        self.shared.dispute(session_id, amount).await
+    }
+
+    /// Closes the last dispute. One that was lost can be won later, if the shopper withdraws it.
+    ///
+    /// # Errors
+    /// If there is none, or it is won.
+    pub async fn close_dispute(&self, session_id: &str, won: bool) -> Result<Vec<Delivery>> {
+        self.shared.close_dispute(session_id, won).await
     }
 
     /// Stops the server; connections are refused from now on.

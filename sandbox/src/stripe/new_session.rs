@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
+    Charge,
     currencies::{is_supported, maximum, minimum, multiple},
+    options::options,
     refusal::Refusal,
     sessions::{Line, PaymentStatus, Session, SessionStatus},
 };
@@ -22,8 +24,6 @@ const LOCALES: &[&str] = &[
 const NAME_CHARACTERS: usize = 250;
 const DESCRIPTION_CHARACTERS: usize = 1_000;
 const PRODUCT_DESCRIPTION_CHARACTERS: usize = 40_000;
-const URL_CHARACTERS: usize = 2_048;
-const IMAGES: usize = 8;
 const LINES: usize = 100;
 
 /// The parameters of a form.
@@ -42,13 +42,16 @@ pub(super) fn new_session(parameters: &Parameters, now: DateTime<Utc>) -> Result
     let client_reference_id = text(&mut unread, "client_reference_id", 200)?;
     let customer_email = customer_email(&mut unread)?;
     let locale = locale(&mut unread)?;
+    let options = options(&mut unread)?;
     let expires_at = expiry(unread.remove("expires_at"), now)?;
     let metadata = metadata(&mut unread, "metadata")?;
     let payment_intent_metadata = self::metadata(&mut unread, "payment_intent_data[metadata]")?;
     let payment_intent_description = text(&mut unread, "payment_intent_data[description]", DESCRIPTION_CHARACTERS)?;
     let (lines, currency) = lines(&mut unread)?;
     if let Some(unknown) = unread.keys().next() {
-        return Err(Refusal::invalid(format!("Received unknown parameter: {unknown}")));
+        return Err(
+            Refusal::with_code("parameter_unknown", format!("Received unknown parameter: {unknown}")).about(unknown)
+        );
     }
     let amount_total = total(&lines, &currency)?;
     Ok(Session {
@@ -56,20 +59,27 @@ pub(super) fn new_session(parameters: &Parameters, now: DateTime<Utc>) -> Result
         status: SessionStatus::Open,
         payment_status: PaymentStatus::Unpaid,
         amount_total,
+        amount_discount: 0,
+        amount_tax: 0,
         currency,
         lines,
         client_reference_id,
         customer_email,
         locale,
+        options,
         metadata,
         payment_intent_metadata,
         payment_intent_description,
         payment_intent: None,
+        charged_at: None,
+        is_debit: false,
+        payment_failed: false,
         success_url,
         created: now,
         expires_at,
         mode: "payment".to_owned(),
         livemode: false,
+        charge: Charge::default(),
     })
 }
 
@@ -78,10 +88,11 @@ fn text(unread: &mut Parameters, name: &str, most: usize) -> Result<Option<Strin
     let Some(text) = unread.remove(name) else { return Ok(None) };
     if text.is_empty() {
         let message = format!("You passed an empty string for '{name}', which can't be unset.");
-        return Err(Refusal::with_code("parameter_invalid_empty", message));
+        return Err(Refusal::with_code("parameter_invalid_empty", message).about(name));
     }
     if text.chars().count() > most {
-        return Err(Refusal::invalid(format!("Invalid string: {text:.10}…; must be at most {most} characters")));
+        let message = format!("Invalid string: {text:.10}…; must be at most {most} characters");
+        return Err(Refusal::invalid(message).about(name));
     }
     Ok(Some(text))
 }
@@ -98,7 +109,7 @@ fn customer_email(unread: &mut Parameters) -> Result<Option<String>, Refusal> {
     match email {
         Some(email) if !is_valid(&email) => {
             let message = format!("Invalid email address: {email}");
-            Err(Refusal::with_code("email_invalid", message))
+            Err(Refusal::with_code("email_invalid", message).about("customer_email"))
         }
         email => Ok(email),
     }
@@ -107,7 +118,7 @@ fn customer_email(unread: &mut Parameters) -> Result<Option<String>, Refusal> {
 fn locale(unread: &mut Parameters) -> Result<Option<String>, Refusal> {
     match unread.remove("locale") {
         Some(locale) if !LOCALES.contains(&locale.as_str()) => {
-            Err(Refusal::invalid(format!("Invalid locale: must be one of {}", LOCALES.join(", "))))
+            Err(Refusal::invalid(format!("Invalid locale: must be one of {}", LOCALES.join(", "))).about("locale"))
         }
         locale => Ok(locale),
     }
@@ -116,16 +127,13 @@ fn locale(unread: &mut Parameters) -> Result<Option<String>, Refusal> {
 fn expiry(given: Option<String>, now: DateTime<Utc>) -> Result<DateTime<Utc>, Refusal> {
     let Some(given) = given else { return Ok(now + TimeDelta::hours(24)) };
     let at = given.parse().ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
-    let at = at.ok_or_else(|| Refusal::invalid(format!("Invalid integer: {given}")))?;
+    let refusal = |message: &str| Refusal::invalid(message).about("expires_at");
+    let at = at.ok_or_else(|| refusal(&format!("Invalid integer: {given}")))?;
     if at < now + TimeDelta::minutes(30) - TimeDelta::seconds(1) {
-        return Err(Refusal::invalid(
-            "The `expires_at` timestamp must be at least 30 minutes from Checkout Session creation.",
-        ));
+        return Err(refusal("The `expires_at` timestamp must be at least 30 minutes from Checkout Session creation."));
     }
     if at > now + TimeDelta::hours(24) {
-        return Err(Refusal::invalid(
-            "The `expires_at` timestamp must be less than 24 hours from Checkout Session creation.",
-        ));
+        return Err(refusal("The `expires_at` timestamp must be less than 24 hours from Checkout Session creation."));
     }
     Ok(at)
 }
@@ -167,7 +175,6 @@ fn lines(unread: &mut Parameters) -> Result<(Vec<Line>, String), Refusal> {
         lines.push(Line {
             name: required(unread, &format!("{product}[name]"), NAME_CHARACTERS)?,
             description: text(unread, &format!("{product}[description]"), PRODUCT_DESCRIPTION_CHARACTERS)?,
-            images: images(unread, &product)?,
             quantity: whole(&quantity, 1, 999_999)?,
             unit_amount,
         });
@@ -187,18 +194,6 @@ fn required(unread: &mut Parameters, name: &str, most: usize) -> Result<String, 
 fn whole(text: &str, least: i64, most: i64) -> Result<i64, Refusal> {
     let number = text.parse().ok().filter(|number| (least..=most).contains(number));
     number.ok_or_else(|| Refusal::invalid(format!("Invalid integer: {text}")))
-}
-
-fn images(unread: &mut Parameters, product: &str) -> Result<Vec<String>, Refusal> {
-    let mut images = Vec::new();
-    while let Some(image) = text(unread, &format!("{product}[images][{}]", images.len()), URL_CHARACTERS)? {
-        let url = reqwest::Url::parse(&image).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        if url.is_none() || images.len() == IMAGES {
-            return Err(Refusal::with_code("url_invalid", "Not a valid URL"));
-        }
-        images.push(image);
-    }
-    Ok(images)
 }
 
 /// The sum of the lines, within the bounds of the currency.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
+    body::Bytes,
     extract::{Path, State},
     http::StatusCode,
     response::{Html, IntoResponse, Redirect, Response},
@@ -12,7 +13,10 @@ use axum::{
 use maud::{DOCTYPE, Markup, html};
 
 use super::{
-    Shared, lock,
+    Shared,
+    currencies::multiple,
+    lock,
+    new_session::parse_form,
     sessions::{PaymentStatus, Session, SessionStatus},
 };
 
@@ -27,12 +31,22 @@ async fn show(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Resp
     }
 }
 
-async fn act(State(shared): State<Arc<Shared>>, Path((id, action)): Path<(String, String)>) -> Response {
+async fn act(State(shared): State<Arc<Shared>>, Path((id, action)): Path<(String, String)>, form: Bytes) -> Response {
     let done = match action.as_str() {
+        "redeem" => {
+            let code = parse_form(&form).remove("code").unwrap_or_default();
+            shared.redeem(&id, &code).map(|_| Vec::new())
+        }
         "pay" => shared.pay(&id).await,
         "pay-later" => shared.pay_later(&id).await,
         "money-arrives" => shared.money_arrives(&id, true).await,
         "money-fails" => shared.money_arrives(&id, false).await,
+        "refund" => shared.refund(&id, None).await,
+        "refund-half" => shared.refund(&id, Some(half_of(&shared, &id))).await,
+        "refund-fails" => shared.fail_refund(&id).await,
+        "dispute" => shared.dispute(&id, None).await,
+        "dispute-won" => shared.close_dispute(&id, true).await,
+        "dispute-lost" => shared.close_dispute(&id, false).await,
         "decline" => Ok(Vec::new()),
         _ => return (StatusCode::NOT_FOUND, "No such action").into_response(),
     };
@@ -46,6 +60,15 @@ async fn act(State(shared): State<Arc<Shared>>, Path((id, action)): Path<(String
             (StatusCode::CONFLICT, Html(page(&session, Some(&error.to_string())).into_string())).into_response()
         }
     }
+}
+
+/// Half of the session's amount; in currencies whose amounts are multiples of a number, too.
+fn half_of(shared: &Shared, id: &str) -> i64 {
+    let sessions = lock(&shared.sessions);
+    sessions.find(id).map_or(0, |session| {
+        let unit = multiple(&session.currency);
+        session.amount_total / 2 / unit * unit
+    })
 }
 
 fn page(session: &Session, notice: Option<&str>) -> Markup {
@@ -69,14 +92,22 @@ fn page(session: &Session, notice: Option<&str>) -> Markup {
                     @for line in &session.lines {
                         tr { td { (line.quantity) " × " bdi { (line.name) } } td { (line.unit_amount * line.quantity) } }
                     }
+                    @if session.amount_discount > 0 { tr { td { "Promotion code" } td { "−" (session.amount_discount) } } }
+                    @if session.amount_tax > 0 { tr { td { "Tax" } td { (session.amount_tax) } } }
                     tr { th { "Total in the smallest unit of " (session.currency) } th { (session.amount_total) } }
                 }
                 @match (session.status, session.payment_status) {
                     (SessionStatus::Open, _) => {
+                        @if session.options.promotion_codes && session.amount_discount == 0 {
+                            form method="post" action={ "/c/pay/" (session.id) "/redeem" } {
+                                input name="code" aria-label="Promotion code" placeholder="TENOFF or FREE"; button { "Apply" }
+                            }
+                        }
                         (button("pay", "Pay")) (button("decline", "Decline")) (button("pay-later", "Pay by bank debit"))
                     }
                     (SessionStatus::Complete, PaymentStatus::Paid | PaymentStatus::NoPaymentRequired) => {
                         p { "Paid. Thank you!" }
+                        (after_payment(session, button))
                     }
                     (SessionStatus::Complete, PaymentStatus::Unpaid) => {
                         p { "The bank debit is in progress." }
@@ -86,6 +117,22 @@ fn page(session: &Session, notice: Option<&str>) -> Markup {
                 }
             } }
         }
+    }
+}
+
+/// What the shop and the shopper's bank may do with a payment.
+fn after_payment(session: &Session, button: impl Fn(&str, &str) -> Markup) -> Markup {
+    let (charge, rest) = (&session.charge, session.refundable());
+    let last_dispute = charge.disputes.last().map(|dispute| dispute.status.as_str());
+    html! {
+        @if charge.amount_refunded() > 0 { p { "Refunded: " (charge.amount_refunded()) } }
+        @for dispute in &charge.disputes { p { "Dispute about " (dispute.amount) ": " (dispute.status) } }
+        @if rest > 0 { (button("refund", "Refund")) }
+        @if rest >= session.amount_total / 2 && rest > 1 { (button("refund-half", "Refund half")) }
+        @if charge.refunds.last().is_some_and(|refund| !refund.failed) { (button("refund-fails", "The refund fails")) }
+        @if rest > 0 && !charge.is_disputed() { (button("dispute", "Dispute")) }
+        @if last_dispute.is_some_and(|status| status != "won") { (button("dispute-won", "Dispute won")) }
+        @if charge.is_disputed() { (button("dispute-lost", "Dispute lost")) }
     }
 }
 

@@ -15,12 +15,14 @@ pub(super) struct Refusal {
     status: StatusCode,
     kind: &'static str,
     code: Option<&'static str>,
+    /// The name of the parameter that the error is about.
+    param: Option<String>,
     message: String,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, kind: "invalid_request_error", code: None, message: message.into() }
+        Self { status, kind: "invalid_request_error", code: None, param: None, message: message.into() }
     }
 
     pub(super) fn missing(status: StatusCode, id: &str) -> Self {
@@ -47,6 +49,11 @@ impl Refusal {
         Self { code: Some(code), ..Self::invalid(message) }
     }
 
+    /// The same error, about this parameter.
+    pub(super) fn about(self, param: impl Into<String>) -> Self {
+        Self { param: Some(param.into()), ..self }
+    }
+
     /// The idempotency key was used for another request.
     pub(super) fn key_reused() -> Self {
         let message =
@@ -60,6 +67,9 @@ impl IntoResponse for Refusal {
         let mut error = json!({"type": self.kind, "message": self.message});
         if let Some(code) = self.code {
             error["code"] = json!(code);
+        }
+        if let Some(param) = self.param {
+            error["param"] = json!(param);
         }
         (self.status, Json(json!({"error": error}))).into_response()
     }

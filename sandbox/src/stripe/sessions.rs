@@ -11,6 +11,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::{charges::Charge, options::SessionOptions};
+
 /// The status of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -43,9 +45,6 @@ pub struct Line {
     /// The product's description.
     #[serde(default)]
     pub description: Option<String>,
-    /// The addresses of the product's images.
-    #[serde(default)]
-    pub images: Vec<String>,
     /// The number of pieces.
     pub quantity: i64,
     /// The price of one piece, in Stripe's smallest unit.
@@ -55,7 +54,7 @@ pub struct Line {
 /// A Checkout Session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
-    /// `cs_test_…`
+    /// `cs_test_…` or `cs_live_…`
     pub id: String,
     /// The status of the session.
     pub status: SessionStatus,
@@ -63,6 +62,12 @@ pub struct Session {
     pub payment_status: PaymentStatus,
     /// The total, in Stripe's smallest unit.
     pub amount_total: i64,
+    /// The discount of a promotion code, which the total is without.
+    #[serde(default)]
+    pub amount_discount: i64,
+    /// The tax that the total contains.
+    #[serde(default)]
+    pub amount_tax: i64,
     /// The currency code in lower case.
     pub currency: String,
     /// The line items.
@@ -74,6 +79,9 @@ pub struct Session {
     /// The language of the page; `None`: that of the browser.
     #[serde(default)]
     pub locale: Option<String>,
+    /// What the page collects and offers.
+    #[serde(default)]
+    pub options: SessionOptions,
     /// The metadata of the session.
     pub metadata: BTreeMap<String, String>,
     /// The metadata of the session's PaymentIntent.
@@ -83,6 +91,15 @@ pub struct Session {
     pub payment_intent_description: Option<String>,
     /// The id of the PaymentIntent, once a shopper paid.
     pub payment_intent: Option<String>,
+    /// When the shopper paid, or started a delayed payment.
+    #[serde(default)]
+    pub charged_at: Option<DateTime<Utc>>,
+    /// Whether the shopper paid by bank debit, which is a delayed payment, instead of a card.
+    #[serde(default)]
+    pub is_debit: bool,
+    /// Whether a delayed payment failed.
+    #[serde(default)]
+    pub payment_failed: bool,
     /// The address that shoppers are sent to after paying.
     pub success_url: String,
     /// When the session was created.
@@ -95,6 +112,9 @@ pub struct Session {
     /// Whether real money moves.
     #[serde(default)]
     pub livemode: bool,
+    /// What happened to the payment afterwards.
+    #[serde(default)]
+    pub charge: Charge,
 }
 
 fn payment() -> String {
@@ -102,6 +122,13 @@ fn payment() -> String {
 }
 
 impl Session {
+    /// Sets the mode of the key that creates it.
+    #[must_use]
+    pub(super) fn in_mode(self, livemode: bool) -> Self {
+        let id = if livemode { self.id.replacen("_test_", "_live_", 1) } else { self.id };
+        Self { id, livemode, ..self }
+    }
+
     /// Sets the state after a payment by card.
     pub fn complete(&mut self) {
         self.status = SessionStatus::Complete;
@@ -113,17 +140,33 @@ impl Session {
     pub(super) fn to_json(&self, base: &str) -> Value {
         let open = self.status == SessionStatus::Open;
         // A setup session has no amount.
-        let amount = (self.mode == "payment").then_some(self.amount_total);
-        let currency = (self.mode == "payment").then_some(&self.currency);
+        let is_payment = self.mode == "payment";
+        let (subtotal, amount) = (is_payment.then(|| self.amount_subtotal()), is_payment.then_some(self.amount_total));
+        let currency = is_payment.then_some(&self.currency);
+        let details =
+            json!({"amount_discount": self.amount_discount, "amount_shipping": 0, "amount_tax": self.amount_tax});
+        let countries = &self.options.shipping_countries;
+        let shipping = (!countries.is_empty()).then(|| json!({"allowed_countries": countries}));
+        let tax = match (self.options.automatic_tax, self.status) {
+            (false, _) => json!({"enabled": false, "liability": null, "provider": null, "status": null}),
+            (true, SessionStatus::Complete) => {
+                json!({"enabled": true, "liability": {"type": "self"}, "provider": "stripe", "status": "complete"})
+            }
+            (true, _) => json!({"enabled": true, "liability": {"type": "self"}, "provider": "stripe",
+                                "status": "requires_location_inputs"}),
+        };
         json!({
             "id": self.id, "object": "checkout.session", "livemode": self.livemode, "mode": self.mode,
             "status": self.status, "payment_status": self.payment_status,
-            "amount_subtotal": amount, "amount_total": amount, "currency": currency,
+            "amount_subtotal": subtotal, "amount_total": amount, "currency": currency,
+            "total_details": is_payment.then_some(details),
             "client_reference_id": self.client_reference_id, "customer": null, "customer_email": self.customer_email,
             "locale": self.locale, "metadata": self.metadata, "payment_intent": self.payment_intent, "success_url": self.success_url,
             "cancel_url": null, "created": self.created.timestamp(), "expires_at": self.expires_at.timestamp(),
             "url": open.then(|| format!("{base}/c/pay/{}", self.id)),
-            "automatic_tax": {"enabled": false, "liability": null, "provider": null, "status": null},
+            "allow_promotion_codes": self.options.promotion_codes.then_some(true), "automatic_tax": tax,
+            "billing_address_collection": self.options.billing_address,
+            "phone_number_collection": {"enabled": self.options.phone}, "shipping_address_collection": shipping,
             "custom_fields": [], "custom_text": {"after_submit": null, "shipping_address": null, "submit": null,
             "terms_of_service_acceptance": null}, "payment_method_types": ["card", "us_bank_account"],
             "shipping_options": [], "ui_mode": "hosted_page",

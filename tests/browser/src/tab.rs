@@ -104,6 +104,12 @@ impl Tab {
         self.finds("document.readyState === 'complete'").await;
     }
 
+    /// Runs scripts of pages from now on, or runs none. A script of the test runs either way, unless it
+    /// waits.
+    pub async fn allow_scripts(&self, allowed: bool) {
+        self.call("Emulation.setScriptExecutionDisabled", json!({ "value": !allowed })).await;
+    }
+
     /// Waits until the page has this text.
     pub async fn sees(&self, text: &str) {
         self.finds(&format!("document.body.innerText.includes({})", json!(text))).await;

@@ -1,10 +1,11 @@
-//! The dashboard and `/docs` in Chromium: wide and narrow, light and dark.
+//! The dashboard, `/docs` and the pages for shoppers in Chromium: wide and narrow, light and dark.
 
 #![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
 
 mod docs;
 mod odd_text;
 mod pages;
+mod shoppers;
 mod walk;
 
 use browser_tests::{Chromium, Look, Tab, build_harness};

@@ -2,28 +2,24 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
 use common::{
     clock::Clock,
     config::{ConfigError, Env},
     db::{self, Connection, Database, DatabaseConfig, Listen},
     jobs::QUEUES,
 };
-use queue::RateLimit;
 use uuid::Uuid;
 
-use super::{check::Check, payments, privileges};
-use crate::{
-    WorkerConfig,
-    stripe::{Stripe, error::StripeError},
+use super::{
+    check::{Check, CheckStatus},
+    clocks, limits, payments, privileges, stripe_key,
 };
+use crate::WorkerConfig;
 
 /// Timeout of each check.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for a notification, which takes milliseconds, and more on a busy machine.
 const HEARD_WITHIN: Duration = Duration::from_secs(4);
-/// Maximum clock difference: carts use the processes' clocks, leases and schedules use Postgres'.
-const SKEW: TimeDelta = TimeDelta::seconds(5);
 /// With fewer free connections than this, running processes wait for each other.
 const ALMOST_NONE: i64 = 3;
 /// Seconds that a job may be ready; a longer wait means that there are no or too few workers.
@@ -46,9 +42,20 @@ pub async fn examine(env: &Env, config: &WorkerConfig, clock: &Clock) -> Result<
             checks.push(check);
             checks.push(look("migrations", migrations(&careful)).await);
             checks.push(look("privileges", privileges::examine(&careful)).await);
-            checks.push(look("clock", skew(&careful, clock)).await);
+            checks.push(look("clock", clocks::of_this_machine(&careful, clock)).await);
+            checks.push(look("api clock", clocks::of_the_api(&careful, config)).await);
             checks.push(look("connections", room(&careful, settings.max_connections)).await);
-            checks.push(listening(&careful, &configured, &listen).await);
+            let notifications = look("notifications", limits::notifications(&careful)).await;
+            // A new listener first reads all that is in the queue.
+            checks.push(match notifications.status {
+                CheckStatus::Fail => {
+                    Check::fail("listen", "not tried, because NOTIFY does not work: see notifications")
+                }
+                _ => listening(&careful, &configured, &listen).await,
+            });
+            checks.push(notifications);
+            checks.push(look("snapshots", limits::snapshots(&careful)).await);
+            checks.push(look("transactions", limits::transaction_ids(&careful)).await);
             checks.push(look("schedules", overdue(&careful)).await);
             checks.push(look("queues", waiting(&careful)).await);
             checks.push(look("dead jobs", dead(&careful)).await);
@@ -58,7 +65,7 @@ pub async fn examine(env: &Env, config: &WorkerConfig, clock: &Clock) -> Result<
             checks.push(Check::fail("database", format!("Postgres can't be used: {why}; see DATABASE_URL")));
         }
     }
-    checks.push(stripe_key(config, &careful).await);
+    checks.push(stripe_key::examine(config, &careful).await);
     careful.close();
     configured.close();
     Ok(checks)
@@ -94,20 +101,6 @@ async fn migrations(database: &Database) -> sqlx::Result<Check> {
     } else {
         let pending = pending.join(", ");
         Check::fail("migrations", format!("not applied, or changed: {pending}; a starting api or worker applies them"))
-    })
-}
-
-async fn skew(database: &Database, clock: &Clock) -> sqlx::Result<Check> {
-    let mut conn = database.acquire().await?;
-    let before = clock.now();
-    let theirs: DateTime<Utc> = sqlx::query_scalar("select clock_timestamp()").fetch_one(&mut conn).await?;
-    let ours = before + (clock.now() - before) / 2;
-    let skew = ours - theirs;
-    let text = format!("this machine's clock is {} ms ahead of Postgres'", skew.num_milliseconds());
-    Ok(if skew.abs() > SKEW {
-        Check::fail("clock", format!("{text}: carts get wrong times and expire wrongly; synchronise the clocks"))
-    } else {
-        Check::ok("clock", text)
     })
 }
 
@@ -227,21 +220,4 @@ async fn dead(database: &Database) -> sqlx::Result<Check> {
     } else {
         Check::ok("dead jobs", "none")
     })
-}
-
-async fn stripe_key(config: &WorkerConfig, database: &Database) -> Check {
-    // The check needs one call and no Postgres.
-    let stripe = Stripe::new(
-        &config.checkout_hosts.stripe_api_url,
-        config.stripe_secret_key.clone(),
-        RateLimit::none(database.clone()),
-    );
-    let checked = stripe.check_key().await;
-    match checked {
-        Ok(()) => Check::ok("stripe", "STRIPE_SECRET_KEY is accepted"),
-        Err(StripeError::RateLimited { .. }) => {
-            Check::warn("stripe", "Stripe asks to slow down; the key was not looked at")
-        }
-        Err(error) => Check::fail("stripe", format!("{error}; see STRIPE_SECRET_KEY and STRIPE_API_URL")),
-    }
 }

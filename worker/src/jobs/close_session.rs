@@ -1,32 +1,18 @@
 //! Closes a Stripe session, so that it can't be paid, or records that it was paid.
 
-use chrono::{DateTime, Utc};
-use common::{
-    carts::{self, CartId},
-    db::Connection,
-    payment_links::{
-        self, LinkStatus, Mismatch, Payment, PaymentLink,
-        checkout::{self, CheckoutCart},
-    },
-    stripe_events::{self, Effect},
+use common::payment_links::{
+    LinkStatus, PaymentLink, SessionSettings,
+    checkout::{self, CheckoutCart},
 };
 
-use super::find_session::{self, InFlight, is_held_by_another};
+use super::{
+    find_session::{self, InFlight, is_held_by_another},
+    session_outcome::{self, Settled},
+};
 use crate::{
     JobError, State,
     stripe::{NOT_ASKED, NewSession, Session, SessionState, error::StripeError},
 };
-
-/// Final state of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Settled {
-    /// Can't be paid any more.
-    Closed,
-    /// Was paid.
-    Paid,
-    /// Was completed by the shopper; the payment is processing.
-    Processing,
-}
 
 /// Closes the session of `link` at Stripe and stores the result. Idempotent, also if two calls run
 /// concurrently.
@@ -39,17 +25,17 @@ pub(crate) async fn settle(state: &State, link: &PaymentLink) -> Result<Settled,
         None => find_out(state, link).await?.map(|session| session.id),
     };
     let session = match &session_id {
-        Some(session_id) => end(state, session_id).await?,
+        Some(session_id) => end(state, link, session_id).await?,
         None => None,
     };
-    write_down(state, link, session_id.as_deref(), session.as_ref()).await
+    session_outcome::store(state, link, session_id.as_deref(), session.as_ref()).await
 }
 
 /// Expires a session. Returns it expired or completed; `None` if Stripe does not know it.
-async fn end(state: &State, session_id: &str) -> Result<Option<Session>, JobError> {
+async fn end(state: &State, link: &PaymentLink, session_id: &str) -> Result<Option<Session>, JobError> {
     let answer = match state.stripe.expire(session_id).await {
         // Stripe expires open sessions only, so this one is already expired or completed.
-        Err(error) if error.is_invalid_request() => state.stripe.retrieve(session_id).await,
+        Err(error) if error.is_invalid_request() => session_outcome::retrieve(state, link, session_id).await,
         answer => answer,
     };
     let session = match answer {
@@ -62,81 +48,25 @@ async fn end(state: &State, session_id: &str) -> Result<Option<Session>, JobErro
     }
 }
 
-async fn write_down(
-    state: &State,
-    link: &PaymentLink,
-    session_id: Option<&str>,
-    session: Option<&Session>,
-) -> Result<Settled, JobError> {
-    let now = state.clock.now();
-    let mut tx = state.lookups.begin().await?;
-    let is_complete = |session: &&Session| session.state().is_ok_and(|state| state == SessionState::Complete);
-    let settled = match session.filter(is_complete) {
-        Some(session) => completed(&mut tx, link, session, now).await?,
-        None => Settled::Closed,
-    };
-    if settled == Settled::Closed {
-        payment_links::closed(&mut tx, &link.cart_id, link.version, now).await?;
-    }
-    // Last, because the statements above lock the cart before its links, the order used everywhere.
-    if let Some(session_id) = session_id {
-        let intent = session.and_then(|session| session.payment_intent.as_deref());
-        let livemode = session.and_then(|session| session.livemode);
-        payment_links::attach_session(&mut tx, link, session_id, intent, livemode).await?;
-    }
-    tx.commit().await?;
-    Ok(settled)
-}
-
-/// Applies the payment of a completed session. A payment that does not match the link is recorded
-/// for the operator; the session can't be paid again.
-async fn completed(
-    conn: &mut Connection,
-    link: &PaymentLink,
-    session: &Session,
-    now: DateTime<Utc>,
-) -> Result<Settled, JobError> {
-    let Ok(cart) = link.cart_id.parse::<CartId>() else { return Ok(Settled::Closed) };
-    carts::lock(&mut *conn, &cart).await?;
-    let expected = payment_links::expected(&mut *conn, &link.cart_id, link.version).await?;
-    let reported = session.reported();
-    match expected.check_session(&reported).and_then(|()| expected.payment(&reported)) {
-        Ok(Payment::Paid) => {
-            let effect = stripe_events::mark_paid(&mut *conn, &cart, link.version, now, now).await?;
-            if effect == Effect::UnknownCart {
-                stripe_events::note_answer(conn, link, &session.id, Mismatch::CartDeleted, now).await?;
-            }
-            Ok(Settled::Paid)
-        }
-        Ok(Payment::Processing) => {
-            payment_links::processing(conn, &link.cart_id, link.version, now).await?;
-            Ok(Settled::Processing)
-        }
-        Err(why) => {
-            tracing::error!(
-                session = session.id,
-                reason = why.as_str(),
-                "A completed session does not match its link; its payment has no effect"
-            );
-            stripe_events::note_answer(conn, link, &session.id, why, now).await?;
-            Ok(Settled::Closed)
-        }
-    }
-}
-
 /// Finds the session of a link whose creation got no response from Stripe; `None` if there is none
 /// or it has expired.
 async fn find_out(state: &State, link: &PaymentLink) -> Result<Option<Session>, JobError> {
-    if link.attempted_at.is_none() || link.session_expires_at <= state.clock.now() {
+    if link.attempted_at.is_none() {
+        return Ok(None);
+    }
+    let mut conn = state.lookups.acquire().await?;
+    let checkout = checkout::read(&mut conn, &link.cart_id, link.version, &state.clock).await?;
+    drop(conn);
+    if checkout.as_ref().is_some_and(|checkout| link.session_expires_at <= checkout.now) {
         return Ok(None); // any session has expired by now
     }
-    let checkout = checkout::read(&mut state.lookups.acquire().await?, &link.cart_id, link.version).await?;
     // If the cart was deleted, the parameters of the request are lost.
-    let Some(cart) = checkout.and_then(|checkout| checkout.cart) else {
+    let Some((cart, settings)) = checkout.and_then(|checkout| Some((checkout.cart?, checkout.settings))) else {
         return find_session::find(state, link, InFlight::Perhaps).await;
     };
+    let settings = settings.unwrap_or_else(|| current_settings(state));
     let turn = state.stripe.turn().await?;
-    let in_flight = match state.stripe.create(turn, &new_session(state, link, &cart)).await {
+    let in_flight = match state.stripe.create(turn, &new_session(link, &cart, &settings)).await {
         Ok(session) if !is_held_by_another(state, link, &session.id).await? => return Ok(Some(session)),
         // The first request has ended: Stripe replays its result, or rejects the new one.
         Ok(_) | Err(StripeError::KeySpent { replayed: true, .. }) => InFlight::No,
@@ -153,13 +83,26 @@ async fn find_out(state: &State, link: &PaymentLink) -> Result<Option<Session>, 
 }
 
 /// Builds the request for a session, the same at every attempt.
-pub(crate) fn new_session<'a>(state: &State, link: &'a PaymentLink, cart: &'a CheckoutCart) -> NewSession<'a> {
+pub(crate) fn new_session<'a>(
+    link: &'a PaymentLink,
+    cart: &'a CheckoutCart,
+    settings: &'a SessionSettings,
+) -> NewSession<'a> {
     NewSession {
         cart_id: &link.cart_id,
         version: link.version,
         cart,
+        settings,
         expires_at: link.session_expires_at,
-        success_url: format!("{}/pay/{}/thanks", state.config.shared.public_url, cart.recovery_token),
         idempotency_key: link.idempotency_key(),
+    }
+}
+
+/// The settings of sessions that are requested now.
+pub(crate) fn current_settings(state: &State) -> SessionSettings {
+    SessionSettings {
+        checkout: state.config.checkout.clone(),
+        public_url: state.config.shared.public_url.clone(),
+        without_email: false,
     }
 }

@@ -1,18 +1,21 @@
 //! Creates the Stripe session that a row of `payment_links` requests.
 
+use std::time::Duration;
+
 use apalis::prelude::Data;
 use common::{
     carts::CartStatus,
     jobs::CreatePaymentLink,
     payment_links::{
-        self, Expected, Failure, LinkStatus, Mismatch, Opening, PaymentLink,
+        self, Expected, Failure, LinkStatus, Mismatch, Opening, PaymentLink, SessionSettings,
         checkout::{self, Checkout, CheckoutCart},
     },
 };
 
 use super::{
-    close_session::{self, Settled, new_session},
+    close_session::{self, current_settings, new_session},
     find_session,
+    session_outcome::Settled,
 };
 use crate::{
     JobError, State,
@@ -23,14 +26,17 @@ use crate::{
 const LONGEST_ADDRESS: usize = 8 * 1024;
 /// Maximum characters of a host in an error message.
 const LONGEST_HOST: usize = 253;
+/// The shortest and longest pause before a request is sent again for which Stripe did not accept the
+/// key. In between, a request waits as long as it has waited so far.
+const KEY_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
 pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<(), JobError> {
     let state = &*state;
     let turn = state.stripe.turn().await?;
     let mut conn = state.lookups.acquire().await?;
-    let checkout = checkout::read(&mut conn, &job.cart_id, job.version).await?;
+    let checkout = checkout::read(&mut conn, &job.cart_id, job.version, &state.clock).await?;
     let is_pending = |checkout: &Checkout| checkout.link.status == LinkStatus::Pending;
-    let Some(Checkout { link, cart, has_unsettled }) = checkout.filter(is_pending) else { return Ok(()) };
+    let Some(Checkout { mut link, cart, has_unsettled, .. }) = checkout.filter(is_pending) else { return Ok(()) };
     let Some(cart) = cart.filter(|cart| cart.status == CartStatus::Abandoned) else {
         // Ending a cart withdraws its requests, so this occurs only after manual SQL.
         let why = Failure::new("cart_not_payable", "the cart can't be paid any more");
@@ -61,17 +67,23 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
 
     let mut conn = state.lookups.acquire().await?;
     // Stored before Stripe is called, because a session may exist from the call on.
-    let may_ask = payment_links::begin_attempt(&mut conn, &link, state.stripe.livemode(), state.clock.now()).await?;
+    let (settings, livemode) = (current_settings(state), state.stripe.livemode());
+    let attempt = payment_links::begin_attempt(&mut conn, &link, &settings, livemode, &state.clock).await?;
     conn.commit().await?;
-    if !may_ask {
-        return Ok(());
-    }
-    create(state, turn, &link, &cart).await
+    let Some(attempt) = attempt else { return Ok(()) };
+    link.session_expires_at = attempt.session_expires_at;
+    create(state, turn, &link, &cart, &attempt.settings).await
 }
 
 /// Requests the session from Stripe. `link` was read before this attempt, so it shows earlier
 /// attempts only.
-async fn create(state: &State, turn: Turn, link: &PaymentLink, cart: &CheckoutCart) -> Result<(), JobError> {
+async fn create(
+    state: &State,
+    turn: Turn,
+    link: &PaymentLink,
+    cart: &CheckoutCart,
+    settings: &SessionSettings,
+) -> Result<(), JobError> {
     if !cart.is_as_requested() {
         // Only manual SQL causes this. Payments would not match the stored amount.
         let why = "the cart's total or currency changed since the link was requested";
@@ -80,12 +92,13 @@ async fn create(state: &State, turn: Turn, link: &PaymentLink, cart: &CheckoutCa
         tx.commit().await?;
         return Err(JobError::GiveUp { why: why.to_owned() });
     }
-    match state.stripe.create(turn, &new_session(state, link, cart)).await {
+    match state.stripe.create(turn, &new_session(link, cart, settings)).await {
         Ok(session) => {
             let is_open = session.state()? == SessionState::Open;
             // The current key determines the mode, even if an earlier attempt used another key.
             let livemode = state.stripe.livemode().or(cart.expected.livemode);
-            let expected = Expected { livemode, ..cart.expected.clone() };
+            let total_may_differ = settings.total_may_differ();
+            let expected = Expected { livemode, total_may_differ, ..cart.expected.clone() };
             let fits = expected.check_session(&session.reported());
             match fits.and_then(|()| is_open.then_some(()).ok_or(Mismatch::Status)) {
                 Ok(()) => keep(state, link, session).await,
@@ -95,26 +108,46 @@ async fn create(state: &State, turn: Turn, link: &PaymentLink, cart: &CheckoutCa
                 }
             }
         }
-        Err(StripeError::Refused { message, code, .. }) => {
-            let mut tx = state.lookups.begin().await?;
-            payment_links::give_up(&mut tx, link, Failure::new(&code, &message), state.clock.now()).await?;
-            tx.commit().await?;
-            Err(JobError::GiveUp { why: format!("Stripe refused it: {message}") })
+        Err(error) => not_made(state, link, settings, error).await,
+    }
+}
+
+/// Replaces a request that another one can heal, ends one that Stripe refuses for good, and retries
+/// all others.
+async fn not_made(
+    state: &State,
+    link: &PaymentLink,
+    settings: &SessionSettings,
+    error: StripeError,
+) -> Result<(), JobError> {
+    if error.is_key_refused() {
+        // As in an outage, the request stays pending; no attempt counts.
+        let waited = link.attempted_at.and_then(|first| (state.clock.now() - first).to_std().ok());
+        let [shortest, longest] = KEY_PAUSES;
+        let after = waited.unwrap_or_default().clamp(shortest, longest);
+        return Err(JobError::Snooze { why: error.to_string(), after });
+    }
+    let (code, message) = match &error {
+        StripeError::Refused { code, message, .. } => (code.as_str(), message),
+        StripeError::KeySpent { message, .. } => ("idempotency_key_spent", message),
+        _ => return Err(error.into()),
+    };
+    let why = Failure::new(code, message);
+    let mut tx = state.lookups.begin().await?;
+    let next = match error.remedy(!settings.without_email) {
+        Some(remedy) => payment_links::replace(&mut tx, link, why, remedy, &state.clock).await?,
+        None => {
+            payment_links::give_up(&mut tx, link, why, state.clock.now()).await?;
+            None
         }
-        Err(StripeError::KeySpent { message, .. }) => {
-            let mut tx = state.lookups.begin().await?;
-            let why = Failure::new("idempotency_key_spent", &message);
-            let next = payment_links::replace(&mut tx, link, why, state.clock.now()).await?;
-            tx.commit().await?;
-            match next {
-                Some(_) => {
-                    tracing::warn!(message, "retrying a payment link under a new idempotency key");
-                    Ok(())
-                }
-                None => Err(JobError::GiveUp { why: format!("it can't be made under any key: {message}") }),
-            }
+    };
+    tx.commit().await?;
+    match next {
+        Some(next) => {
+            tracing::warn!(message, version = next.version, "Stripe refused a payment link; requesting it differently");
+            Ok(())
         }
-        Err(error) => Err(error.into()),
+        None => Err(JobError::GiveUp { why: error.to_string() }),
     }
 }
 
@@ -145,7 +178,7 @@ async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(),
         let mut conn = state.lookups.acquire().await?;
         // Attached even if Stripe's events arrived first, so that a payment in progress has its
         // session's id.
-        let intent = session.payment_intent.as_deref();
+        let intent = session.payment_intent();
         payment_links::attach_session(&mut conn, link, &session.id, intent, session.livemode).await?;
         let now_known = payment_links::find(&mut conn, &link.cart_id, link.version).await?;
         conn.commit().await?;
@@ -189,9 +222,6 @@ async fn refuse_address(state: &State, link: &PaymentLink, session: &Session, ur
 async fn open(state: &State, opening: &Opening) -> Result<bool, JobError> {
     let mut conn = state.lookups.acquire().await?;
     let opened = payment_links::open(&mut conn, opening, state.clock.now()).await?;
-    if opened {
-        payment_links::tell(&mut conn, std::slice::from_ref(&opening.cart_id)).await?;
-    }
     conn.commit().await?;
     Ok(opened)
 }

@@ -58,7 +58,7 @@ fn operation(method: &Method, path: &str) -> &'static str {
     match (method, path) {
         (&Method::POST, path) if path.ends_with("/expire") => "expire",
         (&Method::POST, _) => "create",
-        (_, path) if path.ends_with("/sessions") => "list",
+        (_, path) if path.ends_with("/sessions") || path.ends_with("/events") => "list",
         _ => "retrieve",
     }
 }

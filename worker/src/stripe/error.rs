@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use common::{http_client, payment_links::checkout::CheckoutCart};
+use common::{
+    http_client,
+    payment_links::{KEY_REFUSED, Remedy, checkout::CheckoutCart},
+};
 use http::{HeaderMap, StatusCode, header};
 use queue::RateLimited;
 use serde::Deserialize;
@@ -17,13 +20,17 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(10 * 60);
 const INVALID_REQUEST: &str = "invalid_request_error";
 /// Code of the errors for an object that does not exist.
 const MISSING: &str = "resource_missing";
+/// Code of the errors for an e-mail address that Stripe does not accept.
+const EMAIL_INVALID: &str = "email_invalid";
+/// Delay before a job runs again for which Stripe did not accept the key.
+const KEY_REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StripeError {
-    /// Stripe rejected the request; a retry would not help.
-    #[error("Stripe refused it: {message}")]
-    Refused { status: StatusCode, kind: String, code: String, message: String },
+    /// Stripe rejected the request; a retry would not help, unless [`Self::is_key_refused`].
+    #[error("{}", refusal(*.status, .message))]
+    Refused { status: StatusCode, kind: String, code: String, param: Option<String>, message: String },
     /// The idempotency key is unusable: it was used with other parameters, or Stripe stored an
     /// error under it and replays that. Another key may work.
     #[error("Stripe can't answer under this idempotency key: {message}")]
@@ -68,6 +75,28 @@ impl StripeError {
         self.is_refusal(StatusCode::BAD_REQUEST, None)
     }
 
+    /// Whether the key is unknown, revoked or expired (401), or lacks a right that the call needs
+    /// (403): <https://docs.stripe.com/api/errors>. The operator can mend the key; the call had no
+    /// effect.
+    pub(crate) fn is_key_refused(&self) -> bool {
+        matches!(self, Self::Refused { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. })
+    }
+
+    /// What another request must do differently for Stripe to accept it; `None` if no request helps.
+    /// `with_email` is whether the refused request contained the shopper's address.
+    pub(crate) fn remedy(&self, with_email: bool) -> Option<Remedy> {
+        match self {
+            Self::KeySpent { .. } => Some(Remedy::NewKey),
+            Self::Refused { code, param, .. } if self.is_invalid_request() => match param.as_deref() {
+                Some("expires_at") => Some(Remedy::NewExpiry),
+                Some("customer_email") if with_email => Some(Remedy::WithoutEmail),
+                _ if code == EMAIL_INVALID && with_email => Some(Remedy::WithoutEmail),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     fn is_refusal(&self, with: StatusCode, of: Option<&str>) -> bool {
         matches!(self, Self::Refused { status, kind, code, .. }
             if *status == with && kind == INVALID_REQUEST && of.is_none_or(|of| code == of))
@@ -100,10 +129,23 @@ impl From<StripeError> for crate::JobError {
             StripeError::Unavailable { retry_after, .. } => retry_after,
             StripeError::OwnRate(RateLimited::After(after)) => return Self::Snooze { why: error.to_string(), after },
             StripeError::OwnRate(RateLimited::Database(ref error)) => return Self::postgres(error),
+            ref error if error.is_key_refused() => {
+                return Self::Snooze { why: error.to_string(), after: KEY_REFUSED_PAUSE };
+            }
             _ => None,
         };
         Self::Retry { why: error.to_string(), after }
     }
+}
+
+/// Describes a refusal, for a key that Stripe does not accept with what the operator should do.
+fn refusal(status: StatusCode, message: &str) -> String {
+    let advice = match status {
+        StatusCode::UNAUTHORIZED => "set a valid key and restart the workers",
+        StatusCode::FORBIDDEN => "give the key this right in Stripe's dashboard, or set another one",
+        _ => return format!("Stripe refused it: {message}"),
+    };
+    format!("{KEY_REFUSED} ({}): {message}; {advice}", status.as_u16())
 }
 
 /// Classifies an error response (<https://docs.stripe.com/error-low-level>).
@@ -117,6 +159,7 @@ pub(crate) fn sort_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -
         #[serde(rename = "type")]
         kind: String,
         code: Option<String>,
+        param: Option<String>,
         message: Option<String>,
     }
 
@@ -142,15 +185,9 @@ pub(crate) fn sort_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -
             // Without Stripe's error body, the response may be a proxy's.
             None => StripeError::Unavailable { status, retry_after },
             Some(error) if error.kind == "idempotency_error" => StripeError::KeySpent { message, replayed },
-            Some(error) if status == StatusCode::UNAUTHORIZED => StripeError::Refused {
-                status,
-                kind: error.kind,
-                code: "unauthorized".to_owned(),
-                message: "Stripe does not accept STRIPE_SECRET_KEY".to_owned(), // Stripe's message repeats a part of the key
-            },
             // <https://docs.stripe.com/error-codes>; errors without a code still have a type.
-            Some(Error { kind, code, .. }) => {
-                StripeError::Refused { status, code: code.unwrap_or_else(|| kind.clone()), kind, message }
+            Some(Error { kind, code, param, .. }) => {
+                StripeError::Refused { status, code: code.unwrap_or_else(|| kind.clone()), kind, param, message }
             }
         },
     }
@@ -192,6 +229,39 @@ mod tests {
             matches!(sort(402, &[], empty), StripeError::Refused { message, .. } if message == "it answered 402 Payment Required")
         );
     }
+
+    #[test]
+    fn refusals_that_another_request_heals_are_recognized() {
+        let remedy = |status: u16, error: &str| {
+            let body = format!(r#"{{"error":{{"type":"invalid_request_error",{error}}}}}"#);
+            let error = sort_error(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body.as_bytes());
+            (error.remedy(true), error.remedy(false))
+        };
+        let email = r#""code":"email_invalid","param":"customer_email""#;
+        assert_eq!(remedy(400, email), (Some(Remedy::WithoutEmail), None));
+        assert_eq!(remedy(400, r#""code":"email_invalid""#), (Some(Remedy::WithoutEmail), None));
+        assert_eq!(remedy(400, r#""param":"customer_email""#), (Some(Remedy::WithoutEmail), None));
+        assert_eq!(remedy(400, r#""param":"expires_at""#), (Some(Remedy::NewExpiry), Some(Remedy::NewExpiry)));
+        for no in [r#""param":"locale""#, r#""param":"automatic_tax[enabled]""#, r#""code":"amount_too_small""#] {
+            assert_eq!(remedy(400, no), (None, None), "{no}");
+        }
+        for status in [401, 402, 403, 404, 500] {
+            assert_eq!(remedy(status, email), (None, None), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_stripe_refuses_is_no_refusal_of_the_request() {
+        for (status, advice) in [(401, "restart the workers"), (403, "Stripe's dashboard")] {
+            let body = br#"{"error":{"type":"invalid_request_error","message":"No."}}"#;
+            let error = sort_error(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body);
+            let text = error.to_string();
+            assert!(text.starts_with(&format!("{KEY_REFUSED} ({status}): No.; ")) && text.contains(advice), "{text}");
+            let waits = crate::JobError::from(error);
+            assert!(matches!(waits, crate::JobError::Snooze { .. }), "it costs no attempt: {waits:?}");
+        }
+    }
+
     #[test]
     fn only_stripes_own_words_refuse_anything() {
         let sort = |status: u16, body: &str| {

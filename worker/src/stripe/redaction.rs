@@ -12,12 +12,13 @@ const NAME_BEGINNING: usize = 200;
 const TOKEN_DIGITS: usize = 32;
 
 /// Removes control characters, the secret key, the cart's e-mail address, recovery token and names
-/// of items and adjustments, and anything that looks like an address or a token. Truncates to
+/// of items and adjustments, and anything that looks like an address, a token or a key. Truncates to
 /// [`ERROR_CHARACTERS`].
 ///
 /// `cart` is `None` if the cart is not known to the caller.
 pub(crate) fn redact(message: &str, key: &str, cart: Option<&CheckoutCart>) -> String {
     let mut text: String = message.chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
+    let sent_email = cart.and_then(CheckoutCart::sent_email);
     let of_cart = cart.into_iter().flat_map(|cart| {
         let items = cart.items.iter().flatten().map(|item| item.name.as_str());
         let names = items.chain(cart.adjustments.iter().flatten().map(|adjustment| adjustment.name.as_str()));
@@ -26,16 +27,22 @@ pub(crate) fn redact(message: &str, key: &str, cart: Option<&CheckoutCart>) -> S
         let names = names.chain(cart.external_id.as_deref()).filter(|name| name.len() >= SHORTEST_TELLING_NAME);
         [cart.customer_email.as_str(), cart.recovery_token.as_str()].into_iter().chain(names)
     });
-    for secret in [key].into_iter().chain(of_cart).filter(|secret| !secret.is_empty()) {
+    for secret in [key].into_iter().chain(sent_email.as_deref()).chain(of_cart).filter(|secret| !secret.is_empty()) {
         text = text.replace(secret, "…");
     }
     // Truncated last, because a truncated secret would not be found.
-    without_addresses(&without_tokens(&text)).chars().take(ERROR_CHARACTERS).collect()
+    without_addresses_and_keys(&without_tokens(&text)).chars().take(ERROR_CHARACTERS).collect()
 }
 
-/// Redacts every word with an `@`, whatever the form of the address.
-fn without_addresses(message: &str) -> String {
-    let words = message.split(' ').map(|word| if word.contains('@') || word.contains("%40") { "…" } else { word });
+/// Redacts every word with an `@`, whatever the form of the address, and every word that begins like
+/// a key, of which Stripe repeats the end.
+fn without_addresses_and_keys(message: &str) -> String {
+    let is_address = |word: &str| word.contains('@') || word.contains("%40");
+    let is_key = |word: &str| {
+        let word = word.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+        ["sk_", "rk_"].iter().any(|prefix| word.starts_with(prefix))
+    };
+    let words = message.split(' ').map(|word| if is_address(word) || is_key(word) { "…" } else { word });
     words.collect::<Vec<_>>().join(" ")
 }
 
@@ -89,6 +96,9 @@ mod tests {
     fn messages_tell_nothing_of_the_shopper() {
         let text = "Invalid address: \"ada l\"@example.com (Ada@Example.com, ada%40x) for 'Mug for Ada' a day";
         assert_eq!(redact(text, "sk_1", Some(&cart())), "Invalid address: … … … for '…' a day");
+        let cart = CheckoutCart { customer_email: "\"ada l\"@exämple.com".to_owned(), ..cart() };
+        let sent = "Invalid address: \"ada l\"@xn--exmple-cua.com";
+        assert_eq!(redact(sent, "sk_1", Some(&cart)), "Invalid address: …");
     }
 
     #[test]
@@ -103,6 +113,8 @@ mod tests {
         let text = format!("Bearer sk_live_1, https://shop.example/pay/{TOKEN}/thanks or token by hand");
         let told = redact(&text, "sk_live_1", Some(&cart()));
         assert_eq!(told, "Bearer …, https://shop.example/pay/…/thanks or …");
+        let masked = "The provided key 'rk_test_****1234' lacks 'rak_checkout_session_write'";
+        assert_eq!(redact(masked, "sk_1", None), "The provided key … lacks 'rak_checkout_session_write'");
     }
 
     #[test]

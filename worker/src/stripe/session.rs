@@ -1,12 +1,18 @@
 //! Checkout Sessions in Stripe's responses.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt, marker::PhantomData};
 
 use chrono::{DateTime, Utc};
 use common::payment_links::Reported;
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::{
+    Deserialize, Deserializer,
+    de::{
+        Error, MapAccess, Visitor,
+        value::{MapAccessDeserializer, StrDeserializer},
+    },
+};
 
-use super::error::StripeError;
+use super::{error::StripeError, payments::PaymentIntent};
 
 /// A Checkout Session, reduced to the fields that the worker uses.
 #[derive(Debug, Clone, Deserialize)]
@@ -18,14 +24,17 @@ pub(crate) struct Session {
     mode: Option<String>,
     payment_status: Option<String>,
     amount_total: Option<i64>,
+    amount_subtotal: Option<i64>,
     currency: Option<String>,
     pub(crate) livemode: Option<bool>,
-    #[serde(default, deserialize_with = "optional_id")]
-    pub(crate) payment_intent: Option<String>,
+    payment_intent: Option<Expandable<PaymentIntent>>,
     #[serde(default, with = "chrono::serde::ts_seconds_option")]
     expires_at: Option<DateTime<Utc>>,
     #[serde(default)]
     metadata: Option<HashMap<String, String>>,
+    /// When its delayed payment arrived; `None` if it was no delayed one, or unknown.
+    #[serde(skip)]
+    pub(crate) arrived_at: Option<DateTime<Utc>>,
 }
 
 /// A page of a list of sessions.
@@ -40,9 +49,15 @@ pub(crate) struct Page {
 const LONGEST_ID: usize = 255;
 
 /// An id of Stripe's. Validated, because it is stored and used in paths.
-#[derive(Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(transparent)]
-struct Id(#[serde(deserialize_with = "id")] String);
+pub(super) struct Id(#[serde(deserialize_with = "id")] String);
+
+impl Id {
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
 
 fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let id = String::deserialize(deserializer)?;
@@ -51,8 +66,37 @@ fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     if well_formed { Ok(id) } else { Err(D::Error::custom("not an id of Stripe's")) }
 }
 
-fn optional_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    Ok(Option::<Id>::deserialize(deserializer)?.map(|Id(id)| id))
+/// An object, or only its id if the request did not expand it (<https://docs.stripe.com/expand>).
+#[derive(Debug, Clone)]
+pub(super) enum Expandable<T> {
+    Id(Id),
+    Object(T),
+}
+
+/// (An untagged enum would buffer the object, and then could not read numbers with serde_json's
+/// `arbitrary_precision`.)
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Expandable<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct IdOrObject<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for IdOrObject<T> {
+            type Value = Expandable<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an id or an object")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                id(StrDeserializer::<E>::new(text)).map(|id| Expandable::Id(Id(id)))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(object)).map(Expandable::Object)
+            }
+        }
+
+        deserializer.deserialize_any(IdOrObject(PhantomData))
+    }
 }
 
 /// Status of a session: can be paid, was completed by the shopper, or can't be paid any more.
@@ -84,12 +128,44 @@ impl Session {
         self.expires_at.unwrap_or(asked)
     }
 
+    /// The id of the session's PaymentIntent; `None` if there is none yet.
+    pub(crate) fn payment_intent(&self) -> Option<&str> {
+        self.payment_intent.as_ref().map(|intent| match intent {
+            Expandable::Id(id) | Expandable::Object(PaymentIntent { id, .. }) => id.as_str(),
+        })
+    }
+
+    /// Whether the money arrived, perhaps later than the shopper paid.
+    pub(crate) fn may_have_arrived_later(&self) -> bool {
+        let is_by_card = self.expanded_intent().is_some_and(PaymentIntent::is_by_card);
+        self.payment_status.as_deref() == Some("paid") && !is_by_card
+    }
+
+    /// When a delayed payment arrived, or else when the shopper paid; `None` if the session was
+    /// received without its payment.
+    pub(crate) fn paid_at(&self) -> Option<DateTime<Utc>> {
+        self.arrived_at.or_else(|| self.expanded_intent()?.paid_at())
+    }
+
+    /// Whether the payment of a completed session failed for good.
+    pub(crate) fn payment_has_failed(&self) -> bool {
+        self.expanded_intent().is_some_and(PaymentIntent::has_failed)
+    }
+
+    fn expanded_intent(&self) -> Option<&PaymentIntent> {
+        match &self.payment_intent {
+            Some(Expandable::Object(intent)) => Some(intent),
+            _ => None,
+        }
+    }
+
     /// The fields to compare with the payment link.
     pub(crate) fn reported(&self) -> Reported {
         Reported {
             mode: self.mode.clone(),
             payment_status: self.payment_status.clone(),
             amount: self.amount_total,
+            subtotal: self.amount_subtotal,
             currency: self.currency.clone(),
             livemode: self.livemode,
         }
@@ -104,13 +180,40 @@ mod tests {
     fn ids_are_words() {
         let read = |id: &str, intent: &str| {
             let json = format!(r#"{{"id": "{id}", "payment_intent": {intent}}}"#);
-            serde_json::from_str::<Session>(&json).map(|session| (session.id, session.payment_intent))
+            serde_json::from_str::<Session>(&json)
+                .map(|session| (session.id.clone(), session.payment_intent().map(str::to_owned)))
         };
         assert_eq!(read("cs_test_a1", r#""pi_1""#).unwrap(), ("cs_test_a1".to_owned(), Some("pi_1".to_owned())));
         assert_eq!(read(&"c".repeat(255), "null").unwrap().1, None);
-        assert_eq!(serde_json::from_str::<Session>(r#"{"id": "cs_1"}"#).unwrap().payment_intent, None);
+        assert_eq!(serde_json::from_str::<Session>(r#"{"id": "cs_1"}"#).unwrap().payment_intent(), None);
         for bad in ["", "cs\\u0000", "../account?", "cs 1", "cs_é", &"c".repeat(256)] {
             assert!(read(bad, "null").is_err() && read("cs_1", &format!("\"{bad}\"")).is_err(), "{bad}");
+            assert!(read("cs_1", &format!(r#"{{"id": "{bad}"}}"#)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_session_has_its_payment_or_its_id() {
+        let read = |intent: &str| {
+            let json = format!(r#"{{"id": "cs_1", "payment_intent": {intent}}}"#);
+            let session: Session = serde_json::from_str(&json).unwrap();
+            let intent = session.payment_intent().map(str::to_owned);
+            (intent, session.paid_at().map(|at| at.timestamp()), session.payment_has_failed())
+        };
+        let pi = Some("pi_1".to_owned());
+        assert_eq!(read("null"), (None, None, false));
+        assert_eq!(read(r#""pi_1""#), (pi.clone(), None, false));
+        assert_eq!(read(r#"{"id": "pi_1"}"#), (pi.clone(), None, false));
+        let charge = r#"{"id": "ch_1", "created": 1772000009, "amount": 9998}"#;
+        for (latest_charge, paid_at) in [("null", 1_772_000_000), (r#""ch_1""#, 1_772_000_000), (charge, 1_772_000_009)]
+        {
+            let intent = format!(
+                r#"{{"id": "pi_1", "created": 1772000000, "status": "succeeded", "latest_charge": {latest_charge}}}"#
+            );
+            assert_eq!(read(&intent), (pi.clone(), Some(paid_at), false), "{latest_charge}");
+        }
+        for (status, failed) in [("processing", false), ("requires_payment_method", true), ("canceled", true)] {
+            assert_eq!(read(&format!(r#"{{"id": "pi_1", "status": "{status}"}}"#)), (pi.clone(), None, failed));
         }
     }
 }

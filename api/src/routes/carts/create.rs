@@ -22,6 +22,7 @@ use super::{
 use crate::{
     auth::keys::Granted,
     http::{
+        base_path::at,
         body::{JsonBody, Rendered, Success},
         error::ApiError,
     },
@@ -75,7 +76,7 @@ pub(super) async fn create(
         };
         (status, Arc::new(cart))
     };
-    let location = format!("/api/carts/{}", cart.id);
+    let location = at(&format!("/api/carts/{}", cart.id));
     Ok((status, [(header::LOCATION, location)], Rendered(receipt::render(&granted, &cart))))
 }
 

@@ -1,6 +1,6 @@
 //! Requests for payment links: stored for the worker, with the job that makes the session.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use common::{
     carts::{CartId, CartStatus, LockedCart},
     payment_links::{self, PaymentLink, RequestedBy, recovery::RecoveryLink},
@@ -11,13 +11,6 @@ use crate::{
     routes::carts::lock::{self, Locked},
     state::AppState,
 };
-
-/// The longest session. Stripe ends a session after 24 hours at the latest
-/// (<https://docs.stripe.com/api/checkout/sessions/create#create_checkout_session-expires_at>);
-/// five minutes less, so that neither clocks nor a slow first attempt exceed the limit.
-const LONGEST_SESSION: TimeDelta = TimeDelta::minutes(24 * 60 - 5);
-/// The shortest session. Stripe's minimum is 30 minutes; five more for retries.
-const SHORTEST_SESSION: TimeDelta = TimeDelta::minutes(35);
 
 /// Whether the request extends the recovery link's lifetime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,19 +44,33 @@ pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTim
     }
     let (recovery, requested_by) = match recovery {
         RecoveryTime::Extend => {
-            let until = now + TimeDelta::from_std(state.config.payment_link_ttl).unwrap_or(TimeDelta::MAX);
-            (Some(payment_links::recovery::extend(&mut tx, id, until).await?), RequestedBy::Api)
+            (Some(payment_links::recovery::extend(&mut tx, id, recovery_end(state, now)).await?), RequestedBy::Api)
         }
         RecoveryTime::Keep => (payment_links::recovery::find(&mut tx, id).await?, RequestedBy::Shopper),
     };
     let Some(recovery) = recovery.filter(|recovery| recovery.expires_at > now) else {
         return Err(ApiError::conflict("The cart's recovery link has expired"));
     };
-    // A session should not outlive the recovery link, as far as Stripe's limits allow.
-    let session_expires_at = recovery.expires_at.clamp(now + SHORTEST_SESSION, now + LONGEST_SESSION);
-    let link = payment_links::request(&mut tx, id, newest, session_expires_at, requested_by, now).await?;
+    let link = payment_links::request(&mut tx, id, newest, requested_by, &state.clock).await?;
     tx.commit().await?;
     Ok(Asked { link, recovery: Some(recovery) })
+}
+
+/// Makes or extends the cart's recovery link, without a request for a checkout.
+pub(crate) async fn extend_recovery_link(state: &AppState, id: &CartId) -> Result<RecoveryLink, ApiError> {
+    let Locked { permit: _permit, mut tx, cart } = lock::lock(&state.cart_locks, &state.lookups, id).await?;
+    if payment_links::is_processing(&mut tx, id.as_str()).await? {
+        return Err(payment_in_progress());
+    }
+    check_payable(&cart)?;
+    let link = payment_links::recovery::extend(&mut tx, id, recovery_end(state, state.clock.now())).await?;
+    tx.commit().await?;
+    Ok(link)
+}
+
+/// When a recovery link that is extended now stops working.
+fn recovery_end(state: &AppState, now: DateTime<Utc>) -> DateTime<Utc> {
+    now + TimeDelta::from_std(state.config.payment_link_ttl).unwrap_or(TimeDelta::MAX)
 }
 
 pub(crate) fn payment_in_progress() -> ApiError {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use common::{
+    carts::CartId,
     db::Database,
     payment_links::{self, CHANNEL, LinkStatus, PaymentLink},
 };
@@ -93,6 +94,11 @@ impl LinkWait {
         let cart_id = asked.cart_id.clone();
         self.poll(asked, at_most, || async { payment_links::latest(&mut database.acquire().await?, &cart_id).await })
             .await
+    }
+
+    /// Waits for a notification about the cart's links, for at most `at_most`.
+    pub(crate) async fn notification(mut self, cart_id: &CartId, at_most: Duration) {
+        let _ = tokio::time::timeout(at_most, self.wait_for_notification(cart_id.as_str())).await;
     }
 
     /// Like [`LinkWait::settled`]; `latest` reads the newest request.

@@ -62,7 +62,13 @@ struct Fields<'a> {
     #[serde(borrow)]
     amount_total: Raw<'a>,
     #[serde(borrow)]
+    amount_subtotal: Raw<'a>,
+    #[serde(borrow)]
     amount_received: Raw<'a>,
+    #[serde(borrow)]
+    amount_refunded: Raw<'a>,
+    #[serde(borrow)]
+    amount: Raw<'a>,
     #[serde(borrow)]
     currency: Raw<'a>,
     #[serde(borrow)]
@@ -110,6 +116,8 @@ fn read_object(object: &Fields<'_>, of_event: Raw<'_>) -> StripeObject {
     let amount = match kind.as_deref() {
         Some("checkout.session") => object.amount_total,
         Some("payment_intent") => object.amount_received,
+        Some("charge") => object.amount_refunded,
+        Some("refund" | "dispute") => object.amount,
         _ => None,
     };
     // If both are present, they must be equal.
@@ -130,6 +138,7 @@ fn read_object(object: &Fields<'_>, of_event: Raw<'_>) -> StripeObject {
             mode: text(object.mode),
             payment_status: text(object.payment_status),
             amount: read_as(amount),
+            subtotal: read_as(object.amount_subtotal),
             currency: text(object.currency),
             livemode,
         },

@@ -136,6 +136,11 @@ fn fields_of_other_types_are_absent() {
         let read = object(&format!(r#"{{"object":"payment_intent","amount_total":9998,"amount_received":{amount}}}"#));
         assert_eq!(read.reported.amount, None, "{amount}");
     }
+    let amounts = r#""amount":9998,"amount_refunded":100,"amount_total":1,"amount_received":2"#;
+    for (kind, amount) in [("charge", Some(100)), ("dispute", Some(9998)), ("refund", Some(9998)), ("payout", None)] {
+        let read = object(&format!(r#"{{"object":"{kind}",{amounts}}}"#));
+        assert_eq!(read.reported.amount, amount, "{kind}");
+    }
     for metadata in [
         "null",
         "7",

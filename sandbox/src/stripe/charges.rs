@@ -1,0 +1,218 @@
+//! What happens to a payment afterwards: refunds and disputes, by <https://docs.stripe.com/refunds>
+//! and <https://docs.stripe.com/disputes/how-disputes-work>. Objects and events have the fields of
+//! <https://docs.stripe.com/api/charges/object>, `/refunds/object` and `/disputes/object`.
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{
+    Delivery, Shared, lock,
+    sessions::{PaymentStatus, Session},
+};
+use crate::postgres::random_word;
+
+/// The refunds and disputes of a session's payment, oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Charge {
+    /// The refunds.
+    pub refunds: Vec<Refund>,
+    /// The disputes.
+    pub disputes: Vec<Dispute>,
+}
+
+/// A refund of a payment or of a part of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refund {
+    /// `re_…`
+    pub id: String,
+    /// The amount in Stripe's smallest unit.
+    pub amount: i64,
+    /// Whether the shopper's bank returned the money.
+    pub failed: bool,
+}
+
+/// A dispute about a payment or a part of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dispute {
+    /// `du_…`
+    pub id: String,
+    /// The disputed amount in Stripe's smallest unit.
+    pub amount: i64,
+    /// The status, for example `needs_response`, `won` or `lost`.
+    pub status: String,
+}
+
+impl Charge {
+    /// The sum of the refunds that did not fail: `amount_refunded`.
+    pub fn amount_refunded(&self) -> i64 {
+        self.refunds.iter().filter(|refund| !refund.failed).map(|refund| refund.amount).sum()
+    }
+
+    /// The money that went back: refunds and lost disputes, in Stripe's smallest unit.
+    pub fn returned(&self) -> i64 {
+        let lost = self.disputes.iter().filter(|dispute| dispute.status == "lost").map(|dispute| dispute.amount);
+        self.amount_refunded() + lost.sum::<i64>()
+    }
+
+    pub(super) fn is_disputed(&self) -> bool {
+        self.disputes.iter().any(|dispute| dispute.status == "needs_response")
+    }
+}
+
+impl Session {
+    /// The rest of the payment that can be refunded.
+    pub(super) fn refundable(&self) -> i64 {
+        let paid = self.payment_status == PaymentStatus::Paid;
+        let barred = self.charge.disputes.iter().any(|dispute| dispute.status != "won");
+        if paid && !barred { self.amount_total - self.charge.amount_refunded() } else { 0 }
+    }
+
+    fn refunded_charge(&self) -> Value {
+        let refunded = self.charge.amount_refunded();
+        json!({
+            "id": self.charge_id(), "object": "charge", "amount": self.amount_total, "amount_captured": self.amount_total,
+            "amount_refunded": refunded, "captured": true, "created": self.created.timestamp(), "currency": self.currency,
+            "customer": null, "description": self.payment_intent_description, "disputed": !self.charge.disputes.is_empty(),
+            "livemode": self.livemode, "metadata": self.payment_intent_metadata, "paid": true,
+            "payment_intent": self.payment_intent, "refunded": refunded == self.amount_total, "status": "succeeded",
+            "billing_details": {"address": null, "email": self.customer_email, "name": null, "phone": null},
+        })
+    }
+
+    /// A refund has no `livemode`, and metadata of its own.
+    fn refund_json(&self, refund: &Refund) -> Value {
+        json!({
+            "id": refund.id, "object": "refund", "amount": refund.amount, "balance_transaction": format!("txn_of_{}", refund.id),
+            "charge": self.charge_id(), "created": self.created.timestamp(), "currency": self.currency,
+            "failure_reason": refund.failed.then_some("expired_or_canceled_card"), "metadata": {},
+            "payment_intent": self.payment_intent, "reason": "requested_by_customer",
+            "status": if refund.failed { "failed" } else { "succeeded" },
+        })
+    }
+
+    fn dispute_json(&self, dispute: &Dispute) -> Value {
+        json!({
+            "id": dispute.id, "object": "dispute", "amount": dispute.amount, "balance_transactions": [],
+            "charge": self.charge_id(), "created": self.created.timestamp(), "currency": self.currency,
+            "evidence": {"customer_email_address": self.customer_email}, "is_charge_refundable": false,
+            "livemode": self.livemode, "metadata": {}, "payment_intent": self.payment_intent, "reason": "general",
+            "status": dispute.status,
+        })
+    }
+
+    /// The object of an event of this type: the charge, the last refund or the last dispute. `None`
+    /// for events of other objects.
+    pub(super) fn after_payment(&self, kind: &str) -> Option<Value> {
+        match kind {
+            "charge.refunded" => Some(self.refunded_charge()),
+            kind if kind.starts_with("charge.dispute.") => {
+                self.charge.disputes.last().map(|dispute| self.dispute_json(dispute))
+            }
+            kind if kind.starts_with("refund.") || kind.starts_with("charge.refund.") => {
+                self.charge.refunds.last().map(|refund| self.refund_json(refund))
+            }
+            _ => None,
+        }
+    }
+
+    /// Adds a refund.
+    ///
+    /// # Errors
+    /// If the rest of the payment is smaller.
+    pub fn refund(&mut self, amount: i64) -> Result<()> {
+        ensure!((1..=self.refundable()).contains(&amount), "{} can be refunded", self.refundable());
+        self.charge.refunds.push(Refund { id: format!("re_{}", random_word()), amount, failed: false });
+        Ok(())
+    }
+
+    /// Lets the last refund fail, which returns its amount to the account.
+    ///
+    /// # Errors
+    /// If there is no refund, or it has failed.
+    pub fn fail_refund(&mut self) -> Result<()> {
+        let refund = self.charge.refunds.last_mut().filter(|refund| !refund.failed);
+        refund.context("no refund can fail")?.failed = true;
+        Ok(())
+    }
+
+    /// Opens a dispute.
+    ///
+    /// # Errors
+    /// If the session is not paid, or its payment is refunded.
+    pub fn dispute(&mut self, amount: i64) -> Result<()> {
+        ensure!(self.payment_status == PaymentStatus::Paid, "only a payment can be disputed");
+        ensure!(self.charge.amount_refunded() < self.amount_total, "a refunded payment can't be disputed");
+        let status = "needs_response".to_owned();
+        self.charge.disputes.push(Dispute { id: format!("du_{}", random_word()), amount, status });
+        Ok(())
+    }
+
+    /// Closes the last dispute, `won` or `lost`. A dispute that was lost may be withdrawn later.
+    ///
+    /// # Errors
+    /// If there is none, or it is won.
+    pub fn close_dispute(&mut self, won: bool) -> Result<()> {
+        let dispute = self.charge.disputes.last_mut().filter(|dispute| dispute.status != "won");
+        let status = if won { "won" } else { "lost" };
+        status.clone_into(&mut dispute.context("no dispute can be closed")?.status);
+        Ok(())
+    }
+}
+
+/// The id of the session's charge.
+impl Shared {
+    /// Changes a payment, then sends these events about it.
+    pub(super) async fn after_payment(
+        &self,
+        id: &str,
+        kinds: &[&str],
+        change: impl Fn(&mut Session) -> Result<()>,
+    ) -> Result<Vec<Delivery>> {
+        let session = {
+            let mut sessions = lock(&self.sessions);
+            let mut session = sessions.find(id).with_context(|| format!("No such checkout.session: '{id}'"))?.clone();
+            change(&mut session)?;
+            sessions.change(id, |_| true, |stored| *stored = session.clone())?
+        };
+        self.save();
+        let mut deliveries = Vec::new();
+        for kind in kinds {
+            deliveries.push(self.send(&session, kind).await);
+        }
+        Ok(deliveries)
+    }
+
+    /// Refunds `amount`, or the rest.
+    pub(super) async fn refund(&self, id: &str, amount: Option<i64>) -> Result<Vec<Delivery>> {
+        let kinds = ["refund.created", "charge.refunded"];
+        self.after_payment(id, &kinds, |session| {
+            let rest = session.refundable();
+            session.refund(amount.unwrap_or(rest))
+        })
+        .await
+    }
+
+    pub(super) async fn fail_refund(&self, id: &str) -> Result<Vec<Delivery>> {
+        let kinds = ["refund.updated", "charge.refund.updated", "refund.failed"];
+        self.after_payment(id, &kinds, Session::fail_refund).await
+    }
+
+    /// Disputes `amount`, or the whole payment.
+    pub(super) async fn dispute(&self, id: &str, amount: Option<i64>) -> Result<Vec<Delivery>> {
+        let kinds = ["charge.dispute.created", "charge.dispute.funds_withdrawn"];
+        self.after_payment(id, &kinds, |session| {
+            let whole = session.amount_total;
+            session.dispute(amount.unwrap_or(whole))
+        })
+        .await
+    }
+
+    pub(super) async fn close_dispute(&self, id: &str, won: bool) -> Result<Vec<Delivery>> {
+        let kinds: &[&str] = match won {
+            true => &["charge.dispute.closed", "charge.dispute.funds_reinstated"],
+            false => &["charge.dispute.closed"],
+        };
+        self.after_payment(id, kinds, |session| session.close_dispute(won)).await
+    }
+}

@@ -1,0 +1,141 @@
+//! Stores what Stripe reports of a session that can't be paid any more, as the event about it would.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use common::{
+    carts::{self, CartId},
+    db::Connection,
+    payment_links::{self, LinkPayment, Mismatch, Payment, PaymentLink, reconciliation},
+    stripe_events::{self, Effect},
+};
+
+use crate::{
+    JobError, State,
+    stripe::{Session, SessionState, error::StripeError},
+};
+
+/// Time from the creation of a session to its end, at most.
+const LONGEST_SESSION: TimeDelta = TimeDelta::days(1);
+/// Allowed difference between the worker's clock and Stripe's.
+const SLACK: TimeDelta = TimeDelta::minutes(5);
+
+/// Final state of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// Can't be paid any more.
+    Closed,
+    /// Was paid.
+    Paid,
+    /// Was completed by the shopper; the payment is processing.
+    Processing,
+}
+
+/// Retrieves the link's session with its payment, and when that arrived.
+pub(crate) async fn retrieve(state: &State, link: &PaymentLink, session_id: &str) -> Result<Session, StripeError> {
+    let mut session = state.stripe.retrieve(session_id).await?;
+    if session.may_have_arrived_later() {
+        let created_at = link.attempted_at.unwrap_or(link.session_expires_at - LONGEST_SESSION);
+        session.arrived_at = state.stripe.arrived_at(session_id, created_at - SLACK).await?;
+    }
+    Ok(session)
+}
+
+/// Stores the outcome of the link's session, which is expired or completed; `None` if Stripe knows
+/// none. Idempotent, also if the events about it arrive at the same time.
+pub(crate) async fn store(
+    state: &State,
+    link: &PaymentLink,
+    session_id: Option<&str>,
+    session: Option<&Session>,
+) -> Result<Settled, JobError> {
+    let now = state.clock.now();
+    let mut tx = state.lookups.begin().await?;
+    let is_complete = |session: &&Session| session.state().is_ok_and(|state| state == SessionState::Complete);
+    let settled = match session.filter(is_complete) {
+        Some(session) => completed(&mut tx, link, session, state.clock.stopped(), now).await?,
+        None => Settled::Closed,
+    };
+    if settled == Settled::Closed {
+        payment_links::closed(&mut tx, &link.cart_id, link.version, now).await?;
+    }
+    // Last, because the statements above lock the cart before its links, the order used everywhere.
+    if let Some(session_id) = session_id {
+        let intent = session.and_then(Session::payment_intent);
+        let livemode = session.and_then(|session| session.livemode);
+        payment_links::attach_session(&mut tx, link, session_id, intent, livemode).await?;
+    }
+    tx.commit().await?;
+    Ok(settled)
+}
+
+/// Closes a link whose session Stripe does not know, and reports it to the operator.
+pub(crate) async fn store_missing(state: &State, link: &PaymentLink, session_id: &str) -> Result<(), JobError> {
+    let mut tx = state.lookups.begin().await?;
+    let why = Mismatch::SessionMissing;
+    if payment_links::closed_because(&mut tx, link, why, state.clock.now()).await? {
+        stripe_events::note_answer(&mut tx, link, session_id, why, state.clock.now()).await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Applies the payment of a completed session. A payment that does not match the link is recorded
+/// for the operator; the session can't be paid again.
+async fn completed(
+    conn: &mut Connection,
+    link: &PaymentLink,
+    session: &Session,
+    clock: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Result<Settled, JobError> {
+    let Ok(cart) = link.cart_id.parse::<CartId>() else { return Ok(Settled::Closed) };
+    carts::lock(&mut *conn, &cart).await?;
+    let expected = payment_links::expected(&mut *conn, &link.cart_id, link.version).await?;
+    let reported = session.reported();
+    match expected.check_session(&reported).and_then(|()| expected.payment(&reported)) {
+        Ok(Payment::Paid) => {
+            let payment = LinkPayment {
+                cart_id: &link.cart_id,
+                version: link.version,
+                paid_at: paid_at(link, session, now),
+                paid_minor: reported.amount_minor(),
+            };
+            let effect = stripe_events::mark_paid(&mut *conn, &cart, payment, now).await?;
+            if effect == Effect::UnknownCart {
+                stripe_events::note_answer(conn, link, &session.id, Mismatch::CartDeleted, now).await?;
+            }
+            Ok(Settled::Paid)
+        }
+        Ok(Payment::Processing) if session.payment_has_failed() => {
+            payment_links::payment_failed(conn, &link.cart_id, link.version, now).await?;
+            Ok(Settled::Closed)
+        }
+        Ok(Payment::Processing) => {
+            if !payment_links::processing(&mut *conn, &link.cart_id, link.version, now).await? {
+                reconciliation::still_in_progress(conn, link, clock).await?;
+            }
+            Ok(Settled::Processing)
+        }
+        Err(why) => {
+            tracing::error!(
+                session = session.id,
+                reason = why.as_str(),
+                "A completed session does not match its link; its payment has no effect"
+            );
+            stripe_events::note_answer(&mut *conn, link, &session.id, why, now).await?;
+            payment_links::closed_because(conn, link, why, now).await?;
+            Ok(Settled::Closed)
+        }
+    }
+}
+
+/// When the shopper paid; the end of the session if Stripe does not report the time.
+fn paid_at(link: &PaymentLink, session: &Session, now: DateTime<Utc>) -> DateTime<Utc> {
+    let paid_at = session.paid_at().unwrap_or_else(|| {
+        tracing::warn!(
+            session = session.id,
+            "Stripe reported a payment without its time; may STRIPE_SECRET_KEY read PaymentIntents and charges?"
+        );
+        link.session_expires_at
+    });
+    paid_at.min(now)
+}

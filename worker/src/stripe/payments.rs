@@ -1,0 +1,162 @@
+//! Retrieves sessions with their payments.
+
+use chrono::{DateTime, Utc};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use stripe_checkout::checkout_session::RetrieveCheckoutSession;
+use stripe_client_core::{RequestBuilder, StripeMethod, StripeRequest};
+use stripe_types::RangeQueryTs;
+
+use super::{
+    Session, Stripe,
+    error::StripeError,
+    session::{Expandable, Id},
+    with_id,
+};
+
+/// The PaymentIntent of a session and its newest charge
+/// (<https://docs.stripe.com/expand#multiple-levels>).
+const PAYMENT: &str = "payment_intent.latest_charge";
+/// The event of a delayed payment that arrived.
+const ARRIVED: &str = "checkout.session.async_payment_succeeded";
+/// Maximum number of pages of events to read.
+const PAGES: usize = 10;
+
+/// A PaymentIntent, reduced to the fields that the worker uses.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct PaymentIntent {
+    pub(super) id: Id,
+    status: Option<String>,
+    #[serde(default, with = "chrono::serde::ts_seconds_option")]
+    created: Option<DateTime<Utc>>,
+    latest_charge: Option<Expandable<Charge>>,
+}
+
+/// A charge: an attempt to move money.
+#[derive(Debug, Clone, Deserialize)]
+struct Charge {
+    #[serde(default, with = "chrono::serde::ts_seconds_option")]
+    created: Option<DateTime<Utc>>,
+    payment_method_details: Option<PaymentMethodDetails>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct PaymentMethodDetails {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+}
+
+/// The parameters of a list of events (<https://docs.stripe.com/api/events/list>).
+#[derive(Debug, Serialize)]
+struct EventQuery<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    limit: i64,
+    created: RangeQueryTs,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    starting_after: Option<&'a str>,
+}
+
+/// A page of a list of events, newest first.
+#[derive(Debug, Deserialize)]
+struct Events {
+    data: Vec<Event>,
+    has_more: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Event {
+    id: Id,
+    #[serde(with = "chrono::serde::ts_seconds")]
+    created: DateTime<Utc>,
+    data: EventData,
+}
+
+#[derive(Debug, Deserialize)]
+struct EventData {
+    object: EventObject,
+}
+
+#[derive(Debug, Deserialize)]
+struct EventObject {
+    id: Id,
+}
+
+impl PaymentIntent {
+    /// When the shopper paid: the time of the charge, under which Stripe's dashboard and reports show
+    /// the payment. Without a charge, the time of the PaymentIntent.
+    pub(super) fn paid_at(&self) -> Option<DateTime<Utc>> {
+        self.charge().and_then(|charge| charge.created).or(self.created)
+    }
+
+    /// Whether the payment was made by card, so that the money arrived at once.
+    pub(super) fn is_by_card(&self) -> bool {
+        let details = self.charge().and_then(|charge| charge.payment_method_details.as_ref());
+        details.and_then(|details| details.kind.as_deref()) == Some("card")
+    }
+
+    fn charge(&self) -> Option<&Charge> {
+        match &self.latest_charge {
+            Some(Expandable::Object(charge)) => Some(charge),
+            _ => None,
+        }
+    }
+
+    /// Whether a payment of a completed session failed for good. A delayed payment that fails returns
+    /// to `requires_payment_method`
+    /// (<https://docs.stripe.com/payments/paymentintents/lifecycle>).
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(self.status.as_deref(), Some("requires_payment_method" | "canceled"))
+    }
+}
+
+impl Stripe {
+    /// Retrieves a session with its payment. A restricted key may lack the right to read payments;
+    /// the session has only the PaymentIntent's id then.
+    pub(crate) async fn retrieve(&self, session_id: &str) -> Result<Session, StripeError> {
+        let request = RetrieveCheckoutSession::new(session_id);
+        let with_payment = request.clone().expand([PAYMENT.to_owned()]).build();
+        let answer = match self.call(self.turn().await?, with_payment, None).await {
+            Err(StripeError::Refused { status: StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN, .. }) => {
+                self.call(self.turn().await?, request.build(), None).await
+            }
+            answer => answer,
+        };
+        answer.and_then(|session| with_id(session, session_id))
+    }
+
+    /// When the delayed payment of a session arrived, by Stripe's event: a PaymentIntent and its charge
+    /// have only the time at which the shopper paid, and a balance transaction may be created before
+    /// the money arrives. `from` is a time before that.
+    ///
+    /// `None` if there is no such event among the newest 1,000 of this type, or the key may not read
+    /// the list. Stripe lists events of the last 30 days.
+    pub(crate) async fn arrived_at(
+        &self,
+        session_id: &str,
+        from: DateTime<Utc>,
+    ) -> Result<Option<DateTime<Utc>>, StripeError> {
+        let mut last: Option<Id> = None;
+        for _ in 0..PAGES {
+            let starting_after = last.as_ref().map(Id::as_str);
+            let created = RangeQueryTs::gte(from.timestamp());
+            let query = EventQuery { kind: ARRIVED, limit: 100, created, starting_after };
+            let request = RequestBuilder::new(StripeMethod::Get, "/events").query(&query);
+            let page: Events = match self.call(self.turn().await?, request, None).await {
+                Err(StripeError::Refused { .. } | StripeError::Unreadable(_) | StripeError::TooLarge) => {
+                    return Ok(None);
+                }
+                Err(StripeError::Unavailable { status, .. }) if status.is_client_error() => return Ok(None),
+                page => page?,
+            };
+            if let Some(event) = page.data.iter().find(|event| event.data.object.id.as_str() == session_id) {
+                return Ok(Some(event.created));
+            }
+            last = page.data.into_iter().next_back().map(|event| event.id);
+            if !page.has_more || last.is_none() {
+                break;
+            }
+        }
+        Ok(None)
+    }
+}
