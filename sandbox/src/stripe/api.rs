@@ -61,7 +61,11 @@ fn is_live(headers: &HeaderMap) -> bool {
 
 /// Checks the key, and applies faults that replace the response. `Ok` returns a fault to be applied
 /// later, if any.
-pub(super) async fn meet(shared: &Shared, headers: &HeaderMap, operation: Operation) -> Result<Option<Fault>, Response> {
+pub(super) async fn meet(
+    shared: &Shared,
+    headers: &HeaderMap,
+    operation: Operation,
+) -> Result<Option<Fault>, Response> {
     let fault = shared.faults.next(operation);
     authorize(shared, headers, operation).map_err(IntoResponse::into_response)?;
     match fault {
