@@ -7,11 +7,13 @@
 
 pub(crate) mod call;
 pub(crate) mod error;
+mod ids;
 pub(crate) mod lines;
 pub(crate) mod locale;
 mod new_session;
-pub(crate) mod payments;
+mod payment_intent;
 pub(crate) mod redaction;
+mod retrieve;
 pub(crate) mod session;
 
 use std::{

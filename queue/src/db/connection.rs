@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use super::{
     connector::{ACQUIRE_TIMEOUT, CLIENT_CHECK_INTERVAL, Connector},
     failover::FailoverGuard,
-    notifier::{Notification, Notifier},
+    notifier::{Notification, Notifier, SendNotifications},
     timeout::{stream_with_timeout, with_timeout},
 };
 
@@ -117,6 +117,23 @@ impl Connection {
 fn opened(session: &mut Option<Object<Connector>>) -> &mut PgConnection {
     let conn = session.as_mut().and_then(|session| Object::deref_mut(session).as_mut());
     conn.expect("it is there until it is dropped")
+}
+
+impl SendNotifications for Connection {
+    async fn send(&mut self, batch: BTreeSet<Notification>) -> sqlx::Result<()> {
+        let (channels, payloads): (Vec<&str>, Vec<String>) = batch.into_iter().unzip();
+        if !self.is_direct() {
+            self.begin().await?;
+        }
+        sqlx::query!(
+            "select pg_notify(channel, payload) from unnest($1::text[], $2::text[]) as waiting (channel, payload)",
+            &channels as &[&str],
+            &payloads,
+        )
+        .execute(&mut *self)
+        .await?;
+        self.end().await
+    }
 }
 
 impl Drop for Connection {

@@ -17,7 +17,7 @@ use std::{
 
 use tokio::runtime::Handle;
 
-use super::{connection::Connection, timeout::with_timeout};
+use super::timeout::with_timeout;
 use crate::mutex::lock;
 
 /// Timeout of one statement. Polling has found the changes by then.
@@ -25,6 +25,12 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A channel and a payload.
 pub(crate) type Notification = (&'static str, String);
+
+/// A connection that can send notifications.
+pub(crate) trait SendNotifications: Send + 'static {
+    /// Sends all of them in one statement.
+    fn send(&mut self, batch: BTreeSet<Notification>) -> impl Future<Output = sqlx::Result<()>> + Send;
+}
 
 /// The notifications of a process that are waiting to be sent.
 #[derive(Debug, Default)]
@@ -44,7 +50,7 @@ struct State {
 impl Notifier {
     /// Sends `notifications` on `conn` in the background. If another connection is sending, it sends
     /// these, too.
-    pub(crate) fn send(self: &Arc<Self>, notifications: BTreeSet<Notification>, conn: Connection) {
+    pub(crate) fn send(self: &Arc<Self>, notifications: BTreeSet<Notification>, conn: impl SendNotifications) {
         let is_sending = {
             let mut state = lock(&self.state);
             state.waiting.extend(notifications);
@@ -59,9 +65,9 @@ impl Notifier {
         }
     }
 
-    async fn send_waiting(self: Arc<Self>, mut conn: Connection) {
+    async fn send_waiting(self: Arc<Self>, mut conn: impl SendNotifications) {
         while let Some(batch) = self.next() {
-            match with_timeout(TIMEOUT, notify(&mut conn, batch)).await {
+            match with_timeout(TIMEOUT, conn.send(batch)).await {
                 Ok(()) => self.worked(),
                 Err(error) => {
                     self.failed(&error);
@@ -97,19 +103,4 @@ impl Notifier {
         state.waiting.clear();
         state.is_sending = false;
     }
-}
-
-async fn notify(conn: &mut Connection, batch: BTreeSet<Notification>) -> sqlx::Result<()> {
-    let (channels, payloads): (Vec<&str>, Vec<String>) = batch.into_iter().unzip();
-    if !conn.is_direct() {
-        conn.begin().await?;
-    }
-    sqlx::query!(
-        "select pg_notify(channel, payload) from unnest($1::text[], $2::text[]) as waiting (channel, payload)",
-        &channels as &[&str],
-        &payloads,
-    )
-    .execute(&mut *conn)
-    .await?;
-    conn.end().await
 }

@@ -14,7 +14,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{Shared, api::meet, faults::Operation, lock, refusal::Refusal};
+use super::{Shared, faults::Operation, gate::meet, lock, refusal::Refusal};
 
 /// The number of events that are kept. Stripe keeps those of the last 30 days.
 const KEPT: usize = 10_000;

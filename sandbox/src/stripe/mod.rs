@@ -10,12 +10,15 @@ mod event_list;
 mod events;
 mod faults;
 mod foreign;
+mod form;
+mod gate;
 mod mail;
 mod new_session;
 mod options;
 mod page;
 mod payments;
 mod refusal;
+mod reversals;
 mod sessions;
 mod totals;
 
@@ -31,12 +34,12 @@ use chrono::{DateTime, Utc};
 use common::{clock::Clock, mutex::lock};
 use tokio::{net::TcpListener, task::JoinHandle};
 
-pub use charges::{Charge, Dispute, Refund};
 pub use events::{Delivery, sign};
 pub use faults::{Fault, KeyState, Operation};
 pub use foreign::Foreign;
 pub use mail::MailCounts;
 pub use options::SessionOptions;
+pub use reversals::{Charge, Dispute, Refund};
 pub use sessions::{PaymentStatus, Session, SessionStatus};
 
 use sessions::Sessions;

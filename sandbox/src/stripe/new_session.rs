@@ -8,13 +8,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{
     Charge,
     currencies::{is_supported, maximum, minimum, multiple},
+    form::Parameters,
     options::options,
     refusal::Refusal,
     sessions::{Line, PaymentStatus, Session, SessionStatus},
 };
 use crate::postgres::random_word;
-
-pub(super) type Parameters = BTreeMap<String, String>;
 
 const LOCALES: &[&str] = &[
     "auto", "bg", "cs", "da", "de", "el", "en", "en-GB", "es", "es-419", "et", "fi", "fil", "fr", "fr-CA", "hr", "hu",
@@ -25,11 +24,6 @@ const NAME_CHARACTERS: usize = 250;
 const DESCRIPTION_CHARACTERS: usize = 1_000;
 const PRODUCT_DESCRIPTION_CHARACTERS: usize = 40_000;
 const LINES: usize = 100;
-
-/// The parameters of a form.
-pub(super) fn parse_form(form: &[u8]) -> Parameters {
-    form_urlencoded::parse(form).into_owned().collect()
-}
 
 /// Validates the parameters as Stripe does.
 pub(super) fn new_session(parameters: &Parameters, now: DateTime<Utc>) -> Result<Session, Refusal> {

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{new_session::Parameters, refusal::Refusal};
+use super::{form::Parameters, refusal::Refusal};
 
 /// The countries of `shipping_address_collection[allowed_countries]`, by Stripe's OpenAPI
 /// specification: all but AS, CX, CC, CU, HM, IR, KP, MH, FM, NF, MP, PW, SY, UM and VI.

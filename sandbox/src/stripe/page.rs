@@ -15,8 +15,8 @@ use maud::{DOCTYPE, Markup, html};
 use super::{
     Shared,
     currencies::multiple,
+    form::parse_form,
     lock,
-    new_session::parse_form,
     sessions::{PaymentStatus, Session, SessionStatus},
 };
 

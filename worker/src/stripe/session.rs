@@ -1,18 +1,16 @@
 //! Checkout Sessions in Stripe's responses.
 
-use std::{collections::HashMap, fmt, marker::PhantomData};
+use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use common::payment_links::Reported;
-use serde::{
-    Deserialize, Deserializer,
-    de::{
-        Error, MapAccess, Visitor,
-        value::{MapAccessDeserializer, StrDeserializer},
-    },
-};
+use serde::Deserialize;
 
-use super::{error::StripeError, payments::PaymentIntent};
+use super::{
+    error::StripeError,
+    ids::{Expandable, id},
+    payment_intent::PaymentIntent,
+};
 
 /// A Checkout Session, reduced to the fields that the worker uses.
 #[derive(Debug, Clone, Deserialize)]
@@ -42,61 +40,6 @@ pub(crate) struct Session {
 pub(crate) struct Page {
     pub(crate) data: Vec<Session>,
     pub(crate) has_more: bool,
-}
-
-/// Maximum characters of an id, see
-/// <https://docs.stripe.com/upgrades#what-changes-does-stripe-consider-to-be-backward-compatible>.
-const LONGEST_ID: usize = 255;
-
-/// An id of Stripe's. Validated, because it is stored and used in paths.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(transparent)]
-pub(super) struct Id(#[serde(deserialize_with = "id")] String);
-
-impl Id {
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let id = String::deserialize(deserializer)?;
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
-    let well_formed = (1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(plain);
-    if well_formed { Ok(id) } else { Err(D::Error::custom("not an id of Stripe's")) }
-}
-
-/// An object, or only its id if the request did not expand it (<https://docs.stripe.com/expand>).
-#[derive(Debug, Clone)]
-pub(super) enum Expandable<T> {
-    Id(Id),
-    Object(T),
-}
-
-/// (An untagged enum would buffer the object, and then could not read numbers with serde_json's
-/// `arbitrary_precision`.)
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Expandable<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct IdOrObject<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for IdOrObject<T> {
-            type Value = Expandable<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an id or an object")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-                id(StrDeserializer::<E>::new(text)).map(|id| Expandable::Id(Id(id)))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Self::Value, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(object)).map(Expandable::Object)
-            }
-        }
-
-        deserializer.deserialize_any(IdOrObject(PhantomData))
-    }
 }
 
 /// Status of a session: can be paid, was completed by the shopper, or can't be paid any more.

@@ -7,12 +7,7 @@ use stripe_checkout::checkout_session::RetrieveCheckoutSession;
 use stripe_client_core::{RequestBuilder, StripeMethod, StripeRequest};
 use stripe_types::RangeQueryTs;
 
-use super::{
-    Session, Stripe,
-    error::StripeError,
-    session::{Expandable, Id},
-    with_id,
-};
+use super::{Session, Stripe, error::StripeError, ids::Id, with_id};
 
 /// The PaymentIntent of a session and its newest charge
 /// (<https://docs.stripe.com/expand#multiple-levels>).
@@ -21,30 +16,6 @@ const PAYMENT: &str = "payment_intent.latest_charge";
 const ARRIVED: &str = "checkout.session.async_payment_succeeded";
 /// Maximum number of pages of events to read.
 const PAGES: usize = 10;
-
-/// A PaymentIntent, reduced to the fields that the worker uses.
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct PaymentIntent {
-    pub(super) id: Id,
-    status: Option<String>,
-    #[serde(default, with = "chrono::serde::ts_seconds_option")]
-    created: Option<DateTime<Utc>>,
-    latest_charge: Option<Expandable<Charge>>,
-}
-
-/// A charge: an attempt to move money.
-#[derive(Debug, Clone, Deserialize)]
-struct Charge {
-    #[serde(default, with = "chrono::serde::ts_seconds_option")]
-    created: Option<DateTime<Utc>>,
-    payment_method_details: Option<PaymentMethodDetails>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct PaymentMethodDetails {
-    #[serde(rename = "type")]
-    kind: Option<String>,
-}
 
 /// The parameters of a list of events (<https://docs.stripe.com/api/events/list>).
 #[derive(Debug, Serialize)]
@@ -80,34 +51,6 @@ struct EventData {
 #[derive(Debug, Deserialize)]
 struct EventObject {
     id: Id,
-}
-
-impl PaymentIntent {
-    /// When the shopper paid: the time of the charge, under which Stripe's dashboard and reports show
-    /// the payment. Without a charge, the time of the PaymentIntent.
-    pub(super) fn paid_at(&self) -> Option<DateTime<Utc>> {
-        self.charge().and_then(|charge| charge.created).or(self.created)
-    }
-
-    /// Whether the payment was made by card, so that the money arrived at once.
-    pub(super) fn is_by_card(&self) -> bool {
-        let details = self.charge().and_then(|charge| charge.payment_method_details.as_ref());
-        details.and_then(|details| details.kind.as_deref()) == Some("card")
-    }
-
-    fn charge(&self) -> Option<&Charge> {
-        match &self.latest_charge {
-            Some(Expandable::Object(charge)) => Some(charge),
-            _ => None,
-        }
-    }
-
-    /// Whether a payment of a completed session failed for good. A delayed payment that fails returns
-    /// to `requires_payment_method`
-    /// (<https://docs.stripe.com/payments/paymentintents/lifecycle>).
-    pub(super) fn has_failed(&self) -> bool {
-        matches!(self.status.as_deref(), Some("requires_payment_method" | "canceled"))
-    }
 }
 
 impl Stripe {
