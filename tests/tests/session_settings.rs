@@ -69,7 +69,7 @@ async fn stripe_accepts_every_country_that_can_be_set() {
     assert_eq!(app.stripe.sessions()[0].options.shipping_countries, known);
 }
 
-/// Asks for a link whose session Stripe makes, with an answer that is lost, and then ends the worker.
+/// Requests a link whose session Stripe creates. Its response is lost, and then the worker ends.
 async fn interrupted(app: &App, id: &str) {
     app.stripe.fail_next(Operation::Create, Fault::ResetAfter);
     app.stripe.fail_next(Operation::Create, Fault::Unavailable { retry_after: 600 });

@@ -58,7 +58,7 @@ pub(super) enum Page {
     TooOften { seconds: u64 },
 }
 
-/// What a page shows and does.
+/// The content and the status of a page.
 struct Content {
     status: StatusCode,
     title: Text,

@@ -14,7 +14,7 @@ use crate::{clock::Clock, db::Connection};
 /// for the call.
 const LEAST_LEFT: i32 = 31;
 
-/// What an attempt must send to Stripe, besides the cart's own data.
+/// The data that an attempt sends to Stripe, besides the cart's own.
 #[derive(Debug, Clone)]
 pub struct Attempt {
     /// The settings that the first attempt stored.

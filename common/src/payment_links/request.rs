@@ -22,7 +22,7 @@ pub(super) const LONGEST_SESSION: i32 = 24 * 60 - 5;
 /// The shortest session, in minutes. Stripe's minimum is 30; five more for retries.
 pub(super) const SHORTEST_SESSION: i32 = 35;
 
-/// What a request does differently from one that Stripe refused for good, which it replaces.
+/// The difference of a request from the one that it replaces, which Stripe refused for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remedy {
     /// It has another idempotency key, because the last one is unusable.

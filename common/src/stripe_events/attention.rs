@@ -56,7 +56,7 @@ pub struct Payment {
 }
 
 impl Payment {
-    /// What it is, for people.
+    /// The name of its kind, for people.
     pub fn what(&self) -> &'static str {
         match self.object.as_deref().and_then(|id| id.split('_').next()) {
             None | Some("cs" | "pi") => "payment",

@@ -1,4 +1,4 @@
-//! What happens to a payment afterwards: refunds and disputes, by <https://docs.stripe.com/refunds>
+//! Refunds and disputes of payments, by <https://docs.stripe.com/refunds>
 //! and <https://docs.stripe.com/disputes/how-disputes-work>. Objects and events have the fields of
 //! <https://docs.stripe.com/api/charges/object>, `/refunds/object` and `/disputes/object`.
 

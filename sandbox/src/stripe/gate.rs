@@ -1,4 +1,4 @@
-//! What every call passes: the check of its key, and faults on demand.
+//! The check of the key of each call, and faults on demand.
 
 use axum::{
     http::{HeaderMap, StatusCode},

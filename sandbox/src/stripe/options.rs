@@ -23,7 +23,7 @@ const COUNTRIES: &[&str] = &[
     "VU", "WF", "WS", "XK", "YE", "YT", "ZA", "ZM", "ZW", "ZZ",
 ];
 
-/// What a session's page collects from the shopper, and offers.
+/// The data that a session's page collects from the shopper, and its offers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionOptions {
     /// The countries of shipping addresses; empty: no address is collected.

@@ -120,7 +120,7 @@ fn page(session: &Session, notice: Option<&str>) -> Markup {
     }
 }
 
-/// What the shop and the shopper's bank may do with a payment.
+/// The actions of the shop and of the shopper's bank on a payment.
 fn after_payment(session: &Session, button: impl Fn(&str, &str) -> Markup) -> Markup {
     let (charge, rest) = (&session.charge, session.refundable());
     let last_dispute = charge.disputes.last().map(|dispute| dispute.status.as_str());

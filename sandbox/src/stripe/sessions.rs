@@ -79,7 +79,7 @@ pub struct Session {
     /// The language of the page; `None`: that of the browser.
     #[serde(default)]
     pub locale: Option<String>,
-    /// What the page collects and offers.
+    /// The data that the page collects, and its offers.
     #[serde(default)]
     pub options: SessionOptions,
     /// The metadata of the session.
@@ -112,7 +112,7 @@ pub struct Session {
     /// Whether real money moves.
     #[serde(default)]
     pub livemode: bool,
-    /// What happened to the payment afterwards.
+    /// The refunds and disputes of the payment.
     #[serde(default)]
     pub charge: Charge,
 }

@@ -1,4 +1,4 @@
-//! What changes the total of a session after its creation: promotion codes
+//! Changes of the total of a session after its creation: promotion codes
 //! (<https://docs.stripe.com/payments/checkout/discounts>) and Stripe Tax
 //! (<https://docs.stripe.com/tax/checkout>).
 

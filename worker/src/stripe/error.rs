@@ -82,7 +82,7 @@ impl StripeError {
         matches!(self, Self::Refused { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. })
     }
 
-    /// What another request must do differently for Stripe to accept it; `None` if no request helps.
+    /// The change with which Stripe accepts another request; `None` if no request helps.
     /// `with_email` is whether the refused request contained the shopper's address.
     pub(crate) fn remedy(&self, with_email: bool) -> Option<Remedy> {
         match self {

@@ -17,7 +17,7 @@ pub(in super::super) const CONTINUE: Text = Text {
     ar: "المتابعة إلى الدفع",
 };
 
-/// What the button does.
+/// The explanation of the button.
 pub(in super::super) const PRESS: Text = Text {
     en: "Press the button to open the secure payment page.",
     de: "Über die Schaltfläche gelangen Sie zur sicheren Zahlungsseite.",

@@ -1,4 +1,4 @@
-//! What Stripe reports of the money of a payment that went back, or may.
+//! Reversals as Stripe reports them: money of a payment that went back, or may.
 
 use chrono::{DateTime, Utc};
 
@@ -12,7 +12,7 @@ use crate::{
     timeline::Note,
 };
 
-/// What a row says of the money.
+/// The state of the money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub(super) enum State {
