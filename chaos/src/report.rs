@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use sandbox::stripe::Session;
+
 use crate::{load::Client, stage::Scene};
 
 /// The number of examples printed for a failed check.
@@ -44,7 +46,12 @@ impl Report {
         println!("\n| fault | tried | lost |\n|---|---|---|");
         let lost = if self.is_well() { "nothing".to_owned() } else { format!("see the {} above", self.failed) };
         let mail = scene.stripe.mail();
+        let sessions = scene.stripe.sessions();
+        let count = |of: fn(&Session) -> usize| sessions.iter().map(of).sum::<usize>() as u64;
         let of_stripe = [
+            ("a payment is delayed".to_owned(), count(|session| usize::from(session.is_debit))),
+            ("a payment is refunded, whole or in part".to_owned(), count(|session| session.charge.refunds.len())),
+            ("a payment is disputed".to_owned(), count(|session| session.charge.disputes.len())),
             ("a webhook is lost on its way".to_owned(), mail.lost as u64),
             ("a webhook comes again".to_owned(), mail.repeated as u64),
             ("a webhook is delayed, and others overtake it".to_owned(), mail.taken as u64),

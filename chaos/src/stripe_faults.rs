@@ -11,7 +11,7 @@ use std::{
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use crate::stage::Scene;
-use sandbox::stripe::{Fault as StripeFault, Operation};
+use sandbox::stripe::{Fault as StripeFault, KeyState, Operation};
 
 /// Makes Stripe respond late, wrongly or not at all from time to time.
 pub(crate) async fn rain(scene: Arc<Scene>, seed: u64, stop: Arc<AtomicBool>) {
@@ -39,6 +39,17 @@ pub(crate) async fn rain(scene: Arc<Scene>, seed: u64, stop: Arc<AtomicBool>) {
         if dice.random_bool(0.1) && scene.stripe.faults_ahead(Operation::Payment) == 0 {
             scene.stripe.fail_next(Operation::Payment, StripeFault::Lost);
             scene.tally.count("all events of a payment are lost for good", true);
+        }
+        if dice.random_bool(0.05) && scene.stripe.faults_ahead(Operation::Create) == 0 {
+            scene.stripe.fail_next(Operation::Create, StripeFault::RefusedAbout("customer_email"));
+            scene.tally.count("Stripe refuses the shopper's address", true);
+            continue;
+        }
+        if dice.random_bool(0.03) {
+            scene.stripe.set_key(KeyState::Revoked);
+            scene.tally.count("Stripe does not accept the key for a second", true);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            scene.stripe.set_key(KeyState::Accepted);
         }
         // Don't accumulate faults that no call has met yet.
         if scene.stripe.faults_ahead(*operation) == 0 {
