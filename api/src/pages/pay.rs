@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::{
     extract::{FromRequestParts, Path, State},
-    http::{HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -50,6 +50,8 @@ struct Visit {
     accepted: Option<Language>,
     /// How often the page has reloaded, waiting for the checkout.
     reloads: u32,
+    /// Whether this is a HEAD request, which nobody sees the response of.
+    is_head: bool,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Visit {
@@ -62,6 +64,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Visit {
             token: path.ok().map(|Path(token)| token).filter(|token| recovery::is_token(token)),
             accepted: Language::accepted(&parts.headers),
             reloads: waiting.and_then(|count| count.parse().ok()).unwrap_or_default(),
+            is_head: parts.method == Method::HEAD,
         })
     }
 }
@@ -150,6 +153,7 @@ async fn lead(state: &AppState, visit: &Visit, creates: bool) -> Result<Response
     }
     // The event about the payment's end may be lost.
     if opening == Opening::PaymentUnderWay
+        && !visit.is_head
         && let Err(error) = reconciliation::look_up(&mut conn, id.as_str(), state.clock.stopped()).await
     {
         tracing::warn!(%error, "could not look up a payment in progress"); // the schedule does

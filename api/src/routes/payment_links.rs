@@ -166,7 +166,7 @@ pub(crate) async fn ask(
                     return Err(error);
                 }
                 let wait = deadline.saturating_duration_since(Instant::now());
-                news.notification(&id, wait).await;
+                news.looked_up(&id, wait).await;
                 is_repeated = true;
                 continue;
             }

@@ -65,6 +65,11 @@ pub async fn look_up(conn: &mut Connection, cart_id: &str, clock: Option<DateTim
     Ok(taken)
 }
 
+/// The payload of the notification on [`super::CHANNEL`] that the cart's payment was looked up.
+pub fn notification(cart_id: &str) -> String {
+    format!("{cart_id} looked up")
+}
+
 /// The link of the cart's payment in progress; `None` if there is none.
 pub async fn in_progress(conn: &mut Connection, cart_id: &str) -> sqlx::Result<Option<PaymentLink>> {
     sqlx::query_as!(

@@ -41,7 +41,7 @@ async fn payment_of(state: &State, cart_id: &str) -> Result<(), JobError> {
     look_up(state, &link).await?;
     // A request for a link may wait for this, also if nothing has changed.
     let mut conn = state.lookups.acquire().await?;
-    conn.notify(payment_links::CHANNEL, link.cart_id);
+    conn.notify(payment_links::CHANNEL, reconciliation::notification(&link.cart_id));
     Ok(conn.commit().await?)
 }
 

@@ -96,9 +96,10 @@ impl LinkWait {
             .await
     }
 
-    /// Waits for a notification about the cart's links, for at most `at_most`.
-    pub(crate) async fn notification(mut self, cart_id: &CartId, at_most: Duration) {
-        let _ = tokio::time::timeout(at_most, self.wait_for_notification(cart_id.as_str())).await;
+    /// Waits until the worker has looked up the cart's payment at Stripe, for at most `at_most`.
+    pub(crate) async fn looked_up(mut self, cart_id: &CartId, at_most: Duration) {
+        let payload = payment_links::reconciliation::notification(cart_id.as_str());
+        let _ = tokio::time::timeout(at_most, self.wait_for_notification(&payload)).await;
     }
 
     /// Like [`LinkWait::settled`]; `latest` reads the newest request.
@@ -119,10 +120,10 @@ impl LinkWait {
         Ok(newest)
     }
 
-    async fn wait_for_notification(&mut self, cart_id: &str) {
+    async fn wait_for_notification(&mut self, payload: &str) {
         loop {
             match self.news.recv().await {
-                Ok(changed) if changed == cart_id => return,
+                Ok(notified) if notified == payload => return,
                 Ok(_) => {}
                 Err(broadcast::error::RecvError::Lagged(_)) => return,
                 Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
