@@ -15,7 +15,11 @@ use crate::config::{has_plain_host, redacted, value};
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ProxyConfig {
     /// Proxy for https calls to Stripe and to the trace collector
-    #[arg(long, env = "HTTPS_PROXY", value_name = "an address such as http://proxy.example:3128")]
+    #[arg(
+        long,
+        env = "HTTPS_PROXY",
+        value_name = "an address such as http://proxy.example:3128; https_proxy and ALL_PROXY count as well"
+    )]
     #[arg(value_parser = redacted(value(ProxyAddress::parse)))]
     https_proxy: Option<ProxyAddress>,
     /// Hosts that are called without the proxy, and their subdomains

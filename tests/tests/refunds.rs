@@ -173,7 +173,7 @@ async fn refunds_of_another_currency_mode_or_account_change_nothing_and_are_show
     assert_eq!(outcome(&app, &connected).await, refused("mismatch", "other_account"));
     assert_eq!((refunded(&app, &id).await, afterwards(&app, &id).await), (Value::Null, Vec::new()));
     let page = Operator::sign_in(&app, "test-key").await.get("/").await.text;
-    assert!(page.contains("Stripe refund or dispute not counted: it is of a connected account"), "{page}");
+    assert!(page.contains("Stripe refund or dispute needs attention: it is of a connected account"), "{page}");
 
     // The same before the payment is known.
     let id = app.cart().await;

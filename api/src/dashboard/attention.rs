@@ -101,14 +101,14 @@ pub(crate) async fn concerns(
     }
     let uncounted = stripe_events::attention_since(conn, now - Days::new(WEBHOOK_DAYS)).await?;
     for payment in &uncounted.own.newest {
-        let what = format!("Stripe {} not counted: {}", payment.what(), payment.why());
+        let what = format!("Stripe {} needs attention: {}", payment.what(), payment.why());
         let at = format::minute(payment.at, zone);
-        let advice = format!("{}, {at}. Look it up at Stripe, and refund it if money is to go back.", payment.ids());
+        let advice = format!("{}, {at}. {}", payment.ids(), payment.advice());
         add(what, &advice, None);
     }
     let more = uncounted.own.count - i64::try_from(uncounted.own.newest.len()).unwrap_or(i64::MAX);
     if more > 0 {
-        let what = format!("{} more of the last seven days not counted", format::count(more));
+        let what = format!("{} more of the last seven days need attention", format::count(more));
         add(what, "docs/operations.md has the query that lists them.", None);
     }
     if let Some(newest) = uncounted.foreign.newest.first() {

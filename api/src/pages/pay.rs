@@ -16,7 +16,7 @@ use common::{
     carts::{self, Cart, CartId, CartStatus},
     db::Connection,
     payment_links::{
-        self, LinkStatus, reconciliation,
+        self, LinkStatus,
         recovery::{self, TokenHolder},
     },
     timeline::{self, Opening},
@@ -27,6 +27,7 @@ use super::{language::Language, page::Page};
 use crate::{
     http::error::{ApiError, Cause},
     routes::payment_links::{
+        look_up,
         request::{RecoveryTime, request},
         wait::LinkWait,
     },
@@ -152,13 +153,13 @@ async fn lead(state: &AppState, visit: &Visit, creates: bool) -> Result<Response
         tracing::warn!(%error, "could not record a visit of a recovery link"); // the shopper is redirected anyway
     }
     // The event about the payment's end may be lost.
+    conn.commit().await?;
     if opening == Opening::PaymentUnderWay
         && !visit.is_head
-        && let Err(error) = reconciliation::look_up(&mut conn, id.as_str(), state.clock.stopped()).await
+        && let Err(error) = look_up(state, &id).await
     {
-        tracing::warn!(%error, "could not look up a payment in progress"); // the schedule does
+        tracing::warn!(cause = error.cause(), "could not look up a payment in progress"); // the schedule does
     }
-    conn.commit().await?;
     let page = match (opening, &cart.payment_link) {
         (Opening::Checkout, Some(url)) => return Ok(redirect(state, visit, &cart, url)),
         (Opening::Checkout | Opening::NewCheckout, _) if creates => return create(state, visit, &id, &cart).await,
@@ -195,10 +196,9 @@ async fn opening(
 ) -> Result<(Opening, bool), ApiError> {
     let known = match cart.status {
         CartStatus::Recovered => Some(Opening::Recovered),
+        // Its money recovers an expired cart, too.
+        _ if payment_links::is_processing(conn, id.as_str()).await? => Some(Opening::PaymentUnderWay),
         CartStatus::Expired => Some(Opening::Expired),
-        CartStatus::Abandoned if payment_links::is_processing(conn, id.as_str()).await? => {
-            Some(Opening::PaymentUnderWay)
-        }
         CartStatus::Abandoned if expires_at <= now => Some(Opening::LinkExpired),
         CartStatus::Abandoned if cart.payment_link.is_some() => Some(Opening::Checkout),
         CartStatus::Abandoned if cart.currency.check_chargeable(cart.total_value.minor()).is_err() => {

@@ -166,7 +166,7 @@ pub(crate) async fn ask(
                     return Err(error);
                 }
                 let wait = deadline.saturating_duration_since(Instant::now());
-                news.looked_up(&id, wait).await;
+                news.looked_up(&state.lookups, &id, wait).await?;
                 is_repeated = true;
                 continue;
             }
@@ -197,7 +197,7 @@ pub(crate) async fn ask(
 
 /// Has the worker look up the cart's payment in progress at Stripe, because the event about its end
 /// may be lost. `false` if there is none, or it was looked up within the last minute.
-async fn look_up(state: &AppState, id: &CartId) -> Result<bool, ApiError> {
+pub(crate) async fn look_up(state: &AppState, id: &CartId) -> Result<bool, ApiError> {
     let mut tx = state.lookups.begin().await?;
     let queued = reconciliation::look_up(&mut tx, id.as_str(), state.clock.stopped()).await?;
     tx.commit().await?;

@@ -68,10 +68,12 @@ pub async fn recover_all(
         r#"
         update carts set status = 'recovered', recovered_at = greatest(payment.at, abandoned_at), expired_at = null,
                          status_changed_at = $3, status_reason = $4, updated_at = $3,
+                         -- The first payment: a second one at the same moment recovers nothing.
                          -- ("|| ''" keeps the planner from the index of all ended links.)
-                         paid_minor = (select sum(coalesce(link.paid_minor, amount_minor))::bigint from payment_links link
+                         paid_minor = (select coalesce(link.paid_minor, amount_minor) from payment_links link
                                        where link.cart_id = carts.id and link.status || '' = 'paid'
-                                         and link.currency = carts.currency)
+                                         and link.currency = carts.currency
+                                       order by link.paid_at, link.version limit 1)
         from unnest($1::text[], $2::timestamptz[]) as payment (cart_id, at)
         where id = payment.cart_id and status in ('abandoned', 'expired')
         returning id

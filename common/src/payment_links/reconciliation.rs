@@ -44,13 +44,17 @@ pub async fn take_due(
 }
 
 /// Queues a job that requests the session of the cart's payment in progress from Stripe, at most
-/// once a minute. `false` if no payment is in progress, or one was queued within the last minute.
+/// once a minute. `false` if no payment is in progress, one was queued within the last minute, or
+/// another transaction has locked the link. Must run in a transaction.
 pub async fn look_up(conn: &mut Connection, cart_id: &str, clock: Option<DateTime<Utc>>) -> sqlx::Result<bool> {
     let taken = sqlx::query!(
         r#"
         update payment_links set asked_at = coalesce($2::timestamptz, now())
-        where cart_id = $1 and status = 'processing' and session_id is not null
-          and (asked_at is null or asked_at < coalesce($2, now()) - interval '1 minute')
+        where (cart_id, version) in (
+            select cart_id, version from payment_links
+            where cart_id = $1 and status = 'processing' and session_id is not null
+              and (asked_at is null or asked_at < coalesce($2, now()) - interval '1 minute')
+            for no key update skip locked)
         "#,
         cart_id,
         clock,

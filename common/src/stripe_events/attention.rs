@@ -64,6 +64,14 @@ impl Payment {
         }
     }
 
+    /// The advice to an operator.
+    pub fn advice(&self) -> &'static str {
+        match self.what() {
+            "payment" => "Look it up at Stripe, and refund it if money is to go back.",
+            _ => "Look it up at Stripe: the money went back there, and the cart does not show it.",
+        }
+    }
+
     /// The reason in English.
     pub fn why(&self) -> String {
         self.reason.parse().map_or_else(|_| self.reason.clone(), |why: Mismatch| why.to_string())

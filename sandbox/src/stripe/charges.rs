@@ -127,6 +127,7 @@ impl Shared {
             sessions.change(id, |_| true, |stored| *stored = session.clone())?
         };
         self.save();
+        self.faults.end_loss(id);
         let mut deliveries = Vec::new();
         for kind in kinds {
             deliveries.push(self.send(&session, kind).await);

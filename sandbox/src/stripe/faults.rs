@@ -132,6 +132,11 @@ impl Faults {
         };
     }
 
+    /// Sends events about this session again: those of what happens after its payment.
+    pub(super) fn end_loss(&self, session_id: &str) {
+        lock(&self.silent).remove(session_id);
+    }
+
     /// Whether events about this session are lost.
     pub(super) fn loses(&self, session_id: &str) -> bool {
         lock(&self.silent).contains(session_id)

@@ -12,7 +12,8 @@ use super::check::Check;
 /// The period that is checked, the same as on the dashboard.
 const SINCE: TimeDelta = TimeDelta::days(7);
 
-/// Payments of the product's links that did not count, and those of others that named a cart.
+/// Events about payments of the product's links that need attention, and those of others that named a
+/// cart.
 pub(super) async fn examine(database: &Database, clock: &Clock) -> sqlx::Result<Check> {
     let found = stripe_events::attention_since(&mut database.acquire().await?, clock.now() - SINCE).await?;
     let shown =
@@ -20,7 +21,11 @@ pub(super) async fn examine(database: &Database, clock: &Clock) -> sqlx::Result<
     let mut told = Vec::new();
     if found.own.count > 0 {
         let newest: Vec<String> = found.own.newest.iter().map(shown).collect();
-        told.push(format!("{} payments did not count, the newest: {}", found.own.count, newest.join("; ")));
+        told.push(format!(
+            "{} of Stripe's events about this shop's payments need attention, the newest: {}",
+            found.own.count,
+            newest.join("; ")
+        ));
     }
     if let Some(newest) = found.foreign.newest.first() {
         told.push(format!("{} foreign payments named a cart, the newest: {}", found.foreign.count, shown(newest)));

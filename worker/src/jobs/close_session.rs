@@ -39,7 +39,10 @@ async fn end(state: &State, link: &PaymentLink, session_id: &str) -> Result<Opti
         answer => answer,
     };
     let session = match answer {
-        Err(error) if error.is_missing() => return Ok(None),
+        Err(error) if error.is_missing() => {
+            session_outcome::check_mode(state, link).await?;
+            return Ok(None);
+        }
         answer => answer?,
     };
     match session.state()? {

@@ -38,11 +38,12 @@ pub(crate) async fn run(job: ReconcilePayments, state: Data<State>) -> Result<()
 async fn payment_of(state: &State, cart_id: &str) -> Result<(), JobError> {
     let link = reconciliation::in_progress(&mut state.lookups.acquire().await?, cart_id).await?;
     let Some(link) = link else { return Ok(()) };
-    look_up(state, &link).await?;
+    let stored = look_up(state, &link).await;
     // A request for a link may wait for this, also if nothing has changed.
     let mut conn = state.lookups.acquire().await?;
     conn.notify(payment_links::CHANNEL, reconciliation::notification(&link.cart_id));
-    Ok(conn.commit().await?)
+    conn.commit().await?;
+    Ok(stored?)
 }
 
 /// Looks up all sessions that are due, in batches.
@@ -64,8 +65,11 @@ async fn all_due(state: &State) -> Result<(), JobError> {
                 // The cart is locked; the next run repeats the request.
                 Err(Failure::Postgres(JobError::Snooze { .. })) => {}
                 Err(Failure::Postgres(error)) => return Err(error),
+                // All other calls would fail, too; the job shows the reason.
+                Err(Failure::Stripe(error)) if error.is_about_all_calls() => return Err(error.into()),
                 Err(Failure::Stripe(error)) => {
                     failures += 1;
+                    tracing::warn!(%error, "the outcome of a session could not be requested; the next run repeats it");
                     if failures == MAX_FAILURES {
                         tracing::warn!(%error, stored, "Stripe is unavailable; the next run continues");
                         return Ok(());

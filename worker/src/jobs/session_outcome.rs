@@ -1,10 +1,12 @@
 //! Stores what Stripe reports of a session that can't be paid any more, as the event about it would.
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use common::{
     carts::{self, CartId},
     db::Connection,
-    payment_links::{self, LinkPayment, Mismatch, Payment, PaymentLink, reconciliation},
+    payment_links::{self, LinkPayment, LinkStatus, Mismatch, Payment, PaymentLink, reconciliation},
     stripe_events::{self, Effect},
 };
 
@@ -17,6 +19,9 @@ use crate::{
 const LONGEST_SESSION: TimeDelta = TimeDelta::days(1);
 /// Allowed difference between the worker's clock and Stripe's.
 const SLACK: TimeDelta = TimeDelta::minutes(5);
+
+/// Pause before a session of the other mode is requested again.
+const OTHER_MODE_PAUSE: Duration = Duration::from_secs(60);
 
 /// Final state of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +39,7 @@ pub(crate) async fn retrieve(state: &State, link: &PaymentLink, session_id: &str
     let mut session = state.stripe.retrieve(session_id).await?;
     if session.may_have_arrived_later() {
         let created_at = link.attempted_at.unwrap_or(link.session_expires_at - LONGEST_SESSION);
-        session.arrived_at = state.stripe.arrived_at(session_id, created_at - SLACK).await?;
+        session.arrived_at = state.stripe.arrived_at(&session, created_at - SLACK).await?;
     }
     Ok(session)
 }
@@ -67,15 +72,42 @@ pub(crate) async fn store(
     Ok(settled)
 }
 
-/// Closes a link whose session Stripe does not know, and reports it to the operator.
+/// Reports a session that Stripe does not know to the operator, and closes its link. A payment in
+/// progress stays so: it may arrive all the same, and is looked up again a day later.
+///
+/// # Errors
+/// If the key can't know the session, because it is of the other mode (test or live).
 pub(crate) async fn store_missing(state: &State, link: &PaymentLink, session_id: &str) -> Result<(), JobError> {
+    check_mode(state, link).await?;
     let mut tx = state.lookups.begin().await?;
     let why = Mismatch::SessionMissing;
-    if payment_links::closed_because(&mut tx, link, why, state.clock.now()).await? {
+    if link.status == LinkStatus::Processing {
+        reconciliation::still_in_progress(&mut tx, link, state.clock.stopped()).await?;
+        stripe_events::note_answer(&mut tx, link, session_id, why, state.clock.now()).await?;
+    } else if payment_links::closed_because(&mut tx, link, why, state.clock.now()).await? {
         stripe_events::note_answer(&mut tx, link, session_id, why, state.clock.now()).await?;
     }
     tx.commit().await?;
     Ok(())
+}
+
+/// Fails if the link's session and the key are of different modes: to a key for test mode, sessions of
+/// live mode do not exist (<https://docs.stripe.com/keys#test-live-modes>).
+pub(crate) async fn check_mode(state: &State, link: &PaymentLink) -> Result<(), JobError> {
+    let mut conn = state.lookups.acquire().await?;
+    let session = payment_links::expected(&mut conn, &link.cart_id, link.version).await?.livemode;
+    match (session, state.stripe.livemode()) {
+        (Some(session), Some(key)) if session != key => {
+            let mode = |live| if live { "live" } else { "test" };
+            let why = format!(
+                "the session was created in {} mode, and STRIPE_SECRET_KEY is for {} mode",
+                mode(session),
+                mode(key)
+            );
+            Err(JobError::Snooze { why, after: OTHER_MODE_PAUSE })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Applies the payment of a completed session. A payment that does not match the link is recorded
@@ -133,7 +165,7 @@ fn paid_at(link: &PaymentLink, session: &Session, now: DateTime<Utc>) -> DateTim
     let paid_at = session.paid_at().unwrap_or_else(|| {
         tracing::warn!(
             session = session.id,
-            "Stripe reported a payment without its time; may STRIPE_SECRET_KEY read PaymentIntents and charges?"
+            "Stripe returned a payment without its time; grant STRIPE_SECRET_KEY PaymentIntents: read and Charges: read"
         );
         link.session_expires_at
     });

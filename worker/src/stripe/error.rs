@@ -82,6 +82,12 @@ impl StripeError {
         matches!(self, Self::Refused { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. })
     }
 
+    /// Whether every other call would fail for the same reason now: a refused key, or a rate that is
+    /// used up.
+    pub(crate) fn is_about_all_calls(&self) -> bool {
+        self.is_key_refused() || matches!(self, Self::RateLimited { .. } | Self::OwnRate(_))
+    }
+
     /// The change with which Stripe accepts another request; `None` if no request helps.
     /// `with_email` is whether the refused request contained the shopper's address.
     pub(crate) fn remedy(&self, with_email: bool) -> Option<Remedy> {

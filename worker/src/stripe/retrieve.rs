@@ -14,6 +14,8 @@ use super::{Session, Stripe, error::StripeError, ids::Id, with_id};
 const PAYMENT: &str = "payment_intent.latest_charge";
 /// The event of a delayed payment that arrived.
 const ARRIVED: &str = "checkout.session.async_payment_succeeded";
+/// The event of a session that the shopper completed.
+const COMPLETED: &str = "checkout.session.completed";
 /// Maximum number of pages of events to read.
 const PAGES: usize = 10;
 
@@ -70,29 +72,32 @@ impl Stripe {
 
     /// When the delayed payment of a session arrived, by Stripe's event: a PaymentIntent and its charge
     /// have only the time at which the shopper paid, and a balance transaction may be created before
-    /// the money arrives. `from` is a time before that.
+    /// the money arrives. For a session without a PaymentIntent, because nothing was to be paid: when the
+    /// shopper completed it. `from` is a time before that.
     ///
     /// `None` if there is no such event among the newest 1,000 of this type, or the key may not read
     /// the list. Stripe lists events of the last 30 days.
     pub(crate) async fn arrived_at(
         &self,
-        session_id: &str,
+        session: &Session,
         from: DateTime<Utc>,
     ) -> Result<Option<DateTime<Utc>>, StripeError> {
+        let kind = if session.payment_intent().is_none() { COMPLETED } else { ARRIVED };
         let mut last: Option<Id> = None;
         for _ in 0..PAGES {
             let starting_after = last.as_ref().map(Id::as_str);
             let created = RangeQueryTs::gte(from.timestamp());
-            let query = EventQuery { kind: ARRIVED, limit: 100, created, starting_after };
+            let query = EventQuery { kind, limit: 100, created, starting_after };
             let request = RequestBuilder::new(StripeMethod::Get, "/events").query(&query);
             let page: Events = match self.call(self.turn().await?, request, None).await {
+                Err(error @ StripeError::Refused { status: StatusCode::UNAUTHORIZED, .. }) => return Err(error),
                 Err(StripeError::Refused { .. } | StripeError::Unreadable(_) | StripeError::TooLarge) => {
                     return Ok(None);
                 }
                 Err(StripeError::Unavailable { status, .. }) if status.is_client_error() => return Ok(None),
                 page => page?,
             };
-            if let Some(event) = page.data.iter().find(|event| event.data.object.id.as_str() == session_id) {
+            if let Some(event) = page.data.iter().find(|event| event.data.object.id.as_str() == session.id) {
                 return Ok(Some(event.created));
             }
             last = page.data.into_iter().next_back().map(|event| event.id);

@@ -81,7 +81,7 @@ impl Session {
     /// Whether the money arrived, perhaps later than the shopper paid.
     pub(crate) fn may_have_arrived_later(&self) -> bool {
         let is_by_card = self.expanded_intent().is_some_and(PaymentIntent::is_by_card);
-        self.payment_status.as_deref() == Some("paid") && !is_by_card
+        matches!(self.payment_status.as_deref(), Some("paid" | "no_payment_required")) && !is_by_card
     }
 
     /// When a delayed payment arrived, or else when the shopper paid; `None` if the session was

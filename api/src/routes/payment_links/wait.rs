@@ -97,9 +97,23 @@ impl LinkWait {
     }
 
     /// Waits until the worker has looked up the cart's payment at Stripe, for at most `at_most`.
-    pub(crate) async fn looked_up(mut self, cart_id: &CartId, at_most: Duration) {
+    pub(crate) async fn looked_up(
+        mut self,
+        database: &Database,
+        cart_id: &CartId,
+        at_most: Duration,
+    ) -> sqlx::Result<()> {
+        let deadline = Instant::now() + at_most;
         let payload = payment_links::reconciliation::notification(cart_id.as_str());
-        let _ = tokio::time::timeout(at_most, self.wait_for_notification(&payload)).await;
+        while Instant::now() < deadline {
+            let look_at = deadline.min(Instant::now() + self.look_every);
+            if tokio::time::timeout_at(look_at, self.wait_for_notification(&payload)).await.is_ok()
+                || !payment_links::is_processing(&mut database.acquire().await?, cart_id.as_str()).await?
+            {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Like [`LinkWait::settled`]; `latest` reads the newest request.
