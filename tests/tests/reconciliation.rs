@@ -399,6 +399,19 @@ async fn a_session_that_stripe_does_not_know_ends_with_its_reason() {
     }
 }
 
+/// To a key for test mode, live sessions do not exist, so a wrong key must close nothing.
+#[tokio::test]
+async fn a_session_of_the_other_mode_is_left_alone() {
+    let app = without_events().await;
+    let id = app.cart().await;
+    app.session(&id).await;
+    sqlx::query("update payment_links set session_id = 'cs_live_1', livemode = true").execute(&app.pool).await.unwrap();
+    app.clock.advance(TimeDelta::hours(25));
+    reconcile(&app).await;
+    assert_eq!(app.stripe.calls(Operation::Retrieve), 1);
+    assert_eq!((link_status(&app, &id).await, noted(&app, &id).await), ("open".into(), vec![]));
+}
+
 /// The fake Stripe expands objects as Stripe does, and only these.
 #[tokio::test]
 async fn the_fake_stripe_expands_payments() {

@@ -22,7 +22,7 @@ pub(super) async fn examine(database: &Database, clock: &Clock) -> sqlx::Result<
     if found.own.count > 0 {
         let newest: Vec<String> = found.own.newest.iter().map(shown).collect();
         told.push(format!(
-            "{} of Stripe's events about this shop's payments need attention, the newest: {}",
+            "{} payments, refunds or disputes need attention, the newest: {}",
             found.own.count,
             newest.join("; ")
         ));

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use common::{
     carts::{self, CartId},
     db::Connection,
-    payment_links::{self, LinkPayment, LinkStatus, Mismatch, Payment, PaymentLink, reconciliation},
+    payment_links::{self, LinkPayment, Mismatch, Payment, PaymentLink, reconciliation},
     stripe_events::{self, Effect},
 };
 
@@ -72,8 +72,7 @@ pub(crate) async fn store(
     Ok(settled)
 }
 
-/// Reports a session that Stripe does not know to the operator, and closes its link. A payment in
-/// progress stays so: it may arrive all the same, and is looked up again a day later.
+/// Closes a link whose session Stripe does not know, and reports it to the operator.
 ///
 /// # Errors
 /// If the key can't know the session, because it is of the other mode (test or live).
@@ -81,10 +80,7 @@ pub(crate) async fn store_missing(state: &State, link: &PaymentLink, session_id:
     check_mode(state, link).await?;
     let mut tx = state.lookups.begin().await?;
     let why = Mismatch::SessionMissing;
-    if link.status == LinkStatus::Processing {
-        reconciliation::still_in_progress(&mut tx, link, state.clock.stopped()).await?;
-        stripe_events::note_answer(&mut tx, link, session_id, why, state.clock.now()).await?;
-    } else if payment_links::closed_because(&mut tx, link, why, state.clock.now()).await? {
+    if payment_links::closed_because(&mut tx, link, why, state.clock.now()).await? {
         stripe_events::note_answer(&mut tx, link, session_id, why, state.clock.now()).await?;
     }
     tx.commit().await?;
@@ -104,6 +100,7 @@ pub(crate) async fn check_mode(state: &State, link: &PaymentLink) -> Result<(), 
                 mode(session),
                 mode(key)
             );
+            tracing::error!(link = link.idempotency_key(), "{why}");
             Err(JobError::Snooze { why, after: OTHER_MODE_PAUSE })
         }
         _ => Ok(()),
