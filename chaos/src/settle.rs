@@ -11,9 +11,10 @@ use crate::stage::Scene;
 
 /// The duration of the load after the last fault; errors in the first ten seconds are tolerated.
 pub(crate) const FAIR_WEATHER: Duration = Duration::from_secs(16);
-/// A job of a process that died returns after its lease, and a session that may have been created
-/// is searched for again after two minutes.
-const TIMEOUT: Duration = Duration::from_secs(270);
+/// A job of a process that died returns after its lease. A session that may have been created is
+/// searched for again after two minutes, and up to four minutes later if the clock that the attempt
+/// was written by was wrong by as much.
+const TIMEOUT: Duration = Duration::from_secs(420);
 
 /// Repairs every process, connection and clock.
 pub(crate) async fn mend(scene: &Scene) -> Result<()> {
