@@ -112,9 +112,9 @@ async fn many_old_carts_are_found_wherever_they_are_stored() {
     let blocks: i64 = sqlx::query_scalar("select pg_relation_size('carts') / 8192").fetch_one(&app.pool).await.unwrap();
     assert!(blocks > common::personal_data::BLOCKS, "{blocks}");
     let mut holding = app.pool.begin().await.unwrap();
-    sqlx::query("select from carts where id = 'cart_1' for update").execute(&mut *holding).await.unwrap();
+    let held = "set local idle_in_transaction_session_timeout = 0; select from carts where id = 'cart_1' for update";
+    sqlx::raw_sql(held).execute(&mut *holding).await.unwrap();
     anonymize(&app).await;
-    holding.rollback().await.unwrap();
     let named = async || -> Vec<(String, i64)> {
         sqlx::query_as(
             "select status, count(*) from carts where customer_email <> $1 and (status = 'abandoned' or updated_at < $2) group by 1 order by 1",
@@ -130,6 +130,7 @@ async fn many_old_carts_are_found_wherever_they_are_stored() {
         [("abandoned".to_owned(), 2000), ("recovered".to_owned(), 1)],
         "but for the one that was held"
     );
+    holding.rollback().await.unwrap();
     anonymize(&app).await;
     assert_eq!(named().await, [("abandoned".to_owned(), 2000)]);
     let items: Vec<String> = sqlx::query_scalar("select distinct items::text from carts where customer_email = $1")
