@@ -54,7 +54,7 @@ pub(crate) async fn all(scene: &Scene, kit: &Kit, clients: &[Client], report: &m
     let sessions = scene.stripe.sessions();
     open_sessions(scene, &sessions, &carts, &mut session, report).await?;
     payments(&sessions, &carts, &mut session, report).await?;
-    refunds(&sessions, &carts, report);
+    refunds(&sessions, &carts, &mut session, report).await?;
     foreign_events(&sessions, &mut session, report).await?;
     checks_of_tables::all(scene, &mut session, report).await?;
     while_it_went_on(scene, report);
@@ -212,7 +212,12 @@ async fn payments(
 }
 
 /// Refunds and lost disputes of the payments that recovered a cart, to the cent.
-fn refunds(sessions: &[Session], carts: &HashMap<&str, &Row>, report: &mut Report) {
+async fn refunds(
+    sessions: &[Session],
+    carts: &HashMap<&str, &Row>,
+    conn: &mut PgConnection,
+    report: &mut Report,
+) -> Result<()> {
     let mut returned: HashMap<&str, i64> = HashMap::new();
     for session in sessions {
         *returned.entry(session.client_reference_id.as_deref().unwrap_or_default()).or_default() +=
@@ -223,11 +228,25 @@ fn refunds(sessions: &[Session], carts: &HashMap<&str, &Row>, report: &mut Repor
         let by_payment = row.status_reason.as_deref() == Some("payment");
         let expected = returned.get(id).copied().filter(|cents| by_payment && *cents > 0);
         if row.refunded_minor != expected {
-            found.push(format!("{id} has {:?} cents refunded, and Stripe {expected:?}", row.refunded_minor));
+            let stored: String = sqlx::query_scalar(
+                "select (select string_agg(format('link %s %s %s %s', version, status, payment_intent, refunded_minor), ', ')
+                         from payment_links where cart_id = $1)
+                     || coalesce((select string_agg(', ' || reversal::text, '') from payment_reversals reversal where cart_id = $1), '')",
+            )
+            .bind(id)
+            .fetch_one(&mut *conn)
+            .await?;
+            let (has, paid) = (row.refunded_minor, sessions.iter().filter(|session| session.charge.returned() > 0));
+            let intents: Vec<_> = paid
+                .filter(|session| session.client_reference_id.as_deref() == Some(*id))
+                .map(|session| session.payment_intent.clone())
+                .collect();
+            found.push(format!("{id} has {has:?} cents refunded, and Stripe {expected:?} of {intents:?}: {stored}"));
         }
     }
     let cents: i64 = returned.values().sum();
     report.check("refunds and lost disputes agree with Stripe's", format!("{cents} cents"), &found);
+    Ok(())
 }
 
 /// Only the product's sessions may change carts and links: every event with an effect must be about

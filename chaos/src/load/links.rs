@@ -97,7 +97,7 @@ impl Client {
                 cart.known.may_come(State::Recovered);
             }
             self.scene.book.ended("delayed money", if arrives { "done" } else { "refused" });
-            if taken {
+            if taken && !stripe.loses_events_of(&session) {
                 self.give_back(&session).await;
             }
             return;
@@ -122,7 +122,8 @@ impl Client {
         }
     }
 
-    /// Refunds or disputes some payments. Their events may arrive before those of the payment.
+    /// Refunds or disputes some payments. Their events may arrive before those of the payment. (A
+    /// payment whose events are lost is left alone: refunds are known by their events only.)
     async fn give_back(&mut self, session: &str) {
         let stripe = self.scene.stripe.clone();
         let cents = self.dice.random_range(1..50);

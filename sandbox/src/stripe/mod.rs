@@ -134,6 +134,11 @@ impl FakeStripe {
         self.shared.faults.push(operation, fault);
     }
 
+    /// Whether the events of this session's payment are lost ([`Fault::Lost`]).
+    pub fn loses_events_of(&self, session_id: &str) -> bool {
+        self.shared.faults.loses(session_id)
+    }
+
     /// Accepts or refuses the account's key from now on.
     pub fn set_key(&self, state: KeyState) {
         *lock(&self.shared.faults.key) = state;
