@@ -22,6 +22,9 @@ use crate::{db::Connection, money::Currency, payment_links::Mismatch, timeline};
 
 /// Stores the reversal, unless a newer event was stored. At equal times the further state of a dispute
 /// counts, and the larger amount; of a failure the first event. `false` if nothing changed.
+///
+/// Without a link the row waits for [`match_reversals`], also if another transaction has just matched
+/// it: that one has booked the older state.
 async fn store(conn: &mut Connection, new: &Reversal, link: Option<&Link>, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let stored = sqlx::query!(
         r#"
@@ -30,7 +33,7 @@ async fn store(conn: &mut Connection, new: &Reversal, link: Option<&Link>, now: 
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
         on conflict (id) do update
         set state = excluded.state, amount_minor = excluded.amount_minor, at = excluded.at,
-            cart_id = coalesce(stored.cart_id, excluded.cart_id), link = coalesce(stored.link, excluded.link)
+            cart_id = excluded.cart_id, link = excluded.link
         where case when stored.state = 'failed' then excluded.at < stored.at
             else (excluded.at, coalesce(array_position(array['open', 'won', 'lost'], excluded.state), 0), excluded.amount_minor)
                > (stored.at, coalesce(array_position(array['open', 'won', 'lost'], stored.state), 0), stored.amount_minor)
