@@ -116,6 +116,25 @@ async fn a_refund_of_a_locked_cart_is_booked_later() {
     assert_eq!(book().await, (0, exact("20.00")));
 }
 
+/// The transaction of the newer refund does not see the link that the older one is matched with.
+#[tokio::test]
+async fn a_refund_that_races_the_match_of_an_older_one_is_booked() {
+    let app = without_worker().await;
+    let id = asked(&app).await;
+    app.webhook(&event("evt_1", COMPLETED, &session("cs_1", &id, "paid"))).await.data(200);
+    for (number, intent, cents, booked) in [(2, "pi_of_cs_2", 1_000, "10.00"), (3, "pi_of_cs_2", 2_000, "20.00")] {
+        let set = "update payment_links set payment_intent = $1";
+        sqlx::query(set).bind(None::<&str>).execute(&app.pool).await.unwrap();
+        let refund = event(&format!("evt_{number}"), REFUNDED, &charge("cs_2", &id, cents));
+        assert_eq!(outcome(&app, &refund).await, ("unmatched".to_owned(), None));
+        sqlx::query(set).bind(intent).execute(&app.pool).await.unwrap();
+        let mut tx = transaction(&app.pool).await;
+        stripe_events::match_reversals(&mut tx, app.now()).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(refunded(&app, &id).await, exact(booked));
+    }
+}
+
 /// Neither transaction sees what the other one stores: a job books the refund afterwards.
 #[tokio::test]
 async fn refunds_and_disputes_that_race_their_payment_are_booked_once() {
