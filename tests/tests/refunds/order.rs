@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use common::{carts, jobs::RollUpDays, stripe_events};
+use common::{carts, jobs::ReconcilePayments, stripe_events};
 use serde_json::{Value, json};
 use tests::{
     App,
@@ -87,10 +87,10 @@ async fn a_refund_of_a_payment_found_without_an_event_is_booked() {
     assert_eq!(outcome(&app, &back).await, ("unmatched".to_owned(), None));
     app.patch(&format!("/api/carts/{id}"), &json!({"status": "expired"})).await.data(200);
     app.idle().await; // closing the session finds the payment
-    run(&app, &RollUpDays {}).await;
+    run(&app, &ReconcilePayments::default()).await;
     assert_eq!((status(&app, &id).await, refunded(&app, &id).await), ("recovered".to_owned(), exact("20.00")));
     assert_eq!(afterwards(&app, &id).await, ["refunded 1"]);
-    run(&app, &RollUpDays {}).await;
+    run(&app, &ReconcilePayments::default()).await;
     assert_eq!(afterwards(&app, &id).await, ["refunded 1"], "booked once");
 }
 
@@ -165,7 +165,7 @@ async fn refunds_and_disputes_that_race_their_payment_are_booked_once() {
         }
         carts.push(id);
     }
-    run(&app, &RollUpDays {}).await;
+    run(&app, &ReconcilePayments::default()).await;
     for id in &carts {
         assert_eq!(refunded(&app, id).await, exact("25.00"));
         let lost = afterwards(&app, id).await.iter().filter(|line| *line == "dispute_lost 1").count();

@@ -1,4 +1,5 @@
-//! Requests from Stripe the outcome of sessions that no event has reported.
+//! Requests from Stripe the outcome of sessions that no event has reported, and books refunds and
+//! disputes that arrived before their payment.
 
 use std::time::Duration;
 
@@ -6,6 +7,7 @@ use apalis::prelude::Data;
 use common::{
     jobs::ReconcilePayments,
     payment_links::{self, PaymentLink, reconciliation},
+    stripe_events,
 };
 use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
@@ -30,7 +32,10 @@ const TIME: Duration = Duration::from_secs(50);
 pub(crate) async fn run(job: ReconcilePayments, state: Data<State>) -> Result<(), JobError> {
     match job.cart_id {
         Some(cart_id) => payment_of(&state, &cart_id).await,
-        None => all_due(&state).await,
+        None => {
+            match_reversals(&state).await?;
+            all_due(&state).await
+        }
     }
 }
 
@@ -44,6 +49,19 @@ async fn payment_of(state: &State, cart_id: &str) -> Result<(), JobError> {
     conn.notify(payment_links::CHANNEL, reconciliation::notification(&link.cart_id));
     conn.commit().await?;
     Ok(stored?)
+}
+
+/// Books refunds and disputes that waited for their payment.
+async fn match_reversals(state: &State) -> Result<(), JobError> {
+    loop {
+        let mut tx = state.lookups.begin().await?;
+        let booked = stripe_events::match_reversals(&mut tx, state.clock.now()).await?;
+        tx.commit().await?;
+        if booked == 0 {
+            return Ok(());
+        }
+        tracing::info!(booked, "booked refunds and disputes that arrived before their payment");
+    }
 }
 
 /// Looks up all sessions that are due, in batches.
@@ -69,11 +87,11 @@ async fn all_due(state: &State) -> Result<(), JobError> {
                 Err(Failure::Stripe(error)) if error.is_about_all_calls() => return Err(error.into()),
                 Err(Failure::Stripe(error)) => {
                     failures += 1;
-                    tracing::warn!(%error, "the outcome of a session could not be requested; the next run repeats it");
                     if failures == MAX_FAILURES {
                         tracing::warn!(%error, stored, "Stripe is unavailable; the next run continues");
                         return Ok(());
                     }
+                    tracing::warn!(%error, "the outcome of a session could not be requested; the next run repeats it");
                 }
             }
         }
