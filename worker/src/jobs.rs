@@ -10,3 +10,8 @@ pub(crate) mod find_session;
 pub(crate) mod reconcile_payments;
 pub(crate) mod roll_up_days;
 pub(crate) mod session_outcome;
+
+use chrono::TimeDelta;
+
+/// Allowed difference between the worker's clock and Stripe's.
+const SLACK: TimeDelta = TimeDelta::minutes(5);

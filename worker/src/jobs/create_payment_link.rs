@@ -19,16 +19,19 @@ use super::{
 };
 use crate::{
     JobError, State,
-    stripe::{Session, SessionState, Turn, error::StripeError},
+    stripe::{
+        Session, SessionState, Turn,
+        error::{KEY_REFUSED_PAUSE, StripeError},
+    },
 };
 
 /// Maximum bytes of a checkout URL, several times the length of Stripe's.
 const LONGEST_ADDRESS: usize = 8 * 1024;
 /// Maximum characters of a host in an error message.
 const LONGEST_HOST: usize = 253;
-/// The shortest and longest pause before a request is sent again for which Stripe did not accept the
-/// key. In between, a request waits as long as it has waited so far.
-const KEY_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+/// The shortest pause before a request is sent again for which Stripe did not accept the key; the
+/// longest is [`KEY_REFUSED_PAUSE`]. In between, a request waits as long as it has waited so far.
+const SHORTEST_KEY_PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<(), JobError> {
     let state = &*state;
@@ -123,8 +126,7 @@ async fn not_made(
     if error.is_key_refused() {
         // As in an outage, the request stays pending; no attempt counts.
         let waited = link.attempted_at.and_then(|first| (state.clock.now() - first).to_std().ok());
-        let [shortest, longest] = KEY_PAUSES;
-        let after = waited.unwrap_or_default().clamp(shortest, longest);
+        let after = waited.unwrap_or_default().clamp(SHORTEST_KEY_PAUSE, KEY_REFUSED_PAUSE);
         return Err(JobError::Snooze { why: error.to_string(), after });
     }
     let (code, message) = match &error {

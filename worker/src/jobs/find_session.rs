@@ -9,13 +9,12 @@ use std::{collections::HashSet, time::Duration};
 use chrono::TimeDelta;
 use common::payment_links::{self, PaymentLink, Search};
 
+use super::SLACK;
 use crate::{
     JobError, State,
     stripe::{Session, error::StripeError},
 };
 
-/// Allowed difference between the worker's clock and Stripe's.
-const SLACK: TimeDelta = TimeDelta::minutes(5);
 /// Time after which Stripe has certainly processed a request; Stripe's own clients wait for less.
 /// Shorter than [`SLACK`], so the list includes sessions created during this time.
 const IN_FLIGHT: TimeDelta = TimeDelta::minutes(2);

@@ -10,6 +10,7 @@ use common::{
     stripe_events::{self, Effect},
 };
 
+use super::SLACK;
 use crate::{
     JobError, State,
     stripe::{Session, SessionState, error::StripeError},
@@ -17,9 +18,6 @@ use crate::{
 
 /// Time from the creation of a session to its end, at most.
 const LONGEST_SESSION: TimeDelta = TimeDelta::days(1);
-/// Allowed difference between the worker's clock and Stripe's.
-const SLACK: TimeDelta = TimeDelta::minutes(5);
-
 /// Pause before a session of the other mode is requested again.
 const OTHER_MODE_PAUSE: Duration = Duration::from_secs(60);
 
@@ -125,7 +123,7 @@ async fn completed(
             let payment = LinkPayment {
                 cart_id: &link.cart_id,
                 version: link.version,
-                paid_at: paid_at(link, session, now),
+                paid_at: paid_at(link, session),
                 paid_minor: reported.amount_minor(),
             };
             let effect = stripe_events::mark_paid(&mut *conn, &cart, payment, now).await?;
@@ -158,13 +156,12 @@ async fn completed(
 }
 
 /// When the shopper paid; the end of the session if Stripe does not report the time.
-fn paid_at(link: &PaymentLink, session: &Session, now: DateTime<Utc>) -> DateTime<Utc> {
-    let paid_at = session.paid_at().unwrap_or_else(|| {
+fn paid_at(link: &PaymentLink, session: &Session) -> DateTime<Utc> {
+    session.paid_at().unwrap_or_else(|| {
         tracing::warn!(
             session = session.id,
             "Stripe returned a payment without its time; grant STRIPE_SECRET_KEY PaymentIntents: read and Charges: read"
         );
         link.session_expires_at
-    });
-    paid_at.min(now)
+    })
 }

@@ -23,7 +23,7 @@ const MISSING: &str = "resource_missing";
 /// Code of the errors for an e-mail address that Stripe does not accept.
 const EMAIL_INVALID: &str = "email_invalid";
 /// Delay before a job runs again for which Stripe did not accept the key.
-const KEY_REFUSED_PAUSE: Duration = Duration::from_secs(60);
+pub(crate) const KEY_REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
