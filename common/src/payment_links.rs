@@ -154,33 +154,29 @@ impl PaymentLink {
     }
 }
 
+/// Selects [`PaymentLink`]s. The first argument is the rest of the statement after `from`.
+macro_rules! select_links {
+    ($rest:literal, $($argument:expr),+ $(,)?) => {
+        sqlx::query_as!(
+            PaymentLink,
+            r#"
+            select cart_id, version, status as "status: LinkStatus", job_id, session_expires_at, replacements,
+                   attempted_at, session_id, url, failure, updated_at
+            from payment_links "# + $rest,
+            $($argument),+
+        )
+    };
+}
+use select_links;
+
 /// The newest request of the cart; `None` if there is none.
 pub async fn latest(conn: &mut Connection, cart_id: &str) -> sqlx::Result<Option<PaymentLink>> {
-    sqlx::query_as!(
-        PaymentLink,
-        r#"
-        select cart_id, version, status as "status: LinkStatus", job_id, session_expires_at, replacements, attempted_at, session_id, url, failure, updated_at
-        from payment_links where cart_id = $1 order by version desc limit 1
-        "#,
-        cart_id,
-    )
-    .fetch_optional(conn)
-    .await
+    select_links!("where cart_id = $1 order by version desc limit 1", cart_id).fetch_optional(conn).await
 }
 
 /// The request with this version; `None` if there is none.
 pub async fn find(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx::Result<Option<PaymentLink>> {
-    sqlx::query_as!(
-        PaymentLink,
-        r#"
-        select cart_id, version, status as "status: LinkStatus", job_id, session_expires_at, replacements, attempted_at, session_id, url, failure, updated_at
-        from payment_links where cart_id = $1 and version = $2
-        "#,
-        cart_id,
-        version,
-    )
-    .fetch_optional(conn)
-    .await
+    select_links!("where cart_id = $1 and version = $2", cart_id, version).fetch_optional(conn).await
 }
 
 /// Whether a payment of one of the cart's sessions is in progress.
@@ -195,14 +191,8 @@ pub async fn is_processing(conn: &mut Connection, cart_id: &str) -> sqlx::Result
 
 /// Requests older than `version` that may still have a session open at Stripe, oldest first.
 pub async fn unsettled_before(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx::Result<Vec<PaymentLink>> {
-    sqlx::query_as!(
-        PaymentLink,
-        r#"
-        select cart_id, version, status as "status: LinkStatus", job_id, session_expires_at, replacements, attempted_at, session_id, url, failure, updated_at
-        from payment_links
-        where cart_id = $1 and version < $2 and status in ('open', 'closing', 'settling', 'processing')
-        order by version
-        "#,
+    select_links!(
+        "where cart_id = $1 and version < $2 and status in ('open', 'closing', 'settling', 'processing') order by version",
         cart_id,
         version,
     )

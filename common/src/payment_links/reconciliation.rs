@@ -6,7 +6,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{LinkStatus, PaymentLink};
+use super::{LinkStatus, PaymentLink, select_links};
 use crate::{db::Connection, jobs::ReconcilePayments};
 
 /// Takes up to `limit` links that are due: their session ended 20 s ago without a known outcome, or
@@ -76,16 +76,7 @@ pub fn notification(cart_id: &str) -> String {
 
 /// The link of the cart's payment in progress; `None` if there is none.
 pub async fn in_progress(conn: &mut Connection, cart_id: &str) -> sqlx::Result<Option<PaymentLink>> {
-    sqlx::query_as!(
-        PaymentLink,
-        r#"
-        select cart_id, version, status as "status: LinkStatus", job_id, session_expires_at, replacements, attempted_at, session_id, url, failure, updated_at
-        from payment_links where cart_id = $1 and status = 'processing'
-        "#,
-        cart_id,
-    )
-    .fetch_optional(conn)
-    .await
+    select_links!("where cart_id = $1 and status = 'processing'", cart_id).fetch_optional(conn).await
 }
 
 /// Records that Stripe reports the payment as still in progress.
