@@ -2,8 +2,9 @@
 //! in one transaction.
 //!
 //! An event changes a cart only through a session of `payment_links`, with the expected mode,
-//! amount, currency and status; a refund or dispute through the PaymentIntent of one. Any other event that names a cart is stored with the reason and
-//! shown to the operator, and so is a payment for a cart that was deleted or recovered before.
+//! amount, currency and status; a refund or dispute through the PaymentIntent of one. Any other event
+//! that names a cart is stored with the reason and shown to the operator, and so is a payment for a
+//! cart that was deleted or recovered before.
 
 mod attention;
 mod event;

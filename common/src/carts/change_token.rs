@@ -3,7 +3,8 @@
 use crate::db::Connection;
 
 /// Returns a text that differs after any cart was stored, deleted, refunded or changed its status, a
-/// dispute was opened or closed, or a webhook was refused. Reads few rows, so this can be polled every 2 s.
+/// dispute was opened or closed, or a webhook was refused. Reads few rows, so this can be polled every
+/// 2 s.
 pub async fn change_token(conn: &mut Connection) -> sqlx::Result<String> {
     sqlx::query_scalar!(
         r#"

@@ -142,24 +142,17 @@ impl Item {
         self.price * Decimal::from(10_i64.pow(currency.decimals())) * self.quantity
     }
 
-    /// quantity × price in `currency`, for messages.
-    fn exact_value(&self, currency: Currency) -> Decimal {
-        (self.exact_minor(currency) / Decimal::from(10_i64.pow(currency.decimals()))).normalize()
-    }
-
     fn check_total(&self, object: &mut Object<'_, '_>, currency: Currency) {
         let exact = self.exact_minor(currency);
-        let unit = currency.amount(1);
+        let (product, unit) = ((self.price * self.quantity).normalize(), currency.amount(1));
         match self.total.map(Amount::minor) {
             None if !exact.is_integer() => object.fail(
                 "price",
                 format!(
-                    "quantity × price is {}, which is not a multiple of {unit} {currency}; send the total of the line as total",
-                    self.exact_value(currency),
+                    "quantity × price is {product}, which is not a multiple of {unit} {currency}; send the total of the line as total",
                 ),
             ),
             Some(total) if (exact - Decimal::from(total)).abs() > self.quantity.max(Decimal::ONE) => {
-                let product = self.exact_value(currency);
                 object.fail("total", format!("must be quantity × price, {product}, within {unit} {currency} for each piece"))
             }
             _ => {}

@@ -136,7 +136,8 @@ pub struct LinkPayment<'a> {
     pub version: i32,
     /// When the shopper paid.
     pub paid_at: DateTime<Utc>,
-    /// The amount that the shopper paid, in minor units of the link's currency; `None` means the link's amount.
+    /// The amount that the shopper paid, in minor units of the link's currency; `None` means the link's
+    /// amount.
     pub paid_minor: Option<i64>,
 }
 
