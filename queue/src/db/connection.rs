@@ -58,11 +58,6 @@ impl Connection {
         }
     }
 
-    /// Whether no pooler is between this process and Postgres.
-    pub(crate) fn is_direct(&self) -> bool {
-        self.named
-    }
-
     /// Notifies those that listen on `channel`, in the background after the commit. A notification
     /// that can't be sent is lost: whoever waits for it must poll, too.
     pub fn notify(&mut self, channel: &'static str, payload: impl Into<String>) {
@@ -76,16 +71,10 @@ impl Connection {
 
     /// Commits the transaction. No-op outside a transaction (autocommit).
     pub async fn commit(mut self) -> sqlx::Result<()> {
-        self.end().await?;
-        let notifications = std::mem::take(&mut self.notifications);
-        if !notifications.is_empty() {
-            self.notifier.clone().send(notifications, self);
-        }
-        Ok(())
+        self.end().await // and drop it, which sends the notifications
     }
 
-    /// Commits like [`Connection::commit`], and notifies nobody.
-    pub(crate) async fn end(&mut self) -> sqlx::Result<()> {
+    async fn end(&mut self) -> sqlx::Result<()> {
         self.finish(|conn| PgTransactionManager::commit(conn).boxed()).await
     }
 
@@ -103,7 +92,8 @@ impl Connection {
         let timeout = self.statement_timeout;
         self.in_doubt = true;
         with_timeout(timeout, run(self.inner())).await?;
-        self.in_doubt = false;
+        // Its answer follows those of all earlier statements.
+        (self.in_doubt, self.unfinished) = (false, false);
         Ok(())
     }
 
@@ -122,8 +112,8 @@ fn opened(session: &mut Option<Object<Connector>>) -> &mut PgConnection {
 impl SendNotifications for Connection {
     async fn send(&mut self, batch: BTreeSet<Notification>) -> sqlx::Result<()> {
         let (channels, payloads): (Vec<&str>, Vec<String>) = batch.into_iter().unzip();
-        if !self.is_direct() {
-            self.begin().await?;
+        if !self.named {
+            self.begin().await?; // as Database::acquire does behind a pooler
         }
         sqlx::query!(
             "select pg_notify(channel, payload) from unnest($1::text[], $2::text[]) as waiting (channel, payload)",
