@@ -23,7 +23,7 @@ use crate::{auth::keys::BootstrapKey, http::cors::parse_origin};
 pub struct ApiConfig {
     /// Keys with every scope, several during a rotation; `api keys` makes others
     #[arg(long, env = "API_KEY", value_name = "one key, or several separated by commas")]
-    #[arg(value_parser = redacted(list(|key| is_key(key).then(|| BootstrapKey::new(&key.into())))))]
+    #[arg(value_parser = redacted(list(|key| is_printable(key).then(|| BootstrapKey::new(&key.into())))))]
     pub api_keys: std::vec::Vec<BootstrapKey>,
     /// Secrets that sign Stripe's webhooks, several during a rotation
     #[arg(long, env = "STRIPE_WEBHOOK_SECRET")]
@@ -106,12 +106,12 @@ fn parse_network(text: &str) -> Option<IpNet> {
 
 /// Whether a page can show `text` as a name.
 fn is_name(text: &str) -> bool {
-    (1..=100).contains(&text.chars().count())
-        && !text.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER)
+    (1..=100).contains(&text.chars().count()) && is_printable(text)
 }
 
-/// Whether a client can send `text` as `x-api-key`.
-fn is_key(text: &str) -> bool {
+/// Whether `text` has no control characters, nor parts that were not UTF-8. Only then can a client
+/// send it as `x-api-key`.
+fn is_printable(text: &str) -> bool {
     !text.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER)
 }
 

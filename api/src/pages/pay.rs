@@ -152,8 +152,8 @@ async fn lead(state: &AppState, visit: &Visit, creates: bool) -> Result<Response
     if creates && let Err(error) = timeline::note_opening(&mut conn, &id, opening, now).await {
         tracing::warn!(%error, "could not record a visit of a recovery link"); // the shopper is redirected anyway
     }
-    // The event about the payment's end may be lost.
     conn.commit().await?;
+    // The event about the payment's end may be lost.
     if opening == Opening::PaymentUnderWay
         && !visit.is_head
         && let Err(error) = look_up(state, &id).await
