@@ -1,6 +1,6 @@
 //! The API under `/v1/checkout/sessions`.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Json, Router,
@@ -16,7 +16,7 @@ use super::{
     faults::{Fault, Operation},
     form::{Parameters, parse_form},
     gate::{authorize, is_live, meet, reset},
-    lock,
+    lists, lock,
     new_session::new_session,
     payments::expansions,
     refusal::Refusal,
@@ -174,26 +174,13 @@ async fn list(
         Ok(fault) => fault,
         Err(response) => return response,
     };
-    let parameters: BTreeMap<String, String> = query.iter().cloned().collect();
-    let expand = expansions(&query, "data.");
-    let seconds = |name: &str, otherwise| parameters.get(name).and_then(|text| text.parse().ok()).unwrap_or(otherwise);
-    let (from, to) = (seconds("created[gte]", i64::MIN), seconds("created[lte]", i64::MAX));
-    let limit = usize::try_from(seconds("limit", 10)).unwrap_or(10).clamp(1, 100);
+    let (parameters, expand) = (query.iter().cloned().collect(), expansions(&query, "data."));
     let sessions = lock(&shared.sessions);
-    let mut page: Vec<&Session> = Vec::new();
-    let mut after = parameters.get("starting_after");
-    for session in sessions.newest_first() {
-        if let Some(last) = after {
-            after = after.filter(|_| session.id != *last);
-        } else if (from..=to).contains(&session.created.timestamp()) && page.len() <= limit {
-            page.push(session);
-        }
-    }
-    if let Some(unknown) = after {
-        return Refusal::missing(StatusCode::BAD_REQUEST, unknown).into_response();
-    }
-    let has_more = page.len() > limit;
-    let sessions = page.iter().take(limit).map(|session| {
+    let (page, has_more) = match lists::page(&parameters, sessions.newest_first(), |_| true) {
+        Ok(page) => page,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let sessions = page.iter().map(|session| {
         let mut json = session.to_json(&shared.url());
         if let Some(Fault::Padded(bytes)) = fault {
             json["custom_text"]["submit"] = json!({"message": "x".repeat(bytes)});

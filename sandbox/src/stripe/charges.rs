@@ -20,15 +20,24 @@ impl Session {
         if paid && !barred { self.amount_total - self.charge.amount_refunded() } else { 0 }
     }
 
-    fn refunded_charge(&self) -> Value {
-        let refunded = self.charge.amount_refunded();
+    /// The charge. That of a delayed payment is created when the shopper pays, and pending until the
+    /// money arrives.
+    pub(super) fn charge_json(&self) -> Value {
+        let status = match self.payment_status {
+            PaymentStatus::Paid | PaymentStatus::NoPaymentRequired => "succeeded",
+            PaymentStatus::Unpaid if self.payment_failed => "failed",
+            PaymentStatus::Unpaid => "pending",
+        };
+        let (paid, refunded) = (status == "succeeded", self.charge.amount_refunded());
         json!({
-            "id": self.charge_id(), "object": "charge", "amount": self.amount_total, "amount_captured": self.amount_total,
-            "amount_refunded": refunded, "captured": true, "created": self.created.timestamp(), "currency": self.currency,
-            "customer": null, "description": self.payment_intent_description, "disputed": !self.charge.disputes.is_empty(),
-            "livemode": self.livemode, "metadata": self.payment_intent_metadata, "paid": true,
-            "payment_intent": self.payment_intent, "refunded": refunded == self.amount_total, "status": "succeeded",
+            "id": self.charge_id(), "object": "charge", "amount": self.amount_total,
+            "amount_captured": if paid { self.amount_total } else { 0 }, "amount_refunded": refunded, "captured": paid,
+            "created": self.charged_at.unwrap_or(self.created).timestamp(), "currency": self.currency, "customer": null,
+            "description": self.payment_intent_description, "disputed": !self.charge.disputes.is_empty(),
+            "livemode": self.livemode, "metadata": self.payment_intent_metadata, "paid": paid,
+            "payment_intent": self.payment_intent, "refunded": refunded == self.amount_total, "status": status,
             "billing_details": {"address": null, "email": self.customer_email, "name": null, "phone": null},
+            "payment_method_details": {"type": if self.is_debit { "us_bank_account" } else { "card" }},
         })
     }
 
@@ -57,7 +66,7 @@ impl Session {
     /// for events of other objects.
     pub(super) fn after_payment(&self, kind: &str) -> Option<Value> {
         match kind {
-            "charge.refunded" => Some(self.refunded_charge()),
+            "charge.refunded" => Some(self.charge_json()),
             kind if kind.starts_with("charge.dispute.") => {
                 self.charge.disputes.last().map(|dispute| self.dispute_json(dispute))
             }

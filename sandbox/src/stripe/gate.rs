@@ -12,11 +12,14 @@ use super::{
     refusal::Refusal,
 };
 
+fn key(headers: &HeaderMap) -> Option<&str> {
+    headers.get("authorization")?.to_str().ok()?.strip_prefix("Bearer ")
+}
+
 /// Refuses keys that may not do this, as <https://docs.stripe.com/api/errors> says: 401 for a key that
 /// is not valid, 403 for one that lacks a right. The messages repeat the end of the key.
 pub(super) fn authorize(shared: &Shared, headers: &HeaderMap, operation: Operation) -> Result<(), Refusal> {
-    let key = headers.get("authorization").and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    let Some(key) = key.filter(|key| key.starts_with("sk_") || key.starts_with("rk_")) else {
+    let Some(key) = key(headers).filter(|key| key.starts_with("sk_") || key.starts_with("rk_")) else {
         return Err(Refusal::new(StatusCode::UNAUTHORIZED, "Invalid API Key provided"));
     };
     let hidden: String = key.chars().enumerate().map(|(at, c)| if (8..12).contains(&at) { '*' } else { c }).collect();
@@ -35,8 +38,7 @@ pub(super) fn authorize(shared: &Shared, headers: &HeaderMap, operation: Operati
 
 /// Whether the key is for live mode (<https://docs.stripe.com/keys#test-live-modes>).
 pub(super) fn is_live(headers: &HeaderMap) -> bool {
-    let key = headers.get("authorization").and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    key.is_some_and(|key| key.starts_with("sk_live_") || key.starts_with("rk_live_"))
+    key(headers).is_some_and(|key| key.starts_with("sk_live_") || key.starts_with("rk_live_"))
 }
 
 /// Checks the key, and applies faults that replace the response. `Ok` returns a fault to be applied

@@ -12,6 +12,7 @@ mod faults;
 mod foreign;
 mod form;
 mod gate;
+mod lists;
 mod mail;
 mod new_session;
 mod options;

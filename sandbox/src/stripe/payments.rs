@@ -1,4 +1,4 @@
-//! The PaymentIntent of a session and its charge, and their expansion in responses.
+//! The PaymentIntent of a session, and its expansion and that of its charge in responses.
 
 use serde_json::{Value, json};
 
@@ -33,23 +33,6 @@ impl Session {
 
     pub(super) fn charge_id(&self) -> Option<String> {
         self.payment_intent.as_ref().map(|intent| intent.replacen("pi_", "ch_", 1))
-    }
-
-    /// The charge (<https://docs.stripe.com/api/charges/object>). That of a delayed payment is created
-    /// when the shopper pays, and pending until the money arrives.
-    fn charge_json(&self) -> Value {
-        let status = match self.payment_status {
-            PaymentStatus::Paid | PaymentStatus::NoPaymentRequired => "succeeded",
-            PaymentStatus::Unpaid if self.payment_failed => "failed",
-            PaymentStatus::Unpaid => "pending",
-        };
-        json!({
-            "id": self.charge_id(), "object": "charge", "amount": self.amount_total,
-            "amount_refunded": self.charge.amount_refunded(), "currency": self.currency,
-            "created": self.charged_at.unwrap_or(self.created).timestamp(), "livemode": self.livemode,
-            "paid": status == "succeeded", "payment_intent": self.payment_intent, "status": status,
-            "payment_method_details": {"type": if self.is_debit { "us_bank_account" } else { "card" }},
-        })
     }
 
     /// Replaces ids in the session's JSON by the objects that `expand` names

@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{options::SessionOptions, reversals::Charge};
+use super::{lists::Listed, options::SessionOptions, reversals::Charge};
 
 /// The status of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,6 +119,16 @@ pub struct Session {
 
 fn payment() -> String {
     "payment".to_owned()
+}
+
+impl Listed for Session {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn created(&self) -> i64 {
+        self.created.timestamp()
+    }
 }
 
 impl Session {
