@@ -116,8 +116,7 @@ pub async fn live(app: &App, person: &Person) -> Life {
     let asked = app.stripe.calls(Operation::Create);
     app.stripe.fail_next(Operation::Create, Fault::Unavailable { retry_after: 600 });
     let given_up = app.cart_of(&person.cart()).await;
-    let request = app.request(Method::POST, &format!("/api/carts/{given_up}/payment-link"));
-    let job = app.send(request.header("prefer", "respond-async")).await.data(202)["jobId"].clone();
+    let job = app.ask_later(&given_up).await["jobId"].clone();
     let job = format!("/api/jobs/{}", job.as_str().unwrap());
     eventually("Stripe refused it", async || app.stripe.calls(Operation::Create) > asked).await;
     eventually("it waits", async || app.get(&job).await.data(200)["state"] == "retrying").await;

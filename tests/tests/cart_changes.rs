@@ -144,9 +144,8 @@ async fn twenty_changes_and_links_at_once_leave_one_session_of_the_last_total() 
     eventually("there is a link of the last total", async || app.ask(&id).await.status == 200).await;
     app.idle().await;
     assert!(app.stripe.carts_with_two_open_sessions().is_empty());
-    let sessions = app.stripe.sessions();
-    let open = sessions.iter().filter(|session| session.status == SessionStatus::Open);
-    let open: Vec<String> = open.map(|session| format!("{}.00", session.amount_total / 100)).collect();
+    let open = app.stripe.open_sessions();
+    let open: Vec<String> = open.iter().map(|session| format!("{}.00", session.amount_total / 100)).collect();
     assert_eq!(open, [total.to_string()]);
 }
 

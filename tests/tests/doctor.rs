@@ -23,10 +23,6 @@ fn problems(checks: &[Check]) -> Vec<&str> {
     checks.iter().filter(|check| check.status == CheckStatus::Fail).map(|check| check.name).collect()
 }
 
-async fn sql(app: &App, sql: &str) {
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&app.pool).await.unwrap();
-}
-
 #[tokio::test]
 async fn each_fault_is_reported_and_nothing_else() {
     let app = Setup::default().without_worker().start().await;
@@ -34,47 +30,46 @@ async fn each_fault_is_reported_and_nothing_else() {
     assert_eq!(problems(&checks(&app, &clock).await), [""; 0], "nothing is wrong yet");
 
     // 1. A migration of this binary was never applied.
-    sql(&app, "create table kept as select * from _sqlx_migrations where version = 20261129000003").await;
-    sql(&app, "delete from _sqlx_migrations where version = 20261129000003").await;
+    app.sql("create table kept as select * from _sqlx_migrations where version = 20261129000003").await;
+    app.sql("delete from _sqlx_migrations where version = 20261129000003").await;
     let found = checks(&app, &clock).await;
     assert_eq!(problems(&found), ["migrations"]);
     assert!(found.iter().any(|check| check.text.contains("cart counts")), "{found:?}");
-    sql(&app, "insert into _sqlx_migrations select * from kept; drop table kept").await;
+    app.sql("insert into _sqlx_migrations select * from kept; drop table kept").await;
 
     // 2. This machine's clock is a minute fast.
     let fast = Clock::stopped_at(clock.now() + TimeDelta::minutes(1));
     assert_eq!(problems(&checks(&app, &fast).await), ["clock"]);
 
     // 3. There is no room for a worker's connections.
-    sql(&app, &format!("alter database {} connection limit 3", app.database.name)).await;
+    app.sql(&format!("alter database {} connection limit 3", app.database.name)).await;
     assert_eq!(problems(&checks(&app, &clock).await), ["connections"]);
-    sql(&app, &format!("alter database {} connection limit -1", app.database.name)).await;
+    app.sql(&format!("alter database {} connection limit -1", app.database.name)).await;
 
     // 4. A slot of a schedule was missed.
-    sql(
-        &app,
+    app.sql(
         "insert into schedules (name, cron, catch_up, queue, looked_at) values
             ('expire_carts', '0 */5 * * * *', 'latest', 'expiry', now() - interval '1 hour');
          insert into schedule_slots (schedule, slot) values ('expire_carts', now() - interval '1 hour')",
     )
     .await;
     assert_eq!(problems(&checks(&app, &clock).await), ["schedules"]);
-    sql(&app, "delete from schedules; delete from schedule_slots").await;
+    app.sql("delete from schedules; delete from schedule_slots").await;
 
     // 5. A ready job is not taken; in a paused queue this is intended.
     let job = "insert into jobs (id, queue, kind, payload, max_attempts, run_at)
                values (gen_random_uuid(), 'expiry', 'expire_carts', '{}', 10, now() - interval '1 hour')";
-    sql(&app, job).await;
+    app.sql(job).await;
     assert_eq!(problems(&checks(&app, &clock).await), ["queues"]);
-    sql(&app, "insert into queues (name, paused_at) values ('expiry', now())").await;
+    app.sql("insert into queues (name, paused_at) values ('expiry', now())").await;
     assert_eq!(problems(&checks(&app, &clock).await), [""; 0]);
 
     // 6. A job died today; one that died last week is only a note.
-    sql(&app, "update jobs set state = 'dead', finished_at = now()").await;
+    app.sql("update jobs set state = 'dead', finished_at = now()").await;
     assert_eq!(problems(&checks(&app, &clock).await), ["dead jobs"]);
-    sql(&app, "update jobs set last_error = 'Stripe refused it: no'").await;
+    app.sql("update jobs set last_error = 'Stripe refused it: no'").await;
     assert_eq!(problems(&checks(&app, &clock).await), [""; 0], "that is ordinary business");
-    sql(&app, "update jobs set last_error = null, finished_at = now() - interval '7 days'").await;
+    app.sql("update jobs set last_error = null, finished_at = now() - interval '7 days'").await;
     assert_eq!(problems(&checks(&app, &clock).await), [""; 0]);
 
     // 7. Stripe does not know the key. (LISTEN lost behind a pooler: see pooler.rs.)

@@ -4,16 +4,12 @@
 use chrono::TimeDelta;
 use common::{clock::Clock, config::Env};
 use sandbox::stripe::{Fault, Operation};
-use sqlx::{AssertSqlSafe, Connection};
+use sqlx::Connection;
 use tests::{App, Setup};
 use worker::{Check, CheckStatus, examine};
 
 async fn app() -> App {
     Setup::default().without_worker().start().await
-}
-
-async fn sql(app: &App, sql: &str) {
-    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&app.pool).await.unwrap();
 }
 
 /// The check of this name, with these variables besides the usual ones.
@@ -35,8 +31,8 @@ async fn check(app: &App, name: &str) -> Check {
 async fn replace(app: &App, signature: &str, returns: &str, value: &str) {
     let database = &app.database.name;
     let function = format!("create or replace function odd.{signature} returns {returns} language sql return {value}");
-    sql(app, &format!("create schema if not exists odd; grant usage on schema odd to public; {function}")).await;
-    sql(app, &format!("alter database {database} set search_path = odd, pg_catalog, public")).await;
+    app.sql(&format!("create schema if not exists odd; grant usage on schema odd to public; {function}")).await;
+    app.sql(&format!("alter database {database} set search_path = odd, pg_catalog, public")).await;
 }
 
 #[tokio::test]
@@ -138,12 +134,12 @@ async fn an_apis_clock_is_compared_with_that_of_postgres() {
     assert_eq!(clock("http://127.0.0.1:1").await.status, CheckStatus::Ok, "it needs no PUBLIC_URL then");
     for (minutes, side) in [(3, "180 s ahead of"), (-3, "180 s behind")] {
         let before = TimeDelta::minutes(minutes).num_seconds();
-        sql(&app, &format!("update jobs set created_at = created_at - {before} * interval '1 second'")).await;
+        app.sql(&format!("update jobs set created_at = created_at - {before} * interval '1 second'")).await;
         let wrong = clock(&public_url).await;
         assert!(wrong.status == CheckStatus::Warn && wrong.text.contains(side), "{wrong:?}");
-        sql(&app, &format!("update jobs set created_at = created_at + {before} * interval '1 second'")).await;
+        app.sql(&format!("update jobs set created_at = created_at + {before} * interval '1 second'")).await;
     }
-    sql(&app, "update jobs set created_at = created_at - interval '2 hours'").await;
+    app.sql("update jobs set created_at = created_at - interval '2 hours'").await;
     assert_eq!(clock(&public_url).await.status, CheckStatus::Ok, "what was stored earlier says nothing about now");
 
     // By the Date header.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use common::{carts, personal_data};
-use reqwest::Method;
 use sandbox::stripe::{Fault, Operation, Session, SessionStatus};
 use serde_json::{Value, json};
 use tests::{App, Setup, eventually, leaks::mentions, lives::ZEBEDEE, transaction};
@@ -32,8 +31,7 @@ async fn an_erasure_discards_a_link_in_progress() {
     let app = App::new().await;
     let id = app.cart_of(&ZEBEDEE.cart()).await;
     app.stripe.fail_next(Operation::Create, Fault::Held);
-    let request = app.request(Method::POST, &format!("/api/carts/{id}/payment-link"));
-    app.send(request.header("prefer", "respond-async")).await.data(202);
+    app.ask_later(&id).await;
     eventually("Stripe made it, and has not answered", async || app.stripe.sessions().len() == 1).await;
     assert_eq!(erase(&app).await["carts"], json!(1));
     app.stripe.let_go();
@@ -55,8 +53,7 @@ async fn a_retried_link_job_finds_no_cart() {
     let id = app.cart_of(&ZEBEDEE.cart()).await;
     app.stripe.fail_next(Operation::Create, Fault::ResetAfter);
     app.stripe.fail_next(Operation::Create, Fault::RateLimited { retry_after: 1 });
-    let request = app.request(Method::POST, &format!("/api/carts/{id}/payment-link"));
-    app.send(request.header("prefer", "respond-async")).await.data(202);
+    app.ask_later(&id).await;
     eventually("it is tried again", async || app.stripe.calls(Operation::Create) == 2).await;
     erase(&app).await;
     app.idle().await;

@@ -11,7 +11,7 @@ use common::{
     clock::Clock,
     db::{Database, Listen, is_unavailable},
 };
-use sandbox::stripe::{FakeStripe, SessionStatus};
+use sandbox::stripe::FakeStripe;
 use serde_json::Value;
 use sqlx::PgPool;
 use tests::{
@@ -110,7 +110,7 @@ async fn check(shop: &mut Shop, database: &PgPool, promised: &Promised) {
         assert_eq!(stored[id], "recovered", "{id} was paid");
     }
     let mut open: BTreeMap<String, usize> = BTreeMap::new();
-    for session in shop.stripe.sessions().iter().filter(|session| session.status == SessionStatus::Open) {
+    for session in shop.stripe.open_sessions() {
         *open.entry(session.client_reference_id.clone().unwrap()).or_default() += 1;
     }
     open.retain(|_, sessions| *sessions > 1);

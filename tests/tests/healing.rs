@@ -1,16 +1,11 @@
 //! Refusals that another request heals, and keys that Stripe does not accept.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sandbox::stripe::{Fault, KeyState, Operation, Session, SessionStatus};
+use sandbox::stripe::{Fault, KeyState, Operation};
 use serde_json::json;
 use tests::{App, Setup, a_line, eventually};
 
 use crate::{dashboard::Operator, timeline::event_lines};
-
-fn open_sessions(app: &App) -> Vec<Session> {
-    let is_open = |session: &Session| session.status == SessionStatus::Open;
-    app.stripe.sessions().into_iter().filter(is_open).collect()
-}
 
 async fn cart_of(app: &App, email: &str) -> String {
     app.cart_of(&a_line(json!({"customerEmail": email}))).await
@@ -79,7 +74,7 @@ async fn a_refused_address_stays_left_out_until_the_cart_has_another() {
     app.session(&id).await;
     app.idle().await;
     assert_eq!(app.stripe.calls(Operation::Create), asked + 1);
-    let [session] = &open_sessions(&app)[..] else { panic!("{:?}", open_sessions(&app)) };
+    let [session] = &app.stripe.open_sessions()[..] else { panic!("{:?}", app.stripe.open_sessions()) };
     assert_eq!(session.customer_email.as_deref(), Some("hana@example.com"));
 }
 
@@ -133,7 +128,7 @@ async fn a_stale_end_of_a_session_is_renewed_by_another_request() {
     .await;
     app.idle().await;
     assert_eq!(versions(&app).await, [(1, 0), (2, 1)]);
-    let [session] = &open_sessions(&app)[..] else { panic!("{:?}", open_sessions(&app)) };
+    let [session] = &app.stripe.open_sessions()[..] else { panic!("{:?}", app.stripe.open_sessions()) };
     assert!(session.expires_at > app.now() + TimeDelta::hours(23), "{}", session.expires_at);
     assert_eq!(app.stripe.sessions().len(), 1);
 }
@@ -232,7 +227,10 @@ async fn a_session_made_before_the_key_was_refused_is_the_one_that_is_kept() {
     let id = app.cart().await;
     app.ask(&id).await.data(202);
     eventually("the link comes", async || app.ask(&id).await.status == 200).await;
-    assert_eq!((versions(&app).await, app.stripe.sessions().len(), open_sessions(&app).len()), (vec![(1, 0)], 1, 1));
+    assert_eq!(
+        (versions(&app).await, app.stripe.sessions().len(), app.stripe.open_sessions().len()),
+        (vec![(1, 0)], 1, 1)
+    );
 }
 
 #[tokio::test]
@@ -247,13 +245,13 @@ async fn sessions_are_closed_once_the_key_may_write() {
         app.stripe.calls(Operation::Expire) > 5
     })
     .await;
-    assert_eq!(open_sessions(&app).len(), 1);
+    assert_eq!(app.stripe.open_sessions().len(), 1);
     let attempts = "select max(attempts) from jobs where kind = 'close_payment_link'";
     assert!(sqlx::query_scalar::<_, i16>(attempts).fetch_one(&app.pool).await.unwrap() <= 1);
     app.stripe.set_key(KeyState::Accepted);
     eventually("the session is closed", async || {
         app.hurry().await;
-        open_sessions(&app).is_empty()
+        app.stripe.open_sessions().is_empty()
     })
     .await;
 }

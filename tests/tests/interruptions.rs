@@ -7,7 +7,6 @@ use std::{
 
 use nix::sys::signal::Signal;
 use queue::{Config, FailedAttempt, Job};
-use reqwest::Method;
 use sandbox::stripe::{Fault, Operation};
 use serde_json::json;
 use sqlx::PgPool;
@@ -121,8 +120,7 @@ async fn a_job_that_runs_each_time_its_worker_dies_is_dead_after_ten_times() {
 async fn the_api_shows_interruptions_and_the_link_is_made_after_them() {
     let app = Setup::default().without_worker().start().await;
     let id = app.cart().await;
-    let request = app.request(Method::POST, &format!("/api/carts/{id}/payment-link"));
-    let asked = app.send(request.header("prefer", "respond-async")).await.data(202);
+    let asked = app.ask_later(&id).await;
     let job = format!("/api/jobs/{}", asked["jobId"].as_str().unwrap());
     app.stripe.fail_next(Operation::Create, Fault::Slow(Duration::from_secs(3_600)));
     let worker = app.start_worker();
@@ -148,8 +146,7 @@ async fn the_api_shows_interruptions_and_the_link_is_made_after_them() {
 async fn a_link_whose_job_was_lost_too_often_is_in_the_timeline() {
     let app = Setup::default().without_worker().start().await;
     let id = app.cart().await;
-    let request = app.request(Method::POST, &format!("/api/carts/{id}/payment-link"));
-    app.send(request.header("prefer", "respond-async")).await.data(202);
+    app.ask_later(&id).await;
     let lost =
         "update jobs set state = 'running', attempts = 1, interruptions = 9, started_at = now(), worker = 'lost',
                                 lease_token = gen_random_uuid(), lease_until = now()";

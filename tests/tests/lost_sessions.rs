@@ -2,15 +2,12 @@
 //! many.
 
 use chrono::TimeDelta;
-use sandbox::stripe::{Fault, Operation, SessionStatus};
+use sandbox::stripe::{Fault, Operation};
 use serde_json::json;
 use tests::{App, Setup, eventually};
 
 pub(crate) fn open_sessions(app: &App) -> usize {
-    let is_open = |session: &&sandbox::stripe::Session| {
-        session.status == SessionStatus::Open && session.client_reference_id.is_some()
-    };
-    app.stripe.sessions().iter().filter(is_open).count()
+    app.stripe.open_sessions().iter().filter(|session| session.client_reference_id.is_some()).count()
 }
 
 pub(crate) async fn link(app: &App) -> (String, Option<String>) {

@@ -6,15 +6,9 @@
 //! transaction of the product that writes also notifies, and that everything that waits is found by
 //! polling.
 
-use reqwest::Method;
-use sandbox::stripe::SessionStatus;
 use serde_json::json;
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
 use tests::{App, Setup, eventually};
-
-async fn sql(app: &App, sql: &str) {
-    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&app.pool).await.unwrap();
-}
 
 async fn code(app: &App, statement: &'static str) -> Option<String> {
     let mut conn = PgConnection::connect_with(&app.database.as_product().options()).await.unwrap();
@@ -24,8 +18,7 @@ async fn code(app: &App, statement: &'static str) -> Option<String> {
 
 /// Lets NOTIFY fail at COMMIT, in all sessions of the product.
 async fn fill_the_queue(app: &App) {
-    sql(
-        app,
+    app.sql(
         "create schema full_queue;
          grant usage on schema full_queue to public;
          create table full_queue.sent (channel text);
@@ -37,12 +30,11 @@ async fn fill_the_queue(app: &App) {
              deferrable initially deferred for each row execute function full_queue.refuse()",
     )
     .await;
-    sql(app, &format!("alter database {} set search_path = full_queue, pg_catalog, public", app.database.name)).await;
+    app.sql(&format!("alter database {} set search_path = full_queue, pg_catalog, public", app.database.name)).await;
     let within_a_transaction = "begin; select pg_notify('jobs', 'x')";
     assert_eq!(code(app, within_a_transaction).await, None, "as in Postgres, the statement itself works");
     assert_eq!(code(app, "select pg_notify('jobs', 'x')").await.as_deref(), Some("54000"));
-    sql(
-        app,
+    app.sql(
         "select pg_terminate_backend(pid) from pg_stat_activity
          where datname = current_database() and pid <> pg_backend_pid() and usename = 'checkout'",
     )
@@ -83,8 +75,7 @@ async fn every_write_succeeds_while_the_notify_queue_is_full() {
     app.ask(&deleted).await.data(200);
     app.delete(&format!("/api/carts/{deleted}")).await.data(200);
     app.idle().await;
-    let open: Vec<_> =
-        app.stripe.sessions().into_iter().filter(|session| session.status == SessionStatus::Open).collect();
+    let open = app.stripe.open_sessions();
     assert_eq!(open.len(), 1, "that of the changed cart: {open:?}");
 
     // Operators.
@@ -92,9 +83,8 @@ async fn every_write_succeeds_while_the_notify_queue_is_full() {
         app.post(path, &json!({})).await.data(200);
     }
     let waiting = app.cart().await;
-    let request = app.request(Method::POST, &format!("/api/carts/{waiting}/payment-link"));
     worker.stop().await;
-    let job = app.send(request.header("prefer", "respond-async")).await.data(202)["jobId"].as_str().unwrap().to_owned();
+    let job = app.ask_later(&waiting).await["jobId"].as_str().unwrap().to_owned();
     app.post(&format!("/api/jobs/{job}/cancel"), &json!({})).await.data(200);
     app.post(&format!("/api/jobs/{job}/retry"), &json!({})).await.data(200);
     let worker = app.start_worker();
@@ -114,8 +104,7 @@ async fn every_write_succeeds_while_the_notify_queue_is_full() {
 async fn an_exceeded_limit_of_postgres_is_503() {
     let app = Setup::default().without_worker().start().await;
     let cart = app.cart().await;
-    sql(
-        &app,
+    app.sql(
         "create function limited() returns trigger language plpgsql as
              $$ begin raise exception 'a limit' using errcode = 'program_limit_exceeded'; end $$;
          create trigger limited before insert or update on carts for each row

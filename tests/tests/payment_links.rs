@@ -2,14 +2,10 @@ use std::{collections::HashSet, sync::Arc};
 
 use chrono::TimeDelta;
 use reqwest::Method;
-use sandbox::stripe::{Fault, Operation, SessionStatus};
+use sandbox::stripe::{Fault, Operation};
 use serde_json::{Value, json};
 use sqlx::postgres::PgQueryResult;
 use tests::{App, Setup, a_cart, eventually};
-
-fn open_sessions(app: &App) -> usize {
-    app.stripe.sessions().iter().filter(|session| session.status == SessionStatus::Open).count()
-}
 
 #[tokio::test]
 async fn a_repeated_request_returns_the_same_link() {
@@ -127,7 +123,7 @@ async fn an_old_session_is_closed_before_the_next_is_made() {
     assert_ne!(first["paymentLink"], second["paymentLink"]);
     assert_eq!(first["recoveryUrl"], second["recoveryUrl"], "one token a cart, for its life");
     assert_ne!(first["recoveryExpiresAt"], second["recoveryExpiresAt"]);
-    assert_eq!((app.stripe.sessions().len(), open_sessions(&app)), (2, 1));
+    assert_eq!((app.stripe.sessions().len(), app.stripe.open_sessions().len()), (2, 1));
 }
 
 #[tokio::test]
@@ -154,13 +150,13 @@ async fn sessions_are_closed_when_their_cart_ends() {
     app.patch(&format!("/api/carts/{expired}"), &json!({"status": "expired"})).await.data(200);
     app.delete(&format!("/api/carts/{deleted}")).await.data(200);
     assert_eq!(app.show(&recovered).await["paymentLink"], Value::Null);
-    eventually("all sessions are closed", async || open_sessions(&app) == 0).await;
+    eventually("all sessions are closed", async || app.stripe.open_sessions().is_empty()).await;
     app.idle().await;
     // A reopened cart needs a new request.
     app.patch(&format!("/api/carts/{expired}"), &json!({"status": "abandoned"})).await.data(200);
     assert_eq!(app.show(&expired).await["paymentLink"], Value::Null);
     app.session(&expired).await;
-    assert_eq!(open_sessions(&app), 1);
+    assert_eq!(app.stripe.open_sessions().len(), 1);
 }
 
 #[tokio::test]
@@ -183,7 +179,7 @@ async fn a_request_withdrawn_while_stripe_works_leaves_no_open_session() {
         ask.await.unwrap().is_error(409, "CONFLICT");
         app.stripe.let_go();
         app.idle().await;
-        assert_eq!(open_sessions(&app), 0, "{end}");
+        assert_eq!(app.stripe.open_sessions().len(), 0, "{end}");
     }
     assert_eq!(app.stripe.sessions().len(), 3);
 }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use common::clock::Clock;
 use nix::sys::signal::Signal;
-use sandbox::stripe::{FakeStripe, Fault, Operation, SessionStatus};
+use sandbox::stripe::{FakeStripe, Fault, Operation};
 use serde_json::{Value, json};
 use tests::{Door, OF_THE_SHOPPER, TestDatabase, a_cart, eventually, fake_stripe, processes::Process, within};
 
@@ -145,7 +145,7 @@ async fn a_worker_killed_while_making_a_link_causes_no_second_session() {
         shop.get(&format!("/api/carts/{id}/payment-link")).await["status"] == "ready"
     })
     .await;
-    let open = shop.stripe.sessions().iter().filter(|session| session.status == SessionStatus::Open).count();
+    let open = shop.stripe.open_sessions().len();
     assert_eq!((open, shop.stripe.sessions().len()), (1, 1));
 }
 

@@ -1,22 +1,17 @@
 //! `POST /api/carts/:id/recovery-link`: the link for mails, without Stripe.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use reqwest::Method;
 use sandbox::stripe::Operation;
 use serde_json::json;
-use tests::{Answer, App, Setup, a_line};
+use tests::{App, Setup, a_line};
 
 use crate::pay_page::{go_on, open};
-
-async fn extend(app: &App, id: &str) -> Answer {
-    app.send(app.request(Method::POST, &format!("/api/carts/{id}/recovery-link"))).await
-}
 
 #[tokio::test]
 async fn a_recovery_link_needs_no_stripe() {
     let app = Setup::default().at("2026-03-10T12:00:00Z").set("PAYMENT_LINK_TTL", "3d").start().await;
     let id = app.cart().await;
-    let link = extend(&app, &id).await.data(200);
+    let link = app.extend(&id).await.data(200);
     let fields: Vec<&String> = link.as_object().unwrap().keys().collect();
     assert_eq!(fields, ["recoveryExpiresAt", "recoveryUrl"]);
     let end = |link: &serde_json::Value| link["recoveryExpiresAt"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
@@ -27,7 +22,7 @@ async fn a_recovery_link_needs_no_stripe() {
 
     // The same link, for longer.
     app.clock.advance(TimeDelta::days(2));
-    let again = extend(&app, &id).await.data(200);
+    let again = app.extend(&id).await.data(200);
     assert_eq!(again["recoveryUrl"], link["recoveryUrl"]);
     assert_eq!(end(&again), app.now() + TimeDelta::days(3));
 
@@ -46,16 +41,16 @@ async fn carts_that_can_not_be_paid_have_no_link() {
     let paying = app.cart().await;
     app.stripe.pay_later(&app.session(&paying).await).await.unwrap();
     app.idle().await;
-    extend(&app, &paying).await.is_error(409, "CONFLICT");
+    app.extend(&paying).await.is_error(409, "CONFLICT");
     for status in ["expired", "recovered"] {
         let id = app.cart().await;
         app.patch(&format!("/api/carts/{id}"), &json!({"status": status})).await.data(200);
-        extend(&app, &id).await.is_error(409, "CONFLICT");
+        app.extend(&id).await.is_error(409, "CONFLICT");
     }
     let tiny = app.cart_of(&a_line(json!({"items": [{"name": "Pin", "quantity": 1, "price": 0.01}]}))).await;
-    extend(&app, &tiny).await.is_error(422, "VALIDATION_ERROR");
+    app.extend(&tiny).await.is_error(422, "VALIDATION_ERROR");
     for unknown in ["cart_unknown", "x", "%00"] {
-        extend(&app, unknown).await.is_error(404, "NOT_FOUND");
+        app.extend(unknown).await.is_error(404, "NOT_FOUND");
     }
     let links: i64 = sqlx::query_scalar("select count(*) from recovery_links").fetch_one(&app.pool).await.unwrap();
     assert_eq!(links, 1, "refused requests make none");
@@ -65,7 +60,7 @@ async fn carts_that_can_not_be_paid_have_no_link() {
 async fn twenty_requests_at_once_get_one_link() {
     let app = Setup::default().without_worker().start().await;
     let id = app.cart().await;
-    let answers = futures_util::future::join_all((0..20).map(|_| extend(&app, &id))).await;
+    let answers = futures_util::future::join_all((0..20).map(|_| app.extend(&id))).await;
     let urls: std::collections::HashSet<String> =
         answers.into_iter().map(|answer| answer.data(200)["recoveryUrl"].as_str().unwrap().to_owned()).collect();
     assert_eq!(urls.len(), 1);

@@ -1,6 +1,6 @@
 //! The settings of Checkout Sessions, and how a payment is described.
 
-use sandbox::stripe::{Fault, Operation, PaymentStatus, Session, SessionOptions, SessionStatus};
+use sandbox::stripe::{Fault, Operation, PaymentStatus, Session, SessionOptions};
 use serde_json::{Value, json};
 use tests::{App, Setup, a_line, eventually, exact};
 
@@ -166,8 +166,7 @@ async fn a_change_of_the_cart_between_two_attempts_leaves_one_session() {
         })
         .await;
         app.idle().await;
-        let open: Vec<Session> =
-            app.stripe.sessions().into_iter().filter(|session| session.status == SessionStatus::Open).collect();
+        let open = app.stripe.open_sessions();
         let [session] = &open[..] else { panic!("{change}: {open:?}") };
         let order = session.metadata.get("external_id").map(String::as_str);
         let found =

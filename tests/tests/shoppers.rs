@@ -23,7 +23,7 @@ async fn without_session(app: &App) -> (String, String) {
 /// The path of a recovery link for which Stripe was never called.
 async fn unopened(app: &App) -> String {
     let id = app.cart().await;
-    let link = app.send(app.request(Method::POST, &format!("/api/carts/{id}/recovery-link"))).await.data(200);
+    let link = app.extend(&id).await.data(200);
     link["recoveryUrl"].as_str().unwrap().strip_prefix(&app.url("")).unwrap().to_owned()
 }
 

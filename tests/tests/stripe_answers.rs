@@ -222,12 +222,7 @@ async fn the_session_of_another_cart_is_neither_taken_nor_closed() {
     let message = app.ask(&id).await.is_error(502, "PAYMENT_PROVIDER_ERROR")["message"].as_str().unwrap().to_owned();
     assert!(message.contains("another payment link has the session"), "{message}");
     app.idle().await;
-    let open: Vec<String> = app
-        .stripe
-        .sessions()
-        .into_iter()
-        .filter_map(|made| (made.status == sandbox::stripe::SessionStatus::Open).then_some(made.id))
-        .collect();
+    let open: Vec<String> = app.stripe.open_sessions().into_iter().map(|made| made.id).collect();
     assert_eq!(open, [session]);
     let links: Vec<(String, Option<String>)> =
         sqlx::query_as("select status, failure_code from payment_links order by created_at")

@@ -4,13 +4,9 @@ use common::{
     carts,
     payment_links::{self, Failure, Remedy},
 };
-use sandbox::stripe::{Fault, Operation, SessionStatus};
+use sandbox::stripe::{Fault, Operation};
 use serde_json::json;
 use tests::{App, Setup, a_cart, connection, eventually, transaction};
-
-fn open_sessions(app: &App) -> usize {
-    app.stripe.sessions().iter().filter(|session| session.status == SessionStatus::Open).count()
-}
 
 /// Waits until the first attempt has failed with this error.
 async fn failed_once(app: &App, id: &str, error: &str) {
@@ -38,7 +34,7 @@ async fn transient_faults_are_retried_with_one_session() {
         let id = app.cart().await;
         let link = app.ask(&id).await.data(200);
         assert_eq!(app.stripe.sessions().len(), 1, "{fault:?}");
-        assert_eq!(open_sessions(&app), 1, "{fault:?}");
+        assert_eq!(app.stripe.open_sessions().len(), 1, "{fault:?}");
         assert!(link["paymentLink"].as_str().unwrap().ends_with(&app.stripe.sessions()[0].id));
     }
 }
@@ -104,7 +100,7 @@ async fn a_refusal_after_a_lost_answer_leaves_no_second_session() {
     assert_eq!(shown["reason"], "No.", "settling keeps the reason");
     app.ask(&id).await.data(200);
     app.idle().await;
-    assert_eq!((app.stripe.sessions().len(), open_sessions(&app)), (2, 1));
+    assert_eq!((app.stripe.sessions().len(), app.stripe.open_sessions().len()), (2, 1));
 }
 
 /// The job that creates the session waits for a long retry: closing does not wait for it.
@@ -117,7 +113,7 @@ async fn closing_does_not_wait_for_a_retry_that_will_not_ask() {
     app.ask(&id).await.data(202);
     eventually("it waits for ten minutes", async || app.stripe.calls(Operation::Create) == 2).await;
     app.delete(&format!("/api/carts/{id}")).await.data(200);
-    eventually("the session is closed meanwhile", async || open_sessions(&app) == 0).await;
+    eventually("the session is closed meanwhile", async || app.stripe.open_sessions().is_empty()).await;
 }
 
 /// Stripe stores a 500 under its idempotency key and replays it, so only another key helps.
@@ -128,7 +124,7 @@ async fn a_stored_server_error_gets_a_new_idempotency_key() {
     let id = app.cart().await;
     app.ask(&id).await.data(200);
     app.idle().await;
-    assert_eq!((app.stripe.sessions().len(), open_sessions(&app)), (1, 1));
+    assert_eq!((app.stripe.sessions().len(), app.stripe.open_sessions().len()), (1, 1));
     assert_eq!(app.stripe.sessions()[0].metadata["link_version"], "2");
 }
 
@@ -256,7 +252,7 @@ async fn closing_is_tried_until_it_is_done() {
         app.stripe.fail_next(Operation::Expire, fault);
     }
     app.delete(&format!("/api/carts/{id}")).await.data(200);
-    eventually("the session is closed", async || open_sessions(&app) == 0).await;
+    eventually("the session is closed", async || app.stripe.open_sessions().is_empty()).await;
     app.idle().await;
     let status: String = sqlx::query_scalar("select status from payment_links").fetch_one(&app.pool).await.unwrap();
     assert_eq!(status, "closed");
@@ -273,7 +269,7 @@ async fn a_session_with_a_lost_response_is_found_and_closed() {
     app.ask(&id).await.data(202);
     eventually("Stripe made it and nobody knows", async || app.stripe.calls(Operation::Create) == 2).await;
     app.delete(&format!("/api/carts/{id}")).await.data(200);
-    eventually("it is closed all the same", async || open_sessions(&app) == 0).await;
+    eventually("it is closed all the same", async || app.stripe.open_sessions().is_empty()).await;
     assert_eq!((app.stripe.sessions().len(), app.stripe.calls(Operation::List)), (1, 1));
 }
 

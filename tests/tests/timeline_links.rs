@@ -5,7 +5,7 @@ use common::jobs::DeleteOldRecords;
 use reqwest::Method;
 use sandbox::stripe::{Fault, Operation};
 use serde_json::json;
-use tests::{App, Setup};
+use tests::Setup;
 
 use crate::timeline::{event_lines, events, open_recovery_link, run, start};
 
@@ -47,10 +47,7 @@ async fn a_link_under_another_key() {
 async fn an_exhausted_job_is_recorded() {
     let app = Setup::default().without_worker().start().await;
     let id = app.cart().await;
-    let no_wait = |app: &App, id: &str| {
-        app.request(Method::POST, &format!("/api/carts/{id}/payment-link")).header("prefer", "respond-async")
-    };
-    app.send(no_wait(&app, &id)).await.data(202);
+    app.ask_later(&id).await;
     sqlx::query("update jobs set max_attempts = 1").execute(&app.pool).await.unwrap();
     app.stripe.fail_next(Operation::Create, Fault::HtmlBadGateway);
     let worker = app.start_worker();
@@ -67,7 +64,7 @@ async fn an_exhausted_job_is_recorded() {
     worker.stop().await;
 
     let other = app.cart().await;
-    let job = app.send(no_wait(&app, &other)).await.data(202)["jobId"].as_str().unwrap().to_owned();
+    let job = app.ask_later(&other).await["jobId"].as_str().unwrap().to_owned();
     app.post(&format!("/api/jobs/{job}/cancel"), &json!({})).await.data(200);
     assert_eq!(event_lines(&app, &other).await[2..], ["link_not_made 1: job_cancelled"]);
     app.post(&format!("/api/jobs/{job}/retry"), &json!({})).await.data(200);

@@ -187,6 +187,11 @@ impl FakeStripe {
         lock(&self.shared.sessions).all()
     }
 
+    /// The sessions that can be paid.
+    pub fn open_sessions(&self) -> Vec<Session> {
+        self.sessions().into_iter().filter(|session| session.status == SessionStatus::Open).collect()
+    }
+
     /// Adds sessions of other tools on the account, created at `created`.
     pub fn add_foreign_sessions(&self, count: usize, created: DateTime<Utc>) {
         let mut sessions = lock(&self.shared.sessions);

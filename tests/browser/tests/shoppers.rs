@@ -1,7 +1,6 @@
 //! The way from a recovery link to the checkout, with and without scripts, in both directions.
 
 use browser_tests::Chromium;
-use reqwest::Method;
 use sandbox::stripe::Operation;
 use serde_json::json;
 use tests::{App, Setup, a_line};
@@ -11,7 +10,7 @@ use crate::{KEY, LOOKS, keep, origin};
 /// The address of a recovery link for which no checkout was created.
 async fn recovery_url(app: &App, locale: &str) -> String {
     let id = app.cart_of(&a_line(json!({"locale": locale}))).await;
-    let link = app.send(app.request(Method::POST, &format!("/api/carts/{id}/recovery-link"))).await.data(200);
+    let link = app.extend(&id).await.data(200);
     link["recoveryUrl"].as_str().unwrap().to_owned()
 }
 
