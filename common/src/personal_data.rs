@@ -8,6 +8,7 @@ mod export;
 pub mod fields;
 mod retention;
 mod statements;
+pub mod treatment;
 
 pub(crate) use erasure::erase_carts;
 pub use erasure::{ErasureId, Receipt, erase, receipt};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::personal_data::fields::{Content, TABLES};
+use common::personal_data::{fields::TABLES, treatment::Content};
 use reqwest::Method;
 use sandbox::stripe::{Fault, Operation};
 use serde_json::{Value, json};

@@ -3,7 +3,10 @@
 
 use std::sync::LazyLock;
 
-use super::fields::{Content, OnErase, Rows, TABLES, Table};
+use super::{
+    fields::TABLES,
+    treatment::{Content, OnErase, Rows, Table},
+};
 
 /// The statements for the rows of one table that are about a shopper. Parameters: the ids of the
 /// carts, the current time, and the spellings of an address.
