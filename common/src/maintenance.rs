@@ -71,22 +71,44 @@ pub async fn delete_batch(
     )
     .execute(&mut *conn)
     .await?;
-    let recovery_links = sqlx::query!(
-        r#"
-        delete from recovery_links where ctid = any (array(
-            select ctid from recovery_links where retired_at < $1 limit $2 for update skip locked))
-        "#,
-        now - RETIRED_LINK_LIFE,
-        BATCH,
-    )
-    .execute(&mut *conn)
-    .await?;
     let events = sqlx::query!(
         r#"
         delete from stripe_events where ctid = any (array(
             select ctid from stripe_events where received_at < $1 limit $2 for update skip locked))
         "#,
         before(now, retention.events),
+        BATCH,
+    )
+    .execute(&mut *conn)
+    .await?;
+    // The newest run of a schedule stays as evidence that the schedule ran.
+    let slots = sqlx::query!(
+        r#"
+        delete from schedule_slots where ctid = any (array(
+            select ctid from schedule_slots old
+            where slot < $1
+              and exists (select from schedule_slots newer where newer.schedule = old.schedule and newer.slot > old.slot)
+            limit $2
+            for update of old skip locked))
+        "#,
+        before(now, retention.slots),
+        BATCH,
+    )
+    .execute(&mut *conn)
+    .await?;
+    let deleted = [keys, events, slots].map(|result| result.rows_affected());
+    let links = delete_links(conn, now).await?;
+    Ok(links || deleted.iter().any(|rows| *rows > 0))
+}
+
+/// Deletes one batch each of links and of what Stripe reported of their payments.
+async fn delete_links(conn: &mut Connection, now: DateTime<Utc>) -> sqlx::Result<bool> {
+    let recovery_links = sqlx::query!(
+        r#"
+        delete from recovery_links where ctid = any (array(
+            select ctid from recovery_links where retired_at < $1 limit $2 for update skip locked))
+        "#,
+        now - RETIRED_LINK_LIFE,
         BATCH,
     )
     .execute(&mut *conn)
@@ -123,21 +145,6 @@ pub async fn delete_batch(
     )
     .execute(&mut *conn)
     .await?;
-    // The newest run of a schedule stays as evidence that the schedule ran.
-    let slots = sqlx::query!(
-        r#"
-        delete from schedule_slots where ctid = any (array(
-            select ctid from schedule_slots old
-            where slot < $1
-              and exists (select from schedule_slots newer where newer.schedule = old.schedule and newer.slot > old.slot)
-            limit $2
-            for update of old skip locked))
-        "#,
-        before(now, retention.slots),
-        BATCH,
-    )
-    .execute(&mut *conn)
-    .await?;
-    let deleted = [keys, recovery_links, events, payment_links, reversals, slots].map(|result| result.rows_affected());
+    let deleted = [recovery_links, payment_links, reversals].map(|result| result.rows_affected());
     Ok(deleted.iter().any(|rows| *rows > 0))
 }
