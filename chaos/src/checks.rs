@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Result;
+use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::StatusCode;
 use serde_json::Value;
 use sqlx::{Connection, PgConnection};
@@ -170,6 +171,28 @@ async fn open_sessions(
     Ok(())
 }
 
+/// What is stored of a payment link.
+#[derive(Debug, sqlx::FromRow)]
+struct Link {
+    cart_id: String,
+    version: i32,
+    status: String,
+    paid_minor: Option<i64>,
+    paid_at: Option<DateTime<Utc>>,
+    /// Whether the cart, if this payment recovered it, has the payment's time.
+    is_at_its_time: bool,
+}
+
+impl Link {
+    /// Whether the payment of a session is stored, to the cent and at its own time. Stripe's times
+    /// have whole seconds.
+    fn counts(&self, session: &Session) -> bool {
+        let apart = self.paid_at.zip(session.paid_at).map(|(stored, at)| (stored - at).abs());
+        let is_paid = self.status == "paid" && self.paid_minor == Some(session.amount_total);
+        is_paid && self.is_at_its_time && apart.is_some_and(|apart| apart <= TimeDelta::seconds(2))
+    }
+}
+
 async fn payments(
     sessions: &[Session],
     carts: &HashMap<&str, &Row>,
@@ -177,37 +200,37 @@ async fn payments(
     report: &mut Report,
 ) -> Result<()> {
     let paid: Vec<&Session> = sessions.iter().filter(|session| session.payment_status == PaymentStatus::Paid).collect();
-    let noted: HashMap<(String, String), (String, Option<i64>)> =
-        sqlx::query_as::<_, (String, i32, String, Option<i64>)>(
-            "select cart_id, version, status, paid_minor from payment_links",
-        )
-        .fetch_all(session)
-        .await?
-        .into_iter()
-        .map(|(cart, version, status, paid)| ((cart, version.to_string()), (status, paid)))
-        .collect();
+    let links: Vec<Link> = sqlx::query_as(
+        "select cart_id, version, link.status, paid_minor, paid_at,
+                coalesce(recovered_at = greatest(paid_at, abandoned_at) or status_reason <> 'payment', true) as is_at_its_time
+         from payment_links link left join carts on carts.id = cart_id",
+    )
+    .fetch_all(session)
+    .await?;
+    let links: HashMap<(&str, String), &Link> =
+        links.iter().map(|link| ((link.cart_id.as_str(), link.version.to_string()), link)).collect();
     let (mut found, mut payers, mut of_links) = (Vec::new(), HashSet::new(), HashSet::new());
     for session in &paid {
-        let cart = session.client_reference_id.clone().unwrap_or_default();
+        let cart = session.client_reference_id.as_deref().unwrap_or_default();
         let version = session.metadata.get("link_version").cloned().unwrap_or_default();
-        if !payers.insert(cart.clone()) {
+        if !payers.insert(cart) {
             found.push(format!("{cart} was paid twice"));
         }
-        if let Some(row) = carts.get(cart.as_str()).filter(|row| row.status != "recovered") {
+        if let Some(row) = carts.get(cart).filter(|row| row.status != "recovered") {
             found.push(format!("{} was paid, and its cart is {row:?}", session.id));
         }
         let link = (cart, version);
-        if noted.get(&link).is_none_or(|(status, paid)| status != "paid" || *paid != Some(session.amount_total)) {
-            found.push(format!("{} was paid, and its link {link:?} is {:?}", session.id, noted.get(&link)));
+        if !links.get(&link).is_some_and(|link| link.counts(session)) {
+            found.push(format!("{} was paid at {:?}, and its link is {:?}", session.id, session.paid_at, links.get(&link)));
         }
         of_links.insert(link);
     }
-    let unpaid = noted.iter().filter(|(link, (status, _))| status == "paid" && !of_links.contains(*link));
+    let unpaid = links.iter().filter(|(link, row)| row.status == "paid" && !of_links.contains(*link));
     found.extend(unpaid.map(|(link, _)| format!("{link:?} counts as paid, and Stripe has no money")));
     let by_payment = carts.values().filter(|row| row.status_reason.as_deref() == Some("payment"));
-    let never_paid = by_payment.filter(|row| !payers.contains(&row.id));
+    let never_paid = by_payment.filter(|row| !payers.contains(row.id.as_str()));
     found.extend(never_paid.map(|row| format!("{} counts as recovered by a payment, and Stripe has none", row.id)));
-    report.check("every payment counts, once and to the cent", format!("{} payments", paid.len()), &found);
+    report.check("every payment counts, once, to the cent and at its time", format!("{} payments", paid.len()), &found);
     Ok(())
 }
 

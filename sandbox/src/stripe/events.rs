@@ -92,9 +92,11 @@ impl Shared {
                 && session.payment_status == PaymentStatus::Unpaid
                 && !session.payment_failed
         };
+        let now = self.config.clock.now();
         let session = lock(&self.sessions).change(id, in_progress, |session| {
             if arrives {
                 session.payment_status = PaymentStatus::Paid;
+                session.paid_at = Some(now);
             }
             session.payment_failed = !arrives;
         })?;
@@ -113,6 +115,7 @@ impl Shared {
         let session = lock(&self.sessions).change(id, takes_money, |session| {
             session.complete_with(payment_status);
             session.charged_at = Some(now);
+            session.paid_at = (payment_status == PaymentStatus::Paid).then_some(now);
             session.is_debit = payment_status == PaymentStatus::Unpaid;
         })?;
         self.faults.begin_payment(id);

@@ -50,6 +50,7 @@ pub(super) fn session(created: DateTime<Utc>) -> Session {
         payment_intent_description: None,
         payment_intent: None,
         charged_at: None,
+        paid_at: None,
         is_debit: false,
         payment_failed: false,
         success_url: "https://buy.stripe.com/thanks".to_owned(),

@@ -66,6 +66,7 @@ pub(super) fn new_session(parameters: &Parameters, now: DateTime<Utc>) -> Result
         payment_intent_description,
         payment_intent: None,
         charged_at: None,
+        paid_at: None,
         is_debit: false,
         payment_failed: false,
         success_url,

@@ -94,6 +94,9 @@ pub struct Session {
     /// When the shopper paid, or started a delayed payment.
     #[serde(default)]
     pub charged_at: Option<DateTime<Utc>>,
+    /// When the account got the money.
+    #[serde(default)]
+    pub paid_at: Option<DateTime<Utc>>,
     /// Whether the shopper paid by bank debit, which is a delayed payment, instead of a card.
     #[serde(default)]
     pub is_debit: bool,
