@@ -62,7 +62,7 @@ impl<J: Job> Backend for PgBackend<J> {
             return Poll::Ready(Some(Ok(task)));
         }
         if !std::mem::replace(&mut self.announced, true) {
-            self.shared.wake.notify_one(); // this worker takes jobs from now on
+            self.shared.jobs.notify_one(); // this worker takes jobs from now on
         }
         Poll::Pending
     }

@@ -55,22 +55,13 @@ async fn insert_all<J: Job>(conn: &mut Connection, jobs: &[J], options: EnqueueO
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
     let unique_keys: Vec<Option<String>> = jobs.iter().map(Job::unique_key).collect();
-    // No notification if the queue has a pending job that became ready within the last second: the
-    // worker that was notified of that job polls again before it waits.
-    let added = sqlx::query!(
+    let added = sqlx::query_scalar!(
         r#"
-        with added as (
-            insert into jobs (id, queue, kind, payload, max_attempts, run_at, slot, unique_key, trace_context)
-            select new.id, $1, $2, new.payload, $3, coalesce($4, now()) + $9, $5, new.unique_key, $10
-            from unnest($6::uuid[], $7::jsonb[], $8::text[]) as new (id, payload, unique_key)
-            on conflict (unique_key) where unique_key is not null and state in ('pending', 'running') do nothing
-            returning id
-        )
-        select id, not exists (
-            select from jobs
-            where queue = $1 and state = 'pending' and run_at between now() - interval '1 second' and now()
-        ) as "is_first!"
-        from added
+        insert into jobs (id, queue, kind, payload, max_attempts, run_at, slot, unique_key, trace_context)
+        select new.id, $1, $2, new.payload, $3, coalesce($4, now()) + $9, $5, new.unique_key, $10
+        from unnest($6::uuid[], $7::jsonb[], $8::text[]) as new (id, payload, unique_key)
+        on conflict (unique_key) where unique_key is not null and state in ('pending', 'running') do nothing
+        returning id
         "#,
         J::QUEUE,
         J::KIND,
@@ -85,8 +76,8 @@ async fn insert_all<J: Job>(conn: &mut Connection, jobs: &[J], options: EnqueueO
     )
     .fetch_all(&mut *conn)
     .await?;
-    if added.first().is_some_and(|job| job.is_first) {
+    if !added.is_empty() {
         conn.notify(CHANNEL, J::QUEUE);
     }
-    Ok(added.into_iter().map(|job| job.id).collect())
+    Ok(added)
 }

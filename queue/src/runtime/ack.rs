@@ -14,9 +14,8 @@ use crate::{
 
 /// Maximum number of outcomes that one statement writes.
 const BATCH: usize = 500;
-/// After a batch of at least this size, the next one waits for more outcomes.
-const BUSY: usize = 16;
-/// How long a batch waits for more outcomes.
+/// How long a batch waits for more outcomes. The permits of its jobs are free already, so nothing is
+/// blocked meanwhile.
 const GATHER: Duration = Duration::from_millis(4);
 /// Interval at which outcomes of locked jobs are retried if no other outcomes arrive.
 const RETRY_LOCKED: Duration = Duration::from_millis(250);
@@ -25,7 +24,7 @@ const RETRY_LOCKED: Duration = Duration::from_millis(250);
 /// that another session has locked are retried later, and delay no others.
 pub(crate) async fn run(shared: Arc<Shared>, mut ended: mpsc::UnboundedReceiver<Ended>) {
     let mut batch = Vec::with_capacity(BATCH);
-    let (mut busy, mut locked) = (false, false);
+    let mut locked = false;
     loop {
         let closing = tokio::select! {
             biased;
@@ -36,10 +35,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut ended: mpsc::UnboundedReceiver<
         if closing && batch.is_empty() {
             return;
         }
-        if busy {
-            gather(&mut ended, &mut batch).await;
-        }
-        busy = batch.len() >= BUSY;
+        gather(&mut ended, &mut batch).await;
         let still_locked = write_until_done(&shared, &batch, locked).await;
         let is_locked = |ended: &Ended| still_locked.contains(&(ended.id, ended.token));
         let (waiting, written): (Vec<Ended>, Vec<Ended>) = batch.drain(..).partition(is_locked);
@@ -48,7 +44,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut ended: mpsc::UnboundedReceiver<
         let rescheduled = written.iter().any(|ended| !matches!(ended.outcome, Outcome::Done | Outcome::Dead { .. }));
         shared.acknowledged(&written);
         if rescheduled {
-            shared.wake.notify_one(); // it may be due before the next poll
+            shared.jobs.notify_one(); // it may be due before the next poll
         }
         if closing && locked {
             tracing::error!(jobs = batch.len(), "jobs are locked by another session; they run again");
@@ -57,8 +53,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut ended: mpsc::UnboundedReceiver<
     }
 }
 
-/// Collects more outcomes for up to [`GATHER`], to write them in one statement and commit. The
-/// permits of these jobs are free already, so nothing is blocked meanwhile.
+/// Collects more outcomes for up to [`GATHER`], to write them in one statement and commit.
 async fn gather(ended: &mut mpsc::UnboundedReceiver<Ended>, batch: &mut Vec<Ended>) {
     let until = tokio::time::Instant::now() + GATHER;
     while batch.len() < BATCH {

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 
 use super::{
@@ -19,8 +19,7 @@ use crate::{
     telemetry::{self, TraceContext},
 };
 
-/// First polling interval after jobs were found; it grows to `poll_every`. An enqueuing statement
-/// sends no NOTIFY if it sees a ready job, and that job may have been taken before its commit.
+/// First polling interval after jobs were found; it grows to `poll_every`.
 const SOON: Duration = Duration::from_millis(20);
 
 /// How long a full fetch waits for quick jobs to free more permits.
@@ -36,14 +35,15 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             Ok(Looked::Took { full }) => {
                 reconnect.worked();
                 pause = SOON;
-                if full {
-                    gather(&shared).await;
+                match full {
+                    true => gather(&shared).await,
+                    false => wait(&shared, &shared.jobs, pause).await,
                 }
             }
-            Ok(Looked::NoPermit) => wait(&shared, shared.config.poll_every).await,
+            Ok(Looked::NoPermit) => wait(&shared, &shared.permits, shared.config.poll_every).await,
             Ok(Looked::Nothing { next_due }) => {
                 reconnect.worked();
-                wait(&shared, next_due.map_or(pause, |due| due.min(pause))).await;
+                wait(&shared, &shared.jobs, next_due.map_or(pause, |due| due.min(pause))).await;
                 pause = (pause * 4).min(shared.config.poll_every);
             }
             Err(error) => reconnect.failed(&error, &shared.stopping).await,
@@ -56,15 +56,15 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 async fn gather(shared: &Shared) {
     let gathered = tokio::time::timeout(GATHER, async {
         while shared.free_permits() < shared.config.concurrency {
-            shared.wake.notified().await;
+            shared.permits.notified().await;
         }
     });
     let _ = gathered.await; // don't wait longer for permits of slow jobs
 }
 
-async fn wait(shared: &Shared, at_most: Duration) {
+async fn wait(shared: &Shared, wake: &Notify, at_most: Duration) {
     tokio::select! {
-        () = shared.wake.notified() => {}
+        () = wake.notified() => {}
         () = tokio::time::sleep(at_most) => {}
         () = shared.stopping.cancelled() => {}
     }
@@ -79,7 +79,10 @@ enum Looked {
 async fn fetch_once(shared: &Arc<Shared>) -> sqlx::Result<Looked> {
     let sinks = shared.accepting_sinks();
     let free = shared.free_permits();
-    if free == 0 || sinks.is_empty() {
+    if sinks.is_empty() {
+        return Ok(Looked::Nothing { next_due: None }); // until a worker accepts jobs
+    }
+    if free == 0 {
         return Ok(Looked::NoPermit);
     }
     let mut queues: Vec<String> = sinks.iter().map(|sink| sink.queue().to_owned()).collect();

@@ -27,10 +27,10 @@ async fn listen_once(shared: &Shared, reconnect: &mut Reconnect) -> sqlx::Result
     listener.ignore_pool_close_event(true); // this task has its own shutdown
     reconnect.worked();
     loop {
-        shared.wake.notify_one(); // jobs may have come before LISTEN
+        shared.jobs.notify_one(); // jobs may have come before LISTEN
         loop {
             match listener.try_recv().await? {
-                Some(notification) if shared.serves(notification.payload()) => shared.wake.notify_one(),
+                Some(notification) if shared.serves(notification.payload()) => shared.jobs.notify_one(),
                 Some(_) => {}
                 None => break, // the connection was replaced
             }

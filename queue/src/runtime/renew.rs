@@ -95,7 +95,7 @@ pub(crate) async fn reap(shared: Arc<Shared>) {
             Ok(0) => {}
             Ok(jobs) => {
                 tracing::warn!(jobs, "took back jobs of a lost worker");
-                shared.wake.notify_one();
+                shared.jobs.notify_one();
             }
             // The fetcher logs the same failure as a warning.
             Err(error) => tracing::debug!(%error, "could not look for lost workers"),

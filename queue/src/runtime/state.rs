@@ -47,7 +47,10 @@ pub(crate) struct Shared {
     held: Mutex<HashMap<JobId, Held>>,
     running: AtomicUsize,
     unacknowledged: AtomicUsize,
-    pub(crate) wake: Notify,
+    /// Wakes the fetcher because jobs may be due.
+    pub(crate) jobs: Notify,
+    /// Wakes the fetcher because permits are free.
+    pub(crate) permits: Notify,
     acks: mpsc::UnboundedSender<Ended>,
     /// Cancelled when fetching must stop.
     pub(crate) stopping: CancellationToken,
@@ -77,7 +80,8 @@ impl Shared {
             held: Mutex::default(),
             running: AtomicUsize::new(0),
             unacknowledged: AtomicUsize::new(0),
-            wake: Notify::new(),
+            jobs: Notify::new(),
+            permits: Notify::new(),
             acks,
             stopping: CancellationToken::new(),
             closing: CancellationToken::new(),
@@ -153,7 +157,7 @@ impl Shared {
         // Wake the fetcher for the first free permit, for half of them and for all.
         let free = self.config.concurrency.saturating_sub(running);
         if free == 1 || free == self.half() || running == 0 {
-            self.wake.notify_one();
+            self.permits.notify_one();
         }
     }
 
@@ -169,7 +173,7 @@ impl Shared {
             tracing::warn!(job = %lease.id, "lost the lease of a running job: it was cancelled, or runs elsewhere; it is dropped here");
             lease.lose();
             self.running.fetch_sub(1, Ordering::AcqRel);
-            self.wake.notify_one();
+            self.permits.notify_one();
         }
     }
 
@@ -183,7 +187,7 @@ impl Shared {
         drop(held);
         let before = self.unacknowledged.fetch_sub(written.len(), Ordering::AcqRel);
         if before >= self.backlog_limit() {
-            self.wake.notify_one();
+            self.permits.notify_one();
         }
     }
 
