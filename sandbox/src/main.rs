@@ -7,6 +7,7 @@ use std::{net::SocketAddr, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result};
 use api::{ApiConfig, AppState, PgNotifications};
+use clap::Parser;
 use common::{
     clock::Clock,
     config::{Env, parsed},
@@ -25,6 +26,14 @@ use worker::WorkerConfig;
 const FOLDER: &str = ".local";
 const DATABASE: &str = "checkout";
 
+/// Starts everything on this machine until Ctrl-C: a private Postgres, a fake Stripe, the api and a
+/// worker.
+#[derive(Debug, Parser)]
+#[command(name = "sandbox", version)]
+#[command(after_help = "It reads the environment variables of api and worker (see their --help) and SANDBOX_STRIPE_ADDR, \
+    none of which is required, and keeps its data in .local.")]
+struct CommandLine {}
+
 /// The variable that only this program reads.
 #[derive(Debug, clap::Args)]
 struct SandboxConfig {
@@ -35,6 +44,7 @@ struct SandboxConfig {
 }
 
 fn main() -> ExitCode {
+    let CommandLine {} = CommandLine::parse();
     let outcome = Env::of_process().map_err(Into::into).and_then(|env| {
         let folder = prepare(&env)?;
         let runtime = tokio::runtime::Runtime::new().context("can't start tokio")?;

@@ -187,6 +187,16 @@ async fn help_lists_every_variable() {
     }
 }
 
+/// `cargo run -- --help`
+#[tokio::test]
+async fn the_sandbox_describes_itself_instead_of_starting() {
+    let help = run("sandbox", &["--help"], []).await;
+    let text = String::from_utf8(help.stdout).unwrap();
+    assert!(help.status.success() && text.contains("Usage: sandbox") && text.contains("SANDBOX_STRIPE_ADDR"), "{text}");
+    let typo = run("sandbox", &["--port=80"], []).await;
+    assert!(!typo.status.success() && said(&typo).contains("unexpected argument '--port'"), "{}", said(&typo));
+}
+
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).trim_end().to_owned()
 }
