@@ -25,6 +25,9 @@ use crate::{backend::PgBackend, db::Database, job::Job};
 /// Its tasks (fetch, outcomes, renewal, lost workers, retention, heartbeat) share them.
 pub const CONNECTIONS: u32 = 4;
 
+/// Every statement finds its rows by an index, also one that is planned while the table is empty.
+const BY_INDEX: &str = "set enable_seqscan = off";
+
 /// A handle to the background tasks. Clones are cheap and share the same tasks.
 #[derive(Debug, Clone)]
 pub struct Runtime {
@@ -38,7 +41,7 @@ impl Runtime {
     /// [`CONNECTIONS`], so that handlers that exhaust theirs can't prevent lease renewal.
     pub fn start(database: &Database, config: Config) -> Self {
         let (acks, ended) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::new(database.planned_once(CONNECTIONS, ""), config, acks));
+        let shared = Arc::new(Shared::new(database.planned_once(CONNECTIONS, BY_INDEX), config, acks));
         let (fetching, tasks) = (TaskTracker::new(), TaskTracker::new());
         fetching.spawn(fetch::run(shared.clone()));
         tasks.spawn(ack::run(shared.clone(), ended));
