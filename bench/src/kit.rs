@@ -66,12 +66,16 @@ impl Kit {
     fn pack_product(&self) -> Result<()> {
         eprintln!("building the product's release binaries …");
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let status = Command::new(cargo)
-            .args(["build", "--release", "--locked", "--package", "api", "--package", "worker"])
-            .current_dir(REPOSITORY)
-            .stdin(Stdio::null())
-            .status()
-            .context("cargo can't be run")?;
+        let mut build = Command::new(cargo);
+        build.args(["build", "--release", "--locked", "--package", "api", "--package", "worker"]);
+        // `cargo run` sets these. Build scripts depend on them, so a build that inherits them compiles
+        // their crates (ring, rustls, sqlx) again.
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name == "CARGO_MANIFEST_DIR" || name.starts_with("CARGO_PKG_")) {
+                build.env_remove(name);
+            }
+        }
+        let status = build.current_dir(REPOSITORY).stdin(Stdio::null()).status().context("cargo can't be run")?;
         ensure!(status.success(), "the product can't be built");
         let target =
             std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| Path::new(REPOSITORY).join("target"), PathBuf::from);
