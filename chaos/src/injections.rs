@@ -13,7 +13,7 @@ use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 
 use crate::{
     faults::Fault,
-    members::{Held, Kind, Member},
+    members::{CLOCK_OFF, Held, Kind, Member},
     points,
     stage::{Scene, restart},
     weather::{Scope, UnderWay},
@@ -196,8 +196,7 @@ async fn switch_log(scene: &Scene) -> Result<()> {
 
 fn move_clock(scene: &Scene, dice: &mut StdRng) -> Result<Option<String>> {
     let Some(member) = scene.members.choose(dice) else { return Ok(None) };
-    // Stripe's signatures and the product's session search tolerate five minutes.
-    let seconds = dice.random_range(-240..=240);
+    let seconds = dice.random_range(-CLOCK_OFF..=CLOCK_OFF);
     member.set_clock(seconds)?;
     Ok(Some(format!("{} by {seconds} s", member.name())))
 }

@@ -22,6 +22,10 @@ use sandbox::proxy::Proxy;
 
 use crate::kit::Kit;
 
+/// Seconds by which a clock is moved at most. Stripe's signatures and the product's search for sessions
+/// tolerate five minutes.
+pub(crate) const CLOCK_OFF: i64 = 240;
+
 /// The kind of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {

@@ -11,7 +11,7 @@ use crate::{
     API_KEY, Options,
     book::Book,
     kit::Kit,
-    members::{Kind, Member},
+    members::{CLOCK_OFF, Kind, Member},
     server::Server,
     stage::{Scene, Tally},
     weather::Weather,
@@ -68,7 +68,7 @@ async fn start_all(scene: &Scene, seed: u64) -> Result<()> {
     let mut dice = StdRng::seed_from_u64(seed);
     for (place, member) in scene.members.iter().enumerate() {
         if scene.clocks_move && place > 0 && dice.random_bool(0.5) {
-            member.set_clock(dice.random_range(-240..=240))?;
+            member.set_clock(dice.random_range(-CLOCK_OFF..=CLOCK_OFF))?;
         }
         member.hold().await.start()?;
         if place == 0 {
