@@ -26,12 +26,11 @@ use worker::WorkerConfig;
 const FOLDER: &str = ".local";
 const DATABASE: &str = "checkout";
 
-/// Starts everything on this machine until Ctrl-C: a private Postgres, a fake Stripe, the api and a
-/// worker.
+/// Runs a private Postgres, a fake Stripe, the api and a worker until Ctrl-C
 #[derive(Debug, Parser)]
 #[command(name = "sandbox", version)]
-#[command(after_help = "It reads the environment variables of api and worker (see their --help) and SANDBOX_STRIPE_ADDR, \
-    none of which is required, and keeps its data in .local.")]
+#[command(after_help = "Reads the optional environment variables of api and worker (see their --help) and \
+    SANDBOX_STRIPE_ADDR. Keeps its data in .local.")]
 struct CommandLine {}
 
 /// The variable that only this program reads.
