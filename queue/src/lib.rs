@@ -18,9 +18,9 @@
 //! 5. **Outcomes are written in batches.** A lost outcome causes a second run, never a lost job, so
 //!    handlers must be idempotent. A job that another session has locked delays no other outcome;
 //!    its own is written once the lock is released.
-//! 6. **Immediate pickup** (`runtime/notify.rs`): each commit wakes a process through LISTEN, and
-//!    polling makes LISTEN optional. No write fails because NOTIFY does (`db/notifier.rs`).
-//!    Scheduled jobs start when due, not at the next poll.
+//! 6. **Immediate pickup** (`runtime/notify.rs`): each commit that adds jobs wakes the processes of
+//!    their queue through LISTEN, and polling makes LISTEN optional. No write fails because NOTIFY
+//!    does (`db/notifier.rs`). Scheduled jobs start when due, not at the next poll.
 //! 7. **History is cheap** (`runtime/retention.rs`): partial indexes keep finished jobs out of
 //!    every frequent statement, and finished jobs are deleted in small batches after their
 //!    retention.

@@ -25,7 +25,8 @@ use crate::{backend::PgBackend, db::Database, job::Job};
 /// Its tasks (fetch, outcomes, renewal, lost workers, retention, heartbeat) share them.
 pub const CONNECTIONS: u32 = 4;
 
-/// Every statement finds its rows by an index, also one that is planned while the table is empty.
+/// Frequent statements find their rows by an index, also if their plan was made while the table was
+/// empty.
 const BY_INDEX: &str = "set enable_seqscan = off";
 
 /// A handle to the background tasks. Clones are cheap and share the same tasks.

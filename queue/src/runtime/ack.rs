@@ -14,8 +14,8 @@ use crate::{
 
 /// Maximum number of outcomes that one statement writes.
 const BATCH: usize = 500;
-/// How long a batch waits for more outcomes. The permits of its jobs are free already, so nothing is
-/// blocked meanwhile.
+/// How long a batch waits for more outcomes. The permits of its jobs are free meanwhile; their unique
+/// keys are in use.
 const GATHER: Duration = Duration::from_millis(4);
 /// Interval at which outcomes of locked jobs are retried if no other outcomes arrive.
 const RETRY_LOCKED: Duration = Duration::from_millis(250);

@@ -19,13 +19,15 @@ use crate::{
     telemetry::{self, TraceContext},
 };
 
-/// First polling interval after jobs were found; it grows to `poll_every`.
+/// First polling interval after jobs were found; it grows to `poll_every`. A job that becomes due
+/// meanwhile starts this much later at most.
 const SOON: Duration = Duration::from_millis(20);
 
 /// How long a full fetch waits for quick jobs to free more permits.
 const GATHER: Duration = Duration::from_millis(1);
 
-/// Fetches whenever a permit is free, until the runtime stops.
+/// Fetches jobs for the free permits, until the runtime stops: at once while there are more jobs than
+/// permits, otherwise when a job is notified of or becomes due.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut reconnect = Reconnect::new("fetching jobs");
     let mut pause = shared.config.poll_every;
@@ -40,6 +42,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                     false => wait(&shared, &shared.jobs, pause).await,
                 }
             }
+            Ok(Looked::NoWorker) => wait(&shared, &shared.jobs, shared.config.poll_every).await,
             Ok(Looked::NoPermit) => wait(&shared, &shared.permits, shared.config.poll_every).await,
             Ok(Looked::Nothing { next_due }) => {
                 reconnect.worked();
@@ -71,16 +74,22 @@ async fn wait(shared: &Shared, wake: &Notify, at_most: Duration) {
 }
 
 enum Looked {
-    Took { full: bool },
+    Took {
+        full: bool,
+    },
+    /// No worker accepts jobs.
+    NoWorker,
     NoPermit,
-    Nothing { next_due: Option<Duration> },
+    Nothing {
+        next_due: Option<Duration>,
+    },
 }
 
 async fn fetch_once(shared: &Arc<Shared>) -> sqlx::Result<Looked> {
     let sinks = shared.accepting_sinks();
     let free = shared.free_permits();
     if sinks.is_empty() {
-        return Ok(Looked::Nothing { next_due: None }); // until a worker accepts jobs
+        return Ok(Looked::NoWorker);
     }
     if free == 0 {
         return Ok(Looked::NoPermit);
