@@ -83,9 +83,12 @@ impl Queue {
     pub(crate) async fn drain_beside(&self, jobs: i64, concurrency: usize, start: Start) -> Result<Rates> {
         let before = self.done().await?;
         let batch: Vec<NoOp> = (0..jobs).map(|n| NoOp { n }).collect();
+        let database = Database::from(self.pool.clone());
         let begun = Instant::now();
         for batch in batch.chunks(1_000) {
-            queue::enqueue_many(&mut Database::from(self.pool.clone()).acquire().await?, batch).await?;
+            let mut conn = database.acquire().await?;
+            queue::enqueue_many(&mut conn, batch).await?;
+            conn.commit().await?;
         }
         let enqueued = begun.elapsed().as_secs_f64();
         sqlx::query("vacuum analyze jobs").execute(&self.pool).await?;

@@ -34,12 +34,14 @@ pub(crate) async fn measure_beside(pool: &PgPool, jobs: i64) -> Result<Vec<Durat
         stopping.stop_after(stopped).await.ok();
         Ok(())
     }));
+    let database = Database::from(pool.clone());
     let mut waits: Vec<Duration> = Vec::new();
     for n in 0..jobs {
         // Wait until the worker is idle, at a different point of its poll interval each time.
         tokio::time::sleep(Duration::from_millis(40 + n.unsigned_abs() * 7 % 60)).await;
-        let mut conn = Database::from(pool.clone()).acquire().await?;
+        let mut conn = database.acquire().await?;
         queue::enqueue(&mut conn, &NoOp { n }).await?;
+        conn.commit().await?; // sends the notification
         let committed = Instant::now();
         let started: Instant =
             tokio::time::timeout(Duration::from_secs(10), starts.recv()).await?.context("the worker ended")?;
