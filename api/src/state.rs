@@ -1,6 +1,6 @@
 //! State shared by all handlers.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use common::{
     batch::{self, Batcher},
@@ -20,9 +20,14 @@ use crate::{
     },
 };
 
-/// State shared by all handlers; cheap to clone.
+/// State shared by all handlers. A clone is one reference, because axum clones the state for each
+/// layer of each request.
 #[derive(Debug, Clone)]
-pub struct AppState {
+pub struct AppState(Arc<Fields>);
+
+/// The fields of [`AppState`].
+#[derive(Debug)]
+pub struct Fields {
     pub(crate) database: Database,
     /// The same database, for short queries by key.
     pub(crate) lookups: Database,
@@ -43,6 +48,14 @@ pub struct AppState {
     pub(crate) dashboard: Arc<Dashboard>,
 }
 
+impl Deref for AppState {
+    type Target = Fields;
+
+    fn deref(&self) -> &Fields {
+        &self.0
+    }
+}
+
 impl AppState {
     /// Must be called within a tokio runtime. `news` wakes requests that wait for payment links;
     /// see [`PgNotifications::start`].
@@ -59,7 +72,7 @@ impl AppState {
         let token_limiter = Arc::new(TokenLimiter::new(&config));
         let dashboard = Arc::new(Dashboard::new(&config, database.clone(), news.clone()));
         let config = Arc::new(config);
-        Self {
+        Self(Arc::new(Fields {
             database,
             lookups,
             clock,
@@ -76,7 +89,7 @@ impl AppState {
             searches: Searches::new(2),
             erasures: Searches::new(1),
             dashboard,
-        }
+        }))
     }
 
     /// Resolves when `stop` does, and ends the event streams of open dashboard pages, whose

@@ -74,7 +74,8 @@ async fn export(
     let from = parameters.parse("from", DATE_OR_INSTANT, date_or_instant)?;
     let position = Position::start(status, from, parameters.parse("to", DATE_OR_INSTANT, date_or_instant)?);
     let day = state.clock.now().date_naive();
-    let mut export = Export { database: state.database, clock: state.clock, format, position, ended: false };
+    let mut export =
+        Export { database: state.database.clone(), clock: state.clock.clone(), format, position, ended: false };
     // If the first batch can't be read, return an ordinary error response.
     let mut first = match format {
         Format::Ndjson => Vec::new(),
