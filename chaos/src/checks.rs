@@ -203,7 +203,7 @@ async fn payments(
 ) -> Result<()> {
     let paid: Vec<&Session> = sessions.iter().filter(|session| session.payment_status == PaymentStatus::Paid).collect();
     let links: Vec<Link> = sqlx::query_as(
-        "select cart_id, version, link.status, paid_minor, paid_at,
+        "select cart_id, version, link.status, link.paid_minor, paid_at,
                 coalesce(recovered_at = greatest(paid_at, abandoned_at) or status_reason <> 'payment', true) as cart_has_payment_time
          from payment_links link left join carts on carts.id = cart_id",
     )
