@@ -8,6 +8,7 @@
 
 mod book;
 mod checks;
+mod checks_of_payments;
 mod checks_of_tables;
 mod faults;
 mod injections;
