@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use sandbox::cargo::{REPOSITORY, cargo, target};
 
 use crate::rows::Part;
 
@@ -19,8 +20,6 @@ pub(crate) struct Kit {
     wrk: Option<PathBuf>,
     pgbench: Option<PathBuf>,
 }
-
-const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 impl Kit {
     /// Checks that every tool is installed, builds the product and fetches the peers.
@@ -65,22 +64,11 @@ impl Kit {
     /// Builds the release binaries as the README describes, if they are missing or stale.
     fn pack_product(&self) -> Result<()> {
         eprintln!("building the product's release binaries …");
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
+        let mut build = cargo(Path::new(REPOSITORY));
         build.args(["build", "--release", "--locked", "--package", "api", "--package", "worker"]);
-        // `cargo run` sets these. Build scripts depend on them, so a build that inherits them compiles
-        // their crates (ring, rustls, sqlx) again.
-        for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(|name| name == "CARGO_MANIFEST_DIR" || name.starts_with("CARGO_PKG_")) {
-                build.env_remove(name);
-            }
-        }
-        let status = build.current_dir(REPOSITORY).stdin(Stdio::null()).status().context("cargo can't be run")?;
-        ensure!(status.success(), "the product can't be built");
-        let target =
-            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| Path::new(REPOSITORY).join("target"), PathBuf::from);
+        ensure!(build.status().context("cargo can't be run")?.success(), "the product can't be built");
         for name in ["api", "worker"] {
-            fs::copy(target.join("release").join(name), self.folder.join(name))?;
+            fs::copy(target().join("release").join(name), self.folder.join(name))?;
         }
         fs::copy(std::env::current_exe()?, self.folder.join("bench"))?;
         Ok(())

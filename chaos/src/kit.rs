@@ -3,7 +3,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -13,9 +12,11 @@ use nix::{
     unistd::Uid,
 };
 
-use sandbox::postgres::become_ordinary_user;
+use sandbox::{
+    cargo::{REPOSITORY, cargo, target},
+    postgres::become_ordinary_user,
+};
 
-const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// Debian's path of the library, below the machine's library folder.
 const FAKETIME: &str = "faketime/libfaketime.so.1";
 
@@ -59,18 +60,15 @@ impl Kit {
 /// Builds the api and the worker, and reads them while the process still may.
 fn build() -> Result<[Vec<u8>; 2]> {
     eprintln!("building the product's binaries …");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let (profile, arguments): (_, &[&str]) = if cfg!(debug_assertions) {
         // The features of a test run, so that nothing is compiled after the tests.
         ("debug", &["build", "--quiet", "--locked", "--workspace", "--bins"])
     } else {
         ("release", &["build", "--quiet", "--locked", "--release", "--package", "api", "--package", "worker"])
     };
-    let built = Command::new(cargo).args(arguments).current_dir(REPOSITORY).stdin(Stdio::null()).status();
+    let built = cargo(Path::new(REPOSITORY)).args(arguments).status();
     ensure!(built.context("cargo can't be run")?.success(), "the product can't be built");
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| Path::new(REPOSITORY).join("target"), PathBuf::from);
-    let read = |name: &str| fs::read(target.join(profile).join(name)).with_context(|| format!("there is no {name}"));
+    let read = |name: &str| fs::read(target().join(profile).join(name)).with_context(|| format!("there is no {name}"));
     Ok([read("api")?, read("worker")?])
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
 
+pub mod cargo;
 pub mod postgres;
 pub mod proxy;
 pub mod stripe;

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+use sandbox::cargo::{REPOSITORY, cargo, target};
 
 /// The release named in `tests/last_release`.
 #[derive(Debug, Clone)]
@@ -76,11 +76,9 @@ impl LastRelease {
             fs::rename(&partly, &source).expect("it is on the same disk");
         }
         eprintln!("building the last release, {}, in {}", self.commit, folder.display());
-        let built = Command::new(env!("CARGO"))
+        let built = cargo(&source)
             .args(["build", "--locked", "--package", "api", "--package", "worker", "--target-dir"])
             .arg(folder.join("target"))
-            .current_dir(&source)
-            .stdin(Stdio::null())
             .status();
         assert!(built.expect("cargo is there").success(), "the last release should build");
         Binaries(folder.join("target/debug"))
@@ -111,14 +109,6 @@ impl Binaries {
     }
 }
 
-/// The target folder of this process, which is `target/<profile>/name` or a test in `deps` below
-/// it.
-fn target() -> PathBuf {
-    let this = std::env::current_exe().expect("a process knows its binary");
-    let is_test = this.parent().is_some_and(|folder| folder.ends_with("deps"));
-    this.ancestors().nth(if is_test { 3 } else { 2 }).expect("target/<profile>/…").to_owned()
-}
-
 fn git<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Output {
-    Command::new("git").arg("-C").arg(ROOT).args(arguments).stderr(Stdio::null()).output().expect("git is there")
+    Command::new("git").arg("-C").arg(REPOSITORY).args(arguments).stderr(Stdio::null()).output().expect("git is there")
 }

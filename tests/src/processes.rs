@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
     sync::OnceLock,
 };
 
@@ -16,6 +16,8 @@ use tokio::{
     sync::mpsc,
 };
 
+use sandbox::cargo::{REPOSITORY, cargo};
+
 use crate::{DEADLINE, database::binaries};
 
 static BUILT: OnceLock<()> = OnceLock::new();
@@ -25,17 +27,8 @@ fn binary(name: &str) -> PathBuf {
     BUILT.get_or_init(|| {
         // Tests build only the binaries of their own package. Selecting the whole workspace uses
         // the features of `cargo test --workspace`, so nothing is compiled twice.
-        let mut build = Command::new(env!("CARGO"));
-        build
-            .args(["build", "--quiet", "--workspace", "--bins"])
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-        // Cargo sets these for the test. Build scripts depend on them, so a build that inherits
-        // them compiles their crates (ring, rustls, sqlx) again.
-        for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(|name| name == "CARGO_MANIFEST_DIR" || name.starts_with("CARGO_PKG_")) {
-                build.env_remove(name);
-            }
-        }
+        let mut build = cargo(Path::new(REPOSITORY));
+        build.args(["build", "--quiet", "--workspace", "--bins"]);
         if binaries().ends_with("release") {
             build.arg("--release");
         }
