@@ -32,20 +32,20 @@ pub struct Fields {
     /// The same database, for short queries by key.
     pub(crate) lookups: Database,
     pub(crate) clock: Clock,
-    pub(crate) config: Arc<ApiConfig>,
-    pub(crate) keys: Arc<ApiKeys>,
+    pub(crate) config: ApiConfig,
+    pub(crate) keys: ApiKeys,
     pub(crate) news: PgNotifications,
-    pub(crate) carts: Arc<CartBatches>,
+    pub(crate) carts: CartBatches,
     pub(crate) cart_locks: CartLocks,
-    pub(crate) events: Arc<Batcher<ApplyEvents>>,
+    pub(crate) events: Batcher<ApplyEvents>,
     pub(crate) refused_webhooks: RefusedWebhooks,
     pub(crate) unverified_bodies: UnverifiedBodies,
-    pub(crate) token_limiter: Arc<TokenLimiter>,
+    pub(crate) token_limiter: TokenLimiter,
     pub(crate) unnamed_proxy: UnnamedProxy,
     pub(crate) searches: Searches,
     /// Erasures and exports of a person, which search as well and may take minutes.
     pub(crate) erasures: Searches,
-    pub(crate) dashboard: Arc<Dashboard>,
+    pub(crate) dashboard: Dashboard,
 }
 
 impl Deref for AppState {
@@ -63,15 +63,14 @@ impl AppState {
         let Pools { database, lookups } = pools;
         let database = database.with_statement_timeout(batch::TIMEOUT);
         let lookups = lookups.with_statement_timeout(batch::TIMEOUT);
-        let keys = Arc::new(ApiKeys::start(&config.api_keys, lookups.clone(), clock.clone()));
-        let carts = Arc::new(CartBatches::start(&lookups, &clock));
-        let events = Arc::new(Batcher::start(ApplyEvents { clock: clock.clone() }, lookups.clone()));
+        let keys = ApiKeys::start(&config.api_keys, lookups.clone(), clock.clone());
+        let carts = CartBatches::start(&lookups, &clock);
+        let events = Batcher::start(ApplyEvents { clock: clock.clone() }, lookups.clone());
         let refused_webhooks = RefusedWebhooks::new(database.clone());
         let unverified_bodies = UnverifiedBodies::new(&config.trusted_proxies);
         let unnamed_proxy = UnnamedProxy::new(&config.trusted_proxies);
-        let token_limiter = Arc::new(TokenLimiter::new(&config));
-        let dashboard = Arc::new(Dashboard::new(&config, database.clone(), news.clone()));
-        let config = Arc::new(config);
+        let token_limiter = TokenLimiter::new(&config);
+        let dashboard = Dashboard::new(&config, database.clone(), news.clone());
         Self(Arc::new(Fields {
             database,
             lookups,
@@ -98,10 +97,10 @@ impl AppState {
         &self,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let dashboard = self.dashboard.clone();
+        let state = self.clone();
         async move {
             stop.await;
-            dashboard.stop();
+            state.dashboard.stop();
         }
     }
 }

@@ -31,18 +31,17 @@ pub(crate) fn router() -> Router<AppState> {
 /// Returns 401 to a client that is not signed in; browsers do not retry after that.
 async fn show(State(state): State<AppState>, headers: HeaderMap) -> Result<Response, ApiError> {
     let session = guard::signed_in(&state, &headers).await?.ok_or_else(ApiError::unauthorized)?;
-    let stopping = state.dashboard.stopping.clone();
     let left = (session.ends_at - state.clock.now()).to_std().unwrap_or_default();
-    let keys = state.keys.clone();
+    let watch = state.dashboard.watch.begin();
     let over = async move {
         tokio::select! {
-            () = stopping.cancelled() => {}
+            () = state.dashboard.stopping.cancelled() => {}
             // The session ends when it expires, when it is signed out, or with its key.
             () = tokio::time::sleep(left) => {}
-            () = keys.session_ended(session.key, session.hash) => {}
+            () = state.keys.session_ended(session.key, session.hash) => {}
         }
     };
-    let events = changes(state.dashboard.watch.begin()).take_until(Box::pin(over));
+    let events = changes(watch).take_until(Box::pin(over));
     let hello = stream::once(async { Ok(Event::default().event("hello").data("watching").retry(RETRY)) });
     let mut response = Sse::new(hello.chain(events)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
     // A proxy that buffers responses would hold the events back.
