@@ -22,32 +22,18 @@ use crate::{
     report::Report,
     stage::Scene,
     states::State,
+    stored_cart::StoredCart,
 };
 use sandbox::stripe::{Session, SessionStatus};
 
 /// The number of idempotency keys that are used again.
 const REPLAYS: usize = 300;
 
-/// A row of `carts`.
-#[derive(Debug, sqlx::FromRow)]
-pub(crate) struct Row {
-    pub(crate) id: String,
-    customer_email: String,
-    pub(crate) status: String,
-    pub(crate) status_reason: Option<String>,
-    total: String,
-    pub(crate) refunded_minor: Option<i64>,
-}
-
 /// Runs all checks except the one that stops the processes.
 pub(crate) async fn all(scene: &Scene, kit: &Kit, clients: &[Client], report: &mut Report) -> Result<()> {
     let mut session = scene.server.session().await?;
-    let rows: Vec<Row> = sqlx::query_as(
-        "select id, customer_email, status, status_reason, (total_minor::numeric / 100)::numeric(20, 2)::text as total, refunded_minor from carts",
-    )
-    .fetch_all(&mut session)
-    .await?;
-    let carts: HashMap<&str, &Row> = rows.iter().map(|row| (row.id.as_str(), row)).collect();
+    let rows = StoredCart::all(&mut session).await?;
+    let carts: HashMap<&str, &StoredCart> = rows.iter().map(|row| (row.id.as_str(), row)).collect();
     acknowledged(clients, &carts, report);
     each_once(clients, &rows, report);
     replays(scene, clients, report).await;
@@ -62,7 +48,7 @@ pub(crate) async fn all(scene: &Scene, kit: &Kit, clients: &[Client], report: &m
     Ok(session.close().await?)
 }
 
-fn acknowledged(clients: &[Client], carts: &HashMap<&str, &Row>, report: &mut Report) {
+fn acknowledged(clients: &[Client], carts: &HashMap<&str, &StoredCart>, report: &mut Report) {
     let known: Vec<&OwnCart> = clients.iter().flat_map(|client| &client.carts).collect();
     let (mut lost, mut deleted) = (Vec::new(), 0);
     for cart in &known {
@@ -85,7 +71,7 @@ fn acknowledged(clients: &[Client], carts: &HashMap<&str, &Row>, report: &mut Re
 }
 
 /// Checks by address that no cart is stored twice, and that each one was requested by a client.
-fn each_once(clients: &[Client], rows: &[Row], report: &mut Report) {
+fn each_once(clients: &[Client], rows: &[StoredCart], report: &mut Report) {
     let acknowledged = clients.iter().flat_map(|client| client.carts.iter().map(|cart| cart.email.as_str()));
     let unanswered: HashSet<&str> = clients.iter().flat_map(|client| &client.unanswered).map(String::as_str).collect();
     let known: HashSet<&str> = acknowledged.chain(unanswered.iter().copied()).collect();
@@ -132,7 +118,7 @@ async fn replays(scene: &Scene, clients: &[Client], report: &mut Report) {
 async fn open_sessions(
     scene: &Scene,
     sessions: &[Session],
-    carts: &HashMap<&str, &Row>,
+    carts: &HashMap<&str, &StoredCart>,
     session: &mut PgConnection,
     report: &mut Report,
 ) -> Result<()> {

@@ -6,12 +6,12 @@ use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 
-use crate::{checks::Row, members::CLOCK_OFF, report::Report};
+use crate::{members::CLOCK_OFF, report::Report, stored_cart::StoredCart};
 use sandbox::stripe::{PaymentStatus, Session};
 
 pub(crate) async fn all(
     sessions: &[Session],
-    carts: &HashMap<&str, &Row>,
+    carts: &HashMap<&str, &StoredCart>,
     session: &mut PgConnection,
     report: &mut Report,
 ) -> Result<()> {
@@ -48,7 +48,7 @@ impl Link {
 
 async fn payments(
     sessions: &[Session],
-    carts: &HashMap<&str, &Row>,
+    carts: &HashMap<&str, &StoredCart>,
     session: &mut PgConnection,
     report: &mut Report,
 ) -> Result<()> {
@@ -95,7 +95,7 @@ async fn payments(
 /// Refunds and lost disputes of the payments that recovered a cart, to the cent.
 async fn refunds(
     sessions: &[Session],
-    carts: &HashMap<&str, &Row>,
+    carts: &HashMap<&str, &StoredCart>,
     conn: &mut PgConnection,
     report: &mut Report,
 ) -> Result<()> {

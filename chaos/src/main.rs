@@ -22,6 +22,7 @@ mod server;
 mod settle;
 mod stage;
 mod states;
+mod stored_cart;
 mod stripe_faults;
 mod weather;
 
