@@ -167,6 +167,24 @@ impl App {
         .await;
     }
 
+    /// Waits until the first run of each schedule has ended. It begins as soon as the worker starts, and
+    /// would find the rows of a test before the test has done with them.
+    pub async fn first_runs_have_ended(&self) {
+        let anonymizes = self.env.get("RETAIN_PERSONAL_DATA").is_some();
+        let schedules = crate::SCHEDULES.len() + usize::from(anonymizes);
+        crate::eventually("the first run of each schedule has ended", async || {
+            let (known, is_one_left): (i64, bool) = sqlx::query_as(
+                "select (select count(*) from schedules),
+                        exists (select from jobs where slot is not null and state in ('pending', 'running'))",
+            )
+            .fetch_one(&self.pool)
+            .await
+            .expect("Postgres is there");
+            usize::try_from(known) == Ok(schedules) && !is_one_left
+        })
+        .await;
+    }
+
     async fn is_working(&self) -> bool {
         sqlx::query_scalar(
             // Exclude repeated searches for a session, which wait longer than a test.

@@ -83,7 +83,6 @@ async fn each_fault_is_reported_and_nothing_else() {
 #[tokio::test]
 async fn the_exit_code_reports_failed_checks() {
     let app = Setup::default().start().await;
-    app.schedules_are_known().await;
     let run = async |database: &str| {
         let variables = [
             ("DATABASE_URL", database.to_owned()),

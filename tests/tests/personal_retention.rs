@@ -15,17 +15,8 @@ async fn anonymize(app: &App) {
     app.idle().await;
 }
 
-/// Starts an app that keeps personal data for so long, and waits for the run that its schedule starts
-/// with: it would find the carts of a test before the test has done with them.
-async fn keep_for(days: &str) -> App {
-    let setup = Setup::default().at("2026-03-10T12:00:00Z").set("RETAIN_PERSONAL_DATA", days).set("CART_TTL", "3650d");
-    let app = setup.start().await;
-    eventually("the schedule's first run has ended", async || {
-        let ended = "select exists (select from jobs where kind = 'anonymize_old_carts' and state = 'done')";
-        sqlx::query_scalar(ended).fetch_one(&app.pool).await.unwrap()
-    })
-    .await;
-    app
+fn keeping_for(days: &str) -> Setup {
+    Setup::default().at("2026-03-10T12:00:00Z").set("RETAIN_PERSONAL_DATA", days).set("CART_TTL", "3650d")
 }
 
 async fn timeline(app: &App, id: &str) -> Value {
@@ -34,7 +25,7 @@ async fn timeline(app: &App, id: &str) -> Value {
 
 #[tokio::test]
 async fn a_cart_that_ended_long_ago_loses_its_shopper_and_nothing_else() {
-    let app = keep_for("90d").await;
+    let app = keeping_for("90d").start().await;
     let recovered = app.cart_of(&ZEBEDEE.cart()).await;
     let session = app.session(&recovered).await;
     app.stripe.pay(&session).await.unwrap();
@@ -104,7 +95,7 @@ async fn a_cart_that_ended_long_ago_loses_its_shopper_and_nothing_else() {
 /// nothing to do.
 #[tokio::test]
 async fn many_old_carts_are_found_wherever_they_are_stored() {
-    let app = keep_for("90d").await;
+    let app = keeping_for("90d").start().await;
     sqlx::query(
         "insert into carts (id, customer_email, customer_name, items, total_minor, currency, status, abandoned_at, recovered_at,
                             expired_at, created_at, updated_at)
@@ -160,7 +151,7 @@ async fn many_old_carts_are_found_wherever_they_are_stored() {
 /// An anonymized cart can be reopened; the placeholder address is not sent to Stripe.
 #[tokio::test]
 async fn a_link_of_an_anonymized_cart_sends_no_address() {
-    let app = keep_for("1d").await;
+    let app = keeping_for("1d").start().await;
     let id = app.cart_of(&a_cart()).await;
     app.patch(&format!("/api/carts/{id}"), &json!({"status": "expired"})).await.data(200);
     app.clock.advance(TimeDelta::days(2));
@@ -177,7 +168,6 @@ async fn a_link_of_an_anonymized_cart_sends_no_address() {
 #[tokio::test]
 async fn carts_are_anonymized_only_if_configured() {
     let forever = Setup::default().start().await;
-    forever.schedules_are_known().await;
     let for_a_year = Setup::default().set("RETAIN_PERSONAL_DATA", "365d").start().await;
     let mut with_one_more = SCHEDULES.to_vec();
     with_one_more.push("anonymize_old_carts");

@@ -114,7 +114,7 @@ async fn missed_runs_are_caught_up_after_an_outage() {
         .start()
         .await;
     let worker = app.start_worker();
-    app.schedules_are_known().await;
+    app.first_runs_have_ended().await;
     worker.stop().await;
     stopped_since(&app.pool, "3 days").await;
     assert!(overdue(&app).await.iter().all(|overdue| *overdue), "everything is overdue by now");
@@ -139,7 +139,6 @@ async fn overdue(app: &App) -> Vec<bool> {
 async fn schedules_are_shown_with_their_slots() {
     let cron = not_now();
     let app = Setup::default().set("EXPIRY_SCHEDULE", &cron).start().await;
-    app.schedules_are_known().await;
     let data = app.get("/api/schedules").await.data(200);
     let expiry = data["schedules"].as_array().unwrap().iter().find(|one| one["name"] == "expire_carts").unwrap();
     assert_eq!((&expiry["cron"], &expiry["catchUp"]), (&json!(cron), &json!("latest")));

@@ -198,9 +198,4 @@ impl App {
         names.sort_unstable();
         names
     }
-
-    /// Waits until a worker has registered [`SCHEDULES`](crate::SCHEDULES).
-    pub async fn schedules_are_known(&self) {
-        crate::eventually("the schedules are known", async || self.schedules().await == crate::SCHEDULES).await;
-    }
 }

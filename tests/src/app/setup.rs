@@ -92,7 +92,7 @@ impl Setup {
         self
     }
 
-    /// Starts the product.
+    /// Starts the product, and waits for the runs that its schedules start with.
     ///
     /// # Panics
     /// If a part does not start.
@@ -146,6 +146,7 @@ impl Setup {
             App { database, pool, clock: self.clock, stripe, address, router, http, env, door, proxy, worker: None };
         if self.worker {
             app.worker = Some(app.start_worker());
+            app.first_runs_have_ended().await;
         }
         app
     }
