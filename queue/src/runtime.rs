@@ -25,9 +25,9 @@ use crate::{backend::PgBackend, db::Database, job::Job};
 /// Its tasks (fetch, outcomes, renewal, lost workers, retention, heartbeat) share them.
 pub const CONNECTIONS: u32 = 4;
 
-/// Frequent statements find their rows by an index, also if their plan was made while the table was
-/// empty.
-const BY_INDEX: &str = "set enable_seqscan = off";
+/// Frequent statements look up each row in an index, also if their plan was made while the table was
+/// empty. Then a scan of everything is the cheapest, and so is a join that reads a whole index.
+const BY_INDEX: &str = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off";
 
 /// A handle to the background tasks. Clones are cheap and share the same tasks.
 #[derive(Debug, Clone)]
