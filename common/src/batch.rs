@@ -25,9 +25,9 @@ pub trait Batch: Send + Sync + 'static {
     const CONCURRENCY: usize;
     /// The maximum number of requests in a batch.
     const MAX_BATCH: usize;
-    /// Whether the batch runs in a transaction. Needed if it executes several statements that must
-    /// take effect together.
-    const TRANSACTION: bool;
+    /// If set, the batch runs in a transaction, whose statements wait this long for locks. Needed if it
+    /// executes several statements that must take effect together.
+    const TRANSACTION: Option<Duration>;
 
     /// Serves the requests; returns one response for each, in their order. May run again after an
     /// error, when nothing was committed.
@@ -73,6 +73,11 @@ impl BatchError {
     /// Whether a lock was not granted in time; see [`db::is_locked`].
     pub fn is_locked(&self) -> bool {
         matches!(&*self.0, Failure::Postgres(error) if db::is_locked(error))
+    }
+
+    /// Whether another transaction has stored the same row meanwhile. The next try finds it.
+    pub fn is_unique_violation(&self) -> bool {
+        matches!(&*self.0, Failure::Postgres(sqlx::Error::Database(error)) if error.is_unique_violation())
     }
 }
 
@@ -164,7 +169,10 @@ impl<B: Batch> Task<B> {
     }
 
     async fn commit(&self, requests: &[B::Request]) -> Result<Vec<B::Response>, Failure> {
-        let mut conn = if B::TRANSACTION { self.database.begin().await? } else { self.database.acquire().await? };
+        let mut conn = match B::TRANSACTION {
+            Some(lock_wait) => self.database.begin_with_lock_wait(lock_wait).await?,
+            None => self.database.acquire().await?,
+        };
         let run = AssertUnwindSafe(self.batch.run(&mut conn, requests)).catch_unwind();
         let responses = run.await.map_err(|_| Failure::Panicked)??;
         conn.commit().await?;

@@ -39,7 +39,7 @@ use crate::db::Connection;
 pub use attempt::{Attempt, begin_attempt};
 pub use expected::{Expected, Mismatch, Payment, Reported, expected};
 pub(crate) use outcome::close_all;
-pub use outcome::{LinkPayment, Opening, closed, closed_because, fail, open, paid, payment_failed, processing};
+pub use outcome::{LinkPayment, Opening, Paid, closed, closed_because, fail, open, paid, payment_failed, processing};
 pub use refused_key::{KEY_REFUSED, RefusedKey, refused_key};
 pub use request::{Remedy, give_up, replace, request};
 pub use search::{Search, save_search, search};

@@ -19,7 +19,7 @@ use chrono::{DateTime, Utc};
 use crate::{
     carts::{self, CartId, RecoveredBy},
     db::Connection,
-    payment_links::{self, LinkPayment, Mismatch},
+    payment_links::{self, LinkPayment, Mismatch, Paid},
     timeline,
 };
 
@@ -29,7 +29,7 @@ pub use attention::{
 pub use event::{Effect, StripeEvent, StripeObject};
 pub use reversals::match_reversals;
 
-use locking::Locked;
+use locking::{Link, Locked};
 use matching::{Change, Links, Match, Meaning};
 
 /// Stores the events and applies them; returns the effect of each. Must run in a transaction. An
@@ -40,9 +40,9 @@ pub async fn apply(conn: &mut Connection, events: &[StripeEvent], now: DateTime<
     let (held, free): (Vec<usize>, Vec<usize>) = (0..events.len()).partition(|place| locked.holds_up(&events[*place]));
     let Locked { carts, links, .. } = locked;
     let mut links = Links::new(links);
-    let mut new = store(conn, free.iter().map(|place| &events[*place]), now).await?;
+    let mut known = stored(conn, free.iter().map(|place| &events[*place])).await?;
     // Skip events that were stored before, or earlier in this batch.
-    let fresh: Vec<usize> = free.into_iter().filter(|place| new.remove(&events[*place].id)).collect();
+    let fresh: Vec<usize> = free.into_iter().filter(|place| known.insert(events[*place].id.clone())).collect();
     let mut outcomes: Vec<Outcome> = fresh.iter().map(|place| Outcome::nothing(*place, &events[*place])).collect();
     let (mut payments, mut others, mut reversals) = (Vec::new(), Vec::new(), Vec::new());
     for (number, outcome) in outcomes.iter_mut().enumerate() {
@@ -53,9 +53,10 @@ pub async fn apply(conn: &mut Connection, events: &[StripeEvent], now: DateTime<
             continue;
         }
         match links.find(event, kind, &carts) {
-            Match::Ours { cart, version, meaning } => {
-                outcome.cart = Some(cart.clone());
-                let subject = Subject { number, event, cart, version };
+            Match::Ours { link, meaning } => {
+                let Link { cart_id, version, .. } = links.at(link);
+                let subject = Subject { number, event, link, cart: cart_id.clone(), version: *version };
+                outcome.cart = Some(subject.cart.clone());
                 match meaning {
                     Meaning::Paid => payments.push(subject),
                     Meaning::Other(change) => others.push((subject, change)),
@@ -66,8 +67,8 @@ pub async fn apply(conn: &mut Connection, events: &[StripeEvent], now: DateTime<
             Match::Unknown => outcome.effect = Effect::UnknownCart,
         }
     }
-    links.save_attached(conn).await?;
-    take_payments(conn, &payments, &carts, now, &mut outcomes).await?;
+    links.save_attached(conn, &payments.iter().map(|payment| payment.link).collect()).await?;
+    take_payments(conn, &payments, &mut links, &carts, now, &mut outcomes).await?;
     for (subject, change) in &others {
         outcomes[subject.number].effect = take_effect(conn, subject, *change, now).await?;
     }
@@ -78,7 +79,7 @@ pub async fn apply(conn: &mut Connection, events: &[StripeEvent], now: DateTime<
         reversals::sum_up(conn, &refunded, now).await?;
     }
     reversals::take(conn, events, &reversals, &links, &carts, now, &mut outcomes).await?;
-    note_outcomes(conn, events, &outcomes).await?;
+    store(conn, events, &outcomes, now).await?;
     let mut effects = vec![Effect::Repeated; events.len()];
     for outcome in outcomes {
         effects[outcome.place] = outcome.effect;
@@ -113,73 +114,79 @@ struct Subject<'a> {
     /// The index of the event's outcome.
     number: usize,
     event: &'a StripeEvent,
+    /// See [`Links::at`].
+    link: usize,
     cart: String,
     version: i32,
 }
 
 impl Subject<'_> {
-    /// The payment that the event reports.
-    fn payment(&self, now: DateTime<Utc>) -> LinkPayment<'_> {
+    /// The payment that the event reports, with all that is known of its session.
+    fn payment<'a>(&'a self, links: &'a Links, now: DateTime<Utc>) -> LinkPayment<'a> {
+        let link = links.at(self.link);
         LinkPayment {
             cart_id: &self.cart,
             version: self.version,
             paid_at: self.event.created_at.min(now),
             paid_minor: self.event.object.reported.amount_minor(),
+            session_id: link.session_id.as_deref(),
+            payment_intent: link.payment_intent.as_deref(),
+            livemode: link.livemode,
         }
     }
 }
 
-/// Stores the events; returns the ids of those that are new.
-async fn store<'a>(
-    conn: &mut Connection,
-    events: impl Iterator<Item = &'a StripeEvent> + Clone,
-    now: DateTime<Utc>,
-) -> sqlx::Result<HashSet<String>> {
-    let column = |of: fn(&StripeEvent) -> &str| -> Vec<&str> { events.clone().map(of).collect() };
-    let objects: Vec<Option<&str>> = events.clone().map(|event| event.object.id.as_deref()).collect();
-    let created: Vec<DateTime<Utc>> = events.clone().map(|event| event.created_at).collect();
-    if created.is_empty() {
+/// The ids of the events that were stored before. The carts and links of the others are locked by now,
+/// so that no other transaction can apply them meanwhile.
+async fn stored(conn: &mut Connection, events: impl Iterator<Item = &StripeEvent>) -> sqlx::Result<HashSet<String>> {
+    let ids: Vec<&str> = events.map(|event| event.id.as_str()).collect();
+    if ids.is_empty() {
         return Ok(HashSet::new());
     }
-    // Sort by id, so that two transactions that store the same events can't deadlock.
-    let new = sqlx::query_scalar!(
+    let known = sqlx::query_scalar!("select id from stripe_events where id = any ($1)", &ids as &[&str]);
+    Ok(known.fetch_all(conn).await?.into_iter().collect())
+}
+
+/// Stores the events and their outcomes.
+///
+/// # Errors
+/// A unique violation if a delivery of one of them at the same moment was faster, which is possible
+/// only for events without a cart or link. Nothing is applied then; the next try finds it stored.
+async fn store(
+    conn: &mut Connection,
+    events: &[StripeEvent],
+    outcomes: &[Outcome],
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    if outcomes.is_empty() {
+        return Ok(());
+    }
+    let column = |of: fn(&StripeEvent) -> &str| -> Vec<&str> {
+        outcomes.iter().map(|outcome| of(&events[outcome.place])).collect()
+    };
+    let objects: Vec<Option<&str>> =
+        outcomes.iter().map(|outcome| events[outcome.place].object.id.as_deref()).collect();
+    let created: Vec<DateTime<Utc>> = outcomes.iter().map(|outcome| events[outcome.place].created_at).collect();
+    let carts: Vec<Option<&str>> = outcomes.iter().map(|outcome| outcome.cart.as_deref()).collect();
+    let effects: Vec<&str> = outcomes.iter().map(|outcome| outcome.effect.as_str()).collect();
+    let reasons: Vec<Option<&str>> = outcomes.iter().map(|outcome| outcome.reason.map(Mismatch::as_str)).collect();
+    // Sorted by id, so that two transactions that store the same events can't deadlock.
+    sqlx::query!(
         r#"
-        insert into stripe_events (id, kind, object_id, created_at, received_at, effect)
-        select id, kind, object_id, created_at, $5, 'none'
-        from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) as event (id, kind, object_id, created_at)
+        insert into stripe_events (id, kind, object_id, created_at, received_at, cart_id, effect, reason)
+        select id, kind, object_id, created_at, $8, cart_id, effect, reason
+        from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[])
+            as event (id, kind, object_id, created_at, cart_id, effect, reason)
         order by id
-        on conflict (id) do nothing
-        returning id
         "#,
         &column(|event| &event.id) as &[&str],
         &column(|event| &event.kind) as &[&str],
         &objects as &[Option<&str>],
         &created,
-        now,
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(new.into_iter().collect())
-}
-
-async fn note_outcomes(conn: &mut Connection, events: &[StripeEvent], outcomes: &[Outcome]) -> sqlx::Result<()> {
-    if outcomes.is_empty() {
-        return Ok(());
-    }
-    let ids: Vec<&str> = outcomes.iter().map(|outcome| events[outcome.place].id.as_str()).collect();
-    let carts: Vec<Option<&str>> = outcomes.iter().map(|outcome| outcome.cart.as_deref()).collect();
-    let effects: Vec<&str> = outcomes.iter().map(|outcome| outcome.effect.as_str()).collect();
-    let reasons: Vec<Option<&str>> = outcomes.iter().map(|outcome| outcome.reason.map(Mismatch::as_str)).collect();
-    sqlx::query!(
-        r#"
-        update stripe_events set cart_id = noted.cart_id, effect = noted.effect, reason = noted.reason
-        from unnest($1::text[], $2::text[], $3::text[], $4::text[]) as noted (id, cart_id, effect, reason)
-        where stripe_events.id = noted.id
-        "#,
-        &ids as &[&str],
         &carts as &[Option<&str>],
         &effects as &[&str],
         &reasons as &[Option<&str>],
+        now,
     )
     .execute(conn)
     .await?;
@@ -209,6 +216,7 @@ async fn take_effect(
 async fn take_payments(
     conn: &mut Connection,
     payments: &[Subject<'_>],
+    links: &mut Links,
     there: &HashSet<String>,
     now: DateTime<Utc>,
     outcomes: &mut [Outcome],
@@ -216,7 +224,7 @@ async fn take_payments(
     if payments.is_empty() {
         return Ok(());
     }
-    let paid: Vec<LinkPayment<'_>> = payments.iter().map(|subject| subject.payment(now)).collect();
+    let paid: Vec<LinkPayment<'_>> = payments.iter().map(|subject| subject.payment(links, now)).collect();
     let mut news = payment_links::paid(conn, &paid, now).await?;
     // A payment may have two events. The first one sets the time.
     let mut firsts: HashMap<&str, DateTime<Utc>> = HashMap::new();
@@ -228,14 +236,17 @@ async fn take_payments(
     let mut for_nothing = Vec::new();
     for subject in payments {
         let outcome = &mut outcomes[subject.number];
+        // A payment may have two events. Only the first one changes the link.
+        let paid = news.remove(&(subject.cart.clone(), subject.version));
+        if paid.is_some_and(|paid| paid.has_early_reversals) {
+            links.note_early_reversals(subject.link);
+        }
         if !there.contains(&subject.cart) {
             (outcome.effect, outcome.reason) = (Effect::UnknownCart, Some(Mismatch::CartDeleted));
             continue;
         }
-        // A payment may have two events. Only the first one changes the link.
-        let fits = news.remove(&(subject.cart.clone(), subject.version));
         outcome.effect = if recovered.remove(&subject.cart) { Effect::Recovered } else { Effect::AlreadyRecovered };
-        outcome.reason = why_to_look(fits, outcome.effect);
+        outcome.reason = why_to_look(paid, outcome.effect);
         if outcome.reason == Some(Mismatch::PaidTwice) {
             for_nothing.push((subject.cart.as_str(), subject.version));
         }
@@ -270,12 +281,12 @@ pub async fn mark_paid(
     Ok(effect)
 }
 
-/// Why the operator should look at a payment; `None` if there is no reason. `fits` is what
+/// Why the operator should look at a payment; `None` if there is no reason. `paid` is what
 /// [`payment_links::paid`] returned for its link: `None` if the link was paid before.
-fn why_to_look(fits: Option<bool>, effect: Effect) -> Option<Mismatch> {
-    match (fits, effect) {
-        (Some(_), Effect::AlreadyRecovered) => Some(Mismatch::PaidTwice),
-        (Some(false), _) => Some(Mismatch::CartChanged),
+fn why_to_look(paid: Option<Paid>, effect: Effect) -> Option<Mismatch> {
+    match paid {
+        Some(_) if effect == Effect::AlreadyRecovered => Some(Mismatch::PaidTwice),
+        Some(Paid { fits: false, .. }) => Some(Mismatch::CartChanged),
         _ => None,
     }
 }

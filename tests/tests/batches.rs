@@ -1,8 +1,11 @@
 //! `common::batch`: order, refused and panicking requests, an unavailable Postgres, and dropped callers.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use common::{
@@ -32,7 +35,7 @@ impl Batch for Echo {
     type Response = i32;
     const CONCURRENCY: usize = 1;
     const MAX_BATCH: usize = 10;
-    const TRANSACTION: bool = true;
+    const TRANSACTION: Option<Duration> = Some(Duration::from_secs(5));
 
     async fn run(&self, tx: &mut Connection, requests: &[i32]) -> sqlx::Result<Vec<i32>> {
         self.transactions.fetch_add(1, Ordering::AcqRel);

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use tests::{
     App, Setup,
     events::{effect, event, expired, intent, session},
+    eventually,
 };
 
 #[tokio::test]
@@ -46,6 +47,33 @@ async fn twenty_deliveries_of_one_event_at_once_take_effect_once() {
     }
     assert_eq!(app.show(&id).await["status"], "recovered");
     assert_eq!(effect(&app, "evt_same").await, "recovered");
+    let events: i64 = sqlx::query_scalar("select count(*) from stripe_events").fetch_one(&app.pool).await.unwrap();
+    assert_eq!(events, 1);
+}
+
+/// Two apis have the same event at once. It has no cart, whose lock would let the second wait.
+#[tokio::test]
+async fn an_event_that_another_api_is_storing_is_stored_once() {
+    let app = std::sync::Arc::new(Setup::default().without_worker().start().await);
+    let mut other = app.pool.begin().await.unwrap();
+    sqlx::query(
+        "insert into stripe_events (id, kind, created_at, received_at, effect)
+         values ('evt_same', 'customer.created', now(), now(), 'none')",
+    )
+    .execute(&mut *other)
+    .await
+    .unwrap();
+    let sent = tokio::spawn({
+        let app = app.clone();
+        async move { app.webhook(&event("evt_same", "customer.created", &json!({"id": "cus_1"}))).await.data(200) }
+    });
+    eventually("it waits", async || {
+        let waits = "select exists (select from pg_stat_activity where datname = current_database() and wait_event = 'transactionid')";
+        sqlx::query_scalar(waits).fetch_one(&app.pool).await.unwrap()
+    })
+    .await;
+    other.commit().await.unwrap();
+    sent.await.unwrap();
     let events: i64 = sqlx::query_scalar("select count(*) from stripe_events").fetch_one(&app.pool).await.unwrap();
     assert_eq!(events, 1);
 }

@@ -139,46 +139,79 @@ pub struct LinkPayment<'a> {
     /// The amount that the shopper paid, in minor units of the link's currency; `None` means the link's
     /// amount.
     pub paid_minor: Option<i64>,
+    /// Stripe's id of the session, if the link may lack it.
+    pub session_id: Option<&'a str>,
+    /// The session's PaymentIntent, if the link may lack it.
+    pub payment_intent: Option<&'a str>,
+    /// The session's mode, if the link may lack it.
+    pub livemode: Option<bool>,
 }
 
-/// Marks these links as paid. Returns only those that were not already paid, each with whether the
-/// cart's total and currency are still those of the link. Of several payments of a link, the first
-/// counts.
+/// A link that was marked as paid.
+#[derive(Debug, Clone, Copy)]
+pub struct Paid {
+    /// Whether the cart's total and currency are still those of the link.
+    pub fits: bool,
+    /// Whether refunds or disputes of the payment have arrived before it.
+    pub has_early_reversals: bool,
+}
+
+/// Marks these links as paid, and stores the ids that they lack. Returns only those that were not
+/// already paid. Of several payments of a link, the first counts.
+///
+/// # Errors
+/// A unique violation if another link has one of the ids.
 pub async fn paid(
     conn: &mut Connection,
     payments: &[LinkPayment<'_>],
     now: DateTime<Utc>,
-) -> sqlx::Result<HashMap<(String, i32), bool>> {
+) -> sqlx::Result<HashMap<(String, i32), Paid>> {
     let carts: Vec<&str> = payments.iter().map(|payment| payment.cart_id).collect();
     let versions: Vec<i32> = payments.iter().map(|payment| payment.version).collect();
     let times: Vec<DateTime<Utc>> = payments.iter().map(|payment| payment.paid_at).collect();
     let amounts: Vec<Option<i64>> = payments.iter().map(|payment| payment.paid_minor).collect();
+    let sessions: Vec<Option<&str>> = payments.iter().map(|payment| payment.session_id).collect();
+    let intents: Vec<Option<&str>> = payments.iter().map(|payment| payment.payment_intent).collect();
+    let livemodes: Vec<Option<bool>> = payments.iter().map(|payment| payment.livemode).collect();
     let changed = sqlx::query!(
         r#"
         update payment_links link
         set status = 'paid', paid_at = payment.paid_at, paid_minor = coalesce(payment.paid_minor, amount_minor),
-            ended_at = $5, updated_at = $5
+            session_id = coalesce(link.session_id, payment.session_id),
+            payment_intent = coalesce(link.payment_intent, payment.payment_intent),
+            livemode = coalesce(link.livemode, payment.livemode), ended_at = $5, updated_at = $5
         from (select distinct on (cart_id, version) *
-              from unnest($1::text[], $2::integer[], $3::timestamptz[], $4::bigint[]) with ordinality
-                  as payment (cart_id, version, paid_at, paid_minor, place)
+              from unnest($1::text[], $2::integer[], $3::timestamptz[], $4::bigint[], $6::text[], $7::text[], $8::boolean[])
+                  with ordinality
+                  as payment (cart_id, version, paid_at, paid_minor, session_id, payment_intent, livemode, place)
               order by cart_id, version, place) payment
         where link.cart_id = payment.cart_id and link.version = payment.version and link.status <> 'paid'
         returning link.cart_id, link.version,
                   coalesce((select total_minor = link.amount_minor and carts.currency = link.currency
-                            from carts where id = link.cart_id), true) as "fits!"
+                            from carts where id = link.cart_id), true) as "fits!",
+                  (select true from payment_reversals early
+                   where early.payment_intent = link.payment_intent and early.cart_id is null limit 1)
+                      is not null as "has_early_reversals!"
         "#,
         &carts as &[&str],
         &versions,
         &times,
         &amounts as &[Option<i64>],
         now,
+        &sessions as &[Option<&str>],
+        &intents as &[Option<&str>],
+        &livemodes as &[Option<bool>],
     )
     .fetch_all(&mut *conn)
     .await?;
     for link in &changed {
         conn.notify(CHANNEL, &link.cart_id);
     }
-    Ok(changed.into_iter().map(|link| ((link.cart_id, link.version), link.fits)).collect())
+    let paid = changed.into_iter().map(|link| {
+        let paid = Paid { fits: link.fits, has_early_reversals: link.has_early_reversals };
+        ((link.cart_id, link.version), paid)
+    });
+    Ok(paid.collect())
 }
 
 /// → payment_failed: the payment failed for good.

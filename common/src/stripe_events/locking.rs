@@ -13,6 +13,7 @@ pub(super) struct Link {
     pub(super) session_id: Option<String>,
     pub(super) payment_intent: Option<String>,
     pub(super) attempted: bool,
+    pub(super) is_paid: bool,
     pub(super) amount_minor: Option<i64>,
     pub(super) currency: Option<String>,
     pub(super) livemode: Option<bool>,
@@ -136,7 +137,7 @@ async fn lock_links(
                or (payment_intent is not null and payment_intent = any ($3))
         ), locked as (
             select link.cart_id, link.version, link.session_id, link.payment_intent,
-                   link.attempted_at is not null as attempted,
+                   link.attempted_at is not null as attempted, link.status = 'paid' as is_paid,
                    coalesce(link.amount_minor, carts.total_minor) as amount_minor,
                    coalesce(link.currency, carts.currency) as currency, link.livemode,
                    coalesce(link.settings @> '{"promotionCodes": true}' or link.settings @> '{"automaticTax": true}', false)
@@ -149,11 +150,11 @@ async fn lock_links(
             for no key update of link skip locked
         )
         select cart_id as "cart_id!", version as "version!", session_id, payment_intent, attempted as "attempted!",
-               amount_minor, currency, livemode, total_may_differ as "total_may_differ!", refunded as "refunded!",
+               is_paid as "is_paid!", amount_minor, currency, livemode, total_may_differ as "total_may_differ!", refunded as "refunded!",
                has_cart as "has_cart!", true as "locked!"
         from locked
         union all
-        select cart_id, version, session_id, payment_intent, false, null, null, null, false, false, false, false from wanted
+        select cart_id, version, session_id, payment_intent, false, false, null, null, null, false, false, false, false from wanted
         "#,
         &carts as &[&str],
         sessions as &[&str],
@@ -184,6 +185,7 @@ async fn lock_links(
             session_id: row.session_id,
             payment_intent: row.payment_intent,
             attempted: row.attempted,
+            is_paid: row.is_paid,
             amount_minor: row.amount_minor,
             currency: row.currency,
             livemode: row.livemode,

@@ -35,8 +35,8 @@ pub(super) enum Change {
 /// The relation of an event to the payment links.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Match {
-    /// The event is about this link's session and matches the link.
-    Ours { cart: String, version: i32, meaning: Meaning },
+    /// The event is about the session of this link ([`Links::at`]), and matches the link.
+    Ours { link: usize, meaning: Meaning },
     /// The event is about a session of this cart, and does not match its link.
     Mismatch { cart: String, why: Mismatch },
     /// The event names this cart, but is about none of its sessions.
@@ -84,8 +84,7 @@ impl Links {
         match found {
             Ok((place, _, Ok(meaning))) => {
                 self.attach(place, &event.object, kind);
-                let link = &self.links[place];
-                Match::Ours { cart: link.cart_id.clone(), version: link.version, meaning }
+                Match::Ours { link: place, meaning }
             }
             Ok((place, By::Id, Err(why))) => Match::Mismatch { cart: self.links[place].cart_id.clone(), why },
             Ok((_, By::Metadata, Err(why))) | Err(why) => {
@@ -148,8 +147,7 @@ impl Links {
         self.with_intent(intent).map(|place| &self.links[place])
     }
 
-    /// The links to which [`Self::save_attached`] attached a PaymentIntent whose refunds or disputes
-    /// arrived before.
+    /// The links that were given a PaymentIntent whose refunds or disputes arrived before.
     pub(super) fn with_early_reversals(&self) -> impl Iterator<Item = &Link> {
         self.early_reversals.iter().filter_map(|intent| self.of_payment(intent))
     }
@@ -218,12 +216,25 @@ impl Links {
         }
     }
 
-    /// Stores the attached ids.
-    pub(super) async fn save_attached(&mut self, conn: &mut Connection) -> sqlx::Result<()> {
-        if self.unsaved.is_empty() {
+    /// The link of a [`Match::Ours`].
+    pub(super) fn at(&self, place: usize) -> &Link {
+        &self.links[place]
+    }
+
+    /// Records that refunds or disputes of the link's payment arrived before it.
+    pub(super) fn note_early_reversals(&mut self, place: usize) {
+        self.early_reversals.extend(self.links[place].payment_intent.clone());
+    }
+
+    /// Stores the attached ids, except those of links that `payment_links::paid` is going to mark as
+    /// paid, with their ids.
+    pub(super) async fn save_attached(&mut self, conn: &mut Connection, paid: &HashSet<usize>) -> sqlx::Result<()> {
+        let unsaved = self.unsaved.iter().map(|place| (place, &self.links[*place]));
+        let unsaved = unsaved.filter(|(place, link)| link.is_paid || !paid.contains(place));
+        let unsaved: Vec<&Link> = unsaved.map(|(_, link)| link).collect();
+        if unsaved.is_empty() {
             return Ok(());
         }
-        let unsaved: Vec<&Link> = self.unsaved.iter().map(|place| &self.links[*place]).collect();
         let carts: Vec<&str> = unsaved.iter().map(|link| link.cart_id.as_str()).collect();
         let versions: Vec<i32> = unsaved.iter().map(|link| link.version).collect();
         let sessions: Vec<Option<&str>> = unsaved.iter().map(|link| link.session_id.as_deref()).collect();

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt, ops::DerefMut as _, sync::Arc, time::Durat
 use deadpool::managed::Object;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
 use sqlx::{
-    Connection as _, Either, Execute, Executor, PgConnection, Postgres, SqlStr,
+    AssertSqlSafe, Connection as _, Either, Execute, Executor, PgConnection, Postgres, SqlSafeStr, SqlStr,
     postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTransactionManager, PgTypeInfo},
 };
 use sqlx_core::transaction::TransactionManager;
@@ -64,9 +64,13 @@ impl Connection {
         self.notifications.insert((channel, payload.into()));
     }
 
-    /// Begins a transaction.
-    pub(crate) async fn begin(&mut self) -> sqlx::Result<()> {
-        self.finish(|conn| PgTransactionManager::begin(conn, None).boxed()).await
+    /// Begins a transaction; `lock_wait` limits how long its statements wait for locks.
+    pub(crate) async fn begin(&mut self, lock_wait: Option<Duration>) -> sqlx::Result<()> {
+        let statement = lock_wait.map(|wait| {
+            let milliseconds = wait.as_millis();
+            AssertSqlSafe(format!("begin; set local lock_timeout = {milliseconds}")).into_sql_str()
+        });
+        self.finish(|conn| PgTransactionManager::begin(conn, statement).boxed()).await
     }
 
     /// Commits the transaction. No-op outside a transaction (autocommit).
@@ -113,7 +117,7 @@ impl SendNotifications for Connection {
     async fn send(&mut self, batch: BTreeSet<Notification>) -> sqlx::Result<()> {
         let (channels, payloads): (Vec<&str>, Vec<String>) = batch.into_iter().unzip();
         if !self.named {
-            self.begin().await?; // as Database::acquire does behind a pooler
+            self.begin(None).await?; // as Database::acquire does behind a pooler
         }
         sqlx::query!(
             "select pg_notify(channel, payload) from unnest($1::text[], $2::text[]) as waiting (channel, payload)",

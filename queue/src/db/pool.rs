@@ -169,7 +169,15 @@ impl Database {
     /// Begins a transaction. Dropping it without [`Connection::commit`] rolls it back.
     pub async fn begin(&self) -> sqlx::Result<Connection> {
         let mut connection = self.connection().await?;
-        connection.begin().await?;
+        connection.begin(None).await?;
+        Ok(connection)
+    }
+
+    /// Like [`Database::begin`]. A statement that waits for a lock longer than `lock_wait` fails with
+    /// SQLSTATE 55P03.
+    pub async fn begin_with_lock_wait(&self, lock_wait: Duration) -> sqlx::Result<Connection> {
+        let mut connection = self.connection().await?;
+        connection.begin(Some(lock_wait)).await?;
         Ok(connection)
     }
 

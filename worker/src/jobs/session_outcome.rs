@@ -125,6 +125,9 @@ async fn completed(
                 version: link.version,
                 paid_at: paid_at(link, session),
                 paid_minor: reported.amount_minor(),
+                session_id: None,
+                payment_intent: None,
+                livemode: None,
             };
             let effect = stripe_events::mark_paid(&mut *conn, &cart, payment, now).await?;
             if effect == Effect::UnknownCart {

@@ -50,7 +50,7 @@ impl Batch for StoreCarts {
     /// One, so that carts wait for the batch in progress and share the next one.
     const CONCURRENCY: usize = 1;
     const MAX_BATCH: usize = 100;
-    const TRANSACTION: bool = false;
+    const TRANSACTION: Option<Duration> = None;
 
     async fn run(&self, conn: &mut Connection, new: &[Arc<Cart>]) -> sqlx::Result<Vec<()>> {
         carts::insert(conn, new, Source::Api).await?;
@@ -69,7 +69,7 @@ impl Batch for FindCarts {
     type Response = Option<Arc<Cart>>;
     const CONCURRENCY: usize = 2;
     const MAX_BATCH: usize = 100;
-    const TRANSACTION: bool = false;
+    const TRANSACTION: Option<Duration> = None;
 
     async fn run(&self, conn: &mut Connection, ids: &[CartId]) -> sqlx::Result<Vec<Option<Arc<Cart>>>> {
         let texts: Vec<&str> = ids.iter().map(CartId::as_str).collect();
@@ -135,7 +135,7 @@ impl Batch for ListCarts {
     /// One, so that requests wait for the batch in progress and share the next one.
     const CONCURRENCY: usize = 1;
     const MAX_BATCH: usize = 16;
-    const TRANSACTION: bool = false;
+    const TRANSACTION: Option<Duration> = None;
 
     async fn run(&self, conn: &mut Connection, requests: &[ListRequest]) -> sqlx::Result<Vec<Bytes>> {
         let totals = list::totals(conn).await?;

@@ -146,7 +146,7 @@ pub(crate) async fn apply(
     loop {
         match events.run(event.clone()).await {
             Ok(Effect::Held) => backoff.pause().await?,
-            Err(error) if error.is_locked() => backoff.pause().await?,
+            Err(error) if error.is_locked() || error.is_unique_violation() => backoff.pause().await?,
             done => return Ok(done?),
         }
     }

@@ -5,12 +5,9 @@ use std::time::Duration;
 use common::{
     batch::Batch,
     clock::Clock,
-    db::{self, Connection},
+    db::Connection,
     stripe_events::{self, Effect, StripeEvent},
 };
-
-/// How long a batch waits for locks, except those of carts and links, which it skips.
-const LOCK_WAIT: Duration = Duration::from_millis(50);
 
 /// Stores and applies events that arrive together in one transaction.
 #[derive(Debug)]
@@ -23,11 +20,10 @@ impl Batch for ApplyEvents {
     type Response = Effect;
     const CONCURRENCY: usize = 2;
     const MAX_BATCH: usize = 100;
-    const TRANSACTION: bool = true;
+    /// Locks of carts and links are not waited for at all (`carts::lock`).
+    const TRANSACTION: Option<Duration> = Some(Duration::from_millis(50));
 
     async fn run(&self, conn: &mut Connection, events: &[StripeEvent]) -> sqlx::Result<Vec<Effect>> {
-        // An event whose cart is locked waits outside of the batch (`carts::lock`).
-        db::limit_lock_waits(conn, LOCK_WAIT).await?;
         stripe_events::apply(conn, events, self.clock.now()).await
     }
 }
