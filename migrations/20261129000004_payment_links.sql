@@ -54,13 +54,14 @@ create table payment_links (
 create unique index payment_links_one_pending on payment_links (cart_id) where status = 'pending';
 -- At most one session of a cart can take money.
 create unique index payment_links_one_open on payment_links (cart_id) where status in ('open', 'closing', 'processing');
--- For reconciliation: sessions that ended without a known outcome, and payments in progress.
+-- For reconciliation: sessions that ended without a known outcome, and payments in progress. (No index
+-- has updated_at, so that an attempt, which changes no status, changes no index.)
 create index payment_links_ended on payment_links (session_expires_at) where status in ('open', 'closing');
-create index payment_links_in_progress on payment_links (updated_at) where status = 'processing';
+create index payment_links_in_progress on payment_links (ended_at) where status = 'processing';
 -- A PaymentIntent belongs to one session.
 create unique index payment_links_payment_intent on payment_links (payment_intent) where payment_intent is not null;
 -- For deleting old rows.
-create index payment_links_final on payment_links (updated_at) where status in ('paid', 'payment_failed', 'closed', 'failed');
+create index payment_links_final on payment_links (ended_at) where status in ('paid', 'payment_failed', 'closed', 'failed');
 
 -- The link for e-mails: one token per cart, for its life. After the cart was deleted the hash stays
 -- for a while, so that the link answers 410.

@@ -6,9 +6,9 @@ with carts as (
     insert into recovery_links (token_hash, token, cart_id, expires_at)
     select sha256(id::bytea), md5(id), id, created_at + interval '7 days' from carts
 ), links as (
-    insert into payment_links (cart_id, version, status, job_id, session_expires_at, attempted_at, session_id, url, created_at, updated_at)
+    insert into payment_links (cart_id, version, status, job_id, session_expires_at, attempted_at, session_id, url, created_at, updated_at, ended_at)
     select id, 1, 'paid', gen_random_uuid(), created_at + interval '1 day', created_at,
-        'cs_live_' || md5(id) || md5(id || 'b'), 'https://checkout.stripe.com/c/pay/cs_live_' || md5(id) || md5(id || 'b'), created_at, recovered_at
+        'cs_live_' || md5(id) || md5(id || 'b'), 'https://checkout.stripe.com/c/pay/cs_live_' || md5(id) || md5(id || 'b'), created_at, recovered_at, recovered_at
     from carts
 ), events as (
     insert into stripe_events (id, kind, object_id, cart_id, created_at, received_at, effect)

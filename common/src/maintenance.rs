@@ -114,12 +114,13 @@ async fn delete_links(conn: &mut Connection, now: DateTime<Utc>) -> sqlx::Result
     .execute(&mut *conn)
     .await?;
     // The newest link of an existing cart stays, because the next version counts from it. A paid one
-    // stays, because refunds and disputes may follow for months.
+    // stays, because refunds and disputes may follow for months; so does one that SQL ended by hand,
+    // without a time.
     let payment_links = sqlx::query!(
         r#"
         delete from payment_links where ctid = any (array(
             select ctid from payment_links old
-            where status in ('paid', 'payment_failed', 'closed', 'failed') and updated_at < $1
+            where status in ('paid', 'payment_failed', 'closed', 'failed') and ended_at < $1
               and (not exists (select from carts where carts.id = old.cart_id)
                    or status <> 'paid' and exists (
                        select from payment_links newer where newer.cart_id = old.cart_id and newer.version > old.version))

@@ -1,7 +1,7 @@
 //! Payment links: requests for Checkout Sessions at Stripe, and their status.
 //!
 //! ```text
-//!             ┌────────── begin_attempt, Stripe responds ─────────┐
+//!             ┌───────── attempt begins, Stripe responds ─────────┐
 //! request → pending ──→ failed (Stripe refused)                    ↓
 //!             │ │                              processing ←─────  open ──→ paid
 //!             │ └──→ settling (sent, no response)   │              │
@@ -16,7 +16,6 @@
 //! session if no event has arrived by its end ([`reconciliation`]). An ended session is `closed` if
 //! it was not paid, does not match its link, or is unknown to Stripe.
 
-mod attempt;
 pub mod checkout;
 mod expected;
 pub mod hosts;
@@ -36,7 +35,6 @@ use queue::JobId;
 
 use crate::db::Connection;
 
-pub use attempt::{Attempt, begin_attempt};
 pub use expected::{Expected, Mismatch, Payment, Reported, expected};
 pub(crate) use outcome::close_all;
 pub use outcome::{LinkPayment, Opening, Paid, closed, closed_because, fail, open, paid, payment_failed, processing};

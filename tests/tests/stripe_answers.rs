@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use common::payment_links::checkout::{self, NewAttempt};
 use sandbox::stripe::{Fault, Operation};
 use serde_json::json;
 use tests::{
@@ -273,16 +274,15 @@ async fn an_attempt_keeps_the_mode_of_the_key() {
     let id = app.cart().await;
     app.ask(&id).await.data(202);
     let mut conn = tests::connection(&app.pool).await;
-    let link = common::payment_links::latest(&mut conn, &id).await.unwrap().unwrap();
     let settings = common::payment_links::SessionSettings {
         checkout: common::config::Env::default().read().unwrap(),
         public_url: app.url(""),
         without_email: false,
     };
-    for (begun, kept) in [(None, None), (Some(true), Some(true)), (None, Some(true))] {
-        let attempt =
-            common::payment_links::begin_attempt(&mut conn, &link, &settings, begun, &app.clock).await.unwrap();
-        assert_eq!(attempt.unwrap().settings, settings);
+    for (livemode, kept) in [(None, None), (Some(true), Some(true)), (None, Some(true))] {
+        let attempt = NewAttempt { settings: &settings, livemode, older_are_closed: false };
+        let begun = checkout::begin(&mut conn, &id, 1, attempt, &app.clock).await.unwrap();
+        assert_eq!(begun.unwrap().attempt.unwrap().settings, settings);
         let livemode: Option<bool> =
             sqlx::query_scalar("select livemode from payment_links").fetch_one(&app.pool).await.unwrap();
         assert_eq!(livemode, kept);

@@ -32,7 +32,7 @@ pub async fn take_due(
                      where status = 'processing' and session_id is not null
                        and updated_at < coalesce($2, now()) - interval '1 day'
                        and (asked_at is null or asked_at < coalesce($2, now()) - interval '50 seconds')
-                     order by updated_at limit $1 for update skip locked))
+                     order by ended_at limit $1 for update skip locked))
         returning cart_id, version, status as "status: LinkStatus", job_id, session_expires_at, replacements,
                   attempted_at, session_id, url, failure, updated_at
         "#,

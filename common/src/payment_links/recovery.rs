@@ -54,9 +54,16 @@ fn hash(token: &str) -> Vec<u8> {
     Sha256::digest(token.as_bytes()).to_vec()
 }
 
+/// A token that nobody can guess, and the hash by which it is found.
+pub(super) fn new_token() -> (String, Vec<u8>) {
+    let token = format!("{:032x}", rand::random::<u128>());
+    let hash = hash(&token);
+    (token, hash)
+}
+
 /// Creates the cart's link, or extends it, so that it works until `expires_at`.
 pub async fn extend(conn: &mut Connection, cart_id: &CartId, expires_at: DateTime<Utc>) -> sqlx::Result<RecoveryLink> {
-    let token = format!("{:032x}", rand::random::<u128>());
+    let (token, hash) = new_token();
     sqlx::query_as!(
         RecoveryLink,
         r#"
@@ -64,7 +71,7 @@ pub async fn extend(conn: &mut Connection, cart_id: &CartId, expires_at: DateTim
         on conflict (cart_id) do update set expires_at = excluded.expires_at
         returning token as "token!", expires_at
         "#,
-        hash(&token),
+        hash,
         token,
         cart_id.as_str(),
         expires_at,

@@ -5,7 +5,11 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use queue::EnqueueOptions;
 
-use super::{Failure, LinkStatus, PaymentLink, RequestedBy, fail, latest, outcome::settle_later};
+use super::{
+    Failure, LinkStatus, PaymentLink, RequestedBy, fail, latest,
+    outcome::settle_later,
+    recovery::{self, RecoveryLink},
+};
 use crate::{
     carts::{self, CartId, CartStatus},
     clock::Clock,
@@ -45,8 +49,9 @@ impl Remedy {
 }
 
 /// Requests a session that lives as long as the cart's recovery link, as far as Stripe's limits
-/// allow: stores the request and enqueues its job. The cart must be locked, and `newest` must be its
-/// newest request, read under that lock.
+/// allow: stores the request and enqueues its job. With `recovery_end`, first makes the recovery link,
+/// or extends it, and returns it. The cart must be locked, and `newest` must be its newest request,
+/// read under that lock.
 ///
 /// Returns an existing link instead if it is live, or pending with an unfinished job.
 pub async fn request(
@@ -54,13 +59,14 @@ pub async fn request(
     cart_id: &CartId,
     mut newest: Option<PaymentLink>,
     requested_by: RequestedBy,
+    recovery_end: Option<DateTime<Utc>>,
     clock: &Clock,
-) -> sqlx::Result<PaymentLink> {
+) -> sqlx::Result<(PaymentLink, Option<RecoveryLink>)> {
     let now = clock.now();
     if let Some(pending) = newest.clone().filter(|link| link.status == LinkStatus::Pending) {
         let job = queue::find(conn, pending.job_id).await?;
         if job.as_ref().is_some_and(|job| job.is_unfinished()) {
-            return Ok(pending);
+            return Ok((pending, extend(conn, cart_id, recovery_end).await?));
         }
         let last_error = job.and_then(|job| job.last_error);
         let why =
@@ -72,12 +78,23 @@ pub async fn request(
         }
     }
     if let Some(live) = newest.clone().filter(|link| link.is_live(now)) {
-        return Ok(live); // opened since the caller looked
+        return Ok((live, extend(conn, cart_id, recovery_end).await?)); // opened since the caller looked
     }
     let version = newest.map_or(1, |link| link.version + 1);
     let cart_id = cart_id.to_string();
-    let new = NewRequest { cart_id, version, replacements: 0, requested_by, without_email: false };
+    let new = NewRequest { cart_id, version, replacements: 0, requested_by, recovery_end, without_email: false };
     insert(conn, new, Duration::ZERO, clock).await
+}
+
+async fn extend(
+    conn: &mut Connection,
+    cart_id: &CartId,
+    recovery_end: Option<DateTime<Utc>>,
+) -> sqlx::Result<Option<RecoveryLink>> {
+    match recovery_end {
+        Some(end) => recovery::extend(conn, cart_id, end).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// Replaces a request that can't succeed by one with the next version, which `remedy` makes
@@ -109,9 +126,11 @@ pub async fn replace(
         version: link.version + 1,
         replacements: link.replacements + 1,
         requested_by: RequestedBy::Replacement,
+        recovery_end: None,
         without_email: remedy == Remedy::WithoutEmail,
     };
-    insert(conn, next, remedy.pause(link.replacements), clock).await.map(Some)
+    let (next, _) = insert(conn, next, remedy.pause(link.replacements), clock).await?;
+    Ok(Some(next))
 }
 
 /// A request to be stored.
@@ -122,6 +141,8 @@ struct NewRequest {
     /// The number of consecutive requests that it replaces.
     replacements: i16,
     requested_by: RequestedBy,
+    /// When the recovery link stops working from now on; `None` keeps its end.
+    recovery_end: Option<DateTime<Utc>>,
     /// Whether Stripe has just refused the cart's address.
     without_email: bool,
 }
@@ -129,19 +150,31 @@ struct NewRequest {
 /// Stores the request, with the cart's current amount and currency and the end of the session by
 /// Postgres' clock, and its job. An address that Stripe refused for the previous request is left out
 /// as long as the cart keeps it.
-async fn insert(conn: &mut Connection, new: NewRequest, delay: Duration, clock: &Clock) -> sqlx::Result<PaymentLink> {
+async fn insert(
+    conn: &mut Connection,
+    new: NewRequest,
+    delay: Duration,
+    clock: &Clock,
+) -> sqlx::Result<(PaymentLink, Option<RecoveryLink>)> {
     let now = clock.now();
     let job = CreatePaymentLink { cart_id: new.cart_id.clone(), version: new.version };
     let options = EnqueueOptions { delay, ..EnqueueOptions::default() };
     // The job's unique key contains the new version, so no other job can have it.
     let job_id = queue::enqueue_with(conn, &job, options).await?.ok_or(sqlx::Error::RowNotFound)?;
-    let session_expires_at = sqlx::query_scalar!(
+    let (token, token_hash) = recovery::new_token();
+    let row = sqlx::query!(
         r#"
+        with extended as (
+            insert into recovery_links (token_hash, token, cart_id, expires_at)
+            select $11, $12, $1, $13 where $13::timestamptz is not null
+            on conflict (cart_id) do update set expires_at = excluded.expires_at
+            returning token, expires_at
+        )
         insert into payment_links
             (cart_id, version, status, job_id, session_expires_at, replacements, requested_by, created_at, updated_at,
              amount_minor, currency, settings)
         select $1, $2, 'pending', $3,
-               (select least(greatest(max(recovery.expires_at), clock.now + make_interval(mins => $8)),
+               (select least(greatest(coalesce($13, max(recovery.expires_at)), clock.now + make_interval(mins => $8)),
                              clock.now + make_interval(mins => $9))
                 from recovery_links recovery where recovery.cart_id = $1),
                $5, $7, $6, $6,
@@ -155,7 +188,7 @@ async fn insert(conn: &mut Connection, new: NewRequest, delay: Duration, clock: 
                                        and changed.details->'fields' ? 'customerEmail'))
                then '{"withoutEmail": true}'::jsonb end
         from (select coalesce($4::timestamptz, now()) as now) clock
-        returning session_expires_at
+        returning session_expires_at, (select token from extended) as token, (select expires_at from extended) as recovery_end
         "#,
         new.cart_id,
         new.version,
@@ -167,22 +200,27 @@ async fn insert(conn: &mut Connection, new: NewRequest, delay: Duration, clock: 
         SHORTEST_SESSION,
         LONGEST_SESSION,
         new.without_email,
+        token_hash,
+        token,
+        new.recovery_end,
     )
     .fetch_one(&mut *conn)
     .await?;
-    Ok(PaymentLink {
+    let recovery = row.token.zip(row.recovery_end).map(|(token, expires_at)| RecoveryLink { token, expires_at });
+    let link = PaymentLink {
         cart_id: new.cart_id,
         version: new.version,
         status: LinkStatus::Pending,
         job_id,
-        session_expires_at,
+        session_expires_at: row.session_expires_at,
         replacements: new.replacements,
         attempted_at: None,
         session_id: None,
         url: None,
         failure: None,
         updated_at: now,
-    })
+    };
+    Ok((link, recovery))
 }
 
 /// Gives up a pending request. If it was sent to Stripe before, a session may exist in spite of the

@@ -8,7 +8,7 @@ use common::{
     jobs::CreatePaymentLink,
     payment_links::{
         self, Expected, Failure, LinkStatus, Mismatch, Opening, PaymentLink, SessionSettings,
-        checkout::{self, Checkout, CheckoutCart},
+        checkout::{self, Attempt, Checkout, CheckoutCart, NewAttempt},
     },
 };
 
@@ -36,46 +36,64 @@ const SHORTEST_KEY_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<(), JobError> {
     let state = &*state;
     let turn = state.stripe.turn().await?;
+    let Some(mut begun) = begin(state, &job, false).await? else { return Ok(()) };
+    if begun.has_unsettled {
+        if !close_older(state, &begun.link).await? {
+            return Ok(());
+        }
+        let Some(again) = begin(state, &job, true).await? else { return Ok(()) };
+        begun = again;
+    }
+    match (begun.cart, begun.attempt) {
+        (Some(cart), Some(attempt)) => create(state, turn, begun.link, &cart, attempt).await,
+        _ => Ok(()), // withdrawn at the same moment
+    }
+}
+
+/// Reads the request and its cart, and begins an attempt unless an older request is unsettled. Stored
+/// before Stripe is called, because a session may exist from the call on. `None` if there is nothing to
+/// do any more.
+async fn begin(state: &State, job: &CreatePaymentLink, older_are_closed: bool) -> Result<Option<Checkout>, JobError> {
+    let settings = current_settings(state);
+    let attempt = NewAttempt { settings: &settings, livemode: state.stripe.livemode(), older_are_closed };
     let mut conn = state.lookups.acquire().await?;
-    let checkout = checkout::read(&mut conn, &job.cart_id, job.version, &state.clock).await?;
-    let is_pending = |checkout: &Checkout| checkout.link.status == LinkStatus::Pending;
-    let Some(Checkout { mut link, cart, has_unsettled, .. }) = checkout.filter(is_pending) else { return Ok(()) };
-    let Some(cart) = cart.filter(|cart| cart.status == CartStatus::Abandoned) else {
+    let checkout = checkout::begin(&mut conn, &job.cart_id, job.version, attempt, &state.clock).await?;
+    let pending = checkout.filter(|checkout| checkout.link.status == LinkStatus::Pending);
+    let is_payable = |cart: &CheckoutCart| cart.status == CartStatus::Abandoned;
+    if let Some(Checkout { link, cart, .. }) = &pending
+        && !cart.as_ref().is_some_and(is_payable)
+    {
         // Ending a cart withdraws its requests, so this occurs only after manual SQL.
         let why = Failure::new("cart_not_payable", "the cart can't be paid any more");
-        payment_links::fail(&mut conn, &link, why, state.clock.now()).await?;
+        payment_links::fail(&mut conn, link, why, state.clock.now()).await?;
         conn.commit().await?;
-        return Ok(());
-    };
-    let older = match has_unsettled {
-        true => payment_links::unsettled_before(&mut conn, &link.cart_id, link.version).await?,
-        false => Vec::new(),
-    };
-    drop(conn);
+        return Ok(None);
+    }
+    conn.commit().await?;
+    Ok(pending)
+}
 
-    // At most one open session per cart: close the old ones before creating the next.
+/// Closes the sessions of older requests, because a cart has at most one open session. `false` if the
+/// cart is being paid with one, or was: then there is no link.
+async fn close_older(state: &State, link: &PaymentLink) -> Result<bool, JobError> {
+    let older = {
+        let mut conn = state.lookups.acquire().await?;
+        payment_links::unsettled_before(&mut conn, &link.cart_id, link.version).await?
+    };
     for older in older {
         match close_session::settle(state, &older).await? {
             Settled::Closed => {}
-            Settled::Paid => return Ok(()), // the cart is recovered and this request withdrawn
+            Settled::Paid => return Ok(false), // the cart is recovered and this request withdrawn
             Settled::Processing => {
                 let mut conn = state.lookups.acquire().await?;
                 let why = Failure::new("payment_under_way", "a payment is in progress");
-                payment_links::fail(&mut conn, &link, why, state.clock.now()).await?;
+                payment_links::fail(&mut conn, link, why, state.clock.now()).await?;
                 conn.commit().await?;
-                return Ok(());
+                return Ok(false);
             }
         }
     }
-
-    let mut conn = state.lookups.acquire().await?;
-    // Stored before Stripe is called, because a session may exist from the call on.
-    let (settings, livemode) = (current_settings(state), state.stripe.livemode());
-    let attempt = payment_links::begin_attempt(&mut conn, &link, &settings, livemode, &state.clock).await?;
-    conn.commit().await?;
-    let Some(attempt) = attempt else { return Ok(()) };
-    link.session_expires_at = attempt.session_expires_at;
-    create(state, turn, &link, &cart, &attempt.settings).await
+    Ok(true)
 }
 
 /// Requests the session from Stripe. `link` was read before this attempt, so it shows earlier
@@ -83,10 +101,12 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
 async fn create(
     state: &State,
     turn: Turn,
-    link: &PaymentLink,
+    link: PaymentLink,
     cart: &CheckoutCart,
-    settings: &SessionSettings,
+    attempt: Attempt,
 ) -> Result<(), JobError> {
+    let Attempt { settings, session_expires_at } = &attempt;
+    let link = &PaymentLink { session_expires_at: *session_expires_at, ..link };
     if !cart.is_as_requested() {
         // Only manual SQL causes this. Payments would not match the stored amount.
         let why = "the cart's total or currency changed since the link was requested";

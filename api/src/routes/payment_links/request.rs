@@ -42,18 +42,19 @@ pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTim
         let recovery = payment_links::recovery::find(&mut tx, id).await?;
         return Ok(Asked { link, recovery });
     }
-    let (recovery, requested_by) = match recovery {
-        RecoveryTime::Extend => {
-            (Some(payment_links::recovery::extend(&mut tx, id, recovery_end(state, now)).await?), RequestedBy::Api)
+    let (known, requested_by, recovery_end) = match recovery {
+        RecoveryTime::Extend => (None, RequestedBy::Api, Some(recovery_end(state, now))),
+        RecoveryTime::Keep => {
+            let known = payment_links::recovery::find(&mut tx, id).await?;
+            let known = known.filter(|recovery| recovery.expires_at > now);
+            let known = known.ok_or_else(|| ApiError::conflict("The cart's recovery link has expired"))?;
+            (Some(known), RequestedBy::Shopper, None)
         }
-        RecoveryTime::Keep => (payment_links::recovery::find(&mut tx, id).await?, RequestedBy::Shopper),
     };
-    let Some(recovery) = recovery.filter(|recovery| recovery.expires_at > now) else {
-        return Err(ApiError::conflict("The cart's recovery link has expired"));
-    };
-    let link = payment_links::request(&mut tx, id, newest, requested_by, &state.clock).await?;
+    let (link, extended) =
+        payment_links::request(&mut tx, id, newest, requested_by, recovery_end, &state.clock).await?;
     tx.commit().await?;
-    Ok(Asked { link, recovery: Some(recovery) })
+    Ok(Asked { link, recovery: known.or(extended) })
 }
 
 /// Makes or extends the cart's recovery link, without a request for a checkout.
