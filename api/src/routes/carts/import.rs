@@ -19,12 +19,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
-use common::{
-    carts::{
-        self,
-        import::{ImportedCart, Stored},
-    },
-    db,
+use common::carts::{
+    self,
+    import::{ImportedCart, Stored},
 };
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
@@ -246,8 +243,7 @@ impl Import {
     }
 
     async fn try_to_store(&self, carts: &[ImportedCart], now: DateTime<Utc>) -> Result<Vec<Stored>, ApiError> {
-        let mut tx = self.state.database.begin().await?;
-        db::limit_lock_waits(&mut tx, LOCK_WAIT).await?;
+        let mut tx = self.state.database.begin_with_lock_wait(LOCK_WAIT).await?;
         let stored = carts::import::store(&mut tx, carts, now).await?;
         tx.commit().await?;
         Ok(stored)
