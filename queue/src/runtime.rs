@@ -25,10 +25,6 @@ use crate::{backend::PgBackend, db::Database, job::Job};
 /// Its tasks (fetch, outcomes, renewal, lost workers, retention, heartbeat) share them.
 pub const CONNECTIONS: u32 = 4;
 
-/// Frequent statements look up each row in an index, also if their plan was made while the table was
-/// empty. Then a scan of everything is the cheapest, and so is a join that reads a whole index.
-const BY_INDEX: &str = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off";
-
 /// A handle to the background tasks. Clones are cheap and share the same tasks.
 #[derive(Debug, Clone)]
 pub struct Runtime {
@@ -42,7 +38,7 @@ impl Runtime {
     /// [`CONNECTIONS`], so that handlers that exhaust theirs can't prevent lease renewal.
     pub fn start(database: &Database, config: Config) -> Self {
         let (acks, ended) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::new(database.planned_once(CONNECTIONS, BY_INDEX), config, acks));
+        let shared = Arc::new(Shared::new(database.planned_once(CONNECTIONS, ""), config, acks));
         let (fetching, tasks) = (TaskTracker::new(), TaskTracker::new());
         fetching.spawn(fetch::run(shared.clone()));
         tasks.spawn(ack::run(shared.clone(), ended));

@@ -108,11 +108,10 @@ impl Pools {
     /// Creates pools of at most `connections` together. A third of them is for [`Pools::database`],
     /// and at least two if there are three.
     pub fn new(options: PgConnectOptions, listen: Listen, connections: u32) -> Self {
-        const BY_INDEX: &str = "set lock_timeout = '5s'; set enable_seqscan = off; set enable_bitmapscan = off; \
-                                set enable_hashjoin = off; set enable_mergejoin = off; set enable_sort = off";
+        const IN_ORDER: &str = "set lock_timeout = '5s'; set enable_bitmapscan = off; set enable_sort = off";
         let large = (connections / 3).max(2).min(connections.saturating_sub(1)).max(1);
         let database = Database::new(options, listen, large);
-        let lookups = database.planned_once((connections - large).max(1), BY_INDEX);
+        let lookups = database.planned_once((connections - large).max(1), IN_ORDER);
         Self { database, lookups }
     }
 }

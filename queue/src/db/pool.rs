@@ -131,14 +131,17 @@ impl Database {
     }
 
     /// A separate pool to the same Postgres whose sessions use generic plans, so that each
-    /// statement is planned once. `settings` are further `set … = …`, separated by semicolons.
+    /// statement is planned once, and looks up each row in an index, also if its plan was made while the
+    /// table was empty. (Then a scan of everything is the cheapest, and so is a join that reads a whole
+    /// index.) `settings` are further `set … = …`, separated by semicolons; there may be none.
     ///
     /// By default Postgres prefers custom plans, whose estimated cost is lower, and plans a
     /// statement at each execution, which takes longer than a short statement runs. Sessions of a
     /// pooler get no settings.
     pub fn planned_once(&self, connections: u32, settings: &'static str) -> Self {
-        let settings =
-            format!("{IDLE_IN_TRANSACTION}; set plan_cache_mode = force_generic_plan; set jit = off; {settings}");
+        const BY_INDEX: &str = "set plan_cache_mode = force_generic_plan; set jit = off; set enable_seqscan = off; \
+                                set enable_hashjoin = off; set enable_mergejoin = off";
+        let settings = format!("{IDLE_IN_TRANSACTION}; {BY_INDEX}; {settings}");
         Self::open(self.pools.clone(), connections, self.statement_timeout, &settings)
     }
 
