@@ -15,7 +15,10 @@ use crate::{
     http::{client::UnnamedProxy, rate_limit::TokenLimiter, unverified_bodies::UnverifiedBodies},
     routes::{
         carts::{batches::CartBatches, lock::CartLocks, searches::Searches},
-        payment_links::wait::PgNotifications,
+        payment_links::{
+            batches::{FindNewest, RequestLinks},
+            wait::PgNotifications,
+        },
         webhooks::{batch::ApplyEvents, refused::RefusedWebhooks},
     },
 };
@@ -38,6 +41,8 @@ pub struct Fields {
     pub(crate) carts: CartBatches,
     pub(crate) cart_locks: CartLocks,
     pub(crate) events: Batcher<ApplyEvents>,
+    pub(crate) link_requests: Batcher<RequestLinks>,
+    pub(crate) newest_links: Batcher<FindNewest>,
     pub(crate) refused_webhooks: RefusedWebhooks,
     pub(crate) unverified_bodies: UnverifiedBodies,
     pub(crate) token_limiter: TokenLimiter,
@@ -66,6 +71,8 @@ impl AppState {
         let keys = ApiKeys::start(&config.api_keys, lookups.clone(), clock.clone());
         let carts = CartBatches::start(&lookups, &clock);
         let events = Batcher::start(ApplyEvents { clock: clock.clone() }, lookups.clone());
+        let link_requests = Batcher::start(RequestLinks { clock: clock.clone() }, lookups.clone());
+        let newest_links = Batcher::start(FindNewest, lookups.clone());
         let refused_webhooks = RefusedWebhooks::new(database.clone());
         let unverified_bodies = UnverifiedBodies::new(&config.trusted_proxies);
         let unnamed_proxy = UnnamedProxy::new(&config.trusted_proxies);
@@ -81,6 +88,8 @@ impl AppState {
             carts,
             cart_locks: CartLocks::default(),
             events,
+            link_requests,
+            newest_links,
             refused_webhooks,
             unverified_bodies,
             token_limiter,

@@ -14,7 +14,10 @@ pub(crate) mod row;
 pub mod search;
 pub(crate) mod status;
 mod transitions;
-use std::{borrow::Borrow, collections::HashSet};
+use std::{
+    borrow::Borrow,
+    collections::{HashMap, HashSet},
+};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -245,19 +248,36 @@ pub enum TryLock {
 
 /// Locks the cart like [`lock`], but does not wait for the lock.
 pub async fn try_lock(conn: &mut Connection, id: &CartId) -> sqlx::Result<TryLock> {
-    let locked = sqlx::query_as!(
-        LockedCart,
+    let mut locked = try_lock_all(conn, std::slice::from_ref(id)).await?;
+    Ok(locked.pop().unwrap_or(TryLock::Missing))
+}
+
+/// Locks the carts like [`try_lock`]; returns an outcome for each, in their order.
+pub async fn try_lock_all(conn: &mut Connection, ids: &[CartId]) -> sqlx::Result<Vec<TryLock>> {
+    let ids: Vec<&str> = ids.iter().map(CartId::as_str).collect();
+    let locked = sqlx::query!(
         r#"
-        select status as "status: CartStatus", abandoned_at, total_minor, currency as "currency: Currency"
-        from carts where id = $1 for no key update skip locked
+        select id, status as "status: CartStatus", abandoned_at, total_minor, currency as "currency: Currency"
+        from carts where id = any ($1) order by id for no key update skip locked
         "#,
-        id.as_str(),
+        &ids as &[&str],
     );
-    if let Some(cart) = locked.fetch_optional(&mut *conn).await? {
-        return Ok(TryLock::Locked(cart));
+    let locked = locked.fetch_all(&mut *conn).await?;
+    let mut outcomes: HashMap<String, TryLock> = locked
+        .into_iter()
+        .map(|row| {
+            let (status, abandoned_at, total_minor, currency) =
+                (row.status, row.abandoned_at, row.total_minor, row.currency);
+            (row.id, TryLock::Locked(LockedCart { status, abandoned_at, total_minor, currency }))
+        })
+        .collect();
+    if outcomes.len() < ids.len() {
+        let there = sqlx::query_scalar!("select id from carts where id = any ($1)", &ids as &[&str]);
+        for id in there.fetch_all(conn).await? {
+            outcomes.entry(id).or_insert(TryLock::Held);
+        }
     }
-    let exists = sqlx::query_scalar!(r#"select exists (select from carts where id = $1) as "exists!""#, id.as_str());
-    Ok(if exists.fetch_one(conn).await? { TryLock::Held } else { TryLock::Missing })
+    Ok(ids.iter().map(|id| outcomes.remove(*id).unwrap_or(TryLock::Missing)).collect())
 }
 
 /// Locks the carts that exist for the rest of the transaction; returns their ids. Locks are taken

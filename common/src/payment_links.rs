@@ -28,18 +28,20 @@ mod search;
 mod session;
 mod settings;
 
+use std::collections::HashMap;
+
 use strum::IntoStaticStr;
 
 use chrono::{DateTime, Utc};
 use queue::JobId;
 
-use crate::db::Connection;
+use crate::{carts::CartId, db::Connection};
 
 pub use expected::{Expected, Mismatch, Payment, Reported, expected};
 pub(crate) use outcome::close_all;
 pub use outcome::{LinkPayment, Opening, Paid, closed, closed_because, fail, open, paid, payment_failed, processing};
 pub use refused_key::{KEY_REFUSED, RefusedKey, refused_key};
-pub use request::{Remedy, give_up, replace, request};
+pub use request::{Answer, LinkRequest, Refusal, Remedy, check_payable, give_up, replace, request};
 pub use search::{Search, save_search, search};
 pub use session::{attach_session, is_held_by_another, refuse_session};
 pub use settings::{BillingAddress, CheckoutSettings, SessionSettings};
@@ -170,6 +172,17 @@ use select_links;
 /// The newest request of the cart; `None` if there is none.
 pub async fn latest(conn: &mut Connection, cart_id: &str) -> sqlx::Result<Option<PaymentLink>> {
     select_links!("where cart_id = $1 order by version desc limit 1", cart_id).fetch_optional(conn).await
+}
+
+/// The newest requests of these carts, by the cart's id. Carts without a request are left out.
+pub async fn latest_of(conn: &mut Connection, carts: &[CartId]) -> sqlx::Result<HashMap<String, PaymentLink>> {
+    let carts: Vec<&str> = carts.iter().map(CartId::as_str).collect();
+    let newest = select_links!(
+        r#"link where cart_id = any ($1)
+           and version = (select max(version) from payment_links newest where newest.cart_id = link.cart_id)"#,
+        &carts as &[&str],
+    );
+    Ok(newest.fetch_all(conn).await?.into_iter().map(|link| (link.cart_id.clone(), link)).collect())
 }
 
 /// The request with this version; `None` if there is none.

@@ -38,16 +38,34 @@ pub async fn enqueue_with<J: Job>(
     job: &J,
     options: EnqueueOptions,
 ) -> sqlx::Result<Option<JobId>> {
-    insert_all(conn, std::slice::from_ref(job), options).await.map(|ids| ids.first().copied())
+    let traces = [telemetry::current_context()];
+    insert_all(conn, std::slice::from_ref(job), &traces, options).await.map(|ids| ids.first().copied())
 }
 
 /// Queues many jobs of one kind in one statement. Returns the ids of the inserted jobs; jobs whose
 /// unique key an unfinished job has are skipped.
 pub async fn enqueue_many<J: Job>(conn: &mut Connection, jobs: &[J]) -> sqlx::Result<Vec<JobId>> {
-    insert_all(conn, jobs, EnqueueOptions::default()).await
+    let traces = vec![telemetry::current_context(); jobs.len()];
+    insert_all(conn, jobs, &traces, EnqueueOptions::default()).await
 }
 
-async fn insert_all<J: Job>(conn: &mut Connection, jobs: &[J], options: EnqueueOptions) -> sqlx::Result<Vec<JobId>> {
+/// Like [`enqueue_many`], for jobs of different requests: each continues the trace at its place
+/// ([`telemetry::current_context`]).
+pub async fn enqueue_traced<J: Job>(
+    conn: &mut Connection,
+    jobs: &[J],
+    traces: &[Option<String>],
+    options: EnqueueOptions,
+) -> sqlx::Result<Vec<JobId>> {
+    insert_all(conn, jobs, traces, options).await
+}
+
+async fn insert_all<J: Job>(
+    conn: &mut Connection,
+    jobs: &[J],
+    traces: &[Option<String>],
+    options: EnqueueOptions,
+) -> sqlx::Result<Vec<JobId>> {
     let ids: Vec<Uuid> = jobs.iter().map(|_| Uuid::now_v7()).collect();
     let payloads = jobs
         .iter()
@@ -58,8 +76,8 @@ async fn insert_all<J: Job>(conn: &mut Connection, jobs: &[J], options: EnqueueO
     let added = sqlx::query_scalar!(
         r#"
         insert into jobs (id, queue, kind, payload, max_attempts, run_at, slot, unique_key, trace_context)
-        select new.id, $1, $2, new.payload, $3, coalesce($4, now()) + $9, $5, new.unique_key, $10
-        from unnest($6::uuid[], $7::jsonb[], $8::text[]) as new (id, payload, unique_key)
+        select new.id, $1, $2, new.payload, $3, coalesce($4, now()) + $9, $5, new.unique_key, new.trace_context
+        from unnest($6::uuid[], $7::jsonb[], $8::text[], $10::text[]) as new (id, payload, unique_key, trace_context)
         on conflict (unique_key) where unique_key is not null and state in ('pending', 'running') do nothing
         returning id
         "#,
@@ -72,7 +90,7 @@ async fn insert_all<J: Job>(conn: &mut Connection, jobs: &[J], options: EnqueueO
         &payloads,
         &unique_keys as &[Option<String>],
         interval(options.delay),
-        telemetry::current_context(),
+        traces as &[Option<String>],
     )
     .fetch_all(&mut *conn)
     .await?;

@@ -81,7 +81,7 @@ pub use admin::{
 };
 pub use backend::PgBackend;
 pub use db::{Connection, Connections, Database, Listen, Listener};
-pub use enqueue::{EnqueueOptions, enqueue, enqueue_many, enqueue_with};
+pub use enqueue::{EnqueueOptions, enqueue, enqueue_many, enqueue_traced, enqueue_with};
 pub use job::{Attempt, Backoff, Job, JobId};
 pub use outcome::{ERROR_CHARACTERS, Snooze};
 pub use rate_limit::{RateLimit, RateLimited};

@@ -64,7 +64,8 @@ async fn early_events_of_our_own_session_count_in_any_order() {
             session_expires_at: app.now(),
             livemode: Some(false),
         };
-        assert!(!payment_links::open(&mut connection(&app.pool).await, &opening, app.now()).await.unwrap());
+        let opened = payment_links::open(&mut connection(&app.pool).await, &[opening], app.now()).await.unwrap();
+        assert_eq!(opened, [false]);
     }
     let arrived = "checkout.session.async_payment_succeeded";
     let another = event("evt_another", arrived, &session("cs_another", &id, "paid"));

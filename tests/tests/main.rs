@@ -45,6 +45,7 @@ mod interruptions;
 mod keep_alive;
 mod key_scopes;
 mod languages;
+mod link_batches;
 mod locked_carts;
 mod locked_jobs;
 mod lost_connections;

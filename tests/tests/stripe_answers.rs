@@ -280,9 +280,9 @@ async fn an_attempt_keeps_the_mode_of_the_key() {
         without_email: false,
     };
     for (livemode, kept) in [(None, None), (Some(true), Some(true)), (None, Some(true))] {
-        let attempt = NewAttempt { settings: &settings, livemode, older_are_closed: false };
-        let begun = checkout::begin(&mut conn, &id, 1, attempt, &app.clock).await.unwrap();
-        assert_eq!(begun.unwrap().attempt.unwrap().settings, settings);
+        let attempt = NewAttempt { cart_id: id.clone(), version: 1, older_are_closed: false };
+        let mut begun = checkout::begin(&mut conn, &[attempt], &settings, livemode, &app.clock).await.unwrap();
+        assert_eq!(begun.remove(0).unwrap().attempt.unwrap().settings, settings);
         let livemode: Option<bool> =
             sqlx::query_scalar("select livemode from payment_links").fetch_one(&app.pool).await.unwrap();
         assert_eq!(livemode, kept);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use apalis::prelude::{AbortError, BoxDynError, RetryAfterError};
-use common::db;
+use common::{batch::BatchError, db};
 use queue::Snooze;
 
 /// Delay before a retry if Postgres is unavailable or a lock is held.
@@ -68,6 +68,15 @@ impl JobError {
 impl From<sqlx::Error> for JobError {
     fn from(error: sqlx::Error) -> Self {
         Self::postgres(&error)
+    }
+}
+
+impl From<BatchError> for JobError {
+    fn from(error: BatchError) -> Self {
+        if error.is_locked() {
+            return Self::locked();
+        }
+        Self::Retry { why: format!("Postgres: {error}"), after: error.is_unavailable().then_some(AWAY) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The job handlers and what they share; `lib.rs` registers the handlers.
 
 pub(crate) mod anonymize_old_carts;
+pub(crate) mod batches;
 pub(crate) mod close_payment_link;
 pub(crate) mod close_session;
 pub(crate) mod create_payment_link;

@@ -32,8 +32,8 @@ pub use health::serve as serve_health;
 
 use crate::{
     jobs::{
-        anonymize_old_carts, close_payment_link, create_payment_link, delete_old_records, expire_carts,
-        reconcile_payments, roll_up_days,
+        anonymize_old_carts, batches::Batches, close_payment_link, close_session, create_payment_link,
+        delete_old_records, expire_carts, reconcile_payments, roll_up_days,
     },
     stripe::Stripe,
 };
@@ -56,6 +56,7 @@ pub struct State {
     clock: Clock,
     config: Arc<WorkerConfig>,
     stripe: Stripe,
+    batches: Batches,
     expiring: expire_carts::Expiring,
 }
 
@@ -74,12 +75,14 @@ pub async fn run(pools: Pools, clock: Clock, config: WorkerConfig, stop: impl Fu
     let runtime = Runtime::start(&database, settings);
     let timeout = config.shared.shutdown_timeout;
     let stripe = stripe(&config, lookups.clone());
+    let batches = Batches::start(&lookups, close_session::current_settings(&config), stripe.livemode(), &clock);
     let state = State {
         database,
         lookups,
         clock,
         config: Arc::new(config),
         stripe,
+        batches,
         expiring: expire_carts::Expiring::default(),
     };
 

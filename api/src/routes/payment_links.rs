@@ -1,6 +1,7 @@
 //! `/api/carts/{id}/payment-link`: requests a link from the worker and waits for it.
 //! `/api/carts/{id}/recovery-link`: the link for mails alone, which needs neither worker nor Stripe.
 
+pub(crate) mod batches;
 pub(crate) mod request;
 pub(crate) mod wait;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use common::{
     carts::{self, CartId},
     db::Connection,
     operations::{self, JobSummary},
-    payment_links::{self, LinkStatus, PaymentLink, reconciliation, recovery::RecoveryLink},
+    payment_links::{self, LinkStatus, PaymentLink, Refusal, reconciliation, recovery::RecoveryLink},
 };
 use serde::Serialize;
 use utoipa::{ToSchema, openapi::schema::Object};
@@ -177,14 +178,14 @@ pub(crate) async fn ask(
             return ready(&state, &asked.link, asked.recovery, None).map(|ready| Data(ready).into_response());
         }
         let wait = deadline.saturating_duration_since(Instant::now());
-        match news.settled(&state.lookups, asked.link, wait).await? {
+        match news.settled(&state.newest_links, &id, asked.link, wait).await? {
             Some(link) if link.is_live(state.clock.now()) => {
                 return ready(&state, &link, asked.recovery, None).map(|ready| Data(ready).into_response());
             }
             Some(link) if link.status == LinkStatus::Pending => return Ok(accepted(&id, &link)),
             Some(link) if link.refusal().is_some() => {
                 if payment_links::is_processing(&mut state.lookups.acquire().await?, id.as_str()).await? {
-                    return Err(request::payment_in_progress());
+                    return Err(Refusal::PaymentInProgress.into());
                 }
                 return Err(ApiError::payment_provider(link.refusal().unwrap_or_default()));
             }

@@ -85,12 +85,12 @@ pub struct Attempt {
 }
 
 /// An attempt that is to begin.
-#[derive(Debug, Clone, Copy)]
-pub struct NewAttempt<'a> {
-    /// The settings for a first attempt.
-    pub settings: &'a SessionSettings,
-    /// The mode (test or live) of the key, if known, so that early events of the other mode don't match.
-    pub livemode: Option<bool>,
+#[derive(Debug, Clone)]
+pub struct NewAttempt {
+    /// The cart's id.
+    pub cart_id: String,
+    /// The version of the request.
+    pub version: i32,
     /// Whether the caller has closed the sessions of older requests. Otherwise the attempt does not begin
     /// while one is unsettled.
     pub older_are_closed: bool,
@@ -98,21 +98,25 @@ pub struct NewAttempt<'a> {
 
 /// Reads the request and its cart; `None` if there is no such request.
 pub async fn read(conn: &mut Connection, cart_id: &str, version: i32, clock: &Clock) -> sqlx::Result<Option<Checkout>> {
-    Ok(row::read_and_begin(conn, cart_id, version, None, clock).await?.map(Checkout::from))
+    let request = NewAttempt { cart_id: cart_id.to_owned(), version, older_are_closed: false };
+    let mut read = row::read_and_begin(conn, &[request], None, None, clock).await?;
+    Ok(read.pop().flatten())
 }
 
-/// Like [`read`], and records that the request is about to be sent to Stripe: [`Checkout::attempt`].
-/// That is `None`, and the request must not be sent, if it is not pending, its cart not abandoned, an
-/// older request unsettled, or if it was withdrawn at the same moment.
+/// Like [`read`] for several requests, and records that each is about to be sent to Stripe:
+/// [`Checkout::attempt`]. That is `None`, and the request must not be sent, if it is not pending, its cart
+/// not abandoned, an older request unsettled, or if it was withdrawn at the same moment. Returns a result
+/// for each attempt, in their order.
 ///
-/// The first attempt stores the settings, and renews the end of a session for which it comes too late,
-/// by Postgres' clock. Later ones repeat what is stored.
+/// The first attempt stores `settings`, and renews the end of a session for which it comes too late,
+/// by Postgres' clock. Later ones repeat what is stored. `livemode` is the mode (test or live) of the key,
+/// if known, so that early events of the other mode don't match.
 pub async fn begin(
     conn: &mut Connection,
-    cart_id: &str,
-    version: i32,
-    attempt: NewAttempt<'_>,
+    attempts: &[NewAttempt],
+    settings: &SessionSettings,
+    livemode: Option<bool>,
     clock: &Clock,
-) -> sqlx::Result<Option<Checkout>> {
-    Ok(row::read_and_begin(conn, cart_id, version, Some(attempt), clock).await?.map(Checkout::from))
+) -> sqlx::Result<Vec<Option<Checkout>>> {
+    row::read_and_begin(conn, attempts, Some(settings), livemode, clock).await
 }

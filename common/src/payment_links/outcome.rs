@@ -26,29 +26,43 @@ pub struct Opening {
     pub livemode: Option<bool>,
 }
 
-/// pending → open. `false` if the request was withdrawn meanwhile and the session must be closed,
-/// or if another link has the session ([`super::is_held_by_another`]).
-pub async fn open(conn: &mut Connection, opening: &Opening, now: DateTime<Utc>) -> sqlx::Result<bool> {
-    let result = sqlx::query!(
+/// pending → open. A response for each opening, in their order: `false` if the request was withdrawn
+/// meanwhile and the session must be closed, or if another link has the session
+/// ([`super::is_held_by_another`]).
+pub async fn open(conn: &mut Connection, openings: &[Opening], now: DateTime<Utc>) -> sqlx::Result<Vec<bool>> {
+    let carts: Vec<&str> = openings.iter().map(|opening| opening.cart_id.as_str()).collect();
+    let versions: Vec<i32> = openings.iter().map(|opening| opening.version).collect();
+    let sessions: Vec<&str> = openings.iter().map(|opening| opening.session_id.as_str()).collect();
+    let urls: Vec<&str> = openings.iter().map(|opening| opening.url.as_str()).collect();
+    let ends: Vec<DateTime<Utc>> = openings.iter().map(|opening| opening.session_expires_at).collect();
+    let livemodes: Vec<Option<bool>> = openings.iter().map(|opening| opening.livemode).collect();
+    let opened = sqlx::query_scalar!(
         r#"
-        update payment_links set status = 'open', session_id = $3, url = $4, session_expires_at = $5, livemode = $7,
-                                 opened_at = $6, updated_at = $6
-        where cart_id = $1 and version = $2 and status = 'pending' and (session_id is null or session_id = $3)
+        update payment_links link
+        set status = 'open', session_id = made.session_id, url = made.url, session_expires_at = made.session_expires_at,
+            livemode = made.livemode, opened_at = $7, updated_at = $7
+        from unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::timestamptz[], $6::boolean[]) with ordinality
+            as made (cart_id, version, session_id, url, session_expires_at, livemode, place)
+        where link.cart_id = made.cart_id and link.version = made.version and link.status = 'pending'
+          and (link.session_id is null or link.session_id = made.session_id)
           and not exists (select from payment_links other
-                          where other.session_id = $3 and (other.cart_id, other.version) <> ($1, $2))
+                          where other.session_id = made.session_id
+                            and (other.cart_id, other.version) <> (made.cart_id, made.version))
+        returning place as "place!"
         "#,
-        opening.cart_id,
-        opening.version,
-        opening.session_id,
-        opening.url,
-        opening.session_expires_at,
+        &carts as &[&str],
+        &versions,
+        &sessions as &[&str],
+        &urls as &[&str],
+        &ends,
+        &livemodes as &[Option<bool>],
         now,
-        opening.livemode,
     )
-    .execute(&mut *conn)
+    .fetch_all(&mut *conn)
     .await?;
-    let opened = result.rows_affected() == 1;
-    if opened {
+    let is_open = |place: usize| opened.iter().any(|opened| usize::try_from(*opened) == Ok(place));
+    let opened: Vec<bool> = (1..=openings.len()).map(is_open).collect();
+    for (opening, _) in openings.iter().zip(&opened).filter(|(_, opened)| **opened) {
         conn.notify(CHANNEL, &opening.cart_id);
     }
     Ok(opened)

@@ -10,7 +10,7 @@ use super::{
     session_outcome::{self, Settled},
 };
 use crate::{
-    JobError, State,
+    JobError, State, WorkerConfig,
     stripe::{NOT_ASKED, NewSession, Session, SessionState, error::StripeError},
 };
 
@@ -67,7 +67,7 @@ async fn find_out(state: &State, link: &PaymentLink) -> Result<Option<Session>, 
     let Some((cart, settings)) = checkout.and_then(|checkout| Some((checkout.cart?, checkout.settings))) else {
         return find_session::find(state, link, InFlight::Perhaps).await;
     };
-    let settings = settings.unwrap_or_else(|| current_settings(state));
+    let settings = settings.unwrap_or_else(|| current_settings(&state.config));
     let turn = state.stripe.turn().await?;
     let in_flight = match state.stripe.create(turn, &new_session(link, &cart, &settings)).await {
         Ok(session) if !is_held_by_another(state, link, &session.id).await? => return Ok(Some(session)),
@@ -102,10 +102,10 @@ pub(crate) fn new_session<'a>(
 }
 
 /// The settings of sessions that are requested now.
-pub(crate) fn current_settings(state: &State) -> SessionSettings {
+pub(crate) fn current_settings(config: &WorkerConfig) -> SessionSettings {
     SessionSettings {
-        checkout: state.config.checkout.clone(),
-        public_url: state.config.shared.public_url.clone(),
+        checkout: config.checkout.clone(),
+        public_url: config.shared.public_url.clone(),
         without_email: false,
     }
 }

@@ -8,12 +8,12 @@ use common::{
     jobs::CreatePaymentLink,
     payment_links::{
         self, Expected, Failure, LinkStatus, Mismatch, Opening, PaymentLink, SessionSettings,
-        checkout::{self, Attempt, Checkout, CheckoutCart, NewAttempt},
+        checkout::{Attempt, Checkout, CheckoutCart, NewAttempt},
     },
 };
 
 use super::{
-    close_session::{self, current_settings, new_session},
+    close_session::{self, new_session},
     find_session,
     session_outcome::Settled,
 };
@@ -54,10 +54,8 @@ pub(crate) async fn run(job: CreatePaymentLink, state: Data<State>) -> Result<()
 /// before Stripe is called, because a session may exist from the call on. `None` if there is nothing to
 /// do any more.
 async fn begin(state: &State, job: &CreatePaymentLink, older_are_closed: bool) -> Result<Option<Checkout>, JobError> {
-    let settings = current_settings(state);
-    let attempt = NewAttempt { settings: &settings, livemode: state.stripe.livemode(), older_are_closed };
-    let mut conn = state.lookups.acquire().await?;
-    let checkout = checkout::begin(&mut conn, &job.cart_id, job.version, attempt, &state.clock).await?;
+    let attempt = NewAttempt { cart_id: job.cart_id.clone(), version: job.version, older_are_closed };
+    let checkout = state.batches.begin.run(attempt).await?;
     let pending = checkout.filter(|checkout| checkout.link.status == LinkStatus::Pending);
     let is_payable = |cart: &CheckoutCart| cart.status == CartStatus::Abandoned;
     if let Some(Checkout { link, cart, .. }) = &pending
@@ -65,11 +63,11 @@ async fn begin(state: &State, job: &CreatePaymentLink, older_are_closed: bool) -
     {
         // Ending a cart withdraws its requests, so this occurs only after manual SQL.
         let why = Failure::new("cart_not_payable", "the cart can't be paid any more");
+        let mut conn = state.lookups.acquire().await?;
         payment_links::fail(&mut conn, link, why, state.clock.now()).await?;
         conn.commit().await?;
         return Ok(None);
     }
-    conn.commit().await?;
     Ok(pending)
 }
 
@@ -189,7 +187,7 @@ async fn keep(state: &State, link: &PaymentLink, session: Session) -> Result<(),
         session_expires_at: session.expires_at(link.session_expires_at),
         livemode: session.livemode,
     };
-    let kept = open(state, &opening).await?;
+    let kept = state.batches.open.run(opening).await?;
     if !kept && find_session::is_held_by_another(state, link, &session.id).await? {
         let why = "Stripe's answer does not fit the request: another payment link has the session".to_owned();
         return refuse_session(state, link, &session, "other_session", why).await;
@@ -237,13 +235,4 @@ async fn refuse_address(state: &State, link: &PaymentLink, session: &Session, ur
     let host: String = host.chars().take(LONGEST_HOST).collect();
     let why = format!("the session's page is at {host:?}, which is not Stripe's; is it to be in CHECKOUT_HOSTS?");
     refuse_session(state, link, session, "foreign_checkout", why).await
-}
-
-/// Stores the session. Returns `false` if the request is no longer pending, or if another link has
-/// the session.
-async fn open(state: &State, opening: &Opening) -> Result<bool, JobError> {
-    let mut conn = state.lookups.acquire().await?;
-    let opened = payment_links::open(&mut conn, opening, state.clock.now()).await?;
-    conn.commit().await?;
-    Ok(opened)
 }

@@ -10,7 +10,7 @@ use common::{
     },
     db::Connection,
     json::Fields,
-    payment_links,
+    payment_links::{self, Refusal},
 };
 use utoipa::{
     PartialSchema, ToSchema,
@@ -30,7 +30,6 @@ use crate::{
         etag::IfMatch,
     },
     openapi,
-    routes::payment_links::request::payment_in_progress,
     state::AppState,
 };
 
@@ -201,7 +200,7 @@ async fn change_contents(
             return Err(ApiError::conflict("The cart is recovered: its items, adjustments and currency are final"));
         }
         if payment_links::is_processing(conn, id.as_str()).await? {
-            return Err(payment_in_progress());
+            return Err(Refusal::PaymentInProgress.into());
         }
     }
     if change.is_empty() {

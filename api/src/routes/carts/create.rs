@@ -11,7 +11,7 @@ use common::{
     carts::{self, Cart, CartId, CartStatus, Source, change::Change, new::NewCart},
     db::Connection,
     idempotency::{self, Claim, Fingerprint},
-    payment_links,
+    payment_links::{self, Refusal},
 };
 
 use super::{
@@ -27,7 +27,6 @@ use crate::{
         error::ApiError,
     },
     openapi,
-    routes::payment_links::request::payment_in_progress,
     state::AppState,
 };
 
@@ -172,7 +171,7 @@ async fn send_again(
         return Err(ApiError::conflict("The cart with this externalId is recovered, which is final"));
     }
     if payment_links::is_processing(&mut tx, id.as_str()).await? {
-        return Err(payment_in_progress());
+        return Err(Refusal::PaymentInProgress.into());
     }
     let change = Change::between(&stored, new.clone(), now);
     let abandoned_at = new.abandoned_at.filter(|at| *at != stored.abandoned_at);

@@ -16,6 +16,7 @@ use common::{
     carts::{self, CartId, LockedCart, TryLock},
     db::{Connection, Database},
     mutex,
+    payment_links::{Answer, LinkRequest},
     stripe_events::{Effect, StripeEvent},
 };
 use tokio::{
@@ -23,7 +24,10 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use crate::{http::error::ApiError, routes::webhooks::batch::ApplyEvents};
+use crate::{
+    http::error::ApiError,
+    routes::{payment_links::batches::RequestLinks, webhooks::batch::ApplyEvents},
+};
 
 /// The longest wait for a cart. After that the request fails without a change, and the client may
 /// repeat it.
@@ -147,6 +151,26 @@ pub(crate) async fn apply(
         match events.run(event.clone()).await {
             Ok(Effect::Held) => backoff.pause().await?,
             Err(error) if error.is_locked() || error.is_unique_violation() => backoff.pause().await?,
+            done => return Ok(done?),
+        }
+    }
+}
+
+/// Requests a payment link.
+///
+/// # Errors
+/// 503 if the cart's lock is not free in time.
+pub(crate) async fn request_link(
+    locks: &CartLocks,
+    requests: &Batcher<RequestLinks>,
+    request: LinkRequest,
+) -> Result<Answer, ApiError> {
+    let mut backoff = Backoff::new();
+    let _permit = locks.acquire(request.cart_id.as_str(), backoff.deadline).await?;
+    loop {
+        match requests.run(request.clone()).await {
+            Ok(Answer::Held) => backoff.pause().await?,
+            Err(error) if error.is_locked() => backoff.pause().await?,
             done => return Ok(done?),
         }
     }

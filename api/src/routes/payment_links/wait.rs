@@ -4,11 +4,14 @@
 use std::time::Duration;
 
 use common::{
+    batch::{BatchError, Batcher},
     carts::CartId,
     db::Database,
     payment_links::{self, CHANNEL, LinkStatus, PaymentLink},
 };
 use tokio::{sync::broadcast, time::Instant};
+
+use super::batches::FindNewest;
 
 /// Poll interval with LISTEN.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -87,13 +90,12 @@ impl LinkWait {
     /// `None` if there is none (any more).
     pub(crate) async fn settled(
         self,
-        database: &Database,
+        newest: &Batcher<FindNewest>,
+        cart: &CartId,
         asked: PaymentLink,
         at_most: Duration,
-    ) -> sqlx::Result<Option<PaymentLink>> {
-        let cart_id = asked.cart_id.clone();
-        self.poll(asked, at_most, || async { payment_links::latest(&mut database.acquire().await?, &cart_id).await })
-            .await
+    ) -> Result<Option<PaymentLink>, BatchError> {
+        self.poll(asked, at_most, || newest.run(cart.clone())).await
     }
 
     /// Waits until the worker has looked up the cart's payment at Stripe, for at most `at_most`.
@@ -117,12 +119,12 @@ impl LinkWait {
     }
 
     /// Like [`LinkWait::settled`]; `latest` reads the newest request.
-    async fn poll<F: Future<Output = sqlx::Result<Option<PaymentLink>>>>(
+    async fn poll<E, F: Future<Output = Result<Option<PaymentLink>, E>>>(
         mut self,
         asked: PaymentLink,
         at_most: Duration,
         latest: impl Fn() -> F,
-    ) -> sqlx::Result<Option<PaymentLink>> {
+    ) -> Result<Option<PaymentLink>, E> {
         let deadline = Instant::now() + at_most;
         let cart_id = asked.cart_id.clone();
         let mut newest = Some(asked);
@@ -187,7 +189,11 @@ mod tests {
         let queries = Cell::new(0);
         let latest = || async {
             queries.set(queries.get() + 1);
-            Ok(Some(link(if queries.get() >= opened { LinkStatus::Open } else { LinkStatus::Pending })))
+            Ok::<_, sqlx::Error>(Some(link(if queries.get() >= opened {
+                LinkStatus::Open
+            } else {
+                LinkStatus::Pending
+            })))
         };
         let settled = timeout(DEADLINE, wait.poll(link(LinkStatus::Pending), HOUR, latest)).await;
         let settled = settled.expect("it should end").expect("no error").expect("a link");
@@ -250,7 +256,7 @@ mod tests {
     async fn the_wait_ends_with_its_time_or_with_the_request() {
         let (sender, _) = begin(HOUR);
         let begin = || LinkWait { news: sender.subscribe(), look_every: HOUR };
-        let pending = || std::future::ready(Ok(Some(link(LinkStatus::Pending))));
+        let pending = || std::future::ready(Ok::<_, sqlx::Error>(Some(link(LinkStatus::Pending))));
         let at_most = Duration::from_millis(20);
         let begun = Instant::now();
         let newest = timeout(DEADLINE, begin().poll(link(LinkStatus::Pending), at_most, pending)).await;
@@ -259,11 +265,14 @@ mod tests {
         // Deleted with its cart.
         let wait = begin();
         notify(&sender, &["cart_1"]);
-        let newest =
-            timeout(DEADLINE, wait.poll(link(LinkStatus::Pending), HOUR, || std::future::ready(Ok(None)))).await;
+        let newest = timeout(
+            DEADLINE,
+            wait.poll(link(LinkStatus::Pending), HOUR, || std::future::ready(Ok::<_, sqlx::Error>(None))),
+        )
+        .await;
         assert!(newest.is_ok_and(|newest| newest.is_ok_and(|newest| newest.is_none())));
         // Settled before the wait: no query.
-        let never = || -> std::future::Pending<_> { panic!("there is nothing to wait for") };
+        let never = || -> std::future::Pending<sqlx::Result<_>> { panic!("there is nothing to wait for") };
         let newest = begin().poll(link(LinkStatus::Open), HOUR, never).await;
         assert!(newest.is_ok_and(|newest| newest.is_some()));
     }

@@ -1,4 +1,4 @@
-//! The statement that reads a request and its cart, and begins an attempt.
+//! The statement that reads requests and their carts, and begins attempts.
 
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
@@ -22,7 +22,8 @@ use crate::{
 const LEAST_LEFT: i32 = 31;
 
 /// A request, its cart if there is one, and the attempt that was begun.
-pub(super) struct Row {
+struct Row {
+    place: i64,
     cart_id: String,
     version: i32,
     link_status: LinkStatus,
@@ -53,46 +54,52 @@ pub(super) struct Row {
     begun_session_expires_at: Option<DateTime<Utc>>,
 }
 
-/// Reads the request; begins `attempt` if there is one, and it may ([`super::begin`]).
+/// Reads the requests; with `settings`, begins those attempts that may begin ([`super::begin`]).
 pub(super) async fn read_and_begin(
     conn: &mut Connection,
-    cart_id: &str,
-    version: i32,
-    attempt: Option<NewAttempt<'_>>,
+    attempts: &[NewAttempt],
+    settings: Option<&SessionSettings>,
+    livemode: Option<bool>,
     clock: &Clock,
-) -> sqlx::Result<Option<Row>> {
-    sqlx::query_as!(
+) -> sqlx::Result<Vec<Option<Checkout>>> {
+    let carts: Vec<&str> = attempts.iter().map(|attempt| attempt.cart_id.as_str()).collect();
+    let versions: Vec<i32> = attempts.iter().map(|attempt| attempt.version).collect();
+    let closed: Vec<bool> = attempts.iter().map(|attempt| attempt.older_are_closed).collect();
+    let rows = sqlx::query_as!(
         Row,
         r#"
         with checkout as materialized (
-            select link.*, link.status as link_status, coalesce($3::timestamptz, now()) as now,
+            select link.*, wanted.place, wanted.older_are_closed, link.status as link_status,
+                   coalesce($4::timestamptz, now()) as now,
                    coalesce(link.amount_minor, total_minor) as expected_minor,
                    coalesce(link.currency, carts.currency) as expected_currency,
                    carts.customer_email, carts.items, carts.adjustments, carts.total_minor, carts.external_id, carts.locale,
                    carts.currency as cart_currency, carts.status as cart_status, token,
-                   exists (select from payment_links older where older.cart_id = $1 and older.version < $2
+                   exists (select from payment_links older where older.cart_id = link.cart_id and older.version < link.version
                            and older.status in ('open', 'closing', 'settling', 'processing')) as has_unsettled
-            from payment_links link
+            from unnest($1::text[], $2::integer[], $3::boolean[]) with ordinality
+                as wanted (cart_id, version, older_are_closed, place)
+            join payment_links link on link.cart_id = wanted.cart_id and link.version = wanted.version
             left join (carts join recovery_links on recovery_links.cart_id = carts.id and token is not null)
                 on carts.id = link.cart_id
-            where link.cart_id = $1 and link.version = $2
         ), begun as (
             update payment_links link
-            set attempted_at = coalesce(link.attempted_at, $4), livemode = coalesce($5, link.livemode), updated_at = $4,
+            set attempted_at = coalesce(link.attempted_at, $5), livemode = coalesce($6, link.livemode), updated_at = $5,
                 settings = case when link.settings ? 'publicUrl' then link.settings
-                                else $6::jsonb || coalesce(link.settings, '{}') end,
+                                else $7::jsonb || coalesce(link.settings, '{}') end,
                 session_expires_at = case
                     when link.attempted_at is null and link.session_expires_at < now + make_interval(mins => $8)
                     then (select least(greatest(max(recovery.expires_at), now + make_interval(mins => $9)),
                                        now + make_interval(mins => $10))
-                          from recovery_links recovery where recovery.cart_id = $1)
+                          from recovery_links recovery where recovery.cart_id = link.cart_id)
                     else link.session_expires_at end
             from checkout
-            where $6::jsonb is not null and link.cart_id = $1 and link.version = $2 and link.status = 'pending'
-              and cart_status = 'abandoned' and ($7 or not has_unsettled)
-            returning link.settings, link.session_expires_at
+            where $7::jsonb is not null and link.cart_id = checkout.cart_id and link.version = checkout.version
+              and link.status = 'pending' and cart_status = 'abandoned' and (older_are_closed or not has_unsettled)
+            returning link.cart_id, link.version, link.settings, link.session_expires_at
         )
-        select cart_id, version, link_status as "link_status: LinkStatus", job_id, checkout.session_expires_at,
+        select place as "place!", checkout.cart_id, checkout.version, link_status as "link_status: LinkStatus", job_id,
+               checkout.session_expires_at,
                replacements, attempted_at, session_id, url, failure, updated_at, livemode,
                case when checkout.settings ? 'publicUrl' then checkout.settings end as "settings: Json<SessionSettings>",
                now as "now!", expected_minor, expected_currency, customer_email as "customer_email?",
@@ -101,21 +108,29 @@ pub(super) async fn read_and_begin(
                cart_status as "status?: CartStatus", token as "token?", has_unsettled as "has_unsettled!",
                begun.settings as "begun_settings?: Json<SessionSettings>",
                begun.session_expires_at as "begun_session_expires_at?"
-        from checkout left join begun on true
+        from checkout left join begun on begun.cart_id = checkout.cart_id and begun.version = checkout.version
         "#,
-        cart_id,
-        version,
+        &carts as &[&str],
+        &versions,
+        &closed,
         clock.stopped(),
         clock.now(),
-        attempt.and_then(|attempt| attempt.livemode),
-        attempt.map(|attempt| Json(attempt.settings)) as _,
-        attempt.is_some_and(|attempt| attempt.older_are_closed),
+        livemode,
+        settings.map(Json) as _,
         LEAST_LEFT,
         SHORTEST_SESSION,
         LONGEST_SESSION,
     )
-    .fetch_optional(conn)
-    .await
+    .fetch_all(conn)
+    .await?;
+    let mut checkouts: Vec<Option<Checkout>> = attempts.iter().map(|_| None).collect();
+    for row in rows {
+        let place = usize::try_from(row.place - 1).ok();
+        if let Some(checkout) = place.and_then(|place| checkouts.get_mut(place)) {
+            *checkout = Some(row.into());
+        }
+    }
+    Ok(checkouts)
 }
 
 impl From<Row> for Checkout {
