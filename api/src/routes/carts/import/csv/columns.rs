@@ -11,7 +11,7 @@ use common::{
 use super::formulas;
 
 /// The columns of an export, in their order. An import reads them in any order.
-const COLUMNS: [Column; 22] = [
+const COLUMNS: &[Column] = &[
     Column { name: "id", kind: Kind::Computed, cell: |cart| cart.id.as_str().into() },
     Column { name: "externalId", kind: Kind::Text, cell: |cart| optional(&cart.external_id) },
     Column { name: "customerEmail", kind: Kind::Text, cell: |cart| cart.customer_email.as_str().into() },
@@ -110,18 +110,18 @@ pub(super) enum Place {
 
 /// The columns that an import reads.
 pub(super) fn imported() -> impl Iterator<Item = Imported> {
-    let exported = COLUMNS.into_iter().filter(|column| column.kind != Kind::Computed);
-    exported.map(|Column { name, kind, .. }| Imported { name, kind, place: Place::Cart }).chain(IMPORTED_ONLY)
+    let exported = COLUMNS.iter().filter(|column| column.kind != Kind::Computed);
+    exported.map(|column| Imported { name: column.name, kind: column.kind, place: Place::Cart }).chain(IMPORTED_ONLY)
 }
 
 /// The first line of an export.
 pub(crate) fn header() -> Vec<u8> {
-    write([COLUMNS.map(|column| column.name.into())])
+    write([COLUMNS.iter().map(|column| column.name.into())])
 }
 
 /// The records of these carts.
 pub(crate) fn records(carts: &[Cart]) -> Vec<u8> {
-    let escaped = |column: Column, cart| {
+    let escaped = |column: &Column, cart| {
         let cell = (column.cell)(cart);
         match column.kind {
             Kind::Text => formulas::escaped(&cell).into_owned().into(),
@@ -129,14 +129,15 @@ pub(crate) fn records(carts: &[Cart]) -> Vec<u8> {
             Kind::Word | Kind::Number | Kind::Boolean | Kind::Instant | Kind::Computed => cell,
         }
     };
-    write(carts.iter().map(|cart| COLUMNS.map(|column| escaped(column, cart))))
+    write(carts.iter().map(|cart| COLUMNS.iter().map(move |column| escaped(column, cart))))
 }
 
-fn write<'c>(records: impl IntoIterator<Item = [Cow<'c, str>; COLUMNS.len()]>) -> Vec<u8> {
+fn write<'c>(records: impl IntoIterator<Item = impl Iterator<Item = Cow<'c, str>>>) -> Vec<u8> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     for record in records {
         // Writing to memory can't fail, and all records have the same number of cells.
-        writer.write_record(record.iter().map(|cell| cell.as_bytes())).unwrap_or_default();
+        record.for_each(|cell| writer.write_field(cell.as_bytes()).unwrap_or_default());
+        writer.write_record(None::<&[u8]>).unwrap_or_default();
     }
     writer.into_inner().unwrap_or_default()
 }
