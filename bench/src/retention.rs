@@ -98,7 +98,7 @@ async fn load(database: Database) -> Result<()> {
         for n in 0..A_SECOND {
             let name = format!("{second}_{n}");
             let fingerprint = Fingerprint::of(&KeyHash::of(b"bench"), &name, RawValue::NULL);
-            idempotency::claim(&mut tx, &fingerprint, &CartId::generate(), now).await?;
+            idempotency::claim(&mut tx, &fingerprint, CartId::generate().as_str(), now).await?;
             stripe_events::apply(&mut tx, &[event(&name, now)], now).await?;
         }
         sqlx::query(

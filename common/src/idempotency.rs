@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use crate::{api_keys::KeyHash, carts::CartId, db::Connection, json, maintenance::IDEMPOTENCY_KEY_LIFE};
+use crate::{api_keys::KeyHash, db::Connection, json, maintenance::IDEMPOTENCY_KEY_LIFE};
 
 /// The hashes of a key and of the request body. Nothing else is stored.
 #[derive(Debug, Clone)]
@@ -45,7 +45,7 @@ pub enum Claim {
 pub async fn claim(
     conn: &mut Connection,
     fingerprint: &Fingerprint,
-    cart_id: &CartId,
+    cart_id: &str,
     now: DateTime<Utc>,
 ) -> sqlx::Result<Claim> {
     let claimed = sqlx::query!(
@@ -58,7 +58,7 @@ pub async fn claim(
         "#,
         fingerprint.key_hash,
         fingerprint.body_hash,
-        cart_id.as_str(),
+        cart_id,
         now,
         now - IDEMPOTENCY_KEY_LIFE,
     )

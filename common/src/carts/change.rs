@@ -4,9 +4,9 @@ use chrono::{DateTime, Utc};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
-    Cart,
+    Cart, cart,
     fields::FieldError,
-    new::{COMPUTED, NewCart},
+    new::{COMPUTED, CONTENTS, ParsedCart},
 };
 use crate::{
     db::Connection,
@@ -16,18 +16,6 @@ use crate::{
     payment_links, timeline,
 };
 
-/// The fields that clients may change, as JSON names them.
-pub(super) const CONTENTS: [&str; 9] = [
-    "externalId",
-    "customerEmail",
-    "customerName",
-    "items",
-    "adjustments",
-    "currency",
-    "locale",
-    "acceptsMarketing",
-    "metadata",
-];
 /// The fields that a payment depends on.
 const PAYABLE: [&str; 3] = ["items", "adjustments", "currency"];
 
@@ -70,19 +58,18 @@ impl Change {
         let json = as_json(stored);
         let own = Fields::of(&json).unwrap_or_default().only(|name| CONTENTS.contains(&name));
         let named = body.only(|name| CONTENTS.contains(&name) || name == "totalValue");
-        let mut change = Self::between(stored, NewCart::of(&named.over(own), store_currency, now)?, now);
+        let mut change = Self::between(stored, ParsedCart::of(&named.over(own), store_currency, now)?.cart);
         // Other fields are unchanged, even if they were stored in another form, by SQL for example.
         change.fields.retain(|name| body.has(name));
         Ok(change)
     }
 
     /// The differences between the stored cart and one that was received.
-    pub fn between(stored: &Cart, new: NewCart, now: DateTime<Utc>) -> Self {
-        let cart = Cart::new(&stored.id, new, now);
+    pub fn between(stored: &Cart, cart: Cart) -> Self {
         let (before, after) = (as_json(stored), as_json(&cart));
         let (before, after) = (Fields::of(&before).unwrap_or_default(), Fields::of(&after).unwrap_or_default());
         let value = |fields: &Fields<'_>, name: &str| fields.get(name).map(json::canonical);
-        let fields = CONTENTS.into_iter().filter(|name| value(&before, name) != value(&after, name)).collect();
+        let fields = CONTENTS.iter().copied().filter(|name| value(&before, name) != value(&after, name)).collect();
         Self { cart, fields }
     }
 
@@ -103,29 +90,7 @@ impl Change {
     /// # Errors
     /// A unique violation of `carts_external_id` if another cart has the external id.
     pub async fn store(&self, conn: &mut Connection, stored: &Cart, now: DateTime<Utc>) -> sqlx::Result<()> {
-        let cart = &self.cart;
-        sqlx::query!(
-            r#"
-            update carts set external_id = $2, customer_email = $3, customer_name = $4, items = $5::text::json,
-                             adjustments = $6::text::json, total_minor = $7, currency = $8, locale = $9, accepts_marketing = $10,
-                             metadata = $11::text::json, anonymized_at = null, updated_at = $12
-            where id = $1
-            "#,
-            stored.id,
-            cart.external_id,
-            cart.customer_email,
-            cart.customer_name,
-            cart.items.get(),
-            cart.adjustments.get(),
-            cart.total_value.minor(),
-            cart.currency.code(),
-            cart.locale,
-            cart.accepts_marketing,
-            cart.metadata.get(),
-            now,
-        )
-        .execute(&mut *conn)
-        .await?;
+        cart::update(conn, &stored.id, &self.cart, now).await?;
         let is_of_another = self.fields.contains(&"customerEmail");
         // An open session shows the lines, and the address of the former shopper.
         if self.affects_payment() || is_of_another {

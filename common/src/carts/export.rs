@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::row::select_linked_carts;
+use super::cart::select_carts;
 use crate::{
     carts::{Cart, CartStatus},
     db::Connection,
@@ -36,7 +36,7 @@ impl Position {
 /// starts where the previous batch ended, so every batch costs the same.
 macro_rules! batch_of {
     ($conn:expr, $position:expr, $limit:expr, $now:expr, $carts:tt) => {
-        select_linked_carts!(
+        select_carts!(
             $conn,
             ["(" + $carts + ") carts"],
             r#"
@@ -61,7 +61,7 @@ pub async fn batch(
     limit: i64,
     now: DateTime<Utc>,
 ) -> sqlx::Result<Vec<Cart>> {
-    let rows = match position.status {
+    match position.status {
         // The oldest of each status, merged.
         None => batch_of!(
             conn,
@@ -97,6 +97,5 @@ pub async fn batch(
         Some(CartStatus::Expired) => {
             batch_of!(conn, position, limit, now, "select * from carts where status = 'expired'")
         }
-    };
-    Ok(rows?.into_iter().map(Cart::from).collect())
+    }
 }

@@ -7,70 +7,46 @@ use serde_json::value::RawValue;
 
 use super::{
     fields::{FieldError, Object},
-    new::NewCart,
+    new::ParsedCart,
 };
 use crate::{
-    carts::{self, Cart, CartId, CartStatus, Source},
+    carts::{self, Cart, CartStatus, Source},
     db::Connection,
     json::{self, Fields},
     money::Currency,
 };
 
-/// A validated cart of an import.
-#[derive(Debug)]
-pub struct ImportedCart {
-    cart: NewCart,
-    status: CartStatus,
-    recovered_at: Option<DateTime<Utc>>,
-    expired_at: Option<DateTime<Utc>>,
-}
-
 /// The result of storing one cart of an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stored {
     /// The cart was created.
-    Created(CartId),
+    Created,
     /// A cart with the same external id exists; this is its id.
-    Exists(CartId),
+    Exists(String),
 }
 
-impl ImportedCart {
-    /// Reads one line: the fields of `POST /api/carts`, and the cart's history. Unknown fields are
-    /// ignored.
-    ///
-    /// # Errors
-    /// All invalid fields; of those in the cart itself only about the first twenty.
-    pub fn parse(line: &RawValue, store_currency: Currency, now: DateTime<Utc>) -> Result<Self, Vec<FieldError>> {
-        let Some(fields) = &Fields::of(line) else {
-            return Err(vec![FieldError::new("", "must be an object")]);
-        };
-        let mut errors = Vec::new();
-        let cart = NewCart::of(fields, store_currency, now).map_err(|of_cart| errors.extend(of_cart)).ok();
-        let abandoned_at = cart.as_ref().map(|cart| cart.abandoned_at.unwrap_or(now));
-        let object = &mut Object::new(fields, "", &mut errors);
-        let status = status(object);
-        let recovered_at = Moment { field: "recoveredAt", of: CartStatus::Recovered };
-        let recovered_at = recovered_at.read(object, status, abandoned_at, now);
-        let expired_at = Moment { field: "expiredAt", of: CartStatus::Expired };
-        let expired_at = expired_at.read(object, status, abandoned_at, now);
-        match (cart, status) {
-            (Some(cart), Some(status)) if errors.is_empty() => Ok(Self { cart, status, recovered_at, expired_at }),
-            _ => Err(errors),
-        }
-    }
-
-    /// The shop's own id of the cart, if it has one.
-    pub fn external_id(&self) -> Option<&str> {
-        self.cart.external_id.as_deref()
-    }
-
-    fn to_cart(&self, id: &CartId, now: DateTime<Utc>) -> Cart {
-        Cart {
-            status: self.status,
-            recovered_at: self.recovered_at,
-            expired_at: self.expired_at,
-            ..Cart::new(id.as_str(), self.cart.clone(), now)
-        }
+/// Reads one line: the fields of `POST /api/carts`, and the cart's history. Unknown fields are
+/// ignored.
+///
+/// # Errors
+/// All invalid fields; of those in the cart itself only about the first twenty.
+pub fn parse(line: &RawValue, store_currency: Currency, now: DateTime<Utc>) -> Result<Cart, Vec<FieldError>> {
+    let Some(fields) = &Fields::of(line) else {
+        return Err(vec![FieldError::new("", "must be an object")]);
+    };
+    let mut errors = Vec::new();
+    let cart = ParsedCart::of(fields, store_currency, now).map_err(|of_cart| errors.extend(of_cart)).ok();
+    let cart = cart.map(|parsed| parsed.cart);
+    let abandoned_at = cart.as_ref().map(|cart| cart.abandoned_at);
+    let object = &mut Object::new(fields, "", &mut errors);
+    let status = status(object);
+    let recovered_at = Moment { field: "recoveredAt", of: CartStatus::Recovered };
+    let recovered_at = recovered_at.read(object, status, abandoned_at, now);
+    let expired_at = Moment { field: "expiredAt", of: CartStatus::Expired };
+    let expired_at = expired_at.read(object, status, abandoned_at, now);
+    match (cart, status) {
+        (Some(cart), Some(status)) if errors.is_empty() => Ok(Cart { status, recovered_at, expired_at, ..cart }),
+        _ => Err(errors),
     }
 }
 
@@ -117,11 +93,12 @@ impl Moment {
 /// external id only the first is created, if none exists yet.
 ///
 /// Must run in a transaction, so that either all carts are stored or none.
-pub async fn store(conn: &mut Connection, carts: &[ImportedCart], now: DateTime<Utc>) -> sqlx::Result<Vec<Stored>> {
+pub async fn store(conn: &mut Connection, carts: &mut [Cart]) -> sqlx::Result<Vec<Stored>> {
     // Ids generated within one millisecond are unordered; sorting gives them the order of the file.
-    let mut ids: Vec<CartId> = carts.iter().map(|_| CartId::generate()).collect();
-    ids.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
-    let mut rows: Vec<Cart> = ids.iter().zip(carts).map(|(id, cart)| cart.to_cart(id, now)).collect();
+    let mut ids: Vec<String> = carts.iter_mut().map(|cart| std::mem::take(&mut cart.id)).collect();
+    ids.sort_unstable();
+    carts.iter_mut().zip(ids).for_each(|(cart, id)| cart.id = id);
+    let mut rows: Vec<&Cart> = carts.iter().collect();
     // Inserts wait for other imports with the same external ids. The common order prevents
     // deadlocks.
     rows.sort_by(|one, other| one.external_id.cmp(&other.external_id));
@@ -139,7 +116,7 @@ pub async fn store(conn: &mut Connection, carts: &[ImportedCart], now: DateTime<
             Some(None) => true,
             Some(Some(owner)) => {
                 if *owner != row.id {
-                    there_before.insert(row.id.clone(), owner.clone());
+                    there_before.insert(row.id.as_str(), owner.clone());
                 }
                 false
             }
@@ -148,15 +125,15 @@ pub async fn store(conn: &mut Connection, carts: &[ImportedCart], now: DateTime<
             break;
         }
     }
-    let outcome = |id: &CartId| match there_before.remove(id.as_str()) {
-        Some(owner) => Ok(Stored::Exists(owner.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?)),
-        None => Ok(Stored::Created(id.clone())),
+    let outcome = |cart: &Cart| match there_before.remove(cart.id.as_str()) {
+        Some(owner) => Stored::Exists(owner),
+        None => Stored::Created,
     };
-    ids.iter().map(outcome).collect()
+    Ok(carts.iter().map(outcome).collect())
 }
 
 /// The ids of the carts that have these external ids, by external id.
-async fn owners(conn: &mut Connection, rows: &[Cart]) -> sqlx::Result<HashMap<String, String>> {
+async fn owners(conn: &mut Connection, rows: &[&Cart]) -> sqlx::Result<HashMap<String, String>> {
     let external_ids: Vec<&str> = rows.iter().filter_map(|row| row.external_id.as_deref()).collect();
     let owners = sqlx::query!(
         r#"select id, external_id as "external_id!" from carts where external_id = any($1)"#,
@@ -175,14 +152,14 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn parse(change: Value) -> Result<ImportedCart, Vec<FieldError>> {
+    fn parse(change: Value) -> Result<Cart, Vec<FieldError>> {
         let mut line = json!({
             "customerEmail": "ada@example.com", "customerName": "Ada", "abandonedAt": "2026-01-05T10:00:00Z",
             "items": [{"name": "Teapot", "quantity": 2, "price": 49.99}],
         });
         line.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         let line = json::parse(line.to_string().as_bytes()).unwrap();
-        ImportedCart::parse(&line, Currency::USD, "2026-03-01T12:00:00Z".parse().unwrap())
+        super::parse(&line, Currency::USD, "2026-03-01T12:00:00Z".parse().unwrap())
     }
 
     fn errors(change: Value) -> Vec<(String, String)> {
@@ -197,7 +174,7 @@ mod tests {
         let expired = parse(json!({"status": "expired", "expiredAt": "2026-02-05T10:00:00+01:00"})).unwrap();
         assert_eq!(expired.expired_at, "2026-02-05T09:00:00Z".parse().ok());
         let abandoned = parse(json!({"status": null})).unwrap();
-        assert_eq!((abandoned.recovered_at, abandoned.expired_at, abandoned.external_id()), (None, None, None));
+        assert_eq!((abandoned.recovered_at, abandoned.expired_at, abandoned.external_id), (None, None, None));
     }
 
     #[test]
@@ -231,7 +208,7 @@ mod tests {
     fn prices_are_read_in_the_carts_own_currency() {
         let yen = json!([{"name": "Teapot", "quantity": 2, "price": 500}]);
         let cart = parse(json!({"currency": "JPY", "items": yen, "externalId": "é".repeat(200)})).unwrap();
-        assert_eq!((cart.cart.currency.code(), cart.cart.total_minor), ("jpy", 1_000));
+        assert_eq!((cart.currency.code(), cart.total_value.minor()), ("jpy", 1_000));
         let message =
             "quantity × price is 99.98, which is not a multiple of 1 jpy; send the total of the line as total";
         assert_eq!(errors(json!({"currency": "jpy"})), [("items[0].price".to_owned(), message.to_owned())]);

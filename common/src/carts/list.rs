@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use chrono::{DateTime, Datelike, Utc};
 
-use super::row::{CartRow, select_linked_carts};
+use super::cart::select_carts;
 use crate::carts::{Cart, CartStatus};
 use crate::db::Connection;
 
@@ -84,12 +84,11 @@ pub async fn page(
         Start::After(cursor) => (0, Some(cursor)),
     };
     let (after_created_at, after_id) = after.map(|cursor| (cursor.created_at, cursor.id)).unzip();
-    // Reads one row more than requested, which shows whether there is a next page.
-    let mut rows = rows(conn, status, &Part { after_created_at, after_id, offset, limit: limit + 1, now }).await?;
+    // Reads one cart more than requested, which shows whether there is a next page.
+    let mut carts = rows(conn, status, &Part { after_created_at, after_id, offset, limit: limit + 1, now }).await?;
     let asked_for = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = rows.len() > asked_for;
-    rows.truncate(asked_for);
-    let carts: Vec<Cart> = rows.into_iter().map(Cart::from).collect();
+    let more = carts.len() > asked_for;
+    carts.truncate(asked_for);
     let next = if more { carts.last().map(Cursor::after) } else { None };
     Ok(CartPage { carts, next })
 }
@@ -107,7 +106,7 @@ struct Part {
 /// found in the index alone, and only the carts of the page are read.
 macro_rules! part_of_the_list {
     ($conn:expr, $part:expr, $ids:tt) => {
-        select_linked_carts!(
+        select_carts!(
             $conn,
             [r#"
             (
@@ -130,7 +129,7 @@ macro_rules! part_of_the_list {
     };
 }
 
-async fn rows(conn: &mut Connection, status: Option<CartStatus>, part: &Part) -> sqlx::Result<Vec<CartRow>> {
+async fn rows(conn: &mut Connection, status: Option<CartStatus>, part: &Part) -> sqlx::Result<Vec<Cart>> {
     match status {
         // The newest of each status, merged.
         None => part_of_the_list!(

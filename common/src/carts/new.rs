@@ -1,8 +1,9 @@
-//! Validation of carts: parses a JSON body into a [`NewCart`].
+//! Validation of carts: parses a JSON body into a [`Cart`].
 
-use std::{collections::BTreeMap, marker::PhantomData};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use utoipa::{
     ToSchema,
@@ -14,6 +15,7 @@ use utoipa::{
 
 pub use super::fields::{FieldError, MAX_ERRORS, past_instant};
 use super::{
+    Cart, CartId, CartStatus,
     fields::{Object, REQUIRED},
     items::{Adjustment, Item, MAX_ADJUSTMENTS, MAX_ITEMS, signed_amount},
 };
@@ -25,14 +27,24 @@ use crate::{
     personal_data::{ERASED, ERASED_EMAIL},
 };
 
-/// Maximum characters of a shopper's name.
-const NAME_CHARACTERS: usize = 200;
 /// Maximum characters of an external id.
 pub const EXTERNAL_ID_CHARACTERS: usize = 200;
 /// Stripe's limits of metadata (<https://docs.stripe.com/api/metadata>).
 const MAX_METADATA: usize = 50;
 const METADATA_KEY_CHARACTERS: usize = 40;
 const METADATA_VALUE_CHARACTERS: usize = 500;
+/// Fields of a cart that clients set and may change, as JSON names them.
+pub(super) const CONTENTS: &[&str] = &[
+    "externalId",
+    "customerEmail",
+    "customerName",
+    "items",
+    "adjustments",
+    "currency",
+    "locale",
+    "acceptsMarketing",
+    "metadata",
+];
 /// Fields of a cart that the server computes.
 pub(super) const COMPUTED: [&str; 8] = [
     "id",
@@ -45,53 +57,59 @@ pub(super) const COMPUTED: [&str; 8] = [
     "updatedAt",
 ];
 
-/// A validated cart. The schema describes the body that it is parsed from.
-#[derive(Debug, Clone, ToSchema)]
-#[schema(rename_all = "camelCase", description = "Body of `POST /api/carts`. Unknown fields are ignored.", example = json!({
+/// Body of `POST /api/carts`. Unknown fields are ignored.
+// `ParsedCart` is the validated body.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase", example = json!({
     "externalId": "order-1001", "customerEmail": "ada@example.com", "customerName": "Ada Lovelace", "currency": "eur",
     "items": [{"name": "Teapot", "quantity": 2, "price": 49.99, "sku": "TP-1"}],
     "adjustments": [{"name": "Discount", "amount": -10.00}, {"name": "Shipping", "amount": 4.90}],
 }))]
+#[expect(dead_code, reason = "this is described, never made")]
 pub struct NewCart {
     /// The shop's own id of the cart; unique. `POST` with the id of a cart changes that cart, an
     /// import leaves it as it is.
     #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$", example = "order-1001")]
-    pub external_id: Option<String>,
+    external_id: Option<String>,
     /// The shopper's e-mail address.
     #[schema(min_length = 3, max_length = 254, example = "ada@example.com")]
-    pub customer_email: String,
+    customer_email: String,
     /// The shopper's name; surrounding white space is removed, and a blank one counts as null.
     #[schema(max_length = 200, pattern = r"^[^\u0000]*$", example = "Ada Lovelace")]
-    pub customer_name: Option<String>,
+    customer_name: Option<String>,
     /// 1 to 1,000 items, as they are stored and returned.
-    #[schema(value_type = Vec<Item>, min_items = 1, max_items = 1_000)]
-    pub items: Box<RawValue>,
+    #[schema(min_items = 1, max_items = 1_000)]
+    items: Vec<Item>,
     /// Shipping, taxes and discounts; the default is none.
-    #[schema(value_type = Option<Vec<Adjustment>>, max_items = 50)]
-    pub adjustments: Box<RawValue>,
+    #[schema(max_items = 50)]
+    adjustments: Option<Vec<Adjustment>>,
     /// The currency of all amounts; the default is the store's (`CURRENCY`).
-    #[schema(value_type = Option<String>, pattern = "^[A-Za-z]{3}$", example = "eur")]
-    pub currency: Currency,
-    /// The sum of the lines and adjustments, in minor units of `currency`.
-    #[schema(ignore)]
-    pub total_minor: i64,
+    #[schema(pattern = "^[A-Za-z]{3}$", example = "eur")]
+    currency: Option<String>,
     /// The shopper's language, a BCP 47 tag.
     #[schema(max_length = 35, pattern = "^[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*$", example = "de-AT")]
-    pub locale: Option<String>,
+    locale: Option<String>,
     /// Whether the shopper agreed to receive marketing; null if that is not known.
-    pub accepts_marketing: Option<bool>,
+    accepts_marketing: Option<bool>,
     /// Your own data: at most 50 texts with keys of 1 to 40 and values of at most 500 characters.
     #[schema(required = false, schema_with = metadata_schema)]
-    pub metadata: Box<RawValue>,
+    metadata: BTreeMap<String, String>,
     /// When the shopper left the cart; not in the future. The default is now.
-    pub abandoned_at: Option<DateTime<Utc>>,
+    abandoned_at: Option<DateTime<Utc>>,
     /// A check: if it is sent, it must equal the sum of the lines and adjustments.
-    // Compared when the body is read, and not kept: the field exists for the schema.
-    #[schema(value_type = Option<f64>)]
-    total_value: PhantomData<f64>,
+    total_value: Option<f64>,
 }
 
-impl NewCart {
+/// A cart that was received and is valid.
+#[derive(Debug)]
+pub struct ParsedCart {
+    /// The cart as it is if it is new: with an id of its own, abandoned, and created now.
+    pub cart: Cart,
+    /// When the shopper left the cart; `None` if that was not sent.
+    pub abandoned_at: Option<DateTime<Utc>>,
+}
+
+impl ParsedCart {
     /// Reads the body of `POST /api/carts`. Unknown fields are ignored; known ones that can't be
     /// set are errors.
     ///
@@ -128,7 +146,7 @@ impl NewCart {
         let object = &mut Object::new(fields, "", &mut errors);
         let currency = currency(object);
         let customer_email = email(object);
-        let customer_name = object.optional_text("customerName", NAME_CHARACTERS);
+        let customer_name = object.optional_text("customerName", 200);
         let lines = match currency {
             Some(currency) => Lines::read(object, currency.unwrap_or(store_currency)),
             None => {
@@ -136,50 +154,57 @@ impl NewCart {
                 None
             }
         };
-        let external_id = object.id("externalId", EXTERNAL_ID_CHARACTERS);
-        let locale = locale(object);
-        let accepts_marketing = object.boolean("acceptsMarketing");
-        let metadata = metadata(object);
-        let abandoned_at = object.past_instant("abandonedAt", now);
-        let (Some(customer_email), Some(lines), Some(metadata)) = (customer_email, lines, metadata) else {
-            return Err(errors);
-        };
-        let (Ok(items), Ok(adjustments), Ok(metadata)) =
-            (to_raw_value(&lines.items), to_raw_value(&lines.adjustments), to_raw_value(&metadata))
-        else {
-            return Err(vec![FieldError::new("", "can't be stored as JSON")]);
-        };
-        let cart = Self {
-            external_id,
-            customer_email,
+        // A wrong field has an error and a placeholder: a cart with errors is not returned.
+        let lines = lines.unwrap_or_else(|| Lines::none(store_currency));
+        let cart = Cart {
+            id: CartId::generate().to_string(),
+            external_id: object.id("externalId", EXTERNAL_ID_CHARACTERS),
+            customer_email: customer_email.unwrap_or_default(),
             customer_name,
-            items,
-            adjustments,
+            items: stored(&lines.items),
+            adjustments: stored(&lines.adjustments),
+            total_value: lines.currency.amount(lines.total_minor),
             currency: lines.currency,
-            total_minor: lines.total_minor,
-            locale,
-            accepts_marketing,
-            metadata,
-            abandoned_at,
-            total_value: PhantomData,
+            status: CartStatus::Abandoned,
+            recovered_by: None,
+            paid_value: None,
+            refunded_value: None,
+            locale: locale(object),
+            accepts_marketing: object.boolean("acceptsMarketing"),
+            metadata: stored(&metadata(object)),
+            abandoned_at: now,
+            recovered_at: None,
+            expired_at: None,
+            payment_link: None,
+            payment_link_expires_at: None,
+            created_at: now,
+            updated_at: now,
         };
-        if canonical(&cart.customer_email) == ERASED_EMAIL && !cart.is_anonymous(&lines) {
+        let abandoned_at = object.past_instant("abandonedAt", now);
+        if canonical(&cart.customer_email) == ERASED_EMAIL && !is_anonymous(&cart, &lines, fields) {
             errors.push(FieldError::new("customerEmail", "is reserved for carts whose shopper was erased"));
         }
-        if errors.is_empty() { Ok(cart) } else { Err(errors) }
+        let cart = Cart { abandoned_at: abandoned_at.unwrap_or(now), ..cart };
+        if errors.is_empty() { Ok(Self { cart, abandoned_at }) } else { Err(errors) }
     }
+}
 
-    /// Whether the cart is like an erased one, which can be exported and imported.
-    fn is_anonymous(&self, lines: &Lines) -> bool {
-        let name = self.customer_name.as_deref();
-        let anonymous_item =
-            |item: &Item| item.name == ERASED && item.sku.is_none() && item.url.is_none() && item.image_url.is_none();
-        name.is_none_or(|name| name == ERASED)
-            && (self.external_id.is_none() && self.locale.is_none() && self.accepts_marketing.is_none())
-            && self.metadata.get() == "{}"
-            && lines.items.iter().all(anonymous_item)
-            && lines.adjustments.iter().all(|adjustment| adjustment.name == ERASED)
-    }
+/// JSON as it is stored. Fields that were read can be serialized.
+fn stored(value: &impl Serialize) -> Box<RawValue> {
+    to_raw_value(value).unwrap_or_default()
+}
+
+/// Whether the cart is like an erased one, which can be exported and imported.
+fn is_anonymous(cart: &Cart, lines: &Lines, fields: &Fields<'_>) -> bool {
+    // An erasure clears all other contents.
+    const NOT_CLEARED: [&str; 5] = ["customerEmail", "customerName", "items", "adjustments", "currency"];
+    let is_cleared = |name| fields.get(name).is_none_or(|value| json::canonical(value) == "{}");
+    let anonymous_item =
+        |item: &Item| item.name == ERASED && item.sku.is_none() && item.url.is_none() && item.image_url.is_none();
+    cart.customer_name.as_deref().is_none_or(|name| name == ERASED)
+        && CONTENTS.iter().filter(|name| !NOT_CLEARED.contains(name)).all(|name| is_cleared(name))
+        && lines.items.iter().all(anonymous_item)
+        && lines.adjustments.iter().all(|adjustment| adjustment.name == ERASED)
 }
 
 /// Reports the fields that the server computes.
@@ -229,10 +254,10 @@ fn metadata_schema() -> ObjectSchema {
         .build()
 }
 
-/// At most 50 texts by key. `None` if something is wrong.
-fn metadata(object: &mut Object<'_, '_>) -> Option<BTreeMap<String, String>> {
+/// At most 50 texts by key.
+fn metadata(object: &mut Object<'_, '_>) -> BTreeMap<String, String> {
     const FIELD: &str = "metadata";
-    let Some(value) = object.get(FIELD) else { return Some(BTreeMap::new()) };
+    let Some(value) = object.get(FIELD) else { return BTreeMap::new() };
     let read = Fields::of(value).map(|fields| {
         let text = |(key, value): (&str, &RawValue)| Some((key.to_owned(), json::text(value)?.into_owned()));
         fields.iter().map(text).collect::<Option<BTreeMap<String, String>>>()
@@ -241,12 +266,12 @@ fn metadata(object: &mut Object<'_, '_>) -> Option<BTreeMap<String, String>> {
         Some(Some(texts)) => match texts.iter().find_map(|(key, value)| wrong_metadata(key, value)) {
             Some(message) => message,
             None if texts.len() > MAX_METADATA => format!("must have at most {MAX_METADATA} keys"),
-            None => return Some(texts),
+            None => return texts,
         },
         _ => "must be an object whose values are strings".to_owned(),
     };
     object.fail(FIELD, message);
-    None
+    BTreeMap::new()
 }
 
 fn wrong_metadata(key: &str, value: &str) -> Option<String> {
@@ -270,6 +295,10 @@ struct Lines {
 }
 
 impl Lines {
+    fn none(currency: Currency) -> Self {
+        Self { currency, items: Vec::new(), adjustments: Vec::new(), total_minor: 0 }
+    }
+
     /// The errors of the lines in any currency.
     fn errors_in_any_currency(fields: &Fields<'_>, currency: Currency) -> impl Iterator<Item = FieldError> {
         let mut errors = Vec::new();

@@ -8,7 +8,11 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use common::{
-    carts::{self, Cart, CartId, CartStatus, Source, change::Change, new::NewCart},
+    carts::{
+        self, Cart, CartId, CartStatus, Source,
+        change::Change,
+        new::{NewCart, ParsedCart},
+    },
     db::Connection,
     idempotency::{self, Claim, Fingerprint},
     payment_links::{self, Refusal},
@@ -62,14 +66,14 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, [(HeaderName, String); 1], Rendered), ApiError> {
     let now = state.clock.now();
     let fingerprint = idempotency_key(&headers)?.map(|key| Fingerprint::of(&granted.key, key, &body));
-    let new = NewCart::parse(&body, state.config.currency, now).map_err(ApiError::validation)?;
-    let (status, cart) = if fingerprint.is_none() && new.external_id.is_none() {
-        let cart = Arc::new(Cart::new(CartId::generate().as_str(), new, now));
+    let new = ParsedCart::parse(&body, state.config.currency, now).map_err(ApiError::validation)?;
+    let (status, cart) = if fingerprint.is_none() && new.cart.external_id.is_none() {
+        let cart = Arc::new(new.cart);
         state.carts.store.run(cart.clone()).await?;
         (StatusCode::CREATED, cart)
     } else {
         let store = || store_once(&state, &new, fingerprint.as_ref(), now);
-        let (status, cart) = match &new.external_id {
+        let (status, cart) = match &new.cart.external_id {
             Some(external_id) => lock::with_external_id(&state.cart_locks, external_id, store).await?,
             None => store().await?,
         };
@@ -92,25 +96,24 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
 /// Stores a cart that may exist: by its idempotency key, or by its external id.
 async fn store_once(
     state: &AppState,
-    new: &NewCart,
+    new: &ParsedCart,
     fingerprint: Option<&Fingerprint>,
     now: DateTime<Utc>,
 ) -> Result<(StatusCode, Cart), ApiError> {
-    let id = CartId::generate();
-    let cart = Cart::new(id.as_str(), new.clone(), now);
+    let cart = &new.cart;
     for _ in 0..MAX_ATTEMPTS {
         let mut tx = state.lookups.begin().await?;
-        if new.external_id.is_some() {
+        if cart.external_id.is_some() {
             lock::limit_wait(&mut tx).await?;
         }
-        if let Some(known) = claim(&mut tx, fingerprint, &id, now).await? {
+        if let Some(known) = claim(&mut tx, fingerprint, &cart.id, now).await? {
             return Ok(known);
         }
-        if carts::insert(&mut tx, &[&cart], Source::Api).await? == 1 {
+        if carts::insert(&mut tx, &[cart], Source::Api).await? == 1 {
             tx.commit().await?;
-            return Ok((StatusCode::CREATED, cart));
+            return Ok((StatusCode::CREATED, cart.clone()));
         }
-        let owner = match &new.external_id {
+        let owner = match &cart.external_id {
             Some(external_id) => carts::search::find_external(&mut tx, external_id).await?,
             None => None,
         };
@@ -130,7 +133,7 @@ async fn store_once(
 async fn claim(
     conn: &mut Connection,
     fingerprint: Option<&Fingerprint>,
-    id: &CartId,
+    id: &str,
     now: DateTime<Utc>,
 ) -> Result<Option<(StatusCode, Cart)>, ApiError> {
     let Some(fingerprint) = fingerprint else { return Ok(None) };
@@ -152,7 +155,7 @@ async fn claim(
 async fn send_again(
     state: &AppState,
     id: &CartId,
-    new: &NewCart,
+    new: &ParsedCart,
     fingerprint: Option<&Fingerprint>,
     now: DateTime<Utc>,
 ) -> Result<Option<(StatusCode, Cart)>, ApiError> {
@@ -160,11 +163,11 @@ async fn send_again(
         Err(error) if error.is_not_found() => return Ok(None),
         locked => locked?,
     };
-    if let Some(known) = claim(&mut tx, fingerprint, id, now).await? {
+    if let Some(known) = claim(&mut tx, fingerprint, id.as_str(), now).await? {
         return Ok(Some(known));
     }
     let Some(stored) = carts::find(&mut tx, id, now).await? else { return Ok(None) };
-    if stored.external_id != new.external_id {
+    if stored.external_id != new.cart.external_id {
         return Ok(None);
     }
     if stored.status == CartStatus::Recovered {
@@ -173,7 +176,7 @@ async fn send_again(
     if payment_links::is_processing(&mut tx, id.as_str()).await? {
         return Err(Refusal::PaymentInProgress.into());
     }
-    let change = Change::between(&stored, new.clone(), now);
+    let change = Change::between(&stored, new.cart.clone());
     let abandoned_at = new.abandoned_at.filter(|at| *at != stored.abandoned_at);
     if change.is_empty() && stored.status == CartStatus::Abandoned && abandoned_at.is_none() {
         tx.commit().await?;

@@ -18,11 +18,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, Utc};
-use common::carts::{
-    self,
-    import::{ImportedCart, Stored},
-};
+use common::carts::{self, Cart, import::Stored};
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -207,8 +203,8 @@ impl Import {
         }
     }
 
-    async fn store(&mut self, batch: Batch) -> Result<Vec<u8>, ApiError> {
-        let stored = self.store_carts(&batch.carts, batch.now).await;
+    async fn store(&mut self, mut batch: Batch) -> Result<Vec<u8>, ApiError> {
+        let stored = self.store_carts(&mut batch.carts).await;
         let nothing_was_answered = self.totals.lines == 0;
         let mut out = Vec::with_capacity(batch.lines.len() * 80);
         for line in &batch.lines {
@@ -229,33 +225,35 @@ impl Import {
     }
 
     /// Stores the carts in one transaction, which holds its connection no longer than that.
-    async fn store_carts(&self, carts: &[ImportedCart], now: DateTime<Utc>) -> Result<Vec<Stored>, ApiError> {
+    async fn store_carts(&self, carts: &mut [Cart]) -> Result<Vec<Stored>, ApiError> {
         if carts.is_empty() {
             return Ok(Vec::new());
         }
         for _ in 1..MAX_ATTEMPTS {
-            match self.try_to_store(carts, now).await {
+            match self.try_to_store(carts).await {
                 Err(error) if error.is_locked() => {}
                 done => return done,
             }
         }
-        self.try_to_store(carts, now).await
+        self.try_to_store(carts).await
     }
 
-    async fn try_to_store(&self, carts: &[ImportedCart], now: DateTime<Utc>) -> Result<Vec<Stored>, ApiError> {
+    async fn try_to_store(&self, carts: &mut [Cart]) -> Result<Vec<Stored>, ApiError> {
         let mut tx = self.state.database.begin_with_lock_wait(LOCK_WAIT).await?;
-        let stored = carts::import::store(&mut tx, carts, now).await?;
+        let stored = carts::import::store(&mut tx, carts).await?;
         tx.commit().await?;
         Ok(stored)
     }
 
-    fn answer_stored(&mut self, out: &mut Vec<u8>, line: &Checked, stored: &Stored, cart: &ImportedCart) {
+    fn answer_stored(&mut self, out: &mut Vec<u8>, line: &Checked, stored: &Stored, cart: &Cart) {
         let (status, id, external_id) = match stored {
-            Stored::Created(id) => (LineStatus::Created, Some(id.as_str()), None),
-            Stored::Exists(id) => (LineStatus::Exists, self.may_read.then_some(id.as_str()), cart.external_id()),
+            Stored::Created => (LineStatus::Created, Some(cart.id.as_str()), None),
+            Stored::Exists(id) => {
+                (LineStatus::Exists, self.may_read.then_some(id.as_str()), cart.external_id.as_deref())
+            }
         };
         match stored {
-            Stored::Created(_) => self.totals.created += 1,
+            Stored::Created => self.totals.created += 1,
             Stored::Exists(_) => self.totals.exists += 1,
         }
         self.answered(line);

@@ -1,9 +1,9 @@
 use super::*;
 use serde_json::{Value, json};
 
-fn parse(body: &Value) -> Result<NewCart, Vec<FieldError>> {
+fn parse(body: &Value) -> Result<Cart, Vec<FieldError>> {
     let body = json::parse(body.to_string().as_bytes()).unwrap();
-    NewCart::parse(&body, Currency::USD, "2026-03-01T12:00:00Z".parse().unwrap())
+    ParsedCart::parse(&body, Currency::USD, "2026-03-01T12:00:00Z".parse().unwrap()).map(|parsed| parsed.cart)
 }
 
 fn body(text: &str) -> Value {
@@ -16,7 +16,7 @@ fn a_price_of_a_tenth_times_three_is_three_tenths() {
         r#"{"customerEmail":" a@example.com ","customerName":" Ada ","items":[{"name":"x","quantity":3,"price":0.1}]}"#,
     ))
     .unwrap();
-    assert_eq!(cart.total_minor, 30);
+    assert_eq!(cart.total_value.minor(), 30);
     assert_eq!(cart.items.get(), r#"[{"name":"x","quantity":3,"price":0.10}]"#);
     assert_eq!((cart.customer_email.as_str(), cart.customer_name.as_deref()), ("a@example.com", Some("Ada")));
 }
@@ -50,7 +50,7 @@ fn every_wrong_field_is_named() {
 
 fn total(items: Value, adjustments: Value) -> Result<i64, (String, String)> {
     let cart = parse(&json!({"customerEmail": "a@example.com", "items": items, "adjustments": adjustments}));
-    cart.map(|cart| cart.total_minor).map_err(|errors| (errors[0].field.clone(), errors[0].message.clone()))
+    cart.map(|cart| cart.total_value.minor()).map_err(|errors| (errors[0].field.clone(), errors[0].message.clone()))
 }
 
 #[test]

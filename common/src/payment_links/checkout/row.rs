@@ -7,8 +7,8 @@ use super::{Attempt, Checkout, CheckoutCart, Expected, LinkStatus, NewAttempt, P
 use crate::{
     carts::{
         CartStatus,
+        cart::RawJson,
         items::{stored_adjustments, stored_items},
-        row::RawJson,
     },
     clock::Clock,
     db::Connection,

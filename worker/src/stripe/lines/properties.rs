@@ -5,7 +5,7 @@ use common::{
     carts::{
         CartStatus,
         items::{stored_adjustments, stored_items},
-        new::NewCart,
+        new::ParsedCart,
     },
     json,
     payment_links::Expected,
@@ -68,12 +68,12 @@ fn body(currency: &str, items: &[Value], adjustments: &[(String, i64)]) -> Value
 fn checkout(body: &Value) -> Option<CheckoutCart> {
     let now: DateTime<Utc> = "2026-03-01T12:00:00Z".parse().expect("an instant");
     let body = json::parse(body.to_string().as_bytes()).expect("it is JSON");
-    let cart = NewCart::parse(&body, Currency::USD, now).ok()?;
+    let cart = ParsedCart::parse(&body, Currency::USD, now).ok()?.cart;
     Some(CheckoutCart {
         customer_email: cart.customer_email,
         items: stored_items(&cart.items, cart.currency),
         adjustments: stored_adjustments(&cart.adjustments, cart.currency),
-        total_minor: cart.total_minor,
+        total_minor: cart.total_value.minor(),
         currency: cart.currency,
         external_id: cart.external_id,
         locale: cart.locale,

@@ -3,8 +3,7 @@
 use chrono::{DateTime, Utc};
 use common::{
     carts::{
-        CartStatus,
-        import::ImportedCart,
+        Cart, CartStatus, import,
         new::{FieldError, NewCart},
     },
     money::Currency,
@@ -45,9 +44,9 @@ impl Line {
     ///
     /// # Errors
     /// 422 with all invalid fields; 400 or 413 if the line can't be read.
-    pub(crate) fn parse(self, store_currency: Currency, now: DateTime<Utc>) -> Result<ImportedCart, ApiError> {
+    pub(crate) fn parse(self, store_currency: Currency, now: DateTime<Utc>) -> Result<Cart, ApiError> {
         let mut errors = self.errors;
-        match ImportedCart::parse(&self.content?, store_currency, now) {
+        match import::parse(&self.content?, store_currency, now) {
             Ok(cart) if errors.is_empty() => return Ok(cart),
             Ok(_) => {}
             // The error of a cell explains more than that its text is not a number.
@@ -68,7 +67,6 @@ impl Line {
 }
 
 /// A line of an import: a cart as in `POST /api/carts`, and what is known of its past.
-// `ImportedCart` is the validated line: its status is always known.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 #[expect(dead_code, reason = "this is described, never made")]

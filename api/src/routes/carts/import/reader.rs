@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use chrono::{DateTime, Utc};
-use common::carts::import::ImportedCart;
+use common::carts::Cart;
 use futures_util::{Stream, StreamExt};
 use tokio::{sync::mpsc, task::coop, time::timeout};
 
@@ -42,7 +42,7 @@ pub(crate) struct Batch {
     /// When the first line was read.
     pub(crate) now: DateTime<Utc>,
     /// The carts to store.
-    pub(crate) carts: Vec<ImportedCart>,
+    pub(crate) carts: Vec<Cart>,
     /// The result of each line.
     pub(crate) lines: Vec<Checked>,
     bytes: usize,

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use common::{
-    carts::{Cart, CartStatus, RecoveredBy},
+    carts::{Cart, RecoveredBy, import},
     money::Currency,
 };
 use proptest::{collection::vec, prelude::*};
@@ -66,31 +66,25 @@ fn written() -> impl Strategy<Value = Written> {
 }
 
 fn exported(written: &Written) -> Cart {
-    let at: DateTime<Utc> = "2026-03-01T12:00:00.123456Z".parse().expect("an instant");
+    const AT: &str = "2026-03-01T12:00:00.123456Z";
     let raw = |value: &Value| RawValue::from_string(value.to_string()).expect("it is JSON");
+    let line = raw(&json!({
+        "customerEmail": "ada@example.com", "items": [{"name": "Teapot", "quantity": 1, "price": 0}], "status": "recovered",
+        "abandonedAt": AT, "recoveredAt": AT,
+    }));
+    let now: DateTime<Utc> = AT.parse().expect("an instant");
     Cart {
-        id: "cart_1".to_owned(),
         external_id: written.external_id.clone(),
-        customer_email: "ada@example.com".to_owned(),
         customer_name: written.name.clone(),
         items: raw(&written.items),
         adjustments: raw(&written.adjustments),
         total_value: Currency::USD.amount(1),
-        currency: Currency::USD,
-        status: CartStatus::Recovered,
         recovered_by: Some(RecoveredBy::Import),
         paid_value: Some(Currency::USD.amount(1)),
-        refunded_value: None,
         locale: written.locale.clone(),
         accepts_marketing: written.accepts_marketing,
         metadata: raw(&written.metadata),
-        abandoned_at: at,
-        recovered_at: Some(at),
-        expired_at: None,
-        payment_link: None,
-        payment_link_expires_at: None,
-        created_at: at,
-        updated_at: at,
+        ..import::parse(&line, Currency::USD, now).expect("a good line")
     }
 }
 
