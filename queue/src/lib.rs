@@ -9,7 +9,7 @@
 //! 2. **One lease per job** (`runtime/lease.rs`): the holder renews its leases on a timer that is
 //!    independent of the handlers. If a lease is lost, the job's future is dropped. A job is
 //!    fetched only when a permit is free to run it.
-//! 3. **Interrupted is not failed** (`runtime/outcomes.rs`, `runtime/renew.rs`): an attempt that a
+//! 3. **Interrupted is not failed** (`runtime/outcomes.rs`, `runtime/poll.rs`): an attempt that a
 //!    shutdown or a lost lease ended does not count. A job that was running in each of ten losses of
 //!    a worker is `dead`.
 //! 4. **Retries are rows** (`runtime/ack.rs`): `run_at` moves by the backoff or by the error's
@@ -19,8 +19,9 @@
 //!    handlers must be idempotent. A job that another session has locked delays no other outcome;
 //!    its own is written once the lock is released.
 //! 6. **Immediate pickup** (`runtime/notify.rs`): each commit that adds jobs wakes the processes of
-//!    their queue through LISTEN, and polling makes LISTEN optional. No write fails because NOTIFY
-//!    does (`db/notifier.rs`). Scheduled jobs start when due, not at the next poll.
+//!    their queue through LISTEN, and polling (`runtime/poll.rs`) makes LISTEN optional. No write
+//!    fails because NOTIFY does (`db/notifier.rs`). Scheduled jobs start when due, not at the next
+//!    poll. A process with nothing to do sends one statement a second.
 //! 7. **History is cheap** (`runtime/retention.rs`): partial indexes keep finished jobs out of
 //!    every frequent statement, and finished jobs are deleted in small batches after their
 //!    retention.

@@ -9,6 +9,7 @@ pub(crate) mod heartbeat;
 pub(crate) mod lease;
 mod notify;
 mod outcomes;
+mod poll;
 mod renew;
 mod retention;
 pub(crate) mod state;
@@ -22,7 +23,7 @@ use self::{config::Config, state::Shared};
 use crate::{backend::PgBackend, db::Database, job::Job};
 
 /// Maximum number of connections to Postgres that a [`Runtime`] opens, besides the one for LISTEN.
-/// Its tasks (fetch, outcomes, renewal, lost workers, retention, heartbeat) share them.
+/// Its tasks (fetch, poll, outcomes, renewal, retention) share them.
 pub const CONNECTIONS: u32 = 4;
 
 /// A handle to the background tasks. Clones are cheap and share the same tasks.
@@ -43,9 +44,8 @@ impl Runtime {
         fetching.spawn(fetch::run(shared.clone()));
         tasks.spawn(ack::run(shared.clone(), ended));
         tasks.spawn(renew::renew(shared.clone()));
-        tasks.spawn(renew::reap(shared.clone()));
+        tasks.spawn(poll::run(shared.clone()));
         tasks.spawn(retention::run(shared.clone()));
-        tasks.spawn(heartbeat::run(shared.clone()));
         if shared.database.listens() {
             tasks.spawn(notify::listen(shared.clone()));
         }
@@ -82,6 +82,12 @@ impl Runtime {
         self.tasks.close();
         self.tasks.wait().await;
         self.shared.database.close();
+    }
+
+    /// The pool of the background tasks, also for schedules. Its connections are in use all the time,
+    /// so that they need no check.
+    pub fn database(&self) -> &Database {
+        &self.shared.database
     }
 
     /// The number of jobs that this process is running.

@@ -40,6 +40,7 @@ mod hostile;
 mod hostile_webhooks;
 #[cfg(target_os = "linux")]
 mod http2;
+mod idle;
 mod interface;
 mod interruptions;
 mod keep_alive;

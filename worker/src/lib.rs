@@ -180,6 +180,6 @@ impl Workers<'_> {
     /// Starts the task of a schedule, also if this process does not serve the job's queue.
     fn schedule<J: Job + Default>(&mut self, name: &'static str, cron: &Cron, catch_up: CatchUp) {
         let schedule = Schedule { name, cron: cron.clone(), catch_up };
-        self.schedules.push(schedules::propose::<J>(self.state, schedule));
+        self.schedules.push(schedules::propose::<J>(self.runtime, schedule));
     }
 }

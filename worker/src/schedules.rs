@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
-use queue::{Job, Schedule};
+use queue::{Job, Runtime, Schedule};
 use tokio::task::JoinHandle;
-
-use crate::State;
 
 /// Delay after the start of an occurrence, so that it has also started by Postgres' clock.
 const AFTER: Duration = Duration::from_millis(5);
 
 /// Proposes the occurrences of one schedule until the task is aborted.
-pub(crate) fn propose<J: Job + Default>(state: &State, schedule: Schedule) -> JoinHandle<()> {
-    let database = state.database.clone();
+pub(crate) fn propose<J: Job + Default>(runtime: &Runtime, schedule: Schedule) -> JoinHandle<()> {
+    let database = runtime.database().clone();
     tokio::spawn(async move {
         loop {
             let wait = match queue::propose(&database, &schedule, &J::default()).await {

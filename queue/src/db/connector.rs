@@ -16,8 +16,9 @@ pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The longest wait for the answer to a check of an idle connection.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A connection that was idle for longer is checked before its next use.
-const CHECK_AFTER: Duration = Duration::from_secs(1);
+/// A connection that was idle for longer is checked before its next use. Longer than the interval of
+/// the queue's poll, which would otherwise take twice as many round trips.
+const CHECK_AFTER: Duration = Duration::from_secs(2);
 
 /// How often Postgres checks, while a statement runs or waits for a lock, that its client is still
 /// connected: after the connection was closed, the statement goes on for this long at most.

@@ -62,6 +62,11 @@ impl FailoverGuard {
         due
     }
 
+    /// Stores that a connection was checked now.
+    pub(crate) fn checked(&self) {
+        *lock(&self.checked) = Instant::now();
+    }
+
     /// Notifies when connections become stale.
     pub(crate) fn watch(&self) -> watch::Receiver<Instant> {
         self.since.subscribe()

@@ -203,6 +203,12 @@ impl Database {
         Listener::listen(pool, &self.pools.failover, channels).await.map(Some)
     }
 
+    /// Stores that the server has just accepted a statement which a read-only server rejects, so that
+    /// no connection in constant use has to be checked for some seconds.
+    pub(crate) fn is_writable(&self) {
+        self.pools.failover.checked();
+    }
+
     /// Number of connections of all pools of this process to this Postgres.
     pub fn connections(&self) -> Connections {
         let mut sum = Connections { used: 0, idle: 0, max: 0 };

@@ -16,7 +16,7 @@ pub struct Config {
     pub lease: Duration,
     /// Interval between renewals. A third of the lease tolerates two failed renewals.
     pub renew_every: Duration,
-    /// Maximum interval between two fetches if no notification arrives.
+    /// Interval at which ready jobs are looked for, in case no notification arrives.
     pub poll_every: Duration,
     /// How long finished jobs are kept.
     pub retention: Retention,

@@ -19,35 +19,48 @@ use crate::{
     telemetry::{self, TraceContext},
 };
 
-/// First polling interval after jobs were found; it grows to `poll_every`. A job that becomes due
-/// meanwhile starts this much later at most.
+/// How long the fetcher waits for a notification after it took all ready jobs, before it looks for
+/// the next scheduled job. Without LISTEN, the first of the intervals at which it looks for jobs;
+/// the last is that of `poll.rs`. A scheduled job that becomes due meanwhile starts this much later.
 const SOON: Duration = Duration::from_millis(20);
+
+/// The longest wait for a scheduled job; tokio's timers end after two years.
+const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 /// How long a full fetch waits for quick jobs to free more permits.
 const GATHER: Duration = Duration::from_millis(1);
 
 /// Fetches jobs for the free permits, until the runtime stops: at once while there are more jobs than
-/// permits, otherwise when a job is notified of or becomes due.
+/// permits, otherwise when a job is notified of, found by polling (`poll.rs`), or becomes due.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut reconnect = Reconnect::new("fetching jobs");
-    let mut pause = shared.config.poll_every;
+    let poll_every = shared.config.poll_every;
+    let mut pause = poll_every;
+    let (mut take, mut taken_at) = (true, Instant::now());
     while !shared.stopping.is_cancelled() {
         // If Postgres does not respond, this fails and is retried.
-        match with_timeout(shared.config.renew_every, fetch_once(&shared)).await {
+        if take {
+            taken_at = Instant::now();
+        }
+        let fetched = with_timeout(shared.config.renew_every, fetch_once(&shared, take, taken_at)).await;
+        take = true;
+        match fetched {
             Ok(Looked::Took { full }) => {
                 reconnect.worked();
                 pause = SOON;
                 match full {
                     true => gather(&shared).await,
-                    false => wait(&shared, &shared.jobs, pause).await,
+                    // With LISTEN, no job has come if no notification has.
+                    false => take = wait(&shared, &shared.jobs, pause).await || !shared.database.listens(),
                 }
             }
-            Ok(Looked::NoWorker) => wait(&shared, &shared.jobs, shared.config.poll_every).await,
-            Ok(Looked::NoPermit) => wait(&shared, &shared.permits, shared.config.poll_every).await,
+            Ok(Looked::NoWorker) => drop(wait(&shared, &shared.jobs, poll_every).await),
+            Ok(Looked::NoPermit) => drop(wait(&shared, &shared.permits, poll_every).await),
             Ok(Looked::Nothing { next_due }) => {
                 reconnect.worked();
-                wait(&shared, &shared.jobs, next_due.map_or(pause, |due| due.min(pause))).await;
-                pause = (pause * 4).min(shared.config.poll_every);
+                let look_again = if shared.database.listens() || pause >= poll_every { LONGEST } else { pause };
+                wait(&shared, &shared.jobs, next_due.map_or(look_again, |due| due.min(look_again))).await;
+                pause = pause.saturating_mul(4);
             }
             Err(error) => reconnect.failed(&error, &shared.stopping).await,
         }
@@ -65,15 +78,17 @@ async fn gather(shared: &Shared) {
     let _ = gathered.await; // don't wait longer for permits of slow jobs
 }
 
-async fn wait(shared: &Shared, wake: &Notify, at_most: Duration) {
+/// Returns whether it was woken.
+async fn wait(shared: &Shared, wake: &Notify, at_most: Duration) -> bool {
     tokio::select! {
-        () = wake.notified() => {}
-        () = tokio::time::sleep(at_most) => {}
-        () = shared.stopping.cancelled() => {}
+        () = wake.notified() => true,
+        () = tokio::time::sleep(at_most) => false,
+        () = shared.stopping.cancelled() => false,
     }
 }
 
 enum Looked {
+    /// `full` if there may be more ready jobs than permits.
     Took {
         full: bool,
     },
@@ -85,7 +100,9 @@ enum Looked {
     },
 }
 
-async fn fetch_once(shared: &Arc<Shared>) -> sqlx::Result<Looked> {
+/// Takes jobs, and looks for the next scheduled one if there are none. Without `take_jobs`, only
+/// looks. `taken_at` is when jobs were taken last.
+async fn fetch_once(shared: &Arc<Shared>, take_jobs: bool, taken_at: Instant) -> sqlx::Result<Looked> {
     let sinks = shared.accepting_sinks();
     let free = shared.free_permits();
     if sinks.is_empty() {
@@ -102,9 +119,12 @@ async fn fetch_once(shared: &Arc<Shared>) -> sqlx::Result<Looked> {
     let token = Uuid::new_v4();
     let until = Instant::now() + shared.config.lease;
     let mut conn = shared.database.acquire().await?;
-    let jobs = take(&mut conn, &queues, &kinds, free, token, shared).await?;
+    let jobs = match take_jobs {
+        true => take(&mut conn, &queues, &kinds, free, token, shared).await?,
+        false => Vec::new(),
+    };
     if jobs.is_empty() {
-        let next_due = next_due_in(&mut conn, &queues).await?;
+        let next_due = next_due_in(&mut conn, &queues, taken_at.elapsed()).await?;
         conn.commit().await?;
         return Ok(Looked::Nothing { next_due });
     }
@@ -198,20 +218,22 @@ async fn take(
         .collect())
 }
 
-/// Time until the next scheduled job of these queues is due; `None` if there is none.
-async fn next_due_in(conn: &mut Connection, queues: &[String]) -> sqlx::Result<Option<Duration>> {
+/// Time until the next scheduled job of these queues is due; `None` if there is none. Zero if one
+/// became due within the time since jobs were taken last.
+async fn next_due_in(conn: &mut Connection, queues: &[String], since: Duration) -> sqlx::Result<Option<Duration>> {
     let milliseconds = sqlx::query_scalar!(
         r#"
         select (extract(epoch from min(next.run_at) - clock_timestamp()) * 1000)::float8
         from unnest($1::text[]) as served (queue)
         cross join lateral (
             select run_at from jobs
-            where queue = served.queue and state = 'pending' and run_at > now()
+            where queue = served.queue and state = 'pending' and run_at > now() - $2::interval
             order by run_at
             limit 1
         ) next
         "#,
         queues,
+        interval(since),
     )
     .fetch_one(conn)
     .await?;

@@ -1,21 +1,20 @@
 //! Heartbeats: each process regularly updates its row in `workers`, also while it is idle.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::state::Shared;
 use crate::{
-    db::{Connection, Database, timeout::with_timeout},
+    db::{Connection, timeout::with_timeout},
     job::JobId,
     sql,
 };
 
 /// Interval between heartbeats.
-const EVERY: Duration = Duration::from_secs(8);
+pub(crate) const EVERY: Duration = Duration::from_secs(8);
 /// A worker without a heartbeat for this long is not listed.
 const SILENCE: Duration = Duration::from_secs(30);
 /// Rows of workers without a heartbeat for this long are deleted.
@@ -80,28 +79,10 @@ pub async fn workers(conn: &mut Connection) -> sqlx::Result<Vec<WorkerStatus>> {
     .await
 }
 
-/// Sends heartbeats until the runtime stops, then deletes the row of this process.
-pub(crate) async fn run(shared: Arc<Shared>) {
-    let mut ticks = interval(EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = shared.stopping.cancelled() => break,
-        }
-        let queues: BTreeSet<&str> = shared.accepting_sinks().iter().map(|sink| sink.queue()).collect();
-        let queues: Vec<String> = queues.into_iter().map(str::to_owned).collect();
-        if let Err(error) = with_timeout(EVERY, say(&shared, &queues)).await {
-            tracing::debug!(%error, "could not write the heartbeat");
-        }
-    }
-    if let Err(error) = with_timeout(EVERY, leave(&shared.database, &shared.config.worker)).await {
-        tracing::debug!(%error, "could not remove the heartbeat"); // it expires anyway
-    }
-}
-
-async fn say(shared: &Shared, queues: &[String]) -> sqlx::Result<()> {
-    let mut conn = shared.database.acquire().await?;
+/// Writes the row of this process.
+pub(crate) async fn beat(conn: &mut Connection, shared: &Shared) -> sqlx::Result<()> {
+    let queues: BTreeSet<&str> = shared.accepting_sinks().iter().map(|sink| sink.queue()).collect();
+    let queues: Vec<String> = queues.into_iter().map(str::to_owned).collect();
     sqlx::query!(
         r#"
         with gone as (
@@ -112,17 +93,23 @@ async fn say(shared: &Shared, queues: &[String]) -> sqlx::Result<()> {
         on conflict (name) do update set queues = excluded.queues, seen_at = now()
         "#,
         shared.config.worker,
-        queues,
+        &queues,
         i32::try_from(shared.config.concurrency).unwrap_or(i32::MAX),
         sql::interval(KEPT),
     )
-    .execute(&mut conn)
+    .execute(conn)
     .await?;
-    conn.commit().await
+    Ok(())
 }
 
-async fn leave(database: &Database, name: &str) -> sqlx::Result<()> {
-    let mut conn = database.acquire().await?;
-    sqlx::query!("delete from workers where name = $1", name).execute(&mut conn).await?;
-    conn.commit().await
+/// Deletes the row of this process.
+pub(crate) async fn leave(shared: &Shared) {
+    let delete = async {
+        let mut conn = shared.database.acquire().await?;
+        sqlx::query!("delete from workers where name = $1", shared.config.worker).execute(&mut conn).await?;
+        conn.commit().await
+    };
+    if let Err(error) = with_timeout(EVERY, delete).await {
+        tracing::debug!(%error, "could not remove the heartbeat"); // it expires anyway
+    }
 }
