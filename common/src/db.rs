@@ -4,6 +4,7 @@ mod config;
 mod errors;
 pub mod migrations;
 mod prepare;
+pub mod snapshots;
 
 use std::time::Duration;
 

@@ -3,6 +3,7 @@
 use common::jobs::ExpireCarts;
 use reqwest::Method;
 use serde_json::json;
+use sqlx::Connection;
 use tests::{Answer, App, Setup, connection, eventually};
 
 /// A signed-in operator.
@@ -229,4 +230,29 @@ async fn says(events: &mut reqwest::Response, wanted: &[&str]) {
     if tokio::time::timeout(tests::DEADLINE, heard).await.is_err() {
         panic!("nobody said {wanted:?}, but {received:?}");
     }
+}
+
+#[tokio::test]
+async fn an_old_snapshot_is_named_on_the_overview() {
+    let app = Setup::default().without_worker().start().await;
+    let operator = Operator::sign_in(&app, "test-key").await;
+    let options = app.database.options().application_name("a forgotten backup");
+    let mut backup = sqlx::PgConnection::connect_with(&options).await.unwrap();
+    sqlx::raw_sql("begin isolation level repeatable read; select 1").execute(&mut backup).await.unwrap();
+    assert!(!operator.get("/").await.text.contains("a forgotten backup"), "it is new");
+    // The product's role can't see since when it is open, but a run that is younger.
+    app.sql(
+        "insert into schedule_slots (schedule, slot, admitted_at)
+         select 'add_up_counts', at, at from (select now() - interval '12 minutes' as at) run",
+    )
+    .await;
+    eventually("it is the oldest, and named", async || {
+        let page = operator.get("/").await.text;
+        page.contains("(a forgotten backup, role ")
+            && page.contains("for at least 12 min")
+            && page.contains("can&apos;t remove dead rows") | page.contains("can't remove dead rows")
+    })
+    .await;
+    backup.close().await.unwrap();
+    eventually("it has ended", async || !operator.get("/").await.text.contains("a forgotten backup")).await;
 }

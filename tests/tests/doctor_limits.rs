@@ -5,7 +5,7 @@ use chrono::TimeDelta;
 use common::{clock::Clock, config::Env};
 use sandbox::stripe::{Fault, Operation};
 use sqlx::Connection;
-use tests::{App, Setup};
+use tests::{App, Setup, eventually};
 use worker::{Check, CheckStatus, examine};
 
 async fn app() -> App {
@@ -76,14 +76,39 @@ async fn the_oldest_snapshot_is_named_with_its_holder() {
     // The superuser sees that it has lasted a moment only; the product's role can't see since when,
     // and goes by the transactions.
     let seen = check_with(&app, &app.database.url, "snapshots", &[]).await;
-    assert!(seen.status == CheckStatus::Ok && seen.text.contains("(a forgotten backup)"), "{seen:?}");
+    assert!(seen.status == CheckStatus::Ok && seen.text.contains(" (a forgotten backup, role "), "{seen:?}");
+    assert!(seen.text.contains("idle in transaction), for 0 min"), "{seen:?}");
     let hidden = check(&app, "snapshots").await;
-    assert!(hidden.status == CheckStatus::Warn && hidden.text.contains("(a forgotten backup)"), "{hidden:?}");
+    assert!(hidden.status == CheckStatus::Warn && hidden.text.contains(" (a forgotten backup, role "), "{hidden:?}");
     assert!(hidden.text.contains("2000000 transactions") && hidden.text.contains("pg_read_all_stats"), "{hidden:?}");
-    // An hour later.
-    replace(&app, "now()", "timestamptz", "pg_catalog.now() + interval '61 minutes'").await;
+    assert!(
+        !hidden.text.contains("idle in transaction") && hidden.text.contains("can't remove dead rows"),
+        "{hidden:?}"
+    );
+
+    // Runs of a schedule that are younger than the snapshot tell how old it is at least.
+    for (minutes, status) in [(9, CheckStatus::Ok), (11, CheckStatus::Warn)] {
+        app.sql(&format!(
+            "insert into schedule_slots (schedule, slot, admitted_at)
+             select 'add_up_counts', at, at from (select now() - interval '{minutes} minutes' as at) run"
+        ))
+        .await;
+        let hidden = check(&app, "snapshots").await;
+        let text = format!("for at least {minutes} min");
+        assert!(hidden.status == status && hidden.text.contains(&text), "{hidden:?}");
+    }
+    // Eleven minutes later.
+    replace(&app, "now()", "timestamptz", "pg_catalog.now() + interval '11 minutes'").await;
     let old = check_with(&app, &app.database.url, "snapshots", &[]).await;
-    assert!(old.status == CheckStatus::Warn && old.text.contains("for 61 min"), "{old:?}");
+    assert!(old.status == CheckStatus::Warn && old.text.contains("for 11 min"), "{old:?}");
+    assert!(!old.text.contains("counts of carts"), "it has not written: {old:?}");
+    sqlx::raw_sql("rollback; begin; create table written ()").execute(&mut backup).await.unwrap();
+    replace(&app, "age(xid)", "integer", "pg_catalog.age($1)").await;
+    eventually("a transaction that has written is named, too", async || {
+        let old = check_with(&app, &app.database.url, "snapshots", &[]).await;
+        old.text.contains("a forgotten backup") && old.text.contains("counts of carts are added up only afterwards")
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::{
 };
 
 use common::db::DEFAULT_MAX_CONNECTIONS;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tests::{DEADLINE, Door, OF_THE_SHOPPER, eventually, processes::Process};
 
 use crate::processes::{Shop, free_address};
@@ -186,6 +187,44 @@ async fn queue_and_schedule_metrics_are_exported() {
     }
     api.is("schedule_overdue", &[("schedule", "nightly")], 1.0);
     api.is("schedule_overdue", &[("schedule", "yearly")], 0.0);
+}
+
+#[tokio::test]
+async fn the_oldest_snapshot_is_exported_and_named_once_it_is_old() {
+    let shop = Shop::open().await;
+    let options = shop.database.options().application_name("a forgotten backup");
+    let mut backup = PgConnection::connect_with(&options).await.unwrap();
+    sqlx::raw_sql("begin isolation level repeatable read; select 1").execute(&mut backup).await.unwrap();
+    // Sessions from now on find a clock that is eleven minutes ahead.
+    let mut admin = PgConnection::connect_with(&shop.database.options()).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(format!(
+        "create schema odd;
+         create function odd.now() returns timestamptz language sql return pg_catalog.now() + interval '11 minutes';
+         alter database {} set search_path = odd, pg_catalog, public",
+        shop.database.name
+    )))
+    .execute(&mut admin)
+    .await
+    .unwrap();
+    let (_api, address) = api_with_metrics(&shop, &shop.database.url).await;
+    let named = |scraped: &Scraped| {
+        let named = scraped.samples.iter().find(|((name, labels), _)| {
+            name == "postgres_oldest_snapshot_info" && labels["application"] == "a forgotten backup"
+        });
+        named.map(|((_, labels), value)| (labels["state"].clone(), labels["client"].is_empty(), *value))
+    };
+    // Another test's transaction may be older for a moment.
+    eventually("it is the oldest", async || {
+        let scraped = scrape(&shop, address).await;
+        let age = scraped.value("postgres_oldest_snapshot_age_seconds", &[]).unwrap();
+        age >= 660.0 && named(&scraped) == Some(("idle in transaction".to_owned(), false, 1.0))
+    })
+    .await;
+    backup.close().await.unwrap();
+    eventually("it has ended", async || {
+        named(&scrape(&shop, address).await) == Some(("idle in transaction".to_owned(), false, 0.0))
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use common::{
-    db::Connection,
+    db::{Connection, snapshots},
     jobs::QUEUES,
     operations::{self, DEAD_LIMIT},
     payment_links,
@@ -60,6 +60,9 @@ pub(crate) async fn concerns(
     stripe::add_refused_webhooks(&mut concerns, conn, now).await?;
     stripe::add_events(&mut concerns, conn, now, zone).await?;
     stripe::add_disputes(&mut concerns, conn, now, zone).await?;
+    if let Some(oldest) = snapshots::oldest(conn).await?.filter(snapshots::OldestSnapshot::is_old) {
+        concerns.add(format!("The oldest snapshot in Postgres: {oldest}"), &oldest.advice(), None);
+    }
     Ok(concerns.0)
 }
 

@@ -12,7 +12,13 @@ use queue::Connections;
 use queue::telemetry::{JOB_DURATION, JOBS_FINISHED, JOBS_RUNNING};
 use tokio::{sync::Mutex, time::Instant};
 
-use crate::{db::Database, jobs::QUEUES};
+use crate::{
+    db::{
+        Database,
+        snapshots::{self, OldestSnapshot},
+    },
+    jobs::QUEUES,
+};
 
 /// The content type of [`Scrape::text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -26,6 +32,8 @@ const QUEUE_PAUSED: &str = "queue_paused";
 const JOBS_DEAD: &str = "jobs_dead";
 const SCHEDULE_OVERDUE: &str = "schedule_overdue";
 const DATABASE_CONNECTIONS: &str = "database_connections";
+const OLDEST_SNAPSHOT_AGE: &str = "postgres_oldest_snapshot_age_seconds";
+const OLDEST_SNAPSHOT_INFO: &str = "postgres_oldest_snapshot_info";
 
 /// Buckets from an in-memory response to the longest wait for a payment link.
 const REQUEST_SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -81,6 +89,12 @@ fn describe() {
     describe_gauge!(JOBS_DEAD, Unit::Count, "Dead jobs among the newest 1,000 of all queues together");
     describe_gauge!(SCHEDULE_OVERDUE, Unit::Count, "1 while a slot that should have run did not begin");
     describe_gauge!(DATABASE_CONNECTIONS, Unit::Count, "This process' connections: used, idle, and at most");
+    describe_gauge!(
+        OLDEST_SNAPSHOT_AGE,
+        Unit::Seconds,
+        "Age of the oldest snapshot, since which no dead row can be removed; 0 if there is none or its age is unknown"
+    );
+    describe_gauge!(OLDEST_SNAPSHOT_INFO, Unit::Count, "1 for the holder of a snapshot older than ten minutes, else 0");
 }
 
 /// Counts a request. `route` is the matched template, not the path.
@@ -108,7 +122,15 @@ pub fn stripe_request(operation: &'static str, outcome: &'static str) {
 #[derive(Debug, Clone)]
 pub struct Scrape {
     database: Database,
-    looked_at: Arc<Mutex<Option<Instant>>>,
+    last: Arc<Mutex<Option<Look>>>,
+}
+
+/// The last query of Postgres.
+#[derive(Debug)]
+struct Look {
+    at: Instant,
+    /// The holder of an old snapshot whose metric is 1.
+    holder: Option<[(&'static str, String); 4]>,
 }
 
 impl Scrape {
@@ -122,7 +144,7 @@ impl Scrape {
                 }
             });
         }
-        Self { database, looked_at: Arc::default() }
+        Self { database, last: Arc::default() }
     }
 
     /// All metrics in Prometheus' text format. Values from Postgres are up to five seconds old, or
@@ -135,8 +157,8 @@ impl Scrape {
     }
 
     async fn look(&self) -> sqlx::Result<()> {
-        let mut looked_at = self.looked_at.lock().await;
-        if looked_at.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+        let mut last = self.last.lock().await;
+        if last.as_ref().is_some_and(|last| last.at.elapsed() < LOOK_EVERY) {
             return Ok(());
         }
         let mut conn = self.database.acquire().await?;
@@ -148,7 +170,10 @@ impl Scrape {
         for schedule in queue::schedules(&mut conn).await? {
             gauge!(SCHEDULE_OVERDUE, "schedule" => schedule.name).set(f64::from(u8::from(schedule.overdue)));
         }
-        *looked_at = Some(Instant::now());
+        let oldest = snapshots::oldest(&mut conn).await?;
+        let before = last.take().and_then(|last| last.holder);
+        let holder = set_oldest_snapshot(oldest.as_ref(), before.as_ref());
+        *last = Some(Look { at: Instant::now(), holder });
         Ok(())
     }
 
@@ -158,4 +183,29 @@ impl Scrape {
             gauge!(DATABASE_CONNECTIONS, "state" => state).set(f64::from(connections));
         }
     }
+}
+
+/// Sets the metrics of the oldest snapshot. `before` are the labels whose value is 1; returns those
+/// whose value is 1 now.
+fn set_oldest_snapshot(
+    oldest: Option<&OldestSnapshot>,
+    before: Option<&[(&'static str, String); 4]>,
+) -> Option<[(&'static str, String); 4]> {
+    gauge!(OLDEST_SNAPSHOT_AGE).set(oldest.and_then(|oldest| oldest.seconds).unwrap_or(0.0));
+    let holder = oldest.filter(|oldest| oldest.is_old()).map(|oldest| {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        [
+            ("application", text(&oldest.application)),
+            ("role", text(&oldest.role)),
+            ("client", text(&oldest.client)),
+            ("state", text(&oldest.state)),
+        ]
+    });
+    if let Some(before) = before.filter(|before| holder.as_ref() != Some(*before)) {
+        gauge!(OLDEST_SNAPSHOT_INFO, before).set(0.0);
+    }
+    if let Some(holder) = &holder {
+        gauge!(OLDEST_SNAPSHOT_INFO, holder).set(1.0);
+    }
+    holder
 }

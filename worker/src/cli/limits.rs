@@ -1,6 +1,6 @@
 //! `worker doctor`: limits of Postgres that end in failing writes, before they are reached.
 
-use common::db::Database;
+use common::db::{Database, snapshots};
 
 use super::check::Check;
 
@@ -10,11 +10,6 @@ const QUEUE_WORTH_KNOWING: f64 = 0.1;
 /// The share of the NOTIFY queue at which Postgres itself warns in its log
 /// (<https://www.postgresql.org/docs/current/sql-notify.html>).
 const QUEUE_TOO_FULL: f64 = 0.5;
-/// Seconds that a snapshot may be held: as long as a backup takes.
-const SNAPSHOT_SECONDS: f64 = 60.0 * 60.0;
-/// The age in transactions that is too much for a snapshot whose age in seconds is unknown: about an
-/// hour at 300 writes a second.
-const SNAPSHOT_TRANSACTIONS: i32 = 1_000_000;
 /// At this age beyond `autovacuum_freeze_max_age`, the vacuum that it starts has not done its work.
 /// Postgres' own limits are 200 million, and 2,100 million for the end of all writes
 /// (<https://www.postgresql.org/docs/current/routine-vacuuming.html#VACUUM-FOR-WRAPAROUND>).
@@ -40,37 +35,20 @@ pub(super) async fn notifications(database: &Database) -> sqlx::Result<Check> {
     })
 }
 
-/// The oldest snapshot that keeps Postgres from removing dead rows: of a session (also of a standby
-/// with `hot_standby_feedback`), a prepared transaction, or a replication slot.
+/// The oldest snapshot, which keeps Postgres from removing dead rows.
 pub(super) async fn snapshots(database: &Database) -> sqlx::Result<Check> {
-    // Postgres hides the times of other roles' sessions, but neither their name nor their snapshot.
-    // Sessions without a user are Postgres' own (autovacuum), which it does not wait for.
-    let oldest: Option<(String, Option<f64>, i32)> = sqlx::query_as(
-        "select holder, extract(epoch from now() - since)::float8, age(snapshot) from (
-             select format('session %s (%s)', pid, coalesce(nullif(application_name, ''), usename)) as holder,
-                    xact_start as since, backend_xmin as snapshot
-             from pg_stat_activity where usesysid is not null and pid <> pg_backend_pid()
-             union all
-             select format('the prepared transaction %L', gid), prepared, transaction from pg_prepared_xacts
-             union all
-             select format('the replication slot %L', slot_name), null, xmin from pg_replication_slots
-         ) held where snapshot is not null order by age(snapshot) desc limit 1",
-    )
-    .fetch_optional(&mut database.acquire().await?)
-    .await?;
     let name = "snapshots";
-    let Some((holder, seconds, transactions)) = oldest else { return Ok(Check::ok(name, "nobody holds one")) };
-    let held = seconds.map_or_else(
-        || "for a time that this role may not see (grant it pg_read_all_stats)".to_owned(),
-        |seconds| format!("for {:.0} min", seconds / 60.0),
-    );
-    let text = format!("the oldest is {transactions} transactions old and held {held} by {holder}");
-    let is_old = seconds.map_or(transactions >= SNAPSHOT_TRANSACTIONS, |seconds| seconds >= SNAPSHOT_SECONDS);
-    Ok(if is_old {
-        let advice = "tables grow, because dead rows can't be removed; end the session or transaction, drop the slot";
-        Check::warn(name, format!("{text}: {advice}"))
-    } else {
-        Check::ok(name, text)
+    let Some(oldest) = snapshots::oldest(&mut database.acquire().await?).await? else {
+        return Ok(Check::ok(name, "nobody holds one"));
+    };
+    let hint = match oldest.is_hidden {
+        true => "; this role may not see its client and state (`grant pg_read_all_stats` shows them)",
+        false => "",
+    };
+    let text = format!("the oldest is held by {oldest}{hint}");
+    Ok(match oldest.is_old() {
+        true => Check::warn(name, format!("{text}. {}", oldest.advice())),
+        false => Check::ok(name, text),
     })
 }
 
