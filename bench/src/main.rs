@@ -34,6 +34,7 @@ mod size_costs;
 mod size_people;
 mod size_seeds;
 mod size_side;
+mod snapshot;
 mod speed;
 mod table;
 mod webhooks;
@@ -75,6 +76,8 @@ enum What {
     Import,
     /// Whether cost grows with what is in the tables: two databases, one a hundred times the other (about 12 minutes, 20 GB)
     Size(size::Options),
+    /// What an open snapshot (a backup) costs: a minute without one, then eight with it (about 11 minutes)
+    Snapshot(snapshot::Options),
     /// Our side of the queue's rows, in a process of its own
     #[command(hide = true)]
     OurQueue,
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         None => measure_speed(command.speed, &folder),
         Some(What::OurQueue) => until_interrupted(queue_rows::our_process()),
         Some(What::Size(options)) => measure_size(options, &folder),
+        Some(What::Snapshot(options)) => measure_snapshot(options, &folder),
         Some(what) => become_ordinary_user(&folder).and_then(|folder| measure_one(what, &folder)),
     };
     let _ = std::fs::remove_dir_all(&folder);
@@ -127,6 +131,15 @@ fn measure_size(options: size::Options, folder: &Path) -> Result<()> {
     })
 }
 
+fn measure_snapshot(options: snapshot::Options, folder: &Path) -> Result<()> {
+    let run = snapshot::Run::plan(options, folder)?;
+    let folder = become_ordinary_user(folder)?;
+    until_interrupted(async {
+        let postgres = PrivatePostgres::start(&folder.join("postgres"), Durability::Full).await?;
+        run.measure(postgres).await
+    })
+}
+
 fn measure_one(what: What, folder: &Path) -> Result<()> {
     until_interrupted(async {
         let postgres = PrivatePostgres::start(folder, Durability::Full).await?;
@@ -136,7 +149,7 @@ fn measure_one(what: What, folder: &Path) -> Result<()> {
             What::Analytics => analytics::measure(&postgres).await,
             What::Retention => retention::measure(&postgres).await,
             What::Import => import::measure(&postgres).await,
-            What::OurQueue | What::Size(_) => bail!("it needs no Postgres of this kind"),
+            What::OurQueue | What::Size(_) | What::Snapshot(_) => bail!("it needs no Postgres of this kind"),
         };
         postgres.stop().await?;
         measured

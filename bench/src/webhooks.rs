@@ -21,6 +21,7 @@ use sqlx::{AssertSqlSafe, PgPool};
 use tokio::{net::TcpStream, task::JoinSet};
 
 use crate::{
+    figures::milliseconds,
     http_rows::{SCRATCH, empty, prepare_pgbench},
     results::Sample,
     scene::{Product, Scene, WEBHOOK_SECRET, both},
@@ -61,10 +62,10 @@ pub(crate) async fn lot(scene: &Scene, product: &Product, round: u32) -> Result<
     let deliveries = Arc::new(deliveries(round));
     let address: SocketAddr = product.api.address.parse()?;
     scene.settle().await?;
-    let rate = send(address, deliveries).await?;
+    let sent = send(address, deliveries).await?;
     check(&product.pool, round).await?;
-    eprintln!("    {rate:.0}/s (deliveries)");
-    Ok(rate)
+    eprintln!("    {:.0}/s (deliveries)", sent.per_second);
+    Ok(sent.per_second)
 }
 
 /// Creates carts with an open session each, as the api and the worker would.
@@ -122,8 +123,16 @@ fn event(round: u32, n: usize, kind: &str) -> String {
     .to_string()
 }
 
-/// Sends the events; returns events per second, from the first request to the last response.
-pub(crate) async fn send(address: SocketAddr, deliveries: Arc<Vec<Delivery>>) -> Result<f64> {
+/// The result of sending events.
+pub(crate) struct Sent {
+    /// Events per second, from the first request to the last response.
+    pub(crate) per_second: f64,
+    /// The time of each request, in milliseconds.
+    pub(crate) waits: Vec<f64>,
+}
+
+/// Sends the events.
+pub(crate) async fn send(address: SocketAddr, deliveries: Arc<Vec<Delivery>>) -> Result<Sent> {
     let next = Arc::new(AtomicUsize::new(0));
     let mut connections = Vec::new();
     for _ in 0..CONNECTIONS {
@@ -136,16 +145,20 @@ pub(crate) async fn send(address: SocketAddr, deliveries: Arc<Vec<Delivery>>) ->
     for mut sender in connections {
         let (next, deliveries) = (next.clone(), deliveries.clone());
         senders.spawn(async move {
+            let mut waits = Vec::new();
             while let Some(delivery) = deliveries.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let sent = Instant::now();
                 deliver(&mut sender, address, delivery).await?;
+                waits.push(milliseconds(sent.elapsed()));
             }
-            anyhow::Ok(())
+            anyhow::Ok(waits)
         });
     }
+    let mut waits = Vec::new();
     while let Some(ended) = senders.join_next().await {
-        ended??;
+        waits.extend(ended??);
     }
-    Ok(f64::from(u32::try_from(deliveries.len())?) / begun.elapsed().as_secs_f64())
+    Ok(Sent { per_second: f64::from(u32::try_from(deliveries.len())?) / begun.elapsed().as_secs_f64(), waits })
 }
 
 async fn deliver(sender: &mut http1::SendRequest<Full<Bytes>>, address: SocketAddr, delivery: &Delivery) -> Result<()> {
@@ -167,7 +180,7 @@ async fn deliver(sender: &mut http1::SendRequest<Full<Bytes>>, address: SocketAd
 }
 
 /// Checks that every cart was recovered once, every session paid, and every event stored once.
-async fn check(pool: &PgPool, round: u32) -> Result<()> {
+pub(crate) async fn check(pool: &PgPool, round: u32) -> Result<()> {
     let found: (i64, i64, i64) = sqlx::query_as(
         r"select (select count(*) from carts where status = 'recovered' and id like 'cart\_paid\_' || $1 || '\_%'),
                  (select count(*) from payment_links where status = 'paid' and cart_id like 'cart\_paid\_' || $1 || '\_%'),

@@ -47,7 +47,7 @@ pub(crate) struct Report {
     /// Broken connections, error responses, and responses after [`TIMEOUT`].
     failed: u64,
     p50_ms: f64,
-    p99_ms: f64,
+    pub(crate) p99_ms: f64,
 }
 
 impl Report {

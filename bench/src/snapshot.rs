@@ -1,0 +1,250 @@
+//! Measures what an open snapshot costs, as a backup holds one: no dead row can be removed
+//! meanwhile. The same loads before it is opened and again and again while it is open.
+
+use std::{
+    fmt::Write,
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use common::{clock::Clock, db::Database};
+use queue::RateLimit;
+use sandbox::postgres::PrivatePostgres;
+use sqlx::{Connection, PgConnection, PgPool, postgres::PgPoolOptions};
+use tokio::task::JoinSet;
+
+use crate::{
+    JOBS,
+    drain::{Queue, Start},
+    figures::{median, milliseconds, quantile},
+    http_rows,
+    kit::Kit,
+    machine::{Machine, fdatasync},
+    pickup,
+    rows::Part,
+    scene::Scene,
+    size_side::{ANALYTICS, LIST},
+    webhooks,
+    wrk::{self, Load},
+};
+
+const DATABASE: &str = "snapshot";
+/// Carts at the start.
+const CARTS: i64 = 100_000;
+/// Drains per window; each takes less than a second.
+const DRAINS: usize = 3;
+/// Pickups per second of a load; each waits until the worker is idle.
+const PICKUPS_A_SECOND: u32 = 12;
+/// Concurrent callers that take permits.
+const CALLERS: usize = 16;
+/// The minimum ratio of rates, last window ÷ base.
+const RATE_AT_LEAST: f64 = 0.9;
+/// The maximum ratio of waits, last window ÷ base.
+const WAIT_AT_MOST: f64 = 1.5;
+
+/// The durations.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Options {
+    /// Windows with the snapshot open
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=600))]
+    windows: u32,
+    /// How long each load of a window lasts; a window has five loads, 10,000 webhooks and 60,000 jobs
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=600))]
+    seconds: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Row {
+    Post,
+    Webhooks,
+    Drain,
+    Pickup,
+    Permits,
+    Analytics,
+    List,
+}
+
+const ROWS: [(Row, &str); 7] = [
+    (Row::Post, "`POST /api/carts`, 32 connections"),
+    (Row::Webhooks, "10,000 webhooks, one in five a repeat, 32 connections"),
+    (Row::Drain, "20,000 no-op jobs, 256 at once"),
+    (Row::Pickup, "idle pickups, commit to start"),
+    (Row::Permits, "permits of an unlimited rate, 16 callers"),
+    (Row::Analytics, "analytics, 90 days, 8 connections"),
+    (Row::List, "first list page with status and exact total, 8 connections"),
+];
+
+/// The result of a load; `None` where a load has no such value.
+#[derive(Debug, Clone, Copy)]
+struct Figures {
+    per_second: Option<f64>,
+    /// In milliseconds.
+    p99: Option<f64>,
+}
+
+/// A prepared run.
+pub(crate) struct Run {
+    options: Options,
+    machine: Machine,
+    kit: Kit,
+}
+
+impl Run {
+    /// Prepares the run while the process still has root.
+    pub(crate) fn plan(options: Options, folder: &Path) -> Result<Self> {
+        let machine = Machine::look();
+        Ok(Self { options, machine, kit: Kit::pack(folder, &[Part::Pages])? })
+    }
+
+    /// Measures and prints a table in Markdown, and the dead rows at the end.
+    pub(crate) async fn measure(self, postgres: PrivatePostgres) -> Result<()> {
+        let Self { options, machine, kit } = self;
+        let mut scene = Scene::new(postgres, kit, Vec::new(), options.seconds)?;
+        let version = scene.postgres_version().await?;
+        scene.prepare_product(DATABASE, CARTS).await?;
+        scene.prepare_worker(DATABASE).await?;
+        let url = scene.postgres.url(DATABASE);
+        let pool = PgPoolOptions::new().max_connections(6).connect(&url).await?;
+        let address = &scene.product(DATABASE)?.api.address;
+        for load in [http_rows::creating(), Load::of_path(LIST, 8), Load::of_path(ANALYTICS, 8)] {
+            scene.warm_up(address, load).await?;
+        }
+        println!(
+            "{}: {}; fdatasync {:.2} ms. {} windows, {} s a load, {CARTS} carts at the start.\n",
+            Clock::system().now().format("%Y-%m-%d %H:%M UTC"),
+            machine.describe(&version),
+            fdatasync(&scene.kit.folder)?,
+            options.windows,
+            options.seconds,
+        );
+        let mut all = vec![window(&scene, &pool, 0).await?];
+        let mut snapshot = PgConnection::connect(&url).await?;
+        sqlx::raw_sql("begin isolation level repeatable read; select count(*) from carts")
+            .execute(&mut snapshot)
+            .await?;
+        let opened = Instant::now();
+        for number in 1..=options.windows {
+            all.push(window(&scene, &pool, number).await?);
+        }
+        let open_for = opened.elapsed();
+        let dead = dead_rows(&pool).await?;
+        snapshot.close().await?;
+        println!("{}\nThe snapshot was open for {:.1} min. {dead}", table(&all)?, open_for.as_secs_f64() / 60.0);
+        pool.close().await;
+        scene.end().await
+    }
+}
+
+/// One window: each load once.
+async fn window(scene: &Scene, pool: &PgPool, number: u32) -> Result<Vec<Figures>> {
+    let mut figures = Vec::new();
+    for (row, what) in ROWS {
+        eprintln!("window {number}: {what}");
+        sqlx::query("checkpoint").execute(pool).await?;
+        let measured = measure(scene, pool, row, number).await?;
+        let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
+        eprintln!("    {}/s, p99 {} ms", shown(measured.per_second), shown(measured.p99));
+        figures.push(measured);
+    }
+    Ok(figures)
+}
+
+async fn measure(scene: &Scene, pool: &PgPool, row: Row, number: u32) -> Result<Figures> {
+    let product = scene.product(DATABASE)?;
+    let address = &product.api.address;
+    let load = match row {
+        Row::Post => http_rows::creating(),
+        Row::List => Load::of_path(LIST, 8),
+        Row::Analytics => Load::of_path(ANALYTICS, 8),
+        Row::Webhooks => {
+            webhooks::seed(pool, number).await?;
+            let address: SocketAddr = address.parse()?;
+            let sent = webhooks::send(address, Arc::new(webhooks::deliveries(number))).await?;
+            webhooks::check(pool, number).await?;
+            return Ok(Figures { per_second: Some(sent.per_second), p99: Some(quantile(&sent.waits, 99)) });
+        }
+        Row::Drain => {
+            let (queue, mut rates) = (Queue { pool: pool.clone() }, Vec::new());
+            for _ in 0..DRAINS {
+                rates.push(queue.drain_beside(JOBS, 256, Start::Cold).await?.drained);
+            }
+            return Ok(Figures { per_second: Some(median(&rates)), p99: None });
+        }
+        Row::Pickup => {
+            let waits = pickup::measure_beside(pool, (PICKUPS_A_SECOND * scene.seconds).into()).await?;
+            let waits: Vec<f64> = waits.into_iter().map(milliseconds).collect();
+            return Ok(Figures { per_second: None, p99: Some(quantile(&waits, 99)) });
+        }
+        Row::Permits => return permits(pool, Duration::from_secs(scene.seconds.into())).await,
+    };
+    let report = wrk::run(&scene.kit, address, &load, scene.seconds).await?;
+    Ok(Figures { per_second: Some(report.per_second()), p99: Some(report.p99_ms) })
+}
+
+/// Takes permits for as long. The rate is not limited, so the database is.
+async fn permits(pool: &PgPool, length: Duration) -> Result<Figures> {
+    let rate = RateLimit::start(Database::from(pool.clone()).planned_once(1, ""), "bench", 0);
+    let begun = Instant::now();
+    let mut callers = JoinSet::new();
+    for _ in 0..CALLERS {
+        let rate = rate.clone();
+        callers.spawn(async move {
+            let mut waits = Vec::new();
+            while begun.elapsed() < length {
+                let asked = Instant::now();
+                rate.turn().await?;
+                waits.push(milliseconds(asked.elapsed()));
+            }
+            anyhow::Ok(waits)
+        });
+    }
+    let mut waits = Vec::new();
+    while let Some(ended) = callers.join_next().await {
+        waits.extend(ended??);
+    }
+    let taken = f64::from(u32::try_from(waits.len())?);
+    Ok(Figures { per_second: Some(taken / begun.elapsed().as_secs_f64()), p99: Some(quantile(&waits, 99)) })
+}
+
+/// The tables with most dead rows.
+async fn dead_rows(pool: &PgPool) -> Result<String> {
+    tokio::time::sleep(Duration::from_secs(2)).await; // sessions report their counts once a second
+    let tables: Vec<(String, i64)> = sqlx::query_as(
+        "select relname::text, n_dead_tup from pg_stat_user_tables where n_dead_tup > 100 order by n_dead_tup desc",
+    )
+    .fetch_all(pool)
+    .await?;
+    let tables: Vec<String> = tables.iter().map(|(table, rows)| format!("`{table}` {rows}")).collect();
+    Ok(format!("Dead rows: {}.\n", tables.join(", ")))
+}
+
+fn table(windows: &[Vec<Figures>]) -> Result<String> {
+    let (base, last) = windows.first().zip(windows.last()).context("there is no window")?;
+    let mut table = String::from(
+        "| what | | without | with, window by window | last ÷ without | wanted | |\n|---|---|--:|---|--:|--:|---|\n",
+    );
+    for (place, (_, what)) in ROWS.iter().enumerate() {
+        let mut line = |name: &str,
+                        of: fn(&Figures) -> Option<f64>,
+                        decimals: usize,
+                        wanted: &str,
+                        met: fn(f64) -> bool| {
+            let Some((before, after)) = of(&base[place]).zip(of(&last[place])) else { return Ok(()) };
+            let each: Vec<String> = windows[1..]
+                .iter()
+                .filter_map(|window| of(&window[place]))
+                .map(|value| format!("{value:.decimals$}"))
+                .collect();
+            let verdict = if met(after / before) { "met" } else { "**MISSED**" };
+            let (each, ratio) = (each.join(" "), after / before);
+            writeln!(table, "| {what} | {name} | {before:.decimals$} | {each} | {ratio:.2} | {wanted} | {verdict} |")
+        };
+        line("/s", |figures| figures.per_second, 0, &format!("≥ {RATE_AT_LEAST}"), |ratio| ratio >= RATE_AT_LEAST)?;
+        line("p99, ms", |figures| figures.p99, 2, &format!("≤ {WAIT_AT_MOST}"), |ratio| ratio <= WAIT_AT_MOST)?;
+    }
+    Ok(table)
+}
