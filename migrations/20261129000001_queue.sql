@@ -75,8 +75,34 @@ create table schedule_slots (
     primary key (schedule, slot)
 );
 
--- Rate limits that all processes share.
+-- Rate limits that all processes share. The last row of a name has the time of its next free permit;
+-- rows before it mean nothing. Rows are replaced instead of updated: while a snapshot is open (a
+-- backup), Postgres can't remove old versions of a row, and each reader would walk all of them. A
+-- reader of the last row begins with it.
 create table rate_limits (
-    name    text primary key,
-    next_at timestamptz not null default now()          -- when the next call may be made
-) with (fillfactor = 10);
+    name    text        not null,
+    next_at timestamptz not null,
+    primary key (name, next_at)
+);
+
+-- Reserves permits: moves the time of the next free one by length (all permits of the caller), if it
+-- is at most horizon ahead. Returns whether it did, and the seconds until the first permit.
+create function take_permits(limit_name text, length interval, horizon interval, out taken boolean, out seconds float8)
+language plpgsql set enable_seqscan = off as $$
+declare
+    latest  timestamptz;
+    at      timestamptz;
+begin
+    -- Losing a reservation in a crash of Postgres is harmless.
+    perform set_config('synchronous_commit', 'off', true);
+    perform pg_advisory_xact_lock(hashtext('rate_limits'), hashtext(limit_name)); -- the next statement sees the last row
+    select next_at into latest from rate_limits where name = limit_name order by next_at desc limit 1;
+    at := clock_timestamp();
+    taken := latest is null or latest <= at + horizon;
+    at := greatest(latest, at);
+    seconds := extract(epoch from at - clock_timestamp());
+    if taken and length > '0' then
+        insert into rate_limits (name, next_at) values (limit_name, at + length);
+        delete from rate_limits where name = limit_name and next_at = latest;
+    end if;
+end $$;

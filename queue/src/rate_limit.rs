@@ -1,6 +1,6 @@
 //! A rate limit shared by all processes: permits are evenly spaced in time.
 //!
-//! One row per limit stores the time of the next free permit. Each process reserves permits for all
+//! The last row of a limit has the time of the next free permit (`take_permits` in the migrations). Each process reserves permits for all
 //! of its waiting callers in one statement, and only a fraction of a second ahead, so that
 //! [`RateLimit::hold_back`] takes effect quickly.
 
@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::{
-    db::{Connection, Database, timeout::with_timeout},
+    db::{Database, timeout::with_timeout},
     sql::interval,
 };
 
@@ -92,8 +92,9 @@ impl RateLimit {
         let mut conn = self.database.acquire().await?;
         sqlx::query!(
             r#"
-            insert into rate_limits as rate (name, next_at) values ($1, clock_timestamp() + $2)
-            on conflict (name) do update set next_at = greatest(rate.next_at, clock_timestamp() + $2)
+            with past as (delete from rate_limits where name = $1 and next_at < clock_timestamp())
+            insert into rate_limits (name, next_at) values ($1, clock_timestamp() + $2)
+            on conflict do nothing
             "#,
             self.name,
             interval(pause),
@@ -153,37 +154,17 @@ impl Bucket {
     async fn take(&self, count: usize) -> sqlx::Result<Taken> {
         let length: PgInterval = interval(self.spacing * u32::try_from(count).unwrap_or(u32::MAX));
         let mut conn = self.database.acquire().await?;
-        // Losing a reservation in a crash of Postgres is harmless, so the commit is asynchronous.
-        let first_in = sqlx::query_scalar!(
-            r#"
-            with lightly as materialized (select set_config('synchronous_commit', 'off', true))
-            insert into rate_limits as rate (name, next_at) select $1, clock_timestamp() + $2 from lightly
-            on conflict (name) do update set next_at = greatest(rate.next_at, clock_timestamp()) + $2
-                where rate.next_at <= clock_timestamp() + $3
-            returning extract(epoch from next_at - $2 - clock_timestamp())::float8 as "first_in!"
-            "#,
+        let taken = sqlx::query!(
+            r#"select taken as "taken!", seconds as "seconds!" from take_permits($1, $2, $3)"#,
             self.name,
             length,
             interval(HORIZON),
         )
-        .fetch_optional(&mut conn)
+        .fetch_one(&mut conn)
         .await?;
-        let taken = match first_in {
-            Some(seconds) => Taken::From(Instant::now() + Duration::from_secs_f64(seconds.max(0.0))),
-            None => Taken::Wait(self.free_in(&mut conn).await?),
-        };
         conn.commit().await?;
-        Ok(taken)
-    }
-
-    async fn free_in(&self, conn: &mut Connection) -> sqlx::Result<Duration> {
-        let seconds = sqlx::query_scalar!(
-            r#"select extract(epoch from next_at - clock_timestamp())::float8 as "seconds!" from rate_limits where name = $1"#,
-            self.name,
-        )
-        .fetch_optional(conn)
-        .await?;
-        Ok(Duration::from_secs_f64(seconds.unwrap_or(0.0).max(0.0)))
+        let wait = Duration::from_secs_f64(taken.seconds.max(0.0));
+        Ok(if taken.taken { Taken::From(Instant::now() + wait) } else { Taken::Wait(wait) })
     }
 }
 

@@ -114,7 +114,7 @@ async fn a_429_slows_the_whole_fleet_and_costs_no_attempt() {
     let shown = app.get(&format!("/api/carts/{}/payment-link", carts[0])).await.data(200);
     assert!(shown["lastError"].as_str().unwrap().contains("the rate is held back"), "{shown}");
     // The pause is over: every cart gets a link.
-    sqlx::raw_sql("update rate_limits set next_at = now(); update jobs set run_at = now() where state = 'pending'")
+    sqlx::raw_sql("delete from rate_limits; update jobs set run_at = now() where state = 'pending'")
         .execute(&app.pool)
         .await
         .unwrap();
