@@ -15,7 +15,7 @@ use crate::{
 /// When a job runs, and which occurrence of a schedule it belongs to.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EnqueueOptions {
-    /// Earliest start; `None` means now.
+    /// Earliest start; `None`, or a time in the past, means now.
     pub run_at: Option<DateTime<Utc>>,
     /// Added to `run_at`.
     pub delay: Duration,
@@ -76,7 +76,7 @@ async fn insert_all<J: Job>(
     let added = sqlx::query_scalar!(
         r#"
         insert into jobs (id, queue, kind, payload, max_attempts, run_at, slot, unique_key, trace_context)
-        select new.id, $1, $2, new.payload, $3, coalesce($4, now()) + $9, $5, new.unique_key, new.trace_context
+        select new.id, $1, $2, new.payload, $3, greatest($4, now()) + $9, $5, new.unique_key, new.trace_context
         from unnest($6::uuid[], $7::jsonb[], $8::text[], $10::text[]) as new (id, payload, unique_key, trace_context)
         on conflict (unique_key) where unique_key is not null and state in ('pending', 'running') do nothing
         returning id

@@ -12,6 +12,7 @@ mod outcomes;
 mod poll;
 mod renew;
 mod retention;
+mod scan;
 pub(crate) mod state;
 
 use std::sync::Arc;

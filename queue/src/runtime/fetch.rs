@@ -3,17 +3,19 @@
 
 use std::{sync::Arc, time::Duration};
 
+use chrono::{DateTime, Utc};
 use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 
 use super::{
     lease::Lease,
     notify::Reconnect,
+    scan::SLACK,
     state::{Fetched, JobSink, Shared},
 };
 use crate::{
     db::{Connection, timeout::with_timeout},
-    job::Attempt,
+    job::{Attempt, JobId},
     outcome::Outcome,
     sql::interval,
     telemetry::{self, TraceContext},
@@ -45,11 +47,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         let fetched = with_timeout(shared.config.renew_every, fetch_once(&shared, take, taken_at)).await;
         take = true;
         match fetched {
-            Ok(Looked::Took { full }) => {
+            Ok(Looked::Took { full, again }) => {
                 reconnect.worked();
                 pause = SOON;
                 match full {
                     true => gather(&shared).await,
+                    false if again => {}
                     // With LISTEN, no job has come if no notification has.
                     false => take = wait(&shared, &shared.jobs, pause).await || !shared.database.listens(),
                 }
@@ -88,9 +91,11 @@ async fn wait(shared: &Shared, wake: &Notify, at_most: Duration) -> bool {
 }
 
 enum Looked {
-    /// `full` if there may be more ready jobs than permits.
+    /// `full` if there may be more ready jobs than permits; `again` if jobs before the start of
+    /// this fetch may be ready.
     Took {
         full: bool,
+        again: bool,
     },
     /// No worker accepts jobs.
     NoWorker,
@@ -123,15 +128,20 @@ async fn fetch_once(shared: &Arc<Shared>, take_jobs: bool, taken_at: Instant) ->
         true => take(&mut conn, &queues, &kinds, free, token, shared).await?,
         false => Vec::new(),
     };
-    if jobs.is_empty() {
+    let full = jobs.len() == free;
+    let again = take_jobs && !full && shared.starts.all_taken(&queues);
+    if jobs.is_empty() && !again {
         let next_due = next_due_in(&mut conn, &queues, taken_at.elapsed()).await?;
         conn.commit().await?;
         return Ok(Looked::Nothing { next_due });
     }
     conn.commit().await?;
-    let full = jobs.len() == free;
+    if full {
+        let place = |job: &Fetched| Some((sinks.get(job.sink)?.queue(), job.run_at, job.id));
+        shared.starts.continue_behind(jobs.iter().filter_map(place));
+    }
     deliver(shared, &sinks, jobs, token, until);
-    Ok(Looked::Took { full })
+    Ok(Looked::Took { full, again })
 }
 
 fn deliver(shared: &Arc<Shared>, sinks: &[Arc<dyn JobSink>], jobs: Vec<Fetched>, token: Uuid, until: Instant) {
@@ -169,19 +179,24 @@ async fn take(
     shared: &Shared,
 ) -> sqlx::Result<Vec<Fetched>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let (run_at, id): (Vec<_>, Vec<_>) =
+        shared.starts.of(queues).into_iter().map(|start| (start.run_at, start.id)).unzip();
     let rows = sqlx::query!(
         r#"
         with lightly as materialized (
             select set_config('synchronous_commit', 'off', true)
         ), due as materialized (
             select ready.place, ready.at
-            from unnest($1::text[]) as served (queue)
+            from unnest($1::text[], $7::timestamptz[], $8::uuid[]) as served (queue, start_at, start_id)
             cross join lateral (
                 select locked.at, row_number() over () as place
                 from (
                     select ctid as at from jobs
                     where (select true from lightly)
                       and queue = served.queue and kind = any ($2) and state = 'pending' and run_at <= now()
+                      and (run_at, id) >= (
+                          case when start_id is null then least(start_at, now() - $9::interval) else start_at end,
+                          coalesce(start_id, '00000000-0000-0000-0000-000000000000'))
                       and not exists (select from queues where name = served.queue and paused_at is not null)
                     order by run_at, id
                     limit $3
@@ -195,7 +210,7 @@ async fn take(
         set state = 'running', attempts = attempts + 1, started_at = now(),
             lease_token = $4, lease_until = now() + $5, worker = $6
         where ctid = any (array(select at from due))
-        returning id, array_position($2, kind) as "sink!", payload::text as "payload!", attempts, max_attempts, trace_context
+        returning id, run_at, array_position($2, kind) as "sink!", payload::text as "payload!", attempts, max_attempts, trace_context
         "#,
         queues,
         kinds,
@@ -203,6 +218,9 @@ async fn take(
         token,
         interval(shared.config.lease),
         shared.config.worker,
+        &run_at as &[Option<DateTime<Utc>>],
+        &id as &[Option<JobId>],
+        interval(SLACK),
     )
     .fetch_all(conn)
     .await?;
@@ -210,6 +228,7 @@ async fn take(
         .into_iter()
         .map(|row| Fetched {
             id: row.id,
+            run_at: row.run_at,
             sink: usize::try_from(row.sink - 1).unwrap_or(usize::MAX),
             payload: row.payload,
             attempt: Attempt { number: row.attempts, max: row.max_attempts },

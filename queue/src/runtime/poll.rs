@@ -8,10 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::{DateTime, Utc};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{heartbeat, notify::Reconnect, state::Shared};
-use crate::db::{Connection, timeout::with_timeout};
+use super::{heartbeat, notify::Reconnect, scan::SLACK, state::Shared};
+use crate::{
+    db::{Connection, timeout::with_timeout},
+    sql,
+};
 
 /// Interval between checks for expired leases.
 const REAP_EVERY: Duration = Duration::from_secs(1);
@@ -23,6 +27,11 @@ const MAX_INTERRUPTIONS: i32 = 10;
 /// The error of an attempt whose lease expired.
 const WORKER_LOST: &str = "interrupted: the worker that ran it was lost";
 
+/// A look at the whole index of pending and running jobs is followed by a pause of as many times its
+/// duration. While a snapshot is open (a backup), Postgres can't remove the entries of jobs that
+/// have ended, so that it takes long.
+const PAUSE_FACTOR: u32 = 20;
+
 /// Polls until the runtime stops. Wakes the fetcher if a job is ready.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let every = REAP_EVERY.min(shared.config.poll_every);
@@ -30,6 +39,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut reconnect = Reconnect::new("looking for jobs");
     let (mut looked_at, mut beat_at): (Option<Instant>, Option<Instant>) = (None, None);
+    let mut whole_from = Instant::now();
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -40,6 +50,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         let is_due = |last: Option<Instant>, each| last.is_none_or(|last| now - last + every / 2 >= each);
         let tasks = Tasks {
             for_ready: is_due(looked_at, shared.config.poll_every),
+            whole: now >= whole_from,
             heartbeat: is_due(beat_at, heartbeat::EVERY),
         };
         match with_timeout(shared.config.renew_every, poll(&shared, tasks)).await {
@@ -49,13 +60,19 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 if tasks.for_ready {
                     looked_at = Some(now);
                 }
+                if tasks.whole {
+                    whole_from = Instant::now() + now.elapsed() * PAUSE_FACTOR;
+                }
                 if tasks.heartbeat {
                     beat_at = Some(now);
                 }
                 if found.lost > 0 {
                     tracing::warn!(jobs = found.lost, "took back jobs of a lost worker");
                 }
-                if found.lost > 0 || found.is_ready {
+                for (queue, run_at) in &found.ready {
+                    shared.starts.found(queue, *run_at);
+                }
+                if found.lost > 0 || !found.ready.is_empty() {
                     shared.jobs.notify_one();
                 }
             }
@@ -70,6 +87,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 struct Tasks {
     /// Looks for ready jobs.
     for_ready: bool,
+    /// Looks for jobs of lost workers, and for all ready jobs, not only those of the last [`SLACK`].
+    whole: bool,
     /// Writes the heartbeat.
     heartbeat: bool,
 }
@@ -87,8 +106,8 @@ async fn poll(shared: &Shared, tasks: Tasks) -> sqlx::Result<Found> {
 struct Found {
     /// Number of jobs that were returned to the queue.
     lost: i64,
-    /// Whether a job is ready that this process may take.
-    is_ready: bool,
+    /// Queues with a ready job that this process may take, each with the `run_at` of the first one.
+    ready: Vec<(String, DateTime<Utc>)>,
 }
 
 /// Makes jobs with an expired lease ready again, or dead after [`MAX_INTERRUPTIONS`], and looks for
@@ -100,12 +119,11 @@ async fn look(conn: &mut Connection, shared: &Shared, tasks: Tasks) -> sqlx::Res
     let queues: BTreeSet<&str> = sinks.iter().map(|sink| sink.queue()).collect();
     let queues: Vec<String> = queues.into_iter().map(str::to_owned).collect();
     let kinds: Vec<String> = sinks.iter().map(|sink| sink.kind().to_owned()).collect();
-    sqlx::query_as!(
-        Found,
+    let found = sqlx::query!(
         r#"
         with lost as materialized (
             select id from jobs
-            where state = 'running' and lease_until < now()
+            where $6 and state = 'running' and lease_until < now()
             order by id
             limit $1
             for update skip locked
@@ -120,23 +138,31 @@ async fn look(conn: &mut Connection, shared: &Shared, tasks: Tasks) -> sqlx::Res
                     'attempt', attempts, 'startedAt', started_at, 'endedAt', now(), 'worker', worker, 'error', $2::text)
             where id = any (array(select id from lost))
             returning id
-        )
-        select (select count(*) from reaped) as "lost!", exists (
-            select from unnest($4::text[]) as served (queue)
+        ), ready as materialized (
+            select served.queue, first.run_at
+            from unnest($4::text[]) as served (queue)
             cross join lateral (
-                select from jobs
+                select run_at from jobs
                 where queue = served.queue and kind = any ($5) and state = 'pending' and run_at <= now()
+                  and run_at >= case when $6 then '-infinity' else now() - $7::interval end
                   and not exists (select from queues where name = served.queue and paused_at is not null)
+                order by run_at
                 limit 1
-            ) ready
-        ) as "is_ready!"
+            ) first
+        )
+        select (select count(*) from reaped) as "lost!",
+               array(select queue from ready order by queue) as "queues!: Vec<String>",
+               array(select run_at from ready order by queue) as "run_at!: Vec<DateTime<Utc>>"
         "#,
         REAP_BATCH,
         WORKER_LOST,
         MAX_INTERRUPTIONS,
         &queues,
         &kinds,
+        tasks.whole,
+        sql::interval(SLACK),
     )
     .fetch_one(conn)
-    .await
+    .await?;
+    Ok(Found { lost: found.lost, ready: found.queues.into_iter().zip(found.run_at).collect() })
 }

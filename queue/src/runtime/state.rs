@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use chrono::{DateTime, Utc};
 use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     config::Config,
     lease::{Held, Lease},
+    scan::Starts,
 };
 use crate::{
     db::Database,
@@ -30,6 +32,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Fetched {
     pub(crate) id: JobId,
+    pub(crate) run_at: DateTime<Utc>,
     /// Index of the job's sink among those that the fetch was for.
     pub(crate) sink: usize,
     /// JSON, parsed by the sink, which knows the type.
@@ -43,6 +46,7 @@ pub(crate) struct Fetched {
 pub(crate) struct Shared {
     pub(crate) database: Database,
     pub(crate) config: Config,
+    pub(crate) starts: Starts,
     sinks: Mutex<Vec<Arc<dyn JobSink>>>,
     held: Mutex<HashMap<JobId, Held>>,
     running: AtomicUsize,
@@ -76,6 +80,7 @@ impl Shared {
         Self {
             database,
             config,
+            starts: Starts::default(),
             sinks: Mutex::default(),
             held: Mutex::default(),
             running: AtomicUsize::new(0),
