@@ -1,9 +1,14 @@
-# One image, the two production binaries; the sandbox is not in it.
+# The last stage is the image of production: `api` and `worker`.
+
 FROM rust:1.95.0-slim-bookworm AS build
 WORKDIR /src
 COPY . .
-RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
-    cargo build --release --locked --package api --package worker \
+# Cargo compares file times, and an earlier build in the cache may be newer than these sources:
+# without `touch` its programs would count as built.
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target,id=quick-checkout-tracker,sharing=locked \
+    find . -path ./target -prune -o -type f -exec touch {} + \
+    && cargo build --release --locked --package api --package worker \
     && install -D target/release/api target/release/worker --target-directory /out
 
 FROM debian:bookworm-slim
@@ -11,6 +16,7 @@ FROM debian:bookworm-slim
 # trace collector, and verify a Postgres with a public certificate.
 RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates curl && rm -rf /var/lib/apt/lists/*
 COPY --from=build /out/ /usr/local/bin/
-USER nobody
+# nobody, as a number: Kubernetes' `runAsNonRoot` accepts no name.
+USER 65534:65534
 EXPOSE 3000
 CMD ["api"]

@@ -16,6 +16,7 @@ mod cart_search;
 mod cart_uploads;
 mod carts;
 mod configuration;
+mod containers;
 mod dashboard;
 mod dashboard_carts;
 mod database_roles;
