@@ -8,7 +8,7 @@
 
 mod values;
 
-use std::{collections::HashMap, error::Error, ffi::OsStr, fmt, time::Duration};
+use std::{collections::HashMap, error::Error, ffi::OsStr, fmt, fs, time::Duration};
 
 use clap::{
     Args, Command,
@@ -23,6 +23,22 @@ pub use values::{
 /// first that is set counts.
 const PROXY_NAMES: [(&str, &[&str]); 2] =
     [("HTTPS_PROXY", &["https_proxy", "ALL_PROXY", "all_proxy"]), ("NO_PROXY", &["no_proxy"])];
+
+/// The secret variables. The value of each can be in a file instead, named by the variable with
+/// [`FILE`] after its name.
+pub const SECRETS: [&str; 8] = [
+    "DATABASE_URL",
+    "DATABASE_LISTEN_URL",
+    "PGPASSWORD",
+    "API_KEY",
+    "STRIPE_WEBHOOK_SECRET",
+    "STRIPE_SECRET_KEY",
+    "HTTPS_PROXY",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+];
+
+/// The end of a variable's name that names a file instead of a value.
+pub const FILE: &str = "_FILE";
 
 /// A missing or malformed setting. The message does not repeat secrets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,10 +89,10 @@ impl fmt::Debug for Env {
 impl Env {
     /// The process' environment, completed by the `.env` file. Bytes that are not UTF-8 become
     /// U+FFFD, which the parsers reject where it matters. The other names that curl knows for a
-    /// proxy count as `HTTPS_PROXY` and `NO_PROXY`.
+    /// proxy count as `HTTPS_PROXY` and `NO_PROXY`. Secrets are read from their files.
     ///
     /// # Errors
-    /// If the `.env` file exists and can't be read.
+    /// If the `.env` file exists and can't be read, or a secret's file.
     pub fn of_process() -> Result<Self, ConfigError> {
         match dotenvy::dotenv() {
             Err(dotenvy::Error::LineParse(..)) => return Err(ConfigError::file("a line is malformed")),
@@ -85,6 +101,7 @@ impl Env {
         }
         let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
         let mut env = Self::of(std::env::vars_os().map(|(name, value)| (text(name), text(value))));
+        env.read_secrets()?;
         for (name, others) in PROXY_NAMES {
             if let Some(value) = others.iter().find_map(|other| env.get(other)).map(str::to_owned) {
                 env.or_set(name, value);
@@ -97,6 +114,27 @@ impl Env {
     pub fn of<K: Into<String>, V: Into<String>>(variables: impl IntoIterator<Item = (K, V)>) -> Self {
         let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         Self { variables }
+    }
+
+    /// Sets each secret whose file is given to the content of the file, without line breaks at its
+    /// end.
+    fn read_secrets(&mut self) -> Result<(), ConfigError> {
+        for name in SECRETS {
+            let of_file = format!("{name}{FILE}");
+            let Some(path) = self.get(&of_file) else { continue };
+            let takes = format!("the path of a file that holds the value of {name}");
+            let malformed = |why: String| ConfigError::malformed(&of_file, format_args!("{path:?} ({why})"), &takes);
+            if self.get(name).is_some() {
+                return Err(malformed(format!("but {name} is set, too; remove one of them")));
+            }
+            let content = fs::read_to_string(path).map_err(|error| malformed(error.to_string()))?;
+            let value = content.trim_end_matches(['\r', '\n']);
+            if value.trim().is_empty() {
+                return Err(malformed("the file is empty".to_owned()));
+            }
+            self.set(name, value);
+        }
+        Ok(())
     }
 
     /// Sets a variable unless it has a value.
@@ -183,9 +221,10 @@ pub fn help(command: &Command) -> String {
             "required" => " [required]".to_owned(),
             value => format!(" [default: {value}]"),
         };
-        format!("\n  {name}{default}\n          {help}\n          Takes {takes}")
+        let file = if SECRETS.contains(&name) { format!(" or {name}{FILE}") } else { String::new() };
+        format!("\n  {name}{file}{default}\n          {help}\n          Takes {takes}")
     });
-    format!("Environment variables:{}", lines.collect::<String>())
+    format!("Environment variables ({FILE}: the path of a file that holds the value):{}", lines.collect::<String>())
 }
 
 #[cfg(test)]
@@ -206,6 +245,30 @@ mod tests {
 
     fn error<T: Args>(name: &str, value: &str) -> String {
         Env::of([(name, value)]).read::<T>().err().unwrap().to_string()
+    }
+
+    #[test]
+    fn secrets_are_read_from_files() {
+        let path = std::env::temp_dir().join(format!("secret-{}", uuid::Uuid::new_v4()));
+        let read = |content: &[u8], others: &[(&str, &str)]| {
+            fs::write(&path, content).unwrap();
+            let file = ("API_KEY_FILE", path.to_str().unwrap());
+            let mut env = Env::of(others.iter().copied().chain([file]));
+            env.read_secrets().map(|()| env.get("API_KEY").map(str::to_owned)).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(b"hush hush\r\n\n", &[("API_KEY", " ")]), Ok(Some("hush hush".to_owned())));
+        let path = path.display();
+        let takes = "it takes the path of a file that holds the value of API_KEY";
+        for (content, others, why) in [
+            (&b"hush"[..], &[("API_KEY", "hush")][..], "but API_KEY is set, too; remove one of them"),
+            (b"\n", &[], "the file is empty"),
+            (b"hush\xff", &[], "stream did not contain valid UTF-8"),
+        ] {
+            assert_eq!(read(content, others), Err(format!(r#"API_KEY_FILE is "{path}" ({why}); {takes}"#)));
+        }
+        fs::remove_file(path.to_string()).unwrap();
+        let missing = Env::of([("API_KEY_FILE", path.to_string())]).read_secrets().unwrap_err().to_string();
+        assert!(missing.starts_with(&format!(r#"API_KEY_FILE is "{path}" (No such file"#)), "{missing}");
     }
 
     #[test]

@@ -104,6 +104,35 @@ fn blank_values_count_as_not_set() {
     }
 }
 
+/// Only secrets can be in files, and only their values are left out of messages. (An address with an
+/// `@` may hold a password.)
+#[test]
+fn the_list_of_secrets_is_complete() {
+    let mut seen = BTreeSet::from(["PGPASSWORD"]); // accepts any text
+    for (binary, name, value) in cases().filter(|(_, _, value)| !value.contains('@')) {
+        let line = read(binary, name, value).unwrap_err();
+        if line.starts_with(&format!("{name} is malformed;")) {
+            seen.insert(name);
+        }
+    }
+    assert_eq!(seen, BTreeSet::from(config::SECRETS));
+}
+
+#[tokio::test]
+async fn a_secret_that_cannot_be_read_from_its_file_is_reported() {
+    for (binary, name) in [("api", "API_KEY"), ("worker", "STRIPE_SECRET_KEY"), ("worker", "DATABASE_URL")] {
+        let file = format!("{name}{}", config::FILE);
+        let mut variables = variables(binary, name, "hush");
+        variables.push((&file, "/nowhere".to_owned()));
+        let both = said(&run(binary, &[], variables.clone()).await);
+        hold(&file, both.strip_prefix(&format!("{binary}: ")).unwrap_or(&both), "both are set");
+        variables.retain(|(other, _)| *other != name);
+        let missing = said(&run(binary, &[], variables).await);
+        hold(&file, missing.strip_prefix(&format!("{binary}: ")).unwrap_or(&missing), "no such file");
+        assert!(missing.contains("/nowhere") && !missing.contains("remove"), "{missing}");
+    }
+}
+
 /// The binaries report one malformed value of each variable before they query Postgres.
 #[tokio::test]
 async fn the_binaries_exit_with_that_line() {

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use common::config::{self, Variable};
+use common::config::{self, FILE, Variable};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -40,6 +40,10 @@ const INTRODUCTION: &str = "\
 the start with one line that names the variable and the accepted values. `api --help` and
 `worker --help` list the variables, too.
 
+A variable with `_FILE` after its name takes the path of a file that holds the value, such as a
+secret of Docker or Kubernetes. Line breaks at the end of the file are removed. A variable and its
+file together, or a file that can't be read, stop the start.
+
 `cargo run` reads the same variables. With `DATABASE_URL` it uses that Postgres, with
 `STRIPE_SECRET_KEY` the real Stripe. `BIND_ADDR` is `127.0.0.1:3000` there, and one variable is its
 own: `SANDBOX_STRIPE_ADDR`, the address of the fake Stripe (`127.0.0.1:12111`).
@@ -62,7 +66,8 @@ fn page() -> String {
         page += &format!("\n## {title}\n\n| variable | default | meaning | takes |\n|---|---|---|---|\n");
         for Variable { name, default, help, takes, .. } in variables {
             let default = if ["required", "none"].contains(&default) { default.into() } else { format!("`{default}`") };
-            page += &format!("| `{name}` | {default} | {help} | {takes} |\n");
+            let file = if config::SECRETS.contains(&name) { format!(" or `{name}{FILE}`") } else { String::new() };
+            page += &format!("| `{name}`{file} | {default} | {help} | {takes} |\n");
         }
     }
     page

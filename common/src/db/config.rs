@@ -4,6 +4,7 @@ use std::{borrow::Cow, str::FromStr};
 
 use clap::ArgAction;
 use queue::{Database, Listen};
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::PgConnectOptions;
 use url::Url;
 
@@ -21,11 +22,14 @@ pub const DEFAULT_MAX_CONNECTIONS: u32 = 10;
 #[derive(Clone, clap::Args)]
 pub struct DatabaseConfig {
     /// Postgres 14 or newer, direct or through PgBouncer in transaction mode
-    #[arg(long = "database-url", env = "DATABASE_URL", value_name = POSTGRES, value_parser = redacted(value(options)))]
-    pub options: PgConnectOptions,
+    #[arg(long, env, value_name = POSTGRES, value_parser = redacted(value(Address::parse)))]
+    database_url: Address,
     /// Postgres itself, for LISTEN alone, if `DATABASE_URL` leads to a pooler
-    #[arg(long, env = "DATABASE_LISTEN_URL", value_name = POSTGRES, value_parser = redacted(value(options)))]
-    listen_options: Option<PgConnectOptions>,
+    #[arg(long, env, value_name = POSTGRES, value_parser = redacted(value(Address::parse)))]
+    database_listen_url: Option<Address>,
+    /// Password for Postgres, for an address that has none
+    #[arg(long = "password", env = "PGPASSWORD", value_name = "a password")]
+    password: Option<SecretString>,
     /// `off`: find jobs by polling alone, for a pooler without `DATABASE_LISTEN_URL`
     #[arg(long, env, default_value = "on", value_name = "`on` or `off`", action = ArgAction::Set)]
     #[arg(value_parser = value(|text| ["off", "on"].iter().position(|word| *word == text).map(|at| at == 1)))]
@@ -37,24 +41,49 @@ pub struct DatabaseConfig {
 }
 
 impl DatabaseConfig {
+    /// The connection of `DATABASE_URL`.
+    pub fn options(&self) -> PgConnectOptions {
+        self.with_password(&self.database_url)
+    }
+
+    fn with_password(&self, address: &Address) -> PgConnectOptions {
+        match &self.password {
+            Some(password) if !address.has_password => address.options.clone().password(password.expose_secret()),
+            _ => address.options.clone(),
+        }
+    }
+
     /// The connection for LISTEN: to the same server as all others, to the server of
     /// `DATABASE_LISTEN_URL`, or none.
     pub fn listen(&self) -> Listen {
-        match &self.listen_options {
+        match &self.database_listen_url {
             _ if !self.queue_listen => Listen::Off,
-            Some(options) => Listen::At(Box::new(options.clone())),
+            Some(address) => Listen::At(Box::new(self.with_password(address))),
             None => Listen::Directly,
         }
     }
 }
 
-fn options(url: &str) -> Option<PgConnectOptions> {
-    let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"))?;
-    let unreadable = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
-    if rest.is_empty() || rest.contains(unreadable) {
-        return None;
+/// An address of Postgres.
+#[derive(Clone)]
+struct Address {
+    options: PgConnectOptions,
+    /// Whether the address has a password of its own, which `PGPASSWORD` does not replace.
+    has_password: bool,
+}
+
+impl Address {
+    fn parse(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://"))?;
+        let unreadable = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
+        if rest.is_empty() || rest.contains(unreadable) {
+            return None;
+        }
+        let options = PgConnectOptions::from_str(&without_unknown_parameters(text)).ok()?;
+        let url = Url::parse(text).ok()?;
+        let has_password = url.password().is_some() || url.query_pairs().any(|(key, _)| key == "password");
+        Some(Self { options, has_password })
     }
-    PgConnectOptions::from_str(&without_unknown_parameters(url)).ok()
 }
 
 /// The address without the parameters that sqlx ignores, for example `channel_binding` of managed
@@ -128,5 +157,29 @@ pub fn from_env(env: &Env, reserved: u32) -> Result<Pools, ConfigError> {
     let connections = max.checked_sub(reserved).filter(|connections| *connections >= MIN_CONNECTIONS);
     let connections =
         connections.ok_or_else(|| ConfigError::malformed("DATABASE_MAX_CONNECTIONS", max, CONNECTIONS))?;
-    Ok(Pools::new(config.options, listen, connections))
+    Ok(Pools::new(config.options(), listen, connections))
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::ConnectOptions;
+
+    use super::*;
+
+    #[test]
+    fn the_password_is_that_of_the_address_or_else_of_its_variable() {
+        for (address, expected) in [
+            ("postgres://shop@db/shop", "p%40ss%2Fw%3Ard%231%3F"),
+            ("postgres://shop:own@db/shop", "own"),
+            ("postgres://shop@db/shop?password=own", "own"),
+        ] {
+            let env =
+                Env::of([("DATABASE_URL", address), ("DATABASE_LISTEN_URL", address), ("PGPASSWORD", "p@ss/w:rd#1?")]);
+            let config: DatabaseConfig = env.read().unwrap();
+            let Listen::At(listen) = config.listen() else { panic!("it has an address of its own") };
+            for options in [config.options(), *listen] {
+                assert_eq!(options.to_url_lossy().password(), Some(expected), "{address}");
+            }
+        }
+    }
 }

@@ -27,7 +27,7 @@ use opentelemetry_sdk::{
     trace::{SdkTracer, SdkTracerProvider},
 };
 use queue::telemetry::Carrier;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::runtime::Handle;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -92,6 +92,16 @@ struct LibraryConfig {
     delay: Option<u32>,
 }
 
+impl LibraryConfig {
+    /// The headers, which the library itself reads from the environment alone and not from
+    /// `OTEL_EXPORTER_OTLP_HEADERS_FILE`.
+    fn headers(&self) -> HashMap<String, String> {
+        let pairs = self.headers.as_ref().map_or("", |headers| headers.expose_secret()).split(',');
+        let trimmed = pairs.filter_map(|pair| pair.split_once('=')).map(|(name, value)| (name.trim(), value.trim()));
+        trimmed.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+}
+
 impl TraceConfig {
     /// Reads the variables; `service` is the default of `OTEL_SERVICE_NAME`. Without an endpoint the
     /// other variables are ignored.
@@ -117,6 +127,7 @@ impl TraceConfig {
             .with_endpoint(endpoint)
             .with_protocol(Protocol::HttpBinary)
             .with_timeout(TIMEOUT)
+            .with_headers(self.library.headers())
             .build()
             .inspect_err(|error| tracing::error!(%error, "could not set up tracing"))
             .ok()?;

@@ -40,6 +40,7 @@ type Case = (&'static str, &'static str, &'static [&'static str]);
 pub(super) const VARIABLES: &[Case] = &[
     ("both", "DATABASE_URL", DATABASES),
     ("both", "DATABASE_LISTEN_URL", DATABASES),
+    ("both", "PGPASSWORD", &[]),
     ("both", "DATABASE_MAX_CONNECTIONS", &["0", "2", "-1", "ten", "1001", "10.0"]),
     ("api", "API_KEY", &["a\u{7f}b"]),
     ("api", "BIND_ADDR", ADDRESSES),
@@ -141,6 +142,7 @@ pub(super) const FREE: &[&str] = &[
     "DATABASE_URL",
     "DATABASE_LISTEN_URL",
     "NO_PROXY",
+    "PGPASSWORD",
     "RUST_LOG",
     "SHOP_NAME",
     "OTEL_RESOURCE_ATTRIBUTES",

@@ -32,9 +32,9 @@ const READY_FOR: i64 = 5 * 60;
 pub async fn examine(env: &Env, config: &WorkerConfig, clock: &Clock) -> Result<Vec<Check>, ConfigError> {
     // Works behind a pooler too, so that a wrong setting of `QUEUE_LISTEN` is found.
     let settings: DatabaseConfig = env.read()?;
-    let careful = Database::new(settings.options.clone(), Listen::Off, 2);
+    let careful = Database::new(settings.options(), Listen::Off, 2);
     let listen = settings.listen();
-    let configured = Database::new(settings.options, listen.clone(), 1);
+    let configured = Database::new(settings.options(), listen.clone(), 1);
 
     let mut checks = Vec::new();
     match with_timeout(reachable(&careful)).await {
