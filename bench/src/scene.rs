@@ -160,6 +160,7 @@ impl Scene {
         }
         let fake_stripe = FakeStripe::start(FakeStripeConfig {
             bind_addr: "127.0.0.1:0".parse()?,
+            public_url: None,
             webhook_url: None,
             webhook_secret: WEBHOOK_SECRET.to_owned(),
             file: None,

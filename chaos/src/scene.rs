@@ -32,6 +32,7 @@ pub(crate) async fn set(kit: &Kit, options: &Options, seed: u64) -> Result<Scene
     let webhook_secret = format!("whsec_{}", random_word());
     let stripe = FakeStripe::start(FakeStripeConfig {
         bind_addr: "127.0.0.1:0".parse()?,
+        public_url: None,
         webhook_url: None,
         webhook_secret: webhook_secret.clone(),
         file: None,

@@ -1,5 +1,5 @@
 //! `cargo run`: a private Postgres, a fake Stripe with a payment page, the api and a worker in one
-//! process, without setup.
+//! process, without setup. `sandbox stripe` is the fake Stripe alone.
 
 #![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
 
@@ -10,7 +10,7 @@ use api::{ApiConfig, AppState, PgNotifications};
 use clap::Parser;
 use common::{
     clock::Clock,
-    config::{Env, parsed},
+    config::{Env, parsed, value, web_address},
     db::{self, Database},
     observability::{self, traces::TraceConfig},
     shutdown,
@@ -29,25 +29,47 @@ const DATABASE: &str = "checkout";
 /// Runs a private Postgres, a fake Stripe, the api and a worker until Ctrl-C
 #[derive(Debug, Parser)]
 #[command(name = "sandbox", version)]
-#[command(after_help = "Reads the optional environment variables of api and worker (see their --help) and \
-    SANDBOX_STRIPE_ADDR. Keeps its data in .local.")]
-struct CommandLine {}
+#[command(after_help = "Reads the optional environment variables of api and worker (see their --help), \
+    SANDBOX_STRIPE_ADDR, SANDBOX_STRIPE_URL and SANDBOX_WEBHOOK_URL. Keeps its data in .local.")]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Part>,
+}
 
-/// The variable that only this program reads.
+/// A part of the sandbox that runs alone.
+#[derive(Debug, Clone, Copy, clap::Subcommand)]
+enum Part {
+    /// Runs the fake Stripe alone
+    Stripe,
+}
+
+/// The variables that only this program reads.
 #[derive(Debug, clap::Args)]
 struct SandboxConfig {
     /// Where the fake Stripe listens
     #[arg(long, env = "SANDBOX_STRIPE_ADDR", default_value = "127.0.0.1:12111", value_name = "an address and a port")]
     #[arg(value_parser = parsed::<SocketAddr>)]
     bind_addr: SocketAddr,
+    /// Where browsers reach its payment pages, if not there
+    #[arg(long, env = "SANDBOX_STRIPE_URL", value_name = "an address such as http://localhost:12111")]
+    #[arg(value_parser = value(web_address))]
+    public_url: Option<String>,
+    /// Where it sends events, if not to the api of this machine
+    #[arg(long, env = "SANDBOX_WEBHOOK_URL", value_name = "an address such as http://api:3000/api/webhooks/stripe")]
+    #[arg(value_parser = value(web_address))]
+    webhook_url: Option<String>,
 }
 
 fn main() -> ExitCode {
-    let CommandLine {} = CommandLine::parse();
+    let CommandLine { command } = CommandLine::parse();
     let outcome = Env::of_process().map_err(Into::into).and_then(|env| {
-        let folder = prepare(&env)?;
+        let needs_postgres = command.is_none() && env.get("DATABASE_URL").is_none();
+        let folder = prepare(needs_postgres)?;
         let runtime = tokio::runtime::Runtime::new().context("can't start tokio")?;
-        runtime.block_on(run(env, &folder))
+        match command {
+            None => runtime.block_on(run(env, &folder)),
+            Some(Part::Stripe) => runtime.block_on(run_stripe(env, &folder)),
+        }
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -59,12 +81,21 @@ fn main() -> ExitCode {
 }
 
 /// Preparations that need a single-threaded process.
-fn prepare(env: &Env) -> Result<std::path::PathBuf> {
-    if env.get("DATABASE_URL").is_some() {
-        std::fs::create_dir_all(FOLDER)?;
-        return Ok(FOLDER.into());
+fn prepare(needs_postgres: bool) -> Result<std::path::PathBuf> {
+    if needs_postgres {
+        return become_ordinary_user(Path::new(FOLDER));
     }
-    become_ordinary_user(Path::new(FOLDER))
+    std::fs::create_dir_all(FOLDER)?;
+    Ok(FOLDER.into())
+}
+
+async fn run_stripe(mut env: Env, folder: &Path) -> Result<()> {
+    observability::logs::init(&env.read()?);
+    let stop = tokio::spawn(shutdown::requested());
+    let stripe = start_stripe(&mut env, folder).await?;
+    println!("the fake Stripe is listening on {}", stripe.url());
+    let _ = stop.await;
+    Ok(())
 }
 
 async fn run(mut env: Env, folder: &Path) -> Result<()> {
@@ -152,24 +183,32 @@ async fn fake_stripe(env: &mut Env, folder: &Path) -> Result<Option<FakeStripe>>
     if env.get("STRIPE_SECRET_KEY").is_some() {
         return Ok(None);
     }
-    let SandboxConfig { bind_addr } = env.read()?;
+    let stripe = start_stripe(env, folder)
+        .await
+        .context("set SANDBOX_STRIPE_ADDR to a free address, or STRIPE_SECRET_KEY to use the real Stripe")?;
+    env.or_set("STRIPE_SECRET_KEY", "sk_test_fake");
+    env.or_set("STRIPE_API_URL", stripe.url());
+    Ok(Some(stripe))
+}
+
+/// Starts a fake Stripe and sets `STRIPE_WEBHOOK_SECRET`.
+async fn start_stripe(env: &mut Env, folder: &Path) -> Result<FakeStripe> {
+    let SandboxConfig { bind_addr, public_url, webhook_url } = env.read()?;
     let webhook_secret = match env.get("STRIPE_WEBHOOK_SECRET") {
         Some(secrets) => secrets.split(',').next().unwrap_or_default().to_owned(),
         None => remember(&folder.join("webhook_secret"), || format!("whsec_{}", random_word()))?,
     };
-    let fake_stripe = FakeStripe::start(FakeStripeConfig {
+    let webhook_url = webhook_url.unwrap_or_else(|| format!("http://127.0.0.1:{}/api/webhooks/stripe", api_port(env)));
+    env.or_set("STRIPE_WEBHOOK_SECRET", webhook_secret.clone());
+    FakeStripe::start(FakeStripeConfig {
         bind_addr,
-        webhook_url: Some(format!("http://127.0.0.1:{}/api/webhooks/stripe", api_port(env))),
-        webhook_secret: webhook_secret.clone(),
+        public_url,
+        webhook_url: Some(webhook_url),
+        webhook_secret,
         file: Some(folder.join("stripe.json")),
         clock: Clock::system(),
     })
     .await
-    .context("set SANDBOX_STRIPE_ADDR to a free address, or STRIPE_SECRET_KEY to use the real Stripe")?;
-    env.or_set("STRIPE_SECRET_KEY", "sk_test_fake");
-    env.or_set("STRIPE_API_URL", fake_stripe.url());
-    env.or_set("STRIPE_WEBHOOK_SECRET", webhook_secret);
-    Ok(Some(fake_stripe))
 }
 
 /// The port of `BIND_ADDR`, which the api's own configuration checks later.

@@ -48,6 +48,7 @@ use sandbox::stripe::{FakeStripe, FakeStripeConfig};
 pub async fn fake_stripe(base: &str, webhook_secret: &str, clock: Clock) -> FakeStripe {
     let config = FakeStripeConfig {
         bind_addr: ([127, 0, 0, 1], 0).into(),
+        public_url: None,
         webhook_url: Some(format!("{base}/api/webhooks/stripe")),
         webhook_secret: webhook_secret.to_owned(),
         file: None,

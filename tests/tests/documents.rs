@@ -45,8 +45,11 @@ secret of Docker or Kubernetes. Line breaks at the end of the file are removed. 
 file together, or a file that can't be read, stop the start.
 
 `cargo run` reads the same variables. With `DATABASE_URL` it uses that Postgres, with
-`STRIPE_SECRET_KEY` the real Stripe. `BIND_ADDR` is `127.0.0.1:3000` there, and one variable is its
-own: `SANDBOX_STRIPE_ADDR`, the address of the fake Stripe (`127.0.0.1:12111`).
+`STRIPE_SECRET_KEY` the real Stripe. `BIND_ADDR` is `127.0.0.1:3000` there, and three variables are
+its own: `SANDBOX_STRIPE_ADDR`, the address of the fake Stripe (`127.0.0.1:12111`),
+`SANDBOX_STRIPE_URL`, where browsers reach its payment pages if not there, and
+`SANDBOX_WEBHOOK_URL`, where it sends events if not to the api of this machine. `cargo run -- stripe`
+starts the fake Stripe alone.
 
 `SSL_CERT_FILE` or `SSL_CERT_DIR`, read by the TLS library, name certificates of authorities to use
 instead of the machine's.

@@ -214,7 +214,8 @@ async fn line_items(State(shared): State<Arc<Shared>>, headers: HeaderMap, Path(
 }
 
 impl Shared {
+    /// Where browsers reach the payment pages.
     pub(super) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.config.public_url.clone().unwrap_or_else(|| format!("http://{}", self.address))
     }
 }

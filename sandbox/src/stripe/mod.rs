@@ -50,6 +50,8 @@ use sessions::Sessions;
 pub struct FakeStripeConfig {
     /// The address to listen on.
     pub bind_addr: SocketAddr,
+    /// Where browsers reach the payment pages; `None`: at `bind_addr`.
+    pub public_url: Option<String>,
     /// The URL to send events to; `None`: events are not sent.
     pub webhook_url: Option<String>,
     /// The secret that signs events.

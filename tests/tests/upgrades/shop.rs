@@ -53,6 +53,7 @@ impl Shop {
         let database = TestDatabase::create().await.empty().await;
         let stripe = FakeStripe::start(FakeStripeConfig {
             bind_addr: "127.0.0.1:0".parse().unwrap(),
+            public_url: None,
             webhook_url: None,
             webhook_secret: SECRET.to_owned(),
             file: None,
