@@ -20,7 +20,7 @@ use crate::{
 pub type Cron = cron::Schedule;
 
 /// Maximum interval between two checks. A longer gap means that no worker was running.
-const LOOK_EVERY: TimeDelta = TimeDelta::minutes(1);
+const LOOK_EVERY: TimeDelta = TimeDelta::minutes(5);
 /// A check that is late by more than this follows an outage.
 const LATE: TimeDelta = TimeDelta::seconds(15);
 /// An occurrence that has been due for longer than this and has not started is overdue.

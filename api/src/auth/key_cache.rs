@@ -1,7 +1,7 @@
 //! Keeps the database's API keys and signed-out sessions in memory, so that no request queries
 //! Postgres for them, not even one with a guessed key or a forged cookie.
 //!
-//! They are reloaded every three seconds: a revoked key or a signed-out session is refused everywhere
+//! They are reloaded every four seconds: a revoked key or a signed-out session is refused everywhere
 //! within five seconds. A request with an unknown key waits for the next reload and starts it early,
 //! so that a new key is valid at once. While Postgres is unavailable, the last state stays in use.
 
@@ -29,7 +29,7 @@ use uuid::Uuid;
 
 use crate::http::error::ApiError;
 
-const RELOAD_EVERY: Duration = Duration::from_secs(3);
+const RELOAD_EVERY: Duration = Duration::from_secs(4);
 /// Minimum interval between reloads, however many unknown keys are sent.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Timeout of a reload; the connection may be dead.
