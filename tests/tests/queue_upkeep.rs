@@ -106,6 +106,66 @@ async fn touched(url: &str) -> i64 {
     .unwrap()
 }
 
+// 7. Jobs that were taken cost a fetch nothing while a snapshot is open, so that Postgres can't remove
+// their entries from the index: measured in entries read, not time.
+#[tokio::test]
+async fn taken_jobs_cost_a_fetch_nothing_while_a_snapshot_is_open() {
+    const JOBS: usize = 5_000;
+    let database = TestDatabase::create().await;
+    let pool = database.pool(2);
+    let mut snapshot = sqlx::PgConnection::connect(&database.url).await.unwrap();
+    sqlx::raw_sql("begin isolation level repeatable read; select count(*) from jobs")
+        .execute(&mut snapshot)
+        .await
+        .unwrap();
+    // Each of the first jobs is older than what a fetch reads by itself.
+    sqlx::query(
+        "insert into jobs (id, queue, kind, payload, max_attempts, run_at)
+         select gen_random_uuid(), 'tests', 'probe', jsonb_build_object('n', 0, 'act', 'Succeed'), 3, now() - interval '1 minute'
+         from generate_series(1, 5000)",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let seen = Arc::new(Seen::default());
+    let config = Config { poll_every: Duration::from_secs(3_600), ..Config::default() };
+    let running = start(&database, config, &seen);
+    eventually("all ran", async || seen.starts.load(Ordering::SeqCst) == JOBS).await;
+    for n in 1..=20 {
+        enqueue(&pool, &probe(Act::Succeed)).await;
+        eventually("it ran", async || seen.starts.load(Ordering::SeqCst) == JOBS + n).await;
+    }
+    running.stop().await;
+    pool.close().await;
+    let mut fresh = sqlx::PgConnection::connect(&database.url).await.unwrap();
+    let read: i64 =
+        sqlx::query_scalar("select idx_tup_read from pg_stat_user_indexes where indexrelname = 'jobs_pending'")
+            .fetch_one(&mut fresh)
+            .await
+            .unwrap();
+    assert!((5_000..20_000).contains(&read), "5,020 jobs read {read} entries");
+    snapshot.close().await.unwrap();
+}
+
+// 6. A job whose transaction took long to commit is before the place where a fetch begins.
+#[tokio::test]
+async fn a_job_that_was_committed_late_is_found_by_polling() {
+    let (_database, pool, seen, running) = with_workers(Config::default()).await;
+    enqueue(&pool, &probe(Act::Succeed)).await;
+    eventually("the fetches have passed the past", async || seen.starts.load(Ordering::SeqCst) == 1).await;
+    let late = uuid::Uuid::now_v7();
+    sqlx::query(
+        "insert into jobs (id, queue, kind, payload, max_attempts, run_at)
+         values ($1, 'tests', 'probe', jsonb_build_object('n', 0, 'act', 'Succeed'), 3, now() - interval '1 minute')",
+    )
+    .bind(late)
+    .execute(&pool)
+    .await
+    .unwrap();
+    eventually("it is done", async || state(&pool, late).await.0 == "done").await;
+    running.stop().await;
+}
+
 // 7. Finished jobs are deleted after their time, in small batches.
 #[tokio::test]
 async fn finished_jobs_are_deleted_after_their_time() {
