@@ -10,7 +10,7 @@ use super::{
     new::ParsedCart,
 };
 use crate::{
-    carts::{self, Cart, CartStatus, Source},
+    carts::{self, Cart, CartId, CartStatus, Source},
     db::Connection,
     json::{self, Fields},
     money::Currency,
@@ -94,8 +94,9 @@ impl Moment {
 ///
 /// Must run in a transaction, so that either all carts are stored or none.
 pub async fn store(conn: &mut Connection, carts: &mut [Cart]) -> sqlx::Result<Vec<Stored>> {
-    // Ids generated within one millisecond are unordered; sorting gives them the order of the file.
-    let mut ids: Vec<String> = carts.iter_mut().map(|cart| std::mem::take(&mut cart.id)).collect();
+    // Ids generated within one millisecond are unordered; sorting gives them the order of the file. Those
+    // of the batch before were generated before it was stored.
+    let mut ids: Vec<String> = carts.iter().map(|_| CartId::generate().to_string()).collect();
     ids.sort_unstable();
     carts.iter_mut().zip(ids).for_each(|(cart, id)| cart.id = id);
     let mut rows: Vec<&Cart> = carts.iter().collect();
