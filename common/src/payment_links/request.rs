@@ -142,7 +142,7 @@ async fn decide(
     }
     if request.recovery_end.is_none() {
         let known = recovery::find(conn, id).await?;
-        if !known.is_some_and(|recovery| recovery.expires_at > now) {
+        if known.is_none_or(|recovery| recovery.expires_at <= now) {
             return refuse(Refusal::RecoveryLinkExpired);
         }
     }
