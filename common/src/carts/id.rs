@@ -4,6 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::Serialize;
 use type_safe_id::{StaticType, TypeSafeId};
+use uuid::Uuid;
 
 #[derive(Default)]
 struct CartType;
@@ -18,9 +19,9 @@ impl StaticType for CartType {
 pub struct CartId(String);
 
 impl CartId {
-    /// Generates an id.
+    /// Generates an id, which follows all that this process generated before.
     pub fn generate() -> Self {
-        Self(TypeSafeId::<CartType>::new().to_string())
+        Self(TypeSafeId::<CartType>::from_uuid(Uuid::now_v7()).to_string())
     }
 
     /// The id as text.
@@ -50,5 +51,17 @@ impl FromStr for CartId {
 impl fmt::Display for CartId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Imported carts are listed in the order of their file, also those of one millisecond.
+    #[test]
+    fn ids_are_in_the_order_of_their_making() {
+        let ids: Vec<String> = (0..10_000).map(|_| CartId::generate().to_string()).collect();
+        assert!(ids.is_sorted());
     }
 }

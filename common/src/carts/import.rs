@@ -10,7 +10,7 @@ use super::{
     new::ParsedCart,
 };
 use crate::{
-    carts::{self, Cart, CartId, CartStatus, Source},
+    carts::{self, Cart, CartStatus, Source},
     db::Connection,
     json::{self, Fields},
     money::Currency,
@@ -93,12 +93,7 @@ impl Moment {
 /// external id only the first is created, if none exists yet.
 ///
 /// Must run in a transaction, so that either all carts are stored or none.
-pub async fn store(conn: &mut Connection, carts: &mut [Cart]) -> sqlx::Result<Vec<Stored>> {
-    // Ids generated within one millisecond are unordered; sorting gives them the order of the file. Those
-    // of the batch before were generated before it was stored.
-    let mut ids: Vec<String> = carts.iter().map(|_| CartId::generate().to_string()).collect();
-    ids.sort_unstable();
-    carts.iter_mut().zip(ids).for_each(|(cart, id)| cart.id = id);
+pub async fn store(conn: &mut Connection, carts: &[Cart]) -> sqlx::Result<Vec<Stored>> {
     let mut rows: Vec<&Cart> = carts.iter().collect();
     // Inserts wait for other imports with the same external ids. The common order prevents
     // deadlocks.

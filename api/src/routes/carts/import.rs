@@ -203,8 +203,8 @@ impl Import {
         }
     }
 
-    async fn store(&mut self, mut batch: Batch) -> Result<Vec<u8>, ApiError> {
-        let stored = self.store_carts(&mut batch.carts).await;
+    async fn store(&mut self, batch: Batch) -> Result<Vec<u8>, ApiError> {
+        let stored = self.store_carts(&batch.carts).await;
         let nothing_was_answered = self.totals.lines == 0;
         let mut out = Vec::with_capacity(batch.lines.len() * 80);
         for line in &batch.lines {
@@ -225,7 +225,7 @@ impl Import {
     }
 
     /// Stores the carts in one transaction, which holds its connection no longer than that.
-    async fn store_carts(&self, carts: &mut [Cart]) -> Result<Vec<Stored>, ApiError> {
+    async fn store_carts(&self, carts: &[Cart]) -> Result<Vec<Stored>, ApiError> {
         if carts.is_empty() {
             return Ok(Vec::new());
         }
@@ -238,7 +238,7 @@ impl Import {
         self.try_to_store(carts).await
     }
 
-    async fn try_to_store(&self, carts: &mut [Cart]) -> Result<Vec<Stored>, ApiError> {
+    async fn try_to_store(&self, carts: &[Cart]) -> Result<Vec<Stored>, ApiError> {
         let mut tx = self.state.database.begin_with_lock_wait(LOCK_WAIT).await?;
         let stored = carts::import::store(&mut tx, carts).await?;
         tx.commit().await?;
