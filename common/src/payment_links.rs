@@ -35,7 +35,7 @@ use strum::IntoStaticStr;
 use chrono::{DateTime, Utc};
 use queue::JobId;
 
-use crate::{carts::CartId, db::Connection};
+use crate::db::Connection;
 
 pub use expected::{Expected, Mismatch, Payment, Reported, expected};
 pub(crate) use outcome::close_all;
@@ -171,16 +171,15 @@ use select_links;
 
 /// The newest request of the cart; `None` if there is none.
 pub async fn latest(conn: &mut Connection, cart_id: &str) -> sqlx::Result<Option<PaymentLink>> {
-    select_links!("where cart_id = $1 order by version desc limit 1", cart_id).fetch_optional(conn).await
+    Ok(latest_of(conn, &[cart_id]).await?.remove(cart_id))
 }
 
 /// The newest requests of these carts, by the cart's id. Carts without a request are left out.
-pub async fn latest_of(conn: &mut Connection, carts: &[CartId]) -> sqlx::Result<HashMap<String, PaymentLink>> {
-    let carts: Vec<&str> = carts.iter().map(CartId::as_str).collect();
+pub async fn latest_of(conn: &mut Connection, cart_ids: &[&str]) -> sqlx::Result<HashMap<String, PaymentLink>> {
     let newest = select_links!(
         r#"link where cart_id = any ($1)
            and version = (select max(version) from payment_links newest where newest.cart_id = link.cart_id)"#,
-        &carts as &[&str],
+        cart_ids as &[&str],
     );
     Ok(newest.fetch_all(conn).await?.into_iter().map(|link| (link.cart_id.clone(), link)).collect())
 }

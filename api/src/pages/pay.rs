@@ -220,7 +220,7 @@ async fn opening(
 async fn create(state: &AppState, visit: &Visit, id: &CartId, cart: &Cart) -> Result<Response, ApiError> {
     let news = LinkWait::begin(&state.news);
     let asked = request(state, id, RecoveryTime::Keep).await?;
-    let link = news.settled(&state.newest_links, id, asked.link, state.config.payment_link_wait).await?;
+    let link = news.settled(&state.newest_links, asked.link, state.config.payment_link_wait).await?;
     let page = match link {
         Some(link) if link.is_live(state.clock.now()) && link.url.is_some() => {
             return Ok(redirect(state, visit, cart, &link.url.unwrap_or_default()));

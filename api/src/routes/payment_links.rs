@@ -178,7 +178,7 @@ pub(crate) async fn ask(
             return ready(&state, &asked.link, asked.recovery, None).map(|ready| Data(ready).into_response());
         }
         let wait = deadline.saturating_duration_since(Instant::now());
-        match news.settled(&state.newest_links, &id, asked.link, wait).await? {
+        match news.settled(&state.newest_links, asked.link, wait).await? {
             Some(link) if link.is_live(state.clock.now()) => {
                 return ready(&state, &link, asked.recovery, None).map(|ready| Data(ready).into_response());
             }

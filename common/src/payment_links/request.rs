@@ -87,6 +87,7 @@ pub fn check_payable(cart: &LockedCart) -> Result<(), Refusal> {
 pub async fn request(conn: &mut Connection, requests: &[LinkRequest], clock: &Clock) -> sqlx::Result<Vec<Answer>> {
     let ids: Vec<CartId> = requests.iter().map(|request| request.cart_id.clone()).collect();
     let carts = carts::try_lock_all(conn, &ids).await?;
+    let ids: Vec<&str> = ids.iter().map(CartId::as_str).collect();
     let mut newest = latest_of(conn, &ids).await?; // read once the carts are locked, when no other request can be stored
     let (mut answers, mut new) = (Vec::with_capacity(requests.len()), Vec::new());
     for (request, cart) in requests.iter().zip(carts) {

@@ -16,7 +16,6 @@ use common::{
     carts::{self, CartId, LockedCart, TryLock},
     db::{Connection, Database},
     mutex,
-    payment_links::{Answer, LinkRequest},
     stripe_events::{Effect, StripeEvent},
 };
 use tokio::{
@@ -24,10 +23,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use crate::{
-    http::error::ApiError,
-    routes::{payment_links::batches::RequestLinks, webhooks::batch::ApplyEvents},
-};
+use crate::{http::error::ApiError, routes::webhooks::batch::ApplyEvents};
 
 /// The longest wait for a cart. After that the request fails without a change, and the client may
 /// repeat it.
@@ -105,6 +101,29 @@ pub(crate) async fn lock(locks: &CartLocks, lookups: &Database, id: &CartId) -> 
     }
 }
 
+/// Does `attempt` again and again until the locks that it needs are free: until its error is not
+/// [`ApiError::locked`]. Requests with the same key are served in order.
+///
+/// # Errors
+/// 503 if the locks are not free in time, and the errors of `attempt`.
+pub(crate) async fn in_turn<T, F: Future<Output = Result<T, ApiError>>>(
+    locks: &CartLocks,
+    key: Option<&str>,
+    attempt: impl Fn() -> F,
+) -> Result<T, ApiError> {
+    let mut backoff = Backoff::new();
+    let _permit = match key {
+        Some(key) => Some(locks.acquire(key, backoff.deadline).await?),
+        None => None,
+    };
+    loop {
+        match attempt().await {
+            Err(error) if error.is_locked() => backoff.pause().await?,
+            done => return done,
+        }
+    }
+}
+
 /// Does `attempt`, which writes the external id in a transaction with [`limit_wait`], until no other
 /// transaction holds the id. Requests with the same id are served in order.
 ///
@@ -115,14 +134,7 @@ pub(crate) async fn with_external_id<T, F: Future<Output = Result<T, ApiError>>>
     external_id: &str,
     attempt: impl Fn() -> F,
 ) -> Result<T, ApiError> {
-    let mut backoff = Backoff::new();
-    let _permit = locks.acquire(&format!("external id {external_id}"), backoff.deadline).await?;
-    loop {
-        match attempt().await {
-            Err(error) if error.is_locked() => backoff.pause().await?,
-            done => return done,
-        }
-    }
+    in_turn(locks, Some(&format!("external id {external_id}")), attempt).await
 }
 
 /// Lets the transaction wait for locks for a moment only, so that it does not keep its connection
@@ -141,39 +153,15 @@ pub(crate) async fn apply(
     events: &Batcher<ApplyEvents>,
     event: StripeEvent,
 ) -> Result<Effect, ApiError> {
-    let mut backoff = Backoff::new();
     let id = event.object.named_carts().next().map(CartId::as_str).or(event.object.id.as_deref());
-    let _permit = match id {
-        Some(id) => Some(locks.acquire(id, backoff.deadline).await?),
-        None => None,
-    };
-    loop {
+    in_turn(locks, id, || async {
         match events.run(event.clone()).await {
-            Ok(Effect::Held) => backoff.pause().await?,
-            Err(error) if error.is_locked() || error.is_unique_violation() => backoff.pause().await?,
-            done => return Ok(done?),
+            Ok(Effect::Held) => Err(ApiError::locked()),
+            Err(error) if error.is_unique_violation() => Err(ApiError::locked()),
+            done => Ok(done?),
         }
-    }
-}
-
-/// Requests a payment link.
-///
-/// # Errors
-/// 503 if the cart's lock is not free in time.
-pub(crate) async fn request_link(
-    locks: &CartLocks,
-    requests: &Batcher<RequestLinks>,
-    request: LinkRequest,
-) -> Result<Answer, ApiError> {
-    let mut backoff = Backoff::new();
-    let _permit = locks.acquire(request.cart_id.as_str(), backoff.deadline).await?;
-    loop {
-        match requests.run(request.clone()).await {
-            Ok(Answer::Held) => backoff.pause().await?,
-            Err(error) if error.is_locked() => backoff.pause().await?,
-            done => return Ok(done?),
-        }
-    }
+    })
+    .await
 }
 
 /// Pauses between attempts to lock, up to a deadline.

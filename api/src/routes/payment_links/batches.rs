@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use common::{
     batch::Batch,
-    carts::CartId,
     clock::Clock,
     db::Connection,
     payment_links::{self, Answer, LinkRequest, PaymentLink},
@@ -32,19 +31,20 @@ impl Batch for RequestLinks {
     }
 }
 
-/// Reads the newest request of each cart; `None` if there is none.
+/// Reads the newest request of each cart, by its id; `None` if there is none.
 #[derive(Debug)]
 pub(crate) struct FindNewest;
 
 impl Batch for FindNewest {
-    type Request = CartId;
+    type Request = String;
     type Response = Option<PaymentLink>;
     const CONCURRENCY: usize = 1;
     const MAX_BATCH: usize = MAX_BATCH;
     const TRANSACTION: Option<Duration> = None;
 
-    async fn run(&self, conn: &mut Connection, carts: &[CartId]) -> sqlx::Result<Vec<Option<PaymentLink>>> {
-        let newest = payment_links::latest_of(conn, carts).await?;
-        Ok(carts.iter().map(|cart| newest.get(cart.as_str()).cloned()).collect())
+    async fn run(&self, conn: &mut Connection, cart_ids: &[String]) -> sqlx::Result<Vec<Option<PaymentLink>>> {
+        let cart_ids: Vec<&str> = cart_ids.iter().map(String::as_str).collect();
+        let newest = payment_links::latest_of(conn, &cart_ids).await?;
+        Ok(cart_ids.iter().map(|cart_id| newest.get(*cart_id).cloned()).collect())
     }
 }

@@ -38,12 +38,15 @@ pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTim
         RecoveryTime::Keep => (RequestedBy::Shopper, None),
     };
     let request = LinkRequest::new(id.clone(), requested_by, recovery_end);
-    match lock::request_link(&state.cart_locks, &state.link_requests, request).await? {
-        Answer::Link(link, recovery) => Ok(Asked { link, recovery }),
-        Answer::Refused(why) => Err(why.into()),
-        Answer::Missing => Err(ApiError::cart_not_found()),
-        Answer::Held => Err(ApiError::locked()),
-    }
+    lock::in_turn(&state.cart_locks, Some(id.as_str()), || async {
+        match state.link_requests.run(request.clone()).await? {
+            Answer::Link(link, recovery) => Ok(Asked { link, recovery }),
+            Answer::Refused(why) => Err(why.into()),
+            Answer::Missing => Err(ApiError::cart_not_found()),
+            Answer::Held => Err(ApiError::locked()),
+        }
+    })
+    .await
 }
 
 /// Makes or extends the cart's recovery link, without a request for a checkout.

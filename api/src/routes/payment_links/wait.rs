@@ -91,11 +91,11 @@ impl LinkWait {
     pub(crate) async fn settled(
         self,
         newest: &Batcher<FindNewest>,
-        cart: &CartId,
         asked: PaymentLink,
         at_most: Duration,
     ) -> Result<Option<PaymentLink>, BatchError> {
-        self.poll(asked, at_most, || newest.run(cart.clone())).await
+        let cart_id = asked.cart_id.clone();
+        self.poll(asked, at_most, || newest.run(cart_id.clone())).await
     }
 
     /// Waits until the worker has looked up the cart's payment at Stripe, for at most `at_most`.
