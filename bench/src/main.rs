@@ -89,8 +89,11 @@ fn main() -> ExitCode {
     let outcome = match command.what {
         None => measure_speed(command.speed, &folder),
         Some(What::OurQueue) => until_interrupted(queue_rows::our_process()),
-        Some(What::Size(options)) => measure_size(options, &folder),
-        Some(What::Snapshot(options)) => measure_snapshot(options, &folder),
+        Some(What::Size(options)) => {
+            size::Run::plan(options, &folder).and_then(|run| with_postgres(&folder, |postgres| run.measure(postgres)))
+        }
+        Some(What::Snapshot(options)) => snapshot::Run::plan(options, &folder)
+            .and_then(|run| with_postgres(&folder, |postgres| run.measure(postgres))),
         Some(what) => become_ordinary_user(&folder).and_then(|folder| measure_one(what, &folder)),
     };
     let _ = std::fs::remove_dir_all(&folder);
@@ -106,11 +109,7 @@ fn main() -> ExitCode {
 fn measure_speed(options: speed::Options, folder: &Path) -> Result<()> {
     let docs = if options.only.is_empty() { Some(docs::Docs::open()?) } else { None };
     let run = speed::Run::plan(options, folder)?;
-    let folder = become_ordinary_user(folder)?;
-    let report = until_interrupted(async {
-        let postgres = PrivatePostgres::start(&folder.join("postgres"), Durability::Full).await?;
-        run.measure(postgres).await
-    })?;
+    let report = with_postgres(folder, |postgres| run.measure(postgres))?;
     println!("{}", report.markdown());
     if let Some(docs) = docs {
         docs.write(&report)?;
@@ -122,21 +121,15 @@ fn measure_speed(options: speed::Options, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn measure_size(options: size::Options, folder: &Path) -> Result<()> {
-    let run = size::Run::plan(options, folder)?;
+/// Gives up root, and does `measure` with a Postgres of its own.
+fn with_postgres<T, F: Future<Output = Result<T>>>(
+    folder: &Path,
+    measure: impl FnOnce(PrivatePostgres) -> F,
+) -> Result<T> {
     let folder = become_ordinary_user(folder)?;
     until_interrupted(async {
         let postgres = PrivatePostgres::start(&folder.join("postgres"), Durability::Full).await?;
-        run.measure(postgres).await
-    })
-}
-
-fn measure_snapshot(options: snapshot::Options, folder: &Path) -> Result<()> {
-    let run = snapshot::Run::plan(options, folder)?;
-    let folder = become_ordinary_user(folder)?;
-    until_interrupted(async {
-        let postgres = PrivatePostgres::start(&folder.join("postgres"), Durability::Full).await?;
-        run.measure(postgres).await
+        measure(postgres).await
     })
 }
 

@@ -1,8 +1,8 @@
 //! A rate limit shared by all processes: permits are evenly spaced in time.
 //!
-//! The last row of a limit has the time of the next free permit (`take_permits` in the migrations). Each process reserves permits for all
-//! of its waiting callers in one statement, and only a fraction of a second ahead, so that
-//! [`RateLimit::hold_back`] takes effect quickly.
+//! The last row of a limit has the time of the next free permit (`take_permits` in the migrations). Each
+//! process reserves permits for all of its waiting callers in one statement, and only a fraction of a
+//! second ahead, so that [`RateLimit::hold_back`] takes effect quickly.
 
 use std::{sync::Arc, time::Duration};
 

@@ -125,12 +125,15 @@ pub struct Scrape {
     last: Arc<Mutex<Option<Look>>>,
 }
 
+/// The labels of the holder of a snapshot.
+type Labels = [(&'static str, String); 4];
+
 /// The last query of Postgres.
 #[derive(Debug)]
 struct Look {
     at: Instant,
     /// The holder of an old snapshot whose metric is 1.
-    holder: Option<[(&'static str, String); 4]>,
+    holder: Option<Labels>,
 }
 
 impl Scrape {
@@ -187,10 +190,7 @@ impl Scrape {
 
 /// Sets the metrics of the oldest snapshot. `before` are the labels whose value is 1; returns those
 /// whose value is 1 now.
-fn set_oldest_snapshot(
-    oldest: Option<&OldestSnapshot>,
-    before: Option<&[(&'static str, String); 4]>,
-) -> Option<[(&'static str, String); 4]> {
+fn set_oldest_snapshot(oldest: Option<&OldestSnapshot>, before: Option<&Labels>) -> Option<Labels> {
     gauge!(OLDEST_SNAPSHOT_AGE).set(oldest.and_then(|oldest| oldest.seconds).unwrap_or(0.0));
     let holder = oldest.filter(|oldest| oldest.is_old()).map(|oldest| {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
