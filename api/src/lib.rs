@@ -6,6 +6,7 @@
 mod auth;
 mod cli;
 pub mod config;
+mod counts;
 mod dashboard;
 mod http;
 mod openapi;

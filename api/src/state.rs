@@ -11,6 +11,7 @@ use common::{
 use crate::{
     auth::keys::ApiKeys,
     config::ApiConfig,
+    counts::CountsUpkeep,
     dashboard::shared::Dashboard,
     http::{client::UnnamedProxy, rate_limit::TokenLimiter, unverified_bodies::UnverifiedBodies},
     routes::{
@@ -38,6 +39,7 @@ pub struct Fields {
     pub(crate) config: ApiConfig,
     pub(crate) keys: ApiKeys,
     pub(crate) news: PgNotifications,
+    pub(crate) counts: CountsUpkeep,
     pub(crate) carts: CartBatches,
     pub(crate) cart_locks: CartLocks,
     pub(crate) events: Batcher<ApplyEvents>,
@@ -69,7 +71,8 @@ impl AppState {
         let database = database.with_statement_timeout(batch::TIMEOUT);
         let lookups = lookups.with_statement_timeout(batch::TIMEOUT);
         let keys = ApiKeys::start(&config.api_keys, lookups.clone(), clock.clone());
-        let carts = CartBatches::start(&lookups, &clock);
+        let counts = CountsUpkeep::new(database.clone());
+        let carts = CartBatches::start(&lookups, &clock, &counts);
         let events = Batcher::start(ApplyEvents { clock: clock.clone() }, lookups.clone());
         let link_requests = Batcher::start(RequestLinks { clock: clock.clone() }, lookups.clone());
         let newest_links = Batcher::start(FindNewest, lookups.clone());
@@ -85,6 +88,7 @@ impl AppState {
             config,
             keys,
             news,
+            counts,
             carts,
             cart_locks: CartLocks::default(),
             events,

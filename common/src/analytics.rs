@@ -67,6 +67,8 @@ struct Counts {
     day: Option<NaiveDate>,
     /// Whether the days of the time zone are added up.
     is_known: bool,
+    /// The number of deltas in it.
+    deltas: i64,
     abandoned: i64,
     recovered: i64,
     paid: i64,
@@ -78,6 +80,7 @@ struct Counts {
 
 impl Counts {
     fn add(&mut self, day: &Self) {
+        self.deltas += day.deltas;
         self.abandoned += day.abandoned;
         self.recovered += day.recovered;
         self.paid += day.paid;
@@ -164,14 +167,25 @@ impl PartialSchema for Rate {
     }
 }
 
-/// Every day of `zone` from `first` to `last`, both included, oldest first, and the sums. Only carts
-/// in `currency` are counted. `conn` must not be in a transaction.
+/// A range of days.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Range {
+    /// The sums over the days.
+    pub summary: Summary,
+    /// Every day, oldest first.
+    pub days: Vec<DayStats>,
+    /// The number of deltas that were read; see [`add_up`].
+    pub deltas: i64,
+}
+
+/// The days of `zone` from `first` to `last`, both included. Only carts in `currency` are counted.
+/// `conn` must not be in a transaction.
 pub async fn between(
     conn: &mut Connection,
     (first, last): (NaiveDate, NaiveDate),
     zone: Tz,
     currency: Currency,
-) -> sqlx::Result<(Summary, Vec<DayStats>)> {
+) -> sqlx::Result<Range> {
     let mut counted = counts(&mut *conn, (first, last), zone, currency).await?;
     if counted.iter().any(|counts| !counts.is_known) {
         count_days(&mut *conn, zone).await?;
@@ -186,7 +200,7 @@ pub async fn between(
             day.day(date, currency)
         })
         .collect();
-    Ok((sums.summary(currency), days))
+    Ok(Range { summary: sums.summary(currency), days, deltas: sums.deltas })
 }
 
 /// Adds up the days of `zone`, unless it was done. The first reading of a zone does so, too.
@@ -208,17 +222,17 @@ async fn counts(
     sqlx::query_as!(
         Counts,
         r#"
-        select day as "day?", bool_and($1 = any (zones)) as "is_known!", coalesce(sum(abandoned), 0)::bigint as "abandoned!",
-               coalesce(sum(recovered), 0)::bigint as "recovered!", coalesce(sum(paid), 0)::bigint as "paid!",
+        select day as "day?", bool_and($1 = any (zones)) as "is_known!", coalesce(sum(deltas), 0)::bigint as "deltas!",
+               coalesce(sum(abandoned), 0)::bigint as "abandoned!", coalesce(sum(recovered), 0)::bigint as "recovered!", coalesce(sum(paid), 0)::bigint as "paid!",
                coalesce(sum(abandoned_minor), 0) as "abandoned_minor!", coalesce(sum(recovered_minor), 0) as "recovered_minor!",
                coalesce(sum(paid_minor), 0) as "paid_minor!", coalesce(sum(refunded_minor), 0) as "refunded_minor!"
         from cart_count_progress
         left join (
-            select day, abandoned, recovered, paid, abandoned_minor, recovered_minor, paid_minor, refunded_minor
+            select day, 0 as deltas, abandoned, recovered, paid, abandoned_minor, recovered_minor, paid_minor, refunded_minor
             from cart_day_counts
             where zone = $1 and currency = $2 and day between $3 and $4
             union all
-            select cart_count_day(period, $1), abandoned, recovered, paid, abandoned_minor, recovered_minor, paid_minor, refunded_minor
+            select cart_count_day(period, $1), 1, abandoned, recovered, paid, abandoned_minor, recovered_minor, paid_minor, refunded_minor
             from cart_count_deltas_to_add()
             where currency = $2 and cart_count_day(period, $1) between $3 and $4
         ) counts on true

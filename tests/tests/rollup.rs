@@ -106,16 +106,23 @@ async fn counts_of_a_restored_dump_stay_exact() {
     assert_eq!(totals(&app).await, right);
 }
 
-/// Lists stay fast without a worker: the api compacts the deltas that it would read repeatedly.
+/// Lists and analytics stay fast without a worker: the api adds up the deltas that it would read
+/// repeatedly.
 #[tokio::test]
-async fn lists_compact_the_deltas_they_read() {
+async fn lists_and_analytics_add_up_the_deltas_they_read() {
+    for path in ["/api/carts", "/api/analytics"] {
+        reading_adds_up(path).await;
+    }
+}
+
+async fn reading_adds_up(path: &str) {
     let app = Setup::default().without_worker().start().await;
     let many = "insert into cart_count_deltas (period, currency) select cart_count_period(now()), 'usd' from generate_series(1, 2000)";
-    sqlx::query(many).execute(&app.pool).await.unwrap();
     seed(&app, 30).await;
     let right = totals(&app).await;
+    sqlx::query(many).execute(&app.pool).await.unwrap();
     eventually("the deltas are added up", async || {
-        app.get("/api/carts").await.data(200);
+        app.get(path).await.data(200);
         sqlx::query_scalar::<_, i64>("select count(*) from cart_count_deltas").fetch_one(&app.pool).await.unwrap() == 0
     })
     .await;

@@ -45,9 +45,10 @@ async fn show(
         (None, period) => Some(period.unwrap_or("30d")),
     };
     let mut conn = state.database.acquire().await?;
-    let (summary, days) = analytics::between(&mut conn, (period.first, period.last), zone, currency).await?;
+    let range = analytics::between(&mut conn, (period.first, period.last), zone, currency).await?;
+    state.counts.after_reading(range.deltas);
     let before = match period.before() {
-        Some(before) => Some(analytics::between(&mut conn, (before.first, before.last), zone, currency).await?.0),
+        Some(before) => Some(analytics::between(&mut conn, (before.first, before.last), zone, currency).await?.summary),
         None => None,
     };
     let mut currencies = BTreeSet::from([currency, state.config.currency]);
@@ -62,8 +63,8 @@ async fn show(
                 (period_choice(period, chosen, (currency != state.config.currency).then_some(currency)))
             }
         }
-        (figures(&summary, before.as_ref(), currency, period))
-        (history(&days, period))
+        (figures(&range.summary, before.as_ref(), currency, period))
+        (history(&range.days, period))
         div.columns {
             (attention::show(&concerns))
             (newest_carts(&newest, zone))

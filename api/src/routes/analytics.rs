@@ -68,9 +68,16 @@ async fn show(State(state): State<AppState>, parameters: Parameters) -> Result<D
     let range = range(&parameters, state.clock.now(), zone)?;
     let currency = currency(&parameters)?.unwrap_or(state.config.currency);
     let mut conn = state.database.acquire().await?;
-    let (summary, daily_stats) = analytics::between(&mut conn, range, zone, currency).await?;
+    let range = analytics::between(&mut conn, range, zone, currency).await?;
+    state.counts.after_reading(range.deltas);
     let currencies = analytics::currencies(&mut conn).await?;
-    Ok(Data(Analytics { currency, currencies, time_zone: zone.name(), summary, daily_stats }))
+    Ok(Data(Analytics {
+        currency,
+        currencies,
+        time_zone: zone.name(),
+        summary: range.summary,
+        daily_stats: range.days,
+    }))
 }
 
 /// The requested currency; `None` if none was requested.

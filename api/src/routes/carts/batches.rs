@@ -4,7 +4,6 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::body::Bytes;
 use common::{
-    analytics,
     batch::{Batch, Batcher},
     carts::{
         self, Cart, CartId, CartStatus, Source,
@@ -14,12 +13,14 @@ use common::{
     db::{Connection, Database},
 };
 use serde::Serialize;
-use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
-use crate::http::{
-    body,
-    pagination::{Page, Pagination},
+use crate::{
+    counts::CountsUpkeep,
+    http::{
+        body,
+        pagination::{Page, Pagination},
+    },
 };
 
 /// The batches of the carts' routes.
@@ -31,11 +32,11 @@ pub(crate) struct CartBatches {
 }
 
 impl CartBatches {
-    pub(crate) fn start(database: &Database, clock: &Clock) -> Self {
+    pub(crate) fn start(database: &Database, clock: &Clock, counts: &CountsUpkeep) -> Self {
         Self {
             store: Batcher::start(StoreCarts, database.clone()),
             find: Batcher::start(FindCarts { clock: clock.clone() }, database.clone()),
-            list: Batcher::start(ListCarts::new(clock, database), database.clone()),
+            list: Batcher::start(ListCarts { clock: clock.clone(), counts: counts.clone() }, database.clone()),
         }
     }
 }
@@ -92,40 +93,7 @@ pub(crate) struct ListRequest {
 #[derive(Debug)]
 pub(crate) struct ListCarts {
     clock: Clock,
-    database: Database,
-    /// Locked while the counts are being added up, and for a pause after it.
-    adding_up: Arc<Mutex<()>>,
-}
-
-/// Adding up the counts is worth its cost from this number of deltas on. The worker adds them up
-/// by its schedule, at a busy shop too seldom for lists to stay fast.
-const MAX_DELTAS: i64 = 1_000;
-/// While an old transaction is open, adding up changes nothing, however often it is tried.
-const ADD_UP_PAUSE: Duration = Duration::from_secs(1);
-
-impl ListCarts {
-    fn new(clock: &Clock, database: &Database) -> Self {
-        Self { clock: clock.clone(), database: database.clone(), adding_up: Arc::default() }
-    }
-
-    /// Adds up the counts in the background, unless that is in progress. If it fails, a later list or
-    /// the worker does it.
-    fn add_up(&self) {
-        let Ok(in_progress) = self.adding_up.clone().try_lock_owned() else { return };
-        let database = self.database.clone();
-        tokio::spawn(async move {
-            let add_up = async {
-                let mut conn = database.acquire().await?;
-                analytics::add_up(&mut conn).await?;
-                conn.commit().await
-            };
-            if let Err(error) = add_up.await {
-                tracing::debug!(%error, "could not add up the counts of carts");
-            }
-            tokio::time::sleep(ADD_UP_PAUSE).await;
-            drop(in_progress);
-        });
-    }
+    counts: CountsUpkeep,
 }
 
 impl Batch for ListCarts {
@@ -139,9 +107,7 @@ impl Batch for ListCarts {
 
     async fn run(&self, conn: &mut Connection, requests: &[ListRequest]) -> sqlx::Result<Vec<Bytes>> {
         let totals = list::totals(conn).await?;
-        if totals.deltas > MAX_DELTAS {
-            self.add_up();
-        }
+        self.counts.after_reading(totals.deltas);
         let mut bodies: HashMap<&ListRequest, Bytes> = HashMap::new();
         for request in requests {
             if !bodies.contains_key(request) {
