@@ -54,6 +54,9 @@ const WAIT_AT_MOST: f64 = 1.5;
 /// The durations.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
+    /// Windows before the snapshot is opened; the last one is the base, because tables grow in the first
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
+    before: u32,
     /// Windows with the snapshot open
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=600))]
     windows: u32,
@@ -126,13 +129,17 @@ impl Run {
             options.windows,
             options.seconds,
         );
-        let mut all = vec![window(&scene, &pool, 0).await?];
+        let mut base = Vec::new();
+        for number in 0..options.before {
+            base = window(&scene, &pool, number).await?;
+        }
+        let mut all = vec![base];
         let mut snapshot = PgConnection::connect(&url).await?;
         sqlx::raw_sql("begin isolation level repeatable read; select count(*) from carts")
             .execute(&mut snapshot)
             .await?;
         let opened = Instant::now();
-        for number in 1..=options.windows {
+        for number in options.before..options.before + options.windows {
             all.push(window(&scene, &pool, number).await?);
         }
         let open_for = opened.elapsed();
