@@ -127,10 +127,11 @@ macro_rules! select_carts {
                 + $($carts)+
                 + r#"
             left join lateral (
+                -- By cart, never by time: beside a backup, the index by time keeps an entry of each paid link.
                 select url, session_expires_at from payment_links
-                where cart_id = carts.id and status = 'open' and session_expires_at > $1 and carts.status = 'abandoned'
+                where cart_id = carts.id and status = 'open' and carts.status = 'abandoned'
                 limit 1
-            ) link on true
+            ) link on link.session_expires_at > $1
             "# + $rest,
             $($argument),+
         )
