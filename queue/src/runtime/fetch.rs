@@ -136,10 +136,8 @@ async fn fetch_once(shared: &Arc<Shared>, take_jobs: bool, taken_at: Instant) ->
         return Ok(Looked::Nothing { next_due });
     }
     conn.commit().await?;
-    if full {
-        let place = |job: &Fetched| Some((sinks.get(job.sink)?.queue(), job.run_at, job.id));
-        shared.starts.continue_behind(jobs.iter().filter_map(place));
-    }
+    let place = |job: &Fetched| Some((sinks.get(job.sink)?.queue(), job.run_at, job.id));
+    shared.starts.took(jobs.iter().filter_map(place), full);
     deliver(shared, &sinks, jobs, token, until);
     Ok(Looked::Took { full, again })
 }
@@ -179,15 +177,17 @@ async fn take(
     shared: &Shared,
 ) -> sqlx::Result<Vec<Fetched>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let (run_at, id): (Vec<_>, Vec<_>) =
-        shared.starts.of(queues).into_iter().map(|start| (start.run_at, start.id)).unzip();
+    let starts = shared.starts.of(queues);
+    let run_at: Vec<_> = starts.iter().map(|start| start.run_at).collect();
+    let id: Vec<_> = starts.iter().map(|start| start.id).collect();
+    let recent: Vec<_> = starts.iter().map(|start| start.recent).collect();
     let rows = sqlx::query!(
         r#"
         with lightly as materialized (
             select set_config('synchronous_commit', 'off', true)
         ), due as materialized (
             select ready.place, ready.at
-            from unnest($1::text[], $7::timestamptz[], $8::uuid[]) as served (queue, start_at, start_id)
+            from unnest($1::text[], $7::timestamptz[], $8::uuid[], $10::timestamptz[]) as served (queue, start_at, start_id, recent)
             cross join lateral (
                 select locked.at, row_number() over () as place
                 from (
@@ -195,7 +195,9 @@ async fn take(
                     where (select true from lightly)
                       and queue = served.queue and kind = any ($2) and state = 'pending' and run_at <= now()
                       and (run_at, id) >= (
-                          case when start_id is null then least(start_at, now() - $9::interval) else start_at end,
+                          case when start_id is not null then start_at
+                               when start_at is not null then least(start_at, now() - $9::interval)
+                               else greatest(recent, now() - $9::interval) end,
                           coalesce(start_id, '00000000-0000-0000-0000-000000000000'))
                       and not exists (select from queues where name = served.queue and paused_at is not null)
                     order by run_at, id
@@ -221,6 +223,7 @@ async fn take(
         &run_at as &[Option<DateTime<Utc>>],
         &id as &[Option<JobId>],
         interval(SLACK),
+        &recent as &[Option<DateTime<Utc>>],
     )
     .fetch_all(conn)
     .await?;
