@@ -127,11 +127,13 @@ macro_rules! select_carts {
                 + $($carts)+
                 + r#"
             left join lateral (
-                -- By cart, never by time: beside a backup, the index by time keeps an entry of each paid link.
-                select url, session_expires_at from payment_links
-                where cart_id = carts.id and status = 'open' and carts.status = 'abandoned'
+                -- The newest one, by the primary key: an index of open links keeps an entry of each paid one beside a
+                -- backup, and Postgres takes it for the shorter way.
+                select url, session_expires_at, status from payment_links
+                where cart_id = carts.id
+                order by version desc
                 limit 1
-            ) link on link.session_expires_at > $1
+            ) link on link.status = 'open' and link.session_expires_at > $1 and carts.status = 'abandoned'
             "# + $rest,
             $($argument),+
         )
