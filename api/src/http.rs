@@ -17,5 +17,6 @@ pub(crate) mod request_log;
 pub(crate) mod schema;
 pub(crate) mod server;
 pub(crate) mod streams;
+pub(crate) mod unknown_parameters;
 pub(crate) mod unread_body;
 pub(crate) mod unverified_bodies;

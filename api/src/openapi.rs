@@ -14,7 +14,7 @@ use axum::{
 use utoipa::openapi::{OpenApi, Server};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use standard::{Described, ask_for_key};
+pub(crate) use standard::{Described, ask_for_key, declare_query};
 
 pub(crate) use crate::http::error::Envelope as Error;
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
         base_path::BasePath,
         compression::Precompressed,
         etag::{self, ETag, IfNoneMatch},
+        unknown_parameters,
     },
     state::AppState,
 };
@@ -73,7 +74,7 @@ pub(crate) fn written(document: &OpenApi) -> String {
 
 /// The route of the document, which needs no key.
 pub(crate) fn document_router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(document))
+    OpenApiRouter::new().routes(unknown_parameters::refuse(routes!(document)))
 }
 
 /// The route of the documentation page.

@@ -131,7 +131,7 @@ async fn everything(shop: &Shop, admin: &PgPool) {
         &format!("/api/carts/{paid}/timeline"),
         &format!("/api/carts/{paid}/payment-link"),
         "/api/carts?status=recovered&limit=2",
-        "/api/carts?search=ada",
+        "/api/carts?email=ada@example.com",
         "/api/carts/export",
         "/api/analytics",
         "/api/jobs",

@@ -70,6 +70,47 @@ fn references_resolve_and_no_parameter_is_null() {
     }
 }
 
+/// A misspelt filter must not return everything.
+#[tokio::test]
+async fn every_operation_refuses_unknown_query_parameters() {
+    /// Stripe's and shoppers' requests may have parameters of others, and `/docs` is a page.
+    const TAKE_ANY: [&str; 5] =
+        ["GET /docs", "GET /pay/{token}", "POST /pay/{token}", "GET /pay/{token}/thanks", "POST /api/webhooks/stripe"];
+    let app = Setup::default().without_worker().start().await;
+    let mut others = Vec::new();
+    for operation in Contract::get().operations() {
+        let (method, pattern) = operation.split_once(' ').unwrap();
+        let path = pattern.replace("{id}", "x").replace("{name}", "x").replace("{token}", "x");
+        let mut methods = vec![method];
+        methods.extend((method == "GET").then_some("HEAD"));
+        for method in methods {
+            // Even without a value.
+            let request = app.request(method.parse().unwrap(), &format!("{path}?parameterOfATest="));
+            let answer = app.send(request).await;
+            if TAKE_ANY.contains(&operation.as_str()) {
+                assert!(!answer.text.contains("parameterOfATest"), "{operation}: {}", answer.text);
+                others.push(operation.clone());
+            } else if method == "HEAD" {
+                assert_eq!(answer.status, 400, "{operation}");
+            } else {
+                let message = answer.is_error(400, "BAD_REQUEST")["message"].as_str().unwrap().to_owned();
+                let begin = "Unknown query parameter `parameterOfATest`; this endpoint takes ";
+                assert!(message.starts_with(begin), "{operation}: {message}");
+            }
+        }
+    }
+    others.sort();
+    others.dedup();
+    assert_eq!(others.len(), TAKE_ANY.len(), "{others:?}");
+    let refused = app.get("/api/carts?statsu=paid").await;
+    let message = &refused.is_error(400, "BAD_REQUEST")["message"];
+    assert_eq!(message, "Unknown query parameter `statsu`; did you mean `status`?");
+    // The key comes first, and pages of the dashboard ignore what they do not know.
+    let bare = app.send(app.bare_request(Method::GET, "/api/carts?statsu=paid")).await;
+    bare.is_error(401, "UNAUTHORIZED");
+    assert_eq!(app.get("/sign-in?statsu=paid").await.status, 200);
+}
+
 #[tokio::test]
 async fn the_document_is_public_and_cacheable_by_etag() {
     let app = Setup::default().without_worker().start().await;

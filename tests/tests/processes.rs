@@ -259,8 +259,10 @@ async fn logs_hold_no_personal_data_and_one_line_a_request() {
     let shop = Shop::open().await;
     let mut api = shop.api().await;
     let id = shop.cart().await;
-    let (_, body) = shop.call(shop.http.get(shop.url(&format!("/api/carts/{id}?who=ada@example.com")))).await;
-    assert_eq!(body["data"]["customerName"], "Ada Lovelace");
+    let (_, body) = shop.call(shop.http.get(shop.url("/api/carts?email=ada@example.com"))).await;
+    assert_eq!(body["data"]["carts"][0]["customerName"], "Ada Lovelace");
+    let (refused, _) = shop.call(shop.http.get(shop.url(&format!("/api/carts/{id}?who=ada@example.com")))).await;
+    assert_eq!(refused, 400, "an unknown parameter");
     let _ = shop.http.get(shop.url("/pay/secret-token")).send().await.unwrap();
     api.signal(Signal::SIGTERM);
     let mut lines = Vec::new();
@@ -272,8 +274,9 @@ async fn logs_hold_no_personal_data_and_one_line_a_request() {
         .map(|line| serde_json::from_str::<Value>(line).expect("every line is JSON"))
         .filter(|line| line["message"] == "request")
         .collect();
-    assert_eq!(requests.len(), 3, "{lines:?}");
-    assert_eq!((&requests[1]["route"], &requests[1]["status"]), (&json!("/api/carts/{id}"), &json!(200)));
+    assert_eq!(requests.len(), 4, "{lines:?}");
+    assert_eq!((&requests[1]["route"], &requests[1]["status"]), (&json!("/api/carts"), &json!(200)));
+    assert_eq!((&requests[2]["route"], &requests[2]["status"]), (&json!("/api/carts/{id}"), &json!(400)));
     // The listening address is not a client's address.
     lines.retain(|line| !line.contains("api is listening"));
     for word in OF_THE_SHOPPER.into_iter().chain(["secret-token", "127.0.0.1"]) {

@@ -1,4 +1,5 @@
-//! Routes that need an API key. A route can only be added together with the scope that it requires.
+//! Routes that need an API key. A route can only be added together with the scope that it requires,
+//! and refuses query parameters that it does not declare.
 
 use axum::{
     Router,
@@ -10,7 +11,12 @@ use common::api_keys::Scope;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt};
 
-use crate::{auth::keys::Granted, http::error::ApiError, openapi, state::AppState};
+use crate::{
+    auth::keys::Granted,
+    http::{error::ApiError, unknown_parameters},
+    openapi,
+    state::AppState,
+};
 
 /// Routes, each with its required scope.
 pub(crate) struct ScopedRouter(OpenApiRouter<AppState>);
@@ -38,6 +44,7 @@ impl ScopedRouter {
     fn asking_for(self, scope: Scope, mut routes: UtoipaMethodRouter<AppState>) -> Self {
         openapi::ask_for_key(&mut routes.1, scope);
         let layer = middleware::from_fn_with_state(scope, check_scope);
+        let routes = unknown_parameters::refuse(routes);
         Self(self.0.routes(routes.map(|routes| routes.route_layer(layer))))
     }
 

@@ -1,4 +1,4 @@
-//! Query strings: malformed values are rejected by name, unknown parameters are ignored.
+//! Query strings: malformed values are rejected by name. `unknown_parameters` rejects unknown names.
 
 use axum::{
     extract::{FromRequestParts, Query},

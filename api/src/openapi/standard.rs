@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use axum::http::Method;
 use common::api_keys::Scope;
 use utoipa::{
     PartialSchema, ToSchema,
@@ -63,7 +64,8 @@ Every path below `/api` asks for the header `x-api-key`, but for the webhook and
 `write` or `operator`, of which none includes another; one of `API_KEY` has all. Answers of JSON are \
 `{\"success\": true, \"data\": …}` or `{\"success\": false, \"error\": {\"code\", \"message\"}}`, whatever refused the request. \
 Every answer has an `x-request-id`. Times are ISO 8601 in UTC. Money is exact: JSON numbers with the currency's decimals. \
-Fields and parameters that are not known are ignored; clients should ignore what they do not know, too. \
+An unknown query parameter returns 400; unknown fields of bodies are ignored, and clients should ignore fields that \
+they do not know, too. \
 `HEAD` works wherever `GET` does. Answers over 1 kB are compressed (gzip, br) on request.";
 
 /// OpenAPI documents of the routes, by the middleware in front of them.
@@ -114,6 +116,25 @@ pub(crate) fn ask_for_key(paths: &mut Paths, scope: Scope) {
     for operation in operations_of(paths) {
         operation.security = Some(vec![SecurityRequirement::new(KEY, [scope.as_str()])]);
     }
+}
+
+/// The names of the query parameters of each method. Describes that others return 400.
+pub(crate) fn declare_query(paths: &mut Paths) -> Vec<(Method, Vec<String>)> {
+    let mut declared = Vec::new();
+    for item in paths.paths.values_mut() {
+        let PathItem { get, put, post, delete, patch, .. } = item;
+        let methods = [Method::GET, Method::PUT, Method::POST, Method::DELETE, Method::PATCH];
+        for (method, operation) in methods.into_iter().zip([get, put, post, delete, patch]) {
+            let Some(operation) = operation else { continue };
+            refuse(operation, "BadRequest");
+            let names = operation.parameters.iter().flatten().filter_map(|parameter| match parameter {
+                RefOr::T(Parameter { name, parameter_in: ParameterIn::Query, .. }) => Some(name.clone()),
+                _ => None,
+            });
+            declared.push((method, names.collect()));
+        }
+    }
+    declared
 }
 
 fn operations(document: &mut OpenApi) -> impl Iterator<Item = &mut Operation> {
@@ -199,20 +220,13 @@ fn complete(operation: &mut Operation) {
             without_null(schema);
         }
     }
-    let parameters = operation.parameters.iter().flatten().filter_map(|parameter| match parameter {
-        RefOr::T(parameter) => Some(parameter.parameter_in.clone()),
-        RefOr::Ref(_) => None,
-    });
-    let (in_path, in_query) = parameters.fold((false, false), |(path, query), place| {
-        (path || place == ParameterIn::Path, query || place == ParameterIn::Query)
-    });
-    if in_path {
+    let in_path =
+        |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(Parameter { parameter_in: ParameterIn::Path, .. }));
+    if operation.parameters.iter().flatten().any(in_path) {
         refuse(operation, "NotFound");
     }
-    if in_query || operation.request_body.is_some() {
-        refuse(operation, "BadRequest");
-    }
     if operation.request_body.is_some() {
+        refuse(operation, "BadRequest");
         refuse(operation, "PayloadTooLarge");
         refuse(operation, "RequestTimeout");
         refuse(operation, "UnsupportedMediaType");

@@ -8,12 +8,15 @@ use crate::{
     http::{
         body::{Data, Success},
         error::ApiError,
+        unknown_parameters,
     },
     state::AppState,
 };
 
 pub(crate) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(alive)).routes(routes!(ready))
+    OpenApiRouter::new()
+        .routes(unknown_parameters::refuse(routes!(alive)))
+        .routes(unknown_parameters::refuse(routes!(ready)))
 }
 
 /// Reports whether the process is alive
