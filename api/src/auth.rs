@@ -9,6 +9,7 @@ pub(crate) mod scoped_router;
 
 use axum::{
     extract::{Request, State},
+    http::{HeaderMap, HeaderValue, header},
     middleware::Next,
     response::Response,
 };
@@ -16,7 +17,7 @@ use common::api_keys::KeyHash;
 
 use self::keys::Granted;
 use crate::{
-    http::{compression::Compressible, error::ApiError},
+    http::{compression::Compressible, error::ApiError, etag},
     state::AppState,
 };
 
@@ -26,11 +27,31 @@ pub(crate) async fn require_key(
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let given = request.headers().get("x-api-key").ok_or_else(ApiError::unauthorized)?;
-    let key = KeyHash::of(given.as_bytes());
+    let key = KeyHash::of(given_key(request.headers())?);
     let (_, scopes) = state.keys.find(&key).await?.ok_or_else(ApiError::unauthorized)?;
     request.extensions_mut().insert(Granted { scopes, key });
     let mut response = next.run(request).await;
     response.extensions_mut().insert(Compressible);
+    // Most responses have personal data, so no cache may share them.
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(etag::REVALIDATE);
     Ok(response)
+}
+
+/// The key in `x-api-key` or `Authorization: Bearer` (RFC 6750). Other schemes of `Authorization`
+/// are ignored: a proxy may pass on its own.
+///
+/// # Errors
+/// 401 without a key, 400 for two different ones.
+fn given_key(headers: &HeaderMap) -> Result<&[u8], ApiError> {
+    let key = headers.get("x-api-key").map(HeaderValue::as_bytes);
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| bearer_token(value.as_bytes()));
+    if key.is_some() && bearer.is_some() && key != bearer {
+        return Err(ApiError::bad_request("x-api-key and Authorization have different API keys; send one of them"));
+    }
+    key.or(bearer).ok_or_else(ApiError::unauthorized)
+}
+
+fn bearer_token(authorization: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = authorization.split_at_checked("Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }

@@ -1,6 +1,7 @@
 //! The OpenAPI 3.1 document. It is collected from the routes themselves, so that none is left out,
 //! and serialized once.
 
+mod examples;
 mod page;
 mod standard;
 
@@ -11,18 +12,18 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, header},
     response::Response,
 };
-use utoipa::openapi::{OpenApi, Server};
+use utoipa::openapi::{OpenApi, ServerBuilder};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use standard::{Described, ask_for_key, declare_query};
+pub(crate) use standard::{Described, ask_for_key, declare};
 
 pub(crate) use crate::http::error::Envelope as Error;
 use crate::{
     http::{
         base_path::BasePath,
         compression::Precompressed,
+        declared,
         etag::{self, ETag, IfNoneMatch},
-        unknown_parameters,
     },
     state::AppState,
 };
@@ -59,9 +60,11 @@ impl Written {
 }
 
 impl Document {
-    /// Names `base` as the server if there is one; otherwise clients use the root of the host.
-    pub(crate) fn of(mut document: OpenApi, base: &BasePath) -> Self {
-        document.servers = (!base.is_empty()).then(|| vec![Server::new(base.as_str())]);
+    /// The servers are `PUBLIC_URL`, and the host that the document came from, below `base`.
+    pub(crate) fn of(mut document: OpenApi, public_url: &str, base: &BasePath) -> Self {
+        let server = |url: &str, text| ServerBuilder::new().url(url).description(Some(text)).build();
+        let here = if base.is_empty() { "/" } else { base.as_str() };
+        document.servers = Some(vec![server(public_url, "`PUBLIC_URL`"), server(here, "The host of this document")]);
         Self { json: Written::new(written(&document)), page: Arc::default() }
     }
 }
@@ -74,7 +77,7 @@ pub(crate) fn written(document: &OpenApi) -> String {
 
 /// The route of the document, which needs no key.
 pub(crate) fn document_router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(unknown_parameters::refuse(routes!(document)))
+    OpenApiRouter::new().routes(declared::refuse_others(routes!(document)))
 }
 
 /// The route of the documentation page.
@@ -82,13 +85,15 @@ pub(crate) fn page_router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(show_page))
 }
 
-/// This document
+/// Get the OpenAPI document
+///
+/// Describes every endpoint, for programs (OpenAPI 3.1). Requires no API key.
 #[utoipa::path(
     get, path = "/api/openapi.json", operation_id = "showDocument", tag = "Documentation",
     params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of what you have: if nothing changed the answer is 304.")),
     responses(
         (status = 200, description = "An OpenAPI 3.1 document", body = std::collections::BTreeMap<String, serde_json::Value>,
-            headers(("ETag" = String, description = "Of this document; strong."))),
+            headers(("ETag" = String, description = "Of this document; strong.")), example = json!({"openapi": "3.1.0"})),
         (status = 304, description = "You have it already", headers(("ETag" = String, description = "Of what you have."))),
     ),
 )]
@@ -96,7 +101,9 @@ async fn document(Extension(document): Extension<Document>, known: IfNoneMatch, 
     document.json.answer(&known, &headers)
 }
 
-/// This document as a page, which sends requests, too
+/// Get the documentation page
+///
+/// Shows the OpenAPI document to people, and sends requests (Swagger UI).
 #[utoipa::path(
     get, path = "/docs", operation_id = "showDocumentation", tag = "Documentation",
     params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of what you have: if nothing changed the answer is 304.")),

@@ -55,7 +55,7 @@ fn routes() -> Routes {
     Routes { behind_key, document, document_page, shoppers, unlimited, described }
 }
 
-/// The OpenAPI document, as `/api/openapi.json` returns it.
+/// The OpenAPI document, as `/api/openapi.json` returns it, but for its servers.
 pub fn document() -> String {
     openapi::written(&routes().described.document())
 }
@@ -64,11 +64,11 @@ pub fn document() -> String {
 pub fn router(state: AppState) -> Router {
     let Routes { behind_key, document, document_page, shoppers, unlimited, described } = routes();
     let base = BasePath::of(&state.config.shared.public_url);
-    let content = Extension(Document::of(described.document(), &base));
+    let content = Extension(Document::of(described.document(), &state.config.shared.public_url, &base));
     let limits = RateLimiter::new(&state.config);
     let limiter = middleware::from_fn_with_state(limits.clone(), rate_limit::limit);
     let behind_key = behind_key
-        .fallback(|| async { ApiError::not_found("No such route") })
+        .fallback(|| async { ApiError::not_found("No such endpoint") })
         .method_not_allowed_fallback(method_not_allowed) // here, so that the layers apply to it
         .layer(middleware::from_fn_with_state(state.clone(), auth::require_key));
     let api = Router::new()
@@ -82,7 +82,7 @@ pub fn router(state: AppState) -> Router {
         .merge(shoppers.method_not_allowed_fallback(method_not_allowed))
         .merge(dashboard::router(limits).method_not_allowed_fallback(method_not_allowed))
         .merge(unlimited.method_not_allowed_fallback(method_not_allowed))
-        .fallback(|| async { ApiError::not_found("No such route") })
+        .fallback(|| async { ApiError::not_found("No such endpoint") })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(CatchPanicLayer::custom(error::answer_panic));
     let unnamed_proxy = middleware::from_fn_with_state(state.unnamed_proxy.clone(), client::find_unnamed_proxy);

@@ -18,6 +18,8 @@ use crate::money::{Amount, Currency};
 /// The counts of one day.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(example = json!({"date": "2026-03-01", "abandoned": 10, "recovered": 3, "abandonedValue": 999.80,
+    "recoveredValue": 299.94, "recoveredByPayment": 2, "recoveredByPaymentValue": 199.96, "refundedValue": 0}))]
 pub struct DayStats {
     /// The date in `timeZone`.
     pub date: NaiveDate,
@@ -40,7 +42,9 @@ pub struct DayStats {
 /// The sums over all days of a period.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = AnalyticsSummary)]
+#[schema(as = AnalyticsSummary, example = json!({"totalAbandoned": 10, "totalRecovered": 3, "recoveryRate": 30.0,
+    "totalAbandonedValue": 999.80, "totalRecoveredValue": 299.94, "recoveredByPayment": 2,
+    "recoveredByPaymentValue": 199.96, "refundedValue": 0}))]
 pub struct Summary {
     /// The number of abandoned carts.
     pub total_abandoned: i64,

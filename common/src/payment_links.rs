@@ -189,6 +189,24 @@ pub async fn find(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx::R
     select_links!("where cart_id = $1 and version = $2", cart_id, version).fetch_optional(conn).await
 }
 
+/// The code of the reason why the request failed, as the timeline has it; `None` if there is none.
+/// Jobs that give up write theirs to the timeline only.
+pub async fn failure_code(conn: &mut Connection, cart_id: &str, version: i32) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar!(
+        r#"
+        select coalesce(
+            (select failure_code from payment_links where cart_id = $1 and version = $2),
+            (select why from cart_events where cart_id = $1 and link = $2 and kind = 'link_not_made'
+             order by at desc limit 1)
+        )
+        "#,
+        cart_id,
+        version,
+    )
+    .fetch_one(conn)
+    .await
+}
+
 /// Whether a payment of one of the cart's sessions is in progress.
 pub async fn is_processing(conn: &mut Connection, cart_id: &str) -> sqlx::Result<bool> {
     sqlx::query_scalar!(

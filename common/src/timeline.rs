@@ -71,6 +71,8 @@ pub enum EventKind {
 
 /// An event in the timeline of a cart.
 #[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(example = json!({"at": "2026-03-01T12:00:01Z", "kind": "link_requested", "link": 1, "why": "api",
+    "summary": "Payment link 1 requested", "details": {}}))]
 pub struct Event {
     /// When the event happened.
     pub at: DateTime<Utc>,
@@ -78,8 +80,10 @@ pub struct Event {
     pub kind: EventKind,
     /// The number of the cart's payment link, counted from 1; null if the event is not about a
     /// link.
+    #[schema(required)]
     pub link: Option<i32>,
     /// A machine-readable reason or source; null if it is unknown.
+    #[schema(required)]
     pub why: Option<String>,
     /// The event in English.
     pub summary: String,

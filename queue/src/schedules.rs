@@ -209,12 +209,16 @@ async fn coalesce_into_waiting(
 #[schema(as = Schedule)]
 pub struct ScheduleStatus {
     /// Name of the schedule.
+    #[schema(example = "expire_carts")]
     pub name: String,
     /// Cron expression with seconds, in UTC, as configured in the worker that checked last.
+    #[schema(example = "0 0 * * * *")]
     pub cron: String,
     /// After an outage, run the `latest` missed occurrence or `all` of them.
+    #[schema(example = "latest")]
     pub catch_up: String,
     /// Queue of its jobs.
+    #[schema(example = "expiry")]
     pub queue: String,
     /// Time of the newest occurrence that was admitted; null if there is none.
     #[schema(required)]
@@ -223,6 +227,7 @@ pub struct ScheduleStatus {
     #[schema(required)]
     pub next_slot: Option<DateTime<Utc>>,
     /// Whether an occurrence should have started by now and has not.
+    #[schema(example = false)]
     pub overdue: bool,
     /// Time of the overdue occurrence; null if none is overdue.
     #[schema(required)]

@@ -83,7 +83,8 @@ impl Contract {
         }
         for (name, _) in response["headers"].as_object().into_iter().flatten() {
             let always = match name.as_str() {
-                "RateLimit" | "RateLimit-Policy" | "Preference-Applied" => false,
+                "RateLimit" | "RateLimit-Policy" | "Preference-Applied" | "Link" => false,
+                "Retry-After" => status != 200,    // only while a payment link is pending
                 "ETag" => method != Method::PATCH, // only for keys with the scope `read`
                 _ => true,
             };
@@ -105,6 +106,14 @@ impl Contract {
             "application/x-ndjson" => text.lines().for_each(|line| self.check(&schema, line, &what)),
             _ => {}
         }
+    }
+
+    /// Checks an example of a body against the schema at this pointer.
+    ///
+    /// # Panics
+    /// If it does not match.
+    pub fn check_example(&self, schema: &str, example: &Value) {
+        self.check(schema, &example.to_string(), &format!("the example {example:.300} at {schema}"));
     }
 
     fn check(&self, schema: &str, text: &str, what: &str) {

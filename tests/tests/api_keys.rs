@@ -55,6 +55,46 @@ fn keyed_operations() -> Vec<(Method, String, Scope)> {
 }
 
 #[tokio::test]
+async fn a_key_may_be_sent_as_a_bearer_token() {
+    const CHALLENGE: &str = "Bearer realm=\"Quick Checkout Tracker\"";
+    let app = Setup::default().without_worker().start().await;
+    let key = key(&app.pool, "shop", &[Scope::Read], None).await;
+    let get = |headers: &[(&str, &str)]| {
+        let request = app.bare_request(Method::GET, "/api/carts");
+        app.send(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)))
+    };
+    let bearer = format!("Bearer {key}");
+    for headers in [
+        &[("authorization", bearer.as_str())][..],
+        &[("authorization", &format!("bearer   {key} "))],
+        &[("authorization", &bearer), ("x-api-key", &key)],
+        // A proxy may pass on its own credentials.
+        &[("authorization", "Basic YWRhOmFkYQ=="), ("x-api-key", &key)],
+    ] {
+        get(headers).await.data(200);
+    }
+    let ambiguous = get(&[("authorization", &bearer), ("x-api-key", "test-key")]).await;
+    let message = &ambiguous.is_error(400, "BAD_REQUEST")["message"];
+    assert_eq!(message, "x-api-key and Authorization have different API keys; send one of them");
+    for headers in [
+        &[][..],
+        &[("x-api-key", "wrong")],
+        &[("authorization", "Bearer wrong")],
+        &[("authorization", "Bearer")],
+        &[("authorization", "Bearer ")],
+        &[("authorization", &key)],
+        &[("authorization", &format!("Basic {key}"))],
+    ] {
+        let refused = get(headers).await;
+        refused.is_error(401, "UNAUTHORIZED");
+        assert_eq!(refused.header("www-authenticate"), CHALLENGE, "{headers:?}");
+    }
+    // The scopes of the key apply.
+    let request = app.bare_request(Method::GET, "/api/jobs").bearer_auth(&key);
+    app.send(request).await.is_error(403, "FORBIDDEN");
+}
+
+#[tokio::test]
 async fn a_key_allows_only_its_scopes() {
     let app = Setup::default().without_worker().start().await;
     let mut one = Vec::new();

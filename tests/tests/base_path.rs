@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use reqwest::{Method, Response, StatusCode};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tests::{App, Setup, a_cart};
 
 const PUBLIC_URL: &str = "http://shop.example/tracker";
@@ -116,6 +116,7 @@ async fn every_address_is_below_the_path_and_leads_somewhere() {
 #[tokio::test]
 async fn the_api_names_addresses_below_the_path() {
     let app = start().await;
+    app.cart().await;
     for proxy in PROXIES {
         let ask = |method: Method, path: &str| app.request(method, &format!("{proxy}{path}"));
         let made = send(ask(Method::POST, "/api/carts").json(&a_cart())).await;
@@ -129,7 +130,13 @@ async fn the_api_names_addresses_below_the_path() {
         let read = send(app.request(Method::GET, &behind(proxy, location(&accepted)))).await;
         assert_eq!(read.status(), 200);
         let document: Value = send(ask(Method::GET, "/api/openapi.json")).await.json().await.unwrap();
-        assert_eq!(document["servers"], json!([{"url": "/tracker"}]));
+        let servers = document["servers"].as_array().unwrap().iter().map(|server| server["url"].as_str().unwrap());
+        assert_eq!(servers.collect::<Vec<_>>(), [PUBLIC_URL, "/tracker"]);
+        let list = send(ask(Method::GET, "/api/carts?limit=1&status=abandoned")).await;
+        let next = list.headers()["link"].to_str().unwrap().to_owned();
+        let next = next.strip_prefix('<').unwrap().strip_suffix(">; rel=\"next\"").unwrap();
+        assert!(next.starts_with("/tracker/api/carts?limit=1&status=abandoned&cursor="), "{next}");
+        assert_eq!(send(app.request(Method::GET, &behind(proxy, next))).await.status(), 200);
         assert!(document["paths"]["/api/carts"].is_object());
     }
 }

@@ -127,7 +127,7 @@ async fn a_link_is_offered_only_where_stripe_can_charge_the_total() {
         assert_eq!(shopper.status, 409, "{}", shopper.text);
         has(&shopper.text, &["Its total can't be charged."]);
     }
-    has(&page_of(&app, &id).await, &["Stripe can't charge its total"]);
+    has(&page_of(&app, &id).await, &["Stripe can't charge the total"]);
 }
 
 #[tokio::test]

@@ -31,6 +31,40 @@ async fn every_refusal_has_the_envelope() {
     assert_eq!(allowed.header("allow"), "GET,HEAD,POST");
 }
 
+/// Messages say what is wrong in the client's terms.
+#[tokio::test]
+async fn messages_say_what_to_do() {
+    let app = Setup::default().without_worker().start().await;
+    let id = app.cart().await;
+    for path in ["/api/carts/", "/api/nothing", "/nothing"] {
+        assert_eq!(app.get(path).await.is_error(404, "NOT_FOUND")["message"], "No such endpoint");
+    }
+    let mut cart = a_cart();
+    cart["items"][0]["price"] = json!("9.99");
+    cart["totalValue"] = json!("19.98");
+    let refused = app.post("/api/carts", &cart).await;
+    let error = refused.is_error(422, "VALIDATION_ERROR");
+    let message = "must be a number, not a string";
+    assert_eq!(
+        error["details"],
+        json!([{"field": "items[0].price", "message": message}, {"field": "totalValue", "message": message}])
+    );
+    for (body, message) in [
+        (json!([]), "must be an object"),
+        (
+            json!({}),
+            "must name a field to change: status, externalId, customerEmail, customerName, items, adjustments, currency, locale, acceptsMarketing or metadata",
+        ),
+    ] {
+        let refused = app.patch(&format!("/api/carts/{id}"), &body).await;
+        let error = refused.is_error(422, "VALIDATION_ERROR");
+        assert_eq!(error["message"], format!("The body {message}"));
+        assert_eq!(error["details"], json!([{"field": "body", "message": message}]));
+    }
+    let renamed = app.patch(&format!("/api/carts/{id}"), &json!({"customerName": "Ada King"})).await.data(200);
+    assert_eq!(renamed["customerName"], "Ada King");
+}
+
 #[tokio::test]
 async fn malformed_bodies_are_refused() {
     let app = Setup::default().without_worker().start().await;

@@ -123,12 +123,139 @@ async fn the_document_is_public_and_cacheable_by_etag() {
     }
     let document = app.send(app.bare_request(Method::GET, "/api/openapi.json")).await;
     assert_eq!(document.body["openapi"], json!("3.1.0"));
-    assert_eq!(document.text, api::document());
-    for operation in
-        document.body["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values())
+    let mut served = document.body.clone();
+    let servers = served.as_object_mut().unwrap().remove("servers").unwrap();
+    assert_eq!((&servers[0]["url"], &servers[1]["url"]), (&json!(app.url("")), &json!("/")));
+    assert_eq!(served, serde_json::from_str::<Value>(&api::document()).unwrap());
+}
+
+/// Summaries are commands ("Create a cart"), and names within the program stay there.
+#[test]
+fn operations_are_described_in_words_for_clients() {
+    let document: Value = serde_json::from_str(&api::document()).unwrap();
+    for operation in document["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values())
     {
         let id = operation["operationId"].as_str().unwrap();
-        assert!(operation["summary"].is_string() && operation["tags"].is_array(), "{id}");
+        let (summary, description) = (operation["summary"].as_str().unwrap(), operation["description"].as_str());
+        let verb = summary.split(' ').next().unwrap();
+        let is_command = verb.starts_with(char::is_uppercase) && !verb.ends_with('s') && !summary.ends_with('.');
+        assert!(is_command && summary.len() < 40, "{id}: {summary}");
+        assert!(description.is_some_and(|text| !text.trim().is_empty()) && operation["tags"].is_array(), "{id}");
+        let is_keyed = !operation["security"].as_array().unwrap().is_empty();
+        assert_eq!(description.unwrap().contains("```sh\ncurl -s \"$API_URL/api/"), is_keyed, "{id}");
+    }
+    fn texts<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(fields) => fields.iter().for_each(|(name, value)| match (name.as_str(), value) {
+                ("summary" | "description", Value::String(text)) => found.push(text),
+                _ => texts(value, found),
+            }),
+            Value::Array(items) => items.iter().for_each(|item| texts(item, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    texts(&document, &mut found);
+    // Codes of the timeline are public.
+    let codes = include_str!("../../docs/api.md");
+    for text in found {
+        for word in text.split('`').skip(1).step_by(2) {
+            let is_internal = word.contains('_') && word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+            assert!(!is_internal || codes.contains(&format!("`{word}`")), "`{word}` in {text}");
+        }
+    }
+}
+
+#[test]
+fn every_body_has_an_example_that_its_schema_accepts() {
+    let document: Value = serde_json::from_str(&api::document()).unwrap();
+    let contract = Contract::get();
+    let mut count = 0;
+    let mut check = |at: String, content: &Value| {
+        for (media_type, content) in content.as_object().into_iter().flatten() {
+            let of_each = content["examples"].as_object().into_iter().flatten().map(|(_, example)| &example["value"]);
+            let examples: Vec<&Value> = content.get("example").into_iter().chain(of_each).collect();
+            assert!(!examples.is_empty(), "{at} {media_type}");
+            for example in examples {
+                assert_ne!(example, "text", "{at}");
+                contract.check_example(&format!("{at}/content/{}/schema", media_type.replace('/', "~1")), example);
+                count += 1;
+            }
+        }
+    };
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let at = format!("#/paths/{}/{method}", path.replace('/', "~1").replace('{', "%7B").replace('}', "%7D"));
+            check(format!("{at}/requestBody"), &operation["requestBody"]["content"]);
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                check(format!("{at}/responses/{status}"), &response["content"]);
+            }
+        }
+    }
+    for (name, response) in document["components"]["responses"].as_object().unwrap() {
+        check(format!("#/components/responses/{name}"), &response["content"]);
+    }
+    assert!(count > 70, "{count}");
+}
+
+#[tokio::test]
+async fn lists_link_to_their_next_page() {
+    let app = Setup::default().without_worker().start().await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(app.cart().await);
+    }
+    ids.reverse();
+    for (first, key) in [
+        ("/api/carts?limit=1&status=abandoned&page=&email=", "carts"),
+        ("/api/carts?limit=1&email=ada@example.com", "carts"),
+        ("/api/carts?email=ada%40example.com&page=1&limit=1", "carts"),
+    ] {
+        let (mut path, mut seen) = (first.to_owned(), Vec::new());
+        while !path.is_empty() {
+            let page = app.get(&path).await;
+            assert_eq!(page.header("cache-control"), "private, no-cache");
+            let link = page.header("link").to_owned();
+            path = match link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\"")) {
+                Some(next) => next.to_owned(),
+                None => String::new(),
+            };
+            let page = page.data(200);
+            let cursor = page["pagination"]["nextCursor"].as_str().unwrap_or_default();
+            assert_eq!(path.ends_with(&format!("&cursor={cursor}")), !path.is_empty(), "{path}");
+            seen.extend(page[key].as_array().unwrap().iter().map(|cart| cart["id"].as_str().unwrap().to_owned()));
+        }
+        assert_eq!(seen, ids, "{first}");
+    }
+    for id in &ids {
+        app.ask_later(id).await;
+    }
+    let jobs = app.get("/api/jobs?queue=payment-links&limit=2").await;
+    assert_eq!(jobs.header("link"), "</api/jobs?queue=payment-links&limit=2&page=2>; rel=\"next\"");
+    assert_eq!(app.get("/api/jobs?queue=payment-links&limit=2&page=2").await.header("link"), "");
+    let timeline = app.get(&format!("/api/carts/{}/timeline?limit=1", ids[0])).await;
+    let next = timeline.header("link").strip_prefix('<').unwrap().split('>').next().unwrap().to_owned();
+    assert_eq!(app.get(&next).await.data(200)["events"][0]["kind"], "link_requested");
+    let export = app.get("/api/erasure/export?email=ada@example.com&limit=2").await;
+    let next = export.header("link").strip_prefix('<').unwrap().split('>').next().unwrap().to_owned();
+    assert_eq!(app.get(&next).await.data(200)["records"]["carts"].as_array().unwrap().len(), 1);
+}
+
+/// Almost every response to a key has personal data.
+#[tokio::test]
+async fn responses_behind_a_key_are_private() {
+    let app = Setup::default().without_worker().start().await;
+    let id = app.cart().await;
+    for path in [
+        "/api/carts",
+        &format!("/api/carts/{id}"),
+        &format!("/api/carts/{id}/timeline"),
+        "/api/carts/export",
+        "/api/analytics",
+        "/api/jobs",
+        "/api/nothing",
+    ] {
+        assert_eq!(app.get(path).await.header("cache-control"), "private, no-cache", "{path}");
     }
 }
 
@@ -328,7 +455,7 @@ async fn only_listed_origins_are_allowed() {
     let ask = async |app: &App, origin: &str| {
         let request = app.bare_request(Method::OPTIONS, "/api/carts").header("origin", origin);
         let request = request.header("access-control-request-method", "PATCH");
-        request.header("access-control-request-headers", "x-api-key,if-match").send().await.unwrap()
+        request.header("access-control-request-headers", "authorization,x-api-key,if-match").send().await.unwrap()
     };
     for origin in ["https://shop.example", "http://localhost:5173"] {
         let answer = ask(&app, origin).await;

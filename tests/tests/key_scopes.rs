@@ -197,7 +197,7 @@ async fn a_change_of_contents_tells_a_blind_key_nothing() {
         let answer = patch(&body).await;
         is_blind(&answer);
         let details = answer.is_error(422, "VALIDATION_ERROR")["details"].clone();
-        assert_eq!(details, json!([{"field": "", "message": "does not fit the cart"}]));
+        assert_eq!(details, json!([{"field": "body", "message": "does not fit the cart"}]));
     }
     // What the body itself says may be named.
     let answer = patch(&json!({"items": [{"name": "x", "quantity": 0, "price": 1}]})).await;

@@ -63,6 +63,7 @@ mod payment_links;
 mod personal_logs;
 mod personal_retention;
 mod pooler;
+mod preferences;
 mod processes;
 mod queue_promises;
 mod queue_upkeep;

@@ -64,24 +64,89 @@ async fn without_a_worker_it_is_accepted_and_made_later() {
     assert_eq!((accepted.header("location"), accepted.header("retry-after")), (path.as_str(), "2"));
     let pending = accepted.data(202);
     assert_eq!(pending["status"], "pending");
+    // A shop that only wants to mail the recovery link need not wait.
+    let recovery = app.extend(&id).await.data(200);
+    assert_eq!((&pending["recoveryUrl"], &pending["recoveryExpiresAt"].is_string()), (&recovery["recoveryUrl"], &true));
     let again = app.ask(&id).await.data(202);
     assert_eq!(again["jobId"], pending["jobId"], "asking twice queues one job");
-    let shown = app.get(&path).await.data(200);
+    let shown = app.get(&path).await;
+    assert_eq!(shown.header("retry-after"), "2");
+    let shown = shown.data(200);
     assert_eq!((&shown["status"], &shown["attempts"]), (&json!("pending"), &json!(0)));
+    assert_eq!(shown["recoveryUrl"], recovery["recoveryUrl"]);
     let worker = app.start_worker();
     eventually("the link is ready", async || app.get(&path).await.data(200)["status"] == "ready").await;
+    assert_eq!(app.get(&path).await.header("retry-after"), "", "there is nothing to wait for");
     worker.stop().await;
+}
+
+/// A link that is not available has the code that the timeline has.
+#[tokio::test]
+async fn a_failed_link_has_a_code() {
+    let app = Setup::default().at("2026-03-01T12:00:00Z").start().await;
+    let failed = async |id: &str| {
+        let shown = app.get(&format!("/api/carts/{id}/payment-link")).await;
+        assert_eq!(shown.header("retry-after"), "");
+        let shown = shown.data(200);
+        assert_eq!(shown["status"], "failed", "{shown}");
+        shown["code"].as_str().unwrap().to_owned()
+    };
+    let refused = app.cart().await;
+    app.stripe.fail_next(Operation::Create, Fault::Refused);
+    app.ask(&refused).await.is_error(502, "PAYMENT_PROVIDER_ERROR");
+    let timeline = app.get(&format!("/api/carts/{refused}/timeline")).await.data(200);
+    let events = timeline["events"].as_array().unwrap();
+    let not_made = events.iter().find(|event| event["kind"] == "link_not_made").unwrap();
+    assert_eq!(failed(&refused).await, not_made["why"].as_str().unwrap());
+
+    let cancelled = app.cart().await;
+    app.post("/api/queues/payment-links/pause", &json!(null)).await.data(200);
+    let job = app.ask_later(&cancelled).await["jobId"].as_str().unwrap().to_owned();
+    app.send(app.request(Method::POST, &format!("/api/jobs/{job}/cancel"))).await.data(200);
+    assert_eq!(failed(&cancelled).await, "job_cancelled");
+    app.send(app.request(Method::POST, "/api/queues/payment-links/resume")).await.data(200);
+
+    let paid = app.cart().await;
+    let link = app.ask(&paid).await.data(200);
+    app.pay(link["paymentLink"].as_str().unwrap()).await;
+    eventually("it is paid", async || app.show(&paid).await["status"] == "recovered").await;
+    assert_eq!(failed(&paid).await, "recovered");
+
+    let closed = app.cart().await;
+    app.ask(&closed).await.data(200);
+    app.patch(&format!("/api/carts/{closed}"), &json!({"status": "expired"})).await.data(200);
+    assert_eq!(failed(&closed).await, "session_closed");
+
+    let expired = app.cart().await;
+    app.ask(&expired).await.data(200);
+    app.clock.advance(chrono::TimeDelta::days(2));
+    assert_eq!(failed(&expired).await, "link_expired");
 }
 
 #[tokio::test]
 async fn prefer_sets_the_maximum_wait() {
     let app = Setup::default().without_worker().set("PAYMENT_LINK_WAIT", "80s").start().await;
     let id = app.cart().await;
-    for prefer in ["respond-async", "wait=0", "handling=lenient, Respond-Async"] {
+    for (prefer, applied) in [
+        ("respond-async", "respond-async"),
+        ("wait=0", "wait=0"),
+        ("handling=lenient, Respond-Async", "respond-async"),
+        // Together: asynchronously after that time.
+        ("respond-async, wait=1", "respond-async, wait=1"),
+    ] {
         let request = app.request(Method::POST, &format!("/api/carts/{id}/payment-link")).header("prefer", prefer);
         let answer = tokio::time::timeout(tests::DEADLINE, app.send(request)).await.expect("it does not wait");
+        assert_eq!(answer.header("preference-applied"), applied);
         answer.data(202);
     }
+    let worker = app.start_worker();
+    let request = app.request(Method::POST, &format!("/api/carts/{id}/payment-link"));
+    let answer = app.send(request.header("prefer", "wait=60")).await;
+    assert_eq!((answer.status, answer.header("preference-applied")), (200, "wait=60"));
+    let request = app.request(Method::POST, &format!("/api/carts/{id}/payment-link"));
+    let answer = app.send(request.header("prefer", "respond-async")).await;
+    assert_eq!((answer.status, answer.header("preference-applied")), (200, ""), "the link is there");
+    worker.stop().await;
 }
 
 #[tokio::test]

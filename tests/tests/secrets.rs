@@ -149,7 +149,7 @@ async fn live(product: &mut Talkative) {
     let key = String::from_utf8(made.stdout).unwrap().trim().to_owned();
     product.keep_secret(&key, "a key of the database");
     eventually("it is known", async || {
-        let request = product.shop.http.get(product.shop.url("/api/carts")).header("x-api-key", &key);
+        let request = product.shop.http.get(product.shop.url("/api/carts")).bearer_auth(&key);
         request.send().await.unwrap().status() == 200
     })
     .await;

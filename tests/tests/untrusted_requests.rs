@@ -48,7 +48,7 @@ fn requests() -> impl Strategy<Value = Request> {
         1 => fuzz::corpus!("cookies").near().prop_map(|value| ("cookie", value)),
         1 => fuzz::corpus!("signatures").near().prop_map(|value| ("stripe-signature", value)),
         1 => "[ -~]{0,300}".prop_map(|value| ("idempotency-key", value)),
-        1 => select(vec!["respond-async", "wait=0", "wait=-1", "wait=99999999999999999999", "return=minimal", ",;="])
+        1 => select(vec!["respond-async", "wait=0", "wait=-1", "wait=99999999999999999999", "return=minimal", "handling=strict", ",;="])
             .prop_map(|value| ("prefer", value.to_owned())),
         1 => "[ -~]{0,100}".prop_map(|value| ("x-request-id", value)),
         1 => "[ -~]{0,100}".prop_map(|value| ("x-forwarded-for", value)),

@@ -1,5 +1,5 @@
 //! Routes that need an API key. A route can only be added together with the scope that it requires,
-//! and refuses query parameters that it does not declare.
+//! and refuses what its description does not declare.
 
 use axum::{
     Router,
@@ -13,7 +13,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterE
 
 use crate::{
     auth::keys::Granted,
-    http::{error::ApiError, unknown_parameters},
+    http::{declared, error::ApiError},
     openapi,
     state::AppState,
 };
@@ -44,7 +44,7 @@ impl ScopedRouter {
     fn asking_for(self, scope: Scope, mut routes: UtoipaMethodRouter<AppState>) -> Self {
         openapi::ask_for_key(&mut routes.1, scope);
         let layer = middleware::from_fn_with_state(scope, check_scope);
-        let routes = unknown_parameters::refuse(routes);
+        let routes = declared::refuse_others(routes);
         Self(self.0.routes(routes.map(|routes| routes.route_layer(layer))))
     }
 

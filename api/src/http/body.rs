@@ -13,12 +13,13 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::{error::ApiError, schema};
+use super::{declared::fields::KnownFields, error::ApiError, schema};
 
 /// Maximum size of a request body, in bytes; imports have no limit.
 pub(crate) const BODY_BYTES: usize = 1024 * 1024;
 
-/// A body of well-formed JSON of any type, as the text that was sent.
+/// A body of well-formed JSON of any type, as the text that was sent. Unknown fields are refused if
+/// the client asks for strict handling.
 #[derive(Debug)]
 pub(crate) struct JsonBody(pub(crate) Box<RawValue>);
 
@@ -29,13 +30,15 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
         if !is_json(request.headers()) {
             return Err(ApiError::unsupported_media_type("The body must be JSON: send content-type: application/json"));
         }
+        let strict = request.extensions().get::<KnownFields>().cloned();
         let bytes = read(request, state).await?;
         if bytes.is_empty() {
             return Err(ApiError::bad_request("The body is empty; it must be JSON"));
         }
-        json::parse(&bytes)
-            .map(Self)
-            .map_err(|error| ApiError::bad_request(format!("The body is not well-formed JSON: {error}")))
+        let body = json::parse(&bytes)
+            .map_err(|error| ApiError::bad_request(format!("The body is not well-formed JSON: {error}")))?;
+        let unknown = strict.map(|known| known.unknown_in(&body)).unwrap_or_default();
+        if unknown.is_empty() { Ok(Self(body)) } else { Err(ApiError::validation(unknown)) }
     }
 }
 

@@ -34,11 +34,13 @@ pub(crate) fn allow<S: Clone + Send + Sync + 'static>(origins: &[HeaderValue], r
         .allow_origin(AllowOrigin::list(origins.iter().cloned()))
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE])
         .allow_headers(
-            sent.into_iter().chain([header::CONTENT_TYPE, header::IF_MATCH, header::IF_NONE_MATCH]).collect::<Vec<_>>(),
+            sent.into_iter()
+                .chain([header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_MATCH, header::IF_NONE_MATCH])
+                .collect::<Vec<_>>(),
         )
         .expose_headers(
             read.into_iter()
-                .chain([header::ETAG, header::LOCATION, header::RETRY_AFTER, header::CONTENT_DISPOSITION])
+                .chain([header::ETAG, header::LINK, header::LOCATION, header::RETRY_AFTER, header::CONTENT_DISPOSITION])
                 .collect::<Vec<_>>(),
         )
         .max_age(REMEMBERED);

@@ -13,6 +13,8 @@ use utoipa::ToSchema;
 
 /// `Retry-After` of 503 responses, in seconds.
 const RETRY_AFTER_SECONDS: u64 = 2;
+/// How to authenticate (RFC 6750, section 3).
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"Quick Checkout Tracker\"");
 
 /// Machine-readable code of an error; `docs/api.md` lists all codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -67,7 +69,11 @@ impl ApiError {
     }
 
     pub(crate) fn unauthorized() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, "Missing or invalid API key: send it as x-api-key")
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            ErrorCode::Unauthorized,
+            "Missing or invalid API key: send it as x-api-key or as Authorization: Bearer",
+        )
     }
 
     pub(crate) fn forbidden(needed: Scope) -> Self {
@@ -87,7 +93,7 @@ impl ApiError {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
             ErrorCode::MethodNotAllowed,
-            "This route does not take this method; see the Allow header",
+            "This endpoint does not support this method; see the Allow header",
         )
     }
 
@@ -125,12 +131,16 @@ impl ApiError {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::UnsupportedMediaType, message)
     }
 
-    pub(crate) fn validation(details: Vec<FieldError>) -> Self {
+    /// An error of the body itself has the field `body`.
+    pub(crate) fn validation(mut details: Vec<FieldError>) -> Self {
         let message = match details.first() {
             Some(first) if first.field.is_empty() => format!("The body {}", first.message),
             Some(first) => format!("{} {}", first.field, first.message),
             None => "The request is invalid".to_owned(),
         };
+        for detail in details.iter_mut().filter(|detail| detail.field.is_empty()) {
+            detail.field = "body".to_owned();
+        }
         Self { details, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::ValidationError, message) }
     }
 
@@ -270,6 +280,9 @@ pub(crate) struct Body<'a> {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(Envelope { success: false, error: self.body() })).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, CHALLENGE);
+        }
         if let Some(seconds) = self.retry_after_seconds {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -18,8 +18,8 @@ use sha2::{Digest, Sha256};
 use super::{body::Rendered, error::ApiError};
 use crate::auth::keys::Granted;
 
-/// The client may cache a tagged response, but must revalidate it.
-const ASK_AGAIN: HeaderValue = HeaderValue::from_static("private, no-cache");
+/// The client may cache a response, but must revalidate it.
+pub(crate) const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
 /// The tag of one representation, without its quotes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,12 +106,12 @@ impl IfNoneMatch {
 
 /// 304 with the tag of the full response.
 pub(crate) fn not_modified(tag: HeaderValue) -> Response {
-    (StatusCode::NOT_MODIFIED, [(header::ETAG, tag), (header::CACHE_CONTROL, ASK_AGAIN)]).into_response()
+    (StatusCode::NOT_MODIFIED, [(header::ETAG, tag), (header::CACHE_CONTROL, REVALIDATE)]).into_response()
 }
 
 /// A response with its tag.
 pub(crate) fn tagged(tag: &ETag, body: Bytes) -> Response {
-    ([(header::ETAG, tag.header()), (header::CACHE_CONTROL, ASK_AGAIN)], Rendered(body)).into_response()
+    ([(header::ETAG, tag.header()), (header::CACHE_CONTROL, REVALIDATE)], Rendered(body)).into_response()
 }
 
 /// `If-Match`: the representation that the client expects to change.

@@ -1,9 +1,10 @@
 //! Pagination of lists.
 
+use axum::http::{HeaderName, HeaderValue, header};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{error::ApiError, query::Parameters};
+use super::{base_path::at, error::ApiError, query::Parameters};
 
 /// A requested page: its number, from 1, and the number of entries per page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoParams)]
@@ -31,6 +32,18 @@ impl Page {
     pub(crate) fn pages(self, total: i64) -> i64 {
         total.max(0).unsigned_abs().div_ceil(self.limit.unsigned_abs()).cast_signed()
     }
+}
+
+/// The `Link` header of the next page (RFC 8288); `None` on the last one.
+pub(crate) type NextLink = Option<[(HeaderName, HeaderValue); 1]>;
+
+/// The link to the next page of the list at `path`: the request's parameters, with `name` (`cursor`
+/// or `page`) set to `next`.
+pub(crate) fn next_link(parameters: &Parameters, path: &str, name: &str, next: Option<&str>) -> NextLink {
+    let others = parameters.pairs().filter(|(name, value)| !["cursor", "page"].contains(name) && !value.is_empty());
+    let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(others).append_pair(name, next?).finish();
+    let link = HeaderValue::from_str(&format!("<{}?{query}>; rel=\"next\"", at(path)));
+    Some([(header::LINK, link.ok()?)])
 }
 
 /// `pagination` of a list.

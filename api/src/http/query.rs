@@ -1,4 +1,4 @@
-//! Query strings: malformed values are rejected by name. `unknown_parameters` rejects unknown names.
+//! Query strings: malformed values are rejected by name. `declared` rejects unknown names.
 
 use axum::{
     extract::{FromRequestParts, Query},
@@ -34,6 +34,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
 }
 
 impl Parameters {
+    /// All names and values, in the order of the request.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let value = self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
         value.filter(|value| !value.is_empty())

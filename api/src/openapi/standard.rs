@@ -7,40 +7,49 @@ use common::api_keys::Scope;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
-        Components, Content, Header, InfoBuilder, LicenseBuilder, ObjectBuilder, OpenApi, Ref, RefOr, Response,
-        ResponseBuilder, Schema, SecurityRequirement, Type,
-        path::{Operation, Parameter, ParameterIn, PathItem, Paths},
+        Components, ContactBuilder, Content, Header, InfoBuilder, LicenseBuilder, ObjectBuilder, OpenApi, Ref, RefOr,
+        Required, Response, ResponseBuilder, Schema, SecurityRequirement, Type,
+        path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem, Paths},
         schema::SchemaType,
-        security::{ApiKey, ApiKeyValue, SecurityScheme},
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
         tag::TagBuilder,
     },
 };
 
-use super::Error;
+use super::{Error, examples};
+use crate::http::declared::{
+    Declared,
+    fields::{KnownFields, Schemas},
+};
 
 /// Prefix of the envelopes' schema names before the envelopes are inlined.
 const ENVELOPE: &str = "Success_";
 const KEY: &str = "apiKey";
+const BEARER: &str = "bearer";
 const JSON: &str = "application/json";
 
 /// Error responses that several routes share: name, status, and code with reason.
 const REFUSALS: [(&str, &str, &str); 12] = [
-    ("BadRequest", "400", "`BAD_REQUEST`: a parameter, or JSON that is not well-formed"),
-    ("Unauthorized", "401", "`UNAUTHORIZED`: no key, or not one that is known"),
+    ("BadRequest", "400", "`BAD_REQUEST`: an unknown or invalid parameter, or malformed JSON"),
+    ("Unauthorized", "401", "`UNAUTHORIZED`: missing or invalid API key"),
     ("Forbidden", "403", "`FORBIDDEN`: the key lacks the required scope"),
-    ("NotFound", "404", "`NOT_FOUND`: there is none"),
+    ("NotFound", "404", "`NOT_FOUND`: no such resource"),
     ("RequestTimeout", "408", "`REQUEST_TIMEOUT`: the body was not received within 30 s (webhooks: 10 s)"),
     ("PayloadTooLarge", "413", "`PAYLOAD_TOO_LARGE`: the body is larger than 1 MiB"),
     ("UnsupportedMediaType", "415", "`UNSUPPORTED_MEDIA_TYPE`: the message names the content type to send"),
-    ("ValidationError", "422", "`VALIDATION_ERROR`: `error.details` lists all that is wrong"),
+    ("ValidationError", "422", "`VALIDATION_ERROR`: `error.details` lists every invalid field"),
     ("RateLimited", "429", "`RATE_LIMITED`: wait for `Retry-After` seconds"),
-    ("InternalError", "500", "`INTERNAL_ERROR`: the log has the cause under the `x-request-id`"),
+    ("InternalError", "500", "`INTERNAL_ERROR`: quote the `x-request-id`, which the log has with the cause"),
     (
         "Unavailable",
         "503",
         "`UNAVAILABLE`: the database is unavailable, or another request is changing the cart; wait for `Retry-After` seconds",
     ),
-    ("Refused", "default", "Refused before a route was found, or with a method it does not take (405, see `Allow`)"),
+    (
+        "Refused",
+        "default",
+        "`METHOD_NOT_ALLOWED`: the endpoint does not support this method (405, see `Allow`), or another error",
+    ),
 ];
 
 const TAGS: [(&str, &str); 10] = [
@@ -60,10 +69,11 @@ const DESCRIPTION: &str = "\
 Stores the carts that shoppers left behind, makes a Stripe payment link for each on request, marks a cart recovered when \
 Stripe reports its payment, and counts abandoned and recovered carts by day.
 
-Every path below `/api` asks for the header `x-api-key`, but for the webhook and this document. A key has scopes, `read`, \
-`write` or `operator`, of which none includes another; one of `API_KEY` has all. Answers of JSON are \
-`{\"success\": true, \"data\": …}` or `{\"success\": false, \"error\": {\"code\", \"message\"}}`, whatever refused the request. \
-Every answer has an `x-request-id`. Times are ISO 8601 in UTC. Money is exact: JSON numbers with the currency's decimals. \
+Every path below `/api`, except the webhook and this document, requires an API key, as `x-api-key` or as \
+`Authorization: Bearer`. A key has scopes, `read`, `write` or `operator`, of which none includes another; one of `API_KEY` \
+has all. Responses of JSON are `{\"success\": true, \"data\": …}` or \
+`{\"success\": false, \"error\": {\"code\", \"message\"}}`, whichever part rejected the request. \
+Every response has an `x-request-id`. Times are ISO 8601 in UTC. Money is exact: JSON numbers with the currency's decimals. \
 An unknown query parameter returns 400; unknown fields of bodies are ignored, and clients should ignore fields that \
 they do not know, too. \
 `HEAD` works wherever `GET` does. Answers over 1 kB are compressed (gzip, br) on request.";
@@ -98,6 +108,7 @@ impl Described {
         let tags = TAGS.map(|(name, text)| TagBuilder::new().name(name).description(Some(text)).build());
         document.tags = Some(tags.to_vec());
         add_components(document.components.get_or_insert_default());
+        examples::add(&mut document);
         document
     }
 }
@@ -107,6 +118,7 @@ fn info() -> utoipa::openapi::Info {
         .title("Quick Checkout Tracker")
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(DESCRIPTION))
+        .contact(Some(ContactBuilder::new().name(Some("The operator of this installation")).build()))
         .license(Some(LicenseBuilder::new().name("MIT").identifier(Some("MIT")).build()))
         .build()
 }
@@ -114,27 +126,65 @@ fn info() -> utoipa::openapi::Info {
 /// Sets the scope that a key needs (OpenAPI 3.1 calls it a role).
 pub(crate) fn ask_for_key(paths: &mut Paths, scope: Scope) {
     for operation in operations_of(paths) {
-        operation.security = Some(vec![SecurityRequirement::new(KEY, [scope.as_str()])]);
+        operation.security =
+            Some([KEY, BEARER].map(|scheme| SecurityRequirement::new(scheme, [scope.as_str()])).to_vec());
     }
 }
 
-/// The names of the query parameters of each method. Describes that others return 400.
-pub(crate) fn declare_query(paths: &mut Paths) -> Vec<(Method, Vec<String>)> {
-    let mut declared = Vec::new();
+/// What each method of a route declares. Describes that other parameters return 400, and `Prefer`
+/// where there is a body.
+pub(crate) fn declare(paths: &mut Paths, schemas: &Schemas) -> Vec<Declared> {
+    let mut all = Vec::new();
     for item in paths.paths.values_mut() {
         let PathItem { get, put, post, delete, patch, .. } = item;
         let methods = [Method::GET, Method::PUT, Method::POST, Method::DELETE, Method::PATCH];
         for (method, operation) in methods.into_iter().zip([get, put, post, delete, patch]) {
             let Some(operation) = operation else { continue };
             refuse(operation, "BadRequest");
-            let names = operation.parameters.iter().flatten().filter_map(|parameter| match parameter {
+            let query = operation.parameters.iter().flatten().filter_map(|parameter| match parameter {
                 RefOr::T(Parameter { name, parameter_in: ParameterIn::Query, .. }) => Some(name.clone()),
                 _ => None,
             });
-            declared.push((method, names.collect()));
+            let query = query.collect();
+            let body = known_fields(operation, schemas);
+            if body.is_some() {
+                describe_strict_handling(operation);
+            }
+            all.push(Declared { method, query, body });
         }
     }
-    declared
+    all
+}
+
+/// The fields of the body, or of each of its lines.
+fn known_fields(operation: &Operation, schemas: &Schemas) -> Option<KnownFields> {
+    let Some(RefOr::T(body)) = &operation.request_body else { return None };
+    let content = [JSON, "application/x-ndjson"].into_iter().find_map(|media_type| body.content.get(media_type))?;
+    match content {
+        RefOr::T(Content { schema: Some(schema), .. }) => Some(KnownFields::of(schema, schemas)),
+        _ => None,
+    }
+}
+
+/// Adds `Prefer` and `Preference-Applied`, unless the operation describes them itself.
+fn describe_strict_handling(operation: &mut Operation) {
+    let parameters = operation.parameters.get_or_insert_default();
+    if !parameters.iter().any(|parameter| matches!(parameter, RefOr::T(Parameter { name, .. }) if name == "Prefer")) {
+        let prefer = ParameterBuilder::new()
+            .name("Prefer")
+            .parameter_in(ParameterIn::Header)
+            .required(Required::False)
+            .description(Some("`handling=strict`: unknown fields return 422 instead of being ignored (RFC 7240)."))
+            .schema(Some(ObjectBuilder::new().schema_type(Type::String).examples(["handling=strict"])));
+        parameters.push(prefer.build().into());
+    }
+    for (status, response) in &mut operation.responses.responses {
+        if let (true, RefOr::T(response)) = (status.starts_with('2'), response) {
+            let mut header = Header::new(ObjectBuilder::new().schema_type(Type::String));
+            header.description = Some("`handling=strict`, if requested.".to_owned());
+            response.headers.entry("Preference-Applied".to_owned()).or_insert(header.into());
+        }
+    }
 }
 
 fn operations(document: &mut OpenApi) -> impl Iterator<Item = &mut Operation> {
@@ -230,11 +280,12 @@ fn complete(operation: &mut Operation) {
         refuse(operation, "PayloadTooLarge");
         refuse(operation, "RequestTimeout");
         refuse(operation, "UnsupportedMediaType");
-        // The webhook accepts whatever Stripe has signed.
+        // The webhook, which takes no key, accepts whatever Stripe has signed.
         if operation.security.is_some() {
             refuse(operation, "ValidationError");
         }
     }
+    operation.security.get_or_insert_default();
     refuse(operation, "InternalError");
     refuse(operation, "Unavailable");
     refuse(operation, "Refused");
@@ -301,12 +352,21 @@ fn add_components(components: &mut Components) {
     }
     let key = ApiKeyValue::with_description("x-api-key", "One of `API_KEY`, or one that `api keys add` made.");
     components.add_security_scheme(KEY, SecurityScheme::ApiKey(ApiKey::Header(key)));
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("The same key as `Authorization: Bearer`. With `x-api-key` as well, both must be the same."));
+    components.add_security_scheme(BEARER, SecurityScheme::Http(bearer.build()));
 }
 
 fn refusal(status: &str, text: &str) -> Response {
     let content = Content::new(Some(Ref::from_schema_name("Error")));
     let mut response = ResponseBuilder::new().description(text).content(JSON, content).build();
     response.headers = header_references(&["x-request-id", "RateLimit", "RateLimit-Policy"]);
+    if status == "401" {
+        let mut header = Header::new(ObjectBuilder::new().schema_type(Type::String));
+        header.description = Some("How to authenticate (RFC 6750).".to_owned());
+        response.headers.insert("WWW-Authenticate".to_owned(), header.into());
+    }
     if matches!(status, "429" | "503") {
         let mut header = Header::new(ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)));
         header.description = Some("Seconds.".to_owned());

@@ -88,7 +88,7 @@ impl Visit {
     }
 }
 
-/// Shows a shopper the way to the checkout
+/// Open a recovery link
 ///
 /// Redirects to a checkout that is open. Otherwise returns a page with a button, whose form creates
 /// the checkout with POST. Creates nothing.
@@ -112,7 +112,7 @@ async fn open(State(state): State<AppState>, visit: Visit) -> Response {
     lead(&state, &visit, false).await.unwrap_or_else(|error| visit.excuse(&state, error))
 }
 
-/// Leads a shopper to the checkout
+/// Start a checkout
 ///
 /// If none is open, one is created, which may take some seconds.
 #[utoipa::path(
@@ -244,7 +244,9 @@ fn redirect(state: &AppState, visit: &Visit, cart: &Cart, url: &str) -> Response
     (StatusCode::SEE_OTHER, headers).into_response()
 }
 
-/// Thanks a shopper; Stripe redirects here after payment
+/// Show the thank-you page
+///
+/// Stripe redirects here after the payment.
 #[utoipa::path(
     get, path = "/pay/{token}/thanks", operation_id = "thankShopper", tag = "Shoppers",
     params(("token" = String, Path, description = "The end of a `recoveryUrl`.")),

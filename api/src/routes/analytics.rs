@@ -46,7 +46,7 @@ struct Analytics {
     daily_stats: Vec<DayStats>,
 }
 
-/// Shows the totals of a range, and each of its days
+/// Get analytics
 ///
 /// A day is a date in the shop's time zone (`TIME_ZONE`). `abandoned` counts carts by the day of
 /// `abandonedAt`, whatever their status is now; `recovered` counts them by the day of `recoveredAt`.

@@ -25,7 +25,7 @@ use utoipa::ToSchema;
 use utoipa_axum::routes;
 
 use self::{
-    batches::{CartList, ListRequest},
+    batches::{CartList, ListRequest, RenderedPage},
     lock::Locked,
 };
 use crate::{
@@ -34,7 +34,7 @@ use crate::{
         body::{Data, Rendered, Success, render},
         error::ApiError,
         etag::{IfMatch, IfNoneMatch},
-        pagination::Page,
+        pagination::{NextLink, Page, next_link},
         query::{EmailToFind, Parameters},
     },
     openapi,
@@ -66,7 +66,7 @@ impl<S: Send + Sync> FromRequestParts<S> for CartPath {
     }
 }
 
-/// Shows a cart
+/// Get a cart
 #[utoipa::path(
     get, path = "/carts/{id}", operation_id = "showCart", tag = "Carts",
     params(
@@ -86,10 +86,10 @@ async fn show(State(state): State<AppState>, CartPath(id): CartPath, known: IfNo
 /// The largest offset of pages that are read in batches.
 const MAX_BATCHED_OFFSET: i64 = 1_000;
 
-/// Lists carts, newest first
+/// List carts
 ///
-/// `total` is exact. Following `nextCursor` is as fast at the end as at the start, and new carts do
-/// not shift the pages.
+/// Newest first. `total` is exact. Following `nextCursor` is as fast at the end as at the start,
+/// and new carts do not shift the pages.
 #[utoipa::path(
     get, path = "/carts", operation_id = "listCarts", tag = "Carts",
     params(
@@ -99,11 +99,17 @@ const MAX_BATCHED_OFFSET: i64 = 1_000;
         Page,
         ("cursor" = Option<String>, Query, pattern = "^-?[0-9]{1,16}-[A-Za-z0-9_-]{1,200}$", description = "The `nextCursor` of the page before; `page` does not count then."),
     ),
-    responses((status = 200, description = "A page", body = Success<CartList>)),
+    responses((status = 200, description = "A page", body = Success<CartList>,
+        headers(("Link" = String, description = "The address of the next page, with `rel=\"next\"`; absent on the last one.")))),
 )]
-async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<Rendered, ApiError> {
+async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<(NextLink, Rendered), ApiError> {
+    let page = page(&state, &parameters).await?;
+    Ok((next_link(&parameters, "/api/carts", "cursor", page.next.as_deref()), Rendered(page.body)))
+}
+
+async fn page(state: &AppState, parameters: &Parameters) -> Result<RenderedPage, ApiError> {
     let status = parameters.parse("status", "abandoned, recovered or expired", |text| text.parse().ok())?;
-    let page = Page::of(&parameters)?;
+    let page = Page::of(parameters)?;
     let cursor = parameters.parse("cursor", "a pagination.nextCursor of this list", |text| text.parse().ok())?;
     let email: Option<carts::search::EmailToFind> =
         parameters.parse("email", "an e-mail address", |text| text.parse().ok())?;
@@ -114,9 +120,9 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<R
     if let Some(external_id) = &external_id {
         let (mut conn, now) = (state.lookups.acquire().await?, state.clock.now());
         let found = carts::search::by_external_id(&mut conn, external_id, email.as_ref(), status, &start, now).await?;
-        return Ok(Rendered(batches::render(page, found.total, found.page)));
+        return Ok(batches::render(page, found.total, found.page));
     }
-    let body = match (email, &start) {
+    Ok(match (email, &start) {
         (Some(email), _) => {
             let (_permit, database) = state.searches.begin(&state.database).await?;
             let mut conn = database.acquire().await?;
@@ -132,8 +138,7 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<R
             batches::render(page, total, found)
         }
         (None, _) => state.carts.list.run(ListRequest { status, page, start }).await?,
-    };
-    Ok(Rendered(body))
+    })
 }
 
 /// Checks `If-Match` against the cart. The cart must be locked, or it could change between the
@@ -160,9 +165,10 @@ struct DeletedCart {
     deleted: bool,
 }
 
-/// Deletes a cart and the shopper's data
+/// Delete a cart
 ///
-/// This can't be undone. An open payment session is closed at Stripe.
+/// Deletes the shopper's data as well. This can't be undone. An open payment session is closed at
+/// Stripe.
 #[utoipa::path(
     delete, path = "/carts/{id}", operation_id = "deleteCart", tag = "Carts",
     params(

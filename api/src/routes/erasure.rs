@@ -23,7 +23,7 @@ use crate::{
     http::{
         body::{Data, JsonBody, Success},
         error::ApiError,
-        pagination::{Page, Pagination},
+        pagination::{NextLink, Page, Pagination, next_link},
         query::{self, Parameters},
     },
     state::AppState,
@@ -37,13 +37,13 @@ pub(crate) fn router() -> ScopedRouter {
     ScopedRouter::new().write(routes!(erase)).read(routes!(export)).operator(routes!(show))
 }
 
-/// Erases the data of a person
+/// Erase a shopper
 ///
-/// The carts with this address, in any spelling, are deleted as `DELETE /api/carts/{id}` does.
-/// Other records that refer to these carts or contain the address lose that data. The erasure takes
-/// effect as a whole or not at all.
-/// It covers every cart whose creation was confirmed before the request. A cart that is stored
-/// meanwhile may be missed: repeat the request until the receipt says 0.
+/// Erases all data of a person. The carts with this address, in any spelling, are deleted as
+/// `DELETE /api/carts/{id}` does. Other records that refer to these carts or contain the address
+/// lose that data. The erasure takes effect as a whole or not at all. It covers every cart whose
+/// creation was confirmed before the request. A cart that is stored meanwhile may be missed: repeat
+/// the request until the receipt says 0.
 #[utoipa::path(
     post, path = "/erasure", operation_id = "eraseShopper", tag = "Personal data",
     request_body = Shopper,
@@ -98,7 +98,9 @@ impl Shopper {
     }
 }
 
-/// Shows the receipt of an erasure
+/// Get an erasure receipt
+///
+/// The receipt has the number of affected records, and no personal data.
 #[utoipa::path(
     get, path = "/erasure/{id}", operation_id = "showErasure", tag = "Personal data",
     params(("id" = String, Path, pattern = "^erasure_[0-7][0-9a-hjkmnp-tv-z]{25}$", description = "Which receipt.")),
@@ -131,19 +133,21 @@ fn not_found() -> ApiError {
 #[serde(rename_all = "camelCase")]
 struct PersonalData {
     /// The requested address.
+    #[schema(example = "ada@example.com")]
     email: String,
     /// Time of the export.
     exported_at: DateTime<Utc>,
     /// `carts`, `timeline`, `paymentLinks`, `recoveryLinks`, `jobs`, `idempotencyKeys`,
     /// `stripeEvents` and `reversals` (refunds and disputes) of the carts on this page, each with
     /// all that is stored of it. More kinds may be added.
-    #[schema(value_type = std::collections::BTreeMap<String, Vec<Object>>)]
+    #[schema(value_type = std::collections::BTreeMap<String, Vec<Object>>,
+        example = json!({"carts": [{"id": "cart_01m84zjdhtftc9p973qfnt3nn0", "customer_email": "ada@example.com"}]}))]
     records: Records,
     /// Pagination of the carts.
     pagination: Pagination,
 }
 
-/// Exports the data of a person
+/// Export a shopper's data
 ///
 /// Everything in the database about the carts with this address, one page of carts at a time,
 /// newest first. Working links and tokens are left out, because a reader of the export could act
@@ -155,9 +159,13 @@ struct PersonalData {
         Page,
         ("cursor" = Option<String>, Query, pattern = "^-?[0-9]{1,16}-[A-Za-z0-9_-]{1,200}$", description = "The `nextCursor` of the page before; `page` does not count then."),
     ),
-    responses((status = 200, description = "A page of it", body = Success<PersonalData>)),
+    responses((status = 200, description = "A page of it", body = Success<PersonalData>,
+        headers(("Link" = String, description = "The address of the next page, with `rel=\"next\"`; absent on the last one.")))),
 )]
-async fn export(State(state): State<AppState>, parameters: Parameters) -> Result<Data<PersonalData>, ApiError> {
+async fn export(
+    State(state): State<AppState>,
+    parameters: Parameters,
+) -> Result<(NextLink, Data<PersonalData>), ApiError> {
     let email: Option<EmailToFind> = parameters.parse("email", "an e-mail address", |text| text.parse().ok())?;
     let email = email.ok_or_else(|| ApiError::bad_request("email is required: an e-mail address"))?;
     let page = Page { number: parameters.page()?, limit: parameters.limit_or(100)? };
@@ -172,6 +180,7 @@ async fn export(State(state): State<AppState>, parameters: Parameters) -> Result
     let ids: Vec<&str> = found.page.carts.iter().map(|cart| cart.id.as_str()).collect();
     let records = personal_data::export(&mut conn, &ids).await?;
     let next = found.page.next.map(|cursor| cursor.to_string());
+    let link = next_link(&parameters, "/api/erasure/export", "cursor", next.as_deref());
     let pagination = Pagination::new(page, found.total).with_cursor(next);
-    Ok(Data(PersonalData { email: email.as_str().to_owned(), exported_at: now, records, pagination }))
+    Ok((link, Data(PersonalData { email: email.as_str().to_owned(), exported_at: now, records, pagination })))
 }

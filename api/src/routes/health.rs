@@ -7,31 +7,35 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     http::{
         body::{Data, Success},
+        declared,
         error::ApiError,
-        unknown_parameters,
     },
     state::AppState,
 };
 
 pub(crate) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(unknown_parameters::refuse(routes!(alive)))
-        .routes(unknown_parameters::refuse(routes!(ready)))
+    OpenApiRouter::new().routes(declared::refuse_others(routes!(alive))).routes(declared::refuse_others(routes!(ready)))
 }
 
-/// Reports whether the process is alive
+/// Check liveness
+///
+/// Returns 200 while the process lives. For load balancers and orchestrators.
 #[utoipa::path(
     get, path = "/healthz", operation_id = "isAlive", tag = "Health",
-    responses((status = 200, description = "It lives", body = Success<String>)),
+    responses((status = 200, description = "It lives", body = Success<String>,
+        example = json!({"success": true, "data": "alive"}))),
 )]
 async fn alive() -> Data<&'static str> {
     Data("alive")
 }
 
-/// Reports whether the process can work: whether Postgres is available
+/// Check readiness
+///
+/// Returns 200 only while Postgres is available.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "isReady", tag = "Health",
-    responses((status = 200, description = "It can work", body = Success<String>)),
+    responses((status = 200, description = "It can work", body = Success<String>,
+        example = json!({"success": true, "data": "ready"}))),
 )]
 async fn ready(State(state): State<AppState>) -> Result<Data<&'static str>, ApiError> {
     db::ping(&state.database).await.map_err(ApiError::unavailable)?;

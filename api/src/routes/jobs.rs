@@ -24,7 +24,7 @@ use crate::{
     http::{
         body::{Data, JsonBody, Success},
         error::ApiError,
-        pagination::{Page, Pagination},
+        pagination::{NextLink, Page, Pagination, next_link},
         query::Parameters,
     },
     openapi,
@@ -63,9 +63,9 @@ struct JobList {
     pagination: Pagination,
 }
 
-/// Lists jobs, newest first
+/// List jobs
 ///
-/// `total` is at most 100,000.
+/// Newest first. `total` is at most 100,000.
 #[utoipa::path(
     get, path = "/jobs", operation_id = "listJobs", tag = "Operations",
     params(
@@ -73,9 +73,10 @@ struct JobList {
         ("state" = Option<JobState>, Query, description = "Only in this state."),
         Page,
     ),
-    responses((status = 200, description = "A page", body = Success<JobList>)),
+    responses((status = 200, description = "A page", body = Success<JobList>,
+        headers(("Link" = String, description = "The address of the next page, with `rel=\"next\"`; absent on the last one.")))),
 )]
-async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<Data<JobList>, ApiError> {
+async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<(NextLink, Data<JobList>), ApiError> {
     let takes = QUEUES.join(", ");
     let queue = parameters.parse("queue", &takes, |text| QUEUES.contains(&text).then(|| text.to_owned()))?;
     let job_state =
@@ -87,7 +88,9 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<D
     let past_the_end = page.offset() >= total && total < COUNT_LIMIT;
     let jobs =
         if past_the_end { Vec::new() } else { operations::list(&mut conn, &filter, page.offset(), page.limit).await? };
-    Ok(Data(JobList { jobs, pagination: Pagination::new(page, total) }))
+    let next = (page.number < page.pages(total)).then(|| (page.number + 1).to_string());
+    let link = next_link(&parameters, "/api/jobs", "page", next.as_deref());
+    Ok((link, Data(JobList { jobs, pagination: Pagination::new(page, total) })))
 }
 
 /// A job and its failed and interrupted attempts.
@@ -99,7 +102,9 @@ struct JobDetail {
     history: Vec<FailedAttempt>,
 }
 
-/// Shows a job
+/// Get a job
+///
+/// Includes its failed and interrupted attempts.
 #[utoipa::path(
     get, path = "/jobs/{id}", operation_id = "showJob", tag = "Operations",
     params(("id" = Uuid, Path, description = "Which job.")),
@@ -112,9 +117,9 @@ async fn show(State(state): State<AppState>, JobPath(id): JobPath) -> Result<Dat
     Ok(Data(JobDetail { job, history }))
 }
 
-/// Retries a dead job
+/// Retry a job
 ///
-/// The job is ready again, with all its attempts left.
+/// The job must be dead. It is ready again, with all its attempts left.
 #[utoipa::path(
     post, path = "/jobs/{id}/retry", operation_id = "retryJob", tag = "Operations",
     params(("id" = Uuid, Path, description = "Which job.")),
@@ -130,9 +135,9 @@ pub(crate) async fn retry(State(state): State<AppState>, JobPath(id): JobPath) -
     Ok(Data(job))
 }
 
-/// Cancels an unfinished job
+/// Cancel a job
 ///
-/// The job is dead; if it is running, it is dropped within 10 s.
+/// The job must be unfinished. It becomes dead; if it is running, it is dropped within 10 s.
 #[utoipa::path(
     post, path = "/jobs/{id}/cancel", operation_id = "cancelJob", tag = "Operations",
     params(("id" = Uuid, Path, description = "Which job.")),
@@ -157,9 +162,9 @@ fn changed(outcome: ActionOutcome, rule: &str) -> Result<JobSummary, ApiError> {
     }
 }
 
-/// Retries all dead jobs of a queue that match a filter
+/// Retry dead jobs
 ///
-/// `dryRun` only counts them.
+/// Retries all dead jobs of a queue that match the filter. `dryRun` only counts them.
 #[utoipa::path(
     post, path = "/jobs/retry", operation_id = "retryJobs", tag = "Operations",
     request_body = DeadJobs,

@@ -63,7 +63,10 @@ struct QueueList {
     queues: Vec<QueueSummary>,
 }
 
-/// Lists the queues with their job counts
+/// List queues
+///
+/// Each queue has its job counts by state, the age of its oldest ready job, and whether it is
+/// paused.
 #[utoipa::path(
     get, path = "/queues", operation_id = "listQueues", tag = "Operations",
     responses((status = 200, description = "All queues", body = Success<QueueList>)),
@@ -73,7 +76,7 @@ async fn list(State(state): State<AppState>) -> Result<Data<QueueList>, ApiError
     Ok(Data(QueueList { queues }))
 }
 
-/// Pauses a queue
+/// Pause a queue
 ///
 /// Workers start none of its jobs until it is resumed. Running jobs continue.
 #[utoipa::path(
@@ -92,7 +95,9 @@ pub(crate) async fn pause(
     Ok(Data(queue))
 }
 
-/// Resumes a queue
+/// Resume a queue
+///
+/// Workers start its jobs again.
 #[utoipa::path(
     post, path = "/queues/{name}/resume", operation_id = "resumeQueue", tag = "Operations",
     params(("name" = inline(QueueName), Path, description = "Which queue.")),

@@ -25,7 +25,9 @@ struct ScheduleList {
     schedules: Vec<ScheduleStatus>,
 }
 
-/// Lists the schedules, and whether they ran on time
+/// List schedules
+///
+/// Each schedule has its last and next run, and whether a run is overdue.
 #[utoipa::path(
     get, path = "/schedules", operation_id = "listSchedules", tag = "Operations",
     responses((status = 200, description = "All schedules, by name", body = Success<ScheduleList>)),

@@ -40,7 +40,7 @@ struct Received {
     received: bool,
 }
 
-/// Receives an event from Stripe
+/// Receive a Stripe event
 ///
 /// The event's id and its effect are stored in one transaction, so repeats and events out of order
 /// change nothing. An event changes a cart only through a Checkout Session that was made for one of

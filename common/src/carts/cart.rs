@@ -20,6 +20,15 @@ use crate::{
 /// A cart as the API returns it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(example = json!({
+    "id": "cart_01m84zjdhtftc9p973qfnt3nn0", "externalId": "order-1001", "customerEmail": "ada@example.com",
+    "customerName": "Ada Lovelace", "items": [{"name": "Teapot", "quantity": 2, "price": 49.99, "sku": "TP-1"}],
+    "adjustments": [{"name": "Discount", "amount": -10.00}, {"name": "Shipping", "amount": 4.90}],
+    "totalValue": 94.88, "currency": "eur", "status": "abandoned", "recoveredBy": null, "paidValue": null,
+    "refundedValue": null, "locale": "de-AT", "acceptsMarketing": null, "metadata": {},
+    "abandonedAt": "2026-03-01T12:00:00Z", "recoveredAt": null, "expiredAt": null, "paymentLink": null,
+    "paymentLinkExpiresAt": null, "createdAt": "2026-03-01T12:00:00.125Z", "updatedAt": "2026-03-01T12:00:00.125Z",
+}))]
 pub struct Cart {
     /// The cart's id.
     #[schema(pattern = "^cart_[A-Za-z0-9_-]{1,100}$", example = "cart_01m84zjdhtftc9p973qfnt3nn0")]
@@ -76,7 +85,7 @@ pub struct Cart {
     /// The address of the open Checkout Session; null if there is none.
     #[schema(required, format = "uri")]
     pub payment_link: Option<String>,
-    /// When `payment_link` stops working; null if there is no link.
+    /// When `paymentLink` stops working; null if there is no link.
     #[schema(required)]
     pub payment_link_expires_at: Option<DateTime<Utc>>,
     /// When the cart was created here.

@@ -26,7 +26,8 @@ const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(5);
 /// A validation error of one field of a body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
-    /// The path of the field, such as `items[0].price`; empty for the body itself.
+    /// The path of the field, such as `items[0].price`. The error response names the body itself,
+    /// which has an empty path here, `body`.
     #[schema(example = "items[0].price")]
     pub field: String,
     /// The requirement that the field does not meet.

@@ -197,13 +197,18 @@ fn decimal(object: &mut Object<'_, '_>, name: &str, decimals: u32) -> Option<Dec
     };
     let number = json::number(value);
     match number {
-        None => object.fail(name, "must be a number"),
+        None => object.fail(name, not_a_number(value)),
         Some(number) if number.normalize().scale() > decimals => {
             object.fail(name, format!("must have at most {decimals} decimals"));
         }
         Some(number) => return Some(if number.is_zero() { Decimal::ZERO } else { number }),
     }
     None
+}
+
+/// The message for a value that is not a number, or has too many digits for one.
+fn not_a_number(value: &RawValue) -> &'static str {
+    if json::text(value).is_some() { "must be a number, not a string" } else { "must be a number" }
 }
 
 /// An optional amount of at least 0.
@@ -217,12 +222,13 @@ fn amount(object: &mut Object<'_, '_>, name: &str, currency: Currency) -> Option
 }
 
 pub(super) fn signed_amount(object: &mut Object<'_, '_>, name: &str, currency: Currency) -> Option<Amount> {
-    let number = json::number(object.get(name)?);
+    let value = object.get(name)?;
+    let number = json::number(value);
     let minor = number.and_then(|number| currency.to_minor(number));
     let highest = currency.amount(Currency::MAX_MINOR);
     let message = match (number, minor, currency.decimals()) {
         (_, Some(minor), _) if minor.abs() <= Currency::MAX_MINOR => return Some(currency.amount(minor)),
-        (None, ..) => "must be a number".to_owned(),
+        (None, ..) => not_a_number(value).to_owned(),
         (Some(number), ..) if number.abs() > highest.value() => format!("must be at most {highest}"),
         (.., 0) => format!("must have no decimals in {currency}"),
         (.., decimals) => format!("must have at most {decimals} decimals in {currency}"),

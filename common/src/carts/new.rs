@@ -46,7 +46,7 @@ pub(super) const CONTENTS: &[&str] = &[
     "metadata",
 ];
 /// Fields of a cart that the server computes.
-pub(super) const COMPUTED: [&str; 8] = [
+pub const COMPUTED: [&str; 8] = [
     "id",
     "recoveredBy",
     "paidValue",

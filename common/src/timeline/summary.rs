@@ -23,49 +23,50 @@ pub(super) fn of(
     };
     let attempts = || detail("attempts").unwrap_or_default();
     match (kind, why) {
-        (EventKind::Created, Some("import")) => "Stored by an import".to_owned(),
-        (EventKind::Created, _) => "Stored".to_owned(),
+        (EventKind::Created, Some("import")) => "Imported".to_owned(),
+        (EventKind::Created, _) => "Received via API".to_owned(),
         (EventKind::Changed, _) => format!("Changed: {}", fields(details)),
         (EventKind::RecoveryLinkOpened, why) => format!("The shopper opened the recovery link: {}", found(why)),
         (EventKind::LinkRequested, Some("shopper")) => {
-            format!("Payment link {link} was requested by the shopper through the recovery link")
+            format!("Payment link {link} requested by the shopper through the recovery link")
         }
         (EventKind::LinkRequested, Some("replacement")) => {
-            format!("Payment link {link} was requested to replace the previous one")
+            format!("Payment link {link} requested to replace the previous one")
         }
-        (EventKind::LinkRequested, _) => format!("Payment link {link} was requested"),
-        (EventKind::LinkMade, _) => format!("Payment link {link} was made"),
-        (EventKind::LinkNotMade, why) => format!("Payment link {link} was not made: {}", refused(why, &attempts())),
-        (EventKind::PaymentProcessing, _) => format!("A payment by link {link} is in progress"),
-        (EventKind::PaymentFailed, _) => format!("The payment by link {link} failed"),
-        (EventKind::PaymentReceived, _) => format!("The payment by link {link} arrived"),
+        (EventKind::LinkRequested, _) => format!("Payment link {link} requested"),
+        (EventKind::LinkMade, _) => format!("Payment link {link} created"),
+        (EventKind::LinkNotMade, why) => {
+            format!("Payment link {link} could not be created: {}", refused(why, &attempts()))
+        }
+        (EventKind::PaymentProcessing, _) => format!("Payment processing (link {link})"),
+        (EventKind::PaymentFailed, _) => format!("Payment failed (link {link})"),
+        (EventKind::PaymentReceived, _) => format!("Payment received (link {link})"),
         (EventKind::NotRecovered, _) => {
-            format!(
-                "The payment by link {link} recovered nothing: the cart was recovered before. Is it to be refunded?"
-            )
+            format!("Payment received (link {link}), but the cart was already recovered: check whether to refund it")
         }
-        (EventKind::NotExpired, Some("payment_under_way")) => "Did not expire: a payment is in progress".to_owned(),
+        (EventKind::NotExpired, Some("payment_under_way")) => "Not expired: a payment is in progress".to_owned(),
         (EventKind::NotExpired, _) => match detail("until") {
-            Some(until) => format!("Did not expire: its recovery link is good until {until}"),
-            None => "Did not expire: its recovery link is still good".to_owned(),
+            Some(until) => format!("Not expired: its recovery link is valid until {until}"),
+            None => "Not expired: its recovery link is still valid".to_owned(),
         },
         (EventKind::Expired, why) => format!("Expired{}", by(why)),
+        (EventKind::Recovered, Some("operator")) => "Marked recovered manually".to_owned(),
         (EventKind::Recovered, why) => format!("Recovered{}", by(why)),
         (EventKind::Reopened, why) => format!("Reopened{}", by(why)),
-        (EventKind::LinkWithdrawn, _) => format!("The request for payment link {link} was withdrawn"),
+        (EventKind::LinkWithdrawn, _) => format!("Request for payment link {link} withdrawn"),
         (EventKind::SessionClosed, _) => {
-            format!("The session of payment link {link} is closed and can't be paid any more")
+            format!("Payment link {link} deactivated")
         }
-        (EventKind::Refunded, _) => format!("{} of the payment by link {link} was refunded", money()),
+        (EventKind::Refunded, _) => format!("{} refunded (link {link})", money()),
         (EventKind::RefundFailed, _) => {
-            format!("A refund of {} failed or was cancelled: the payment by link {link} has it again", money())
+            format!("Refund of {} failed or was cancelled (link {link})", money())
         }
-        (EventKind::DisputeOpened, _) => format!("The shopper disputes {} of the payment by link {link}", money()),
+        (EventKind::DisputeOpened, _) => format!("Dispute opened about {} (link {link})", money()),
         (EventKind::DisputeWon, _) => {
-            format!("The dispute about {} of the payment by link {link} was closed, and the money stays", money())
+            format!("Dispute about {} closed in the shop's favor (link {link})", money())
         }
         (EventKind::DisputeLost, _) => {
-            format!("The dispute about {} of the payment by link {link} was lost", money())
+            format!("Dispute about {} lost (link {link})", money())
         }
     }
 }
@@ -77,7 +78,7 @@ fn fields(details: &BTreeMap<String, Box<RawValue>>) -> String {
     match names.split_last() {
         Some((last, [])) => last.clone(),
         Some((last, others)) => format!("{} and {last}", others.join(", ")),
-        None => "nothing that is known".to_owned(),
+        None => "unknown fields".to_owned(),
     }
 }
 
@@ -96,11 +97,11 @@ fn words(name: &str) -> String {
 fn found(why: Option<&str>) -> &'static str {
     match why {
         Some("checkout") => "it led to the checkout",
-        Some("new_checkout") => "a new checkout is being made",
-        Some("not_chargeable") => "Stripe can't charge its total",
+        Some("new_checkout") => "a new checkout is being created",
+        Some("not_chargeable") => "Stripe can't charge the total",
         Some("checkout_refused") => "Stripe refused a checkout a moment ago",
         Some("payment_under_way") => "a payment is in progress",
-        Some("recovered") => "the cart was paid before",
+        Some("recovered") => "already paid",
         Some("expired") => "the cart has expired",
         Some("link_expired") => "it has expired",
         _ => "its result is unknown",
@@ -112,9 +113,9 @@ fn refused(why: Option<&str>, attempts: &str) -> String {
         Some("attempts_exhausted") => format!("given up after {attempts} attempts"),
         Some("job_cancelled") => "its job was cancelled".to_owned(),
         Some("job_lost") => "its job was lost".to_owned(),
-        Some("cart_not_payable") => "the cart can't be paid any more".to_owned(),
+        Some("cart_not_payable") => "the cart can no longer be paid".to_owned(),
         Some("payment_under_way") => "a payment is in progress".to_owned(),
-        Some("idempotency_key_spent") => "Stripe can't answer under its idempotency key".to_owned(),
+        Some("idempotency_key_spent") => "Stripe can't respond for its idempotency key".to_owned(),
         Some("request_not_possible") => "the request to Stripe could not be built".to_owned(),
         Some("foreign_checkout") => "its page is not at Stripe".to_owned(),
         Some("cart_changed") => "the cart changed after the link was requested".to_owned(),
@@ -129,12 +130,12 @@ fn refused(why: Option<&str>, attempts: &str) -> String {
 
 fn by(why: Option<&str>) -> &'static str {
     match why {
-        Some("age") => ": it was left for too long",
-        Some("operator") => " by hand",
-        Some("payment") => " by a payment",
-        Some("import") => " before it was imported",
+        Some("age") => ": abandoned for too long",
+        Some("operator") => " manually",
+        Some("payment") => " by payment",
+        Some("import") => " before the import",
         Some("api") => ": the shop sent it again",
-        Some("sql") => " by hand, in the database",
+        Some("sql") => " manually, in the database",
         _ => "",
     }
 }

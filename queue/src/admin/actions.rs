@@ -101,6 +101,7 @@ pub struct RetriedMany {
     /// Number of jobs made ready; 0 in a dry run.
     pub retried: usize,
     /// Number of jobs left dead because an identical job is already queued; 0 in a dry run.
+    #[schema(example = 0)]
     pub already_queued: usize,
 }
 

@@ -51,15 +51,19 @@ pub struct JobSummary {
     #[schema(value_type = uuid::Uuid)]
     pub id: JobId,
     /// Name of the queue.
+    #[schema(example = "payment-links")]
     pub queue: String,
     /// Kind of job; selects the handler.
+    #[schema(example = "create_payment_link")]
     pub kind: String,
     /// State of the job.
     pub state: JobState,
     /// Number of attempts so far. Attempts that a shutdown or the loss of a worker interrupted do not
     /// count.
+    #[schema(example = 0)]
     pub attempts: i16,
     /// Maximum number of attempts.
+    #[schema(example = 25)]
     pub max_attempts: i16,
     /// Time at which the job is, or was, due.
     pub run_at: DateTime<Utc>,
@@ -247,8 +251,10 @@ fn phase(state: JobState) -> Option<&'static str> {
 #[schema(as = Queue)]
 pub struct QueueSummary {
     /// Name of the queue.
+    #[schema(example = "payment-links")]
     pub name: String,
     /// Whether the queue is paused.
+    #[schema(example = false)]
     pub paused: bool,
     /// Time at which the queue was paused; null if it is not.
     #[schema(required)]

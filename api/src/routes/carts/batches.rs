@@ -98,17 +98,16 @@ pub(crate) struct ListCarts {
 
 impl Batch for ListCarts {
     type Request = ListRequest;
-    /// The whole response body.
-    type Response = Bytes;
+    type Response = RenderedPage;
     /// One, so that requests wait for the batch in progress and share the next one.
     const CONCURRENCY: usize = 1;
     const MAX_BATCH: usize = 16;
     const TRANSACTION: Option<Duration> = None;
 
-    async fn run(&self, conn: &mut Connection, requests: &[ListRequest]) -> sqlx::Result<Vec<Bytes>> {
+    async fn run(&self, conn: &mut Connection, requests: &[ListRequest]) -> sqlx::Result<Vec<RenderedPage>> {
         let totals = list::totals(conn).await?;
         self.counts.after_reading(totals.deltas);
-        let mut bodies: HashMap<&ListRequest, Bytes> = HashMap::new();
+        let mut bodies: HashMap<&ListRequest, RenderedPage> = HashMap::new();
         for request in requests {
             if !bodies.contains_key(request) {
                 let (status, page) = (request.status, request.page);
@@ -127,8 +126,18 @@ pub(crate) struct CartList {
     pagination: Pagination,
 }
 
+/// A page as it is returned.
+#[derive(Debug, Clone)]
+pub(crate) struct RenderedPage {
+    /// The whole response body.
+    pub(crate) body: Bytes,
+    /// The cursor of the next page; `None` on the last one.
+    pub(crate) next: Option<String>,
+}
+
 /// Renders the body of a page.
-pub(crate) fn render(page: Page, total: i64, found: CartPage) -> Bytes {
-    let pagination = Pagination::new(page, total).with_cursor(found.next.map(|cursor| cursor.to_string()));
-    body::render(&CartList { carts: found.carts, pagination })
+pub(crate) fn render(page: Page, total: i64, found: CartPage) -> RenderedPage {
+    let next = found.next.map(|cursor| cursor.to_string());
+    let pagination = Pagination::new(page, total).with_cursor(next.clone());
+    RenderedPage { body: body::render(&CartList { carts: found.carts, pagination }), next }
 }

@@ -33,7 +33,10 @@ use crate::{
     state::AppState,
 };
 
-/// Changes a cart
+const NOTHING_TO_CHANGE: &str = "must name a field to change: status, externalId, customerEmail, customerName, items, \
+    adjustments, currency, locale, acceptsMarketing or metadata";
+
+/// Update a cart
 ///
 /// Absent fields stay as they are; `null` clears an optional one. Items, adjustments and metadata
 /// are replaced as a whole. Items, adjustments and currency change only while the cart is abandoned
@@ -139,8 +142,7 @@ impl<'a> ChangeRequest<'a> {
         if status.is_none() && fields.get("status").is_some() {
             errors.push(FieldError::new("status", "must be abandoned, recovered or expired"));
         } else if status.is_none() && contents.is_none() && errors.is_empty() {
-            errors
-                .push(FieldError::new("status", "is required, because the body names no other field that can change"));
+            errors.push(FieldError::new("", NOTHING_TO_CHANGE));
         }
         let recovered_at = past_instant(fields, "recoveredAt", now, &mut errors);
         if recovered_at.is_some() && status != Some(CartStatus::Recovered) {

@@ -37,9 +37,10 @@ use crate::{
 /// How often a cart is inserted again after the owner of its external id disappeared.
 const MAX_ATTEMPTS: usize = 10;
 
-/// Stores a cart, or changes the one with its externalId
+/// Create a cart
 ///
-/// The server computes `totalValue`: the sum of the lines and adjustments. Money is exact.
+/// Or update the one with the same `externalId`. The server computes `totalValue`: the sum of the
+/// lines and adjustments. Money is exact.
 ///
 /// If a cart has the `externalId` already, that cart takes everything the body says and stays or
 /// becomes abandoned; `abandonedAt` becomes the body's, or now if anything changed. The same body

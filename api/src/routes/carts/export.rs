@@ -33,11 +33,11 @@ pub(crate) fn router() -> ScopedRouter {
     ScopedRouter::new().read(routes!(export))
 }
 
-/// Exports all carts, oldest first, as an import accepts them
+/// Export carts
 ///
-/// A cart never appears twice. A cart that is created or changed meanwhile may be included or not,
-/// as it was or as it became. If the export fails, the connection breaks off, so that a partial
-/// file does not look complete.
+/// Oldest first, in a format that an import accepts. A cart never appears twice. A cart that is
+/// created or changed meanwhile may be included or not, as it was or as it became. If the export
+/// fails, the connection breaks off, so that a partial file does not look complete.
 #[utoipa::path(
     get, path = "/carts/export", operation_id = "exportCarts", tag = "Import and export",
     params(
@@ -48,7 +48,7 @@ pub(crate) fn router() -> ScopedRouter {
         ("bom" = Option<u8>, Query, minimum = 0, maximum = 1, description = "With csv: 1 begins the file with a byte order mark, so that Excel reads it as UTF-8."),
     ),
     responses((status = 200, description = "All carts. The schema of JSON is that of each line.",
-        content((Cart = "application/x-ndjson"), (String = "text/csv")),
+        content((Cart = "application/x-ndjson"), (String = "text/csv", example = "id,externalId,customerEmail\ncart_01m84zjdhtftc9p973qfnt3nn0,order-1001,ada@example.com\n")),
         headers(("Content-Disposition" = String, description = "A name for the file.")))),
 )]
 async fn export(

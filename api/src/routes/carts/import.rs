@@ -15,10 +15,10 @@ use std::{convert::Infallible, time::Duration};
 use axum::{
     body::{Body, Bytes},
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, header},
+    http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use common::carts::{self, Cart, import::Stored};
+use common::carts::{self, Cart, import::Stored, new::COMPUTED};
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -34,12 +34,15 @@ use crate::{
     auth::{keys::Granted, scoped_router::ScopedRouter},
     http::{
         compression::AS_IT_COMES,
+        declared::fields::KnownFields,
         error::{self, ApiError},
+        preferences::{self, Preferences},
     },
     state::AppState,
 };
 
-const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+/// Only errors and the summary are returned, for clients that read nothing before they have sent
+/// everything.
 const MINIMAL: &str = "return=minimal";
 /// How long a batch waits for other transactions that hold its external ids, and how often it tries.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
@@ -49,32 +52,39 @@ pub(crate) fn router() -> ScopedRouter {
     ScopedRouter::new().write(routes!(import))
 }
 
-/// Stores many carts and reports the result of each line
+/// Import carts
 ///
-/// The file may have any size: one cart per line, or CSV (separated by commas, semicolons or tabs)
-/// whose header names the columns. `items` is the JSON array in a quoted cell; or each item is a
-/// line with `itemName`, `itemQuantity` and `itemPrice`, and consecutive lines with the same
-/// `externalId` are one cart. A line that can't be stored has an `error`; the others are stored. A
-/// line reported as `created` or `exists` is stored for good. A response without `summary` was cut
-/// off: resume after the last line that has a result. Read the response while you send, or request
-/// `Prefer: return=minimal`. The body must not be compressed. If a line's `externalId` exists
-/// already, the result has that cart's `id`, provided that the key has the scope `read`.
+/// Reports the result of each line. The file may have any size: one cart per line, or CSV
+/// (separated by commas, semicolons or tabs) whose header names the columns. `items` is the JSON
+/// array in a quoted cell; or each item is a line with `itemName`, `itemQuantity` and `itemPrice`,
+/// and consecutive lines with the same `externalId` are one cart. A line that can't be stored has
+/// an `error`; the others are stored. A line reported as `created` or `exists` is stored for good.
+/// A response without `summary` was cut off: resume after the last line that has a result. Read the
+/// response while you send, or request `Prefer: return=minimal`. The body must not be compressed.
+/// If a line's `externalId` exists already, the result has that cart's `id`, provided that the key
+/// has the scope `read`.
 #[utoipa::path(
     post, path = "/carts/import", operation_id = "importCarts", tag = "Import and export",
-    params(("Prefer" = Option<String>, Header, description = "`return=minimal`: only errors and the summary are returned.", example = "return=minimal")),
+    params(("Prefer" = Option<String>, Header, description = "`return=minimal`: only errors and the summary are returned. `handling=strict`: unknown fields are errors of their line, and unknown columns return 422 (RFC 7240).", example = "return=minimal")),
     request_body(description = "The schema is that of each line.", content(
         (CartLine = "application/x-ndjson"),
         (String = "text/csv", example = "customerEmail,customerName,items\nada@example.com,Ada,\"[{\"\"name\"\":\"\"Teapot\"\",\"\"quantity\"\":2,\"\"price\"\":49.99}]\"\n"),
     )),
     responses((status = 200, description = "The schema is that of each line.", body = ImportAnswer, content_type = "application/x-ndjson",
-        headers(("Preference-Applied" = String, description = "`return=minimal`, if requested.")))),
+        headers(("Preference-Applied" = String, description = "`return=minimal` and `handling=strict`, if requested.")))),
 )]
 async fn import(State(state): State<AppState>, granted: Granted, request: Request) -> Result<Response, ApiError> {
-    let lines = Lines::new(Format::of_body(request.headers())?);
-    let minimal = wants_minimal(request.headers());
+    let mut lines = Lines::new(Format::of_body(request.headers())?);
+    let minimal =
+        Preferences::of(request.headers()).get("return").is_some_and(|wanted| wanted.eq_ignore_ascii_case("minimal"));
+    // An export has fields that the server computes.
+    let strict = request.extensions().get::<KnownFields>().map(|known| known.clone().and(&COMPUTED));
+    if strict.is_some() {
+        lines.refuse_unknown_columns();
+    }
     // One batch waits while another is stored and the next is read.
     let (sender, pieces) = mpsc::channel(1);
-    tokio::spawn(Reader::new(lines, state.clone(), sender).run(request.into_body()));
+    tokio::spawn(Reader::new(lines, state.clone(), sender, strict).run(request.into_body()));
     let may_read = granted.may_read();
     let mut import =
         Import { state, pieces, minimal, may_read, totals: ImportTotals::default(), last_line: 0, ended: false };
@@ -94,16 +104,9 @@ async fn import(State(state): State<AppState>, granted: Granted, request: Reques
     ];
     let mut response = (headers, Body::from_stream(answers)).into_response();
     if minimal {
-        response.headers_mut().insert(PREFERENCE_APPLIED, HeaderValue::from_static(MINIMAL));
+        preferences::applied(&mut response, MINIMAL);
     }
     Ok(response)
-}
-
-/// `Prefer: return=minimal` (RFC 7240): only errors and the summary are returned, for clients that
-/// read nothing before they have sent everything.
-fn wants_minimal(headers: &HeaderMap) -> bool {
-    let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
-    preferences.flat_map(|value| value.split(',')).any(|preference| preference.trim().eq_ignore_ascii_case(MINIMAL))
 }
 
 /// A line of an import's response: one for each line of the file, then the summary.

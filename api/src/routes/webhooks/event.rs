@@ -19,7 +19,7 @@ type Raw<'a> = Option<&'a RawValue>;
 /// An event from Stripe, of any type and API version. Only a few fields are read.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = StripeEvent, example = json!({"id": "evt_1", "type": "checkout.session.completed", "created": 1_764_000_000,
-    "livemode": false, "data": {"object": {"id": "cs_test_1", "object": "checkout.session", "mode": "payment",
+    "data": {"object": {"id": "cs_test_1", "object": "checkout.session", "mode": "payment",
     "status": "complete", "payment_status": "paid", "amount_total": 9998, "currency": "usd", "livemode": false,
     "payment_intent": "pi_1", "metadata": {"cart_id": "cart_01m84zjdhtftc9p973qfnt3nn0", "link_version": "1"}}}}))]
 pub(super) struct Event<'a> {

@@ -46,6 +46,7 @@ pub(crate) struct Records {
     bytes: usize,
     header: Option<Header>,
     carts: Carts,
+    is_strict: bool,
 }
 
 impl std::fmt::Debug for Records {
@@ -72,7 +73,13 @@ impl Records {
             bytes: 0,
             header: None,
             carts: Carts::default(),
+            is_strict: false,
         }
+    }
+
+    /// Makes unknown columns an error.
+    pub(crate) fn refuse_unknown_columns(&mut self) {
+        self.is_strict = true;
     }
 
     /// The next cart; `None` until more of the body is fed.
@@ -115,7 +122,11 @@ impl Records {
                         "The header contains NUL: UTF-16 needs a byte order mark, or save the file as UTF-8",
                     ));
                 }
-                self.header = Some(Header::new(&names, separator.unwrap_or(b','))?);
+                let header = Header::new(&names, separator.unwrap_or(b','))?;
+                if self.is_strict {
+                    header::refuse_unknown(&names)?;
+                }
+                self.header = Some(header);
             }
         }
         (self.filled, self.ended, self.bytes, self.too_long) = (0, 0, 0, false);

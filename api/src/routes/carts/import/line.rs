@@ -11,7 +11,7 @@ use common::{
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::http::error::ApiError;
+use crate::http::{declared::fields::KnownFields, error::ApiError};
 
 /// Maximum length of a line, in bytes.
 pub(crate) const LINE_BYTES: usize = 1024 * 1024;
@@ -40,13 +40,19 @@ impl Line {
         Self { number, last: number, bytes, content, errors: Vec::new(), items: Vec::new() }
     }
 
-    /// Validates the line.
+    /// Validates the line. Unknown fields are errors if `strict` has the known ones.
     ///
     /// # Errors
     /// 422 with all invalid fields; 400 or 413 if the line can't be read.
-    pub(crate) fn parse(self, store_currency: Currency, now: DateTime<Utc>) -> Result<Cart, ApiError> {
-        let mut errors = self.errors;
-        match import::parse(&self.content?, store_currency, now) {
+    pub(crate) fn parse(
+        self,
+        store_currency: Currency,
+        now: DateTime<Utc>,
+        strict: Option<&KnownFields>,
+    ) -> Result<Cart, ApiError> {
+        let (mut errors, content) = (self.errors, self.content?);
+        errors.extend(strict.map(|known| known.unknown_in(&content)).unwrap_or_default());
+        match import::parse(&content, store_currency, now) {
             Ok(cart) if errors.is_empty() => return Ok(cart),
             Ok(_) => {}
             // The error of a cell explains more than that its text is not a number.

@@ -76,6 +76,13 @@ impl Lines {
         Self { decoder: TextDecoder::default(), buffer: BytesMut::new(), splitter }
     }
 
+    /// Makes unknown columns of CSV an error.
+    pub(crate) fn refuse_unknown_columns(&mut self) {
+        if let Splitter::Csv(records) = &mut self.splitter {
+            records.refuse_unknown_columns();
+        }
+    }
+
     /// Appends the next piece of the body.
     pub(crate) fn feed(&mut self, piece: &[u8]) {
         self.decoder.decode(piece, &mut self.buffer);

@@ -12,7 +12,10 @@ use super::{
     line::{LINE_BYTES, Line},
     lines::Lines,
 };
-use crate::{http::error::ApiError, state::AppState};
+use crate::{
+    http::{declared::fields::KnownFields, error::ApiError},
+    state::AppState,
+};
 
 /// Lines per batch: enough to make the overhead of a transaction small.
 const BATCH_LINES: usize = 1_000;
@@ -70,6 +73,8 @@ pub(crate) struct Reader {
     state: AppState,
     batch: Batch,
     pieces: mpsc::Sender<Piece>,
+    /// Refuses unknown fields.
+    strict: Option<KnownFields>,
     input_timeout: Duration,
 }
 
@@ -77,8 +82,9 @@ pub(crate) struct Reader {
 struct Unwanted;
 
 impl Reader {
-    pub(crate) fn new(lines: Lines, state: AppState, pieces: mpsc::Sender<Piece>) -> Self {
-        Self { lines, state, batch: Batch::default(), pieces, input_timeout: INPUT_TIMEOUT }
+    /// `strict` has the known fields if unknown ones are to be refused.
+    pub(crate) fn new(lines: Lines, state: AppState, pieces: mpsc::Sender<Piece>, strict: Option<KnownFields>) -> Self {
+        Self { lines, state, batch: Batch::default(), pieces, strict, input_timeout: INPUT_TIMEOUT }
     }
 
     /// Reads until the body ends or the receiver is gone.
@@ -144,7 +150,7 @@ impl Reader {
         }
         self.batch.bytes += line.bytes;
         let (number, last) = (line.number, line.last);
-        let cart = line.parse(self.state.config.currency, self.batch.now).map(|cart| {
+        let cart = line.parse(self.state.config.currency, self.batch.now, self.strict.as_ref()).map(|cart| {
             self.batch.carts.push(cart);
             self.batch.carts.len() - 1
         });
@@ -188,7 +194,7 @@ mod tests {
     #[tokio::test]
     async fn an_import_ends_after_300_s_without_a_byte() {
         let (sender, mut pieces) = mpsc::channel(3);
-        let mut reader = Reader::new(Lines::new(Format::Ndjson), state(), sender);
+        let mut reader = Reader::new(Lines::new(Format::Ndjson), state(), sender, None);
         assert_eq!(reader.input_timeout, Duration::from_secs(300));
         reader.input_timeout = Duration::from_millis(100);
         let some = stream::iter([Ok::<_, std::io::Error>(bytes::Bytes::from_static(b"{}\n{}\n"))]);
@@ -208,7 +214,7 @@ mod tests {
     #[tokio::test]
     async fn a_cart_whose_lines_are_cut_off_has_no_result() {
         let (sender, mut pieces) = mpsc::channel(3);
-        let reader = Reader::new(Lines::new(Format::Csv), state(), sender);
+        let reader = Reader::new(Lines::new(Format::Csv), state(), sender, None);
         let file = "externalId,customerEmail,itemName,itemQuantity,itemPrice\n\
             A,a@example.com,Tea,1,1\nA,,Cup,1,1\n\nB,b@example.com,Tea,1,1\n";
         let cut = [Ok(bytes::Bytes::from(file)), Err(std::io::Error::other("gone"))];

@@ -114,6 +114,11 @@ pub(super) fn imported() -> impl Iterator<Item = Imported> {
     exported.map(|column| Imported { name: column.name, kind: column.kind, place: Place::Cart }).chain(IMPORTED_ONLY)
 }
 
+/// Whether an import or an export has a column of this name.
+pub(super) fn is_known(name: &str) -> bool {
+    COLUMNS.iter().any(|column| column.name == name) || IMPORTED_ONLY.iter().any(|column| column.name == name)
+}
+
 /// The first line of an export.
 pub(crate) fn header() -> Vec<u8> {
     write([COLUMNS.iter().map(|column| column.name.into())])

@@ -4,7 +4,7 @@ use common::carts::new::{FieldError, MAX_ERRORS};
 
 use super::{
     cells::{self, Object, Value},
-    columns::{Imported, Place, imported},
+    columns::{Imported, Place, imported, is_known},
 };
 use crate::http::error::ApiError;
 
@@ -153,6 +153,17 @@ impl Header {
         }
         Ok(Some(Object(vec![("name", Value::Text(name.into())), ("amount", Value::Json(amount))])))
     }
+}
+
+/// Refuses columns that neither an import nor an export has.
+///
+/// # Errors
+/// 422 with the unknown columns, at most twenty.
+pub(super) fn refuse_unknown(names: &[&str]) -> Result<(), ApiError> {
+    let unknown = names.iter().map(|name| name.trim()).filter(|name| !name.is_empty() && !is_known(name));
+    let errors: Vec<FieldError> =
+        unknown.take(MAX_ERRORS).map(|name| FieldError::new(name, "is not a column of an import")).collect();
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::validation(errors)) }
 }
 
 fn note(errors: &mut Vec<FieldError>, field: String, message: String) {
