@@ -72,7 +72,8 @@ pub mod telemetry;
 
 pub use admin::{
     actions::{
-        ActionOutcome, CancelledMany, DeadFilter, RetriedMany, cancel, cancel_many, pause, resume, retry, retry_dead,
+        ActionOutcome, CANCELLED, CancelledMany, DeadFilter, RetriedMany, cancel, cancel_many, pause, resume, retry,
+        retry_dead,
     },
     change_token::change_token,
     health::{DEAD_LIMIT, QueueHealth, queue_health},

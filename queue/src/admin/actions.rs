@@ -9,7 +9,8 @@ use crate::{db::Connection, job::JobId, sql::CHANNEL};
 
 /// Maximum number of dead jobs that one statement retries.
 const RETRY_BATCH: usize = 1_000;
-const CANCELLED: &str = "cancelled by an operator";
+/// The last error of jobs that an operator cancelled.
+pub const CANCELLED: &str = "cancelled by an operator";
 /// The constraint that allows one unfinished job per unique key.
 const UNIQUE_KEY: &str = "jobs_unique_key";
 
