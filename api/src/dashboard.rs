@@ -12,12 +12,14 @@ mod cart_actions;
 mod cart_contents;
 mod carts;
 mod chart;
+pub(crate) mod errors;
 mod events;
 mod format;
 mod guard;
 mod job;
 mod jobs;
 mod jobs_at_once;
+mod notice;
 mod overview;
 mod page;
 mod period;
@@ -26,6 +28,7 @@ mod schedules;
 mod session;
 pub(crate) mod shared;
 mod sign_in;
+mod start;
 mod timeline;
 mod watch;
 
@@ -49,6 +52,7 @@ pub(crate) fn router(limiter: RateLimiter) -> Router<AppState> {
         .merge(job::router())
         .merge(queues::router())
         .merge(schedules::router())
+        .merge(start::router())
         .merge(events::router())
         .merge(assets::router())
 }

@@ -84,7 +84,8 @@ pub fn router(state: AppState) -> Router {
         .merge(unlimited.method_not_allowed_fallback(method_not_allowed))
         .fallback(|| async { ApiError::not_found("No such endpoint") })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .layer(CatchPanicLayer::custom(error::answer_panic));
+        .layer(CatchPanicLayer::custom(error::answer_panic))
+        .layer(middleware::from_fn_with_state(state.clone(), dashboard::errors::as_pages));
     let unnamed_proxy = middleware::from_fn_with_state(state.unnamed_proxy.clone(), client::find_unnamed_proxy);
     let router = compression::compressed(router).layer(unnamed_proxy).layer(middleware::from_fn(request_log::log));
     base.serve(router.with_state(state))

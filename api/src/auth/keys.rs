@@ -85,6 +85,14 @@ impl ApiKeys {
         self.store.get(id).filter(|key| key.scopes.has(Scope::Operator)).map(|key| key.hash)
     }
 
+    /// Whether the key has the scope `write` now.
+    pub(crate) fn may_write(&self, key: Key) -> bool {
+        match key {
+            Key::Bootstrap(_) => true,
+            Key::Stored(id) => self.store.get(id).is_some_and(|key| key.scopes.has(Scope::Write)),
+        }
+    }
+
     /// Whether the session was signed out, at any api process.
     ///
     /// # Errors

@@ -8,9 +8,9 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use common::{
     db::{Connection, snapshots},
+    dead_jobs::{self, DEAD_LIMIT, DeadJobs},
     jobs::QUEUES,
-    operations::{self, DEAD_LIMIT},
-    payment_links,
+    operations, payment_links,
 };
 use maud::{Markup, html};
 
@@ -23,6 +23,8 @@ const LONG_WAIT_SECONDS: f64 = 60.0;
 /// A problem to show.
 #[derive(Debug)]
 pub(crate) struct Concern {
+    /// Identifies the problem while its numbers change, for live updates.
+    key: String,
     /// Short description.
     what: String,
     /// Meaning of the problem, or a remedy.
@@ -36,8 +38,8 @@ pub(crate) struct Concern {
 struct Concerns(Vec<Concern>);
 
 impl Concerns {
-    fn add(&mut self, what: String, advice: &str, path: Option<String>) {
-        self.0.push(Concern { what, advice: advice.to_owned(), path });
+    fn add(&mut self, key: &str, what: String, advice: &str, path: Option<String>) {
+        self.0.push(Concern { key: key.replace(char::is_whitespace, "-"), what, advice: advice.to_owned(), path });
     }
 }
 
@@ -55,13 +57,13 @@ pub(crate) async fn concerns(
         let what = format!("{address} forwards requests and is not in TRUSTED_PROXIES");
         let advice = "If it is your proxy, add its network to TRUSTED_PROXIES: until then, everyone behind it shares \
                       one rate limit. If it is not, ignore it. Seen since this api started.";
-        concerns.add(what, advice, None);
+        concerns.add("proxy", what, advice, None);
     }
     stripe::add_refused_webhooks(&mut concerns, conn, now).await?;
     stripe::add_events(&mut concerns, conn, now, zone).await?;
     stripe::add_disputes(&mut concerns, conn, now, zone).await?;
     if let Some(oldest) = snapshots::oldest(conn).await?.filter(snapshots::OldestSnapshot::is_old) {
-        concerns.add(format!("The oldest snapshot in Postgres: {oldest}"), &oldest.advice(), None);
+        concerns.add("snapshot", format!("The oldest snapshot in Postgres: {oldest}"), &oldest.advice(), None);
     }
     Ok(concerns.0)
 }
@@ -71,44 +73,55 @@ async fn add_jobs(concerns: &mut Concerns, conn: &mut Connection) -> sqlx::Resul
     let queue_health = operations::queue_health(conn, &QUEUES).await?;
     let workers = operations::workers(conn).await?;
     if workers.is_empty() {
-        concerns.add("No worker is running".to_owned(), "Jobs wait until one is started.", Some("/queues".to_owned()));
+        let advice = "Jobs wait until you start one.";
+        concerns.add("workers", "No worker is running".to_owned(), advice, Some("/queues".to_owned()));
     }
     if let Some(refused) = payment_links::refused_key(conn).await? {
         let wait = if refused.jobs == 1 { "job waits" } else { "jobs wait" };
         let what = format!("Stripe does not accept the key: {} {wait}", format::count(refused.jobs));
         let path = format!("/jobs{}", format::query(&[("queue", Some("payment-links"))]));
-        concerns.add(what, &format!("{}. The jobs then continue by themselves.", refused.error), Some(path));
+        concerns.add("key", what, &format!("{}. The jobs then continue by themselves.", refused.error), Some(path));
     }
-    for health in &queue_health {
-        let dead = i64::from(health.dead);
-        if dead > 0 {
-            let more = if dead >= DEAD_LIMIT { " or more" } else { "" };
-            let jobs = if dead == 1 { "job" } else { "jobs" };
-            let path = format!("/jobs{}", format::query(&[("queue", Some(&health.queue)), ("state", Some("dead"))]));
-            let what = format!("{}{more} dead {jobs} in {}", format::count(dead), health.queue);
-            concerns.add(
-                what,
-                "Their attempts are used up, the first failed for good, or they were cancelled. See why before a retry.",
-                Some(path),
-            );
-        }
-    }
+    add_dead_jobs(concerns, &dead_jobs::dead_jobs(conn).await?);
     for schedule in operations::schedules(conn).await?.into_iter().filter(|schedule| schedule.overdue) {
-        let advice = if schedule.paused { "Its queue is paused." } else { "A slot should have run and did not begin." };
-        concerns.add(format!("{} is overdue", format::capital(&schedule.name)), advice, Some("/schedules".to_owned()));
+        let advice = if schedule.paused { "Its queue is paused." } else { "A scheduled run is overdue." };
+        let what = format!("{} is overdue", format::capital(&schedule.name));
+        concerns.add(&format!("overdue-{}", schedule.name), what, advice, Some("/schedules".to_owned()));
     }
     for health in &queue_health {
         if health.paused {
-            let advice = "Workers leave its jobs alone until it is resumed.";
-            concerns.add(format!("The queue {} is paused", health.queue), advice, Some("/queues".to_owned()));
+            let advice = "Its jobs won't run until you resume it.";
+            let what = format!("The queue {} is paused", health.queue);
+            concerns.add(&format!("paused-{}", health.queue), what, advice, Some("/queues".to_owned()));
         } else if health.oldest_ready_age_seconds > LONG_WAIT_SECONDS && !workers.is_empty() {
             #[expect(clippy::cast_possible_truncation, reason = "whole seconds are exact enough")]
             let age = format::seconds(health.oldest_ready_age_seconds as i64);
             let advice = "More workers would shorten the wait.";
-            concerns.add(format!("Jobs in {} wait for {age}", health.queue), advice, Some("/queues".to_owned()));
+            let what = format!("Jobs in {} have been waiting for {age}", health.queue);
+            concerns.add(&format!("late-{}", health.queue), what, advice, Some("/queues".to_owned()));
         }
     }
     Ok(())
+}
+
+fn add_dead_jobs(concerns: &mut Concerns, dead: &[DeadJobs]) {
+    let counted = |number: i64, one: &str, many: &str| {
+        let more = if number >= DEAD_LIMIT { " or more" } else { "" };
+        format!("{}{more} {}", format::count(number), if number == 1 { one } else { many })
+    };
+    for DeadJobs { queue, failed, without_link } in dead {
+        let path = format!("/jobs{}", format::query(&[("queue", Some(queue)), ("state", Some("dead"))]));
+        if *failed > 0 {
+            let what = format!("{} in {queue}", counted(*failed, "dead job", "dead jobs"));
+            let advice = "Failed permanently. Open to see the errors.";
+            concerns.add(&format!("dead-{queue}"), what, advice, Some(path.clone()));
+        }
+        if *without_link > 0 {
+            let what = format!("{} without a payment link", counted(*without_link, "cart", "carts"));
+            let advice = "The last request was refused. Open its job to see why, and create a new link for the cart.";
+            concerns.add("without-link", what, advice, Some(path));
+        }
+    }
 }
 
 pub(crate) fn show(concerns: &[Concern]) -> Markup {
@@ -120,7 +133,7 @@ pub(crate) fn show(concerns: &[Concern]) -> Markup {
             } @else {
                 ul.concerns {
                     @for concern in concerns {
-                        li {
+                        li id={ "concern-" (concern.key) } {
                             @match &concern.path {
                                 Some(path) => a href=(at(path)) dir="auto" { (concern.what) },
                                 None => strong dir="auto" { (concern.what) },

@@ -4,7 +4,7 @@
 use axum::{
     Router,
     extract::State,
-    http::HeaderMap,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
     response::Response,
     routing::{get, post},
 };
@@ -12,6 +12,7 @@ use common::carts::{self, Cart, CartId, CartStatus};
 use maud::{Markup, html};
 
 use super::{
+    cart::{LinkState, Links},
     format,
     guard::{OurForm, go_to},
     page::{Page, PageError, Section},
@@ -26,59 +27,97 @@ use crate::{
     state::AppState,
 };
 
+/// The field of a form that a question has.
+const CONFIRMED: &str = "confirmed";
+
 pub(crate) fn router() -> Router<AppState> {
     Router::new()
         .route("/carts/{id}/link", post(make_link))
-        .route("/carts/{id}/expire", post(expire))
+        .route("/carts/{id}/expire", get(ask_expire).post(expire))
         .route("/carts/{id}/reopen", post(reopen))
         .route("/carts/{id}/recover", get(ask_recover).post(recover))
         .route("/carts/{id}/delete", get(ask_delete).post(delete))
 }
 
-/// The message on the cart's page after an action.
-pub(crate) fn done(what: &str) -> Option<&'static str> {
-    Some(match what {
-        "recovered" => "The cart is recovered.",
-        "expired" => "The cart is expired. Nobody can pay for it any more.",
-        "abandoned" => "The cart is open again. Make a new link for its shopper.",
-        "link" => "The link was requested.",
-        _ => return None,
-    })
-}
+/// Waits a second for the link. If the worker takes longer, the page shows the link once it is
+/// created.
+const WAIT: HeaderValue = HeaderValue::from_static("wait=1");
 
-/// Waits as long as the API does. If the worker takes longer, the page shows the link once it is
-/// made.
 async fn make_link(
     State(state): State<AppState>,
     path: Result<CartPath, ApiError>,
-    _form: OurForm,
+    form: OurForm,
 ) -> Result<Response, PageError> {
     let CartPath(id) = path?;
-    payment_links::ask(State(state), CartPath(id.clone()), HeaderMap::new()).await?;
-    Ok(go_to(&format!("/carts/{id}?done=link")))
+    let headers = HeaderMap::from_iter([(HeaderName::from_static("prefer"), WAIT)]);
+    let asked = payment_links::ask(State(state), CartPath(id.clone()), headers).await?;
+    let text = if asked.status() == StatusCode::OK { "Payment link created." } else { "Payment link requested." };
+    Ok(form.done(&format!("/carts/{id}"), text))
 }
 
-async fn expire(state: State<AppState>, path: Result<CartPath, ApiError>, _: OurForm) -> Result<Response, PageError> {
-    change(state, path?.0, CartStatus::Expired).await
+/// Asks first if a shopper may be about to pay, unless the form is that of the question.
+async fn expire(
+    State(state): State<AppState>,
+    path: Result<CartPath, ApiError>,
+    form: OurForm,
+) -> Result<Response, PageError> {
+    let CartPath(id) = path?;
+    let (_, links) = find(&state, &id).await?;
+    if links.state.interrupts_shopper() && form.get(CONFIRMED).is_none() {
+        return Ok(go_to(&format!("/carts/{id}/expire")));
+    }
+    let text = match links.state {
+        LinkState::PaymentInProgress => {
+            "Cart expired. The payment in progress goes on: if the money arrives, the cart is recovered."
+        }
+        LinkState::Live => "Cart expired. Its checkout at Stripe is being closed.",
+        LinkState::Creating => "Cart expired. Its request for a payment link was withdrawn.",
+        _ => "Cart expired.",
+    };
+    change(&state, &id, CartStatus::Expired, &form, text).await
 }
 
-async fn reopen(state: State<AppState>, path: Result<CartPath, ApiError>, _: OurForm) -> Result<Response, PageError> {
-    change(state, path?.0, CartStatus::Abandoned).await
+async fn reopen(
+    State(state): State<AppState>,
+    path: Result<CartPath, ApiError>,
+    form: OurForm,
+) -> Result<Response, PageError> {
+    let CartPath(id) = path?;
+    let (_, links) = find(&state, &id).await?;
+    let text = if links.state == LinkState::PaymentInProgress {
+        "Cart reopened."
+    } else {
+        "Cart reopened. Create a new payment link."
+    };
+    change(&state, &id, CartStatus::Abandoned, &form, text).await
 }
 
-async fn recover(state: State<AppState>, path: Result<CartPath, ApiError>, _: OurForm) -> Result<Response, PageError> {
-    change(state, path?.0, CartStatus::Recovered).await
+async fn recover(
+    State(state): State<AppState>,
+    path: Result<CartPath, ApiError>,
+    form: OurForm,
+) -> Result<Response, PageError> {
+    change(&state, &path?.0, CartStatus::Recovered, &form, "Cart marked as recovered.").await
 }
 
-async fn change(State(state): State<AppState>, id: CartId, status: CartStatus) -> Result<Response, PageError> {
-    api::change::apply(&state, &id, &IfMatch::anything(), &api::change::ChangeRequest::status(status)).await?;
-    let status = status.as_str();
-    Ok(go_to(&format!("/carts/{id}?done={status}")))
+async fn change(
+    state: &AppState,
+    id: &CartId,
+    status: CartStatus,
+    form: &OurForm,
+    text: &str,
+) -> Result<Response, PageError> {
+    api::change::apply(state, id, &IfMatch::anything(), &api::change::ChangeRequest::status(status)).await?;
+    Ok(form.done(&format!("/carts/{id}"), text))
 }
 
-async fn delete(state: State<AppState>, path: Result<CartPath, ApiError>, _: OurForm) -> Result<Response, PageError> {
+async fn delete(
+    state: State<AppState>,
+    path: Result<CartPath, ApiError>,
+    form: OurForm,
+) -> Result<Response, PageError> {
     api::delete(state, path?, IfMatch::anything()).await?;
-    Ok(go_to("/carts?deleted=1"))
+    Ok(form.done("/carts", "Cart deleted, with the shopper's data."))
 }
 
 async fn ask_recover(
@@ -86,9 +125,34 @@ async fn ask_recover(
     operator: Operator,
     path: Result<CartPath, ApiError>,
 ) -> Result<Response, PageError> {
-    let cart = find(&state, path?.0).await?;
-    let text = html! { "It counts as recovered by hand from now on, its payment link is closed, and that is final." };
+    let (cart, links) = find(&state, &path?.0).await?;
+    if cart.status == CartStatus::Recovered {
+        return Ok(go_to(&format!("/carts/{}", cart.id)));
+    }
+    let text = html! {
+        "The cart will count as recovered and its payment link will be closed. You can't undo this." (still_paying(&links))
+    };
     Ok(question(&operator, &cart, "recover", "Mark this cart as recovered?", &text, ("primary", "Mark recovered")))
+}
+
+async fn ask_expire(
+    State(state): State<AppState>,
+    operator: Operator,
+    path: Result<CartPath, ApiError>,
+) -> Result<Response, PageError> {
+    let (cart, links) = find(&state, &path?.0).await?;
+    if cart.status != CartStatus::Abandoned {
+        return Ok(go_to(&format!("/carts/{}", cart.id)));
+    }
+    let text = match links.state {
+        LinkState::PaymentInProgress => {
+            "A payment is in progress. Expiring the cart doesn't stop it: if the money arrives, the cart is recovered."
+        }
+        LinkState::Live => "The shopper may be paying right now. The checkout at Stripe will be closed.",
+        LinkState::Creating => "A payment link is being created. It will be withdrawn.",
+        _ => "The cart has no open checkout.",
+    };
+    Ok(question(&operator, &cart, "expire", "Expire this cart?", &html! { (text) }, ("danger", "Expire cart")))
 }
 
 async fn ask_delete(
@@ -96,17 +160,28 @@ async fn ask_delete(
     operator: Operator,
     path: Result<CartPath, ApiError>,
 ) -> Result<Response, PageError> {
-    let cart = find(&state, path?.0).await?;
+    let (cart, links) = find(&state, &path?.0).await?;
     let text = html! {
-        "The shopper's data goes out of the database, the payment link is closed, and the figures count this cart no more. "
-        "It can't be brought back."
+        "This permanently deletes the shopper's data, closes the payment link and removes the cart from your figures."
+        (still_paying(&links))
     };
-    Ok(question(&operator, &cart, "delete", "Delete this cart?", &text, ("danger", "Delete for good")))
+    Ok(question(&operator, &cart, "delete", "Delete this cart?", &text, ("danger", "Delete permanently")))
 }
 
-async fn find(state: &AppState, id: CartId) -> Result<Cart, PageError> {
-    let mut conn = state.lookups.acquire().await?;
-    Ok(carts::find(&mut conn, &id, state.clock.now()).await?.ok_or_else(ApiError::cart_not_found)?)
+/// What none of the actions stops.
+fn still_paying(links: &Links) -> Markup {
+    html! {
+        @if links.state == LinkState::PaymentInProgress {
+            " " strong { "A payment is in progress, which this doesn't stop: the money may still arrive at Stripe." }
+        }
+    }
+}
+
+async fn find(state: &AppState, id: &CartId) -> Result<(Cart, Links), PageError> {
+    let (mut conn, now) = (state.lookups.acquire().await?, state.clock.now());
+    let cart = carts::find(&mut conn, id, now).await?.ok_or_else(ApiError::cart_not_found)?;
+    let links = Links::read(&mut conn, id, &cart, now).await?;
+    Ok((cart, links))
 }
 
 fn question(
@@ -124,8 +199,12 @@ fn question(
             p { strong { bdi { (cart.customer()) } } ", " (format::money(cart.total_value, cart.currency)) }
             p.muted { (text) }
             div.actions {
-                (operator.button(&format!("{path}/{action}"), class, button))
-                a.button href=(at(&path)) { "Keep it as it is" }
+                form method="post" action=(at(&format!("{path}/{action}"))) {
+                    (operator.token_field())
+                    input type="hidden" name=(CONFIRMED) value="yes";
+                    button class={ "button " (class) } type="submit" { (button) }
+                }
+                a.button href=(at(&path)) { "Cancel" }
             }
         }
     };

@@ -12,7 +12,7 @@ use maud::{Markup, html};
 use super::{
     format,
     guard::go_to,
-    page::{self, Page, PageError, Section},
+    page::{Page, PageError, Section},
     session::Operator,
 };
 use crate::{
@@ -49,11 +49,11 @@ async fn show(
         carts::list::page(&mut conn, status, Start::Offset(page.offset()), LIMIT, now).await?.carts
     };
     let body = html! {
-        (page::notice(parameters.get("deleted").map(|_| "The cart is deleted, and its shopper's data with it.")))
         div.heading { h1 { "Carts" } (search_form("")) }
         (statuses(&totals, status))
         section.card aria-label="Carts" {
-            @if found.is_empty() { p.muted { "No carts here." } }
+            @if found.is_empty() { p.muted { (if total > 0 { "No such page." } else if status.is_none() { "No carts yet." } else { "No carts with this status." }) } }
+            @if totals.of(None) == 0 { (super::start::first_cart(&state.config.shared.public_url)) }
             @else { (table(&found, "Carts, newest first", operator.zone)) }
             (format::pages("/carts", &[("status", status.map(CartStatus::as_str))], page, total))
         }
@@ -91,12 +91,12 @@ async fn search(
         section.card {
             @match found.filter(|found| found.total > 0) {
                 Some(found) => {
-                    p { (format::count(found.total)) " of " strong { bdi { (wanted) } } ", newest first. " a href=(at("/carts")) { "All carts" } }
+                    p { (format::count(found.total)) @if found.total == 1 { " cart for " } @else { " carts for " } strong { bdi { (wanted) } } ". " a href=(at("/carts")) { "All carts" } }
                     (table(&found.page.carts, "Carts that were found, newest first", operator.zone))
                     (format::pages("/carts", &[("q", Some(wanted))], page, found.total))
                 }
                 None => {
-                    p { "No cart has the id, the shop's id or the e-mail address " strong { bdi { (wanted) } } "." }
+                    p { "No cart matches " strong { bdi { (wanted) } } ". Enter a full email address, cart ID or shop's ID." }
                     p { a href=(at("/carts")) { "All carts" } }
                 }
             }
@@ -108,9 +108,9 @@ async fn search(
 fn search_form(value: &str) -> Markup {
     html! {
         form.search role="search" method="get" action=(at("/carts")) {
-            label.visually-hidden for="q" { "Find carts by id, the shop's id or e-mail address" }
-            input #q type="search" name="q" value=(value) placeholder="Id or e-mail address" autocomplete="off" maxlength="254" dir="auto";
-            button.button type="submit" { "Find" }
+            label.visually-hidden for="q" { "Search carts by ID, the shop's ID or email" }
+            input #q type="search" name="q" value=(value) placeholder="Cart ID or email" autocomplete="off" maxlength="254" dir="auto";
+            button.button type="submit" { "Search" }
         }
     }
 }
@@ -143,12 +143,13 @@ pub(crate) fn table(carts: &[Cart], caption: &str, zone: Tz) -> Markup {
                 th scope="col" { "Customer" } th scope="col" { "Status" }
                 th.wide-only scope="col" { "Abandoned" } th.number scope="col" { "Value" }
             } }
-            tbody { @for cart in carts { tr {
+            tbody { @for cart in carts { tr id={ "row-" (cart.id) } {
                 th scope="row" {
                     a.cover dir="auto" href={ (at("/carts/")) (cart.id) } { (cart.customer()) }
                     div.parts.muted.small {
+                        span.narrow-only { (format::instant(cart.abandoned_at, zone)) }
                         @if cart.customer_name.is_some() { span.ellipsis dir="auto" { (cart.customer_email) } }
-                        @if let Some(id) = &cart.external_id { span.ellipsis { span.wide-only { "Shop's id " } bdi { (id) } } }
+                        @if let Some(id) = &cart.external_id { span.ellipsis { span.wide-only { "Shop's ID " } bdi { (id) } } }
                     }
                 }
                 td { (format::cart_status(cart.status)) }

@@ -19,7 +19,7 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 use super::{guard, watch::Change};
 use crate::{http::error::ApiError, state::AppState};
 
-/// Interval of keep-alive comments, so that proxies keep the connection.
+/// Interval of pings, so that proxies keep the connection, and pages notice when it is lost.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Delay after which a page that lost the connection reconnects.
 const RETRY: Duration = Duration::from_secs(2);
@@ -43,7 +43,9 @@ async fn show(State(state): State<AppState>, headers: HeaderMap) -> Result<Respo
     };
     let events = changes(watch).take_until(Box::pin(over));
     let hello = stream::once(async { Ok(Event::default().event("hello").data("watching").retry(RETRY)) });
-    let mut response = Sse::new(hello.chain(events)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
+    let ping = Event::default().event("ping").data("");
+    let mut response =
+        Sse::new(hello.chain(events)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).event(ping)).into_response();
     // A proxy that buffers responses would hold the events back.
     response.headers_mut().insert("x-accel-buffering", axum::http::HeaderValue::from_static("no"));
     Ok(response)
@@ -54,6 +56,7 @@ fn changes(receiver: Receiver<Change>) -> impl Stream<Item = Result<Event, Infal
         let event = match receiver.recv().await {
             Ok(Change::Carts) => "carts",
             Ok(Change::Jobs) => "jobs",
+            Ok(Change::Unknown) => "everything",
             Ok(Change::Cart(id)) => return Some((Ok(Event::default().event("changed").data(id)), receiver)),
             Err(RecvError::Lagged(_)) => "everything",
             Err(RecvError::Closed) => return None,

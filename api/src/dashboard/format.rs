@@ -45,6 +45,20 @@ pub(crate) fn mailto(address: &str) -> String {
     format!("mailto:{}", address.chars().map(escaped).collect::<String>())
 }
 
+/// A `mailto:` link with a subject and a body.
+pub(crate) fn mailto_with(address: &str, subject: &str, body: &str) -> String {
+    format!("{}?subject={}&body={}", mailto(address), percent_encoded(subject), percent_encoded(body))
+}
+
+/// Every byte escaped that RFC 3986 does not list as unreserved.
+fn percent_encoded(text: &str) -> String {
+    let escaped = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(escaped).collect()
+}
+
 /// `24 Nov 2026, 09:12`, in `zone`; the title has the seconds and the offset from UTC.
 pub(crate) fn instant(at: DateTime<Utc>, zone: Tz) -> Markup {
     let local = at.with_timezone(&zone);
@@ -58,9 +72,48 @@ pub(crate) fn minute(at: DateTime<Utc>, zone: Tz) -> String {
     at.with_timezone(&zone).format("%-d %b %Y, %H:%M").to_string()
 }
 
-/// An instant, or a dash.
+/// `24 Nov 2026, 09:12:05`, in `zone`: where the order matters.
+pub(crate) fn moment(at: DateTime<Utc>, zone: Tz) -> Markup {
+    let local = at.with_timezone(&zone);
+    html! {
+        time datetime=(at.to_rfc3339()) title=(local.format("%-d %B %Y, %H:%M:%S %:z")) { (local.format("%-d %b %Y, %H:%M:%S")) }
+    }
+}
+
+/// `2 min ago`, `in 40 s`. The title has the time; the script keeps the text true.
+pub(crate) fn relative(at: DateTime<Utc>, now: DateTime<Utc>, zone: Tz) -> Markup {
+    let title = at.with_timezone(&zone).format("%-d %B %Y, %H:%M:%S %:z");
+    let away = (at - now).num_seconds();
+    html! {
+        time datetime=(at.to_rfc3339()) title=(title) data-relative {
+            @if away > 0 { "in " (seconds(away)) } @else { (seconds(-away)) " ago" }
+        }
+    }
+}
+
+/// A time with seconds, or a dash.
+pub(crate) fn maybe_moment(at: Option<DateTime<Utc>>, zone: Tz) -> Markup {
+    html! { @match at { Some(at) => (moment(at, zone)), None => span.muted { "–" } } }
+}
+
+/// A time without seconds, or a dash.
 pub(crate) fn maybe_instant(at: Option<DateTime<Utc>>, zone: Tz) -> Markup {
     html! { @match at { Some(at) => (instant(at, zone)), None => span.muted { "–" } } }
+}
+
+/// A button that copies the text of the element `of`. The script shows it.
+pub(crate) fn copy_button(of: &str, what: &str) -> Markup {
+    html! { button.link.copy type="button" data-copy=(of) aria-label={ "Copy " (what) } hidden { "Copy" } }
+}
+
+/// A short text, such as an id, with a button that copies it.
+pub(crate) fn copyable(id: &str, what: &str, text: &Markup) -> Markup {
+    html! { span id=(id) { (text) } " " (copy_button(id, what)) }
+}
+
+/// A command or an address to copy.
+pub(crate) fn command(id: &str, text: &str) -> Markup {
+    html! { div.command { pre { code id=(id) { (text) } } (copy_button(id, "this")) } }
 }
 
 /// `12 s`, `3 min`, `2 h`, `5 d`: one unit is precise enough.
@@ -136,6 +189,10 @@ mod tests {
         assert_eq!(isolated("a\u{202e}b"), "\u{2068}a\u{202e}b\u{2069}");
         assert_eq!(mailto("\"a b?\"@müller.example"), "mailto:%22a%20b%3F%22@müller.example");
         assert_eq!(mailto("50%@example.com"), "mailto:50%25@example.com");
+        assert_eq!(
+            mailto_with("a@example.com", "Tea & Co", "https://x/?a=b\r\nü"),
+            "mailto:a@example.com?subject=Tea%20%26%20Co&body=https%3A%2F%2Fx%2F%3Fa%3Db%0D%0A%C3%BC"
+        );
     }
 
     #[test]
@@ -143,6 +200,14 @@ mod tests {
         let signed = |minor| signed_money(Currency::USD.amount(minor), Currency::USD).0;
         assert!(signed(490).starts_with("+<") && signed(490).contains(">$4.90<"));
         assert!(signed(-1_000).contains(">\u{2212}$10.00<") && signed(0).starts_with('<'));
+    }
+
+    #[test]
+    fn relative_times_name_the_direction() {
+        let now: DateTime<Utc> = "2026-11-01T05:30:09Z".parse().unwrap();
+        let relative = |seconds| relative(now + chrono::TimeDelta::seconds(seconds), now, Tz::UTC).0;
+        assert!(relative(40).contains(">in 40 s<") && relative(0).contains(">0 s ago<"));
+        assert!(relative(-150).contains(">2 min ago<") && relative(-150).contains("05:27:39 +00:00"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use url::Url;
 
 use super::{
     FORM_BYTES,
+    notice::Notice,
     page::{self, PageError},
     session::{Operator, Session, TOKEN},
 };
@@ -20,12 +21,15 @@ use crate::{
     state::AppState,
 };
 
+/// The header with which the script of an open page asks for the page again.
+const LIVE: &str = "x-live";
+
 impl FromRequestParts<AppState> for Operator {
     type Rejection = PageError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, PageError> {
-        match signed_in(state, &parts.headers).await? {
-            Some(session) => Ok(Self { session, zone: state.config.time_zone }),
+        match operator(state, &parts.headers).await? {
+            Some(operator) => Ok(operator),
             // A link from another site (a mail, a chat) comes without the cookie, which is
             // SameSite=Strict. The page reloads itself once, and that request has the cookie.
             None if text(&parts.headers, "sec-fetch-site") == Some("cross-site") && parts.method == Method::GET => {
@@ -37,6 +41,17 @@ impl FromRequestParts<AppState> for Operator {
             None => Err(PageError::SignIn(None)),
         }
     }
+}
+
+/// The operator who sent a request; `None` if nobody is signed in.
+///
+/// # Errors
+/// 503 if the signed-out sessions were never read from the database.
+pub(crate) async fn operator(state: &AppState, headers: &HeaderMap) -> Result<Option<Operator>, ApiError> {
+    let Some(session) = signed_in(state, headers).await? else { return Ok(None) };
+    // An open page that updates itself must not take the notice of the page in another tab.
+    let notice = if headers.contains_key(LIVE) { None } else { Notice::find(headers, &session) };
+    Ok(Some(Operator { session, zone: state.config.time_zone, now: state.clock.now(), notice }))
 }
 
 /// The session of a request; `None` if there is none or it has ended.
@@ -56,6 +71,8 @@ pub(crate) async fn signed_in(state: &AppState, headers: &HeaderMap) -> Result<O
 #[derive(Debug)]
 pub(crate) struct OurForm {
     pub(crate) session: Session,
+    /// Whether cookies must not be sent over HTTP.
+    secure: bool,
     fields: HashMap<String, String>,
 }
 
@@ -63,6 +80,11 @@ impl OurForm {
     /// A field without surrounding white space; `None` if it is missing or empty.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.fields.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+    }
+
+    /// Redirects to a path of the dashboard, whose page tells once what was done.
+    pub(crate) fn done(&self, path: &str, text: &str) -> Response {
+        page::redirect_with(path, &Notice::done(text), &self.session, self.secure)
     }
 }
 
@@ -72,10 +94,11 @@ impl FromRequest<AppState> for OurForm {
     async fn from_request(request: Request, state: &AppState) -> Result<Self, PageError> {
         let session = signed_in(state, request.headers()).await?.ok_or(PageError::SignIn(None))?;
         check_origin(state, request.headers())?;
+        let secure = is_https(state, request.headers());
         let fields = fields(request, state).await?;
         let given = fields.get(TOKEN).map(String::as_bytes).unwrap_or_default();
         if bool::from(given.ct_eq(session.form_token.as_bytes())) {
-            Ok(Self { session, fields })
+            Ok(Self { session, secure, fields })
         } else {
             Err(refused("This form is of another session. Open the page again and repeat what you did."))
         }

@@ -10,7 +10,7 @@ use maud::{Markup, html};
 
 use super::{
     format,
-    page::{self, Page, PageError, Section},
+    page::{Page, PageError, Section},
     session::Operator,
 };
 use crate::{
@@ -60,7 +60,6 @@ async fn show(
     let total = operations::count(&mut conn, &filter).await?;
     let found = operations::list(&mut conn, &filter, page.offset(), LIMIT).await?;
     let body = html! {
-        (page::notice(parameters.get("done").and_then(done)))
         div.heading { h1 { "Jobs" } (queue_choice(&filter)) }
         (states(&filter))
         section.card aria-label="Jobs" {
@@ -73,14 +72,6 @@ async fn show(
         }
     };
     Ok(Page { title: "Jobs", section: Section::Jobs, operator: &operator, live: "jobs" }.show(&body))
-}
-
-fn done(what: &str) -> Option<&'static str> {
-    Some(match what {
-        "retried" => "They are ready to run again.",
-        "cancelled" => "They are cancelled.",
-        _ => return None,
-    })
 }
 
 fn counted(total: i64) -> Markup {
@@ -97,7 +88,7 @@ fn queue_choice(filter: &JobFilter) -> Markup {
                 @for queue in QUEUES { option value=(queue) selected[filter.queue.as_deref() == Some(queue)] { (queue) } }
             }
             @if let Some(state) = filter.state { input type="hidden" name="state" value=(state.as_str()); }
-            button.button type="submit" { "Show" }
+            button.button type="submit" { "Apply" }
         }
     }
 }
@@ -133,9 +124,9 @@ fn table(jobs: &[JobSummary], zone: Tz) -> Markup {
             caption.visually-hidden { "Jobs, newest first" }
             thead { tr {
                 th scope="col" { "Job" } th scope="col" { "State" } th.number.wide-only scope="col" { "Attempts" }
-                th.wide-only scope="col" { "To run" }
+                th.wide-only scope="col" { "Runs at" }
             } }
-            tbody { @for job in jobs { tr {
+            tbody { @for job in jobs { tr id={ "job-" (job.id) } {
                 th scope="row" {
                     a.cover href={ (at("/jobs/")) (job.id) } { (format::capital(&job.kind)) }
                     span.muted.small.ellipsis { (job.queue) @if let Some(error) = &job.last_error { " · " bdi { (error) } } }

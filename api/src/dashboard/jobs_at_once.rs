@@ -11,7 +11,7 @@ use maud::{Markup, html};
 
 use super::{
     format,
-    guard::{OurForm, go_to},
+    guard::OurForm,
     jobs::{filter, pairs, queue},
     page::{Page, PageError, Section},
     session::Operator,
@@ -67,13 +67,14 @@ async fn ask_retry(
             h1 { "Retry dead jobs" }
             form.stack method="get" action=(at("/jobs/retry")) {
                 (queue_field(dead.queue.as_deref()))
-                label for="kind" { "Only of the kind" }
+                label for="kind" { "Kind" }
                 input #kind name="kind" value=[dead.kind.as_deref()] placeholder="create_payment_link" maxlength="200";
-                label for="error" { "Only with this in their last error" }
+                label for="error" { "Error contains" }
                 input #error name="error" value=[dead.error.as_deref()] maxlength="200" dir="auto";
-                button.button type="submit" { "Count" }
+                button.button type="submit" { "Preview" }
             }
-            p.value-line { strong { (counted(matched)) } " would be ready to run again, with all attempts before them." }
+            p.value-line { strong { (counted(matched)) } " will be queued again with fresh attempts." }
+            p.muted.small { "A job whose payment link was refused creates none: create a new link on its cart's page." }
             div.actions {
                 @if matched > 0 { (send(&operator, "/jobs/retry", &chosen, "primary", &format!("Retry {}", counted(matched)))) }
                 a.button href=(at("/jobs?state=dead")) { "Back to dead jobs" }
@@ -86,10 +87,10 @@ async fn ask_retry(
 async fn retry(State(state): State<AppState>, form: OurForm) -> Result<Response, PageError> {
     let dead = Dead::of(|name| form.get(name))?;
     let mut tx = state.database.begin().await?;
-    dead.retry(&mut tx, false).await?;
+    let (_, retried) = dead.retry(&mut tx, false).await?;
     tx.commit().await?;
-    let queue = format::query(&[("done", Some("retried")), ("queue", dead.queue.as_deref())]);
-    Ok(go_to(&format!("/jobs{queue}")))
+    let queue = format::query(&[("queue", dead.queue.as_deref())]);
+    Ok(form.done(&format!("/jobs{queue}"), &format!("{} queued again.", counted(retried))))
 }
 
 async fn ask_cancel(
@@ -107,22 +108,22 @@ async fn ask_cancel(
             h1 { "Cancel jobs" }
             form.stack method="get" action=(at("/jobs/cancel")) {
                 (queue_field(filter.queue.as_deref()))
-                label for="state" { "Only those that are" }
+                label for="state" { "State" }
                 select #state name="state" {
                     option value="" { "unfinished" }
                     @for state in [JobState::Scheduled, JobState::Ready, JobState::Running, JobState::Retrying] {
                         option value=(state.as_str()) selected[filter.state == Some(state)] { (state.as_str()) }
                     }
                 }
-                button.button type="submit" { "Count" }
+                button.button type="submit" { "Preview" }
             }
-            p.value-line { strong { (counted(matched)) } " would be dead. What runs is dropped within ten seconds." }
+            p.value-line { strong { (counted(matched)) } " will be cancelled. Running jobs stop within 10 seconds." }
             div.actions {
                 @if matched > 0 {
                     (send(&operator, "/jobs/cancel", &[("queue", &queue), ("state", &job_state)], "danger",
                         &format!("Cancel {}", counted(matched))))
                 }
-                a.button href={ (at("/jobs")) (format::query(&pairs(&filter))) } { "Back to the jobs" }
+                a.button href={ (at("/jobs")) (format::query(&pairs(&filter))) } { "Back to jobs" }
             }
         }
     };
@@ -132,10 +133,11 @@ async fn ask_cancel(
 async fn cancel(State(state): State<AppState>, form: OurForm) -> Result<Response, PageError> {
     let filter: JobFilter = filter(|name| form.get(name))?;
     let mut tx = state.database.begin().await?;
-    operations::cancel_many(&mut tx, &filter, false).await?;
+    let many = operations::cancel_many(&mut tx, &filter, false).await?;
     tx.commit().await?;
-    let queue = format::query(&[("done", Some("cancelled")), ("queue", filter.queue.as_deref())]);
-    Ok(go_to(&format!("/jobs{queue}")))
+    let queue = format::query(&[("queue", filter.queue.as_deref()), ("state", Some("dead"))]);
+    let cancelled = usize::try_from(many.cancelled).unwrap_or_default();
+    Ok(form.done(&format!("/jobs{queue}"), &format!("{} cancelled.", counted(cancelled))))
 }
 
 fn queue_field(chosen: Option<&str>) -> Markup {

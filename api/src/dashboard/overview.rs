@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use axum::{Router, extract::State, response::Response, routing::get};
+use axum::{Router, extract::State, http::StatusCode, response::Response, routing::get};
+use chrono::{Datelike, NaiveDate};
 use chrono_tz::Tz;
 use common::{
     analytics::{self, DayStats, Rate, Summary},
     carts::{self, Cart, list::Start},
-    money::Currency,
+    money::{Currency, grouped},
+    time_zone,
 };
 use maud::{Markup, PreEscaped, html};
 
@@ -39,7 +41,17 @@ async fn show(
 ) -> Result<Response, PageError> {
     let (parameters, now, zone) = (parameters?, state.clock.now(), operator.zone);
     let currency = api::currency(&parameters)?.unwrap_or(state.config.currency);
-    let period = Period::of(&parameters, now, zone)?;
+    let today = time_zone::date(now, zone);
+    let (period, wrong) = match Period::of(&parameters, now, zone) {
+        Ok(period) if period.first > today => {
+            (Period::last_days(30, today), Some("From must not be in the future.".to_owned()))
+        }
+        Ok(period) => (period, None),
+        Err(_) if parameters.get("period").is_none() => {
+            (Period::last_days(30, today), Some(Period::wrong(&parameters)))
+        }
+        Err(error) => return Err(error.into()),
+    };
     let chosen = match (parameters.get("startDate").or(parameters.get("endDate")), parameters.get("period")) {
         (Some(_), _) => None,
         (None, period) => Some(period.unwrap_or("30d")),
@@ -60,17 +72,41 @@ async fn show(
             h1 { "Overview" }
             div.period {
                 (currency_choice(&currencies, currency, &parameters))
-                (period_choice(period, chosen, (currency != state.config.currency).then_some(currency)))
+                (period_choice(period, chosen, &Custom { parameters: &parameters, wrong: wrong.as_deref(), today }, (currency != state.config.currency).then_some(currency)))
             }
         }
-        (figures(&range.summary, before.as_ref(), currency, period))
-        (history(&range.days, period))
+        @if newest.is_empty() && range.summary.total_abandoned == 0 {
+            (no_carts(&state.config.shared.public_url))
+        } @else {
+            (figures(&range.summary, before.as_ref(), currency, period))
+            (history(&range.days, period))
+        }
         div.columns {
             (attention::show(&concerns))
             (newest_carts(&newest, zone))
         }
     };
-    Ok(Page { title: "Overview", section: Section::Overview, operator: &operator, live: "carts jobs" }.show(&body))
+    let (status, live) = if wrong.is_some() { (StatusCode::BAD_REQUEST, "") } else { (StatusCode::OK, "carts jobs") };
+    Ok(Page { title: "Overview", section: Section::Overview, operator: &operator, live }.show_as(status, &body))
+}
+
+/// What a shop without carts sees instead of figures.
+fn no_carts(public_url: &str) -> Markup {
+    html! {
+        section.card aria-labelledby="no-carts" {
+            h2 #no-carts { "No carts yet" }
+            (super::start::first_cart(public_url))
+            p { a.button.primary href=(at("/start")) { "Getting started" } }
+        }
+    }
+}
+
+/// The form for a range of days.
+struct Custom<'a> {
+    parameters: &'a Parameters,
+    /// Why the range can't be shown.
+    wrong: Option<&'a str>,
+    today: NaiveDate,
 }
 
 /// The choice of a currency, if carts are in several. The period stays as it is.
@@ -87,14 +123,24 @@ fn currency_choice(currencies: &BTreeSet<Currency>, chosen: Currency, parameters
                 @for name in ["period", "startDate", "endDate"] {
                     @if let Some(value) = parameters.get(name) { input type="hidden" name=(name) value=(value); }
                 }
-                button.button type="submit" { "Show" }
+                button.button type="submit" { "Apply" }
             }
         }
     }
 }
 
 /// The choice of a period. `currency` is the chosen one, if it is not the default.
-fn period_choice(period: Period, chosen: Option<&str>, currency: Option<Currency>) -> Markup {
+fn period_choice(period: Period, chosen: Option<&str>, custom: &Custom<'_>, currency: Option<Currency>) -> Markup {
+    let Custom { parameters, wrong, today } = custom;
+    let day = |name: &str, day: NaiveDate| match (wrong, parameters.get(name)) {
+        (Some(_), Some(given)) => given.to_owned(),
+        _ => day.to_string(),
+    };
+    let presets = [
+        ("Today", *today),
+        ("This month", today.with_day(1).unwrap_or(*today)),
+        ("This year", today.with_ordinal(1).unwrap_or(*today)),
+    ];
     let currency = currency.as_ref().map(Currency::code);
     html! {
         nav aria-label="Period" { ul.choice {
@@ -103,16 +149,23 @@ fn period_choice(period: Period, chosen: Option<&str>, currency: Option<Currency
                     aria-current=[(chosen == Some(value)).then_some("true")] { (name) } }
             }
         } }
-        details #range .menu {
+        details #range .menu open[wrong.is_some()] {
             summary class=(if chosen.is_none() { "button chosen" } else { "button" }) {
-                @if chosen.is_none() { (period.first.format("%-d %b %Y")) " – " (period.last.format("%-d %b %Y")) }
-                @else { "Range" }
+                @if chosen.is_none() && wrong.is_none() { (period.first.format("%-d %b %Y")) " – " (period.last.format("%-d %b %Y")) }
+                @else { "Custom" }
             }
             form.panel method="get" action=(at("/")) {
-                label { "From" input type="date" name="startDate" value=(period.first) required; }
-                label { "To" input type="date" name="endDate" value=(period.last) required; }
+                @if let Some(wrong) = wrong { p #wrong-range .problem role="alert" { (wrong) } }
+                label { "From" input type="date" name="startDate" value=(day("startDate", period.first)) max=(today) required
+                    aria-describedby=[wrong.map(|_| "wrong-range")]; }
+                label { "To" input type="date" name="endDate" value=(day("endDate", period.last)) max=(today) required
+                    aria-describedby=[wrong.map(|_| "wrong-range")]; }
                 @if let Some(currency) = currency { input type="hidden" name="currency" value=(currency); }
-                button.button.primary type="submit" { "Show" }
+                button.button.primary type="submit" { "Apply" }
+                ul.presets { @for (name, first) in presets {
+                    @let (first, last) = (first.to_string(), today.to_string());
+                    li { a href={ (at("/")) (format::query(&[("startDate", Some(&first)), ("endDate", Some(&last)), ("currency", currency)])) } { (name) } }
+                } }
             }
         }
     }
@@ -130,22 +183,37 @@ fn figures(now: &Summary, before: Option<&Summary>, currency: Currency, period: 
                     &delta(change(|s| s.total_abandoned), "%", false), was(&|s| html! { (format::count(s.total_abandoned)) })))
                 (figure("Recovered", &html! { (format::count(now.total_recovered)) },
                     &delta(change(|s| s.total_recovered), "%", true), was(&|s| html! { (format::count(s.total_recovered)) })))
-                (figure("Recovery rate", &html! { (now.recovery_rate) span.unit { " %" } },
-                    &delta(points, "points", true), was(&|s| html! { (s.recovery_rate) " %" })))
-                (figure("Won back", &format::money(now.total_recovered_value, currency),
+                (figure("Recovery rate", &html! { (now.recovery_rate) span.unit { "%" } },
+                    &delta(points, " pp", true), was(&|s| html! { (s.recovery_rate) "%" })))
+                (figure("Recovered revenue", &format::money(now.total_recovered_value, currency),
                     &delta(change(|s| s.total_recovered_value.minor()), "%", true),
                     was(&|s| html! { (format::amount(s.total_recovered_value)) })))
             }
             p.muted.small {
-                "Left behind: " (format::money(now.total_abandoned_value, currency)) ". "
-                "Won back by payment: " (format::money(now.recovered_by_payment_value, currency))
+                "Abandoned value: " (format::money(now.total_abandoned_value, currency)) ". "
+                "Recovered by payment: " (format::money(now.recovered_by_payment_value, currency))
                 " in " (format::count(now.recovered_by_payment)) @if now.recovered_by_payment == 1 { " cart. " } @else { " carts. " }
-                @if now.refunded_value.minor() > 0 { "Refunded of it: " (format::money(now.refunded_value, currency)) ". " }
-                "Changes are against the " (period.days()) " days before"
-                @if let Some(before) = period.before() { ", from " (before.first.format("%-d %b %Y")) } "."
+                @if now.refunded_value.minor() > 0 { "Refunded: " (format::money(now.refunded_value, currency)) ". " }
+                @if let Some(before) = period.before() {
+                    "Compared with the previous " (counted_days(period.days())) " (" (span(before)) ")."
+                }
             }
         }
     }
+}
+
+/// `30 days`, `1,063 days`
+fn counted_days(days: i64) -> String {
+    if days == 1 { "day".to_owned() } else { format!("{} days", format::count(days)) }
+}
+
+/// `30 Sep – 29 Oct 2026`
+fn span(period: Period) -> String {
+    let first = if period.first.year() == period.last.year() { "%-d %b" } else { "%-d %b %Y" };
+    if period.first == period.last {
+        return period.last.format("%-d %b %Y").to_string();
+    }
+    format!("{} – {}", period.first.format(first), period.last.format("%-d %b %Y"))
 }
 
 fn figure(name: &str, value: &Markup, change: &Markup, before: Option<Markup>) -> Markup {
@@ -153,7 +221,7 @@ fn figure(name: &str, value: &Markup, change: &Markup, before: Option<Markup>) -
         div.card.figure {
             dt { (name) }
             dd.value data-announce=(name) { (value) }
-            dd.change { (change) @if let Some(before) = before { span.muted { "was " (before) } } }
+            dd.change { (change) @if let Some(before) = before { span.muted { "previously " (before) } } }
         }
     }
 }
@@ -171,7 +239,7 @@ fn delta(change: Option<Rate>, unit: &str, more_is_better: bool) -> Markup {
     html! {
         span class=(class) {
             span aria-hidden="true" { (arrow) " " } span.visually-hidden { (word) " " }
-            (size) " " (unit)
+            (grouped(&size.to_string())) (unit)
         }
     }
 }
@@ -180,7 +248,7 @@ fn history(days: &[DayStats], period: Period) -> Markup {
     let step = period.step();
     let bars = bars(days, step);
     let label = format!(
-        "Bars of abandoned and recovered carts by {}, from {} to {}. The table below has the numbers.",
+        "Bars of abandoned and recovered carts per {}, from {} to {}. The table below has the numbers.",
         step.name(),
         period.first.format("%-d %B %Y"),
         period.last.format("%-d %B %Y"),
@@ -188,7 +256,7 @@ fn history(days: &[DayStats], period: Period) -> Markup {
     html! {
         section.card aria-labelledby="history" {
             div.heading {
-                h2 #history { "Carts by " (step.name()) }
+                h2 #history { "Carts per " (step.name()) }
                 ul.legend { li { span.key.abandoned {} "Abandoned" } li { span.key.recovered {} "Recovered" } }
             }
             (PreEscaped(chart::draw(&bars, Size::WIDE, &label)))
@@ -201,9 +269,9 @@ fn history(days: &[DayStats], period: Period) -> Markup {
 fn numbers(bars: &[Bar], step: Step) -> Markup {
     html! {
         details #numbers {
-            summary { "The numbers" }
-            div.scroll tabindex="0" role="region" aria-label="The numbers, newest first" { table {
-                caption.visually-hidden { "Abandoned and recovered carts by " (step.name()) ", newest first" }
+            summary { "Show as table" }
+            div.scroll tabindex="0" role="region" aria-label="Carts, newest first" { table {
+                caption.visually-hidden { "Abandoned and recovered carts per " (step.name()) ", newest first" }
                 thead { tr {
                     th scope="col" { @if step == Step::Day { "Day" } @else { "From" } }
                     th.number scope="col" { "Abandoned" } th.number scope="col" { "Recovered" } th.number scope="col" { "Rate" }
@@ -211,7 +279,7 @@ fn numbers(bars: &[Bar], step: Step) -> Markup {
                 tbody { @for bar in bars.iter().rev() { tr {
                     th scope="row" { (bar.date.format("%-d %b %Y")) }
                     td.number { (format::count(bar.abandoned)) } td.number { (format::count(bar.recovered)) }
-                    td.number { (Rate::percent(bar.recovered, bar.abandoned)) " %" }
+                    td.number { (grouped(&Rate::percent(bar.recovered, bar.abandoned).to_string())) "%" }
                 } } }
             } }
         }
@@ -223,7 +291,7 @@ fn newest_carts(newest: &[Cart], zone: Tz) -> Markup {
         section.card aria-labelledby="newest" {
             div.heading { h2 #newest { "Newest carts" } a href=(at("/carts")) { "All carts" } }
             @if newest.is_empty() {
-                p.muted { "No carts yet. Your shop posts them to " code { "/api/carts" } "." }
+                p.muted { "No carts yet. " a href=(at("/start")) { "Getting started" } }
             } @else { (super::carts::table(newest, "The newest carts", zone)) }
         }
     }

@@ -1,4 +1,4 @@
-//! Layout, headers and error pages, which all pages share.
+//! Layout and headers, which all pages share.
 
 use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
@@ -8,8 +8,10 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::{
     assets::{ICON, SCRIPT, STYLE},
+    errors::OfPage,
     format::query,
-    session::{Operator, TOKEN},
+    notice::Notice,
+    session::{Operator, Session, TOKEN},
 };
 use crate::http::{base_path::at, compression::Compressible, error::ApiError};
 
@@ -46,6 +48,11 @@ impl Section {
         (Self::Queues, "/queues", "Queues"),
         (Self::Schedules, "/schedules", "Schedules"),
     ];
+
+    /// The section whose list is at this path.
+    pub(crate) fn of(path: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(_, its, _)| *its == path).map(|(section, ..)| section)
+    }
 }
 
 /// A page, except for its content.
@@ -62,39 +69,68 @@ pub(crate) struct Page<'a> {
 impl Page<'_> {
     /// Renders the whole page.
     pub(crate) fn show(&self, body: &Markup) -> Response {
-        let mut response = answer(
-            StatusCode::OK,
-            &document(
-                self.title,
-                &html! {
-                    a.skip href="#main" { "Skip to the content" }
-                    div.frame {
-                        header.top {
-                            a.brand href=(at("/")) {
-                                img src=(ICON.address()) alt="" width="28" height="28";
-                                span { "Quick Checkout Tracker" }
-                            }
-                            nav aria-label="Pages" { ul {
-                                @for (section, path, name) in Section::ALL {
-                                    li { a href=(at(path)) aria-current=[(section == self.section).then_some("page")] { (name) } }
-                                }
-                            } }
-                            form.sign-out method="post" action=(at("/sign-out")) {
-                                (self.operator.token_field())
-                                button.link type="submit" { "Sign out" }
-                            }
-                        }
-                        main #main tabindex="-1" data-live=(self.live) { (body) }
-                        footer.muted.small { "Times and days are in " (self.operator.zone.name()) "." }
-                    }
-                    p #announcements .visually-hidden role="status" aria-live="polite" {}
-                    script src=(SCRIPT.address()) defer {}
-                },
-            ),
-        );
-        response.extensions_mut().insert(Compressible);
-        response
+        self.show_as(StatusCode::OK, body)
     }
+
+    /// Renders the whole page with another status.
+    pub(crate) fn show_as(&self, status: StatusCode, body: &Markup) -> Response {
+        framed(status, self.title, self.operator, Some(self.section), self.live, body)
+    }
+}
+
+/// A page for operators. See [`Page`] for the arguments.
+pub(crate) fn framed(
+    status: StatusCode,
+    title: &str,
+    operator: &Operator,
+    section: Option<Section>,
+    live: &str,
+    body: &Markup,
+) -> Response {
+    let zone = operator.zone.name();
+    let body = html! {
+        a.skip href="#main" { "Skip to the content" }
+        div.frame {
+            header.top {
+                a.brand href=(at("/")) {
+                    img src=(ICON.address()) alt="" width="28" height="28";
+                    span { "Quick Checkout Tracker" }
+                }
+                nav aria-label="Pages" { ul {
+                    @for (each, path, name) in Section::ALL {
+                        li { a href=(at(path)) aria-current=[(Some(each) == section).then_some("page")] { (name) } }
+                    }
+                } }
+                // For the script.
+                div #live .live hidden {
+                    span #live-state {}
+                    button #live-switch .link type="button" {}
+                    a #live-reload href="" hidden { "Reload" }
+                }
+                form.sign-out method="post" action=(at("/sign-out")) {
+                    (operator.token_field())
+                    button.link type="submit" { "Sign out" }
+                }
+            }
+            @if let Some(notice) = &operator.notice { (notice.show()) }
+            main #main tabindex="-1" data-live=(live) data-zone=(zone) data-now=(operator.now.to_rfc3339()) { (body) }
+            footer.muted.small {
+                span { "Times and days are in " (zone) "." }
+                a href=(at("/start")) { "Getting started" }
+                a href=(at("/docs")) { "API reference" }
+            }
+        }
+        p #announcements .visually-hidden role="status" aria-live="polite" {}
+        script src=(SCRIPT.address()) defer {}
+    };
+    let mut response = answer(status, &document(title, &body));
+    response.extensions_mut().insert(Compressible);
+    if operator.notice.is_some()
+        && let Some(shown) = Notice::shown()
+    {
+        response.headers_mut().append(header::SET_COOKIE, shown);
+    }
+    response
 }
 
 impl Operator {
@@ -106,7 +142,8 @@ impl Operator {
     /// A form with a single button; `action` is a path of the dashboard.
     pub(crate) fn button(&self, action: &str, class: &str, text: &str) -> Markup {
         html! {
-            form method="post" action=(at(action)) {
+            // A live update tells forms apart by their ids.
+            form id={ "do" (action.replace('/', "-")) } method="post" action=(at(action)) {
                 (self.token_field())
                 button class={ "button " (class) } type="submit" { (text) }
             }
@@ -144,12 +181,16 @@ fn add_headers(response: &mut Response) {
 }
 
 /// A page for visitors who are not signed in.
-pub(crate) fn bare(status: StatusCode, title: &str, body: Markup) -> Response {
+pub(crate) fn bare(status: StatusCode, title: &str, body: &Markup) -> Response {
     let body = html! {
-        header.top.bare {
-            span.brand { img src=(ICON.address()) alt="" width="28" height="28"; span { "Quick Checkout Tracker" } }
+        div.frame {
+            header.top.bare {
+                span.brand { img src=(ICON.address()) alt="" width="28" height="28"; span { "Quick Checkout Tracker" } }
+            }
+            main #main tabindex="-1" { (body) }
         }
-        main #main tabindex="-1" { (body) }
+        p #announcements .visually-hidden role="status" aria-live="polite" {}
+        script src=(SCRIPT.address()) defer {}
     };
     answer(status, &document(title, &body))
 }
@@ -163,9 +204,13 @@ pub(crate) fn redirect(path: &str) -> Response {
     response
 }
 
-/// A message above the page about the action that was just done.
-pub(crate) fn notice(text: Option<&str>) -> Markup {
-    html! { @if let Some(text) = text { p.notice role="status" { (text) } } }
+/// Redirects to a path of the dashboard, whose page shows the notice once.
+pub(crate) fn redirect_with(path: &str, notice: &Notice, session: &Session, secure: bool) -> Response {
+    let mut response = redirect(path);
+    if let Some(cookie) = notice.cookie(session, secure) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    response
 }
 
 /// Why a page can't be shown.
@@ -198,36 +243,11 @@ impl IntoResponse for PageError {
                     meta charset="utf-8"; meta http-equiv="refresh" content="0"; title { "One moment" }
                 } body { p { "One moment …" } } } },
             ),
-            Self::Api(error) => say(error),
+            Self::Api(error) => {
+                let mut response = error.into_response();
+                response.extensions_mut().insert(OfPage);
+                response
+            }
         }
     }
-}
-
-/// Renders an API error as a page.
-fn say(error: ApiError) -> Response {
-    let message = error.body().message.to_owned();
-    let told = error.into_response();
-    let status = told.status();
-    let title = match status {
-        StatusCode::NOT_FOUND => "Not there",
-        StatusCode::CONFLICT => "That does not go",
-        StatusCode::TOO_MANY_REQUESTS => "Too many requests",
-        StatusCode::SERVICE_UNAVAILABLE => "One moment, please",
-        status if status.is_server_error() => "Something went wrong",
-        _ => "That was not understood",
-    };
-    let body = html! {
-        section.card.narrow {
-            h1 { (title) }
-            p dir="auto" { (message) }
-            p { a.button href=(at("/")) { "To the overview" } }
-        }
-    };
-    let mut response = bare(status, title, body);
-    if let Some(wait) = told.headers().get(header::RETRY_AFTER) {
-        response.headers_mut().insert(header::RETRY_AFTER, wait.clone());
-    }
-    // Pass the cause on to the request log.
-    response.extensions_mut().extend(told.extensions().clone());
-    response
 }

@@ -2,8 +2,9 @@
 
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use chrono_tz::Tz;
-use common::analytics::DayStats;
+use common::{analytics::DayStats, clock};
 
+use super::format;
 use crate::{
     http::{error::ApiError, query::Parameters},
     routes::analytics,
@@ -21,6 +22,22 @@ impl Period {
     pub(crate) fn of(parameters: &Parameters, now: DateTime<Utc>, zone: Tz) -> Result<Self, ApiError> {
         let (first, last) = analytics::range(parameters, now, zone)?;
         Ok(Self { first, last })
+    }
+
+    /// The days up to `last`.
+    pub(crate) fn last_days(days: u64, last: NaiveDate) -> Self {
+        Self { first: last.checked_sub_days(Days::new(days - 1)).unwrap_or(last), last }
+    }
+
+    /// Why [`Period::of`] refuses the range that a form sent, by the names of the form's fields.
+    pub(crate) fn wrong(parameters: &Parameters) -> String {
+        let day = |name: &str| parameters.get(name).map(clock::parse_date);
+        match (day("startDate"), day("endDate")) {
+            (Some(None), _) => "From is not a date.".to_owned(),
+            (_, Some(None)) => "To is not a date.".to_owned(),
+            (Some(Some(first)), Some(Some(last))) if first > last => "From must not be after To.".to_owned(),
+            _ => format!("The range must not be longer than {} days.", format::count(analytics::MAX_DAYS)),
+        }
     }
 
     pub(crate) fn days(self) -> i64 {
@@ -66,7 +83,7 @@ impl Step {
         match self {
             Self::Day => "day",
             Self::Week => "week",
-            Self::Quarter => "13 weeks",
+            Self::Quarter => "quarter (13 weeks)",
         }
     }
 }

@@ -15,7 +15,7 @@ use maud::{Markup, html};
 
 use super::{
     format,
-    guard::{OurForm, go_to},
+    guard::OurForm,
     page::{Page, PageError, Section},
     session::Operator,
 };
@@ -45,14 +45,26 @@ async fn show(State(state): State<AppState>, operator: Operator) -> Result<Respo
     Ok(Page { title: "Queues", section: Section::Queues, operator: &operator, live: "jobs" }.show(&body))
 }
 
-async fn pause(state: State<AppState>, path: Result<QueueName, ApiError>, _: OurForm) -> Result<Response, PageError> {
-    api::pause(state, path?).await?;
-    Ok(go_to("/queues"))
+async fn pause(
+    state: State<AppState>,
+    path: Result<QueueName, ApiError>,
+    form: OurForm,
+) -> Result<Response, PageError> {
+    let name = path?;
+    let text = format!("Queue {} paused. Running jobs finish.", name.0);
+    api::pause(state, name).await?;
+    Ok(form.done("/queues", &text))
 }
 
-async fn resume(state: State<AppState>, path: Result<QueueName, ApiError>, _: OurForm) -> Result<Response, PageError> {
-    api::resume(state, path?).await?;
-    Ok(go_to("/queues"))
+async fn resume(
+    state: State<AppState>,
+    path: Result<QueueName, ApiError>,
+    form: OurForm,
+) -> Result<Response, PageError> {
+    let name = path?;
+    let text = format!("Queue {} resumed.", name.0);
+    api::resume(state, name).await?;
+    Ok(form.done("/queues", &text))
 }
 
 fn card(operator: &Operator, queue: &QueueSummary) -> Markup {
@@ -81,8 +93,8 @@ fn card(operator: &Operator, queue: &QueueSummary) -> Markup {
             }
             p.muted.small {
                 @match queue.oldest_ready_age_seconds {
-                    Some(age) => { "The oldest ready job waits for " (format::seconds(age)) "." },
-                    None => "Nothing waits.",
+                    Some(age) => { "The oldest job has waited " (format::seconds(age)) "." },
+                    None => "No jobs waiting.",
                 }
                 @if let Some(since) = queue.paused_at { " Paused since " (format::instant(since, operator.zone)) "." }
             }
@@ -95,12 +107,12 @@ fn living(workers: &[WorkerStatus], now: DateTime<Utc>) -> Markup {
         section.card aria-labelledby="workers" {
             h2 #workers { "Workers" }
             @if workers.is_empty() {
-                p.problem { "None is running. Jobs wait until one is started." }
+                p.problem { "No workers running. Jobs wait until you start one." }
             } @else {
                 div.scroll tabindex="0" role="region" aria-label="Workers" { table {
-                    caption.visually-hidden { "Workers that live now, and what they run" }
-                    thead { tr { th scope="col" { "Worker" } th scope="col" { "Runs now" }
-                        th.wide-only scope="col" { "Queues" } th.wide-only scope="col" { "Up" } } }
+                    caption.visually-hidden { "Running workers and their jobs" }
+                    thead { tr { th scope="col" { "Worker" } th scope="col" { "Running" }
+                        th.wide-only scope="col" { "Queues" } th.wide-only scope="col" { "Uptime" } } }
                     tbody { @for worker in workers { (worker_row(worker, now)) } }
                 } }
             }
@@ -111,7 +123,7 @@ fn living(workers: &[WorkerStatus], now: DateTime<Utc>) -> Markup {
 fn worker_row(worker: &WorkerStatus, now: DateTime<Utc>) -> Markup {
     let running = &worker.running.0;
     html! {
-        tr {
+        tr id={ "worker-" (worker.name) } {
             th scope="row" { code { (worker.name) } }
             td {
                 span { (running.len()) " of " (worker.concurrency) }

@@ -21,26 +21,40 @@ async fn show(State(state): State<AppState>, operator: Operator) -> Result<Respo
     let body = html! {
         div.heading { h1 { "Schedules" } }
         section.card aria-label="Schedules" {
-            @if schedules.is_empty() { p.muted { "No worker has been here yet; it brings its schedules with it." } }
+            @if schedules.is_empty() { p.muted { "Schedules appear once a worker has started." } }
             @else { div.scroll tabindex="0" role="region" aria-label="Schedules" { table {
-                caption.visually-hidden { "Schedules with their last and next slots" }
+                caption.visually-hidden { "Schedules with their last and next runs" }
                 thead { tr {
-                    th scope="col" { "Schedule" } th scope="col" { "State" } th.wide-only scope="col" { "Last slot" }
-                    th scope="col" { "Next slot" } th.wide-only scope="col" { "After an outage" }
+                    th scope="col" { "Schedule" } th scope="col" { "State" } th.wide-only scope="col" { "Last run" }
+                    th scope="col" { "Next run" } th.wide-only scope="col" { "Missed runs" }
                 } }
                 tbody { @for schedule in &schedules { (row(schedule, operator.zone)) } }
             } } }
-            p.muted.small { "Cron expressions have six fields, seconds first, and are in UTC." }
+            p.muted.small { "Cron: second minute hour day month weekday, in UTC." }
         }
     };
     Ok(Page { title: "Schedules", section: Section::Schedules, operator: &operator, live: "jobs" }.show(&body))
 }
 
+/// What a schedule does.
+fn purpose(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "add_up_counts" => "Adds up the counts behind the figures, so that they load fast",
+        "anonymize_old_carts" => "Erases the shopper's data of old carts",
+        "delete_old_records" => "Deletes old events, links, idempotency keys and runs of schedules",
+        "expire_carts" => "Expires carts that were abandoned too long ago",
+        "reconcile_payments" => "Asks Stripe about payments that no webhook reported",
+        "roll_up_days" => "Adds up the counts behind the figures once more",
+        _ => return None,
+    })
+}
+
 fn row(schedule: &ScheduleStatus, zone: Tz) -> Markup {
     html! {
-        tr {
+        tr id={ "schedule-" (schedule.name) } {
             th scope="row" {
                 (format::capital(&schedule.name))
+                @if let Some(purpose) = purpose(&schedule.name) { span.muted.small.line { (purpose) } }
                 span.muted.small.ellipsis { code { (schedule.cron) } " in " a href={ (at("/jobs?queue=")) (schedule.queue) } { (schedule.queue) } }
             }
             td data-announce={ "Schedule " (schedule.name) } {
@@ -52,7 +66,7 @@ fn row(schedule: &ScheduleStatus, zone: Tz) -> Markup {
             }
             td.wide-only { (format::maybe_instant(schedule.last_slot, zone)) }
             td { (format::maybe_instant(schedule.next_slot, zone)) }
-            td.wide-only { @if schedule.catch_up == "all" { "every slot runs" } @else { "one run for all" } }
+            td.wide-only { @if schedule.catch_up == "all" { "run each" } @else { "run once" } }
         }
     }
 }

@@ -14,6 +14,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use uuid::Uuid;
 
+use super::notice::Notice;
 use crate::{
     auth::keys::{BootstrapKey, Key},
     http::base_path::at,
@@ -39,11 +40,16 @@ impl std::fmt::Debug for Sessions {
 /// Name of the form field with the CSRF token.
 pub(crate) const TOKEN: &str = "token";
 
-/// A signed-in operator, and the time zone of their pages.
+/// A signed-in operator, and what every page of theirs needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Operator {
     pub(crate) session: Session,
+    /// The time zone of the pages.
     pub(crate) zone: Tz,
+    /// The time of the request.
+    pub(crate) now: DateTime<Utc>,
+    /// What the last action did, if this page is to show it.
+    pub(crate) notice: Option<Notice>,
 }
 
 /// The session of an operator.

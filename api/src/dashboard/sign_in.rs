@@ -67,10 +67,10 @@ async fn sign_in(State(state): State<AppState>, request: Request) -> Result<Resp
     let now = state.clock.now();
     let given = KeyHash::of(given.as_bytes());
     let Some((key, scopes)) = state.keys.find(&given).await? else {
-        return Ok(form(StatusCode::UNAUTHORIZED, next, Some("That is not an API key of this tracker.")));
+        return Ok(form(StatusCode::UNAUTHORIZED, next, Some("This API key isn't valid.")));
     };
     if !scopes.has(Scope::Operator) {
-        let wrong = "This API key lacks the scope operator, which these pages ask for.";
+        let wrong = "This API key doesn't have the operator scope.";
         return Ok(form(StatusCode::FORBIDDEN, next, Some(wrong)));
     }
     let cookie = state.dashboard.sessions.open(key, Some(given), secure, now);
@@ -104,7 +104,7 @@ fn form(status: StatusCode, next: &str, wrong: Option<&str>) -> Response {
     let body = html! {
         section.card.narrow {
             h1 { "Sign in" }
-            p.muted { "With an API key of this tracker that has the scope operator. You stay signed in for twelve hours." }
+            p.muted { "Use an API key with the " code { "operator" } " scope. You stay signed in for 12 hours." }
             form.stack method="post" action=(at("/sign-in")) {
                 input type="hidden" name="next" value=(next);
                 label for="key" { "API key" }
@@ -115,7 +115,7 @@ fn form(status: StatusCode, next: &str, wrong: Option<&str>) -> Response {
             }
         }
     };
-    page::bare(status, "Sign in", body)
+    page::bare(status, "Sign in", &body)
 }
 
 #[cfg(test)]

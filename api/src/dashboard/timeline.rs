@@ -19,7 +19,7 @@ pub(crate) fn section(abandoned_at: DateTime<Utc>, timeline: &TimelinePage, zone
             h2 #timeline { "Timeline" }
             ol.timeline {
                 @for event in before { (line(event, zone)) }
-                li { span { "Left behind by the shopper" } (format::instant(abandoned_at, zone)) }
+                li { span { "Cart abandoned" } (format::moment(abandoned_at, zone)) }
                 @for event in after { (line(event, zone)) }
             }
             @if timeline.next.is_some() { p.muted.small { "The first " (LIMIT) " events; the API has the rest." } }
@@ -28,5 +28,5 @@ pub(crate) fn section(abandoned_at: DateTime<Utc>, timeline: &TimelinePage, zone
 }
 
 fn line(event: &Event, zone: Tz) -> Markup {
-    html! { li { span { (event.summary) } (format::instant(event.at, zone)) } }
+    html! { li { span { (event.summary) } (format::moment(event.at, zone)) } }
 }

@@ -30,6 +30,8 @@ pub(crate) enum Change {
     Cart(String),
     /// Jobs, queues, schedules or workers changed.
     Jobs,
+    /// The database can't be read: pages that load themselves again find out.
+    Unknown,
 }
 
 /// Notifies open pages of changes.
@@ -60,6 +62,7 @@ impl Watch {
     async fn look(self: Arc<Self>) {
         let mut news = self.news.subscribe();
         let mut before = None;
+        let mut is_away = false;
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -69,9 +72,16 @@ impl Watch {
                         return;
                     }
                     match self.change_tokens().await {
-                        Ok(now) => self.publish(before.replace(now.clone()), now),
-                        // Open pages stay as they are; loading a page shows the error.
-                        Err(error) => tracing::debug!(%error, "could not look for changes"),
+                        Ok(now) => {
+                            is_away = false;
+                            self.publish(before.replace(now.clone()), now);
+                        }
+                        Err(error) => {
+                            tracing::debug!(%error, "could not look for changes");
+                            if !std::mem::replace(&mut is_away, true) {
+                                drop(self.sender.send(Change::Unknown));
+                            }
+                        }
                     }
                 }
                 received = news.recv() => match received {

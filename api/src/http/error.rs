@@ -255,6 +255,10 @@ impl From<BatchError> for ApiError {
 #[derive(Debug, Clone)]
 pub(crate) struct Cause(pub(crate) String);
 
+/// The message of an error. Pages for browsers take it from the response's extensions.
+#[derive(Debug, Clone)]
+pub(crate) struct Message(pub(crate) String);
+
 /// `{"success":false,"error":…}`
 #[derive(Serialize, ToSchema)]
 #[schema(as = Error)]
@@ -289,6 +293,7 @@ impl IntoResponse for ApiError {
         if let Some(cause) = self.cause {
             response.extensions_mut().insert(Cause(cause));
         }
+        response.extensions_mut().insert(Message(self.message));
         response
     }
 }

@@ -19,7 +19,8 @@ use uuid::Uuid;
 
 use super::error::Cause;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The header with the id, of requests and responses.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The most bytes of a cause that are logged; a panic's message may quote input of any length.
 const CAUSE_BYTES: usize = 2000;
 /// Label of requests that matched no route.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::{
     extract::{FromRequestParts, Path, State},
-    http::{HeaderValue, Method, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -83,7 +83,9 @@ impl Visit {
     /// A shopper gets a page instead of an error envelope; the log gets the cause.
     fn excuse(&self, state: &AppState, error: ApiError) -> Response {
         let mut response = self.show(state, None, self.preparing(StatusCode::SERVICE_UNAVAILABLE));
-        response.extensions_mut().extend(error.into_response().extensions().clone());
+        if let Some(cause) = error.into_response().extensions_mut().remove::<Cause>() {
+            response.extensions_mut().insert(cause);
+        }
         response
     }
 }
@@ -242,6 +244,11 @@ fn redirect(state: &AppState, visit: &Visit, cart: &Cart, url: &str) -> Response
     };
     let headers = [(header::LOCATION, location), (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     (StatusCode::SEE_OTHER, headers).into_response()
+}
+
+/// The page at an address below `/pay` that no link has.
+pub(crate) fn unknown(state: &AppState, headers: &HeaderMap) -> Response {
+    Page::Unknown.show(Language::accepted(headers).unwrap_or(Language::English), &state.config.shop)
 }
 
 /// Show the thank-you page

@@ -23,7 +23,8 @@ use crate::{
     state::AppState,
 };
 
-const MAX_DAYS: i64 = 3_660;
+/// The longest range.
+pub(crate) const MAX_DAYS: i64 = 3_660;
 const DEFAULT_DAYS: u64 = 30;
 
 pub(crate) fn router() -> ScopedRouter {

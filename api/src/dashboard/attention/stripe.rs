@@ -24,7 +24,8 @@ pub(super) async fn add_refused_webhooks(
         let times = if refused.count == 1 { "webhook" } else { "webhooks" };
         let age = format::seconds((now - refused.last_at).num_seconds());
         let what = format!("{} {times} failed verification, the last {age} ago", format::count(refused.count));
-        concerns.add(what, "If they are Stripe's, STRIPE_WEBHOOK_SECRET does not fit. Counted over seven days.", None);
+        let advice = "If Stripe sent them, STRIPE_WEBHOOK_SECRET doesn't match. Counted over seven days.";
+        concerns.add("refused-webhooks", what, advice, None);
     }
     Ok(())
 }
@@ -41,12 +42,12 @@ pub(super) async fn add_events(
         let what = format!("Stripe {} needs attention: {}", payment.what(), payment.why());
         let at = format::minute(payment.at, zone);
         let advice = format!("{}, {at}. {}", payment.ids(), payment.advice());
-        concerns.add(what, &advice, None);
+        concerns.add(&format!("payment-{}", payment.ids()), what, &advice, None);
     }
     let more = more(uncounted.own.count, uncounted.own.newest.len());
     if more > 0 {
         let what = format!("{} more of the last seven days need attention", format::count(more));
-        concerns.add(what, "docs/operations.md has the query that lists them.", None);
+        concerns.add("payments", what, "docs/operations.md has the query that lists them.", None);
     }
     if let Some(newest) = uncounted.foreign.newest.first() {
         let (count, age) = (uncounted.foreign.count, format::seconds((now - newest.at).num_seconds()));
@@ -57,7 +58,7 @@ pub(super) async fn add_events(
             newest.ids(),
             newest.why()
         );
-        concerns.add(what, &advice, None);
+        concerns.add("foreign", what, &advice, None);
     }
     Ok(())
 }
@@ -75,11 +76,17 @@ pub(super) async fn add_disputes(
             format!("Open dispute about {}", dispute.currency.format(dispute.currency.amount(dispute.amount_minor)));
         let at = format::minute(dispute.at, zone);
         let advice = format!("{} at Stripe, {at}. Respond to it or accept it in Stripe's dashboard.", dispute.id);
-        concerns.add(what, &advice, dispute.has_cart.then(|| format!("/carts/{}", dispute.cart_id)));
+        concerns.add(
+            &format!("dispute-{}", dispute.id),
+            what,
+            &advice,
+            dispute.has_cart.then(|| format!("/carts/{}", dispute.cart_id)),
+        );
     }
     let more = more(disputes.count, disputes.newest.len());
     if more > 0 {
-        concerns.add(format!("{} more open disputes", format::count(more)), "Stripe's dashboard lists them.", None);
+        let what = format!("{} more open disputes", format::count(more));
+        concerns.add("disputes", what, "Stripe's dashboard lists them.", None);
     }
     Ok(())
 }
