@@ -1,10 +1,11 @@
 //! The language of shoppers' pages: the cart's, or else the best that the browser accepts.
 
 use reqwest::Method;
+use sandbox::stripe::{Fault, Operation};
 use serde_json::json;
 use tests::{Answer, App, Setup, a_line};
 
-use crate::pay_page::recovery_path;
+use crate::pay_page::{go_on, recovery_path};
 
 /// Each language, its direction, and the title of a token that was never issued.
 const LANGUAGES: [(&str, &str, &str); 11] = [
@@ -20,6 +21,34 @@ const LANGUAGES: [(&str, &str, &str); 11] = [
     ("zh", "ltr", "未知链接"),
     ("ar", "rtl", "رابط غير معروف"),
 ];
+
+/// What each language says where no checkout could be opened: that nothing was charged.
+const NOTHING_CHARGED: [&str; 11] = [
+    "Nothing was charged.",
+    "Es wurde nichts abgebucht.",
+    "Aucun montant n’a été débité.",
+    "No se ha realizado ningún cargo.",
+    "Non è stato addebitato alcun importo.",
+    "Er is niets in rekening gebracht.",
+    "Nada foi cobrado.",
+    "Nie pobrano żadnej opłaty.",
+    "料金は請求されていません。",
+    "未产生任何扣款。",
+    "لم يتم خصم أي مبلغ.",
+];
+
+#[tokio::test]
+async fn every_language_says_that_nothing_was_charged() {
+    let app = App::new().await;
+    for ((tag, ..), text) in LANGUAGES.into_iter().zip(NOTHING_CHARGED) {
+        let id = app.cart_of(&a_line(json!({"locale": tag}))).await;
+        let url = app.extend(&id).await.data(200)["recoveryUrl"].as_str().unwrap().to_owned();
+        app.stripe.fail_next(Operation::Create, Fault::Refused);
+        let refused = go_on(&app, url.strip_prefix(&app.url("")).unwrap()).await;
+        assert_eq!((refused.status, language(&refused).as_str()), (502, tag));
+        assert!(refused.text.contains(text) && !refused.text.contains("http-equiv"), "{}", refused.text);
+    }
+}
 
 async fn open(app: &App, path: &str, accepted: &str) -> Answer {
     app.send(app.bare_request(Method::GET, path).header("accept-language", accepted)).await

@@ -6,7 +6,7 @@ use sandbox::stripe::{Fault, Operation};
 use tests::{App, Setup, a_line, eventually};
 
 use crate::{
-    pay_page::{go_on, open, recovery_path},
+    pay_page::{go_on, open, press, recovery_path},
     timeline::event_lines,
 };
 
@@ -100,7 +100,7 @@ async fn a_page_reloads_until_the_checkout_is_there() {
     let app = setup().set("PAYMENT_LINK_WAIT", "100ms").start().await;
     let (id, path) = without_session(&app).await;
     app.stripe.fail_next(Operation::Create, Fault::RateLimited { retry_after: 1 });
-    let waiting = go_on(&app, &path).await;
+    let waiting = press(&app, &path).await;
     assert_eq!((waiting.status, waiting.header("retry-after")), (503, "3"));
     // Another address, so that the browser does not ask whether to send the form again.
     let reload = r#"<meta http-equiv="refresh" content="3;url=?waiting=1">"#;
@@ -125,23 +125,50 @@ async fn a_page_reloads_until_the_checkout_is_there() {
 async fn a_page_does_not_reload_for_ever() {
     let app = setup().set("PAYMENT_LINK_WAIT", "1ms").without_worker().start().await;
     let path = unopened(&app).await;
-    assert_eq!(go_on(&app, &path).await.status, 503);
+    assert_eq!(press(&app, &path).await.status, 503);
     let (mut reloads, mut query) = (0, "waiting=1".to_owned());
     loop {
         let page = open(&app, &format!("{path}?{query}")).await;
         assert_eq!(page.status, 200);
         let Some((_, next)) = page.text.split_once("3;url=?") else {
-            assert!(page.text.contains("longer than usual") && page.text.contains("Try again"), "{}", page.text);
+            for text in ["open your checkout right now", "Nothing was charged.", "contact the shop", "Try again"] {
+                assert!(page.text.contains(text), "{text}: {}", page.text);
+            }
             break;
         };
         query = next.split('"').next().unwrap().to_owned();
         reloads += 1;
         assert!(reloads < 100, "{query}");
     }
-    assert!(reloads > 10, "{reloads}");
+    assert!((15..=30).contains(&reloads), "every 3 s for about a minute: {reloads}");
     // The button begins anew.
-    let again = go_on(&app, &path).await;
+    let again = press(&app, &path).await;
     assert!(again.status == 503 && again.text.contains("waiting=1\""), "{}", again.text);
+}
+
+/// A5 and A6 of what shoppers met: a blank tab for as long as a shop may wait, and no end of waiting.
+#[tokio::test]
+async fn the_page_that_waits_comes_after_a_second() {
+    let app = setup().set("PAYMENT_LINK_WAIT", "10m").without_worker().start().await;
+    let path = unopened(&app).await;
+    let waiting = tokio::time::timeout(tests::DEADLINE, press(&app, &path)).await.expect("long before ten minutes");
+    assert_eq!(waiting.status, 503);
+    assert!(waiting.text.contains("is being prepared"), "{}", waiting.text);
+}
+
+/// The job of a link that was cancelled creates nothing, so that nobody waits for it.
+#[tokio::test]
+async fn a_cancelled_job_is_not_waited_for() {
+    let app = setup().without_worker().start().await;
+    let path = unopened(&app).await;
+    assert_eq!(press(&app, &path).await.status, 503);
+    assert!(open(&app, &path).await.text.contains("waiting=1"));
+    app.sql("update jobs set state = 'dead', finished_at = now(), last_error = 'cancelled by an operator' where state = 'pending'").await;
+    let opened = open(&app, &path).await;
+    assert!(opened.text.contains("<script>") && !opened.text.contains("http-equiv"), "{}", opened.text);
+    let worker = app.start_worker();
+    assert_eq!(go_on(&app, &path).await.status, 303);
+    worker.stop().await;
 }
 
 #[tokio::test]
@@ -153,12 +180,20 @@ async fn a_refusal_is_shown_and_not_repeated() {
     app.stripe.fail_next(Operation::Create, Fault::Refused);
     let refused = go_on(&app, &path).await;
     assert_eq!(refused.status, 502);
-    assert!(refused.text.contains("a refusé la demande") && !refused.text.contains("http-equiv"), "{}", refused.text);
+    assert!(
+        refused.text.contains("Aucun montant n’a été débité") && !refused.text.contains("http-equiv"),
+        "{}",
+        refused.text
+    );
     let calls = app.stripe.calls(Operation::Create);
     for _ in 0..5 {
         let opened = open(&app, &path).await;
         assert_eq!(opened.status, 200);
-        assert!(opened.text.contains("a refusé la demande") && !opened.text.contains("<script>"), "{}", opened.text);
+        assert!(
+            opened.text.contains("Aucun montant n’a été débité") && !opened.text.contains("<script>"),
+            "{}",
+            opened.text
+        );
         assert_eq!(go_on(&app, &path).await.status, 502);
     }
     assert_eq!(app.stripe.calls(Operation::Create), calls);

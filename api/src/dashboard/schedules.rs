@@ -55,7 +55,7 @@ fn row(schedule: &ScheduleStatus, zone: Tz) -> Markup {
             th scope="row" {
                 (format::capital(&schedule.name))
                 @if let Some(purpose) = purpose(&schedule.name) { span.muted.small.line { (purpose) } }
-                span.muted.small.ellipsis { code { (schedule.cron) } " in " a href={ (at("/jobs?queue=")) (schedule.queue) } { (schedule.queue) } }
+                span.muted.small.line { code { (schedule.cron) } " in " a href={ (at("/jobs?queue=")) (schedule.queue) } { (schedule.queue) } }
             }
             td data-announce={ "Schedule " (schedule.name) } {
                 @if schedule.overdue {

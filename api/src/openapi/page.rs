@@ -25,6 +25,7 @@ pub(super) fn render() -> String {
             }
             body {
                 noscript { "This page needs JavaScript. The API is described in " a href=(at("/api/openapi.json")) { "openapi.json" } "." }
+                nav aria-label="Dashboard" { a href=(at("/")) { "Dashboard" } " · " a href=(at("/start")) { "Getting started" } }
                 main id="swagger-ui" {}
                 script src=(SWAGGER_UI.address()) {}
                 script src=(START_SWAGGER_UI.address()) {}

@@ -18,8 +18,8 @@ use crate::config::Shop;
 
 /// Reload interval of the page that waits for the checkout.
 const RELOAD_SECONDS: u64 = 3;
-/// The page that waits for the checkout reloads this often, for two minutes.
-const MAX_RELOADS: u32 = 40;
+/// The page that waits for the checkout reloads this often, for a minute.
+const MAX_RELOADS: u32 = 20;
 /// `Retry-After` once the page has reloaded too often.
 const LATER_SECONDS: u64 = 60;
 
@@ -34,6 +34,8 @@ pub(super) enum Page {
         /// How often it has reloaded.
         reloads: u32,
     },
+    /// The database is unavailable. The page reloads like [`Self::Preparing`].
+    Unavailable { reloads: u32 },
     /// Stripe refused to create a checkout.
     Refused(StatusCode),
     /// Stripe can't charge the cart's total.
@@ -71,6 +73,15 @@ impl Content {
     fn new(status: StatusCode, title: Text, text: Text) -> Self {
         Self { status, title, text, button: None, reload: None }
     }
+
+    /// A page that reloads, because the checkout may be there then.
+    fn waiting(status: StatusCode, reloads: u32) -> Self {
+        Self {
+            button: Some(checkout::CONTINUE),
+            reload: Some(Reload { seconds: RELOAD_SECONDS, query: format!("waiting={}", reloads + 1) }),
+            ..Self::new(status, checkout::MOMENT, checkout::PREPARING)
+        }
+    }
 }
 
 struct Reload {
@@ -87,17 +98,18 @@ impl Page {
                 button: Some(checkout::CONTINUE),
                 ..Content::new(StatusCode::OK, checkout::CONTINUE, checkout::PRESS)
             },
-            Self::Preparing { status, reloads } if reloads < MAX_RELOADS => Content {
-                button: Some(checkout::CONTINUE),
-                reload: Some(Reload { seconds: RELOAD_SECONDS, query: format!("waiting={}", reloads + 1) }),
-                ..Content::new(status, checkout::MOMENT, checkout::PREPARING)
-            },
-            Self::Preparing { status, .. } => {
-                Content { button: Some(checkout::TRY_AGAIN), ..Content::new(status, checkout::SLOW, checkout::LATER) }
+            Self::Preparing { status, reloads } if reloads < MAX_RELOADS => Content::waiting(status, reloads),
+            Self::Unavailable { reloads } if reloads < MAX_RELOADS => {
+                Content::waiting(StatusCode::SERVICE_UNAVAILABLE, reloads)
             }
-            Self::Refused(status) => Content {
+            // Nothing is known about payments.
+            Self::Unavailable { .. } => Content {
                 button: Some(checkout::TRY_AGAIN),
-                ..Content::new(status, checkout::NOT_OPENED, checkout::REFUSED)
+                ..Content::new(StatusCode::SERVICE_UNAVAILABLE, checkout::SLOW, checkout::LATER)
+            },
+            Self::Preparing { status, .. } | Self::Refused(status) => Content {
+                button: Some(checkout::TRY_AGAIN),
+                ..Content::new(status, checkout::NOT_OPENED, checkout::NOTHING_CHARGED)
             },
             Self::NotChargeable => Content::new(StatusCode::CONFLICT, checkout::NOT_ONLINE, checkout::NOT_CHARGEABLE),
             Self::InProgress => Content::new(StatusCode::OK, ended::IN_PROGRESS, ended::NOTHING_TO_DO),

@@ -15,6 +15,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use common::{
     carts::{self, Cart, CartId, CartStatus},
     db::Connection,
+    operations,
     payment_links::{
         self, LinkStatus,
         recovery::{self, TokenHolder},
@@ -36,6 +37,8 @@ use crate::{
 
 /// After Stripe refused a session, no new one is requested for this long.
 const PAUSE_AFTER_REFUSAL: TimeDelta = TimeDelta::seconds(30);
+/// How long a shopper sees nothing while the checkout is created; the page that waits comes then.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// How long the page after a payment waits for the cart's language.
 const LANGUAGE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -82,7 +85,7 @@ impl Visit {
 
     /// A shopper gets a page instead of an error envelope; the log gets the cause.
     fn excuse(&self, state: &AppState, error: ApiError) -> Response {
-        let mut response = self.show(state, None, self.preparing(StatusCode::SERVICE_UNAVAILABLE));
+        let mut response = self.show(state, None, Page::Unavailable { reloads: self.reloads });
         if let Some(cause) = error.into_response().extensions_mut().remove::<Cause>() {
             response.extensions_mut().insert(cause);
         }
@@ -106,7 +109,7 @@ impl Visit {
         (status = 429, description = "The link was opened too often: a page that reloads", body = String, content_type = "text/html",
             headers(("Retry-After" = u32, description = "Seconds."))),
         (status = 502, description = "The checkout URL is not at Stripe, so there is no redirect", body = String, content_type = "text/html"),
-        (status = 503, description = "The database is unavailable: a page that reloads, for two minutes at most", body = String,
+        (status = 503, description = "The database is unavailable: a page that reloads, for a minute at most", body = String,
             content_type = "text/html", headers(("Retry-After" = u32, description = "Seconds."))),
     ),
 )]
@@ -129,7 +132,7 @@ async fn open(State(state): State<AppState>, visit: Visit) -> Response {
         (status = 429, description = "The link was opened too often: a page that reloads", body = String, content_type = "text/html",
             headers(("Retry-After" = u32, description = "Seconds."))),
         (status = 502, description = "Stripe refused to create a checkout, or its URL is not at Stripe", body = String, content_type = "text/html"),
-        (status = 503, description = "The checkout is being created: a page that reloads, for two minutes at most", body = String,
+        (status = 503, description = "The checkout is being created: a page that reloads, for a minute at most", body = String,
             content_type = "text/html", headers(("Retry-After" = u32, description = "Seconds."))),
     ),
 )]
@@ -212,7 +215,13 @@ async fn opening(
         return Ok((opening, false));
     }
     let latest = payment_links::latest(conn, id.as_str()).await?;
-    let is_pending = latest.as_ref().is_some_and(|link| link.status == LinkStatus::Pending);
+    let is_pending = match &latest {
+        // A job that was cancelled or ran out of attempts creates nothing: the shopper's form does.
+        Some(link) if link.status == LinkStatus::Pending => {
+            operations::find(conn, link.job_id).await?.is_some_and(|job| job.is_unfinished())
+        }
+        _ => false,
+    };
     let refused_lately =
         latest.is_some_and(|link| link.refusal().is_some() && link.updated_at > now - PAUSE_AFTER_REFUSAL);
     Ok((if refused_lately { Opening::CheckoutRefused } else { Opening::NewCheckout }, is_pending))
@@ -222,7 +231,8 @@ async fn opening(
 async fn create(state: &AppState, visit: &Visit, id: &CartId, cart: &Cart) -> Result<Response, ApiError> {
     let news = LinkWait::begin(&state.news);
     let asked = request(state, id, RecoveryTime::Keep).await?;
-    let link = news.settled(&state.newest_links, asked.link, state.config.payment_link_wait).await?;
+    let wait = state.config.payment_link_wait.min(LONGEST_WAIT);
+    let link = news.settled(&state.newest_links, asked.link, wait).await?;
     let page = match link {
         Some(link) if link.is_live(state.clock.now()) && link.url.is_some() => {
             return Ok(redirect(state, visit, cart, &link.url.unwrap_or_default()));

@@ -91,9 +91,9 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
             // timeout (25P03).
             ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class))
                 || code == "25006"
-                // A session that can't start (disk full: "could not write init file") or that
-                // ended.
-                || (code == "XX000" && is_fatal(&**error))
+                // A session that can't start (disk full: "could not write init file"; a database that
+                // accepts no connections, 55000) or that ended.
+                || (["XX000", "55000"].contains(&&*code) && is_fatal(&**error))
                 || code == "25P03"
         }),
         _ => false,

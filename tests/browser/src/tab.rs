@@ -181,6 +181,21 @@ impl Tab {
         .await;
     }
 
+    /// Moves the pointer to the element that a script finds.
+    pub async fn hover(&self, found: &str) {
+        let (x, y): (f64, f64) = self
+            .ask(&format!("(r => [r.left + r.width / 2, r.top + r.height / 2])({found}.getBoundingClientRect())"))
+            .await;
+        self.call("Input.dispatchMouseEvent", json!({ "type": "mouseMoved", "x": x, "y": y })).await;
+    }
+
+    /// Presses a key, by its name.
+    pub async fn key(&self, key: &str) {
+        for kind in ["keyDown", "keyUp"] {
+            self.call("Input.dispatchKeyEvent", json!({ "type": kind, "key": key, "code": key })).await;
+        }
+    }
+
     /// Types into a field, then presses Enter if `enter`.
     pub async fn types(&self, selector: &str, text: &str, enter: bool) {
         self.click(&format!("document.querySelector({})", json!(selector))).await;

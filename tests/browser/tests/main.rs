@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_types, reason = "it reads no untrusted input")]
 
 mod docs;
+mod errors;
+mod live;
 mod odd_text;
 mod pages;
 mod shoppers;

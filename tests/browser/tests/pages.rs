@@ -2,7 +2,7 @@
 
 use browser_tests::Chromium;
 use sandbox::stripe::{Fault, Operation};
-use tests::{App, eventually};
+use tests::{App, Setup, eventually};
 
 use crate::{LOOKS, app, keep, origin, sign_in};
 
@@ -37,6 +37,8 @@ async fn every_page_fits_and_is_accessible() {
         ("carts", "/carts".to_owned()),
         ("cart", format!("/carts/{cart}")),
         ("delete", format!("/carts/{cart}/delete")),
+        ("expire", format!("/carts/{cart}/expire")),
+        ("start", "/start".to_owned()),
         ("nothing-found", "/carts?q=nobody".to_owned()),
         ("jobs", "/jobs".to_owned()),
         ("job", format!("/jobs/{job}")),
@@ -58,6 +60,30 @@ async fn every_page_fits_and_is_accessible() {
             tab.is_accessible().await;
             keep(&tab, look, &format!("dashboard-{name}")).await;
         }
+        tab.was_good(&origin(&app));
+        chromium.close().await;
+    }
+}
+
+/// A shop without carts: what to send instead of figures.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_shop_fits_and_is_accessible() {
+    browser_tests::build_harness().await;
+    let app = Setup::default().start().await;
+    for look in LOOKS {
+        let Some(chromium) = Chromium::start().await else { return };
+        let tab = sign_in(&app, &chromium, look).await;
+        for (name, path) in [("overview", "/"), ("start", "/start"), ("carts", "/carts"), ("jobs", "/jobs")] {
+            tab.open(&app.url(path)).await;
+            tab.fits().await;
+            tab.is_accessible().await;
+            keep(&tab, look, &format!("dashboard-empty-{name}")).await;
+        }
+        tab.open(&app.url("/")).await;
+        tab.press("main", "Getting started").await;
+        tab.is_at("/start").await;
+        tab.press("#step-cart", "Copy").await;
+        tab.sees("Copied").await;
         tab.was_good(&origin(&app));
         chromium.close().await;
     }

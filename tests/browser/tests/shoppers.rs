@@ -77,8 +77,8 @@ async fn the_dashboard_works_below_a_path() {
     tab.press("nav", "Carts").await;
     tab.is_at("/tracker/carts").await;
     tab.press("", "Ada Lovelace").await;
-    tab.press("", "Make a link").await;
-    tab.sees("Ready to be paid.").await;
+    tab.press("", "Create payment link").await;
+    tab.sees("Active").await;
     tab.press("", "Sign out").await;
     tab.is_at("/tracker/sign-in").await;
     tab.open(&app.url("/tracker/docs")).await;

@@ -34,7 +34,7 @@ async fn walk(look: Look) {
     the_numbers_are_the_apis(&app, &tab).await;
     a_link_is_made_and_paid(&app, &chromium, &tab, look).await;
     a_queue_is_paused_and_resumed(&app, &tab).await;
-    a_dead_job_is_retried(&app, &tab).await;
+    a_refused_link_is_created_anew(&app, &tab).await;
     a_cart_is_deleted(&app, &tab).await;
     tab.press("", "Sign out").await;
     tab.is_at("/sign-in").await;
@@ -59,13 +59,13 @@ async fn the_numbers_are_the_apis(app: &App, tab: &Tab) {
             ("Abandoned", &summary["totalAbandoned"]),
             ("Recovered", &summary["totalRecovered"]),
             ("Recovery rate", &summary["recoveryRate"]),
-            ("Won back", &summary["totalRecoveredValue"]),
+            ("Recovered revenue", &summary["totalRecoveredValue"]),
         ];
         for (name, value) in expected {
             assert_eq!(figure(tab, name).await, value.to_string(), "{name} of {period}");
         }
         let days = answer["dailyStats"].as_array().expect("days");
-        tab.press("", "The numbers").await;
+        tab.press("", "Show as table").await;
         let rows: Vec<Vec<String>> =
             tab.ask("[...document.querySelectorAll('#numbers tbody tr')].map(row => [...row.querySelectorAll('td')].map(cell => cell.innerText))").await;
         let of = |day: &Value| vec![day["abandoned"].to_string(), day["recovered"].to_string()];
@@ -79,8 +79,8 @@ async fn a_link_is_made_and_paid(app: &App, chromium: &Chromium, tab: &Tab, look
     tab.open(&app.url("/carts")).await;
     tab.types("#q", &id, true).await;
     tab.is_at(&format!("/carts/{id}")).await;
-    tab.press("", "Make a link").await;
-    tab.sees("Ready to be paid.").await;
+    tab.press("", "Create payment link").await;
+    tab.finds("document.querySelector('[data-announce=\"Payment link\"]').innerText === 'Active'").await;
     let checkout: String = tab.ask("document.querySelector('#payment-url').value").await;
     assert_eq!(app.show(&id).await["paymentLink"], checkout);
     tab.press("", "Copy").await;
@@ -117,22 +117,25 @@ async fn a_queue_is_paused_and_resumed(app: &App, tab: &Tab) {
     assert_eq!(paused().await, false);
 }
 
-async fn a_dead_job_is_retried(app: &App, tab: &Tab) {
+async fn a_refused_link_is_created_anew(app: &App, tab: &Tab) {
     app.stripe.fail_next(Operation::Create, Fault::Refused);
     let cart = app.cart().await;
     app.ask(&cart).await.is_error(502, "PAYMENT_PROVIDER_ERROR");
     tab.press("", "Overview").await;
     tab.is_at("/").await;
-    tab.press("", "1 dead job in payment-links").await;
+    tab.press("", "1 cart without a payment link").await;
     tab.is_at("/jobs").await;
     tab.press("", "Create payment link").await;
     tab.sees("cannot currently make charges").await;
-    tab.press("", "Retry").await;
-    // The request failed for good, so the job has nothing to do and is done; the page updates
-    // itself.
-    tab.finds("document.querySelector('h1 .badge').innerText === 'Done'").await;
-    let dead = app.get("/api/jobs?state=dead").await.data(200);
-    assert_eq!(dead["pagination"]["total"], 0);
+    assert!(!tab.ask::<bool>("[...document.querySelectorAll('button')].some(e => e.innerText === 'Retry')").await);
+    tab.press("", "Create a new link").await;
+    tab.is_at(&format!("/carts/{cart}")).await;
+    tab.press("", "Create a new link").await;
+    tab.finds("document.querySelector('[data-announce=\"Payment link\"]').innerText === 'Active'").await;
+    tab.press("", "Overview").await;
+    tab.is_at("/").await;
+    let text = tab.text("[aria-labelledby=attention]").await;
+    assert!(!text.contains("without a payment link"), "{text}");
 }
 
 async fn a_cart_is_deleted(app: &App, tab: &Tab) {
@@ -140,10 +143,10 @@ async fn a_cart_is_deleted(app: &App, tab: &Tab) {
     tab.open(&app.url(&format!("/carts/{id}"))).await;
     tab.press("", "Delete").await;
     tab.sees("Delete this cart?").await;
-    tab.press("", "Keep it as it is").await;
+    tab.press("", "Cancel").await;
     tab.is_at(&format!("/carts/{id}")).await;
     tab.press("", "Delete").await;
-    tab.press("", "Delete for good").await;
-    tab.sees("The cart is deleted").await;
+    tab.press("", "Delete permanently").await;
+    tab.sees("Cart deleted").await;
     eventually("it is gone", async || app.get(&format!("/api/carts/{id}")).await.status == 404).await;
 }

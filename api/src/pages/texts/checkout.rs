@@ -62,37 +62,37 @@ pub(in super::super) const PREPARING: Text = Text {
     ar: "نقوم بإعداد صفحة الدفع الخاصة بك. يتم تحديث هذه الصفحة تلقائيًا.",
 };
 
-/// The title after the payment service refused to create a payment page.
+/// The title after the payment service refused to create a payment page, or created none in time.
 pub(in super::super) const NOT_OPENED: Text = Text {
-    en: "Your payment page could not be opened",
-    de: "Ihre Zahlungsseite konnte nicht geöffnet werden",
-    fr: "Votre page de paiement n’a pas pu être ouverte",
-    es: "No se ha podido abrir su página de pago",
-    it: "Impossibile aprire la pagina di pagamento",
-    nl: "Uw betaalpagina kon niet worden geopend",
-    pt: "Não foi possível abrir a página de pagamento",
-    pl: "Nie udało się otworzyć strony płatności",
-    ja: "お支払いページを開けませんでした",
-    zh: "无法打开您的付款页面",
-    ar: "تعذر فتح صفحة الدفع",
+    en: "We can't open your checkout right now",
+    de: "Ihre Zahlungsseite kann gerade nicht geöffnet werden",
+    fr: "Votre page de paiement ne peut pas être ouverte pour le moment",
+    es: "En este momento no se puede abrir su página de pago",
+    it: "Al momento non è possibile aprire la pagina di pagamento",
+    nl: "Uw betaalpagina kan op dit moment niet worden geopend",
+    pt: "Não é possível abrir a página de pagamento neste momento",
+    pl: "W tej chwili nie można otworzyć strony płatności",
+    ja: "現在、お支払いページを開けません",
+    zh: "目前无法打开您的付款页面",
+    ar: "يتعذر فتح صفحة الدفع حاليًا",
 };
 
-/// The text after the payment service refused to create a payment page.
-pub(in super::super) const REFUSED: Text = Text {
-    en: "The payment service refused the request. Please try again later, or contact the shop.",
-    de: "Der Zahlungsdienst hat die Anfrage abgelehnt. Bitte versuchen Sie es später noch einmal oder wenden Sie sich an den Shop.",
-    fr: "Le service de paiement a refusé la demande. Veuillez réessayer plus tard ou contacter la boutique.",
-    es: "El servicio de pago ha rechazado la solicitud. Inténtelo de nuevo más tarde o póngase en contacto con la tienda.",
-    it: "Il servizio di pagamento ha rifiutato la richiesta. Riprovare più tardi o contattare il negozio.",
-    nl: "De betaaldienst heeft het verzoek geweigerd. Probeer het later opnieuw of neem contact op met de winkel.",
-    pt: "O serviço de pagamento recusou a solicitação. Tente novamente mais tarde ou fale com a loja.",
-    pl: "Serwis płatniczy odrzucił żądanie. Spróbuj ponownie później lub skontaktuj się ze sklepem.",
-    ja: "決済サービスに受け付けられませんでした。しばらくしてからもう一度お試しいただくか、ショップにお問い合わせください。",
-    zh: "支付服务拒绝了该请求。请稍后重试，或联系商店。",
-    ar: "رفضت خدمة الدفع الطلب. يرجى المحاولة مرة أخرى لاحقًا أو الاتصال بالمتجر.",
+/// The text where no payment page was opened.
+pub(in super::super) const NOTHING_CHARGED: Text = Text {
+    en: "Nothing was charged. Please try again later or contact the shop.",
+    de: "Es wurde nichts abgebucht. Bitte versuchen Sie es später noch einmal oder wenden Sie sich an den Shop.",
+    fr: "Aucun montant n’a été débité. Veuillez réessayer plus tard ou contacter la boutique.",
+    es: "No se ha realizado ningún cargo. Inténtelo de nuevo más tarde o póngase en contacto con la tienda.",
+    it: "Non è stato addebitato alcun importo. Riprovare più tardi o contattare il negozio.",
+    nl: "Er is niets in rekening gebracht. Probeer het later opnieuw of neem contact op met de winkel.",
+    pt: "Nada foi cobrado. Tente novamente mais tarde ou fale com a loja.",
+    pl: "Nie pobrano żadnej opłaty. Spróbuj ponownie później lub skontaktuj się ze sklepem.",
+    ja: "料金は請求されていません。しばらくしてからもう一度お試しいただくか、ショップにお問い合わせください。",
+    zh: "未产生任何扣款。请稍后重试，或联系商店。",
+    ar: "لم يتم خصم أي مبلغ. يرجى المحاولة مرة أخرى لاحقًا أو الاتصال بالمتجر.",
 };
 
-/// The title after a page reloaded for a long time.
+/// The title after a page reloaded for a long time while the database was unavailable.
 pub(in super::super) const SLOW: Text = Text {
     en: "This is taking longer than usual",
     de: "Das dauert länger als üblich",
@@ -107,7 +107,7 @@ pub(in super::super) const SLOW: Text = Text {
     ar: "يستغرق هذا وقتًا أطول من المعتاد",
 };
 
-/// The text after a page reloaded for a long time.
+/// The text after a page reloaded for a long time while the database was unavailable.
 pub(in super::super) const LATER: Text = Text {
     en: "Please try again in a few minutes.",
     de: "Bitte versuchen Sie es in ein paar Minuten noch einmal.",

@@ -19,7 +19,7 @@ pub(in super::super) const ALREADY_PAID: Text = Text {
 
 /// The text of a cart that was paid.
 pub(in super::super) const PAID: Text = Text {
-    en: "This cart has been paid. Thank you!",
+    en: "Thank you! Your payment has been received.",
     de: "Dieser Warenkorb ist bezahlt. Vielen Dank!",
     fr: "Ce panier a été payé. Merci !",
     es: "Este carrito ya se ha pagado. ¡Gracias!",
