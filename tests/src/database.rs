@@ -128,6 +128,24 @@ impl TestDatabase {
         self.as_role("checkout", "checkout")
     }
 
+    /// Makes Postgres refuse connections to this database (SQLSTATE 55000) and end those that are open, or
+    /// accept connections again.
+    ///
+    /// # Panics
+    /// If Postgres is unavailable.
+    pub async fn accept_connections(&self, accept: bool) {
+        let mut server =
+            PgConnection::connect_with(&self.options().database("postgres")).await.expect("Postgres is there");
+        let name = &self.name;
+        let mut statements = vec![format!("alter database {name} with allow_connections {accept}")];
+        if !accept {
+            statements.push(format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'"));
+        }
+        for statement in statements {
+            sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut server).await.expect("a good statement");
+        }
+    }
+
     /// A pool like the product's.
     pub fn reach(&self, listen: Listen, connections: u32) -> Database {
         Database::new(self.options(), listen, connections)

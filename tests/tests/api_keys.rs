@@ -192,7 +192,7 @@ async fn a_dashboard_session_needs_an_operator_key_and_ends_with_it() {
     .await;
     let refused = sign_in(&app, &shop).await;
     assert_eq!((refused.status, refused.header("set-cookie")), (403, ""));
-    assert!(refused.text.contains("lacks the scope operator"), "{}", refused.text);
+    assert!(refused.text.contains("have the operator scope"), "{}", refused.text);
 
     session_ends(&app, &short, async || app.clock.advance(TimeDelta::hours(1))).await;
     session_ends(&app, &operator, async || revoke(&app.pool, "operator").await).await;

@@ -5,6 +5,9 @@ use tests::{App, Setup, eventually};
 
 use crate::dashboard::Operator;
 
+/// What browsers accept when they open an address.
+const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+
 async fn operator(app: &App) -> Operator<'_> {
     Operator::sign_in(app, "test-key").await
 }
@@ -112,7 +115,6 @@ async fn a_wrong_range_is_explained_in_its_form() {
 async fn unknown_addresses_are_pages_for_browsers_only() {
     let app = Setup::default().without_worker().start().await;
     let operator = operator(&app).await;
-    const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
     for path in ["/nothing-here", "/carts/x/y/z", "/assets/nothing.js"] {
         let (status, page) = operator.get_with(path, "accept", BROWSER).await;
         assert_eq!(status, 404, "{path}");
@@ -158,12 +160,7 @@ async fn errors_of_the_server_show_the_request_id() {
 async fn a_database_that_refuses_connections_is_unavailable() {
     let app = Setup::default().without_worker().start().await;
     let operator = operator(&app).await;
-    let name = &app.database.name;
-    app.sql(&format!(
-        "alter database {name} with allow_connections false;
-         select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}' and pid <> pg_backend_pid()"
-    ))
-    .await;
+    app.database.accept_connections(false).await;
     for path in ["/carts", "/queues"] {
         let answer = operator.get(path).await;
         assert_eq!(answer.status, 503, "{}", answer.text);
@@ -175,6 +172,6 @@ async fn a_database_that_refuses_connections_is_unavailable() {
         );
     }
     app.get("/api/carts").await.is_error(503, "UNAVAILABLE");
-    app.sql(&format!("alter database {name} with allow_connections true")).await;
+    app.database.accept_connections(true).await;
     eventually("it is there again", async || operator.get("/carts").await.status == 200).await;
 }

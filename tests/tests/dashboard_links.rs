@@ -88,7 +88,11 @@ async fn the_page_says_where_the_recovery_link_leads() {
     let panel = panel_of(&app, &refused).await;
     has(
         &panel,
-        &["Couldn't be created: ", "Tries to create a new checkout when the shopper opens it.", "Create a new link"],
+        &[
+            "Couldn't be created: ",
+            "Tries to create a new checkout when the shopper opens it, at most every 30 s.",
+            "Create a new link",
+        ],
     );
     lacks(&panel, &["Opens a live checkout"]);
 
@@ -107,7 +111,7 @@ async fn a_link_in_retry_shows_why_and_when() {
     let (id, _) = pending(&app).await;
     eventually("an attempt has failed", async || panel_of(&app, &id).await.contains("Attempt 1 of 12 failed: ")).await;
     let panel = panel_of(&app, &id).await;
-    has(&panel, &["Creating …", "The next one begins ", "data-relative", "waits there until the checkout is created"]);
+    has(&panel, &["Creating …", "The next one begins ", "data-relative", "waits there for up to a minute"]);
     lacks(&panel, &["Create a new link", "Opens a live checkout"]);
 }
 

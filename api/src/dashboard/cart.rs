@@ -278,9 +278,11 @@ fn progress(links: &Links, operator: &Operator) -> Markup {
 fn leads_to(state: LinkState) -> &'static str {
     match state {
         LinkState::Live => "Opens a live checkout.",
-        LinkState::Creating => "The shopper waits there until the checkout is created.",
+        LinkState::Creating => "The shopper waits there for up to a minute until the checkout is created.",
         LinkState::PaymentInProgress => "Shows that a payment is in progress, and opens no checkout.",
-        LinkState::Failed | LinkState::Settling => "Tries to create a new checkout when the shopper opens it.",
+        LinkState::Failed | LinkState::Settling => {
+            "Tries to create a new checkout when the shopper opens it, at most every 30 s."
+        }
         _ => "Creates a new checkout when the shopper opens it.",
     }
 }

@@ -150,7 +150,7 @@ async function load() {
   } catch {
     return "failed";
   }
-  if (answer.redirected) return new URL(answer.url).pathname.endsWith("/sign-in") ? "Signed out" : "Moved";
+  if (answer.redirected) return new URL(answer.url).pathname.endsWith("sign-in") ? "Signed out" : "Moved";
   if (answer.status === 404) return "Deleted";
   const fresh = answer.ok && new DOMParser().parseFromString(text, "text/html").querySelector("main[data-live]");
   if (!fresh) return "failed";
@@ -205,7 +205,6 @@ function show(next) {
   const updated = new Intl.DateTimeFormat("en-GB", clock).format(heard - skew);
   const text = isLive ? next : `${next}, last updated ${updated}`;
   bar.className = isLive || next === "Paused" ? "live" : "live lost";
-  bar.hidden = false;
   document.getElementById("live-state").textContent = text;
   document.getElementById("live-switch").textContent = next === "Paused" ? "Resume" : "Pause";
   document.getElementById("live-switch").hidden = !isLive && next !== "Paused";

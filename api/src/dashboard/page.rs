@@ -101,11 +101,13 @@ pub(crate) fn framed(
                         li { a href=(at(path)) aria-current=[(Some(each) == section).then_some("page")] { (name) } }
                     }
                 } }
-                // For the script.
-                div #live .live hidden {
-                    span #live-state {}
-                    button #live-switch .link type="button" {}
-                    a #live-reload href="" hidden { "Reload" }
+                @if !live.is_empty() {
+                    // For the script. Its place is kept, so that nothing moves once the script shows it.
+                    div #live .live.unknown {
+                        span #live-state { "Live" }
+                        button #live-switch .link type="button" { "Pause" }
+                        a #live-reload href="" hidden { "Reload" }
+                    }
                 }
                 form.sign-out method="post" action=(at("/sign-out")) {
                     (operator.token_field())

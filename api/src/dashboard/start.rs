@@ -93,7 +93,7 @@ pub(crate) fn first_cart(public_url: &str) -> Markup {
     html! {
         p { "Send an abandoned cart:" }
         (format::command("store-cart", &curl))
-        p.muted.small { a href=(at("/docs")) { "API reference" } " · Carts of before are imported with " code { "POST /api/carts/import" } "." }
+        p.muted.small { a href=(at("/docs")) { "API reference" } " · Import older carts with " code { "POST /api/carts/import" } "." }
     }
 }
 
@@ -101,7 +101,7 @@ fn first_link(public_url: &str, steps: &FirstSteps) -> Markup {
     let id = steps.newest_cart.as_deref().unwrap_or("CART_ID");
     let curl = format!("curl -X POST {public_url}/api/carts/{id}/payment-link -H 'x-api-key: YOUR_KEY'");
     html! {
-        p { "Request the cart's link. The answer has " code { "recoveryUrl" } ", the address for your emails:" }
+        p { "Request the cart's link. The response has " code { "recoveryUrl" } ", the address for your emails:" }
         (format::command("request-link", &curl))
         @if let Some(id) = &steps.newest_cart { p { a href={ (at("/carts/")) (id) } { "The newest cart" } } }
         @if !steps.has_session { p.muted.small {
