@@ -94,6 +94,7 @@ impl Asked {
         let title = match status {
             StatusCode::NOT_FOUND if of_page => message,
             StatusCode::NOT_FOUND => "Page not found",
+            StatusCode::FORBIDDEN => "Not allowed",
             StatusCode::CONFLICT => "Not possible right now",
             StatusCode::TOO_MANY_REQUESTS => "Too many requests",
             StatusCode::SERVICE_UNAVAILABLE => "Temporarily unavailable",
