@@ -37,6 +37,7 @@ create table carts (
 create index carts_abandoned_by_creation on carts (created_at, id) where status = 'abandoned';
 create index carts_recovered_by_creation on carts (created_at, id) where status = 'recovered';
 create index carts_expired_by_creation on carts (created_at, id) where status = 'expired';
+create index carts_recovered_by_recovery on carts (recovered_at, id) where status = 'recovered';
 -- For expiry.
 create index carts_to_expire on carts (abandoned_at) where status = 'abandoned';
 -- A cart that is sent or imported again is a conflict here.

@@ -10,6 +10,7 @@ mod attention;
 mod cart;
 mod cart_actions;
 mod cart_contents;
+mod cart_filters;
 mod carts;
 mod chart;
 pub(crate) mod errors;

@@ -6,7 +6,6 @@
 mod auth;
 mod cli;
 pub mod config;
-mod counts;
 mod dashboard;
 mod http;
 mod openapi;
@@ -14,6 +13,7 @@ mod pages;
 mod router;
 mod routes;
 mod state;
+mod upkeep;
 
 pub use auth::keys::BootstrapKey;
 pub use cli::CommandLine;

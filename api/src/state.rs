@@ -11,7 +11,6 @@ use common::{
 use crate::{
     auth::keys::ApiKeys,
     config::ApiConfig,
-    counts::CountsUpkeep,
     dashboard::shared::Dashboard,
     http::{client::UnnamedProxy, rate_limit::TokenLimiter, unverified_bodies::UnverifiedBodies},
     routes::{
@@ -22,6 +21,7 @@ use crate::{
         },
         webhooks::{batch::ApplyEvents, refused::RefusedWebhooks},
     },
+    upkeep::Upkeep,
 };
 
 /// State shared by all handlers. A clone is one reference, because axum clones the state for each
@@ -39,7 +39,7 @@ pub struct Fields {
     pub(crate) config: ApiConfig,
     pub(crate) keys: ApiKeys,
     pub(crate) news: PgNotifications,
-    pub(crate) counts: CountsUpkeep,
+    pub(crate) upkeep: Upkeep,
     pub(crate) carts: CartBatches,
     pub(crate) cart_locks: CartLocks,
     pub(crate) events: Batcher<ApplyEvents>,
@@ -50,6 +50,8 @@ pub struct Fields {
     pub(crate) token_limiter: TokenLimiter,
     pub(crate) unnamed_proxy: UnnamedProxy,
     pub(crate) searches: Searches,
+    /// Those of the dashboard, whose open pages repeat them.
+    pub(crate) dashboard_searches: Searches,
     /// Erasures and exports of a person, which search as well and may take minutes.
     pub(crate) erasures: Searches,
     pub(crate) dashboard: Dashboard,
@@ -71,8 +73,8 @@ impl AppState {
         let database = database.with_statement_timeout(batch::TIMEOUT);
         let lookups = lookups.with_statement_timeout(batch::TIMEOUT);
         let keys = ApiKeys::start(&config.api_keys, lookups.clone(), clock.clone());
-        let counts = CountsUpkeep::new(database.clone());
-        let carts = CartBatches::start(&lookups, &clock, &counts);
+        let upkeep = Upkeep::new(database.clone());
+        let carts = CartBatches::start(&lookups, &clock, &upkeep);
         let events = Batcher::start(ApplyEvents { clock: clock.clone() }, lookups.clone());
         let link_requests = Batcher::start(RequestLinks { clock: clock.clone() }, lookups.clone());
         let newest_links = Batcher::start(FindNewest, lookups.clone());
@@ -88,7 +90,7 @@ impl AppState {
             config,
             keys,
             news,
-            counts,
+            upkeep,
             carts,
             cart_locks: CartLocks::default(),
             events,
@@ -99,6 +101,7 @@ impl AppState {
             token_limiter,
             unnamed_proxy,
             searches: Searches::new(2),
+            dashboard_searches: Searches::new(1),
             erasures: Searches::new(1),
             dashboard,
         }))

@@ -62,7 +62,9 @@ async fn everything_of_a_cart_is_shown() {
         has(&operator.get(path).await.text, &["דנה לוי</a>", "dana levi?", "Shop's ID </span><bdi>basket-1001</bdi>"]);
     }
     assert_eq!(operator.get("/carts?q=basket-1001").await.header("location"), format!("/carts/{id}"));
-    has(&operator.get("/carts?q=basket-1002").await.text, &["No cart matches", "<bdi>basket-1002</bdi>"]);
+    has(&operator.get("/carts?q=basket-1002").await.text, &["0 carts for “<bdi>basket-1002</bdi>”"]);
+    has(&operator.get("/carts?q=basket-100").await.text, &["1 cart for “<bdi>basket-100</bdi>”", "דנה לוי</a>"]);
+    has(&operator.get("/carts?q=לוי").await.text, &["1 cart for", "דנה לוי</a>"]);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod cart_changes;
 mod cart_csv;
 mod cart_export;
 mod cart_fields;
+mod cart_filters;
 mod cart_import;
 mod cart_search;
 mod cart_uploads;

@@ -1,15 +1,19 @@
-//! `/carts`: the list of carts by status, and the search.
+//! `/carts`: the list of carts, with a search and filters.
 
 use axum::{Router, extract::State, response::Response, routing::get};
 use chrono_tz::Tz;
-use common::carts::{
-    self, Cart, CartId, CartStatus,
-    list::{Start, Totals},
-    search::EmailToFind,
+use common::{
+    analytics,
+    carts::{
+        self, Cart, CartId, CartStatus,
+        filter::Filter,
+        list::{CartPage, Sort, SortKey, Start, Totals},
+    },
 };
 use maud::{Markup, html};
 
 use super::{
+    cart_filters::Choice,
     format,
     guard::go_to,
     page::{Page, PageError, Section},
@@ -17,14 +21,17 @@ use super::{
 };
 use crate::{
     http::{base_path::at, error::ApiError, pagination, query::Parameters},
+    routes::carts::export,
     state::AppState,
 };
 
 /// Carts per page.
 const LIMIT: i64 = 25;
+/// Carts that match a filter are counted up to this number, so that a page is fast at a million carts.
+const MAX_COUNTED: i64 = 1_000;
 
 pub(crate) fn router() -> Router<AppState> {
-    Router::new().route("/carts", get(show))
+    Router::new().route("/carts", get(show)).route("/carts/export", get(export_csv))
 }
 
 async fn show(
@@ -32,90 +39,115 @@ async fn show(
     operator: Operator,
     parameters: Result<Parameters, ApiError>,
 ) -> Result<Response, PageError> {
-    let (parameters, now) = (parameters?, state.clock.now());
-    let status: Option<CartStatus> =
-        parameters.parse("status", "abandoned, recovered or expired", |text| text.parse().ok())?;
-    let wanted = parameters.get("q").map(str::trim).filter(|wanted| !wanted.is_empty());
-    let page = pagination::Page { number: parameters.page()?, limit: LIMIT };
-    if let Some(wanted) = wanted {
-        return search(&state, &operator, wanted, page).await;
+    let parameters = parameters?;
+    if let Some(id) = named(&state, &parameters).await? {
+        return Ok(go_to(&format!("/carts/{id}")));
     }
+    let choice = Choice::of(&parameters, operator.zone)?;
+    let page = pagination::Page { number: parameters.page()?, limit: LIMIT };
     let mut conn = state.lookups.acquire().await?;
     let totals = carts::list::totals(&mut conn).await?;
-    let total = totals.of(status);
-    let found = if page.offset() >= total {
-        Vec::new()
-    } else {
-        carts::list::page(&mut conn, status, Start::Offset(page.offset()), LIMIT, now).await?.carts
-    };
+    let currencies = analytics::currencies(&mut conn).await?;
+    drop(conn);
+    let Listed { carts, total, is_exact } = list(&state, &choice, page, &totals).await?;
     let body = html! {
-        div.heading { h1 { "Carts" } (search_form("")) }
-        (statuses(&totals, status))
+        div.heading {
+            h1 { "Carts" }
+            div.tools { (search_form(&choice)) (choice.form(&currencies)) }
+        }
+        (statuses(&totals, &choice))
         section.card aria-label="Carts" {
-            @if found.is_empty() { p.muted { (if total > 0 { "No such page." } else if status.is_none() { "No carts yet." } else { "No carts with this status." }) } }
+            div.heading {
+                p.muted { (counted(&choice, total, is_exact, operator.zone)) }
+                @if total > 0 {
+                    a.button href={ (at("/carts/export")) (format::query(&choice.pairs())) } download { "Export CSV" }
+                }
+            }
             @if totals.of(None) == 0 { (super::start::first_cart(&state.config.shared.public_url)) }
-            @else { (table(&found, "Carts, newest first", operator.zone)) }
-            (format::pages("/carts", &[("status", status.map(CartStatus::as_str))], page, total))
+            @else if carts.is_empty() && total > 0 { p.muted { "No such page." } }
+            @else if !carts.is_empty() { (table(&carts, "Carts", choice.date, operator.zone)) }
+            (format::pages("/carts", &choice.pairs(), page, total))
         }
     };
     Ok(Page { title: "Carts", section: Section::Carts, operator: &operator, live: "carts" }.show(&body))
 }
 
-/// Redirects to the cart with this id or the shop's id, or lists the carts with this e-mail address.
-async fn search(
-    state: &AppState,
-    operator: &Operator,
-    wanted: &str,
-    page: pagination::Page,
-) -> Result<Response, PageError> {
-    let now = state.clock.now();
-    let mut lookups = state.lookups.acquire().await?;
-    if let Ok(id) = wanted.parse::<CartId>()
-        && carts::find(&mut lookups, &id, now).await?.is_some()
+/// The cart whose whole id, or whole id at the shop, was searched for.
+async fn named(state: &AppState, parameters: &Parameters) -> Result<Option<CartId>, ApiError> {
+    let Some(text) = parameters.get("q").map(str::trim).filter(|text| !text.is_empty()) else { return Ok(None) };
+    let mut conn = state.lookups.acquire().await?;
+    if let Ok(id) = text.parse::<CartId>()
+        && carts::find(&mut conn, &id, state.clock.now()).await?.is_some()
     {
-        return Ok(go_to(&format!("/carts/{id}")));
+        return Ok(Some(id));
     }
-    if let Some(id) = carts::search::find_external(&mut lookups, wanted).await? {
-        return Ok(go_to(&format!("/carts/{id}")));
-    }
-    drop(lookups);
-    let found = match wanted.parse::<EmailToFind>() {
-        Ok(email) => {
-            let (start, mut conn) = (Start::Offset(page.offset()), state.database.acquire().await?);
-            Some(carts::search::by_email(&mut conn, &email, None, start, page.limit, now).await?)
-        }
-        Err(_) => None,
-    };
-    let body = html! {
-        div.heading { h1 { "Carts" } (search_form(wanted)) }
-        section.card {
-            @match found.filter(|found| found.total > 0) {
-                Some(found) => {
-                    p { (format::count(found.total)) @if found.total == 1 { " cart for " } @else { " carts for " } strong { bdi { (wanted) } } ". " a href=(at("/carts")) { "All carts" } }
-                    (table(&found.page.carts, "Carts that were found, newest first", operator.zone))
-                    (format::pages("/carts", &[("q", Some(wanted))], page, found.total))
-                }
-                None => {
-                    p { "No cart matches " strong { bdi { (wanted) } } ". Enter a full email address, cart ID or shop's ID." }
-                    p { a href=(at("/carts")) { "All carts" } }
-                }
-            }
-        }
-    };
-    Ok(Page { title: "Search", section: Section::Carts, operator, live: "" }.show(&body))
+    Ok(carts::search::find_external(&mut conn, text).await?.and_then(|id| id.parse().ok()))
 }
 
-fn search_form(value: &str) -> Markup {
+/// A page of the list, and its length.
+struct Listed {
+    carts: Vec<Cart>,
+    total: i64,
+    /// Whether the list is as long as `total`, not longer.
+    is_exact: bool,
+}
+
+async fn list(
+    state: &AppState,
+    choice: &Choice<'_>,
+    page: pagination::Page,
+    totals: &Totals,
+) -> Result<Listed, ApiError> {
+    let (filter, start) = (&choice.filter, Start::Offset(page.offset()));
+    if filter.is_status_only() && choice.sort == Sort::default() {
+        let total = totals.of(filter.status);
+        let carts = if page.offset() >= total {
+            Vec::new()
+        } else {
+            let mut conn = state.lookups.acquire().await?;
+            carts::list::page(&mut conn, filter.status, start, LIMIT, state.clock.now()).await?.carts
+        };
+        return Ok(Listed { carts, total, is_exact: true });
+    }
+    let (_permit, database) = state.dashboard_searches.begin(&state.database).await?;
+    let mut tx = carts::filter::begin(&database).await?;
+    let mut query = filter.read(&mut tx, choice.sort, state.clock.now()).await?;
+    state.upkeep.before_running(&query)?;
+    let counted = query.count_up_to(&mut tx, MAX_COUNTED + 1).await?;
+    let CartPage { carts, next } = query.page(&mut tx, start, LIMIT).await?;
+    tx.commit().await?;
+    // Beyond the counted ones, there is at least the next page.
+    let shown = i64::try_from(carts.len()).unwrap_or(0);
+    let known = if shown == 0 { 0 } else { page.offset().saturating_add(shown) + i64::from(next.is_some()) };
+    Ok(Listed { carts, total: counted.max(known), is_exact: counted <= MAX_COUNTED })
+}
+
+fn counted(choice: &Choice<'_>, total: i64, is_exact: bool, zone: Tz) -> Markup {
+    let words = choice.words(zone);
+    html! {
+        @if !is_exact { "More than " (format::count(MAX_COUNTED)) } @else { (format::count(total)) }
+        @if total == 1 { " cart" } @else { " carts" }
+        @if let Some(text) = &choice.filter.text { " for “" bdi { (text.as_str()) } "”" }
+        @for word in &words { " · " (word) }
+        @if !words.is_empty() || choice.filter.text.is_some() { " · " a href=(at("/carts")) { "Clear" } }
+    }
+}
+
+fn search_form(choice: &Choice<'_>) -> Markup {
+    let text = choice.filter.text.as_ref().map(|text| text.as_str());
     html! {
         form.search role="search" method="get" action=(at("/carts")) {
-            label.visually-hidden for="q" { "Search carts by ID, the shop's ID or email" }
-            input #q type="search" name="q" value=(value) placeholder="Cart ID or email" autocomplete="off" maxlength="254" dir="auto";
+            (choice.hidden(&["q"]))
+            label.visually-hidden for="q" { "Search carts by name, email, order number or cart ID" }
+            input #q type="search" name="q" value=[text] placeholder="Name, email, order or cart ID" autocomplete="off" minlength="2" maxlength="254" dir="auto";
             button.button type="submit" { "Search" }
         }
     }
 }
 
-fn statuses(totals: &Totals, chosen: Option<CartStatus>) -> Markup {
+/// The statuses to choose from; the other filters stay.
+fn statuses(totals: &Totals, choice: &Choice<'_>) -> Markup {
+    let counts = choice.filter.text.is_none() && !choice.has_filters();
     let choices = [
         (None, "All"),
         (Some(CartStatus::Abandoned), "Abandoned"),
@@ -125,35 +157,56 @@ fn statuses(totals: &Totals, chosen: Option<CartStatus>) -> Markup {
     html! {
         nav aria-label="Status" { ul.tabs {
             @for (status, name) in choices {
-                li { a href={ (at("/carts")) (format::query(&[("status", status.map(CartStatus::as_str))])) }
-                    aria-current=[(status == chosen).then_some("true")] {
-                    (name) " " span.count { (format::count(totals.of(status))) }
+                li { a href={ (at("/carts")) (format::query(&choice.with_status(status))) }
+                    aria-current=[(status == choice.filter.status).then_some("true")] {
+                    (name) @if counts { " " span.count { (format::count(totals.of(status))) } }
                 } }
             }
         } }
     }
 }
 
+/// Sends the carts that match, all of them, as CSV.
+async fn export_csv(
+    State(state): State<AppState>,
+    operator: Operator,
+    parameters: Result<Parameters, ApiError>,
+) -> Result<Response, PageError> {
+    let parameters = parameters?;
+    let filter: Filter = Choice::of(&parameters, operator.zone)?.filter;
+    Ok(export::csv(&state, filter).await?)
+}
+
 /// A table of carts; each whole row is a link.
-pub(crate) fn table(carts: &[Cart], caption: &str, zone: Tz) -> Markup {
+pub(crate) fn table(carts: &[Cart], caption: &str, date: SortKey, zone: Tz) -> Markup {
+    let heading = match date {
+        SortKey::AbandonedAt => "Abandoned",
+        SortKey::RecoveredAt => "Recovered",
+        SortKey::CreatedAt | SortKey::TotalValue => "Created",
+    };
+    let shown = |cart: &Cart| match date {
+        SortKey::AbandonedAt => Some(cart.abandoned_at),
+        SortKey::RecoveredAt => cart.recovered_at,
+        SortKey::CreatedAt | SortKey::TotalValue => Some(cart.created_at),
+    };
     html! {
         table.rows {
             caption.visually-hidden { (caption) }
             thead { tr {
                 th scope="col" { "Customer" } th scope="col" { "Status" }
-                th.wide-only scope="col" { "Abandoned" } th.number scope="col" { "Value" }
+                th.wide-only scope="col" { (heading) } th.number scope="col" { "Value" }
             } }
             tbody { @for cart in carts { tr id={ "row-" (cart.id) } {
                 th scope="row" {
                     a.cover dir="auto" href={ (at("/carts/")) (cart.id) } { (cart.customer()) }
                     div.parts.muted.small {
-                        span.narrow-only { (format::instant(cart.abandoned_at, zone)) }
+                        span.narrow-only { (heading) " " (format::maybe_instant(shown(cart), zone)) }
                         @if cart.customer_name.is_some() { span.ellipsis dir="auto" { (cart.customer_email) } }
                         @if let Some(id) = &cart.external_id { span.ellipsis { span.wide-only { "Shop's ID " } bdi { (id) } } }
                     }
                 }
                 td { (format::cart_status(cart.status)) }
-                td.wide-only { (format::instant(cart.abandoned_at, zone)) }
+                td.wide-only { (format::maybe_instant(shown(cart), zone)) }
                 td.number { (format::money(cart.total_value, cart.currency)) }
             } } }
         }

@@ -1,7 +1,7 @@
 //! Formats numbers, money and times for people.
 
 use crate::http::{base_path::at, pagination::Page};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use chrono_tz::Tz;
 use common::{
     carts::CartStatus,
@@ -96,6 +96,11 @@ pub(crate) fn maybe_moment(at: Option<DateTime<Utc>>, zone: Tz) -> Markup {
     html! { @match at { Some(at) => (moment(at, zone)), None => span.muted { "–" } } }
 }
 
+/// `24 Nov 2026`
+pub(crate) fn day(day: NaiveDate) -> String {
+    day.format("%-d %b %Y").to_string()
+}
+
 /// A time without seconds, or a dash.
 pub(crate) fn maybe_instant(at: Option<DateTime<Utc>>, zone: Tz) -> Markup {
     html! { @match at { Some(at) => (instant(at, zone)), None => span.muted { "–" } } }
@@ -151,7 +156,7 @@ pub(crate) fn query(pairs: &[(&str, Option<&str>)]) -> String {
     if text.is_empty() { text } else { format!("?{text}") }
 }
 
-/// Links to older and newer pages of the list of `total` entries at `path`.
+/// Links to the pages of the list of `total` entries at `path`, or of at least so many.
 pub(crate) fn pages(path: &str, pairs: &[(&str, Option<&str>)], page: Page, total: i64) -> Markup {
     let (page, last) = (page.number, page.pages(total));
     let to = |page: i64| {
@@ -162,12 +167,34 @@ pub(crate) fn pages(path: &str, pairs: &[(&str, Option<&str>)], page: Page, tota
     html! {
         @if last > 1 {
             nav.pages aria-label="Pages of this list" {
-                @if page > 1 { a.button rel="prev" href=(to(page - 1)) { "Newer" } }
-                span { "Page " (count(page)) " of " (count(last)) }
-                @if page < last { a.button rel="next" href=(to(page + 1)) { "Older" } }
+                @if page > 1 { a.button rel="prev" href=(to((page - 1).min(last))) { "Previous" } }
+                ul { @for shown in shown_pages(page, last) { li {
+                    @match shown {
+                        Some(shown) => { a href=(to(shown)) aria-label={ "Page " (shown) } aria-current=[(shown == page).then_some("page")] { (count(shown)) } }
+                        None => { "…" }
+                    }
+                } } }
+                @if page < last { a.button rel="next" href=(to(page + 1)) { "Next" } }
             }
         }
     }
+}
+
+/// The pages that are linked: the first and the last, and those around `page`. `None` is a gap.
+fn shown_pages(page: i64, last: i64) -> Vec<Option<i64>> {
+    let mut shown = Vec::new();
+    let mut before = 0;
+    for number in (1..=last.min(1))
+        .chain((page - 2).max(2)..=page.saturating_add(2).min(last - 1))
+        .chain((last > 1).then_some(last))
+    {
+        if number > before + 1 {
+            shown.push(None);
+        }
+        shown.push(Some(number));
+        before = number;
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -208,6 +235,19 @@ mod tests {
         let relative = |seconds| relative(now + chrono::TimeDelta::seconds(seconds), now, Tz::UTC).0;
         assert!(relative(40).contains(">in 40 s<") && relative(0).contains(">0 s ago<"));
         assert!(relative(-150).contains(">2 min ago<") && relative(-150).contains("05:27:39 +00:00"));
+    }
+
+    #[test]
+    fn the_first_and_the_last_page_are_linked() {
+        let shown = |page, last| {
+            let pages = shown_pages(page, last).into_iter();
+            pages.map(|page| page.map_or("…".to_owned(), |page| page.to_string())).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(shown(1, 2), "1 2");
+        assert_eq!(shown(1, 9), "1 2 3 … 9");
+        assert_eq!(shown(5, 9), "1 … 3 4 5 6 7 … 9");
+        assert_eq!(shown(9, 9), "1 … 7 8 9");
+        assert_eq!(shown(999, 9), "1 … 9");
     }
 
     #[test]

@@ -7,7 +7,10 @@ use chrono::{Datelike, NaiveDate};
 use chrono_tz::Tz;
 use common::{
     analytics::{self, DayStats, Rate, Summary},
-    carts::{self, Cart, list::Start},
+    carts::{
+        self, Cart,
+        list::{SortKey, Start},
+    },
     money::{Currency, grouped},
     time_zone,
 };
@@ -58,7 +61,7 @@ async fn show(
     };
     let mut conn = state.database.acquire().await?;
     let range = analytics::between(&mut conn, (period.first, period.last), zone, currency).await?;
-    state.counts.after_reading(range.deltas);
+    state.upkeep.counts_read(range.deltas);
     let before = match period.before() {
         Some(before) => Some(analytics::between(&mut conn, (before.first, before.last), zone, currency).await?.summary),
         None => None,
@@ -292,7 +295,7 @@ fn newest_carts(newest: &[Cart], zone: Tz) -> Markup {
             div.heading { h2 #newest { "Newest carts" } a href=(at("/carts")) { "All carts" } }
             @if newest.is_empty() {
                 p.muted { "No carts yet. " a href=(at("/start")) { "Getting started" } }
-            } @else { (super::carts::table(newest, "The newest carts", zone)) }
+            } @else { (super::carts::table(newest, "The newest carts", SortKey::CreatedAt, zone)) }
         }
     }
 }

@@ -70,7 +70,7 @@ async fn show(State(state): State<AppState>, parameters: Parameters) -> Result<D
     let currency = currency(&parameters)?.unwrap_or(state.config.currency);
     let mut conn = state.database.acquire().await?;
     let range = analytics::between(&mut conn, range, zone, currency).await?;
-    state.counts.after_reading(range.deltas);
+    state.upkeep.counts_read(range.deltas);
     let currencies = analytics::currencies(&mut conn).await?;
     Ok(Data(Analytics {
         currency,

@@ -4,6 +4,7 @@ pub(crate) mod batches;
 pub(crate) mod change;
 mod create;
 pub(crate) mod export;
+pub(crate) mod filters;
 pub(crate) mod import;
 pub(crate) mod lock;
 pub(crate) mod receipt;
@@ -17,7 +18,11 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use common::{
-    carts::{self, Cart, CartId, CartStatus, list::Start, new::EXTERNAL_ID_CHARACTERS},
+    carts::{
+        self, Cart, CartId,
+        filter::Filter,
+        list::{CartPage, Cursor, Sort, Start},
+    },
     db::Connection,
 };
 use serde::Serialize;
@@ -26,6 +31,7 @@ use utoipa_axum::routes;
 
 use self::{
     batches::{CartList, ListRequest, RenderedPage},
+    filters::{Filters, Order},
     lock::Locked,
 };
 use crate::{
@@ -35,7 +41,7 @@ use crate::{
         error::ApiError,
         etag::{IfMatch, IfNoneMatch},
         pagination::{NextLink, Page, next_link},
-        query::{EmailToFind, Parameters},
+        query::Parameters,
     },
     openapi,
     state::AppState,
@@ -83,6 +89,9 @@ async fn show(State(state): State<AppState>, CartPath(id): CartPath, known: IfNo
     Ok(known.answer(render(&*cart)))
 }
 
+/// Carts that match a filter are counted up to this number first.
+pub(crate) const FEW: i64 = 1_000;
+
 /// The largest offset of pages that are read in batches.
 const MAX_BATCHED_OFFSET: i64 = 1_000;
 
@@ -93,11 +102,10 @@ const MAX_BATCHED_OFFSET: i64 = 1_000;
 #[utoipa::path(
     get, path = "/carts", operation_id = "listCarts", tag = "Carts",
     params(
-        ("status" = Option<CartStatus>, Query, description = "Only with this status."),
-        ("email" = inline(Option<EmailToFind>), Query, description = "Only of the shopper with this address, in any spelling."),
-        ("externalId" = Option<String>, Query, min_length = 1, max_length = 200, description = "Only the cart with this id of yours."),
+        Filters,
+        ("sort" = inline(Option<Order>), Query, description = "The order, `-createdAt` by default. `totalValue` compares minor units, so use it with `currency` if carts are in several. Carts that were not recovered count as recovered before all others."),
         Page,
-        ("cursor" = Option<String>, Query, pattern = "^-?[0-9]{1,16}-[A-Za-z0-9_-]{1,200}$", description = "The `nextCursor` of the page before; `page` does not count then."),
+        ("cursor" = Option<String>, Query, pattern = "^[anrv]?(-?[0-9]{1,18})?-[A-Za-z0-9_-]{1,200}$", description = "The `nextCursor` of the page before, with the same filters and `sort`; `page` does not count then."),
     ),
     responses((status = 200, description = "A page", body = Success<CartList>,
         headers(("Link" = String, description = "The address of the next page, with `rel=\"next\"`; absent on the last one.")))),
@@ -108,37 +116,54 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<(
 }
 
 async fn page(state: &AppState, parameters: &Parameters) -> Result<RenderedPage, ApiError> {
-    let status = parameters.parse("status", "abandoned, recovered or expired", |text| text.parse().ok())?;
+    let filter = filters::parse(parameters)?;
+    let sort = filters::sort(parameters)?.unwrap_or_default();
     let page = Page::of(parameters)?;
-    let cursor = parameters.parse("cursor", "a pagination.nextCursor of this list", |text| text.parse().ok())?;
-    let email: Option<carts::search::EmailToFind> =
-        parameters.parse("email", "an e-mail address", |text| text.parse().ok())?;
-    let start = cursor.map_or(Start::Offset(page.offset()), Start::After);
-    let external_id = parameters.parse("externalId", "an id of 1 to 200 characters", |text| {
-        (text.chars().count() <= EXTERNAL_ID_CHARACTERS).then(|| text.to_owned())
+    let cursor = parameters.parse("cursor", "a pagination.nextCursor of this list with the same sort", |text| {
+        text.parse().ok().filter(|cursor: &Cursor| cursor.key() == sort.key)
     })?;
-    if let Some(external_id) = &external_id {
-        let (mut conn, now) = (state.lookups.acquire().await?, state.clock.now());
-        let found = carts::search::by_external_id(&mut conn, external_id, email.as_ref(), status, &start, now).await?;
-        return Ok(batches::render(page, found.total, found.page));
+    let start = cursor.map_or(Start::Offset(page.offset()), Start::After);
+    if !filter.is_status_only() || sort != Sort::default() {
+        let (found, total) = find(state, &filter, sort, start, page.limit).await?;
+        return Ok(batches::render(page, total, found));
     }
-    Ok(match (email, &start) {
-        (Some(email), _) => {
-            let (_permit, database) = state.searches.begin(&state.database).await?;
-            let mut conn = database.acquire().await?;
-            let found =
-                carts::search::by_email(&mut conn, &email, status, start, page.limit, state.clock.now()).await?;
-            batches::render(page, found.total, found.page)
-        }
+    let status = filter.status;
+    Ok(match &start {
         // A deep page takes longer, so no other request waits for it in a batch.
-        (None, Start::Offset(offset)) if *offset > MAX_BATCHED_OFFSET => {
+        Start::Offset(offset) if *offset > MAX_BATCHED_OFFSET => {
             let mut conn = state.lookups.acquire().await?;
             let total = carts::list::totals(&mut conn).await?.of(status);
             let found = carts::list::page(&mut conn, status, start, page.limit, state.clock.now()).await?;
             batches::render(page, total, found)
         }
-        (None, _) => state.carts.list.run(ListRequest { status, page, start }).await?,
+        _ => state.carts.list.run(ListRequest { status, page, start }).await?,
     })
+}
+
+/// Finds carts; returns a page and the exact total. A few do so at a time, because some filters read every cart.
+async fn find(
+    state: &AppState,
+    filter: &Filter,
+    sort: Sort,
+    start: Start,
+    limit: i64,
+) -> Result<(CartPage, i64), ApiError> {
+    // One index finds the cart of an external id.
+    let is_lookup = filter.external_id.is_some() && filter.text.is_none();
+    let (_permit, database) = match is_lookup {
+        true => (None, state.lookups.clone()),
+        false => state.searches.begin(&state.database).await.map(|(permit, database)| (Some(permit), database))?,
+    };
+    let mut tx = carts::filter::begin(&database).await?;
+    let mut query = filter.read(&mut tx, sort, state.clock.now()).await?;
+    state.upkeep.before_running(&query)?;
+    let mut total = query.count_up_to(&mut tx, FEW).await?;
+    if total == FEW {
+        total = query.count(&mut tx).await?;
+    }
+    let page = query.page(&mut tx, start, limit).await?;
+    tx.commit().await?;
+    Ok((page, total))
 }
 
 /// Checks `If-Match` against the cart. The cart must be locked, or it could change between the

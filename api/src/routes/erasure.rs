@@ -6,7 +6,8 @@ use chrono::{DateTime, Utc};
 use common::{
     carts::{
         self,
-        list::{Cursor, Start},
+        filter::Filter,
+        list::{Cursor, Sort, Start},
         search::EmailToFind,
     },
     db,
@@ -175,12 +176,16 @@ async fn export(
 
     let now = state.clock.now();
     let (_permit, database) = state.erasures.begin(&state.database).await?;
-    let mut conn = database.acquire().await?;
-    let found = carts::search::by_email(&mut conn, &email, None, start, page.limit, now).await?;
-    let ids: Vec<&str> = found.page.carts.iter().map(|cart| cart.id.as_str()).collect();
+    let mut conn = carts::filter::begin(&database).await?;
+    let of_person = Filter { email: Some(email.clone()), ..Filter::default() };
+    let of_person = of_person.read(&mut conn, Sort::default(), now).await?;
+    let found = of_person.page(&mut conn, start, page.limit).await?;
+    let total = of_person.count(&mut conn).await?;
+    let ids: Vec<&str> = found.carts.iter().map(|cart| cart.id.as_str()).collect();
     let records = personal_data::export(&mut conn, &ids).await?;
-    let next = found.page.next.map(|cursor| cursor.to_string());
+    conn.commit().await?;
+    let next = found.next.map(|cursor| cursor.to_string());
     let link = next_link(&parameters, "/api/erasure/export", "cursor", next.as_deref());
-    let pagination = Pagination::new(page, found.total).with_cursor(next);
+    let pagination = Pagination::new(page, total).with_cursor(next);
     Ok((link, Data(PersonalData { email: email.as_str().to_owned(), exported_at: now, records, pagination })))
 }

@@ -1,38 +1,120 @@
-//! The list of carts: newest first, by page or by cursor, with an exact total.
+//! The list of carts: newest first, by page or by cursor, with an exact total. Lists with filters or in another
+//! order are in [`super::filter`].
 
 use std::str::FromStr;
 
 use chrono::{DateTime, Datelike, Utc};
+use strum::{EnumString, IntoStaticStr};
 
 use super::cart::select_carts;
 use crate::carts::{Cart, CartStatus};
 use crate::db::Connection;
 
-/// The position of a cart in the list; the next page starts after it.
+/// What a list is sorted by. Carts with the same value are sorted by id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "camelCase")]
+pub enum SortKey {
+    /// When the cart was stored.
+    CreatedAt,
+    /// When the shopper left the cart.
+    AbandonedAt,
+    /// When the cart was recovered; carts that were not count as before all others.
+    RecoveredAt,
+    /// The total in minor units.
+    TotalValue,
+}
+
+/// The order of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Sort {
+    /// What the list is sorted by.
+    pub key: SortKey,
+    /// Whether the highest value is first.
+    pub descending: bool,
+}
+
+impl Default for Sort {
+    /// Newest first.
+    fn default() -> Self {
+        Self { key: SortKey::CreatedAt, descending: true }
+    }
+}
+
+impl FromStr for Sort {
+    type Err = strum::ParseError;
+
+    /// The name of a key, with `-` before it for descending.
+    fn from_str(text: &str) -> Result<Self, strum::ParseError> {
+        let (key, descending) = text.strip_prefix('-').map_or((text, false), |key| (key, true));
+        Ok(Self { key: key.parse()?, descending })
+    }
+}
+
+impl std::fmt::Display for Sort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let key: &str = self.key.into();
+        write!(f, "{}{key}", if self.descending { "-" } else { "" })
+    }
+}
+
+/// The value of a cart by which a list is sorted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum SortValue {
+    Created(DateTime<Utc>),
+    Abandoned(DateTime<Utc>),
+    /// `None`: not recovered.
+    Recovered(Option<DateTime<Utc>>),
+    TotalMinor(i64),
+}
+
+/// The position of a cart in a list; the next page starts after it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Cursor {
-    created_at: DateTime<Utc>,
+    value: SortValue,
     id: String,
 }
 
-/// The text is not a cursor of this list.
+/// The text is not a cursor of a list of carts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a cursor of this list")]
 pub struct MalformedCursor;
 
 impl Cursor {
-    pub(crate) fn after(cart: &Cart) -> Self {
-        Self { created_at: cart.created_at, id: cart.id.clone() }
+    pub(crate) fn after(cart: &Cart, key: SortKey) -> Self {
+        let value = match key {
+            SortKey::CreatedAt => SortValue::Created(cart.created_at),
+            SortKey::AbandonedAt => SortValue::Abandoned(cart.abandoned_at),
+            SortKey::RecoveredAt => SortValue::Recovered(cart.recovered_at),
+            SortKey::TotalValue => SortValue::TotalMinor(cart.total_value.minor()),
+        };
+        Self { value, id: cart.id.clone() }
     }
 
-    pub(crate) fn into_parts(self) -> (DateTime<Utc>, String) {
-        (self.created_at, self.id)
+    /// What the list of this cursor is sorted by.
+    pub fn key(&self) -> SortKey {
+        match self.value {
+            SortValue::Created(_) => SortKey::CreatedAt,
+            SortValue::Abandoned(_) => SortKey::AbandonedAt,
+            SortValue::Recovered(_) => SortKey::RecoveredAt,
+            SortValue::TotalMinor(_) => SortKey::TotalValue,
+        }
+    }
+
+    pub(crate) fn into_parts(self) -> (SortValue, String) {
+        (self.value, self.id)
     }
 }
 
 impl std::fmt::Display for Cursor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{}", self.created_at.timestamp_micros(), self.id)
+        match self.value {
+            SortValue::Created(at) => write!(f, "{}", at.timestamp_micros())?,
+            SortValue::Abandoned(at) => write!(f, "a{}", at.timestamp_micros())?,
+            SortValue::Recovered(Some(at)) => write!(f, "r{}", at.timestamp_micros())?,
+            SortValue::Recovered(None) => write!(f, "n")?,
+            SortValue::TotalMinor(minor) => write!(f, "v{minor}")?,
+        }
+        write!(f, "-{}", self.id)
     }
 }
 
@@ -40,16 +122,31 @@ impl FromStr for Cursor {
     type Err = MalformedCursor;
 
     fn from_str(text: &str) -> Result<Self, MalformedCursor> {
-        // The time is negative, and so begins with the separator, before 1970.
-        let at = text.char_indices().skip(1).find(|(_, c)| *c == '-').ok_or(MalformedCursor)?.0;
-        let (time, id) = (&text[..at], &text[at + 1..]);
-        let created_at: DateTime<Utc> =
-            time.parse().ok().and_then(DateTime::from_timestamp_micros).ok_or(MalformedCursor)?;
+        let (kind, rest) = match text.chars().next() {
+            Some(kind @ ('a' | 'n' | 'r' | 'v')) => (kind, &text[1..]),
+            _ => ('c', text),
+        };
+        // A value may be negative, and so begin with the separator: a time before 1970.
+        let skipped = if kind == 'n' { 0 } else { 1 };
+        let at = rest.char_indices().skip(skipped).find(|(_, c)| *c == '-').ok_or(MalformedCursor)?.0;
+        let (value, id) = (&rest[..at], &rest[at + 1..]);
         // chrono accepts years that Postgres does not.
-        if id.is_empty() || id.len() > 200 || id.contains('\0') || !(1..=9999).contains(&created_at.year()) {
+        let time = || {
+            let time = value.parse().ok().and_then(DateTime::from_timestamp_micros).ok_or(MalformedCursor)?;
+            (1..=9999).contains(&time.year()).then_some(time).ok_or(MalformedCursor)
+        };
+        if id.is_empty() || id.len() > 200 || id.contains('\0') {
             return Err(MalformedCursor);
         }
-        Ok(Self { created_at, id: id.to_owned() })
+        let value = match kind {
+            'a' => SortValue::Abandoned(time()?),
+            'n' if value.is_empty() => SortValue::Recovered(None),
+            'n' => return Err(MalformedCursor),
+            'r' => SortValue::Recovered(Some(time()?)),
+            'v' => SortValue::TotalMinor(value.parse().map_err(|_| MalformedCursor)?),
+            _ => SortValue::Created(time()?),
+        };
+        Ok(Self { value, id: id.to_owned() })
     }
 }
 
@@ -83,13 +180,16 @@ pub async fn page(
         Start::Offset(offset) => (offset, None),
         Start::After(cursor) => (0, Some(cursor)),
     };
-    let (after_created_at, after_id) = after.map(|cursor| (cursor.created_at, cursor.id)).unzip();
+    let (after_created_at, after_id) = match after.map(Cursor::into_parts) {
+        Some((SortValue::Created(at), id)) => (Some(at), Some(id)),
+        _ => (None, None),
+    };
     // Reads one cart more than requested, which shows whether there is a next page.
     let mut carts = rows(conn, status, &Part { after_created_at, after_id, offset, limit: limit + 1, now }).await?;
     let asked_for = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = carts.len() > asked_for;
     carts.truncate(asked_for);
-    let next = if more { carts.last().map(Cursor::after) } else { None };
+    let next = if more { carts.last().map(|cart| Cursor::after(cart, SortKey::CreatedAt)) } else { None };
     Ok(CartPage { carts, next })
 }
 

@@ -8,17 +8,14 @@
 //! Postgres compares addresses in ASCII without quotes and white space, whose canonical form is
 //! their lower case. All other addresses are compared in this module.
 
+pub mod index;
+pub mod text;
+
 use std::collections::HashSet;
 
-use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 
-use super::list::{CartPage, Cursor, Start};
-use crate::{
-    carts::{self, CartStatus},
-    db::Connection,
-    email,
-};
+use crate::{db::Connection, email};
 
 /// An e-mail address to search for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -70,100 +67,15 @@ impl EmailToFind {
     }
 }
 
-/// The result of a search.
-#[derive(Debug)]
-pub struct Found {
-    /// The requested page.
-    pub page: CartPage,
-    /// The number of matching carts on all pages.
-    pub total: i64,
-}
-
-/// The largest offset: more than any array has elements, and small enough that a subscript for the
-/// end of the page fits into 32 bits.
-const LONGEST_ARRAY: i64 = 1 << 30;
-
-/// The cart with this external id, if it has the status and the address, as a list of at most one.
-pub async fn by_external_id(
-    conn: &mut Connection,
-    external_id: &str,
-    email: Option<&EmailToFind>,
-    status: Option<CartStatus>,
-    start: &Start,
-    now: DateTime<Utc>,
-) -> sqlx::Result<Found> {
-    let id = find_external(&mut *conn, external_id).await?;
-    let mut carts = carts::find_many(conn, id.as_slice(), now).await?;
-    carts.retain(|cart| {
-        status.is_none_or(|status| cart.status == status)
-            && email.is_none_or(|email| email.matches(&cart.customer_email))
-    });
-    let total = if carts.is_empty() { 0 } else { 1 };
-    if *start != Start::Offset(0) {
-        carts.clear(); // a later page
-    }
-    Ok(Found { page: CartPage { carts, next: None }, total })
-}
-
 /// The id of the cart with this external id; `None` if there is none.
 pub async fn find_external(conn: &mut Connection, external_id: &str) -> sqlx::Result<Option<String>> {
     sqlx::query_scalar!("select id from carts where external_id = $1", external_id).fetch_optional(conn).await
 }
 
-/// The carts with this address in any spelling, newest first: a page of at most `limit`, with the
-/// payment links that work at `now`, and the exact total.
+/// Returns the ids of all carts with this address, and those of its stored spellings that differ
+/// from the canonical form in more than the case of `A` to `Z`.
 ///
 /// Scans all carts. Don't use a connection that is restricted to index scans.
-pub async fn by_email(
-    conn: &mut Connection,
-    email: &EmailToFind,
-    status: Option<CartStatus>,
-    start: Start,
-    limit: i64,
-    now: DateTime<Utc>,
-) -> sqlx::Result<Found> {
-    let (offset, after) = match start {
-        Start::Offset(offset) => (offset.min(LONGEST_ARRAY), None),
-        Start::After(cursor) => (0, Some(cursor)),
-    };
-    let spellings = other_spellings(conn, email).await?;
-    let (after_created_at, after_id) = after.map(Cursor::into_parts).unzip();
-    // lower() is fastest in the collation "C".
-    let found = sqlx::query!(
-        r#"
-        select count(*) as "total!",
-               (array_agg(id order by created_at desc, id desc)
-                    filter (where (created_at, id) < (coalesce($3::timestamptz, 'infinity'), coalesce($4::text, '')))
-               )[$5::bigint + 1 : $5::bigint + $6::bigint + 1] as ids
-        from carts
-        where ((octet_length(customer_email) = octet_length($1::text) and lower(customer_email collate "C") = $1)
-               or customer_email in (select unnest($7::text[])))
-          and ($2::text is null or status = $2)
-        "#,
-        email.canonical,
-        status.map(CartStatus::as_str),
-        after_created_at,
-        after_id,
-        offset,
-        limit,
-        &spellings,
-    )
-    .fetch_one(&mut *conn)
-    .await?;
-    // The ids of the page, and one more if there is a next page.
-    let mut ids = found.ids.unwrap_or_default();
-    let asked_for = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = ids.len() > asked_for;
-    ids.truncate(asked_for);
-    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    let mut carts = carts::find_many(conn, &ids, now).await?;
-    carts.sort_by(|one, other| (other.created_at, &other.id).cmp(&(one.created_at, &one.id)));
-    let next = carts.last().filter(|_| more).map(Cursor::after);
-    Ok(Found { page: CartPage { carts, next }, total: found.total })
-}
-
-/// Returns the ids of all carts with this address, and those of its stored spellings that differ
-/// from the canonical form in more than the case of `A` to `Z`. Costs as much as [`by_email`].
 pub(crate) async fn ids_by_email(
     conn: &mut Connection,
     email: &EmailToFind,
@@ -183,7 +95,7 @@ pub(crate) async fn ids_by_email(
     Ok((ids, spellings))
 }
 
-/// Returns those of the carts that have this address. They must be locked.
+/// Returns those of the carts that have this address. To stay so, they must be locked.
 pub(crate) async fn still_of(conn: &mut Connection, ids: &[String], email: &EmailToFind) -> sqlx::Result<Vec<String>> {
     let carts = sqlx::query!("select id, customer_email from carts where id = any ($1)", ids).fetch_all(conn).await?;
     Ok(carts.into_iter().filter(|cart| email.matches(&cart.customer_email)).map(|cart| cart.id).collect())

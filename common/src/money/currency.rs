@@ -29,6 +29,14 @@ impl Currency {
     /// Maximum of a line or a cart, in minor units of any currency. Stripe's maxima are not higher.
     pub const MAX_MINOR: i64 = 999_999_999_999;
 
+    /// The currencies without decimals; see [`Currency::decimals`].
+    pub const NO_DECIMALS: [&str; 17] = [
+        "bif", "clp", "djf", "gnf", "isk", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "ugx", "vnd", "vuv", "xaf", "xof",
+        "xpf",
+    ];
+    /// The currencies with three decimals.
+    pub const THREE_DECIMALS: [&str; 7] = ["bhd", "iqd", "jod", "kwd", "lyd", "omr", "tnd"];
+
     /// The code, in lower case.
     pub fn code(&self) -> &str {
         // The bytes are ASCII letters, so this can't fail.
@@ -42,9 +50,8 @@ impl Currency {
     /// although Stripe expects two zeros; see [`Currency::stripe_amount`].
     pub fn decimals(&self) -> u32 {
         match self.code() {
-            "bif" | "clp" | "djf" | "gnf" | "isk" | "jpy" | "kmf" | "krw" | "mga" | "pyg" | "rwf" | "ugx" | "vnd"
-            | "vuv" | "xaf" | "xof" | "xpf" => 0,
-            "bhd" | "iqd" | "jod" | "kwd" | "lyd" | "omr" | "tnd" => 3,
+            code if Self::NO_DECIMALS.contains(&code) => 0,
+            code if Self::THREE_DECIMALS.contains(&code) => 3,
             _ => 2,
         }
     }

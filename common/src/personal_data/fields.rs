@@ -262,6 +262,16 @@ pub const TABLES: &[Table] = &[
             time("received_at"),
         ],
     },
+    // Copies of values in `carts`. Triggers delete them when a value changes and when the cart is deleted.
+    without_shoppers(
+        "cart_search",
+        &[
+            other("cart_id", "the cart's"),
+            other("text", "copied from carts, without case and accents"),
+            other("grams", "numbers computed from the text"),
+        ],
+    ),
+    without_shoppers("cart_search_changes", &[other("cart_ids", "the ids of carts")]),
     without_shoppers("queues", &[other("name", "of a queue")]),
     without_shoppers("schedule_slots", &[other("schedule", "its name")]),
     without_shoppers(

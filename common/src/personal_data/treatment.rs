@@ -5,7 +5,7 @@
 pub struct Table {
     /// The table's name.
     pub name: &'static str,
-    /// The rows that are about a shopper; `None` if the table holds no personal data.
+    /// The rows that are about a shopper; `None` if the table holds no personal data of its own.
     pub rows: Option<Rows>,
     /// All columns, if `rows` is `Some`; else those that could hold text.
     pub columns: &'static [Column],

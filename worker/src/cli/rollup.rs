@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use common::{analytics, db::Database};
+use common::{analytics, carts::search, db::Database};
 
 /// Counting ten million carts takes about ten seconds.
 const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3600);
@@ -16,6 +16,7 @@ pub(super) async fn run(database: &Database, all: bool) -> Result<(), Box<dyn Er
             "counted {} carts: {} counts, {} of them corrected",
             corrected.carts, corrected.periods, corrected.corrected
         );
+        println!("{} carts will be indexed again for searches", search::index::index_all_again(&mut conn).await?);
     } else {
         println!("added up {} changes", analytics::add_up(&mut conn).await?);
     }

@@ -1,7 +1,7 @@
-//! Adds up the stored counts of carts.
+//! Adds up the stored counts of carts, and indexes the texts by which carts are found.
 
 use apalis::prelude::Data;
-use common::{analytics, jobs::RollUpDays};
+use common::{analytics, carts::search, jobs::RollUpDays};
 
 use crate::{JobError, State};
 
@@ -11,6 +11,19 @@ pub(crate) async fn run(_: RollUpDays, state: Data<State>) -> Result<(), JobErro
     conn.commit().await?;
     if deltas > 0 {
         tracing::info!(deltas, "added up the counts of carts");
+    }
+    let mut carts = 0;
+    loop {
+        let mut tx = state.database.begin().await?;
+        let indexed = search::index::index_changes(&mut tx).await?;
+        tx.commit().await?;
+        carts += indexed;
+        if indexed == 0 {
+            break;
+        }
+    }
+    if carts > 0 {
+        tracing::info!(carts, "indexed carts for searches");
     }
     Ok(())
 }

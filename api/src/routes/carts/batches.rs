@@ -16,11 +16,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    counts::CountsUpkeep,
     http::{
         body,
         pagination::{Page, Pagination},
     },
+    upkeep::Upkeep,
 };
 
 /// The batches of the carts' routes.
@@ -32,11 +32,11 @@ pub(crate) struct CartBatches {
 }
 
 impl CartBatches {
-    pub(crate) fn start(database: &Database, clock: &Clock, counts: &CountsUpkeep) -> Self {
+    pub(crate) fn start(database: &Database, clock: &Clock, upkeep: &Upkeep) -> Self {
         Self {
             store: Batcher::start(StoreCarts, database.clone()),
             find: Batcher::start(FindCarts { clock: clock.clone() }, database.clone()),
-            list: Batcher::start(ListCarts { clock: clock.clone(), counts: counts.clone() }, database.clone()),
+            list: Batcher::start(ListCarts { clock: clock.clone(), upkeep: upkeep.clone() }, database.clone()),
         }
     }
 }
@@ -93,7 +93,7 @@ pub(crate) struct ListRequest {
 #[derive(Debug)]
 pub(crate) struct ListCarts {
     clock: Clock,
-    counts: CountsUpkeep,
+    upkeep: Upkeep,
 }
 
 impl Batch for ListCarts {
@@ -106,7 +106,7 @@ impl Batch for ListCarts {
 
     async fn run(&self, conn: &mut Connection, requests: &[ListRequest]) -> sqlx::Result<Vec<RenderedPage>> {
         let totals = list::totals(conn).await?;
-        self.counts.after_reading(totals.deltas);
+        self.upkeep.counts_read(totals.deltas);
         let mut bodies: HashMap<&ListRequest, RenderedPage> = HashMap::new();
         for request in requests {
             if !bodies.contains_key(request) {

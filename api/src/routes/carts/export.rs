@@ -7,22 +7,31 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use common::{
-    carts::{self, Cart, CartStatus, export::Position},
+    carts::{
+        self, Cart,
+        filter::Filter,
+        list::{CartPage, Sort, SortKey, Start},
+    },
     clock::Clock,
     db::Database,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use utoipa_axum::routes;
 
-use super::import::{csv, lines::Format};
+use super::{
+    FEW,
+    filters::{self, Filters},
+    import::{csv, lines::Format},
+    searches::Searches,
+};
 use crate::{
     auth::scoped_router::ScopedRouter,
-    http::{
-        error::ApiError,
-        query::{DATE_OR_INSTANT, DateOrInstant, Parameters, date_or_instant},
-    },
+    http::{error::ApiError, query::Parameters},
     state::AppState,
+    upkeep::Upkeep,
 };
+
+const OLDEST_FIRST: Sort = Sort { key: SortKey::CreatedAt, descending: false };
 
 /// Tells Excel that a file is UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -35,16 +44,15 @@ pub(crate) fn router() -> ScopedRouter {
 
 /// Export carts
 ///
-/// Oldest first, in a format that an import accepts. A cart never appears twice. A cart that is
-/// created or changed meanwhile may be included or not, as it was or as it became. If the export
-/// fails, the connection breaks off, so that a partial file does not look complete.
+/// All carts, or those that match the filters, oldest first, in a format that an import accepts. A
+/// cart never appears twice. A cart that is created or changed meanwhile may be included or not, as
+/// it was or as it became. If the export fails, the connection breaks off, so that a partial file
+/// does not look complete.
 #[utoipa::path(
     get, path = "/carts/export", operation_id = "exportCarts", tag = "Import and export",
     params(
         ("format" = inline(Option<Format>), Query, description = "The default is the first of `Accept` that there is, then ndjson."),
-        ("status" = Option<CartStatus>, Query, description = "Only with this status."),
-        ("from" = inline(Option<DateOrInstant>), Query, description = "Only those created then or later."),
-        ("to" = inline(Option<DateOrInstant>), Query, description = "Only those created before."),
+        Filters,
         ("bom" = Option<u8>, Query, minimum = 0, maximum = 1, description = "With csv: 1 begins the file with a byte order mark, so that Excel reads it as UTF-8."),
     ),
     responses((status = 200, description = "All carts. The schema of JSON is that of each line.",
@@ -70,22 +78,34 @@ async fn export(
     if bom.is_some() && format != Format::Csv {
         return Err(ApiError::bad_request("bom can only be sent with format=csv"));
     }
-    let status = parameters.parse("status", "abandoned, recovered or expired", |text| text.parse().ok())?;
-    let from = parameters.parse("from", DATE_OR_INSTANT, date_or_instant)?;
-    let position = Position::start(status, from, parameters.parse("to", DATE_OR_INSTANT, date_or_instant)?);
+    let filter = filters::parse(&parameters)?;
+    begin(&state, filter, format, bom == Some(true)).await
+}
+
+/// All carts that match, as CSV for a spreadsheet.
+pub(crate) async fn csv(state: &AppState, filter: Filter) -> Result<Response, ApiError> {
+    begin(state, filter, Format::Csv, true).await
+}
+
+async fn begin(state: &AppState, filter: Filter, format: Format, bom: bool) -> Result<Response, ApiError> {
     let day = state.clock.now().date_naive();
+    let (database, clock) = (state.database.clone(), state.clock.clone());
+    let (searches, upkeep) = (state.searches.clone(), state.upkeep.clone());
     let mut export =
-        Export { database: state.database.clone(), clock: state.clock.clone(), format, position, ended: false };
+        Export { database, clock, searches, upkeep, format, filter, start: Start::Offset(0), ended: false };
     // If the first batch can't be read, return an ordinary error response.
     let mut first = match format {
         Format::Ndjson => Vec::new(),
-        Format::Csv if bom == Some(true) => [BYTE_ORDER_MARK, &csv::header()].concat(),
+        Format::Csv if bom => [BYTE_ORDER_MARK, &csv::header()].concat(),
         Format::Csv => csv::header(),
     };
     first.extend(export.next().await?.unwrap_or_default());
     // A later error breaks the connection off, so that the file does not look complete.
     let rest = stream::try_unfold(export, async |mut export| Ok(export.next().await?.map(|carts| (carts, export))))
-        .inspect_err(|error: &sqlx::Error| tracing::error!(%error, "an export was interrupted"));
+        .map_err(|error: ApiError| {
+            tracing::error!(?error, "an export was interrupted");
+            std::io::Error::other("the export was interrupted")
+        });
     let carts = stream::iter([Ok(first)]).chain(rest).map_ok(Bytes::from);
     let (media_type, extension) = match format {
         Format::Ndjson => ("application/x-ndjson", "ndjson"),
@@ -110,27 +130,50 @@ fn accepted(headers: &HeaderMap) -> Format {
 struct Export {
     database: Database,
     clock: Clock,
+    searches: Searches,
+    upkeep: Upkeep,
     format: Format,
-    position: Position,
+    filter: Filter,
+    start: Start,
     ended: bool,
 }
 
 impl Export {
-    async fn next(&mut self) -> sqlx::Result<Option<Vec<u8>>> {
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, ApiError> {
         if self.ended {
             return Ok(None);
         }
-        let mut conn = self.database.acquire().await?;
-        let carts = carts::export::batch(&mut conn, &self.position, BATCH, self.clock.now()).await?;
-        drop(conn);
-        if let Some(last) = carts.last() {
-            self.position.advance(last);
+        let CartPage { carts, next } = self.batch().await?;
+        self.ended = next.is_none();
+        if let Some(last) = next {
+            self.start = Start::After(last);
         }
-        self.ended = i64::try_from(carts.len()).is_ok_and(|carts| carts < BATCH);
         Ok(Some(match self.format {
             Format::Ndjson => json_lines(&carts),
             Format::Csv => csv::records(&carts),
         }))
+    }
+}
+
+impl Export {
+    /// The next carts. Filters may read every cart, so they share the limit of searches.
+    async fn batch(&mut self) -> Result<CartPage, ApiError> {
+        let (_permit, database) = if self.filter.is_status_only() {
+            (None, self.database.clone())
+        } else {
+            self.searches.begin(&self.database).await.map(|(permit, database)| (Some(permit), database))?
+        };
+        let mut tx = carts::filter::begin(&database).await?;
+        let mut query = self.filter.read(&mut tx, OLDEST_FIRST, self.clock.now()).await?;
+        self.upkeep.before_running(&query)?;
+        if self.start == Start::Offset(0) && !self.filter.is_status_only() {
+            query.count_up_to(&mut tx, FEW).await?;
+        }
+        let page = query.page(&mut tx, self.start.clone(), BATCH).await?;
+        let only_ids = query.into_only_ids();
+        tx.commit().await?;
+        self.filter.only_ids = only_ids;
+        Ok(page)
     }
 }
 

@@ -1,5 +1,5 @@
-//! Limits searches by e-mail address. Each reads every cart, so only a few run at a time, and
-//! Postgres stays free for other requests.
+//! Limits searches. Some read every cart, so only a few run at a time, and Postgres stays free for
+//! other requests.
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,7 +31,7 @@ impl Searches {
     pub(crate) async fn begin(&self, database: &Database) -> Result<(OwnedSemaphorePermit, Database), ApiError> {
         let permit = tokio::time::timeout(PERMIT_TIMEOUT, self.0.clone().acquire_owned()).await;
         let permit = permit.ok().and_then(Result::ok);
-        let permit = permit.ok_or_else(|| ApiError::try_again("Other searches by e-mail address are in progress"))?;
+        let permit = permit.ok_or_else(|| ApiError::try_again("Other searches are in progress"))?;
         Ok((permit, database.clone().with_statement_timeout(STATEMENT_TIMEOUT)))
     }
 }

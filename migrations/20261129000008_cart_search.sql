@@ -1,0 +1,66 @@
+-- Finding carts by a part of the shopper's name or address or of the shop's id, and by date or value, in
+-- the order of either.
+--
+-- An index on carts would cost each cart that is stored and each that expires. Storing a cart writes only its id
+-- here. A job fills the table (common/src/carts/search/index.rs), and lists read the carts that are not in it yet
+-- one by one, so that they see every change at once.
+
+create table cart_search (
+    cart_id      text collate "C" primary key,
+    text         text        not null,                  -- name, address and the shop's id, folded: without case and accents
+    grams        integer[]   not null,                  -- of each two consecutive characters of text
+    total_minor  bigint      not null,                  -- as in carts
+    created_at   timestamptz not null,                  -- as in carts
+    abandoned_at timestamptz not null                   -- as in carts
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
+create index cart_search_grams on cart_search using gin (grams);
+create index cart_search_value on cart_search (total_minor, cart_id);
+create index cart_search_created on cart_search (created_at, cart_id);
+create index cart_search_abandoned on cart_search (abandoned_at, cart_id);
+
+-- Carts whose row in cart_search is missing or old.
+create table cart_search_changes (
+    cart_ids text[] not null
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+
+create function carts_search_inserted() returns trigger language plpgsql as $$
+begin
+    insert into cart_search_changes (cart_ids)
+    select array_agg(id) from (select id, (row_number() over () - 1) / 100 as part from added) carts group by part;
+    return null;
+end $$;
+create trigger carts_search_inserted after insert on carts referencing new table as added
+    for each statement execute function carts_search_inserted();
+
+-- The old text goes at once, because it is personal data. If the job is writing it at that moment, the job's next run
+-- deletes it. (For each row, because only such a trigger can be for some columns.)
+create function carts_search_updated() returns trigger language plpgsql as $$
+begin
+    delete from cart_search where cart_id = old.id;
+    insert into cart_search_changes (cart_ids) values (array[old.id, new.id]);
+    return null;
+end $$;
+create trigger carts_search_updated
+    after update of id, customer_name, customer_email, external_id, total_minor, created_at, abandoned_at on carts for each row
+    when ((old.id, old.customer_name, old.customer_email, old.external_id, old.total_minor, old.created_at, old.abandoned_at)
+        is distinct from
+        (new.id, new.customer_name, new.customer_email, new.external_id, new.total_minor, new.created_at, new.abandoned_at))
+    execute function carts_search_updated();
+
+-- The job locks the carts that it indexes, so that a deleted cart has no row that is not seen here.
+create function carts_search_deleted() returns trigger language plpgsql as $$
+begin
+    delete from cart_search where cart_id in (select id from removed);
+    return null;
+end $$;
+create trigger carts_search_deleted after delete on carts referencing old table as removed
+    for each statement execute function carts_search_deleted();
+
+create function carts_search_truncated() returns trigger language plpgsql as $$
+begin
+    delete from cart_search;
+    delete from cart_search_changes;
+    return null;
+end $$;
+create trigger carts_search_truncated after truncate on carts
+    for each statement execute function carts_search_truncated();
