@@ -55,7 +55,7 @@ async fn odd_text_neither_widens_nor_turns_a_page() {
     let mut pages = vec![
         ("list", "/carts".to_owned()),
         ("overview", "/".to_owned()),
-        ("search", format!("/carts?q=%E2%80%AE{long}")),
+        ("search", format!("/carts?q=%E2%80%AE{}", &long[..250])),
         ("retry", format!("/jobs/retry?error=%E2%80%AE{}", "x".repeat(200))),
     ];
     pages.extend(carts.iter().zip(["hebrew", "long", "short"]).map(|(id, name)| (name, format!("/carts/{id}"))));
