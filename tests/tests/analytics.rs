@@ -175,7 +175,10 @@ async fn the_overview_offers_currencies_and_shows_local_times() {
     let page = operator.get("/").await.text;
     assert!(!page.contains("name=\"currency\""), "{page}");
     let time = r#"title="9 March 2026, 23:59:59 +05:45">9 Mar 2026, 23:59</time>"#;
-    for path in ["/", "/carts", &format!("/carts/{id}")] {
+    let created = r#"title="10 March 2026, 17:45:00 +05:45">10 Mar 2026, 17:45</time>"#;
+    let moment = r#"title="9 March 2026, 23:59:59 +05:45">9 Mar 2026, 23:59:59</time>"#;
+    let cart = format!("/carts/{id}");
+    for (path, time) in [("/", created), ("/carts", created), ("/carts?date=abandoned", time), (&cart, moment)] {
         let page = operator.get(path).await.text;
         assert!(page.contains(time) && page.matches("Asia/Kathmandu").count() == 1, "{path}: {page}");
     }
