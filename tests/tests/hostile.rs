@@ -146,7 +146,7 @@ async fn heads_that_are_too_large_are_refused() {
         ("a long address", head(&format!("GET /{}", "a".repeat(65_535)), ""), vec!["414", "431"]),
         ("a million parameters", head(&many, ""), vec!["414", "431", ""]),
         // As many as fit are read.
-        ("fifteen thousand parameters", head(&format!("GET /api/carts?{}", "a=1&".repeat(15_000)), ""), vec!["200"]),
+        ("nine thousand parameters", head(&format!("GET /api/carts?{}", "page=1&".repeat(9_000)), ""), vec!["200"]),
         ("one parameter, often", head(&format!("GET /api/carts?{}", "page=x&".repeat(9_000)), ""), vec!["400"]),
     ] {
         let begun = Instant::now();
