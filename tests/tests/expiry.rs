@@ -159,7 +159,7 @@ async fn schedules_run_and_each_occurrence_once() {
         // Another schedule has jobs of the same kind.
         sqlx::query_as(
             "select count(*), count(distinct slot) from jobs where kind = $1 and state = 'done'
-             and id not in (select job_id from schedule_slots where schedule = 'add_up_counts')",
+             and not exists (select from schedule_slots where job_id = id and schedule = 'add_up_counts')",
         )
         .bind(kind)
         .fetch_one(&app.pool)
