@@ -195,7 +195,7 @@ async fn compare_all(app: &App) {
             let second = app.get(&format!("{query}&limit=7&page=2")).await.data(200);
             let page: Vec<Value> = expected.iter().skip(7).take(7).cloned().collect();
             assert_eq!(ids(second["carts"].as_array().unwrap()), ids(&page), "page 2 of {what}");
-            if sort.starts_with('-') || expected.len() > 40 {
+            if sort == "-totalValue" || (filter.is_empty() && sort.starts_with('-')) {
                 assert_eq!(by_cursor(app, &query).await, ids(&expected), "by cursor, {what}");
             }
         }
