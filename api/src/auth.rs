@@ -41,12 +41,12 @@ pub(crate) async fn require_key(
 /// are ignored: a proxy may pass on its own.
 ///
 /// # Errors
-/// 401 without a key, 400 for two different ones.
+/// 401 without a key, and for two different ones.
 fn given_key(headers: &HeaderMap) -> Result<&[u8], ApiError> {
     let key = headers.get("x-api-key").map(HeaderValue::as_bytes);
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| bearer_token(value.as_bytes()));
     if key.is_some() && bearer.is_some() && key != bearer {
-        return Err(ApiError::bad_request("x-api-key and Authorization have different API keys; send one of them"));
+        return Err(ApiError::different_keys());
     }
     key.or(bearer).ok_or_else(ApiError::unauthorized)
 }

@@ -74,7 +74,7 @@ async fn a_key_may_be_sent_as_a_bearer_token() {
         get(headers).await.data(200);
     }
     let ambiguous = get(&[("authorization", &bearer), ("x-api-key", "test-key")]).await;
-    let message = &ambiguous.is_error(400, "BAD_REQUEST")["message"];
+    let message = &ambiguous.is_error(401, "UNAUTHORIZED")["message"];
     assert_eq!(message, "x-api-key and Authorization have different API keys; send one of them");
     for headers in [
         &[][..],

@@ -76,6 +76,11 @@ impl ApiError {
         )
     }
 
+    pub(crate) fn different_keys() -> Self {
+        let message = "x-api-key and Authorization have different API keys; send one of them";
+        Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
+    }
+
     pub(crate) fn forbidden(needed: Scope) -> Self {
         let message = format!("This API key lacks the scope {}", needed.as_str());
         Self::new(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
