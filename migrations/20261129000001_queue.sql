@@ -6,6 +6,7 @@ create table jobs (
     queue         text        not null,
     kind          text        not null,                 -- selects the handler
     payload       jsonb       not null,                 -- ids only, never personal data
+    subject       text collate "C",                     -- id of what the job is about; null: of nothing in particular
     state         text        not null default 'pending',
     attempts      smallint    not null default 0,       -- counted when an attempt starts, not when it ends
     max_attempts  smallint    not null check (max_attempts > 0),
@@ -38,6 +39,8 @@ create index jobs_pending on jobs (queue, run_at, id) where state = 'pending';
 create index jobs_running on jobs (id) where state = 'running';
 -- For deleting old jobs.
 create index jobs_finished on jobs (state, finished_at) where state in ('done', 'dead');
+-- For the jobs of a subject.
+create index jobs_subject on jobs (subject) where subject is not null;
 -- Enqueuing a job whose key is in use is a conflict here.
 create unique index jobs_unique_key on jobs (unique_key) where unique_key is not null and state in ('pending', 'running');
 
@@ -63,7 +66,9 @@ create table schedules (
     cron      text not null,                            -- six fields, seconds first, UTC
     catch_up  text not null check (catch_up in ('latest', 'all')),
     queue     text not null,                            -- of its jobs
-    looked_at timestamptz                               -- when a worker last checked for due slots
+    job       jsonb not null default '{}',              -- the job to run by hand: its kind, payload and maxAttempts
+    looked_at timestamptz,                              -- when a worker last checked for due slots
+    run_by_hand uuid                                    -- the job of the last run by hand
 ) with (fillfactor = 50);
 
 -- Slots (scheduled times) that were enqueued. The primary key admits each slot once.

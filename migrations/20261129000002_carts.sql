@@ -14,6 +14,7 @@ create table carts (
     status            text        not null default 'abandoned',
     status_changed_at timestamptz,                      -- null: the status never changed
     status_reason     text,                             -- why the status changed; null: it did not, or unknown
+    status_key        text,                             -- name of the API key that changed it, if one did
     locale            text,                             -- BCP 47
     accepts_marketing boolean,                          -- null: not known
     metadata          json        not null default '{}',  -- the shop's own data
@@ -22,6 +23,7 @@ create table carts (
     expired_at        timestamptz,
     anonymized_at     timestamptz,                      -- when the personal data was removed
     imported          boolean     not null default false,
+    created_key       text,                             -- name of the API key that stored it; null: unknown
     created_at        timestamptz not null default now(),
     updated_at        timestamptz not null default now(),
     constraint carts_status_known        check (status in ('abandoned', 'recovered', 'expired')),

@@ -12,6 +12,7 @@ create table payment_links (
     version            integer     not null check (version > 0),
     status             text        not null default 'pending',
     requested_by       text,                            -- 'api', 'shopper' or 'replacement'
+    requested_key      text,                            -- name of the API key that requested it; null: of none, or unknown
     job_id             uuid        not null,            -- the job that creates the session
     amount_minor       bigint,                          -- of the request; a session of another amount changes nothing
     currency           text,                            -- of the request

@@ -54,27 +54,38 @@ create function cart_event_time(at timestamptz) returns text language sql stable
     select replace(to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), '.000Z', 'Z')
 $$;
 
+-- The name of an API key in details; null if there is none.
+create function cart_event_key(key text) returns jsonb language sql immutable as $$
+    select case when key is not null then jsonb_build_object('key', key) end
+$$;
+
 -- The events that a cart's row contains. recovered_at and expired_at may be earlier than the change
 -- of the status. (Strict, so that it is not inlined: the planner would fail with "variable not found
 -- in subplan target list".)
 create function cart_row_events(cart carts)
 returns table (at timestamptz, kind text, link integer, why text, details jsonb) language sql stable strict as $$
-    select cart.created_at, 'created', null::integer, case when cart.imported then 'import' else 'api' end, null::jsonb
+    select cart.created_at, 'created', null::integer, case when cart.imported then 'import' else 'api' end,
+           cart_event_key(cart.created_key)
     union all
     select greatest(cart.status_changed_at, cart.recovered_at, cart.expired_at),
            case cart.status when 'abandoned' then 'reopened' else cart.status end, null::integer,
            -- SQL by hand may leave an earlier reason, which can't be true.
            case when (cart.status_reason = 'age' and cart.status <> 'expired')
                   or (cart.status_reason = 'payment' and cart.status <> 'recovered') then null else cart.status_reason end,
-           case when cart.status = 'recovered' then jsonb_build_object('recoveredAt', cart_event_time(cart.recovered_at))
-                when cart.status = 'expired' then jsonb_build_object('expiredAt', cart_event_time(cart.expired_at)) end
+           nullif(
+               case when cart.status = 'recovered' then jsonb_build_object('recoveredAt', cart_event_time(cart.recovered_at))
+                    when cart.status = 'expired' then jsonb_build_object('expiredAt', cart_event_time(cart.expired_at))
+                    else '{}' end
+               -- Other changes leave an earlier key.
+               || coalesce(case when cart.status_reason in ('operator', 'api') then cart_event_key(cart.status_key) end, '{}'),
+               '{}')
     where cart.status <> 'abandoned' or cart.status_changed_at is not null
 $$;
 
 -- The events that a payment link's row contains.
 create function payment_link_row_events(request payment_links)
 returns table (at timestamptz, kind text, link integer, why text, details jsonb) language sql stable strict as $$
-    select request.created_at, 'link_requested', request.version, request.requested_by, null::jsonb
+    select request.created_at, 'link_requested', request.version, request.requested_by, cart_event_key(request.requested_key)
     union all
     select request.opened_at, 'link_made', request.version, null, null
     where request.opened_at is not null

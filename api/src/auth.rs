@@ -28,8 +28,8 @@ pub(crate) async fn require_key(
     next: Next,
 ) -> Result<Response, ApiError> {
     let key = KeyHash::of(given_key(request.headers())?);
-    let (_, scopes) = state.keys.find(&key).await?.ok_or_else(ApiError::unauthorized)?;
-    request.extensions_mut().insert(Granted { scopes, key });
+    let known = state.keys.find(&key).await?.ok_or_else(ApiError::unauthorized)?;
+    request.extensions_mut().insert(Granted { scopes: known.scopes, name: known.name, key });
     let mut response = next.run(request).await;
     response.extensions_mut().insert(Compressible);
     // Most responses have personal data, so no cache may share them.

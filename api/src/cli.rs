@@ -35,7 +35,7 @@ enum Keys {
         /// Name of the key: letters, digits, points, dashes and underscores
         #[arg(value_parser = api_keys::parse_name)]
         name: String,
-        /// Scopes of the key: read, write, operator, separated by commas
+        /// Scopes of the key: read, write, operator, support, separated by commas
         #[arg(long = "scope", required = true, value_delimiter = ',')]
         scopes: Vec<Scope>,
         /// When the key expires: after a duration such as 90d (1s to 100 years), or at a future
@@ -150,7 +150,7 @@ fn line(key: &ListedKey, now: DateTime<Utc>) -> String {
         (None, Some(at)) => format!("  expires {}", minute(at)),
         (None, None) => String::new(),
     };
-    format!("{:24}  {:21}  made {}  {used}{end}", key.name, key.scopes.to_string(), minute(key.created_at))
+    format!("{:24}  {:30}  made {}  {used}{end}", key.name, key.scopes.to_string(), minute(key.created_at))
 }
 
 fn minute(at: DateTime<Utc>) -> impl std::fmt::Display {

@@ -7,11 +7,13 @@
 
 pub(crate) mod assets;
 mod attention;
+mod audit;
 mod cart;
 mod cart_actions;
 mod cart_contents;
 mod cart_filters;
 mod carts;
+mod carts_at_once;
 mod chart;
 pub(crate) mod errors;
 mod events;
@@ -46,6 +48,7 @@ pub(crate) fn router(limiter: RateLimiter) -> Router<AppState> {
         .merge(sign_in::router(limiter))
         .merge(overview::router())
         .merge(carts::router())
+        .merge(carts_at_once::router())
         .merge(cart::router())
         .merge(cart_actions::router())
         .merge(jobs::router())
@@ -54,6 +57,7 @@ pub(crate) fn router(limiter: RateLimiter) -> Router<AppState> {
         .merge(queues::router())
         .merge(schedules::router())
         .merge(start::router())
+        .merge(audit::router())
         .merge(events::router())
         .merge(assets::router())
 }

@@ -16,7 +16,7 @@ use crate::{
     },
     openapi::{self, Described, Document},
     pages::pay,
-    routes::{analytics, carts, erasure, health, jobs, payment_links, queues, schedules, webhooks},
+    routes::{analytics, audit, carts, erasure, health, jobs, payment_links, queues, schedules, webhooks, workers},
     state::AppState,
 };
 
@@ -41,7 +41,9 @@ fn routes() -> Routes {
         .merge(erasure::router())
         .merge(jobs::router())
         .merge(queues::router())
-        .merge(schedules::router());
+        .merge(schedules::router())
+        .merge(workers::router())
+        .merge(audit::router());
     let (behind_key, described_behind_key) = behind_key.split();
     let (document, described_document) = openapi::document_router().split_for_parts();
     let (document_page, described_page) = openapi::page_router().split_for_parts();

@@ -125,7 +125,7 @@ fn event(name: &str, now: DateTime<Utc>) -> StripeEvent {
 
 /// Runs the worker's hourly maintenance more often.
 async fn upkeep(database: Database) -> Result<()> {
-    let retention = RecordRetention { events: KEPT, idempotency_keys: KEPT, slots: KEPT };
+    let retention = RecordRetention { events: KEPT, idempotency_keys: KEPT, slots: KEPT, audit: KEPT };
     let (mut ticks, clock) = (interval(KEPT), Clock::system());
     loop {
         ticks.tick().await;

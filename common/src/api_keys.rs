@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 use uuid::Uuid;
 
-use crate::db::Connection;
+use crate::{audit::KeyName, db::Connection};
 
 /// The prefix of every key, by which people and secret scanners recognize one.
 const PREFIX: &str = "qct_";
@@ -26,13 +26,16 @@ pub enum Scope {
     Read,
     /// Creates, imports, changes and deletes carts, requests payment links, and erases a person.
     Write,
-    /// Manages jobs, queues and schedules, and gives access to the whole dashboard.
+    /// Manages jobs, queues and schedules, reads the audit log, and gives access to the whole
+    /// dashboard.
     Operator,
+    /// Reads everything that the dashboard shows, and changes nothing.
+    Support,
 }
 
 impl Scope {
     /// All scopes.
-    pub const ALL: [Self; 3] = [Self::Read, Self::Write, Self::Operator];
+    pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Operator, Self::Support];
 
     /// The scope's name in requests and in the database.
     pub fn as_str(self) -> &'static str {
@@ -44,13 +47,14 @@ impl Scope {
             Self::Read => 1,
             Self::Write => 2,
             Self::Operator => 4,
+            Self::Support => 8,
         }
     }
 }
 
 /// The text is not the name of a scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("there are read, write and operator")]
+#[error("there are read, write, operator and support")]
 pub struct UnknownScope;
 
 fn unknown_scope(_: &str) -> UnknownScope {
@@ -89,12 +93,19 @@ impl fmt::Display for Scopes {
     }
 }
 
-/// Validates the name of a key: 1 to 64 letters, digits, points, dashes and underscores.
+/// The name under which the audit log has the keys of the variable `API_KEY`.
+pub const BOOTSTRAP: &str = "API_KEY";
+
+/// Validates the name of a key: 1 to 64 letters, digits, points, dashes and underscores, but not
+/// [`BOOTSTRAP`].
 ///
 /// # Errors
 /// The rule, as a message for the user.
 pub fn parse_name(text: &str) -> Result<String, &'static str> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if text == BOOTSTRAP {
+        return Err("API_KEY is the name of the keys in that variable");
+    }
     let fits = (1..=64).contains(&text.len()) && text.bytes().all(good);
     fits.then(|| text.to_owned()).ok_or("a name is 1 to 64 letters, digits, points, dashes and underscores")
 }
@@ -187,6 +198,8 @@ pub async fn revoke(conn: &mut Connection, name: &str, now: DateTime<Utc>) -> sq
 pub struct LiveKey {
     /// The row's id; unique.
     pub id: Uuid,
+    /// The name; unique among live keys.
+    pub name: KeyName,
     /// The hash of the key.
     pub hash: KeyHash,
     /// The scopes that the key grants.
@@ -197,15 +210,16 @@ pub struct LiveKey {
 
 /// All keys that were not revoked, oldest first.
 pub async fn live(conn: &mut Connection) -> sqlx::Result<Vec<LiveKey>> {
-    let rows =
-        sqlx::query!("select id, key_hash, scopes, expires_at from api_keys where revoked_at is null order by id")
-            .fetch_all(conn)
-            .await?;
-    let key = |id, hash: Vec<u8>, scopes: Vec<String>, expires_at| {
+    let rows = sqlx::query!(
+        "select id, name, key_hash, scopes, expires_at from api_keys where revoked_at is null order by id"
+    )
+    .fetch_all(conn)
+    .await?;
+    let key = |id, name: String, hash: Vec<u8>, scopes: Vec<String>, expires_at| {
         let hash = KeyHash(hash.try_into().map_err(|_| sqlx::Error::Decode("a hash of 32 bytes was expected".into()))?);
-        Ok(LiveKey { id, hash, scopes: read_scopes(&scopes), expires_at })
+        Ok(LiveKey { id, name: KeyName::new(&name), hash, scopes: read_scopes(&scopes), expires_at })
     };
-    rows.into_iter().map(|row| key(row.id, row.key_hash, row.scopes, row.expires_at)).collect()
+    rows.into_iter().map(|row| key(row.id, row.name, row.key_hash, row.scopes, row.expires_at)).collect()
 }
 
 /// Skips scopes that only a later version knows.
@@ -288,7 +302,7 @@ mod tests {
             assert!(Scope::ALL.into_iter().all(|other| only.has(other) == (other == scope)));
             assert_eq!(scope.as_str().parse(), Ok(scope));
         }
-        assert_eq!(Scopes::all().to_string(), "read, write, operator");
+        assert_eq!(Scopes::all().to_string(), "read, write, operator, support");
         assert_eq!("admin".parse::<Scope>(), Err(UnknownScope));
     }
 }

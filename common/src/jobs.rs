@@ -1,6 +1,7 @@
 //! The job types: payload, queue, retries and time limit.
 //!
-//! Payloads hold ids only: a job reads the state again when it runs.
+//! Payloads hold ids only: a job reads the state again when it runs. The subject of a job is the id
+//! of its cart.
 
 use std::time::Duration;
 
@@ -9,6 +10,17 @@ use serde::{Deserialize, Serialize};
 
 /// All queues, the most urgent first.
 pub const QUEUES: [&str; 4] = ["payment-links", "expiry", "analytics", "maintenance"];
+
+/// All kinds of jobs.
+pub const KINDS: [&str; 7] = [
+    CreatePaymentLink::KIND,
+    ClosePaymentLink::KIND,
+    ReconcilePayments::KIND,
+    ExpireCarts::KIND,
+    RollUpDays::KIND,
+    DeleteOldRecords::KIND,
+    AnonymizeOldCarts::KIND,
+];
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -36,6 +48,10 @@ impl Job for CreatePaymentLink {
     fn unique_key(&self) -> Option<String> {
         Some(format!("{}:{}:v{}", Self::KIND, self.cart_id, self.version))
     }
+
+    fn subject(&self) -> Option<String> {
+        Some(self.cart_id.clone())
+    }
 }
 
 /// Closes a Checkout Session, so that nobody pays for a cart that has ended.
@@ -59,6 +75,10 @@ impl Job for ClosePaymentLink {
     fn unique_key(&self) -> Option<String> {
         Some(format!("{}:{}:v{}", Self::KIND, self.cart_id, self.version))
     }
+
+    fn subject(&self) -> Option<String> {
+        Some(self.cart_id.clone())
+    }
 }
 
 /// Requests from Stripe the outcome of sessions that no event has reported.
@@ -79,6 +99,10 @@ impl Job for ReconcilePayments {
 
     fn unique_key(&self) -> Option<String> {
         self.cart_id.as_ref().map(|cart_id| format!("{}:{cart_id}", Self::KIND))
+    }
+
+    fn subject(&self) -> Option<String> {
+        self.cart_id.clone()
     }
 }
 

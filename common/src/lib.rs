@@ -5,6 +5,7 @@
 
 pub mod analytics;
 pub mod api_keys;
+pub mod audit;
 pub mod batch;
 pub mod carts;
 pub mod clock;

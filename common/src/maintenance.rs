@@ -49,6 +49,10 @@ pub struct RecordRetention {
     #[arg(long, env = "RETAIN_SLOTS", default_value = "30d", value_name = DURATION)]
     #[arg(value_parser = value(parse_duration))]
     pub slots: Duration,
+    /// How long the audit log is kept
+    #[arg(long, env = "RETAIN_AUDIT", default_value = "365d", value_name = DURATION)]
+    #[arg(value_parser = value(parse_duration))]
+    pub audit: Duration,
 }
 
 fn before(now: DateTime<Utc>, age: Duration) -> DateTime<Utc> {
@@ -96,7 +100,17 @@ pub async fn delete_batch(
     )
     .execute(&mut *conn)
     .await?;
-    let deleted = [keys, events, slots].map(|result| result.rows_affected());
+    let audit = sqlx::query!(
+        r#"
+        delete from audit_log where ctid = any (array(
+            select ctid from audit_log where at < $1 order by at limit $2 for update skip locked))
+        "#,
+        before(now, retention.audit),
+        BATCH,
+    )
+    .execute(&mut *conn)
+    .await?;
+    let deleted = [keys, events, slots, audit].map(|result| result.rows_affected());
     let links = delete_links(conn, now).await?;
     Ok(links || deleted.iter().any(|rows| *rows > 0))
 }

@@ -1,7 +1,33 @@
-//! The queue's functions for operators, re-exported so that the api does not depend on the queue.
+//! Operators' actions. Most are the queue's functions, re-exported so that the api does not depend on
+//! the queue.
+
+use chrono::{DateTime, Utc};
 
 pub use queue::{
-    ActionOutcome, COUNT_LIMIT, CancelledMany, DEAD_LIMIT, DeadFilter, FailedAttempt, JobFilter, JobState, JobSummary,
-    QueueHealth, QueueSummary, RetriedMany, ScheduleStatus, WorkerStatus, cancel, cancel_many, change_token, count,
-    find, history, list, pause, queue_health, queues, resume, retry, retry_dead, schedules, workers,
+    ActionOutcome, COUNT_LIMIT, CancelledMany, DEAD_LIMIT, DiscardedJob, FailedAttempt, JobFilter, JobState,
+    JobSummary, QueueHealth, QueueSummary, RetriedMany, RunByHand, ScheduleStatus, WorkerStatus, cancel, cancel_many,
+    change_token, count, count_by_state, find, history, list, pause, queue_health, queues, resume, retry, retry_dead,
+    run_schedule, schedules, workers,
 };
+
+use crate::{db::Connection, payment_links};
+
+/// Deletes a done or dead job, and gives up the payment link that waited for it. `None` if there is no
+/// such job. `conn` must be in a transaction.
+pub async fn discard(
+    conn: &mut Connection,
+    id: queue::JobId,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<DiscardedJob>> {
+    let discarded = queue::discard(conn, id).await?;
+    payment_links::give_up_links_of(conn, discarded.as_slice(), now).await?;
+    Ok(discarded)
+}
+
+/// Like [`discard`], for all dead jobs that match `filter`; its state does not count. Returns their
+/// number.
+pub async fn discard_dead(conn: &mut Connection, filter: &JobFilter, now: DateTime<Utc>) -> sqlx::Result<usize> {
+    let discarded = queue::discard_dead(conn, filter).await?;
+    payment_links::give_up_links_of(conn, &discarded, now).await?;
+    Ok(discarded.len())
+}

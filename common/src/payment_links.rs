@@ -41,7 +41,10 @@ pub use expected::{Expected, Mismatch, Payment, Reported, expected};
 pub(crate) use outcome::close_all;
 pub use outcome::{LinkPayment, Opening, Paid, closed, closed_because, fail, open, paid, payment_failed, processing};
 pub use refused_key::{KEY_REFUSED, RefusedKey, refused_key};
-pub use request::{Answer, LinkRequest, Refusal, Remedy, check_payable, give_up, replace, request};
+pub(crate) use request::give_up_links_of;
+pub use request::{
+    Answer, LinkRequest, Refusal, Remedy, check_payable, give_up, give_up_without_job, replace, request,
+};
 pub use search::{Search, save_search, search};
 pub use session::{attach_session, is_held_by_another, refuse_session};
 pub use settings::{BillingAddress, CheckoutSettings, SessionSettings};
@@ -156,14 +159,14 @@ impl PaymentLink {
 
 /// Selects [`PaymentLink`]s. The first argument is the rest of the statement after `from`.
 macro_rules! select_links {
-    ($rest:literal, $($argument:expr),+ $(,)?) => {
+    ($rest:literal, $($argument:expr),* $(,)?) => {
         sqlx::query_as!(
             PaymentLink,
             r#"
             select cart_id, version, status as "status: LinkStatus", job_id, session_expires_at, replacements,
                    attempted_at, session_id, url, failure, updated_at
             from payment_links "# + $rest,
-            $($argument),+
+            $($argument),*
         )
     };
 }

@@ -232,7 +232,7 @@ async fn take_payments(
         firsts.entry(&subject.cart).or_insert_with(|| subject.event.created_at.min(now));
     }
     let (first_carts, times): (Vec<&str>, Vec<DateTime<Utc>>) = firsts.into_iter().unzip();
-    let mut recovered = carts::recover_all(conn, &first_carts, RecoveredBy::Payment, &times, now).await?;
+    let mut recovered = carts::recover_all(conn, &first_carts, RecoveredBy::Payment, &times, None, now).await?;
     let mut for_nothing = Vec::new();
     for subject in payments {
         let outcome = &mut outcomes[subject.number];
@@ -268,7 +268,7 @@ pub async fn mark_paid(
     if !exists {
         return Ok(Effect::UnknownCart);
     }
-    let recovered = carts::recover(conn, cart, RecoveredBy::Payment, paid_at, now).await?;
+    let recovered = carts::recover(conn, cart, RecoveredBy::Payment, paid_at, None, now).await?;
     let effect = if recovered { Effect::Recovered } else { Effect::AlreadyRecovered };
     let reason = why_to_look(news.remove(&(cart.to_string(), version)), effect);
     if reason == Some(Mismatch::PaidTwice) {

@@ -87,8 +87,8 @@ pub struct Event {
     pub why: Option<String>,
     /// The event in English.
     pub summary: String,
-    /// Further data: `attempts`, `fields`, `recoveredAt`, `expiredAt`, `until`, `amount`, `currency`,
-    /// `dispute`.
+    /// Further data: `key` (the name of the API key), `attempts`, `fields`, `recoveredAt`,
+    /// `expiredAt`, `until`, `amount`, `currency`, `dispute`.
     #[schema(value_type = Object)]
     pub details: BTreeMap<String, Box<RawValue>>,
     #[serde(skip)]

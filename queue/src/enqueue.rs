@@ -73,11 +73,13 @@ async fn insert_all<J: Job>(
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
     let unique_keys: Vec<Option<String>> = jobs.iter().map(Job::unique_key).collect();
+    let subjects: Vec<Option<String>> = jobs.iter().map(Job::subject).collect();
     let added = sqlx::query_scalar!(
         r#"
-        insert into jobs (id, queue, kind, payload, max_attempts, run_at, slot, unique_key, trace_context)
-        select new.id, $1, $2, new.payload, $3, greatest($4, now()) + $9, $5, new.unique_key, new.trace_context
-        from unnest($6::uuid[], $7::jsonb[], $8::text[], $10::text[]) as new (id, payload, unique_key, trace_context)
+        insert into jobs (id, queue, kind, payload, max_attempts, run_at, slot, unique_key, trace_context, subject)
+        select new.id, $1, $2, new.payload, $3, greatest($4, now()) + $9, $5, new.unique_key, new.trace_context, new.subject
+        from unnest($6::uuid[], $7::jsonb[], $8::text[], $10::text[], $11::text[])
+            as new (id, payload, unique_key, trace_context, subject)
         on conflict (unique_key) where unique_key is not null and state in ('pending', 'running') do nothing
         returning id
         "#,
@@ -91,6 +93,7 @@ async fn insert_all<J: Job>(
         &unique_keys as &[Option<String>],
         interval(options.delay),
         traces as &[Option<String>],
+        &subjects as &[Option<String>],
     )
     .fetch_all(&mut *conn)
     .await?;

@@ -30,6 +30,12 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
     fn unique_key(&self) -> Option<String> {
         None
     }
+
+    /// Id of what the job is about, by which its jobs are found. Not personal data. `None` if it is
+    /// about nothing in particular.
+    fn subject(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Exponential backoff with jitter, so that jobs that failed together are not retried together.

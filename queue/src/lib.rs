@@ -27,8 +27,9 @@
 //!    retention.
 //! 8. **Schedules run once per occurrence** (`schedules.rs`): each occurrence is recorded once,
 //!    whichever worker proposes it, and those missed in an outage are caught up on.
-//! 9. **Administration**: pause queues, retry and cancel jobs (`admin/actions.rs`), list them
-//!    (`admin/inspect.rs`), and limit a rate across all processes (`rate_limit.rs`).
+//! 9. **Administration**: pause queues, retry, cancel and discard jobs (`admin/actions.rs`), list them,
+//!    also by subject (`admin/inspect.rs`), run a schedule by hand (`schedules.rs`), and limit a rate
+//!    across all processes (`rate_limit.rs`).
 //! 10. **No task ends when the database connection is lost**: each task retries with backoff and
 //!     logs the failure, also if Postgres is silent (`db/timeout.rs`). After a fail-over,
 //!     connections to a read-only server are replaced (`db/failover.rs`).
@@ -72,13 +73,14 @@ pub mod telemetry;
 
 pub use admin::{
     actions::{
-        ActionOutcome, CANCELLED, CancelledMany, DeadFilter, RetriedMany, cancel, cancel_many, pause, resume, retry,
-        retry_dead,
+        ActionOutcome, CANCELLED, CancelledMany, DiscardedJob, RetriedMany, cancel, cancel_many, discard, discard_dead,
+        pause, resume, retry, retry_dead,
     },
     change_token::change_token,
     health::{DEAD_LIMIT, QueueHealth, queue_health},
     inspect::{
-        COUNT_LIMIT, FailedAttempt, JobFilter, JobState, JobSummary, QueueSummary, count, find, history, list, queues,
+        COUNT_LIMIT, FailedAttempt, JobFilter, JobState, JobSummary, QueueSummary, count, count_by_state, find,
+        history, list, queues,
     },
 };
 pub use backend::PgBackend;
@@ -93,5 +95,7 @@ pub use runtime::{
     execute::{JobLayer, JobService},
     heartbeat::{RunningJob, WorkerStatus, workers},
 };
-pub use schedules::{CatchUp, Cron, Schedule, ScheduleStatus, latest_slot, next_slot, propose, schedules};
+pub use schedules::{
+    CatchUp, Cron, RunByHand, Schedule, ScheduleStatus, latest_slot, next_slot, propose, run_schedule, schedules,
+};
 pub use sql::has_sql_state;

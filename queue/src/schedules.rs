@@ -13,7 +13,8 @@ use crate::{
     db::{Connection, Database, timeout::with_timeout},
     enqueue::{EnqueueOptions, enqueue_with},
     job::{Job, JobId},
-    sql::interval,
+    sql::{CHANNEL, interval},
+    telemetry,
 };
 
 /// A cron expression with seconds, in UTC.
@@ -104,6 +105,7 @@ pub async fn propose<J: Job>(database: &Database, schedule: &Schedule, job: &J) 
 }
 
 async fn propose_once<J: Job>(database: &Database, schedule: &Schedule, job: &J) -> sqlx::Result<Duration> {
+    let payload = serde_json::to_value(job).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
     let mut tx = database.begin().await?;
     // Postgres ends the session of a process that freezes here, so that it does not block others.
     let look = sqlx::query!(
@@ -122,14 +124,19 @@ async fn propose_once<J: Job>(database: &Database, schedule: &Schedule, job: &J)
     }
     sqlx::query!(
         r#"
-        insert into schedules (name, cron, catch_up, queue, looked_at) values ($1, $2, $3, $4, clock_timestamp())
+        insert into schedules (name, cron, catch_up, queue, job, looked_at)
+        values ($1, $2, $3, $4, jsonb_build_object('kind', $5::text, 'payload', $6::jsonb, 'maxAttempts', $7::smallint),
+                clock_timestamp())
         on conflict (name) do update set cron = excluded.cron, catch_up = excluded.catch_up, queue = excluded.queue,
-            looked_at = excluded.looked_at
+            job = excluded.job, looked_at = excluded.looked_at
         "#,
         schedule.name,
         schedule.cron.source(),
         schedule.catch_up.as_str(),
         J::QUEUE,
+        J::KIND,
+        payload,
+        J::MAX_ATTEMPTS,
     )
     .execute(&mut tx)
     .await?;
@@ -203,6 +210,73 @@ async fn coalesce_into_waiting(
     .await
 }
 
+/// Result of [`run_schedule`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunByHand {
+    /// The job was queued.
+    Queued(JobId),
+    /// This job of the schedule waits or runs. Nothing was queued.
+    InProgress(JobId),
+    /// No running version defines such a schedule.
+    NotFound,
+}
+
+/// Queues a schedule's job now, besides its occurrences, which stay as they are. `conn` must be in a
+/// transaction.
+pub async fn run_schedule(conn: &mut Connection, name: &str) -> sqlx::Result<RunByHand> {
+    // The lock makes concurrent calls queue one job.
+    let schedule = sqlx::query!(
+        r#"
+        select queue, job->>'kind' as "kind!", job->'payload' as "payload!", (job->>'maxAttempts')::smallint as "max_attempts!",
+               run_by_hand
+        from schedules
+        where name = $1 and job ? 'kind'
+          and looked_at > (select max(looked_at) from schedules) - interval '1 day'
+        for update
+        "#,
+        name,
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    let Some(schedule) = schedule else { return Ok(RunByHand::NotFound) };
+    let in_progress = sqlx::query_scalar!(
+        r#"
+        select id from jobs
+        where queue = $2 and state in ('pending', 'running')
+          and (id = $3 or slot is not null and exists (
+                select from schedule_slots admitted
+                where admitted.schedule = $1 and admitted.slot = jobs.slot and admitted.job_id = jobs.id))
+        limit 1
+        "#,
+        name,
+        schedule.queue,
+        schedule.run_by_hand,
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    if let Some(id) = in_progress {
+        return Ok(RunByHand::InProgress(id));
+    }
+    let id = JobId::now_v7();
+    sqlx::query!(
+        r#"
+        with run as (update schedules set run_by_hand = $1 where name = $2)
+        insert into jobs (id, queue, kind, payload, max_attempts, trace_context) values ($1, $3, $4, $5, $6, $7)
+        "#,
+        id,
+        name,
+        schedule.queue,
+        schedule.kind,
+        schedule.payload,
+        schedule.max_attempts,
+        telemetry::current_context(),
+    )
+    .execute(&mut *conn)
+    .await?;
+    conn.notify(CHANNEL, schedule.queue);
+    Ok(RunByHand::Queued(id))
+}
+
 /// Status of a schedule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -232,6 +306,9 @@ pub struct ScheduleStatus {
     /// Time of the overdue occurrence; null if none is overdue.
     #[schema(required)]
     pub overdue_slot: Option<DateTime<Utc>>,
+    /// Job of the last run, by schedule or by hand; null if there is none, or it was deleted.
+    #[schema(required, value_type = Option<uuid::Uuid>)]
+    pub last_job_id: Option<JobId>,
     /// Whether its queue is paused.
     #[serde(skip)]
     pub paused: bool,
@@ -244,7 +321,11 @@ pub async fn schedules(conn: &mut Connection) -> sqlx::Result<Vec<ScheduleStatus
         r#"
         select schedules.name, cron, catch_up, schedules.queue, now() as "now!", queues.paused_at is not null as "paused!",
                (select max(slot) from schedule_slots where schedule = schedules.name) as last_slot,
-               waiting.slot as "waiting?"
+               waiting.slot as "waiting?",
+               -- Job ids are ordered by time.
+               (select id from jobs where id = greatest(run_by_hand, (
+                    select job_id from schedule_slots
+                    where schedule = schedules.name and job_id is not null order by slot desc limit 1))) as last_job_id
         from schedules
         left join queues on queues.name = schedules.queue
         left join lateral (
@@ -282,6 +363,7 @@ pub async fn schedules(conn: &mut Connection) -> sqlx::Result<Vec<ScheduleStatus
                 last_slot: row.last_slot,
                 overdue: overdue_slot.is_some(),
                 overdue_slot,
+                last_job_id: row.last_job_id,
                 paused: row.paused,
             }
         })

@@ -21,7 +21,8 @@ static CONTRACT: OnceLock<Contract> = OnceLock::new();
 /// Whether the path is a page of the dashboard, which the document does not describe.
 pub fn is_of_the_dashboard(path: &str) -> bool {
     let first = path.trim_start_matches('/').split(['/', '?']).next().unwrap_or_default();
-    ["", "assets", "carts", "events", "jobs", "queues", "schedules", "sign-in", "sign-out", "start"].contains(&first)
+    ["", "assets", "audit", "carts", "events", "jobs", "queues", "schedules", "sign-in", "sign-out", "start"]
+        .contains(&first)
 }
 
 impl Contract {

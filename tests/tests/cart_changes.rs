@@ -52,8 +52,8 @@ async fn absent_fields_stay_and_null_clears() {
     let of = |event: &Value| (event["kind"].clone(), event["details"]["fields"].clone(), event["summary"].clone());
     let events: Vec<_> = timeline["events"].as_array().unwrap().iter().map(of).collect();
     assert_eq!(events.len(), 9, "{events:?}");
-    assert_eq!(events[1], (json!("changed"), json!(["customerEmail"]), json!("Changed: customer email")));
-    assert_eq!(events[8].2, "Changed: external id, locale, accepts marketing and metadata");
+    assert_eq!(events[1], (json!("changed"), json!(["customerEmail"]), json!("Changed by API_KEY: customer email")));
+    assert_eq!(events[8].2, "Changed by API_KEY: external id, locale, accepts marketing and metadata");
     let text = timeline.to_string();
     for personal in ["Grace", "grace@", "Kettle", "order-2"] {
         assert!(!text.contains(personal), "{personal}: {text}");

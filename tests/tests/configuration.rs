@@ -265,7 +265,7 @@ async fn arguments_are_reported_by_name_before_postgres_is_queried() {
             "api",
             vec!["keys", "add", "x", "--scope", scope],
             "--scope",
-            "there are read, write and operator",
+            "there are read, write, operator and support",
         ));
     }
     cases.push(("api", vec!["keys", "add", "x"], "--scope", ""));

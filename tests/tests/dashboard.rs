@@ -72,7 +72,7 @@ async fn sign_in(app: &App, key: &str) -> Answer {
 #[tokio::test]
 async fn every_page_requires_a_key() {
     let app = Setup::default().without_worker().start().await;
-    for path in ["/", "/start", "/carts", "/jobs", "/queues", "/schedules", "/carts/cart_1", "/jobs/retry"] {
+    for path in ["/", "/start", "/carts", "/jobs", "/queues", "/schedules", "/audit", "/carts/cart_1", "/jobs/retry"] {
         let answer = app.send(app.bare_request(Method::GET, path)).await;
         assert_eq!(answer.status, 303, "{path}");
         assert!(answer.header("location").starts_with("/sign-in"), "{path}");
@@ -179,6 +179,95 @@ async fn all_filtered_jobs_are_cancelled_after_a_count() {
     assert_eq!(dead().await, 0);
     operator.post("/jobs/cancel", "").await;
     assert_eq!(dead().await, 4, "no filter: all that are unfinished");
+}
+
+#[tokio::test]
+async fn jobs_and_carts_link_each_other() {
+    let app = App::new().await;
+    let operator = Operator::sign_in(&app, "test-key").await;
+    let id = app.cart().await;
+    app.ask(&id).await.data(200);
+    app.idle().await;
+    let job = app.get(&format!("/api/jobs?cartId={id}")).await.data(200)["jobs"][0]["id"].as_str().unwrap().to_owned();
+    let (to_cart, to_job) = (format!("href=\"/carts/{id}\""), format!("href=\"/jobs/{job}\""));
+    let page = operator.get(&format!("/jobs/{job}")).await.text;
+    assert!(page.contains(&to_cart) && page.contains("version"), "{page}");
+    let list = operator.get(&format!("/jobs?cartId={id}")).await.text;
+    assert!(list.contains(&to_cart) && list.contains(&to_job) && list.contains("version 1"), "{list}");
+    assert!(operator.get("/jobs").await.text.contains(&to_cart));
+    let cart = operator.get(&format!("/carts/{id}")).await.text;
+    assert!(cart.contains(&to_job) && cart.contains(&format!("/jobs?cartId={id}")), "{cart}");
+}
+
+#[tokio::test]
+async fn selected_and_filtered_jobs_are_dismissed_after_a_count() {
+    let app = Setup::default().without_worker().start().await;
+    let operator = Operator::sign_in(&app, "test-key").await;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(queue::enqueue(&mut connection(&app.pool).await, &ExpireCarts::default()).await.unwrap().unwrap());
+    }
+    let state = async |id: &queue::JobId| app.get(&format!("/api/jobs/{id}")).await.body["data"]["state"].clone();
+    // Of three, one is not dead.
+    operator.post("/jobs/selected", &format!("action=cancel&id={}&id={}", ids[0], ids[1])).await;
+    let chosen = format!("id={}&id={}&id={}", ids[0], ids[1], ids[2]);
+    let asked = operator.get(&format!("/jobs/selected?action=discard&{chosen}")).await.text;
+    assert!(asked.contains("Dismiss 2 jobs") && asked.contains("1 job of the selected ones"), "{asked}");
+    assert_eq!(state(&ids[0]).await, "dead", "that was a count");
+    let done = operator.post("/jobs/selected", &format!("action=discard&{chosen}")).await;
+    assert_eq!(done.header("location"), "/jobs");
+    assert!(operator.next(&done).await.text.contains("2 jobs dismissed."));
+    assert_eq!((state(&ids[0]).await, state(&ids[2]).await), (json!(null), json!("ready")));
+
+    operator.post(&format!("/jobs/{}/cancel", ids[2]), "").await;
+    let one = operator.post(&format!("/jobs/{}/discard", ids[2]), "").await;
+    assert_eq!((one.header("location"), state(&ids[2]).await), ("/jobs", json!(null)));
+    assert!(operator.next(&one).await.text.contains("Job dismissed."));
+    operator.post("/jobs/cancel", "kind=expire_carts").await;
+    let filter = "queue=expiry&kind=expire_carts&error=operator";
+    assert!(operator.get(&format!("/jobs/discard?{filter}")).await.text.contains("Dismiss 2 jobs"));
+    operator.post("/jobs/discard", filter).await;
+    assert_eq!(app.get("/api/jobs").await.data(200)["pagination"]["total"], 0);
+    for bad in ["action=sing", "action=retry&id=x"] {
+        assert_eq!(operator.get(&format!("/jobs/selected?{bad}")).await.status, 400, "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn job_tabs_have_counts_of_the_filter() {
+    let app = Setup::default().without_worker().start().await;
+    let operator = Operator::sign_in(&app, "test-key").await;
+    for _ in 0..3 {
+        queue::enqueue(&mut connection(&app.pool).await, &ExpireCarts::default()).await.unwrap();
+    }
+    app.ask_later(&app.cart().await).await;
+    let tab = |page: &str, name: &str| {
+        let (_, rest) = page.split_once(&format!(">{name} <span class=\"count\">")).expect("a tab");
+        rest.split('<').next().unwrap().to_owned()
+    };
+    let page = operator.get("/jobs").await.text;
+    assert_eq!((tab(&page, "All"), tab(&page, "Ready"), tab(&page, "Dead")), ("4".into(), "4".into(), "0".into()));
+    let page = operator.get("/jobs?kind=expire_carts&state=dead").await.text;
+    assert_eq!((tab(&page, "All"), tab(&page, "Ready"), tab(&page, "Dead")), ("3".into(), "3".into(), "0".into()));
+    assert!(page.contains("0 jobs"), "{page}");
+}
+
+#[tokio::test]
+async fn a_schedule_is_run_by_hand() {
+    let app = Setup::default().set("EXPIRY_SCHEDULE", "0 0 0 1 1 *").start().await; // not while the test runs
+    app.first_runs_have_ended().await;
+    let operator = Operator::sign_in(&app, "test-key").await;
+    let page = operator.get("/schedules").await.text;
+    assert!(page.contains("Run now") && page.contains("Last run's job"), "{page}");
+    app.post("/api/queues/expiry/pause", &json!(null)).await.data(200);
+    let ran = operator.post("/schedules/expire_carts/run", "").await;
+    let job = operator.next(&ran).await.text;
+    assert!(ran.header("location").starts_with("/jobs/"), "{}", ran.header("location"));
+    assert!(job.contains("Expire carts") && job.contains("Job queued."), "{job}");
+    let refused = operator.post("/schedules/expire_carts/run", "").await;
+    assert_eq!(refused.header("location"), "/schedules");
+    assert!(operator.next(&refused).await.text.contains("A run is in progress"));
+    assert_eq!(operator.post("/schedules/nothing/run", "").await.status, 404);
 }
 
 #[tokio::test]

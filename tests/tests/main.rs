@@ -5,6 +5,7 @@
 mod addresses;
 mod analytics;
 mod api_keys;
+mod audit;
 mod base_path;
 mod batches;
 mod cart_changes;

@@ -2,8 +2,9 @@
 
 use std::{process::Output, time::Duration};
 
-use common::jobs::{ClosePaymentLink, CreatePaymentLink, ExpireCarts};
+use common::jobs::{ClosePaymentLink, CreatePaymentLink, DeleteOldRecords, ExpireCarts};
 use queue::{EnqueueOptions, JobId};
+use reqwest::Method;
 use sandbox::stripe::{Fault, Operation};
 use serde_json::{Value, json};
 use tests::{App, Setup, connection, eventually};
@@ -166,6 +167,151 @@ async fn filtered_dead_jobs_are_retried_after_a_count() {
     assert_eq!(done, json!({"matched": 4, "retried": 2, "alreadyQueued": 2}));
     assert_eq!(show(&app, again).await["state"], "ready", "of two with one key the newest comes back");
     assert_eq!(app.get("/api/jobs?state=dead").await.data(200)["pagination"]["total"], 5);
+}
+
+#[tokio::test]
+async fn jobs_name_their_cart_and_are_found_by_it() {
+    let app = App::new().await;
+    let (cart, other) = (app.cart().await, app.cart().await);
+    for id in [&cart, &other] {
+        app.ask(id).await.data(200);
+    }
+    app.patch(&format!("/api/carts/{cart}"), &json!({"status": "expired"})).await.data(200);
+    app.idle().await;
+    let of_cart = async |filter: &str| {
+        let page = app.get(&format!("/api/jobs?cartId={cart}{filter}")).await.data(200);
+        let jobs = page["jobs"].as_array().unwrap().clone();
+        assert_eq!(page["pagination"]["total"], json!(jobs.len()));
+        for job in &jobs {
+            assert_eq!((&job["cartId"], &job["arguments"]), (&json!(cart), &json!({"cartId": cart, "version": 1})));
+        }
+        jobs.iter().map(|job| job["kind"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(of_cart("").await, ["close_payment_link", "create_payment_link"]);
+    assert_eq!(of_cart("&kind=create_payment_link&state=done&queue=payment-links").await, ["create_payment_link"]);
+    assert!(of_cart("&error=nothing").await.is_empty());
+    app.get("/api/jobs?cartId=nonsense%20").await.is_error(400, "BAD_REQUEST");
+    let scheduled = app.get("/api/jobs?queue=expiry").await.data(200)["jobs"][0].clone();
+    assert_eq!((&scheduled["cartId"], &scheduled["arguments"]), (&json!(null), &json!({"helper": 0})));
+    // Every job with a cart among its arguments names it.
+    let nameless: i64 = sqlx::query_scalar("select count(*) from jobs where payload ? 'cartId' and subject is null")
+        .fetch_one(&app.pool)
+        .await
+        .unwrap();
+    assert_eq!(nameless, 0);
+}
+
+async fn link_status(app: &App, cart: &str) -> String {
+    let newest = "select status from payment_links where cart_id = $1 order by version desc limit 1";
+    sqlx::query_scalar(newest).bind(cart).fetch_one(&app.pool).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_dismissed_job_leaves_no_link_pending() {
+    let app = Setup::default().without_worker().start().await;
+    let ask_and_cancel = async |cart: &str| {
+        let job = app.ask_later(cart).await["jobId"].as_str().unwrap().to_owned();
+        let path = format!("/api/jobs/{job}");
+        app.delete(&path).await.is_error(409, "CONFLICT");
+        app.post(&format!("{path}/cancel"), &json!(null)).await.data(200);
+        (job, path)
+    };
+    let cart = app.cart().await;
+    let (job, path) = ask_and_cancel(&cart).await;
+    assert_eq!(link_status(&app, &cart).await, "pending", "a retry may still make it");
+    assert_eq!(app.delete(&path).await.data(200), json!({"id": job, "deleted": true}));
+    for request in [Method::GET, Method::DELETE] {
+        app.send(app.request(request, &path)).await.is_error(404, "NOT_FOUND");
+    }
+    assert_eq!(link_status(&app, &cart).await, "failed");
+    let link = app.get(&format!("/api/carts/{cart}/payment-link")).await.data(200);
+    assert_eq!(link, json!({"status": "failed", "reason": "cancelled by an operator", "code": "job_cancelled"}));
+    app.ask_later(&cart).await;
+
+    // Stripe may have the session of a request that was sent: a job finds and closes it.
+    let sent = app.cart().await;
+    let (_, path) = ask_and_cancel(&sent).await;
+    sqlx::query("update payment_links set attempted_at = now() where cart_id = $1")
+        .bind(&sent)
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    app.delete(&path).await.data(200);
+    assert_eq!(link_status(&app, &sent).await, "settling");
+    let jobs = app.get(&format!("/api/jobs?cartId={sent}")).await.data(200)["jobs"].clone();
+    assert_eq!((&jobs[0]["kind"], &jobs[0]["state"]), (&json!("close_payment_link"), &json!("ready")));
+
+    // A job that is gone for another reason, such as its retention.
+    let lost = app.cart().await;
+    let (job, _) = ask_and_cancel(&lost).await;
+    sqlx::query("delete from jobs where id = $1::uuid").bind(&job).execute(&app.pool).await.unwrap();
+    let waiting = app.cart().await;
+    let waiting_job = app.ask_later(&waiting).await["jobId"].as_str().unwrap().to_owned();
+    sqlx::query("update jobs set run_at = now() + interval '1 hour' where id = $1::uuid")
+        .bind(&waiting_job)
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    app.post("/api/queues/payment-links/pause", &json!(null)).await.data(200);
+    enqueue(&app, &DeleteOldRecords::default()).await;
+    let worker = app.start_worker();
+    eventually("it is given up", async || link_status(&app, &lost).await == "failed").await;
+    assert_eq!(link_status(&app, &waiting).await, "pending");
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn filtered_jobs_are_cancelled_and_dismissed_after_a_count() {
+    let app = Setup::default().without_worker().start().await;
+    for n in 0..3 {
+        enqueue(&app, &link_of(&format!("cart_{n}"))).await;
+    }
+    let flaky = enqueue(&app, &link_of("cart_flaky")).await;
+    sqlx::query("update jobs set last_error = 'Stripe answered 503', attempts = 1, run_at = now() + interval '1 h' where id = $1")
+        .bind(flaky)
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    enqueue(&app, &ExpireCarts::default()).await;
+    let post = async |action: &str, body: Value| app.post(&format!("/api/jobs/{action}"), &body).await.data(200);
+    let of = |error: Option<&str>, dry_run: bool| json!({"queue": "payment-links", "kind": "create_payment_link", "error": error.unwrap_or("503"), "dryRun": dry_run});
+    assert_eq!(post("cancel", of(None, true)).await, json!({"matched": 1, "cancelled": 0}));
+    assert_eq!(show(&app, flaky).await["state"], "retrying", "counting changes nothing");
+    assert_eq!(post("cancel", of(None, false)).await, json!({"matched": 1, "cancelled": 1}));
+    assert_eq!(show(&app, flaky).await["state"], "dead");
+    assert_eq!(post("cancel", json!({"queue": "payment-links"})).await, json!({"matched": 3, "cancelled": 3}));
+    let dead = json!({"queue": "payment-links", "error": "BY AN OPERATOR", "dryRun": true});
+    assert_eq!(post("discard", dead.clone()).await, json!({"matched": 4, "discarded": 0}));
+    assert_eq!(post("discard", json!({"queue": "expiry"})).await, json!({"matched": 0, "discarded": 0}));
+    let mut dead = dead;
+    dead["dryRun"] = json!(false);
+    assert_eq!(post("discard", dead).await, json!({"matched": 4, "discarded": 4}));
+    assert_eq!(app.get("/api/jobs").await.data(200)["pagination"]["total"], 1, "the other queue's job");
+    for action in ["cancel", "discard"] {
+        for bad in [json!([]), json!({}), json!({"queue": "nowhere"}), json!({"queue": "expiry", "kind": ""})] {
+            app.post(&format!("/api/jobs/{action}"), &bad).await.is_error(422, "VALIDATION_ERROR");
+        }
+    }
+}
+
+#[tokio::test]
+async fn workers_are_listed_with_what_they_run() {
+    let app = Setup::default().set("PAYMENT_LINK_WAIT", "100ms").without_worker().start().await;
+    assert_eq!(app.get("/api/workers").await.data(200), json!({"workers": []}));
+    app.stripe.fail_next(Operation::Create, Fault::Slow(Duration::from_secs(3_600)));
+    let cart = app.cart().await;
+    let job = app.ask(&cart).await.data(202)["jobId"].clone();
+    let worker = app.start_worker();
+    eventually("it runs the job", async || {
+        let workers = app.get("/api/workers").await.data(200)["workers"].clone();
+        let running = workers[0]["running"].as_array().cloned().unwrap_or_default();
+        running.iter().any(|one| one["id"] == job && one["kind"] == "create_payment_link")
+            && workers[0]["concurrency"] == 16
+            && workers[0]["queues"].as_array().unwrap().len() == 4
+    })
+    .await;
+    app.post(&format!("/api/jobs/{}/cancel", job.as_str().unwrap()), &json!(null)).await.data(200);
+    worker.stop().await;
 }
 
 #[tokio::test]

@@ -206,6 +206,67 @@ async fn a_paused_queue_keeps_one_expiry_waiting() {
     worker.stop().await;
 }
 
+#[tokio::test]
+async fn a_schedule_runs_by_hand_once_at_a_time_and_keeps_its_times() {
+    let app = Setup::default()
+        .set("EXPIRY_SCHEDULE", &not_now())
+        .set("ROLLUP_SCHEDULE", "0 0 0 * * *")
+        .without_worker()
+        .start()
+        .await;
+    app.post("/api/schedules/expire_carts/run", &json!(null)).await.is_error(404, "NOT_FOUND");
+    let worker = app.start_worker();
+    app.first_runs_have_ended().await;
+    let schedule = async |name: &str| {
+        let data = app.get("/api/schedules").await.data(200);
+        data["schedules"].as_array().unwrap().iter().find(|one| one["name"] == name).unwrap().clone()
+    };
+    let before = schedule("expire_carts").await;
+    let first = before["lastJobId"].as_str().expect("its first run has a job").to_owned();
+
+    app.post("/api/queues/expiry/pause", &json!(null)).await.data(200);
+    let run = async || app.post("/api/schedules/expire_carts/run", &json!(null)).await;
+    let (one, other) = tokio::join!(run(), run());
+    let (job, refused) = if one.status == 200 { (one, other) } else { (other, one) };
+    let job = job.data(200);
+    let id = job["id"].as_str().unwrap().to_owned();
+    assert_eq!((&job["kind"], &job["state"], &job["slot"]), (&json!("expire_carts"), &json!("ready"), &json!(null)));
+    let message = refused.is_error(409, "CONFLICT")["message"].as_str().unwrap().to_owned();
+    assert!(message.contains(&id), "{message}");
+    let after = schedule("expire_carts").await;
+    assert_eq!(after["lastJobId"], json!(id));
+    for field in ["lastSlot", "nextSlot", "overdue"] {
+        assert_eq!(after[field], before[field], "{field}");
+    }
+    app.post("/api/queues/expiry/resume", &json!(null)).await.data(200);
+    eventually("it has run", async || app.get(&format!("/api/jobs/{id}")).await.data(200)["state"] == "done").await;
+    // A regular run in progress counts as well.
+    sqlx::query("update jobs set state = 'running', lease_token = $1::uuid, lease_until = now() + interval '1 hour', finished_at = null where id = $1::uuid")
+        .bind(&first)
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    run().await.is_error(409, "CONFLICT");
+    worker.stop().await;
+
+    // After an outage every missed rollup runs, whatever ran by hand meanwhile.
+    stopped_since(&app.pool, "3 days").await;
+    sqlx::query("update schedules set looked_at = now() - interval '2 days 1 hour' where name = 'roll_up_days'")
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    let since = now(&app).await;
+    let by_hand = app.post("/api/schedules/roll_up_days/run", &json!(null)).await.data(200);
+    let worker = app.start_worker();
+    eventually("the rollups of all days ran", async || ran(&app.pool, "roll_up_days", since).await >= 3).await;
+    eventually("so did that by hand", async || {
+        let path = format!("/api/jobs/{}", by_hand["id"].as_str().unwrap());
+        app.get(&path).await.data(200)["state"] == "done"
+    })
+    .await;
+    worker.stop().await;
+}
+
 async fn now(app: &App) -> DateTime<Utc> {
     sqlx::query_scalar("select now()").fetch_one(&app.pool).await.unwrap()
 }

@@ -183,7 +183,11 @@ async fn an_ended_cart_gets_no_new_idempotency_key() {
     app.ask(&id).await.data(202);
     let link = payment_links::latest(&mut connection(&app.pool).await, &id).await.unwrap().unwrap();
     let mut ending = transaction(&app.pool).await;
-    assert!(carts::expire(&mut ending, &id.parse().unwrap(), app.now()).await.unwrap());
+    assert!(
+        carts::expire(&mut ending, &id.parse().unwrap(), &common::audit::KeyName::new("test"), app.now())
+            .await
+            .unwrap()
+    );
     let (pool, clock) = (app.pool.clone(), app.clock.clone());
     let replacing = tokio::spawn(async move {
         let mut tx = transaction(&pool).await;

@@ -3,6 +3,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use common::{
+    audit::KeyName,
     carts::{self, RecoveredBy},
     jobs::ExpireCarts,
 };
@@ -271,8 +272,8 @@ async fn an_event_is_atomic_with_its_change() {
     let before = events(&app, &id).await;
     app.clock.advance(TimeDelta::minutes(1));
     let mut tx = transaction(&app.pool).await;
-    assert!(carts::reopen(&mut tx, &cart_id, app.now()).await.unwrap());
-    assert!(carts::recover(&mut tx, &cart_id, RecoveredBy::Manual, app.now(), app.now()).await.unwrap());
+    assert!(carts::reopen(&mut tx, &cart_id, &KeyName::new("anna"), app.now()).await.unwrap());
+    assert!(carts::recover(&mut tx, &cart_id, RecoveredBy::Manual, app.now(), None, app.now()).await.unwrap());
     assert_eq!(events(&app, &id).await, before, "nothing is told before it is done");
     tx.rollback().await.unwrap();
     assert_eq!(events(&app, &id).await, before);
@@ -280,7 +281,7 @@ async fn an_event_is_atomic_with_its_change() {
     assert_eq!(rows, 0);
 
     let mut tx = transaction(&app.pool).await;
-    assert!(carts::recover(&mut tx, &cart_id, RecoveredBy::Payment, app.now(), app.now()).await.unwrap());
+    assert!(carts::recover(&mut tx, &cart_id, RecoveredBy::Payment, app.now(), None, app.now()).await.unwrap());
     tx.commit().await.unwrap();
     assert_eq!(event_lines(&app, &id).await, ["created: api", "expired: operator", "recovered: payment"]);
     for change in ["update cart_events set why = null", "delete from cart_events"] {

@@ -67,7 +67,7 @@ pub struct WorkerConfig {
     /// How long dead jobs are kept
     #[arg(long, env, default_value = "30d", value_name = DURATION, value_parser = value(parse_duration))]
     pub retain_dead_jobs: Duration,
-    /// `RETAIN_EVENTS`, `RETAIN_IDEMPOTENCY_KEYS` and `RETAIN_SLOTS`
+    /// `RETAIN_EVENTS`, `RETAIN_IDEMPOTENCY_KEYS`, `RETAIN_SLOTS` and `RETAIN_AUDIT`
     #[command(flatten)]
     pub record_retention: RecordRetention,
     /// How long after their last change recovered and expired carts are anonymized; never if not set

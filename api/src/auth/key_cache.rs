@@ -14,7 +14,7 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use common::{
     api_keys::{
-        self, KeyHash, LiveKey, Scopes,
+        self, KeyHash, LiveKey,
         ended_sessions::{self, SessionHash},
     },
     clock::Clock,
@@ -118,14 +118,14 @@ impl KeyStore {
         });
     }
 
-    /// Looks up a valid key by its hash; returns its id and scopes. Compares with every key, so that
-    /// the response time reveals nothing.
+    /// Looks up a valid key by its hash. Compares with every key, so that the response time reveals
+    /// nothing.
     ///
     /// # Errors
     /// 503 if the keys were never loaded.
-    pub(crate) async fn find(&self, given: &KeyHash) -> Result<Option<(Uuid, Scopes)>, ApiError> {
+    pub(crate) async fn find(&self, given: &KeyHash) -> Result<Option<LiveKey>, ApiError> {
         self.loaded().await?;
-        let find = || self.last_key(|key| key.hash.fits(given).into()).map(|key| (key.id, key.scopes));
+        let find = || self.last_key(|key| key.hash.fits(given).into());
         let found = find();
         if found.is_some() {
             return Ok(found);

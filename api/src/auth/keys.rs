@@ -5,7 +5,8 @@ use std::{fmt, sync::Arc};
 use axum::{extract::FromRequestParts, http::request::Parts};
 use chrono::{DateTime, Utc};
 use common::{
-    api_keys::{KeyHash, Scope, Scopes, ended_sessions::SessionHash},
+    api_keys::{BOOTSTRAP, KeyHash, Scope, Scopes, ended_sessions::SessionHash},
+    audit::KeyName,
     clock::Clock,
     db::Database,
 };
@@ -42,6 +43,14 @@ impl fmt::Debug for BootstrapKey {
     }
 }
 
+/// An authenticated API key, with its name and scopes.
+#[derive(Debug, Clone)]
+pub(crate) struct KnownKey {
+    pub(crate) key: Key,
+    pub(crate) name: KeyName,
+    pub(crate) scopes: Scopes,
+}
+
 /// An authenticated API key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Key {
@@ -55,42 +64,50 @@ pub(crate) enum Key {
 #[derive(Debug)]
 pub(crate) struct ApiKeys {
     bootstrap: Vec<BootstrapKey>,
+    bootstrap_name: KeyName,
     store: Arc<KeyStore>,
 }
 
 impl ApiKeys {
     /// Starts the task that loads the stored keys. Must be called within a tokio runtime.
     pub(crate) fn start(bootstrap: &[BootstrapKey], database: Database, clock: Clock) -> Self {
-        Self { bootstrap: bootstrap.to_vec(), store: KeyStore::start(database, clock) }
+        Self {
+            bootstrap: bootstrap.to_vec(),
+            bootstrap_name: KeyName::new(BOOTSTRAP),
+            store: KeyStore::start(database, clock),
+        }
     }
 
-    /// Looks up a key by its hash; returns the key and its scopes, or `None` if it is unknown.
+    /// Looks up a key by its hash; `None` if it is unknown.
     ///
     /// Compares hashes of equal length, with every key of a kind, so that the response time reveals
     /// nothing.
     ///
     /// # Errors
     /// 503 if the key is not in `API_KEY` and the stored keys were never loaded.
-    pub(crate) async fn find(&self, given: &KeyHash) -> Result<Option<(Key, Scopes)>, ApiError> {
+    pub(crate) async fn find(&self, given: &KeyHash) -> Result<Option<KnownKey>, ApiError> {
         let fits: Vec<bool> = self.bootstrap.iter().map(|key| key.hash.fits(given).into()).collect();
         if let Some(place) = fits.into_iter().position(|fits| fits) {
-            return Ok(Some((Key::Bootstrap(place), Scopes::all())));
+            return Ok(self.known(Key::Bootstrap(place)));
         }
         let stored = self.store.find(given).await?;
-        Ok(stored.map(|(id, scopes)| (Key::Stored(id), scopes)))
+        Ok(stored.map(|key| KnownKey { key: Key::Stored(key.id), name: key.name, scopes: key.scopes }))
     }
 
-    /// The hash of a stored key, if the key is valid now and has the scope `operator`.
-    pub(crate) fn operator(&self, id: Uuid) -> Option<KeyHash> {
-        self.store.get(id).filter(|key| key.scopes.has(Scope::Operator)).map(|key| key.hash)
-    }
-
-    /// Whether the key has the scope `write` now.
-    pub(crate) fn may_write(&self, key: Key) -> bool {
+    /// The name and scopes of a key; `None` if it is not valid now.
+    pub(crate) fn known(&self, key: Key) -> Option<KnownKey> {
         match key {
-            Key::Bootstrap(_) => true,
-            Key::Stored(id) => self.store.get(id).is_some_and(|key| key.scopes.has(Scope::Write)),
+            // Keys in `API_KEY` are valid for as long as the process runs.
+            Key::Bootstrap(_) => Some(KnownKey { key, name: self.bootstrap_name.clone(), scopes: Scopes::all() }),
+            Key::Stored(id) => {
+                self.store.get(id).map(|stored| KnownKey { key, name: stored.name, scopes: stored.scopes })
+            }
         }
+    }
+
+    /// The hash of a stored key, if the key is valid now and opens the dashboard.
+    pub(crate) fn dashboard(&self, id: Uuid) -> Option<KeyHash> {
+        self.store.get(id).filter(|key| opens_dashboard(key.scopes)).map(|key| key.hash)
     }
 
     /// Whether the session was signed out, at any api process.
@@ -110,19 +127,21 @@ impl ApiKeys {
 
     /// Resolves when the session is signed out, or its key no longer opens the dashboard.
     pub(crate) async fn session_ended(&self, key: Key, session: SessionHash) {
-        let key_ended = || match key {
-            // Keys in `API_KEY` are valid for as long as the process runs.
-            Key::Bootstrap(_) => false,
-            Key::Stored(id) => self.operator(id).is_none(),
-        };
+        let key_ended = || !self.known(key).is_some_and(|key| opens_dashboard(key.scopes));
         self.store.wait_until(|| key_ended() || self.store.is_signed_out(&session)).await;
     }
 }
 
+/// Whether a key with these scopes can sign in to the dashboard.
+pub(crate) fn opens_dashboard(scopes: Scopes) -> bool {
+    scopes.has(Scope::Operator) || scopes.has(Scope::Support)
+}
+
 /// The API key of a request and its scopes, in the request's extensions.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Granted {
     pub(crate) scopes: Scopes,
+    pub(crate) name: KeyName,
     pub(crate) key: KeyHash,
 }
 
@@ -138,6 +157,18 @@ impl<S: Sync> FromRequestParts<S> for Granted {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        parts.extensions.get().copied().ok_or_else(ApiError::unauthorized)
+        parts.extensions.get().cloned().ok_or_else(ApiError::unauthorized)
+    }
+}
+
+/// The name of a request's API key, for the audit log.
+#[derive(Debug, Clone)]
+pub(crate) struct By(pub(crate) KeyName);
+
+impl<S: Sync> FromRequestParts<S> for By {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        Ok(Self(Granted::from_request_parts(parts, state).await?.name))
     }
 }

@@ -28,22 +28,34 @@ impl ScopedRouter {
 
     /// Adds routes that require the scope `read`.
     pub(crate) fn read(self, routes: UtoipaMethodRouter<AppState>) -> Self {
-        self.asking_for(Scope::Read, routes)
+        self.asking_for(&[Scope::Read], routes)
+    }
+
+    /// Adds routes that only read what the dashboard shows of carts: they require `read` or `support`.
+    pub(crate) fn shown(self, routes: UtoipaMethodRouter<AppState>) -> Self {
+        self.asking_for(&[Scope::Read, Scope::Support], routes)
     }
 
     /// Adds routes that require the scope `write`.
     pub(crate) fn write(self, routes: UtoipaMethodRouter<AppState>) -> Self {
-        self.asking_for(Scope::Write, routes)
+        self.asking_for(&[Scope::Write], routes)
     }
 
     /// Adds routes that require the scope `operator`.
     pub(crate) fn operator(self, routes: UtoipaMethodRouter<AppState>) -> Self {
-        self.asking_for(Scope::Operator, routes)
+        self.asking_for(&[Scope::Operator], routes)
     }
 
-    fn asking_for(self, scope: Scope, mut routes: UtoipaMethodRouter<AppState>) -> Self {
-        openapi::ask_for_key(&mut routes.1, scope);
-        let layer = middleware::from_fn_with_state(scope, check_scope);
+    /// Adds routes that only read what the dashboard shows of operations: they require `operator` or
+    /// `support`.
+    pub(crate) fn watched(self, routes: UtoipaMethodRouter<AppState>) -> Self {
+        self.asking_for(&[Scope::Operator, Scope::Support], routes)
+    }
+
+    /// `scopes`: one of them is required; the first is named in refusals.
+    fn asking_for(self, scopes: &'static [Scope], mut routes: UtoipaMethodRouter<AppState>) -> Self {
+        openapi::ask_for_key(&mut routes.1, scopes);
+        let layer = middleware::from_fn_with_state(scopes, check_scope);
         let routes = declared::refuse_others(routes);
         Self(self.0.routes(routes.map(|routes| routes.route_layer(layer))))
     }
@@ -59,11 +71,15 @@ impl ScopedRouter {
     }
 }
 
-/// Rejects with 403 if the key lacks the scope, and with 401 if `auth::require_key` did not run.
-async fn check_scope(State(scope): State<Scope>, request: Request, next: Next) -> Result<Response, ApiError> {
-    match request.extensions().get::<Granted>() {
-        None => Err(ApiError::unauthorized()),
-        Some(Granted { scopes, .. }) if !scopes.has(scope) => Err(ApiError::forbidden(scope)),
-        Some(_) => Ok(next.run(request).await),
+/// Rejects with 403 if the key has none of the scopes, and with 401 if `auth::require_key` did not run.
+async fn check_scope(
+    State(wanted): State<&'static [Scope]>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let granted = request.extensions().get::<Granted>().ok_or_else(ApiError::unauthorized)?;
+    match wanted {
+        [named, ..] if !wanted.iter().any(|scope| granted.scopes.has(*scope)) => Err(ApiError::forbidden(*named)),
+        _ => Ok(next.run(request).await),
     }
 }

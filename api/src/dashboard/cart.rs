@@ -7,7 +7,7 @@ use common::{
     carts::{self, Cart, CartId, CartStatus, RecoveredBy},
     db::Connection,
     money::{Currency, Unchargeable},
-    operations::{self, JobState, JobSummary},
+    operations::{self, JobFilter, JobState, JobSummary},
     payment_links::{self, LinkStatus, PaymentLink, recovery::RecoveryLink},
     timeline,
 };
@@ -40,6 +40,10 @@ async fn show(
     let links = Links::read(&mut conn, &id, &cart, operator.now).await?;
     let told = timeline::page(&mut conn, &id, None, timeline_section::LIMIT).await?;
     let told = told.ok_or_else(ApiError::cart_not_found)?;
+    drop(conn);
+    let of_cart = JobFilter { subject: Some(id.to_string()), ..JobFilter::default() };
+    // Not from `lookups`, whose plans would not use the filter's index.
+    let jobs = operations::list(&mut state.database.acquire().await?, &of_cart, 0, JOBS).await?;
     let body = html! {
         nav.crumbs aria-label="Breadcrumbs" { a href=(at("/carts")) { "Carts" } }
         div.heading {
@@ -56,6 +60,7 @@ async fn show(
             div.stack {
                 (cart_contents::items(&cart))
                 (link_panel(&state, &operator, &cart, &links))
+                (jobs_section(&id, &jobs, operator.zone))
             }
             div.stack {
                 (actions(&operator, &cart, &links))
@@ -72,6 +77,33 @@ async fn show(
     };
     let title = format::isolated(cart.customer());
     Ok(Page { title: &title, section: Section::Carts, operator: &operator, live: &live }.show(&body))
+}
+
+/// Jobs on the page; the list of jobs has the others.
+const JOBS: i64 = 10;
+
+/// The newest jobs of the cart, also those that are done or dead.
+fn jobs_section(id: &CartId, jobs: &[JobSummary], zone: Tz) -> Markup {
+    html! {
+        @if !jobs.is_empty() { section.card aria-labelledby="jobs" {
+            div.heading {
+                h2 #jobs { "Jobs" }
+                a.small href={ (at("/jobs?cartId=")) (id) } { "In the list of jobs" }
+            }
+            table.rows {
+                caption.visually-hidden { "The cart's jobs, newest first" }
+                thead { tr { th scope="col" { "Job" } th scope="col" { "State" } th.wide-only scope="col" { "Queued" } } }
+                tbody { @for job in jobs { tr id={ "job-" (job.id) } {
+                    th scope="row" {
+                        a.cover href={ (at("/jobs/")) (job.id) } { (format::capital(&job.kind)) }
+                        @if let Some(error) = &job.last_error { span.muted.small.ellipsis dir="auto" { (error) } }
+                    }
+                    td { (format::job_state(job.state)) }
+                    td.wide-only { (format::instant(job.created_at, zone)) }
+                } } }
+            }
+        } }
+    }
 }
 
 /// The state of a cart's payment links, as the page describes it.
@@ -339,7 +371,7 @@ fn copyable(id: &str, label: &str, text: &str) -> Markup {
 fn actions(operator: &Operator, cart: &Cart, links: &Links) -> Markup {
     let path = |action: &str| format!("/carts/{}/{action}", cart.id);
     html! {
-        section.card aria-labelledby="actions" {
+        @if operator.may_change { section.card aria-labelledby="actions" {
             h2 #actions { "Actions" }
             div.actions {
                 @if cart.status != CartStatus::Recovered { a #recover .button href=(at(&path("recover"))) { "Mark recovered" } }
@@ -351,7 +383,7 @@ fn actions(operator: &Operator, cart: &Cart, links: &Links) -> Markup {
                 }
                 a #delete .button.danger href=(at(&path("delete"))) { "Delete" }
             }
-        }
+        } }
     }
 }
 

@@ -50,7 +50,7 @@ async fn make_link(
 ) -> Result<Response, PageError> {
     let CartPath(id) = path?;
     let headers = HeaderMap::from_iter([(HeaderName::from_static("prefer"), WAIT)]);
-    let asked = payment_links::ask(State(state), CartPath(id.clone()), headers).await?;
+    let asked = payment_links::ask(State(state), form.by.clone(), CartPath(id.clone()), headers).await?;
     let text = if asked.status() == StatusCode::OK { "Payment link created." } else { "Payment link requested." };
     Ok(form.done(&format!("/carts/{id}"), text))
 }
@@ -107,7 +107,8 @@ async fn change(
     form: &OurForm,
     text: &str,
 ) -> Result<Response, PageError> {
-    api::change::apply(state, id, &IfMatch::anything(), &api::change::ChangeRequest::status(status)).await?;
+    let change = api::change::ChangeRequest::status(status);
+    api::change::apply(state, id, &IfMatch::anything(), &change, &form.by.0).await?;
     Ok(form.done(&format!("/carts/{id}"), text))
 }
 
@@ -116,7 +117,7 @@ async fn delete(
     path: Result<CartPath, ApiError>,
     form: OurForm,
 ) -> Result<Response, PageError> {
-    api::delete(state, path?, IfMatch::anything()).await?;
+    api::delete(state, form.by.clone(), path?, IfMatch::anything()).await?;
     Ok(form.done("/carts", "Cart deleted, with the shopper's data."))
 }
 
@@ -125,6 +126,7 @@ async fn ask_recover(
     operator: Operator,
     path: Result<CartPath, ApiError>,
 ) -> Result<Response, PageError> {
+    operator.check_may_change()?;
     let (cart, links) = find(&state, &path?.0).await?;
     if cart.status == CartStatus::Recovered {
         return Ok(go_to(&format!("/carts/{}", cart.id)));
@@ -140,6 +142,7 @@ async fn ask_expire(
     operator: Operator,
     path: Result<CartPath, ApiError>,
 ) -> Result<Response, PageError> {
+    operator.check_may_change()?;
     let (cart, links) = find(&state, &path?.0).await?;
     if cart.status != CartStatus::Abandoned {
         return Ok(go_to(&format!("/carts/{}", cart.id)));
@@ -160,6 +163,7 @@ async fn ask_delete(
     operator: Operator,
     path: Result<CartPath, ApiError>,
 ) -> Result<Response, PageError> {
+    operator.check_may_change()?;
     let (cart, links) = find(&state, &path?.0).await?;
     let text = html! {
         "This permanently deletes the shopper's data, closes the payment link and removes the cart from your figures."

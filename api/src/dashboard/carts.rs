@@ -14,6 +14,7 @@ use maud::{Markup, html};
 
 use super::{
     cart_filters::Choice,
+    carts_at_once::Action,
     format,
     guard::go_to,
     page::{Page, PageError, Section},
@@ -65,7 +66,7 @@ async fn show(
             }
             @if totals.of(None) == 0 { (super::start::first_cart(&state.config.shared.public_url)) }
             @else if carts.is_empty() && total > 0 { p.muted { "No such page." } }
-            @else if !carts.is_empty() { (table(&carts, "Carts", choice.date, operator.zone)) }
+            @else if !carts.is_empty() { (selectable(&carts, choice.date, &operator)) }
             (format::pages("/carts", &choice.pairs(), page, total))
         }
     };
@@ -177,8 +178,25 @@ async fn export_csv(
     Ok(export::csv(&state, filter).await?)
 }
 
+/// The table; for operators with a box for each cart, and the actions on those that are checked.
+fn selectable(carts: &[Cart], date: SortKey, operator: &Operator) -> Markup {
+    if !operator.may_change {
+        return table(carts, "Carts", date, operator.zone, false);
+    }
+    html! {
+        form method="get" action=(at("/carts/selected")) {
+            (table(carts, "Carts", date, operator.zone, true))
+            div.actions.below {
+                @for action in Action::ALL {
+                    button.button type="submit" name="action" value=(action.name()) { (action.button()) }
+                }
+            }
+        }
+    }
+}
+
 /// A table of carts; each whole row is a link.
-pub(crate) fn table(carts: &[Cart], caption: &str, date: SortKey, zone: Tz) -> Markup {
+pub(crate) fn table(carts: &[Cart], caption: &str, date: SortKey, zone: Tz, boxes: bool) -> Markup {
     let heading = match date {
         SortKey::AbandonedAt => "Abandoned",
         SortKey::RecoveredAt => "Recovered",
@@ -197,14 +215,19 @@ pub(crate) fn table(carts: &[Cart], caption: &str, date: SortKey, zone: Tz) -> M
                 th.wide-only scope="col" { (heading) } th.number scope="col" { "Value" }
             } }
             tbody { @for cart in carts { tr id={ "row-" (cart.id) } {
-                th scope="row" {
-                    a.cover dir="auto" href={ (at("/carts/")) (cart.id) } { (cart.customer()) }
-                    div.parts.muted.small {
-                        span.narrow-only { (heading) " " (format::maybe_instant(shown(cart), zone)) }
-                        @if cart.customer_name.is_some() { span.ellipsis dir="auto" { (cart.customer_email) } }
-                        @if let Some(id) = &cart.external_id { span.ellipsis { span.wide-only { "Shop's ID " } bdi { (id) } } }
+                th scope="row" { div.picked {
+                    @if boxes {
+                        input.above type="checkbox" name="id" value=(cart.id) aria-label={ "Select " (cart.customer()) };
                     }
-                }
+                    div {
+                        a.cover dir="auto" href={ (at("/carts/")) (cart.id) } { (cart.customer()) }
+                        div.parts.muted.small {
+                            span.narrow-only { (heading) " " (format::maybe_instant(shown(cart), zone)) }
+                            @if cart.customer_name.is_some() { span.ellipsis dir="auto" { (cart.customer_email) } }
+                            @if let Some(id) = &cart.external_id { span.ellipsis { span.wide-only { "Shop's ID " } bdi { (id) } } }
+                        }
+                    }
+                } }
                 td { (format::cart_status(cart.status)) }
                 td.wide-only { (format::maybe_instant(shown(cart), zone)) }
                 td.number { (format::money(cart.total_value, cart.currency)) }

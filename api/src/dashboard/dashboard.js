@@ -53,7 +53,8 @@ document.addEventListener("keydown", (event) => {
 // What an element is, whatever its place: an update never turns one thing into another.
 function key(node) {
   if (node.nodeType !== Node.ELEMENT_NODE) return "";
-  return node.id || node.getAttribute("aria-labelledby") || "";
+  // Not `node.id`, which for a form is its field named "id".
+  return node.getAttribute("id") || node.getAttribute("aria-labelledby") || "";
 }
 
 // Whether `old` may become `fresh`. A focused link or form must not lead elsewhere.
@@ -288,6 +289,12 @@ if (main && main.dataset.live) {
   addEventListener("online", () => { if (state === "Disconnected") watch(); });
   // A page in the back/forward cache must not keep one of the few connections to a host.
   addEventListener("pagehide", () => events?.close());
+  // What is shown may be deleted before the next page arrives.
+  addEventListener("submit", ({ target }) => {
+    if (target.method !== "post") return;
+    events?.close();
+    wanted = false;
+  });
   addEventListener("pageshow", ({ persisted }) => {
     if (!persisted) return;
     state = "";

@@ -140,6 +140,7 @@ impl Asked {
             ["jobs"] => ("/jobs".to_owned(), "jobs".to_owned()),
             ["jobs", id] => (format!("/jobs/{id}"), "the job".to_owned()),
             [name @ ("queues" | "schedules"), ..] => (format!("/{name}"), (*name).to_owned()),
+            ["audit"] => ("/audit".to_owned(), "the audit log".to_owned()),
             _ => ("/".to_owned(), "overview".to_owned()),
         }
     }
@@ -197,6 +198,9 @@ mod tests {
             (Method::POST, "/jobs/1/retry", "/jobs/1", "the job"),
             (Method::POST, "/queues/expiry/pause", "/queues", "queues"),
             (Method::POST, "/schedules/expire_carts/run", "/schedules", "schedules"),
+            (Method::POST, "/carts/selected", "/carts", "carts"),
+            (Method::GET, "/jobs/selected?action=retry", "/jobs", "jobs"),
+            (Method::GET, "/audit?cursor=1", "/audit", "the audit log"),
             (Method::GET, "/?period=8d", "/", "overview"),
             (Method::GET, "/nowhere/at/all", "/", "overview"),
         ] {

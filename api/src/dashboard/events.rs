@@ -30,7 +30,7 @@ pub(crate) fn router() -> Router<AppState> {
 
 /// Returns 401 to a client that is not signed in; browsers do not retry after that.
 async fn show(State(state): State<AppState>, headers: HeaderMap) -> Result<Response, ApiError> {
-    let session = guard::signed_in(&state, &headers).await?.ok_or_else(ApiError::unauthorized)?;
+    let session = guard::signed_in(&state, &headers).await?.ok_or_else(ApiError::unauthorized)?.session;
     let left = (session.ends_at - state.clock.now()).to_std().unwrap_or_default();
     let watch = state.dashboard.watch.begin();
     let over = async move {

@@ -1,12 +1,11 @@
 //! Authenticates requests for pages, and protects forms against cross-site request forgery.
 
-use std::collections::HashMap;
-
 use axum::{
     extract::{FromRequest, FromRequestParts, Request},
     http::{HeaderMap, Method, header, request::Parts},
     response::Response,
 };
+use common::api_keys::Scope;
 use subtle::ConstantTimeEq;
 use url::Url;
 
@@ -17,6 +16,7 @@ use super::{
     session::{Operator, Session, TOKEN},
 };
 use crate::{
+    auth::keys::{By, KnownKey},
     http::{body::media_type, error::ApiError},
     state::AppState,
 };
@@ -48,38 +48,56 @@ impl FromRequestParts<AppState> for Operator {
 /// # Errors
 /// 503 if the signed-out sessions were never read from the database.
 pub(crate) async fn operator(state: &AppState, headers: &HeaderMap) -> Result<Option<Operator>, ApiError> {
-    let Some(session) = signed_in(state, headers).await? else { return Ok(None) };
+    let Some(SignedIn { session, by, may_change }) = signed_in(state, headers).await? else { return Ok(None) };
     // An open page that updates itself must not take the notice of the page in another tab.
     let notice = if headers.contains_key(LIVE) { None } else { Notice::find(headers, &session) };
-    Ok(Some(Operator { session, zone: state.config.time_zone, now: state.clock.now(), notice }))
+    Ok(Some(Operator { session, by, may_change, zone: state.config.time_zone, now: state.clock.now(), notice }))
+}
+
+/// A session, and what its key allows.
+#[derive(Debug)]
+pub(crate) struct SignedIn {
+    pub(crate) session: Session,
+    pub(crate) by: By,
+    /// Whether the key may change anything: whether it has the scope `operator`.
+    pub(crate) may_change: bool,
 }
 
 /// The session of a request; `None` if there is none or it has ended.
 ///
 /// # Errors
 /// 503 if the signed-out sessions were never read from the database.
-pub(crate) async fn signed_in(state: &AppState, headers: &HeaderMap) -> Result<Option<Session>, ApiError> {
+pub(crate) async fn signed_in(state: &AppState, headers: &HeaderMap) -> Result<Option<SignedIn>, ApiError> {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let now = state.clock.now();
-    let find = |cookies| state.dashboard.sessions.find(cookies, now, |id| state.keys.operator(id));
+    let find = |cookies| state.dashboard.sessions.find(cookies, now, |id| state.keys.dashboard(id));
     let Some(session) = cookies.into_iter().find_map(find) else { return Ok(None) };
     let signed_out = state.keys.is_signed_out(&session.hash).await?;
-    Ok(Some(session).filter(|_| !signed_out))
+    let key = state.keys.known(session.key).filter(|_| !signed_out);
+    let signed_in = |key: KnownKey| SignedIn { session, by: By(key.name), may_change: key.scopes.has(Scope::Operator) };
+    Ok(key.map(signed_in))
 }
 
-/// The fields of a form of the dashboard, sent by a signed-in operator.
+/// The fields of a form of the dashboard that changes something, sent by a signed-in operator. A key
+/// without the scope `operator` is refused with 403.
 #[derive(Debug)]
 pub(crate) struct OurForm {
-    pub(crate) session: Session,
+    pub(crate) by: By,
+    session: Session,
     /// Whether cookies must not be sent over HTTP.
     secure: bool,
-    fields: HashMap<String, String>,
+    fields: Vec<(String, String)>,
 }
 
 impl OurForm {
     /// A field without surrounding white space; `None` if it is missing or empty.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.fields.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+        field(&self.fields, name).map(str::trim).filter(|value| !value.is_empty())
+    }
+
+    /// All values of a repeated field.
+    pub(crate) fn all<'f>(&'f self, name: &'f str) -> impl Iterator<Item = &'f str> {
+        self.fields.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// Redirects to a path of the dashboard, whose page tells once what was done.
@@ -92,25 +110,52 @@ impl FromRequest<AppState> for OurForm {
     type Rejection = PageError;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, PageError> {
-        let session = signed_in(state, request.headers()).await?.ok_or(PageError::SignIn(None))?;
-        check_origin(state, request.headers())?;
         let secure = is_https(state, request.headers());
-        let fields = fields(request, state).await?;
-        let given = fields.get(TOKEN).map(String::as_bytes).unwrap_or_default();
-        if bool::from(given.ct_eq(session.form_token.as_bytes())) {
-            Ok(Self { session, secure, fields })
+        let (SignedIn { session, by, may_change }, fields) = our_fields(request, state).await?;
+        if may_change {
+            Ok(Self { by, session, secure, fields })
         } else {
-            Err(refused("This form is of another session. Open the page again and repeat what you did."))
+            Err(ApiError::forbidden(Scope::Operator).into())
         }
     }
 }
 
-/// The fields of any form; the last value of a repeated field counts.
-pub(crate) async fn fields(request: Request, state: &AppState) -> Result<HashMap<String, String>, PageError> {
+/// A form of the dashboard that ends its session, which every key may.
+#[derive(Debug)]
+pub(crate) struct SignOutForm(pub(crate) SignedIn);
+
+impl FromRequest<AppState> for SignOutForm {
+    type Rejection = PageError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, PageError> {
+        Ok(Self(our_fields(request, state).await?.0))
+    }
+}
+
+/// The fields of a form that a page of this session has sent.
+async fn our_fields(request: Request, state: &AppState) -> Result<(SignedIn, Vec<(String, String)>), PageError> {
+    let signed_in = signed_in(state, request.headers()).await?.ok_or(PageError::SignIn(None))?;
+    check_origin(state, request.headers())?;
+    let fields = fields(request, state).await?;
+    let given = field(&fields, TOKEN).unwrap_or_default();
+    if bool::from(given.as_bytes().ct_eq(signed_in.session.form_token.as_bytes())) {
+        Ok((signed_in, fields))
+    } else {
+        Err(refused("This form is of another session. Open the page again and repeat what you did."))
+    }
+}
+
+/// The value of a field; of a repeated field the last one.
+pub(crate) fn field<'f>(fields: &'f [(String, String)], name: &str) -> Option<&'f str> {
+    fields.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}
+
+/// The fields of any form.
+pub(crate) async fn fields(request: Request, state: &AppState) -> Result<Vec<(String, String)>, PageError> {
     let is_form = media_type(request.headers()).is_some_and(|name| name == "application/x-www-form-urlencoded");
     let body = state.unverified_bodies.read(request, FORM_BYTES).await?;
-    let fields: HashMap<String, String> = form_urlencoded::parse(&body).into_owned().collect();
-    if !is_form || fields.values().any(|value| value.contains('\0')) {
+    let fields: Vec<(String, String)> = form_urlencoded::parse(&body).into_owned().collect();
+    if !is_form || fields.iter().any(|(_, value)| value.contains('\0')) {
         return Err(ApiError::bad_request("The form can't be read").into());
     }
     Ok(fields)

@@ -30,6 +30,7 @@ pub(crate) fn router() -> Router<AppState> {
         .route("/jobs/{id}", get(show))
         .route("/jobs/{id}/retry", post(retry))
         .route("/jobs/{id}/cancel", post(cancel))
+        .route("/jobs/{id}/discard", post(discard))
 }
 
 async fn show(
@@ -60,23 +61,33 @@ async fn show(
 
 async fn retry(state: State<AppState>, path: Result<JobPath, ApiError>, form: OurForm) -> Result<Response, PageError> {
     let JobPath(id) = path?;
-    api::retry(state, JobPath(id)).await?;
+    api::retry(state, form.by.clone(), JobPath(id)).await?;
     Ok(form.done(&format!("/jobs/{id}"), "Job queued again, with fresh attempts."))
 }
 
 async fn cancel(state: State<AppState>, path: Result<JobPath, ApiError>, form: OurForm) -> Result<Response, PageError> {
     let JobPath(id) = path?;
-    api::cancel(state, JobPath(id)).await?;
+    api::cancel(state, form.by.clone(), JobPath(id)).await?;
     Ok(form.done(&format!("/jobs/{id}"), "Job cancelled."))
+}
+
+async fn discard(
+    state: State<AppState>,
+    path: Result<JobPath, ApiError>,
+    form: OurForm,
+) -> Result<Response, PageError> {
+    api::discard(state, form.by.clone(), path?).await?;
+    Ok(form.done("/jobs", "Job dismissed."))
 }
 
 /// Offers no retry that would do nothing.
 fn actions(operator: &Operator, job: &JobSummary, ended: Option<&EndedLink>) -> Markup {
     html! {
         div.actions {
-            @if let Some(ended) = ended.filter(|ended| ended.needs_link) {
+            @if let Some(ended) = ended.filter(|ended| ended.needs_link && operator.may_change) {
                 a #new-link .button.primary href={ (at("/carts/")) (ended.cart_id) "#link" } { "Create a new link" }
             } @else if job.state == JobState::Dead && ended.is_none() { (operator.button(&format!("/jobs/{}/retry", job.id), "primary", "Retry")) }
+            @if !job.is_unfinished() { (operator.button(&format!("/jobs/{}/discard", job.id), "", "Dismiss")) }
             @if job.is_unfinished() { (operator.button(&format!("/jobs/{}/cancel", job.id), "danger", "Cancel")) }
         }
     }
@@ -124,6 +135,8 @@ fn details(job: &JobSummary, operator: &Operator) -> Markup {
                 dt { "ID" } dd { (format::copyable("job-id", "the job ID", &html! { code { (job.id) } })) }
                 dt { "Queue" } dd { a href={ (at("/jobs")) (format::query(&[("queue", Some(job.queue.as_str()))])) } { (job.queue) } }
                 dt { "Kind" } dd { code { (job.kind) } }
+                @if let Some(cart) = &job.subject { dt { "Cart" } dd { a href={ (at("/carts/")) (cart) } { code { (cart) } } } }
+                dt { "Arguments" } dd { code { (job.payload) } }
                 dt { "Attempts" } dd { (job.attempts) " of " (job.max_attempts) }
                 dt { "Runs at" } dd {
                     (format::moment(job.run_at, zone))

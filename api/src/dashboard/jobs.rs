@@ -1,15 +1,18 @@
 //! `/jobs`: the list of jobs, by queue and state.
 
+use std::collections::BTreeMap;
+
 use axum::{Router, extract::State, response::Response, routing::get};
-use chrono_tz::Tz;
 use common::{
-    jobs::QUEUES,
+    jobs::{KINDS, QUEUES},
+    json::{self, Fields},
     operations::{self, COUNT_LIMIT, JobFilter, JobState, JobSummary},
 };
 use maud::{Markup, html};
 
 use super::{
     format,
+    jobs_at_once::Action,
     page::{Page, PageError, Section},
     session::Operator,
 };
@@ -25,13 +28,15 @@ pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/jobs", get(show))
 }
 
-/// Parses the filter in a query string or a form: an optional queue and an optional state.
+/// Parses the filter in a query string or a form; every part is optional.
 pub(crate) fn filter<'p>(get: impl Fn(&str) -> Option<&'p str>) -> Result<JobFilter, ApiError> {
     let queue = queue(&get)?;
-    let state = get("state").filter(|state| !state.is_empty()).map(str::parse).transpose();
+    let given = |name: &str| get(name).filter(|value| !value.is_empty());
+    let state = given("state").map(str::parse).transpose();
     let state =
         state.map_err(|_| ApiError::bad_request("state must be scheduled, ready, running, retrying, done or dead"))?;
-    Ok(JobFilter { queue, state })
+    let text = |name: &str| given(name).map(str::to_owned);
+    Ok(JobFilter { queue, state, kind: text("kind"), error: text("error"), subject: text("cartId") })
 }
 
 /// Parses the queue of a filter.
@@ -44,8 +49,15 @@ pub(crate) fn queue<'p>(get: impl Fn(&str) -> Option<&'p str>) -> Result<Option<
 }
 
 /// The filter as pairs of a query string.
-pub(crate) fn pairs(filter: &JobFilter) -> [(&'static str, Option<&str>); 2] {
-    [("queue", filter.queue.as_deref()), ("state", filter.state.map(JobState::as_str))]
+pub(crate) fn pairs(filter: &JobFilter) -> [(&'static str, Option<&str>); 5] {
+    let state = filter.state.map(JobState::as_str);
+    [
+        ("queue", filter.queue.as_deref()),
+        ("state", state),
+        ("kind", filter.kind.as_deref()),
+        ("error", filter.error.as_deref()),
+        ("cartId", filter.subject.as_deref()),
+    ]
 }
 
 async fn show(
@@ -57,17 +69,22 @@ async fn show(
     let filter = filter(|name| parameters.get(name))?;
     let page = pagination::Page { number: parameters.page()?, limit: LIMIT };
     let mut conn = state.database.acquire().await?;
-    let total = operations::count(&mut conn, &filter).await?;
+    let counts = operations::count_by_state(&mut conn, &filter).await?;
+    let all = counts.values().sum();
+    let total = filter.state.map_or(all, |state| counts[&state]);
     let found = operations::list(&mut conn, &filter, page.offset(), LIMIT).await?;
     let body = html! {
-        div.heading { h1 { "Jobs" } (queue_choice(&filter)) }
-        (states(&filter))
+        div.heading { h1 { "Jobs" } (filters(&filter)) }
+        @if let Some(cart) = &filter.subject {
+            p { "Of the cart " a href={ (at("/carts/")) (cart) } { (cart) } ". " a href=(at("/jobs")) { "All jobs" } }
+        }
+        (states(&filter, &counts))
         section.card aria-label="Jobs" {
             div.heading {
                 p.muted { (counted(total)) }
-                (at_once(&filter, total))
+                @if operator.may_change { (at_once(&filter, total)) }
             }
-            @if !found.is_empty() { (table(&found, operator.zone)) }
+            @if !found.is_empty() { (table(&found, &operator)) }
             (format::pages("/jobs", &pairs(&filter), page, total))
         }
     };
@@ -79,28 +96,41 @@ fn counted(total: i64) -> Markup {
     html! { (format::count(total)) (more) @if total == 1 { " job" } @else { " jobs" } }
 }
 
-fn queue_choice(filter: &JobFilter) -> Markup {
+fn filters(filter: &JobFilter) -> Markup {
     html! {
-        form.search method="get" action=(at("/jobs")) {
-            label.visually-hidden for="queue" { "Queue" }
-            select #queue name="queue" {
-                option value="" { "All queues" }
-                @for queue in QUEUES { option value=(queue) selected[filter.queue.as_deref() == Some(queue)] { (queue) } }
-            }
+        form.search.several role="search" method="get" action=(at("/jobs")) {
+            (choice("queue", "Queue", "All queues", &QUEUES, filter.queue.as_deref()))
+            (choice("kind", "Kind", "All kinds", &KINDS, filter.kind.as_deref()))
+            label.visually-hidden for="error" { "Error contains" }
+            input #error type="search" name="error" value=[filter.error.as_deref()] placeholder="Error contains" maxlength="200" dir="auto";
             @if let Some(state) = filter.state { input type="hidden" name="state" value=(state.as_str()); }
+            @if let Some(cart) = &filter.subject { input type="hidden" name="cartId" value=(cart); }
             button.button type="submit" { "Apply" }
         }
     }
 }
 
-fn states(filter: &JobFilter) -> Markup {
+/// A list of values to filter by, with a label for screen readers.
+fn choice(name: &str, label: &str, all: &str, values: &[&str], chosen: Option<&str>) -> Markup {
+    html! {
+        label.visually-hidden for=(name) { (label) }
+        select id=(name) name=(name) {
+            option value="" { (all) }
+            @for value in values { option value=(value) selected[chosen == Some(*value)] { (value) } }
+        }
+    }
+}
+
+fn states(filter: &JobFilter, counts: &BTreeMap<JobState, i64>) -> Markup {
     let states = std::iter::once(None).chain(JobState::ALL.map(Some));
     html! {
         nav aria-label="State" { ul.tabs {
             @for state in states {
-                @let pairs = [("queue", filter.queue.as_deref()), ("state", state.map(JobState::as_str))];
-                li { a href={ (at("/jobs")) (format::query(&pairs)) } aria-current=[(state == filter.state).then_some("true")] {
+                @let chosen = JobFilter { state, ..filter.clone() };
+                @let count = state.map_or_else(|| counts.values().sum(), |state| counts[&state]);
+                li { a href={ (at("/jobs")) (format::query(&pairs(&chosen))) } aria-current=[(state == filter.state).then_some("true")] {
                     (state.map_or("All".to_owned(), |state| format::capital(state.as_str())))
+                    " " span.count { (format::count(count)) }
                 } }
             }
         } }
@@ -113,12 +143,32 @@ fn at_once(filter: &JobFilter, total: i64) -> Markup {
     let dead = filter.state == Some(JobState::Dead);
     let unfinished = !matches!(filter.state, Some(JobState::Dead | JobState::Done));
     html! {
-        @if total > 0 && dead { a.button href={ (at("/jobs/retry")) (query) } { "Retry all …" } }
-        @if total > 0 && unfinished { a.button href={ (at("/jobs/cancel")) (query) } { "Cancel all …" } }
+        @if total > 0 { div.actions {
+            @if dead { a.button href={ (at("/jobs/retry")) (query) } { "Retry all …" } }
+            @if dead { a.button.danger href={ (at("/jobs/discard")) (query) } { "Dismiss all …" } }
+            @if unfinished { a.button href={ (at("/jobs/cancel")) (query) } { "Cancel all …" } }
+        } }
     }
 }
 
-fn table(jobs: &[JobSummary], zone: Tz) -> Markup {
+/// The jobs; for operators with a box each, and the actions on those that are checked.
+fn table(jobs: &[JobSummary], operator: &Operator) -> Markup {
+    if !operator.may_change {
+        return rows(jobs, operator);
+    }
+    html! {
+        form method="get" action=(at("/jobs/selected")) {
+            (rows(jobs, operator))
+            div.actions.below {
+                @for action in [Action::Retry, Action::Cancel, Action::Discard] {
+                    button.button type="submit" name="action" value=(action.name()) { (action.verb()) " selected …" }
+                }
+            }
+        }
+    }
+}
+
+fn rows(jobs: &[JobSummary], operator: &Operator) -> Markup {
     html! {
         table.rows {
             caption.visually-hidden { "Jobs, newest first" }
@@ -126,15 +176,41 @@ fn table(jobs: &[JobSummary], zone: Tz) -> Markup {
                 th scope="col" { "Job" } th scope="col" { "State" } th.number.wide-only scope="col" { "Attempts" }
                 th.wide-only scope="col" { "Runs at" }
             } }
-            tbody { @for job in jobs { tr id={ "job-" (job.id) } {
-                th scope="row" {
-                    a.cover href={ (at("/jobs/")) (job.id) } { (format::capital(&job.kind)) }
-                    span.muted.small.ellipsis { (job.queue) @if let Some(error) = &job.last_error { " · " bdi { (error) } } }
-                }
-                td { (format::job_state(job.state)) }
-                td.number.wide-only { (job.attempts) " of " (job.max_attempts) }
-                td.wide-only { (format::instant(job.run_at, zone)) }
-            } } }
+            tbody { @for job in jobs { (row(job, operator)) } }
         }
     }
+}
+
+fn row(job: &JobSummary, operator: &Operator) -> Markup {
+    let name = format::capital(&job.kind);
+    html! {
+        tr id={ "job-" (job.id) } {
+            th scope="row" { div.picked {
+                @if operator.may_change {
+                    input.above type="checkbox" name="id" value=(job.id)
+                        aria-label={ "Select " (name) @if let Some(cart) = &job.subject { " of " (cart) } };
+                }
+                div {
+                    a.cover href={ (at("/jobs/")) (job.id) } { (name) }
+                    span.muted.small.ellipsis {
+                        (job.queue)
+                        @if let Some(cart) = &job.subject { " · " a.above href={ (at("/carts/")) (cart) } { (cart) } }
+                        @if let Some(arguments) = other_arguments(job) { " · " (arguments) }
+                        @if let Some(error) = &job.last_error { " · " bdi { (error) } }
+                    }
+                }
+            } }
+            td { (format::job_state(job.state)) }
+            td.number.wide-only { (job.attempts) " of " (job.max_attempts) }
+            td.wide-only { (format::instant(job.run_at, operator.zone)) }
+        }
+    }
+}
+
+/// `version 2`: the arguments of a job without its cart; `None` if there are no others.
+fn other_arguments(job: &JobSummary) -> Option<String> {
+    let fields = json::parse(job.payload.as_bytes()).ok()?;
+    let fields = Fields::of(&fields)?.only(|name| name != "cartId");
+    let shown: Vec<String> = fields.iter().map(|(name, value)| format!("{name} {}", value.get())).collect();
+    (!shown.is_empty()).then(|| shown.join(", "))
 }

@@ -1,168 +1,264 @@
-//! `/jobs/retry` and `/jobs/cancel`: actions on all jobs that match a filter, after their count is
-//! shown.
+//! Actions on several jobs, after a page that shows their number: `/jobs/retry`, `/jobs/cancel` and
+//! `/jobs/discard` on all jobs of a filter, `/jobs/selected` on those that were checked in the list.
 
 use axum::{Router, extract::State, response::Response, routing::get};
 use common::{
-    db::Connection,
     jobs::QUEUES,
-    operations::{self, DeadFilter, JobFilter, JobState},
+    operations::{self, JobFilter, JobState, JobSummary},
 };
 use maud::{Markup, html};
+use uuid::Uuid;
 
 use super::{
     format,
     guard::OurForm,
-    jobs::{filter, pairs, queue},
+    jobs::{filter, pairs},
     page::{Page, PageError, Section},
     session::Operator,
 };
 use crate::{
+    auth::keys::By,
     http::{base_path::at, error::ApiError, query::Parameters},
+    routes::jobs::{self as api, JobPath},
     state::AppState,
 };
 
 pub(crate) fn router() -> Router<AppState> {
-    Router::new().route("/jobs/retry", get(ask_retry).post(retry)).route("/jobs/cancel", get(ask_cancel).post(cancel))
-}
-
-/// A filter of dead jobs: optionally by queue, by kind, and by a text in the last error.
-#[derive(Debug)]
-struct Dead {
-    queue: Option<String>,
-    kind: Option<String>,
-    error: Option<String>,
-}
-
-impl Dead {
-    fn of<'p>(get: impl Fn(&str) -> Option<&'p str>) -> Result<Self, ApiError> {
-        let text = |name: &str| get(name).map(str::to_owned);
-        Ok(Self { queue: queue(&get)?, kind: text("kind"), error: text("error") })
-    }
-
-    /// Returns how many jobs match, and how many were retried.
-    async fn retry(&self, conn: &mut Connection, dry_run: bool) -> sqlx::Result<(usize, usize)> {
-        let (mut matched, mut retried) = (0, 0);
-        for queue in QUEUES.into_iter().filter(|queue| self.queue.as_deref().is_none_or(|wanted| wanted == *queue)) {
-            let filter = DeadFilter { queue: queue.to_owned(), kind: self.kind.clone(), error: self.error.clone() };
-            let many = operations::retry_dead(conn, &filter, dry_run).await?;
-            matched += many.matched;
-            retried += many.retried;
-        }
-        Ok((matched, retried))
-    }
-}
-
-async fn ask_retry(
-    State(state): State<AppState>,
-    operator: Operator,
-    parameters: Result<Parameters, ApiError>,
-) -> Result<Response, PageError> {
-    let parameters = parameters?;
-    let dead = Dead::of(|name| parameters.get(name))?;
-    let mut conn = state.database.begin().await?;
-    let (matched, _) = dead.retry(&mut conn, true).await?;
-    let chosen = [("queue", &dead.queue), ("kind", &dead.kind), ("error", &dead.error)];
-    let body = html! {
-        section.card.narrow {
-            h1 { "Retry dead jobs" }
-            form.stack method="get" action=(at("/jobs/retry")) {
-                (queue_field(dead.queue.as_deref()))
-                label for="kind" { "Kind" }
-                input #kind name="kind" value=[dead.kind.as_deref()] placeholder="create_payment_link" maxlength="200";
-                label for="error" { "Error contains" }
-                input #error name="error" value=[dead.error.as_deref()] maxlength="200" dir="auto";
-                button.button type="submit" { "Preview" }
-            }
-            p.value-line { strong { (counted(matched)) } " will be queued again with fresh attempts." }
-            p.muted.small { "A job whose payment link was refused creates none: create a new link on its cart's page." }
-            div.actions {
-                @if matched > 0 { (send(&operator, "/jobs/retry", &chosen, "primary", &format!("Retry {}", counted(matched)))) }
-                a.button href=(at("/jobs?state=dead")) { "Back to dead jobs" }
-            }
-        }
+    let of_filter = |action: Action| {
+        get(move |state, operator, parameters| ask(action, state, operator, parameters))
+            .post(move |state, form| act(action, state, form))
     };
-    Ok(Page { title: "Retry dead jobs", section: Section::Jobs, operator: &operator, live: "" }.show(&body))
+    Router::new()
+        .route("/jobs/retry", of_filter(Action::Retry))
+        .route("/jobs/cancel", of_filter(Action::Cancel))
+        .route("/jobs/discard", of_filter(Action::Discard))
+        .route("/jobs/selected", get(ask_selected).post(act_on_selected))
 }
 
-async fn retry(State(state): State<AppState>, form: OurForm) -> Result<Response, PageError> {
-    let dead = Dead::of(|name| form.get(name))?;
-    let mut tx = state.database.begin().await?;
-    let (_, retried) = dead.retry(&mut tx, false).await?;
-    tx.commit().await?;
-    let queue = format::query(&[("queue", dead.queue.as_deref())]);
-    Ok(form.done(&format!("/jobs{queue}"), &format!("{} queued again.", counted(retried))))
+/// Which jobs a retry does not help.
+const REFUSED_LINKS: &str = "A job whose payment link was refused creates none: create a new link on its cart's page.";
+
+/// What can be done to several jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    Retry,
+    Cancel,
+    Discard,
 }
 
-async fn ask_cancel(
+impl Action {
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Retry, Self::Cancel, Self::Discard].into_iter().find(|action| action.name() == text)
+    }
+
+    /// Its name in paths and forms.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Cancel => "cancel",
+            Self::Discard => "discard",
+        }
+    }
+
+    /// Its name on buttons.
+    pub(crate) fn verb(self) -> &'static str {
+        match self {
+            Self::Retry => "Retry",
+            Self::Cancel => "Cancel",
+            Self::Discard => "Dismiss",
+        }
+    }
+
+    /// What happens to the jobs, after their number.
+    fn effect(self) -> &'static str {
+        match self {
+            Self::Retry => " will be queued again with fresh attempts.",
+            Self::Cancel => " will be cancelled. Running jobs stop within 10 seconds.",
+            Self::Discard => " will be deleted. A payment link that waits for one of them fails.",
+        }
+    }
+
+    /// The title of its pages.
+    fn title(self) -> &'static str {
+        match self {
+            Self::Retry => "Retry dead jobs",
+            Self::Cancel => "Cancel jobs",
+            Self::Discard => "Dismiss jobs",
+        }
+    }
+
+    /// The notice after it.
+    fn done(self, jobs: i64) -> String {
+        let what = match self {
+            Self::Retry => "queued again",
+            Self::Cancel => "cancelled",
+            Self::Discard => "dismissed",
+        };
+        format!("{} {what}.", counted(jobs))
+    }
+
+    fn class(self) -> &'static str {
+        if self == Self::Retry { "primary" } else { "danger" }
+    }
+
+    /// Whether the job's state allows the action.
+    fn fits(self, job: &JobSummary) -> bool {
+        match self {
+            Self::Retry => job.state == JobState::Dead,
+            Self::Cancel => job.is_unfinished(),
+            Self::Discard => !job.is_unfinished(),
+        }
+    }
+
+    /// Acts on all jobs of a filter; returns how many match, or were changed.
+    async fn run(self, state: &AppState, by: &By, filter: &JobFilter, dry_run: bool) -> Result<i64, ApiError> {
+        let size = |size: usize| i64::try_from(size).unwrap_or(i64::MAX);
+        Ok(match self {
+            Self::Retry => {
+                let many = api::retry_matching(state, by, filter, dry_run).await?;
+                size(if dry_run { many.matched } else { many.retried })
+            }
+            Self::Cancel => api::cancel_matching(state, by, filter, dry_run).await?.matched,
+            Self::Discard => api::discard_matching(state, by, filter, dry_run).await?.matched,
+        })
+    }
+}
+
+async fn ask(
+    action: Action,
     State(state): State<AppState>,
     operator: Operator,
     parameters: Result<Parameters, ApiError>,
 ) -> Result<Response, PageError> {
+    operator.check_may_change()?;
     let parameters = parameters?;
     let filter = filter(|name| parameters.get(name))?;
-    let many = operations::cancel_many(&mut state.database.begin().await?, &filter, true).await?;
-    let matched = usize::try_from(many.matched).unwrap_or_default();
-    let (queue, job_state) = (filter.queue.clone(), filter.state.map(|state| state.as_str().to_owned()));
+    let matched = action.run(&state, &operator.by, &filter, true).await?;
+    let path = format!("/jobs/{}", action.name());
     let body = html! {
         section.card.narrow {
-            h1 { "Cancel jobs" }
-            form.stack method="get" action=(at("/jobs/cancel")) {
-                (queue_field(filter.queue.as_deref()))
-                label for="state" { "State" }
-                select #state name="state" {
-                    option value="" { "unfinished" }
-                    @for state in [JobState::Scheduled, JobState::Ready, JobState::Running, JobState::Retrying] {
-                        option value=(state.as_str()) selected[filter.state == Some(state)] { (state.as_str()) }
-                    }
+            h1 { (action.title()) }
+            form.stack method="get" action=(at(&path)) {
+                label for="queue" { "Queue" }
+                select #queue name="queue" {
+                    option value="" { "All queues" }
+                    @for queue in QUEUES { option value=(queue) selected[filter.queue.as_deref() == Some(queue)] { (queue) } }
                 }
+                @if action == Action::Cancel { (unfinished_states(filter.state)) }
+                label for="kind" { "Kind" }
+                input #kind name="kind" value=[filter.kind.as_deref()] placeholder="create_payment_link" maxlength="200";
+                label for="error" { "Error contains" }
+                input #error name="error" value=[filter.error.as_deref()] maxlength="200" dir="auto";
+                @if let Some(cart) = &filter.subject { input type="hidden" name="cartId" value=(cart); }
                 button.button type="submit" { "Preview" }
             }
-            p.value-line { strong { (counted(matched)) } " will be cancelled. Running jobs stop within 10 seconds." }
+            p.value-line { strong { (counted(matched)) } (action.effect()) }
+            @if action == Action::Retry { p.muted.small { (REFUSED_LINKS) } }
             div.actions {
                 @if matched > 0 {
-                    (send(&operator, "/jobs/cancel", &[("queue", &queue), ("state", &job_state)], "danger",
-                        &format!("Cancel {}", counted(matched))))
+                    form method="post" action=(at(&path)) {
+                        (operator.token_field())
+                        @for (name, value) in pairs(&filter) {
+                            @if let Some(value) = value { input type="hidden" name=(name) value=(value); }
+                        }
+                        button class={ "button " (action.class()) } type="submit" { (action.verb()) " " (counted(matched)) }
+                    }
                 }
                 a.button href={ (at("/jobs")) (format::query(&pairs(&filter))) } { "Back to jobs" }
             }
         }
     };
-    Ok(Page { title: "Cancel jobs", section: Section::Jobs, operator: &operator, live: "" }.show(&body))
+    Ok(Page { title: action.title(), section: Section::Jobs, operator: &operator, live: "" }.show(&body))
 }
 
-async fn cancel(State(state): State<AppState>, form: OurForm) -> Result<Response, PageError> {
-    let filter: JobFilter = filter(|name| form.get(name))?;
-    let mut tx = state.database.begin().await?;
-    let many = operations::cancel_many(&mut tx, &filter, false).await?;
-    tx.commit().await?;
-    let queue = format::query(&[("queue", filter.queue.as_deref()), ("state", Some("dead"))]);
-    let cancelled = usize::try_from(many.cancelled).unwrap_or_default();
-    Ok(form.done(&format!("/jobs{queue}"), &format!("{} cancelled.", counted(cancelled))))
-}
-
-fn queue_field(chosen: Option<&str>) -> Markup {
+fn unfinished_states(chosen: Option<JobState>) -> Markup {
     html! {
-        label for="queue" { "Queue" }
-        select #queue name="queue" {
-            option value="" { "All queues" }
-            @for queue in QUEUES { option value=(queue) selected[chosen == Some(queue)] { (queue) } }
-        }
-    }
-}
-
-fn counted(jobs: usize) -> String {
-    let number = format::count(i64::try_from(jobs).unwrap_or(i64::MAX));
-    format!("{number} {}", if jobs == 1 { "job" } else { "jobs" })
-}
-
-fn send(operator: &Operator, action: &str, fields: &[(&str, &Option<String>)], class: &str, text: &str) -> Markup {
-    html! {
-        form method="post" action=(at(action)) {
-            (operator.token_field())
-            @for (name, value) in fields {
-                @if let Some(value) = value { input type="hidden" name=(name) value=(value); }
+        label for="state" { "State" }
+        select #state name="state" {
+            option value="" { "unfinished" }
+            @for state in [JobState::Scheduled, JobState::Ready, JobState::Running, JobState::Retrying] {
+                option value=(state.as_str()) selected[chosen == Some(state)] { (state.as_str()) }
             }
-            button class={ "button " (class) } type="submit" { (text) }
         }
     }
+}
+
+async fn act(action: Action, State(state): State<AppState>, form: OurForm) -> Result<Response, PageError> {
+    let filter: JobFilter = filter(|name| form.get(name))?;
+    let count = action.run(&state, &form.by, &filter, false).await?;
+    let dead = (action == Action::Cancel).then_some("dead");
+    let query = format::query(&[("queue", filter.queue.as_deref()), ("state", dead)]);
+    Ok(form.done(&format!("/jobs{query}"), &action.done(count)))
+}
+
+/// The action and the ids in a query string or a form.
+fn selected<'p>(action: Option<&str>, ids: impl Iterator<Item = &'p str>) -> Result<(Action, Vec<Uuid>), ApiError> {
+    let action = action.and_then(Action::parse);
+    let action = action.ok_or_else(|| ApiError::bad_request("action must be retry, cancel or discard"))?;
+    let ids: Result<Vec<Uuid>, _> = ids.map(str::parse).collect();
+    Ok((action, ids.map_err(|_| ApiError::bad_request("id must be the id of a job"))?))
+}
+
+async fn ask_selected(
+    State(state): State<AppState>,
+    operator: Operator,
+    parameters: Result<Parameters, ApiError>,
+) -> Result<Response, PageError> {
+    operator.check_may_change()?;
+    let parameters = parameters?;
+    let (action, ids) = selected(parameters.get("action"), parameters.all("id"))?;
+    let mut conn = state.database.acquire().await?;
+    let mut fitting = Vec::new();
+    for id in &ids {
+        fitting.extend(operations::find(&mut conn, *id).await?.filter(|job| action.fits(job)));
+    }
+    let size = |size: usize| i64::try_from(size).unwrap_or(i64::MAX);
+    let (matched, others) = (size(fitting.len()), size(ids.len() - fitting.len()));
+    let body = html! {
+        section.card.narrow {
+            h1 { (action.title()) }
+            p.value-line { strong { (counted(matched)) } (action.effect()) }
+            @if action == Action::Retry { p.muted.small { (REFUSED_LINKS) } }
+            @if ids.is_empty() { p.muted { "No job is selected." } }
+            @if others > 0 { p.muted { (counted(others)) " of the selected ones can't be: their state does not allow it." } }
+            div.actions {
+                @if matched > 0 {
+                    form method="post" action=(at("/jobs/selected")) {
+                        (operator.token_field())
+                        input type="hidden" name="action" value=(action.name());
+                        @for job in &fitting { input type="hidden" name="id" value=(job.id); }
+                        button class={ "button " (action.class()) } type="submit" { (action.verb()) " " (counted(matched)) }
+                    }
+                }
+                a.button href=(at("/jobs")) { "Back to jobs" }
+            }
+        }
+    };
+    Ok(Page { title: action.title(), section: Section::Jobs, operator: &operator, live: "" }.show(&body))
+}
+
+/// Acts on each job by itself. Jobs whose state has changed since are left alone.
+async fn act_on_selected(State(state): State<AppState>, form: OurForm) -> Result<Response, PageError> {
+    let (action, ids) = selected(form.get("action"), form.all("id"))?;
+    let mut count = 0;
+    for id in ids {
+        let (state, by, path) = (State(state.clone()), form.by.clone(), JobPath(id));
+        let done = match action {
+            Action::Retry => api::retry(state, by, path).await.map(drop),
+            Action::Cancel => api::cancel(state, by, path).await.map(drop),
+            Action::Discard => api::discard(state, by, path).await.map(drop),
+        };
+        match done {
+            Err(error) if error.is_refusal() => {}
+            done => {
+                done?;
+                count += 1;
+            }
+        }
+    }
+    Ok(form.done("/jobs", &action.done(count)))
+}
+
+fn counted(jobs: i64) -> String {
+    format!("{} {}", format::count(jobs), if jobs == 1 { "job" } else { "jobs" })
 }

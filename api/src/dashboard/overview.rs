@@ -295,7 +295,7 @@ fn newest_carts(newest: &[Cart], zone: Tz) -> Markup {
             div.heading { h2 #newest { "Newest carts" } a href=(at("/carts")) { "All carts" } }
             @if newest.is_empty() {
                 p.muted { "No carts yet. " a href=(at("/start")) { "Getting started" } }
-            } @else { (super::carts::table(newest, "The newest carts", SortKey::CreatedAt, zone)) }
+            } @else { (super::carts::table(newest, "The newest carts", SortKey::CreatedAt, zone, false)) }
         }
     }
 }

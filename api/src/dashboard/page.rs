@@ -4,6 +4,7 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
+use common::api_keys::Scope;
 use maud::{DOCTYPE, Markup, html};
 
 use super::{
@@ -38,15 +39,17 @@ pub(crate) enum Section {
     Jobs,
     Queues,
     Schedules,
+    Audit,
 }
 
 impl Section {
-    const ALL: [(Self, &'static str, &'static str); 5] = [
+    const ALL: [(Self, &'static str, &'static str); 6] = [
         (Self::Overview, "/", "Overview"),
         (Self::Carts, "/carts", "Carts"),
         (Self::Jobs, "/jobs", "Jobs"),
         (Self::Queues, "/queues", "Queues"),
         (Self::Schedules, "/schedules", "Schedules"),
+        (Self::Audit, "/audit", "Audit log"),
     ];
 
     /// The section whose list is at this path.
@@ -110,6 +113,9 @@ pub(crate) fn framed(
                     }
                 }
                 form.sign-out method="post" action=(at("/sign-out")) {
+                    span.muted.small.wide-only title="The name of the API key" {
+                        (operator.by.0) @if !operator.may_change { " (read only)" }
+                    }
                     (operator.token_field())
                     button.link type="submit" { "Sign out" }
                 }
@@ -141,15 +147,22 @@ impl Operator {
         html! { input type="hidden" name=(TOKEN) value=(self.session.form_token); }
     }
 
-    /// A form with a single button; `action` is a path of the dashboard.
+    /// A form with a single button; `action` is a path of the dashboard. Nothing for a key that may not
+    /// change anything.
     pub(crate) fn button(&self, action: &str, class: &str, text: &str) -> Markup {
         html! {
             // A live update tells forms apart by their ids.
-            form id={ "do" (action.replace('/', "-")) } method="post" action=(at(action)) {
+            @if self.may_change { form id={ "do" (action.replace('/', "-")) } method="post" action=(at(action)) {
                 (self.token_field())
                 button class={ "button " (class) } type="submit" { (text) }
-            }
+            } }
         }
+    }
+
+    /// # Errors
+    /// 403 for a key that may not change anything.
+    pub(crate) fn check_may_change(&self) -> Result<(), ApiError> {
+        if self.may_change { Ok(()) } else { Err(ApiError::forbidden(Scope::Operator)) }
     }
 }
 

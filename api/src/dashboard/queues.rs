@@ -52,7 +52,7 @@ async fn pause(
 ) -> Result<Response, PageError> {
     let name = path?;
     let text = format!("Queue {} paused. Running jobs finish.", name.0);
-    api::pause(state, name).await?;
+    api::pause(state, form.by.clone(), name).await?;
     Ok(form.done("/queues", &text))
 }
 
@@ -63,7 +63,7 @@ async fn resume(
 ) -> Result<Response, PageError> {
     let name = path?;
     let text = format!("Queue {} resumed.", name.0);
-    api::resume(state, name).await?;
+    api::resume(state, form.by.clone(), name).await?;
     Ok(form.done("/queues", &text))
 }
 

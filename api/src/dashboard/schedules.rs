@@ -1,19 +1,39 @@
 //! `/schedules`: periodic jobs, and whether they ran on time.
 
-use axum::{Router, extract::State, response::Response, routing::get};
-use chrono_tz::Tz;
+use axum::{
+    Router,
+    extract::{Path, State, rejection::PathRejection},
+    response::Response,
+    routing::{get, post},
+};
 use common::operations::{self, ScheduleStatus};
 use maud::{Markup, html};
 
 use super::{
     format,
+    guard::OurForm,
     page::{Page, PageError, Section},
     session::Operator,
 };
-use crate::{http::base_path::at, state::AppState};
+use crate::{
+    http::{base_path::at, body::Data, error::ApiError},
+    routes::schedules as api,
+    state::AppState,
+};
 
 pub(crate) fn router() -> Router<AppState> {
-    Router::new().route("/schedules", get(show))
+    Router::new().route("/schedules", get(show)).route("/schedules/{name}/run", post(run))
+}
+
+/// Leads to the job.
+async fn run(
+    state: State<AppState>,
+    path: Result<Path<String>, PathRejection>,
+    form: OurForm,
+) -> Result<Response, PageError> {
+    let path = path.map_err(|_| ApiError::not_found("Schedule not found"))?;
+    let Data(job) = api::run(state, form.by.clone(), path).await?;
+    Ok(form.done(&format!("/jobs/{}", job.id), "Job queued."))
 }
 
 async fn show(State(state): State<AppState>, operator: Operator) -> Result<Response, PageError> {
@@ -28,7 +48,7 @@ async fn show(State(state): State<AppState>, operator: Operator) -> Result<Respo
                     th scope="col" { "Schedule" } th scope="col" { "State" } th.wide-only scope="col" { "Last run" }
                     th scope="col" { "Next run" } th.wide-only scope="col" { "Missed runs" }
                 } }
-                tbody { @for schedule in &schedules { (row(schedule, operator.zone)) } }
+                tbody { @for schedule in &schedules { (row(schedule, &operator)) } }
             } } }
             p.muted.small { "Cron: second minute hour day month weekday, in UTC." }
         }
@@ -41,7 +61,9 @@ fn purpose(name: &str) -> Option<&'static str> {
     Some(match name {
         "add_up_counts" => "Adds up the counts behind the figures, so that they load fast",
         "anonymize_old_carts" => "Erases the shopper's data of old carts",
-        "delete_old_records" => "Deletes old events, links, idempotency keys and runs of schedules",
+        "delete_old_records" => {
+            "Deletes old events, links, idempotency keys, runs of schedules and entries of the audit log"
+        }
         "expire_carts" => "Expires carts that were abandoned too long ago",
         "reconcile_payments" => "Asks Stripe about payments that no webhook reported",
         "roll_up_days" => "Adds up the counts behind the figures once more",
@@ -49,7 +71,8 @@ fn purpose(name: &str) -> Option<&'static str> {
     })
 }
 
-fn row(schedule: &ScheduleStatus, zone: Tz) -> Markup {
+fn row(schedule: &ScheduleStatus, operator: &Operator) -> Markup {
+    let zone = operator.zone;
     html! {
         tr id={ "schedule-" (schedule.name) } {
             th scope="row" {
@@ -64,8 +87,14 @@ fn row(schedule: &ScheduleStatus, zone: Tz) -> Markup {
                 } @else if schedule.paused { span.badge.paused { "Paused" } }
                 @else { span.badge.active { "On time" } }
             }
-            td.wide-only { (format::maybe_instant(schedule.last_slot, zone)) }
-            td { (format::maybe_instant(schedule.next_slot, zone)) }
+            td.wide-only {
+                (format::maybe_instant(schedule.last_slot, zone))
+                @if let Some(job) = schedule.last_job_id { a.small.line href={ (at("/jobs/")) (job) } { "Last run's job" } }
+            }
+            td {
+                (format::maybe_instant(schedule.next_slot, zone))
+                (operator.button(&format!("/schedules/{}/run", schedule.name), "", "Run now"))
+            }
             td.wide-only { @if schedule.catch_up == "all" { "run each" } @else { "run once" } }
         }
     }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::notice::Notice;
 use crate::{
-    auth::keys::{BootstrapKey, Key},
+    auth::keys::{BootstrapKey, By, Key},
     http::base_path::at,
 };
 
@@ -44,6 +44,10 @@ pub(crate) const TOKEN: &str = "token";
 #[derive(Debug, Clone)]
 pub(crate) struct Operator {
     pub(crate) session: Session,
+    /// The name of their key.
+    pub(crate) by: By,
+    /// Whether their key may change anything. Otherwise pages offer no actions.
+    pub(crate) may_change: bool,
     /// The time zone of the pages.
     pub(crate) zone: Tz,
     /// The time of the request.

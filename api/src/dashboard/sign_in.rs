@@ -10,15 +10,19 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use common::api_keys::{KeyHash, Scope, ended_sessions};
+use common::{
+    api_keys::{KeyHash, ended_sessions},
+    audit::{self, Action},
+};
 use maud::html;
 
 use super::{
-    guard::{self, OurForm, go_to},
+    guard::{self, SignOutForm, SignedIn, field, go_to},
     page::{self, PageError},
     session::Sessions,
 };
 use crate::{
+    auth::keys::opens_dashboard,
     http::{
         base_path::at,
         error::ApiError,
@@ -62,18 +66,18 @@ async fn sign_in(State(state): State<AppState>, request: Request) -> Result<Resp
     guard::check_origin(&state, request.headers())?;
     let secure = guard::is_https(&state, request.headers());
     let fields = guard::fields(request, &state).await?;
-    let next = fields.get("next").map(String::as_str).filter(|next| is_ours(next)).unwrap_or("/");
-    let given = fields.get("key").map(|key| key.trim()).unwrap_or_default();
+    let next = field(&fields, "next").filter(|next| is_ours(next)).unwrap_or("/");
+    let given = field(&fields, "key").map(str::trim).unwrap_or_default();
     let now = state.clock.now();
     let given = KeyHash::of(given.as_bytes());
-    let Some((key, scopes)) = state.keys.find(&given).await? else {
+    let Some(known) = state.keys.find(&given).await? else {
         return Ok(form(StatusCode::UNAUTHORIZED, next, Some("This API key isn't valid.")));
     };
-    if !scopes.has(Scope::Operator) {
-        let wrong = "This API key doesn't have the operator scope.";
+    if !opens_dashboard(known.scopes) {
+        let wrong = "This API key has neither the operator nor the support scope.";
         return Ok(form(StatusCode::FORBIDDEN, next, Some(wrong)));
     }
-    let cookie = state.dashboard.sessions.open(key, Some(given), secure, now);
+    let cookie = state.dashboard.sessions.open(known.key, Some(given), secure, now);
     let cookie = cookie.and_then(|cookie| HeaderValue::from_str(&cookie).ok());
     let cookie = cookie.ok_or_else(|| ApiError::internal("a session could not be opened"))?;
     let mut response = go_to(next);
@@ -82,11 +86,16 @@ async fn sign_in(State(state): State<AppState>, request: Request) -> Result<Resp
 }
 
 /// Ends the session, including for copies of its cookie.
-async fn sign_out(State(state): State<AppState>, headers: HeaderMap, form: OurForm) -> Result<Response, PageError> {
-    let session = form.session;
-    let mut conn = state.lookups.acquire().await?;
-    ended_sessions::end(&mut conn, &session.hash, session.ends_at, state.clock.now()).await?;
-    conn.commit().await?;
+async fn sign_out(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    SignOutForm(SignedIn { session, by, .. }): SignOutForm,
+) -> Result<Response, PageError> {
+    let now = state.clock.now();
+    let mut tx = state.lookups.begin().await?;
+    ended_sessions::end(&mut tx, &session.hash, session.ends_at, now).await?;
+    audit::note_many(&mut tx, &by.0, Action::SessionEnded, &[], 1, now).await?;
+    tx.commit().await?;
     state.keys.sign_out(session.hash, session.ends_at);
     let mut response = go_to("/sign-in");
     if let Ok(cookie) = HeaderValue::from_str(&Sessions::close(guard::is_https(&state, &headers))) {
@@ -104,7 +113,10 @@ fn form(status: StatusCode, next: &str, wrong: Option<&str>) -> Response {
     let body = html! {
         section.card.narrow {
             h1 { "Sign in" }
-            p.muted { "Use an API key with the " code { "operator" } " scope. You stay signed in for 12 hours." }
+            p.muted {
+                "Use an API key with the " code { "operator" } " scope or, to look only, the " code { "support" } " scope. "
+                "You stay signed in for 12 hours."
+            }
             form.stack method="post" action=(at("/sign-in")) {
                 input type="hidden" name="next" value=(next);
                 label for="key" { "API key" }

@@ -3,6 +3,7 @@
 use axum::{Router, extract::State, http::StatusCode, response::Response, routing::get};
 use chrono::Days;
 use common::{
+    api_keys::Scope,
     db::Connection,
     first_steps::{FirstSteps, first_steps},
     refused_webhooks::{self, Refused},
@@ -39,7 +40,7 @@ async fn show(State(state): State<AppState>, operator: Operator) -> Result<Respo
     let mut conn = state.database.acquire().await?;
     let steps = first_steps(&mut conn).await?;
     let refused = refused(&mut conn, &operator).await?;
-    let may_write = state.keys.may_write(operator.session.key);
+    let may_write = state.keys.known(operator.session.key).is_some_and(|key| key.scopes.has(Scope::Write));
     let url = &state.config.shared.public_url;
     let body = html! {
         div.heading { h1 { "Getting started" } }

@@ -222,6 +222,11 @@ impl ApiError {
         self.code == ErrorCode::NotFound
     }
 
+    /// Whether the request is refused for what it asks for: nothing has failed.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.status.is_client_error()
+    }
+
     pub(crate) fn is_conflict(&self) -> bool {
         self.code == ErrorCode::Conflict
     }

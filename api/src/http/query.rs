@@ -44,6 +44,11 @@ impl Parameters {
         value.filter(|value| !value.is_empty())
     }
 
+    /// All values of a repeated parameter.
+    pub(crate) fn all<'p>(&'p self, name: &'p str) -> impl Iterator<Item = &'p str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
     pub(crate) fn parse<T>(
         &self,
         name: &str,

@@ -70,8 +70,8 @@ Stores the carts that shoppers left behind, makes a Stripe payment link for each
 Stripe reports its payment, and counts abandoned and recovered carts by day.
 
 Every path below `/api`, except the webhook and this document, requires an API key, as `x-api-key` or as \
-`Authorization: Bearer`. A key has scopes, `read`, `write` or `operator`, of which none includes another; one of `API_KEY` \
-has all. Responses of JSON are `{\"success\": true, \"data\": …}` or \
+`Authorization: Bearer`. A key has scopes, `read`, `write`, `operator` or `support`, of which none includes another; one of \
+`API_KEY` has all. Responses of JSON are `{\"success\": true, \"data\": …}` or \
 `{\"success\": false, \"error\": {\"code\", \"message\"}}`, whichever part rejected the request. \
 Every response has an `x-request-id`. Times are ISO 8601 in UTC. Money is exact: JSON numbers with the currency's decimals. \
 An unknown query parameter returns 400; unknown fields of bodies are ignored, and clients should ignore fields that \
@@ -123,11 +123,13 @@ fn info() -> utoipa::openapi::Info {
         .build()
 }
 
-/// Sets the scope that a key needs (OpenAPI 3.1 calls it a role).
-pub(crate) fn ask_for_key(paths: &mut Paths, scope: Scope) {
+/// Sets the scopes of which a key needs one (OpenAPI 3.1 calls them roles).
+pub(crate) fn ask_for_key(paths: &mut Paths, scopes: &[Scope]) {
     for operation in operations_of(paths) {
-        operation.security =
-            Some([KEY, BEARER].map(|scheme| SecurityRequirement::new(scheme, [scope.as_str()])).to_vec());
+        let one_of = scopes
+            .iter()
+            .flat_map(|scope| [KEY, BEARER].map(|scheme| SecurityRequirement::new(scheme, [scope.as_str()])));
+        operation.security = Some(one_of.collect());
     }
 }
 

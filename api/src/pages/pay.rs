@@ -29,7 +29,7 @@ use crate::{
     http::error::{ApiError, Cause},
     routes::payment_links::{
         look_up,
-        request::{RecoveryTime, request},
+        request::{Requester, request},
         wait::LinkWait,
     },
     state::AppState,
@@ -230,7 +230,7 @@ async fn opening(
 /// Requests a checkout, and waits for it.
 async fn create(state: &AppState, visit: &Visit, id: &CartId, cart: &Cart) -> Result<Response, ApiError> {
     let news = LinkWait::begin(&state.news);
-    let asked = request(state, id, RecoveryTime::Keep).await?;
+    let asked = request(state, id, Requester::Shopper).await?;
     let wait = state.config.payment_link_wait.min(LONGEST_WAIT);
     let link = news.settled(&state.newest_links, asked.link, wait).await?;
     let page = match link {

@@ -18,6 +18,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use common::{
+    audit::{self, Action},
     carts::{
         self, Cart, CartId,
         filter::Filter,
@@ -35,7 +36,7 @@ use self::{
     lock::Locked,
 };
 use crate::{
-    auth::scoped_router::ScopedRouter,
+    auth::{keys::By, scoped_router::ScopedRouter},
     http::{
         body::{Data, Rendered, Success, render},
         error::ApiError,
@@ -49,9 +50,9 @@ use crate::{
 
 pub(crate) fn router() -> ScopedRouter {
     ScopedRouter::new()
-        .read(routes!(list))
+        .shown(routes!(list))
         .write(routes!(create::create))
-        .read(routes!(show))
+        .shown(routes!(show))
         .write(routes!(change::change, delete))
 }
 
@@ -207,6 +208,7 @@ struct DeletedCart {
 )]
 pub(crate) async fn delete(
     State(state): State<AppState>,
+    by: By,
     CartPath(id): CartPath,
     precondition: IfMatch,
 ) -> Result<Response, ApiError> {
@@ -214,6 +216,7 @@ pub(crate) async fn delete(
     let Locked { permit: _permit, mut tx, .. } = lock::lock(&state.cart_locks, &state.lookups, &id).await?;
     check_precondition(&mut tx, &id, &precondition, now).await?;
     carts::delete(&mut tx, &id, now).await?;
+    audit::note(&mut tx, &by.0, Action::CartDeleted, id.as_str(), now).await?;
     tx.commit().await?;
     Ok(Data(DeletedCart { id: id.to_string(), deleted: true }).into_response())
 }

@@ -4,6 +4,7 @@ use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
 use common::{
+    audit::{self, Action},
     carts::{
         self,
         filter::Filter,
@@ -20,7 +21,7 @@ use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::routes;
 
 use crate::{
-    auth::scoped_router::ScopedRouter,
+    auth::{keys::By, scoped_router::ScopedRouter},
     http::{
         body::{Data, JsonBody, Success},
         error::ApiError,
@@ -50,7 +51,7 @@ pub(crate) fn router() -> ScopedRouter {
     request_body = Shopper,
     responses((status = 200, description = "The person is not there any more; what was taken out", body = Success<Receipt>)),
 )]
-async fn erase(State(state): State<AppState>, JsonBody(body): JsonBody) -> Result<Data<Receipt>, ApiError> {
+async fn erase(State(state): State<AppState>, by: By, JsonBody(body): JsonBody) -> Result<Data<Receipt>, ApiError> {
     let Shopper { email } = Shopper::parse(&body)?;
     let now = state.clock.now();
     let (_permit, database) = state.erasures.begin(&state.database).await?;
@@ -64,6 +65,7 @@ async fn erase(State(state): State<AppState>, JsonBody(body): JsonBody) -> Resul
             }
             erased => {
                 let receipt = erased?;
+                audit::note(&mut tx, &by.0, Action::ShopperErased, &receipt.id, now).await?;
                 tx.commit().await?;
                 break receipt;
             }

@@ -1,15 +1,18 @@
-//! `/api/jobs`: lists, retries and cancels jobs.
+//! `/api/jobs`: lists, retries, cancels and discards jobs.
 
 use axum::{
     extract::{FromRequestParts, Path, State},
     http::request::Parts,
 };
+use chrono::{DateTime, Utc};
 use common::{
-    carts::new::FieldError,
+    audit::{self, Action},
+    carts::{CartId, new::FieldError},
+    db::Connection,
     jobs::QUEUES,
     json::{self, Fields},
     operations::{
-        self, ActionOutcome, COUNT_LIMIT, DeadFilter, FailedAttempt, JobFilter, JobState, JobSummary, RetriedMany,
+        self, ActionOutcome, COUNT_LIMIT, CancelledMany, FailedAttempt, JobFilter, JobState, JobSummary, RetriedMany,
     },
 };
 use serde::Serialize;
@@ -20,7 +23,7 @@ use uuid::Uuid;
 
 use super::queues::QueueName;
 use crate::{
-    auth::scoped_router::ScopedRouter,
+    auth::{keys::By, scoped_router::ScopedRouter},
     http::{
         body::{Data, JsonBody, Success},
         error::ApiError,
@@ -33,9 +36,12 @@ use crate::{
 
 pub(crate) fn router() -> ScopedRouter {
     ScopedRouter::new()
-        .operator(routes!(list))
+        .watched(routes!(list))
         .operator(routes!(retry_many))
-        .operator(routes!(show))
+        .operator(routes!(cancel_many))
+        .operator(routes!(discard_many))
+        .watched(routes!(show))
+        .operator(routes!(discard))
         .operator(routes!(retry))
         .operator(routes!(cancel))
 }
@@ -56,10 +62,74 @@ pub(crate) fn job_not_found() -> ApiError {
     ApiError::not_found("Job not found")
 }
 
+/// A job.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(example = json!({
+    "id": "01a20a8d-47f2-72fe-9743-e55eae145464", "queue": "payment-links", "kind": "create_payment_link",
+    "cartId": "cart_01m84zjdhtftc9p973qfnt3nn0", "arguments": {"cartId": "cart_01m84zjdhtftc9p973qfnt3nn0", "version": 1},
+    "state": "dead", "attempts": 12, "maxAttempts": 12, "runAt": "2026-11-24T09:46:43.605Z", "slot": null,
+    "lastError": "Stripe did not answer within 20 s", "createdAt": "2026-11-24T08:46:43.605Z", "finishedAt": "2026-11-24T09:46:44.001Z",
+}))]
+pub(crate) struct Job {
+    /// Id of the job.
+    pub(crate) id: Uuid,
+    /// Name of the queue.
+    queue: String,
+    /// Kind of job; selects the handler.
+    kind: String,
+    /// Id of the job's cart; null for jobs about no single cart.
+    #[schema(required, example = "cart_01m84zjdhtftc9p973qfnt3nn0")]
+    cart_id: Option<String>,
+    /// The job's payload: ids only.
+    #[schema(value_type = Object, example = json!({"cartId": "cart_01m84zjdhtftc9p973qfnt3nn0", "version": 1}))]
+    arguments: Box<RawValue>,
+    /// State of the job.
+    state: JobState,
+    /// Number of attempts so far. Attempts that a shutdown or the loss of a worker interrupted do not
+    /// count.
+    attempts: i16,
+    /// Maximum number of attempts.
+    max_attempts: i16,
+    /// Time at which the job is, or was, due.
+    run_at: DateTime<Utc>,
+    /// Time of the schedule's occurrence; null for jobs without a schedule.
+    #[schema(required)]
+    slot: Option<DateTime<Utc>>,
+    /// Most recent error; null if there was none.
+    #[schema(required)]
+    last_error: Option<String>,
+    /// Time at which the job was queued.
+    created_at: DateTime<Utc>,
+    /// Time at which the job became done or dead; null until then.
+    #[schema(required)]
+    finished_at: Option<DateTime<Utc>>,
+}
+
+impl From<JobSummary> for Job {
+    fn from(job: JobSummary) -> Self {
+        Self {
+            id: job.id,
+            queue: job.queue,
+            kind: job.kind,
+            cart_id: job.subject,
+            arguments: RawValue::from_string(job.payload).unwrap_or_default(), // Postgres wrote it
+            state: job.state,
+            attempts: job.attempts,
+            max_attempts: job.max_attempts,
+            run_at: job.run_at,
+            slot: job.slot,
+            last_error: job.last_error,
+            created_at: job.created_at,
+            finished_at: job.finished_at,
+        }
+    }
+}
+
 /// A page of jobs, newest first.
 #[derive(Serialize, ToSchema)]
 struct JobList {
-    jobs: Vec<JobSummary>,
+    jobs: Vec<Job>,
     pagination: Pagination,
 }
 
@@ -71,6 +141,9 @@ struct JobList {
     params(
         ("queue" = inline(Option<QueueName>), Query, description = "Only of this queue."),
         ("state" = Option<JobState>, Query, description = "Only in this state."),
+        ("kind" = Option<String>, Query, description = "Only of this kind.", example = "create_payment_link"),
+        ("error" = Option<String>, Query, description = "Only with this text in their last error, in any case."),
+        ("cartId" = Option<String>, Query, pattern = "^cart_[A-Za-z0-9_-]{1,100}$", description = "Only of this cart."),
         Page,
     ),
     responses((status = 200, description = "A page", body = Success<JobList>,
@@ -82,7 +155,10 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<(
     let job_state =
         parameters.parse("state", "scheduled, ready, running, retrying, done or dead", |text| text.parse().ok())?;
     let page = Page::of(&parameters)?;
-    let filter = JobFilter { queue, state: job_state };
+    let text = |name: &str| parameters.get(name).map(str::to_owned);
+    let cart = parameters.parse("cartId", "the id of a cart", |text| text.parse::<CartId>().ok())?;
+    let subject = cart.map(|cart| cart.to_string());
+    let filter = JobFilter { queue, state: job_state, kind: text("kind"), error: text("error"), subject };
     let mut conn = state.database.acquire().await?;
     let total = operations::count(&mut conn, &filter).await?;
     let past_the_end = page.offset() >= total && total < COUNT_LIMIT;
@@ -90,6 +166,7 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<(
         if past_the_end { Vec::new() } else { operations::list(&mut conn, &filter, page.offset(), page.limit).await? };
     let next = (page.number < page.pages(total)).then(|| (page.number + 1).to_string());
     let link = next_link(&parameters, "/api/jobs", "page", next.as_deref());
+    let jobs = jobs.into_iter().map(Job::from).collect();
     Ok((link, Data(JobList { jobs, pagination: Pagination::new(page, total) })))
 }
 
@@ -97,7 +174,7 @@ async fn list(State(state): State<AppState>, parameters: Parameters) -> Result<(
 #[derive(Serialize, ToSchema)]
 struct JobDetail {
     #[serde(flatten)]
-    job: JobSummary,
+    job: Job,
     /// Failed and interrupted attempts, oldest first.
     history: Vec<FailedAttempt>,
 }
@@ -114,7 +191,7 @@ async fn show(State(state): State<AppState>, JobPath(id): JobPath) -> Result<Dat
     let mut conn = state.database.acquire().await?;
     let job = operations::find(&mut conn, id).await?.ok_or_else(job_not_found)?;
     let history = operations::history(&mut conn, id).await?.ok_or_else(job_not_found)?;
-    Ok(Data(JobDetail { job, history }))
+    Ok(Data(JobDetail { job: job.into(), history }))
 }
 
 /// Retry a job
@@ -124,13 +201,14 @@ async fn show(State(state): State<AppState>, JobPath(id): JobPath) -> Result<Dat
     post, path = "/jobs/{id}/retry", operation_id = "retryJob", tag = "Operations",
     params(("id" = Uuid, Path, description = "Which job.")),
     responses(
-        (status = 200, description = "It is ready", body = Success<JobSummary>),
+        (status = 200, description = "It is ready", body = Success<Job>),
         (status = 409, description = "`CONFLICT`: it is not dead, or the same is queued already", body = openapi::Error),
     ),
 )]
-pub(crate) async fn retry(State(state): State<AppState>, JobPath(id): JobPath) -> Result<Data<JobSummary>, ApiError> {
+pub(crate) async fn retry(State(state): State<AppState>, by: By, JobPath(id): JobPath) -> Result<Data<Job>, ApiError> {
     let mut tx = state.database.begin().await?;
     let job = changed(operations::retry(&mut tx, id).await?, "only a dead one can be retried")?;
+    audit::note(&mut tx, &by.0, Action::JobRetried, &id.to_string(), state.clock.now()).await?;
     tx.commit().await?;
     Ok(Data(job))
 }
@@ -142,24 +220,62 @@ pub(crate) async fn retry(State(state): State<AppState>, JobPath(id): JobPath) -
     post, path = "/jobs/{id}/cancel", operation_id = "cancelJob", tag = "Operations",
     params(("id" = Uuid, Path, description = "Which job.")),
     responses(
-        (status = 200, description = "It is dead", body = Success<JobSummary>),
+        (status = 200, description = "It is dead", body = Success<Job>),
         (status = 409, description = "`CONFLICT`: it has ended already", body = openapi::Error),
     ),
 )]
-pub(crate) async fn cancel(State(state): State<AppState>, JobPath(id): JobPath) -> Result<Data<JobSummary>, ApiError> {
+pub(crate) async fn cancel(State(state): State<AppState>, by: By, JobPath(id): JobPath) -> Result<Data<Job>, ApiError> {
     let mut tx = state.database.begin().await?;
     let job = changed(operations::cancel(&mut tx, id).await?, "only an unfinished one can be cancelled")?;
+    audit::note(&mut tx, &by.0, Action::JobCancelled, &id.to_string(), state.clock.now()).await?;
     tx.commit().await?;
     Ok(Data(job))
 }
 
-fn changed(outcome: ActionOutcome, rule: &str) -> Result<JobSummary, ApiError> {
+fn changed(outcome: ActionOutcome, rule: &str) -> Result<Job, ApiError> {
     match outcome {
-        ActionOutcome::Done(job) => Ok(job),
+        ActionOutcome::Done(job) => Ok(job.into()),
         ActionOutcome::NotFound => Err(job_not_found()),
         ActionOutcome::WrongState(state) => Err(ApiError::conflict(format!("The job is {}: {rule}", state.as_str()))),
         ActionOutcome::AlreadyQueued => Err(ApiError::conflict("The same job is queued already")),
     }
+}
+
+/// `data` of the response to `DELETE /api/jobs/{id}`.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"id": "01a20a8d-47f2-72fe-9743-e55eae145464", "deleted": true}))]
+pub(crate) struct DiscardedJob {
+    id: Uuid,
+    #[schema(schema_with = crate::http::schema::only_true)]
+    deleted: bool,
+}
+
+/// Discard a job
+///
+/// The job must be done or dead. It is deleted; a payment link that waits for it fails.
+#[utoipa::path(
+    delete, path = "/jobs/{id}", operation_id = "discardJob", tag = "Operations",
+    params(("id" = Uuid, Path, description = "Which job.")),
+    responses(
+        (status = 200, description = "It is deleted", body = Success<DiscardedJob>),
+        (status = 409, description = "`CONFLICT`: it is not done or dead; cancel it first", body = openapi::Error),
+    ),
+)]
+pub(crate) async fn discard(
+    State(state): State<AppState>,
+    by: By,
+    JobPath(id): JobPath,
+) -> Result<Data<DiscardedJob>, ApiError> {
+    let now = state.clock.now();
+    let mut tx = state.database.begin().await?;
+    if operations::discard(&mut tx, id, now).await?.is_none() {
+        let job = operations::find(&mut tx, id).await?.ok_or_else(job_not_found)?;
+        let message = format!("The job is {}: only a done or dead one can be dismissed", job.state.as_str());
+        return Err(ApiError::conflict(message));
+    }
+    audit::note(&mut tx, &by.0, Action::JobDiscarded, &id.to_string(), now).await?;
+    tx.commit().await?;
+    Ok(Data(DiscardedJob { id, deleted: true }))
 }
 
 /// Retry dead jobs
@@ -167,22 +283,133 @@ fn changed(outcome: ActionOutcome, rule: &str) -> Result<JobSummary, ApiError> {
 /// Retries all dead jobs of a queue that match the filter. `dryRun` only counts them.
 #[utoipa::path(
     post, path = "/jobs/retry", operation_id = "retryJobs", tag = "Operations",
-    request_body = DeadJobs,
+    request_body = JobSelection,
     responses((status = 200, description = "What was done, or would be", body = Success<RetriedMany>)),
 )]
-async fn retry_many(State(state): State<AppState>, JsonBody(body): JsonBody) -> Result<Data<RetriedMany>, ApiError> {
-    let DeadJobs { queue, kind, error, dry_run } = DeadJobs::parse(&body).map_err(ApiError::validation)?;
-    let filter = DeadFilter { queue: queue.0.to_owned(), kind, error };
-    let mut tx = state.database.begin().await?;
-    let retried = operations::retry_dead(&mut tx, &filter, dry_run).await?;
-    tx.commit().await?;
-    Ok(Data(retried))
+async fn retry_many(
+    State(state): State<AppState>,
+    by: By,
+    JsonBody(body): JsonBody,
+) -> Result<Data<RetriedMany>, ApiError> {
+    let (filter, dry_run) = JobSelection::parse(&body)?;
+    retry_matching(&state, &by, &filter, dry_run).await.map(Data)
 }
 
-/// Body of `POST /api/jobs/retry`.
+/// Cancel unfinished jobs
+///
+/// Cancels all unfinished jobs of a queue that match the filter: they become dead, and those that are
+/// running are dropped within 10 s. `dryRun` only counts them.
+#[utoipa::path(
+    post, path = "/jobs/cancel", operation_id = "cancelJobs", tag = "Operations",
+    request_body = JobSelection,
+    responses((status = 200, description = "What was done, or would be", body = Success<CancelledMany>)),
+)]
+async fn cancel_many(
+    State(state): State<AppState>,
+    by: By,
+    JsonBody(body): JsonBody,
+) -> Result<Data<CancelledMany>, ApiError> {
+    let (filter, dry_run) = JobSelection::parse(&body)?;
+    cancel_matching(&state, &by, &filter, dry_run).await.map(Data)
+}
+
+/// Result of dismissing many jobs.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"matched": 12, "discarded": 12}))]
+pub(crate) struct DiscardedMany {
+    /// Number of dead jobs that match the filter; counting stops at 100,000.
+    pub(crate) matched: i64,
+    /// Number of deleted jobs; 0 in a dry run.
+    pub(crate) discarded: i64,
+}
+
+/// Discard dead jobs
+///
+/// Deletes all dead jobs of a queue that match the filter. Payment links that wait for them fail.
+/// `dryRun` only counts them.
+#[utoipa::path(
+    post, path = "/jobs/discard", operation_id = "discardJobs", tag = "Operations",
+    request_body = JobSelection,
+    responses((status = 200, description = "What was done, or would be", body = Success<DiscardedMany>)),
+)]
+async fn discard_many(
+    State(state): State<AppState>,
+    by: By,
+    JsonBody(body): JsonBody,
+) -> Result<Data<DiscardedMany>, ApiError> {
+    let (filter, dry_run) = JobSelection::parse(&body)?;
+    discard_matching(&state, &by, &filter, dry_run).await.map(Data)
+}
+
+/// Retries the dead jobs of a filter.
+pub(crate) async fn retry_matching(
+    state: &AppState,
+    by: &By,
+    filter: &JobFilter,
+    dry_run: bool,
+) -> Result<RetriedMany, ApiError> {
+    let mut tx = state.database.begin().await?;
+    let many = operations::retry_dead(&mut tx, filter, dry_run).await?;
+    note_many(&mut tx, state, by, Action::JobRetried, filter, i64::try_from(many.retried).unwrap_or(i64::MAX)).await?;
+    tx.commit().await?;
+    Ok(many)
+}
+
+/// Cancels the unfinished jobs of a filter.
+pub(crate) async fn cancel_matching(
+    state: &AppState,
+    by: &By,
+    filter: &JobFilter,
+    dry_run: bool,
+) -> Result<CancelledMany, ApiError> {
+    let mut tx = state.database.begin().await?;
+    let many = operations::cancel_many(&mut tx, filter, dry_run).await?;
+    note_many(&mut tx, state, by, Action::JobCancelled, filter, many.cancelled).await?;
+    tx.commit().await?;
+    Ok(many)
+}
+
+/// Deletes the dead jobs of a filter.
+pub(crate) async fn discard_matching(
+    state: &AppState,
+    by: &By,
+    filter: &JobFilter,
+    dry_run: bool,
+) -> Result<DiscardedMany, ApiError> {
+    let mut tx = state.database.begin().await?;
+    if dry_run {
+        let dead = JobFilter { state: Some(JobState::Dead), ..filter.clone() };
+        return Ok(DiscardedMany { matched: operations::count(&mut tx, &dead).await?, discarded: 0 });
+    }
+    let discarded = operations::discard_dead(&mut tx, filter, state.clock.now()).await?;
+    let discarded = i64::try_from(discarded).unwrap_or(i64::MAX);
+    note_many(&mut tx, state, by, Action::JobDiscarded, filter, discarded).await?;
+    tx.commit().await?;
+    Ok(DiscardedMany { matched: discarded, discarded })
+}
+
+/// Adds an action on the jobs of a filter to the audit log, if it did anything. There may be too many
+/// jobs for their ids, so the entry has their queue.
+async fn note_many(
+    tx: &mut Connection,
+    state: &AppState,
+    by: &By,
+    action: Action,
+    filter: &JobFilter,
+    count: i64,
+) -> Result<(), ApiError> {
+    if count > 0 {
+        let queues: Vec<&str> = filter.queue.as_deref().map_or_else(|| QUEUES.to_vec(), |queue| vec![queue]);
+        audit::note_many(tx, &by.0, action, &queues, count, state.clock.now()).await?;
+    }
+    Ok(())
+}
+
+/// Body of the actions on all jobs that match a filter.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase", example = json!({"queue": "payment-links", "dryRun": true}))]
-struct DeadJobs {
+#[expect(dead_code, reason = "this is described, never made")]
+struct JobSelection {
     #[schema(inline)]
     queue: QueueName,
     /// Only jobs of this kind.
@@ -192,14 +419,14 @@ struct DeadJobs {
     #[schema(min_length = 1, pattern = r"^[^\u0000]+$")]
     error: Option<String>,
     /// Counts the jobs and changes nothing.
-    #[schema(value_type = Option<bool>)]
-    dry_run: bool,
+    dry_run: Option<bool>,
 }
 
-impl DeadJobs {
-    fn parse(body: &RawValue) -> Result<Self, Vec<FieldError>> {
+impl JobSelection {
+    /// The filter, and whether to count only.
+    fn parse(body: &RawValue) -> Result<(JobFilter, bool), ApiError> {
         let mut errors = Vec::new();
-        let Some(fields) = Fields::of(body) else { return Err(vec![FieldError::new("", "must be an object")]) };
+        let Some(fields) = Fields::of(body) else { return Err(ApiError::invalid("", "must be an object")) };
         let mut text = |name: &str| match fields.get(name).map(json::text) {
             None => None,
             Some(Some(text)) if !text.is_empty() && !text.contains('\0') => Some(text.into_owned()),
@@ -222,8 +449,11 @@ impl DeadJobs {
             errors.push(FieldError::new("queue", format!("must be one of {}", QUEUES.join(", "))));
         }
         match queue {
-            Some(queue) if errors.is_empty() => Ok(Self { queue, kind, error, dry_run }),
-            _ => Err(errors),
+            Some(queue) if errors.is_empty() => {
+                let queue = Some(queue.0.to_owned());
+                Ok((JobFilter { queue, kind, error, ..JobFilter::default() }, dry_run))
+            }
+            _ => Err(ApiError::validation(errors)),
         }
     }
 }

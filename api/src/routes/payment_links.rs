@@ -22,10 +22,10 @@ use serde::Serialize;
 use utoipa::{ToSchema, openapi::schema::Object};
 use utoipa_axum::routes;
 
-use self::{request::RecoveryTime, wait::LinkWait};
+use self::{request::Requester, wait::LinkWait};
 use super::carts::CartPath;
 use crate::{
-    auth::scoped_router::ScopedRouter,
+    auth::{keys::By, scoped_router::ScopedRouter},
     http::{
         base_path::at,
         body::{Data, Success},
@@ -41,7 +41,7 @@ use crate::{
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
 pub(crate) fn router() -> ScopedRouter {
-    ScopedRouter::new().read(routes!(show)).write(routes!(ask)).write(routes!(extend_recovery_link))
+    ScopedRouter::new().shown(routes!(show)).write(routes!(ask)).write(routes!(extend_recovery_link))
 }
 
 /// A working payment link.
@@ -176,21 +176,22 @@ fn only_failed() -> Object {
 )]
 pub(crate) async fn ask(
     State(state): State<AppState>,
+    by: By,
     CartPath(id): CartPath,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let wanted = WantedWait::of(&headers);
     let longest = wanted.at_most(state.config.payment_link_wait);
-    request_and_wait(&state, &id, longest).await.map(|response| wanted.applied_to(response))
+    request_and_wait(&state, &id, &by, longest).await.map(|response| wanted.applied_to(response))
 }
 
 /// Requests the link, and waits for it for at most `longest`.
-async fn request_and_wait(state: &AppState, id: &CartId, longest: Duration) -> Result<Response, ApiError> {
+async fn request_and_wait(state: &AppState, id: &CartId, by: &By, longest: Duration) -> Result<Response, ApiError> {
     let deadline = Instant::now() + longest;
     let mut is_repeated = false;
     loop {
         let news = LinkWait::begin(&state.news);
-        let asked = match request::request(state, id, RecoveryTime::Extend).await {
+        let asked = match request::request(state, id, Requester::Key(&by.0)).await {
             Err(error) if is_repeated && error.is_not_found() => {
                 return Err(ApiError::conflict("The cart was deleted while the request waited"));
             }
@@ -254,9 +255,10 @@ pub(crate) async fn look_up(state: &AppState, id: &CartId) -> Result<bool, ApiEr
 )]
 async fn extend_recovery_link(
     State(state): State<AppState>,
+    by: By,
     CartPath(id): CartPath,
 ) -> Result<Data<Recovery>, ApiError> {
-    let link = request::extend_recovery_link(&state, &id).await?;
+    let link = request::extend_recovery_link(&state, &id, &by.0).await?;
     let recovery_url = link.url(&state.config.shared.public_url);
     Ok(Data(Recovery { recovery_url, recovery_expires_at: link.expires_at }))
 }

@@ -5,6 +5,7 @@ use axum::{
     http::request::Parts,
 };
 use common::{
+    audit::{self, Action},
     db::Connection,
     jobs::QUEUES,
     operations::{self, QueueSummary},
@@ -17,7 +18,7 @@ use utoipa::{
 use utoipa_axum::routes;
 
 use crate::{
-    auth::scoped_router::ScopedRouter,
+    auth::{keys::By, scoped_router::ScopedRouter},
     http::{
         body::{Data, Success},
         error::ApiError,
@@ -27,7 +28,7 @@ use crate::{
 };
 
 pub(crate) fn router() -> ScopedRouter {
-    ScopedRouter::new().operator(routes!(list)).operator(routes!(pause)).operator(routes!(resume))
+    ScopedRouter::new().watched(routes!(list)).operator(routes!(pause)).operator(routes!(resume))
 }
 
 /// The name of a queue. In a path, unknown names return 404.
@@ -86,10 +87,13 @@ async fn list(State(state): State<AppState>) -> Result<Data<QueueList>, ApiError
 )]
 pub(crate) async fn pause(
     State(state): State<AppState>,
+    by: By,
     QueueName(name): QueueName,
 ) -> Result<Data<QueueSummary>, ApiError> {
     let mut tx = state.database.begin().await?;
-    operations::pause(&mut tx, name).await?;
+    if operations::pause(&mut tx, name).await? {
+        audit::note(&mut tx, &by.0, Action::QueuePaused, name, state.clock.now()).await?;
+    }
     let queue = summary(&mut tx, name).await?;
     tx.commit().await?;
     Ok(Data(queue))
@@ -105,10 +109,13 @@ pub(crate) async fn pause(
 )]
 pub(crate) async fn resume(
     State(state): State<AppState>,
+    by: By,
     QueueName(name): QueueName,
 ) -> Result<Data<QueueSummary>, ApiError> {
     let mut tx = state.database.begin().await?;
-    operations::resume(&mut tx, name).await?;
+    if operations::resume(&mut tx, name).await? {
+        audit::note(&mut tx, &by.0, Action::QueueResumed, name, state.clock.now()).await?;
+    }
     let queue = summary(&mut tx, name).await?;
     tx.commit().await?;
     Ok(Data(queue))

@@ -179,25 +179,41 @@ macro_rules! select_carts {
 }
 pub(crate) use select_carts;
 
-/// Stores carts in one statement; returns how many. Carts whose id or external id is stored already
-/// are left as they are.
-pub async fn insert(conn: &mut Connection, carts: &[impl Borrow<Cart>], source: Source) -> sqlx::Result<u64> {
+/// Stores carts in one statement, each with the name of its API key; returns how many. Carts whose id
+/// or external id is stored already are left as they are.
+///
+/// The same statement adds the carts of requests to the audit log: an entry for each key. An import
+/// has an entry of its own.
+pub async fn insert(
+    conn: &mut Connection,
+    carts: &[impl Borrow<Cart>],
+    keys: &[&str],
+    source: Source,
+) -> sqlx::Result<u64> {
     fn column<'a, T>(carts: &'a [impl Borrow<Cart>], value: impl Fn(&'a Cart) -> T) -> Vec<T> {
         carts.iter().map(|cart| value(cart.borrow())).collect()
     }
     // The columns of `new` are the first ones of `carts` here, in the same order.
-    let result = sqlx::query!(
+    let stored = sqlx::query_scalar!(
         r#"
-        insert into carts (status, created_at, id, external_id, customer_email, customer_name, items, adjustments, total_minor,
-                           currency, locale, accepts_marketing, metadata, abandoned_at, recovered_at, expired_at,
-                           updated_at, imported, status_changed_at, status_reason)
-        select new.*, created_at, $1, case when status <> 'abandoned' then created_at end,
-               case when status <> 'abandoned' then 'import' end
-        from unnest($2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[]::json[],
-                    $9::text[]::json[], $10::bigint[], $11::text[], $12::text[], $13::boolean[], $14::text[]::json[],
-                    $15::timestamptz[], $16::timestamptz[], $17::timestamptz[])
-            as new (status, created_at)
-        on conflict do nothing
+        with stored as (
+            insert into carts (status, created_at, id, external_id, customer_email, customer_name, items, adjustments,
+                               total_minor, currency, locale, accepts_marketing, metadata, abandoned_at, recovered_at,
+                               expired_at, created_key, updated_at, imported, status_changed_at, status_reason)
+            select new.*, created_at, $1, case when status <> 'abandoned' then created_at end,
+                   case when status <> 'abandoned' then 'import' end
+            from unnest($2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[]::json[],
+                        $9::text[]::json[], $10::bigint[], $11::text[], $12::text[], $13::boolean[], $14::text[]::json[],
+                        $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::text[])
+                as new (status, created_at)
+            on conflict do nothing
+            returning id, created_at, created_key
+        ), noted as (
+            insert into audit_log (at, id, key, action, subject, count)
+            select max(created_at), gen_random_uuid(), created_key, 'cart.created', array_agg(id), count(*)
+            from stored where not $1 group by created_key
+        )
+        select count(*) as "count!" from stored
         "#,
         source == Source::Import,
         &column(carts, |cart| cart.status.as_str()) as &[&str],
@@ -216,10 +232,11 @@ pub async fn insert(conn: &mut Connection, carts: &[impl Borrow<Cart>], source: 
         &column(carts, |cart| cart.abandoned_at),
         &column(carts, |cart| cart.recovered_at) as &[Option<DateTime<Utc>>],
         &column(carts, |cart| cart.expired_at) as &[Option<DateTime<Utc>>],
+        keys as &[&str],
     )
-    .execute(conn)
+    .fetch_one(conn)
     .await?;
-    Ok(result.rows_affected())
+    Ok(stored.unsigned_abs())
 }
 
 /// Replaces what clients may change of the cart `id` with the contents of `cart`.

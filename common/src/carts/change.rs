@@ -9,6 +9,7 @@ use super::{
     new::{COMPUTED, CONTENTS, ParsedCart},
 };
 use crate::{
+    audit::KeyName,
     db::Connection,
     idempotency,
     json::{self, Fields},
@@ -89,7 +90,13 @@ impl Change {
     ///
     /// # Errors
     /// A unique violation of `carts_external_id` if another cart has the external id.
-    pub async fn store(&self, conn: &mut Connection, stored: &Cart, now: DateTime<Utc>) -> sqlx::Result<()> {
+    pub async fn store(
+        &self,
+        conn: &mut Connection,
+        stored: &Cart,
+        key: &KeyName,
+        now: DateTime<Utc>,
+    ) -> sqlx::Result<()> {
         cart::update(conn, &stored.id, &self.cart, now).await?;
         let is_of_another = self.fields.contains(&"customerEmail");
         // An open session shows the lines, and the address of the former shopper.
@@ -99,7 +106,7 @@ impl Change {
         if is_of_another {
             idempotency::forget_bodies(conn, &stored.id).await?;
         }
-        timeline::note_changed(conn, &stored.id, &self.fields, now).await
+        timeline::note_changed(conn, &stored.id, &self.fields, key, now).await
     }
 }
 

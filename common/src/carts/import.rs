@@ -10,6 +10,7 @@ use super::{
     new::ParsedCart,
 };
 use crate::{
+    audit::KeyName,
     carts::{self, Cart, CartStatus, Source},
     db::Connection,
     json::{self, Fields},
@@ -90,17 +91,17 @@ impl Moment {
 }
 
 /// Stores the carts and returns the result of each, in their order. Of several carts with the same
-/// external id only the first is created, if none exists yet.
+/// external id only the first is created, if none exists yet. `key` is the API key of the import.
 ///
 /// Must run in a transaction, so that either all carts are stored or none.
-pub async fn store(conn: &mut Connection, carts: &[Cart]) -> sqlx::Result<Vec<Stored>> {
+pub async fn store(conn: &mut Connection, carts: &[Cart], key: &KeyName) -> sqlx::Result<Vec<Stored>> {
     let mut rows: Vec<&Cart> = carts.iter().collect();
     // Inserts wait for other imports with the same external ids. The common order prevents
     // deadlocks.
     rows.sort_by(|one, other| one.external_id.cmp(&other.external_id));
     let mut there_before = HashMap::new();
     loop {
-        let inserted = carts::insert(conn, &rows, Source::Import).await?;
+        let inserted = carts::insert(conn, &rows, &vec![key.as_str(); rows.len()], Source::Import).await?;
         if usize::try_from(inserted).is_ok_and(|inserted| inserted == rows.len()) {
             break;
         }

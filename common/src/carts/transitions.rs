@@ -9,7 +9,7 @@ use strum::IntoStaticStr;
 use utoipa::ToSchema;
 
 use super::CartId;
-use crate::{db::Connection, payment_links};
+use crate::{audit::KeyName, db::Connection, payment_links};
 
 /// How a cart was recovered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, IntoStaticStr, sqlx::Type, ToSchema)]
@@ -44,15 +44,17 @@ impl RecoveredBy {
 
 /// abandoned or expired → recovered. `false` if the cart was in neither status; nothing changed.
 ///
-/// Closes the cart's other sessions, so that nobody pays twice.
+/// Closes the cart's other sessions, so that nobody pays twice. `key` is the API key that did it, if
+/// one did.
 pub async fn recover(
     conn: &mut Connection,
     id: &CartId,
     by: RecoveredBy,
     recovered_at: DateTime<Utc>,
+    key: Option<&KeyName>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<bool> {
-    Ok(!recover_all(conn, &[id.as_str()], by, &[recovered_at], now).await?.is_empty())
+    Ok(!recover_all(conn, &[id.as_str()], by, &[recovered_at], key, now).await?.is_empty())
 }
 
 /// Like [`recover`] for several carts, each with a time. Returns the ids of the recovered
@@ -62,12 +64,13 @@ pub async fn recover_all(
     ids: &[&str],
     by: RecoveredBy,
     recovered_at: &[DateTime<Utc>],
+    key: Option<&KeyName>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<HashSet<String>> {
     let recovered = sqlx::query_scalar!(
         r#"
         update carts set status = 'recovered', recovered_at = greatest(payment.at, abandoned_at), expired_at = null,
-                         status_changed_at = $3, status_reason = $4, updated_at = $3,
+                         status_changed_at = $3, status_reason = $4, status_key = $5, updated_at = $3,
                          -- The first payment: a second one at the same moment recovers nothing.
                          -- ("|| ''" keeps the planner from the index of all ended links.)
                          paid_minor = (select coalesce(link.paid_minor, amount_minor) from payment_links link
@@ -82,6 +85,7 @@ pub async fn recover_all(
         recovered_at,
         now,
         by.status_reason(),
+        key.map(KeyName::as_str),
     )
     .fetch_all(&mut *conn)
     .await?;
@@ -91,15 +95,17 @@ pub async fn recover_all(
     Ok(recovered.into_iter().collect())
 }
 
-/// abandoned → expired, by an operator. `false` if the cart was not abandoned; nothing changed.
-pub async fn expire(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<bool> {
+/// abandoned → expired, with an API key. `false` if the cart was not abandoned; nothing changed.
+pub async fn expire(conn: &mut Connection, id: &CartId, key: &KeyName, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let changed = sqlx::query!(
         r#"
-        update carts set status = 'expired', expired_at = $2, status_changed_at = $2, status_reason = 'operator', updated_at = $2
+        update carts set status = 'expired', expired_at = $2, status_changed_at = $2, status_reason = 'operator', status_key = $3,
+                         updated_at = $2
         where id = $1 and status = 'abandoned'
         "#,
         id.as_str(),
         now,
+        key.as_str(),
     )
     .execute(&mut *conn)
     .await?
@@ -111,15 +117,17 @@ pub async fn expire(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> s
     Ok(changed)
 }
 
-/// expired → abandoned. `false` if the cart was not expired; nothing changed.
-pub async fn reopen(conn: &mut Connection, id: &CartId, now: DateTime<Utc>) -> sqlx::Result<bool> {
+/// expired → abandoned, with an API key. `false` if the cart was not expired; nothing changed.
+pub async fn reopen(conn: &mut Connection, id: &CartId, key: &KeyName, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let result = sqlx::query!(
         r#"
-        update carts set status = 'abandoned', expired_at = null, status_changed_at = $2, status_reason = 'operator', updated_at = $2
+        update carts set status = 'abandoned', expired_at = null, status_changed_at = $2, status_reason = 'operator',
+                         status_key = $3, updated_at = $2
         where id = $1 and status = 'expired'
         "#,
         id.as_str(),
         now,
+        key.as_str(),
     )
     .execute(conn)
     .await?;
@@ -132,18 +140,21 @@ pub async fn abandon_again(
     conn: &mut Connection,
     id: &str,
     abandoned_at: DateTime<Utc>,
+    key: &KeyName,
     now: DateTime<Utc>,
 ) -> sqlx::Result<bool> {
     let result = sqlx::query!(
         r#"
         update carts set status = 'abandoned', expired_at = null, abandoned_at = $2, updated_at = $3,
                          status_changed_at = case when status = 'expired' then $3 else status_changed_at end,
-                         status_reason = case when status = 'expired' then 'api' else status_reason end
+                         status_reason = case when status = 'expired' then 'api' else status_reason end,
+                         status_key = case when status = 'expired' then $4 else status_key end
         where id = $1 and status in ('abandoned', 'expired')
         "#,
         id,
         abandoned_at,
         now,
+        key.as_str(),
     )
     .execute(conn)
     .await?;

@@ -3,9 +3,10 @@
 mod insert;
 mod replacement;
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use chrono::{DateTime, Utc};
+use queue::{DiscardedJob, JobId};
 
 pub(super) use self::insert::{LONGEST_SESSION, SHORTEST_SESSION};
 use self::insert::{NewRequest, insert};
@@ -14,8 +15,10 @@ use super::{
     Failure, LinkStatus, PaymentLink, RequestedBy, fail, is_processing, latest, latest_of,
     outcome::settle_later,
     recovery::{self, RecoveryLink},
+    select_links,
 };
 use crate::{
+    audit::{self, Action, KeyName},
     carts::{self, CartId, CartStatus, LockedCart, TryLock},
     clock::Clock,
     db::Connection,
@@ -31,6 +34,8 @@ pub struct LinkRequest {
     pub requested_by: RequestedBy,
     /// When the recovery link stops working from now on. `None` keeps it as it is, and requires that it works.
     pub recovery_end: Option<DateTime<Utc>>,
+    /// The API key of the request; `None` for a shopper's.
+    key: Option<KeyName>,
     /// The trace that the job continues.
     trace: Option<String>,
 }
@@ -38,7 +43,12 @@ pub struct LinkRequest {
 impl LinkRequest {
     /// A request of the current trace.
     pub fn new(cart_id: CartId, requested_by: RequestedBy, recovery_end: Option<DateTime<Utc>>) -> Self {
-        Self { cart_id, requested_by, recovery_end, trace: queue::telemetry::current_context() }
+        Self { cart_id, requested_by, recovery_end, key: None, trace: queue::telemetry::current_context() }
+    }
+
+    /// Names the API key of the request, for the timeline and the audit log.
+    pub fn with_key(self, key: KeyName) -> Self {
+        Self { key: Some(key), ..self }
     }
 }
 
@@ -150,7 +160,7 @@ async fn decide(
     if let Some(pending) = newest.clone().filter(|link| link.status == LinkStatus::Pending) {
         let job = queue::find(conn, pending.job_id).await?;
         if job.as_ref().is_some_and(|job| job.is_unfinished()) {
-            return Ok(Decision::Answer(Answer::Link(pending, extended(conn, request).await?)));
+            return Ok(Decision::Answer(Answer::Link(pending, extended(conn, request, now).await?)));
         }
         let last_error = job.and_then(|job| job.last_error);
         let why =
@@ -162,13 +172,14 @@ async fn decide(
         }
     }
     if let Some(live) = newest.clone().filter(|link| link.is_live(now)) {
-        return Ok(Decision::Answer(Answer::Link(live, extended(conn, request).await?))); // opened just now
+        return Ok(Decision::Answer(Answer::Link(live, extended(conn, request, now).await?))); // opened just now
     }
     Ok(Decision::Store(NewRequest {
         cart_id: id.to_string(),
         version: newest.map_or(1, |link| link.version + 1),
         replacements: 0,
         requested_by: request.requested_by,
+        key: request.key.clone(),
         recovery_end: request.recovery_end,
         without_email: false,
         trace: request.trace.clone(),
@@ -176,11 +187,55 @@ async fn decide(
 }
 
 /// The recovery link, made or extended as the request wants.
-async fn extended(conn: &mut Connection, request: &LinkRequest) -> sqlx::Result<Option<RecoveryLink>> {
+async fn extended(
+    conn: &mut Connection,
+    request: &LinkRequest,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<RecoveryLink>> {
     match request.recovery_end {
-        Some(end) => recovery::extend(conn, &request.cart_id, end).await.map(Some),
+        Some(end) => {
+            if let Some(key) = &request.key {
+                audit::note(conn, key, Action::RecoveryLinkExtended, request.cart_id.as_str(), now).await?;
+            }
+            recovery::extend(conn, &request.cart_id, end).await.map(Some)
+        }
         None => recovery::find(conn, &request.cart_id).await,
     }
+}
+
+/// Gives up the pending requests whose jobs were deleted, because nothing would end them.
+pub(crate) async fn give_up_links_of(
+    conn: &mut Connection,
+    discarded: &[DiscardedJob],
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    let errors: HashMap<JobId, Option<&str>> =
+        discarded.iter().map(|job| (job.id, job.last_error.as_deref())).collect();
+    let carts: Vec<&str> = discarded.iter().filter_map(|job| job.subject.as_deref()).collect();
+    if carts.is_empty() {
+        return Ok(());
+    }
+    let pending = select_links!("where status = 'pending' and cart_id = any ($1)", &carts as &[&str]);
+    for link in pending.fetch_all(&mut *conn).await? {
+        if let Some(error) = errors.get(&link.job_id) {
+            // The timeline has the death of the job already.
+            give_up(conn, &link, Failure::without_code(error.unwrap_or("its job was dismissed")), now).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives up pending requests whose jobs are gone, for example because dead jobs are not kept forever.
+/// At most 1,000 at a time; returns the number. `conn` must be in a transaction.
+pub async fn give_up_without_job(conn: &mut Connection, now: DateTime<Utc>) -> sqlx::Result<usize> {
+    let lost = select_links!(
+        "where status = 'pending' and not exists (select from jobs where jobs.id = job_id) limit 1000 for update skip locked",
+    );
+    let lost = lost.fetch_all(&mut *conn).await?;
+    for link in &lost {
+        give_up(conn, link, Failure::without_code("its job was lost"), now).await?;
+    }
+    Ok(lost.len())
 }
 
 /// Gives up a pending request. If it was sent to Stripe before, a session may exist in spite of the

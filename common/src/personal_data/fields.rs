@@ -23,20 +23,13 @@ const ADJUSTMENTS_WITHOUT_NAMES: &str = "(select coalesce(json_agg(json_strip_nu
      with ordinality as line (adjustment, place))";
 
 /// The timeline: events derived from the rows of carts and their links, and those in `cart_events`.
-const TIMELINE: &str = "(select distinct on (cart_id, at, cart_event_place(kind, link)) * from (\
+/// Without the names of keys, which may be those of the shop's staff.
+const TIMELINE: &str = "(select distinct on (cart_id, at, cart_event_place(kind, link)) \
+     cart_id, at, kind, link, why, nullif(details - 'key', '{}') as details from (\
      select cart.id as cart_id, line.* from carts cart, cart_row_events(cart) line \
      union all select asked.cart_id, line.* from payment_links asked, payment_link_row_events(asked) line \
      union all select cart_id, at, kind, link, why, details from cart_events) event \
      order by cart_id, at, cart_event_place(kind, link))";
-
-/// The jobs that create the carts' links, by id, and the unfinished jobs that close one, by unique
-/// key. Only the creating job sends the address to Stripe. The collation is that of the index; with
-/// the one of the cart ids no index could be used.
-const JOBS_OF_CARTS: &str = "id = any (array(\
-     select job_id from payment_links where cart_id = any ($1) \
-     union all select closing.id from payment_links link \
-     join jobs closing on closing.unique_key = ('close_payment_link:' || link.cart_id || ':v' || link.version) collate \"default\" \
-     and closing.state in ('pending', 'running') where link.cart_id = any ($1)))";
 
 /// All tables, in the order in which erasures process them.
 pub const TABLES: &[Table] = &[
@@ -67,7 +60,9 @@ pub const TABLES: &[Table] = &[
             related("status"),
             time("status_changed_at"),
             related("status_reason"),
+            other("status_key", "the name of a key"),
             related("imported"),
+            other("created_key", "the name of a key"),
             time("abandoned_at"),
             time("recovered_at"),
             time("expired_at"),
@@ -123,6 +118,7 @@ pub const TABLES: &[Table] = &[
             free_text("failure", "null"),
             related("failure_code"),
             related("requested_by"),
+            other("requested_key", "the name of a key"),
             related("replacements"),
             related("settings"),
             time("session_expires_at"),
@@ -162,8 +158,8 @@ pub const TABLES: &[Table] = &[
         name: "jobs",
         rows: Some(Rows {
             label: "jobs",
-            of_carts: JOBS_OF_CARTS,
-            of_carts_by_scan: Some("payload->>'cartId' = any ($1)"),
+            of_carts: "subject = any ($1)",
+            of_carts_by_scan: None,
             export_from: "jobs",
             order: "id",
             on_erase: OnErase::Redact { set: "" },
@@ -173,6 +169,7 @@ pub const TABLES: &[Table] = &[
             related("queue"),
             related("kind"),
             related("payload"), // ids alone
+            related("subject"),
             related("state"),
             related("attempts"),
             other("max_attempts", "how often such a job may be tried"),
@@ -281,6 +278,7 @@ pub const TABLES: &[Table] = &[
             other("cron", "when it runs"),
             other("catch_up", "a word of ours"),
             other("queue", "its name"),
+            other("job", "a job without a cart"),
         ],
     ),
     without_shoppers("rate_limits", &[other("name", "of a rate")]),
@@ -310,6 +308,14 @@ pub const TABLES: &[Table] = &[
             other("name", "of a program or a person of the shop's"),
             other("key_hash", "of a key"),
             other("scopes", "names from a fixed list"),
+        ],
+    ),
+    without_shoppers(
+        "audit_log",
+        &[
+            other("key", "the name of a key"),
+            other("action", "a word of ours"),
+            other("subject", "ids; that of a deleted cart leads to nobody"),
         ],
     ),
     without_shoppers("ended_sessions", &[other("session_hash", "of a random number")]),

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use strum::IntoStaticStr;
 
 use crate::{
+    audit::KeyName,
     carts::CartId,
     db::Connection,
     money::{Amount, Currency},
@@ -176,12 +177,13 @@ pub(crate) async fn note_reversal(
     Ok(())
 }
 
-/// Records which fields of a cart the shop changed. The cart must be locked. Changes at the same
+/// Records which fields of a cart the shop changed, and with which key. The cart must be locked. Changes at the same
 /// instant are stored a microsecond apart, because the table has one event of a kind for an instant.
 pub(crate) async fn note_changed(
     conn: &mut Connection,
     cart_id: &str,
     fields: &[&str],
+    key: &KeyName,
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
@@ -189,11 +191,12 @@ pub(crate) async fn note_changed(
         insert into cart_events (cart_id, at, kind, details)
         select $1, coalesce((select max(at) + interval '1 microsecond' from cart_events
                              where cart_id = $1 and kind = 'changed' and at >= $3), $3),
-               'changed', jsonb_build_object('fields', to_jsonb($2::text[]))
+               'changed', jsonb_build_object('fields', to_jsonb($2::text[])) || cart_event_key($4)
         "#,
         cart_id,
         fields as &[&str],
         now,
+        key.as_str(),
     )
     .execute(conn)
     .await?;

@@ -21,11 +21,15 @@ pub(super) fn of(
         (Some(amount), Some(currency)) => format!("{amount} {}", currency.to_ascii_uppercase()),
         _ => "an unknown amount".to_owned(),
     };
+    let key = || detail("key").map(|key| format!(" by {key}")).unwrap_or_default();
     let attempts = || detail("attempts").unwrap_or_default();
     match (kind, why) {
-        (EventKind::Created, Some("import")) => "Imported".to_owned(),
-        (EventKind::Created, _) => "Received via API".to_owned(),
-        (EventKind::Changed, _) => format!("Changed: {}", fields(details)),
+        (EventKind::Created, Some("import")) => format!("Imported{}", key()),
+        (EventKind::Created, _) => match detail("key") {
+            Some(key) => format!("Received via API from {key}"),
+            None => "Received via API".to_owned(),
+        },
+        (EventKind::Changed, _) => format!("Changed{}: {}", key(), fields(details)),
         (EventKind::RecoveryLinkOpened, why) => format!("The shopper opened the recovery link: {}", found(why)),
         (EventKind::LinkRequested, Some("shopper")) => {
             format!("Payment link {link} requested by the shopper through the recovery link")
@@ -33,7 +37,7 @@ pub(super) fn of(
         (EventKind::LinkRequested, Some("replacement")) => {
             format!("Payment link {link} requested to replace the previous one")
         }
-        (EventKind::LinkRequested, _) => format!("Payment link {link} requested"),
+        (EventKind::LinkRequested, _) => format!("Payment link {link} requested{}", key()),
         (EventKind::LinkMade, _) => format!("Payment link {link} created"),
         (EventKind::LinkNotMade, why) => {
             format!("Payment link {link} could not be created: {}", refused(why, &attempts()))
@@ -49,10 +53,10 @@ pub(super) fn of(
             Some(until) => format!("Not expired: its recovery link is valid until {until}"),
             None => "Not expired: its recovery link is still valid".to_owned(),
         },
-        (EventKind::Expired, why) => format!("Expired{}", by(why)),
-        (EventKind::Recovered, Some("operator")) => "Marked recovered manually".to_owned(),
-        (EventKind::Recovered, why) => format!("Recovered{}", by(why)),
-        (EventKind::Reopened, why) => format!("Reopened{}", by(why)),
+        (EventKind::Expired, why) => format!("Expired{}", by(why, &key())),
+        (EventKind::Recovered, Some("operator")) => format!("Marked recovered{}", by(why, &key())),
+        (EventKind::Recovered, why) => format!("Recovered{}", by(why, &key())),
+        (EventKind::Reopened, why) => format!("Reopened{}", by(why, &key())),
         (EventKind::LinkWithdrawn, _) => format!("Request for payment link {link} withdrawn"),
         (EventKind::SessionClosed, _) => {
             format!("Payment link {link} deactivated")
@@ -128,8 +132,10 @@ fn refused(why: Option<&str>, attempts: &str) -> String {
     }
 }
 
-fn by(why: Option<&str>) -> &'static str {
+/// `key` is ` by ` and the name of the API key, or empty.
+fn by<'k>(why: Option<&str>, key: &'k str) -> &'k str {
     match why {
+        Some("operator") if !key.is_empty() => key,
         Some("age") => ": abandoned for too long",
         Some("operator") => " manually",
         Some("payment") => " by payment",

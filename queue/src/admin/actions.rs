@@ -82,17 +82,6 @@ fn is_taken(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| error.constraint() == Some(UNIQUE_KEY))
 }
 
-/// Selects dead jobs to retry.
-#[derive(Debug, Clone, Default)]
-pub struct DeadFilter {
-    /// Name of the queue.
-    pub queue: String,
-    /// Kind of job; `None` means all.
-    pub kind: Option<String>,
-    /// Substring of the last error, ignoring case; `None` means all.
-    pub error: Option<String>,
-}
-
 /// Result of retrying many jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -106,19 +95,20 @@ pub struct RetriedMany {
     pub already_queued: usize,
 }
 
-/// Retries all dead jobs that match `filter`; a dry run only counts them. `conn` must be in a
-/// transaction.
-pub async fn retry_dead(conn: &mut Connection, filter: &DeadFilter, dry_run: bool) -> sqlx::Result<RetriedMany> {
+/// Retries all dead jobs that match `filter`, whose state does not count; a dry run only counts them.
+/// `conn` must be in a transaction.
+pub async fn retry_dead(conn: &mut Connection, filter: &JobFilter, dry_run: bool) -> sqlx::Result<RetriedMany> {
     let dead = sqlx::query!(
         r#"
-        select id, unique_key from jobs
-        where state = 'dead' and queue = $1 and ($2::text is null or kind = $2)
-          and ($3::text is null or strpos(lower(last_error), lower($3)) > 0)
+        select id, queue, unique_key from jobs
+        where state = 'dead' and ($1::text is null or queue = $1) and ($2::text is null or kind = $2)
+          and ($3::text is null or strpos(lower(last_error), lower($3)) > 0) and ($4::text is null or subject = $4)
         order by id desc
         "#,
         filter.queue,
         filter.kind,
         filter.error,
+        filter.subject,
     )
     .fetch_all(&mut *conn)
     .await?;
@@ -128,16 +118,20 @@ pub async fn retry_dead(conn: &mut Connection, filter: &DeadFilter, dry_run: boo
     }
     // Of several jobs with the same unique key, only the newest is retried.
     let mut keys = HashSet::new();
-    let chosen: Vec<JobId> = dead
-        .into_iter()
-        .filter(|job| job.unique_key.clone().is_none_or(|key| keys.insert(key)))
-        .map(|job| job.id)
-        .collect();
+    let (mut chosen, mut queues): (Vec<JobId>, HashSet<String>) = (Vec::new(), HashSet::new());
+    for job in dead {
+        if job.unique_key.is_none_or(|key| keys.insert(key)) {
+            chosen.push(job.id);
+            queues.insert(job.queue);
+        }
+    }
     let mut retried = 0;
     for batch in chosen.chunks(RETRY_BATCH) {
         retried += retry_batch(&mut *conn, batch).await?;
     }
-    conn.notify(CHANNEL, &filter.queue);
+    for queue in queues {
+        conn.notify(CHANNEL, queue);
+    }
     Ok(RetriedMany { matched, retried, already_queued: matched - retried })
 }
 
@@ -168,8 +162,9 @@ async fn retry_batch(conn: &mut Connection, batch: &[JobId]) -> sqlx::Result<usi
 }
 
 /// Result of cancelling many jobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(example = json!({"matched": 12, "cancelled": 12}))]
 pub struct CancelledMany {
     /// Number of unfinished jobs that match the filter.
     pub matched: i64,
@@ -184,10 +179,8 @@ pub async fn cancel_many(conn: &mut Connection, filter: &JobFilter, dry_run: boo
     let states: Vec<JobState> =
         unfinished.into_iter().filter(|state| filter.state.is_none_or(|s| s == *state)).collect();
     if dry_run {
-        let mut matched = 0;
-        for state in states {
-            matched += inspect::count(conn, &JobFilter { queue: filter.queue.clone(), state: Some(state) }).await?;
-        }
+        let counts = inspect::count_by_state(conn, filter).await?;
+        let matched = states.iter().filter_map(|state| counts.get(state)).sum();
         return Ok(CancelledMany { matched, cancelled: 0 });
     }
     let states: Vec<&str> = states.into_iter().map(JobState::as_str).collect();
@@ -199,12 +192,17 @@ pub async fn cancel_many(conn: &mut Connection, filter: &JobFilter, dry_run: boo
                 'attempt', attempts, 'startedAt', started_at, 'endedAt', now(), 'worker', worker, 'error', $3::text)
                 else attempt_log end
         where state in ('pending', 'running') and ($1::text is null or queue = $1)
+          and ($4::text is null or kind = $4) and ($5::text is null or strpos(lower(last_error), lower($5)) > 0)
+          and ($6::text is null or subject = $6)
           and case when state = 'running' then 'running' when run_at <= now() then 'ready'
                    when attempts > 0 then 'retrying' else 'scheduled' end = any ($2)
         "#,
         filter.queue,
         &states as &[&str],
         CANCELLED,
+        filter.kind,
+        filter.error,
+        filter.subject,
     )
     .execute(conn)
     .await?
@@ -213,23 +211,67 @@ pub async fn cancel_many(conn: &mut Connection, filter: &JobFilter, dry_run: boo
     Ok(CancelledMany { matched: cancelled, cancelled })
 }
 
-/// Pauses a queue: workers take no more jobs from it. Running jobs continue.
-pub async fn pause(conn: &mut Connection, queue: &str) -> sqlx::Result<()> {
-    sqlx::query!(
+/// A finished job that was deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiscardedJob {
+    /// Id of the job.
+    pub id: JobId,
+    /// Id of what the job was about; `None` if it was about nothing in particular.
+    pub subject: Option<String>,
+    /// Its most recent error; `None` if there was none.
+    pub last_error: Option<String>,
+}
+
+/// Deletes a done or dead job before its retention ends. `None` if there is no such job.
+pub async fn discard(conn: &mut Connection, id: JobId) -> sqlx::Result<Option<DiscardedJob>> {
+    sqlx::query_as!(
+        DiscardedJob,
+        "delete from jobs where id = $1 and state in ('done', 'dead') returning id, subject, last_error",
+        id,
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// Deletes all dead jobs that match `filter`, whose state does not count.
+pub async fn discard_dead(conn: &mut Connection, filter: &JobFilter) -> sqlx::Result<Vec<DiscardedJob>> {
+    sqlx::query_as!(
+        DiscardedJob,
+        r#"
+        delete from jobs
+        where state = 'dead' and ($1::text is null or queue = $1) and ($2::text is null or kind = $2)
+          and ($3::text is null or strpos(lower(last_error), lower($3)) > 0) and ($4::text is null or subject = $4)
+        returning id, subject, last_error
+        "#,
+        filter.queue,
+        filter.kind,
+        filter.error,
+        filter.subject,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Pauses a queue: workers take no more jobs from it. Running jobs continue. `false` if it was paused
+/// before.
+pub async fn pause(conn: &mut Connection, queue: &str) -> sqlx::Result<bool> {
+    let paused = sqlx::query!(
         r#"
         insert into queues (name, paused_at) values ($1, now())
-        on conflict (name) do update set paused_at = coalesce(queues.paused_at, now())
+        on conflict (name) do update set paused_at = now() where queues.paused_at is null
         "#,
         queue,
     )
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(paused.rows_affected() == 1)
 }
 
-/// Resumes a paused queue.
-pub async fn resume(conn: &mut Connection, queue: &str) -> sqlx::Result<()> {
-    sqlx::query!("update queues set paused_at = null where name = $1", queue).execute(&mut *conn).await?;
+/// Resumes a paused queue. `false` if it was not paused.
+pub async fn resume(conn: &mut Connection, queue: &str) -> sqlx::Result<bool> {
+    let resumed = sqlx::query!("update queues set paused_at = null where name = $1 and paused_at is not null", queue)
+        .execute(&mut *conn)
+        .await?;
     conn.notify(CHANNEL, queue);
-    Ok(())
+    Ok(resumed.rows_affected() == 1)
 }

@@ -43,40 +43,34 @@ impl JobState {
 }
 
 /// A job and its state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = Job)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobSummary {
     /// Id of the job.
-    #[schema(value_type = uuid::Uuid)]
     pub id: JobId,
     /// Name of the queue.
-    #[schema(example = "payment-links")]
     pub queue: String,
     /// Kind of job; selects the handler.
-    #[schema(example = "create_payment_link")]
     pub kind: String,
+    /// Id of what the job is about; `None` if it is about nothing in particular.
+    pub subject: Option<String>,
+    /// The payload, as JSON.
+    pub payload: String,
     /// State of the job.
     pub state: JobState,
     /// Number of attempts so far. Attempts that a shutdown or the loss of a worker interrupted do not
     /// count.
-    #[schema(example = 0)]
     pub attempts: i16,
     /// Maximum number of attempts.
-    #[schema(example = 25)]
     pub max_attempts: i16,
     /// Time at which the job is, or was, due.
     pub run_at: DateTime<Utc>,
-    /// Time of the schedule's occurrence; null for jobs without a schedule.
-    #[schema(required)]
+    /// Time of the schedule's occurrence; `None` for jobs without a schedule.
     pub slot: Option<DateTime<Utc>>,
-    /// Most recent error; null if there was none.
-    #[schema(required)]
+    /// Most recent error; `None` if there was none.
     pub last_error: Option<String>,
     /// Time at which the job was queued.
     pub created_at: DateTime<Utc>,
-    /// Time at which the job became done or dead; null until then.
-    #[schema(required)]
+    /// Time at which the job became done or dead; `None` until then.
     pub finished_at: Option<DateTime<Utc>>,
 }
 
@@ -99,6 +93,8 @@ struct Row {
     last_error: Option<String>,
     created_at: DateTime<Utc>,
     finished_at: Option<DateTime<Utc>>,
+    subject: Option<String>,
+    payload: String,
 }
 
 impl TryFrom<Row> for JobSummary {
@@ -117,6 +113,8 @@ impl TryFrom<Row> for JobSummary {
             last_error: row.last_error,
             created_at: row.created_at,
             finished_at: row.finished_at,
+            subject: row.subject,
+            payload: row.payload,
         })
     }
 }
@@ -131,6 +129,7 @@ pub async fn find(conn: &mut Connection, id: JobId) -> sqlx::Result<Option<JobSu
         Row,
         r#"
         select id, queue, kind, attempts, max_attempts, run_at, slot, last_error, created_at, finished_at,
+               subject, payload::text as "payload!",
                case when state <> 'pending' then state when run_at <= now() then 'ready'
                     when attempts > 0 then 'retrying' else 'scheduled' end as "state!"
         from jobs where id = $1
@@ -179,6 +178,12 @@ pub struct JobFilter {
     pub queue: Option<String>,
     /// State of the job; `None` means all.
     pub state: Option<JobState>,
+    /// Kind of job; `None` means all.
+    pub kind: Option<String>,
+    /// Substring of the last error, ignoring case; `None` means all.
+    pub error: Option<String>,
+    /// Id of what the job is about; `None` means all.
+    pub subject: Option<String>,
 }
 
 /// A page of jobs, newest first.
@@ -188,12 +193,15 @@ pub async fn list(conn: &mut Connection, filter: &JobFilter, offset: i64, limit:
         Row,
         r#"
         select id, queue, kind, attempts, max_attempts, run_at, slot, last_error, created_at, finished_at,
+               subject, payload::text as "payload!",
                case when state <> 'pending' then state when run_at <= now() then 'ready'
                     when attempts > 0 then 'retrying' else 'scheduled' end as "state!"
         from jobs
         where ($1::text is null or queue = $1)
           and ($2::text is null or state = $2)
           and ($3::text is null or $3 = case when run_at <= now() then 'ready' when attempts > 0 then 'retrying' else 'scheduled' end)
+          and ($6::text is null or kind = $6) and ($7::text is null or strpos(lower(last_error), lower($7)) > 0)
+          and ($8::text is null or subject = $8)
         order by id desc
         offset $4 limit $5
         "#,
@@ -202,6 +210,9 @@ pub async fn list(conn: &mut Connection, filter: &JobFilter, offset: i64, limit:
         filter.state.and_then(phase),
         offset,
         limit,
+        filter.kind,
+        filter.error,
+        filter.subject,
     )
     .fetch_all(conn)
     .await?
@@ -219,6 +230,8 @@ pub async fn count(conn: &mut Connection, filter: &JobFilter) -> sqlx::Result<i6
             where ($1::text is null or queue = $1)
               and ($2::text is null or state = $2)
               and ($3::text is null or $3 = case when run_at <= now() then 'ready' when attempts > 0 then 'retrying' else 'scheduled' end)
+              and ($5::text is null or kind = $5) and ($6::text is null or strpos(lower(last_error), lower($6)) > 0)
+              and ($7::text is null or subject = $7)
             limit $4
         ) counted
         "#,
@@ -226,9 +239,22 @@ pub async fn count(conn: &mut Connection, filter: &JobFilter) -> sqlx::Result<i6
         filter.state.map(stored_state),
         filter.state.and_then(phase),
         COUNT_LIMIT,
+        filter.kind,
+        filter.error,
+        filter.subject,
     )
     .fetch_one(conn)
     .await
+}
+
+/// The number of matching jobs in each state, at most [`COUNT_LIMIT`] in each of the stored states.
+/// The state of the filter does not count.
+pub async fn count_by_state(conn: &mut Connection, filter: &JobFilter) -> sqlx::Result<BTreeMap<JobState, i64>> {
+    let mut counts: BTreeMap<JobState, i64> = JobState::ALL.map(|state| (state, 0)).into();
+    for ((_, state), count) in count_by_queue_and_state(conn, filter).await? {
+        *counts.entry(state).or_default() += count;
+    }
+    Ok(counts)
 }
 
 /// The value of the column `jobs.state` for `state`.
@@ -269,7 +295,7 @@ pub struct QueueSummary {
 
 /// The named queues, in the order of `names`.
 pub async fn queues(conn: &mut Connection, names: &[&str]) -> sqlx::Result<Vec<QueueSummary>> {
-    let counted = count_by_queue_and_state(conn).await?;
+    let counted = count_by_queue_and_state(conn, &JobFilter::default()).await?;
     let rows = sqlx::query!(
         r#"
         select named.name as "name!", queues.paused_at as "paused_at?",
@@ -298,20 +324,44 @@ pub async fn queues(conn: &mut Connection, names: &[&str]) -> sqlx::Result<Vec<Q
         .collect())
 }
 
-/// Counts the jobs of each state through its partial index, at most [`COUNT_LIMIT`] per state.
-async fn count_by_queue_and_state(conn: &mut Connection) -> sqlx::Result<BTreeMap<(String, JobState), i64>> {
+/// Counts the matching jobs of each state through its partial index, at most [`COUNT_LIMIT`] per
+/// stored state. The state of the filter does not count.
+async fn count_by_queue_and_state(
+    conn: &mut Connection,
+    filter: &JobFilter,
+) -> sqlx::Result<BTreeMap<(String, JobState), i64>> {
     let rows = sqlx::query!(
         r#"
-        select queue as "queue!", phase as "phase!", count(*) as "count!" from (
+        select queue as "queue!", phase as "phase!", count(*) as "count!"
+        from (
             (select queue, case when run_at <= now() then 'ready' when attempts > 0 then 'retrying' else 'scheduled' end as phase
-             from jobs where state = 'pending' limit $1)
-            union all (select queue, 'running' from jobs where state = 'running' limit $1)
-            union all (select queue, 'done' from jobs where state = 'done' limit $1)
-            union all (select queue, 'dead' from jobs where state = 'dead' limit $1)
+             from jobs
+             where state = 'pending' and ($2::text is null or queue = $2) and ($3::text is null or kind = $3)
+               and ($4::text is null or strpos(lower(last_error), lower($4)) > 0) and ($5::text is null or subject = $5)
+             limit $1)
+            union all
+            (select queue, 'running' from jobs
+             where state = 'running' and ($2::text is null or queue = $2) and ($3::text is null or kind = $3)
+               and ($4::text is null or strpos(lower(last_error), lower($4)) > 0) and ($5::text is null or subject = $5)
+             limit $1)
+            union all
+            (select queue, 'done' from jobs
+             where state = 'done' and ($2::text is null or queue = $2) and ($3::text is null or kind = $3)
+               and ($4::text is null or strpos(lower(last_error), lower($4)) > 0) and ($5::text is null or subject = $5)
+             limit $1)
+            union all
+            (select queue, 'dead' from jobs
+             where state = 'dead' and ($2::text is null or queue = $2) and ($3::text is null or kind = $3)
+               and ($4::text is null or strpos(lower(last_error), lower($4)) > 0) and ($5::text is null or subject = $5)
+             limit $1)
         ) counted
         group by queue, phase
         "#,
         COUNT_LIMIT,
+        filter.queue,
+        filter.kind,
+        filter.error,
+        filter.subject,
     )
     .fetch_all(conn)
     .await?;

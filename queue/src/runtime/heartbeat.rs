@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
+use utoipa::ToSchema;
 
 use super::state::Shared;
 use crate::{
@@ -23,8 +24,13 @@ const KEPT: Duration = Duration::from_secs(60 * 60);
 const RUNNING_LIMIT: i64 = 200;
 
 /// A worker process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Worker, example = json!({
+    "name": "worker-1-7f3a", "queues": ["expiry", "payment-links"], "concurrency": 16, "startedAt": "2026-11-24T08:00:00Z",
+    "seenAt": "2026-11-24T09:46:40Z", "running": [{"id": "01a20a8d-47f2-72fe-9743-e55eae145464", "kind": "create_payment_link",
+        "queue": "payment-links", "startedAt": "2026-11-24T09:46:43.605Z"}],
+}))]
 pub struct WorkerStatus {
     /// Name of the process, as in the attempts of jobs.
     pub name: String,
@@ -37,20 +43,23 @@ pub struct WorkerStatus {
     /// Time of its last heartbeat.
     pub seen_at: DateTime<Utc>,
     /// The jobs that it is running, oldest first.
+    #[schema(value_type = Vec<RunningJob>)]
     pub running: Json<Vec<RunningJob>>,
 }
 
 /// A job that a worker is running.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunningJob {
     /// Id of the job.
+    #[schema(value_type = uuid::Uuid)]
     pub id: JobId,
     /// Kind of job.
     pub kind: String,
     /// Name of the queue.
     pub queue: String,
     /// Time at which the attempt started.
+    #[schema(required)]
     pub started_at: Option<DateTime<Utc>>,
 }
 

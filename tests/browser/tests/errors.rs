@@ -118,7 +118,7 @@ async fn a_phone_shows_what_matters() {
     };
     tab.open(&app.url("/jobs?state=dead")).await;
     assert!(tab.ask::<bool>(&inside("document.querySelector('.tabs [aria-current]')")).await, "the chosen tab");
-    assert_eq!(tab.text(".tabs [aria-current]").await, "Dead");
+    assert_eq!(tab.text(".tabs [aria-current]").await, "Dead 0");
     tab.open(&app.url("/schedules")).await;
     tab.finds("document.querySelectorAll('tbody tr').length > 3").await;
     assert!(

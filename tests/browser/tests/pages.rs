@@ -44,7 +44,9 @@ async fn every_page_fits_and_is_accessible() {
         ("job", format!("/jobs/{job}")),
         ("retry", "/jobs/retry".to_owned()),
         ("queues", "/queues".to_owned()),
+        ("dismiss-selected", format!("/jobs/selected?action=discard&id={job}")),
         ("schedules", "/schedules".to_owned()),
+        ("audit", "/audit".to_owned()),
     ];
     for look in LOOKS {
         let Some(chromium) = Chromium::start().await else { return };

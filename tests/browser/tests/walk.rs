@@ -35,6 +35,7 @@ async fn walk(look: Look) {
     a_link_is_made_and_paid(&app, &chromium, &tab, look).await;
     a_queue_is_paused_and_resumed(&app, &tab).await;
     a_refused_link_is_created_anew(&app, &tab).await;
+    selected_jobs_are_cancelled(&app, &tab).await;
     a_cart_is_deleted(&app, &tab).await;
     tab.press("", "Sign out").await;
     tab.is_at("/sign-in").await;
@@ -80,6 +81,7 @@ async fn a_link_is_made_and_paid(app: &App, chromium: &Chromium, tab: &Tab, look
     tab.types("#q", &id, true).await;
     tab.is_at(&format!("/carts/{id}")).await;
     tab.press("", "Create payment link").await;
+    tab.finds("document.readyState === 'complete' && document.querySelector('.notice') !== null").await;
     tab.finds("document.querySelector('[data-announce=\"Payment link\"]').innerText === 'Active'").await;
     let checkout: String = tab.ask("document.querySelector('#payment-url').value").await;
     assert_eq!(app.show(&id).await["paymentLink"], checkout);
@@ -136,6 +138,42 @@ async fn a_refused_link_is_created_anew(app: &App, tab: &Tab) {
     tab.is_at("/").await;
     let text = tab.text("[aria-labelledby=attention]").await;
     assert!(!text.contains("without a payment link"), "{text}");
+    // The dead job leads to its cart, and the cart back to its jobs.
+    tab.open(&app.url("/jobs?state=dead")).await;
+    tab.press("", "Create payment link").await;
+    tab.press(".details", &cart).await;
+    tab.is_at(&format!("/carts/{cart}")).await;
+    tab.press("[aria-labelledby=jobs]", "In the list of jobs").await;
+    tab.is_at("/jobs").await;
+    tab.open(&app.url("/jobs?state=dead")).await;
+    tab.press("", "Create payment link").await;
+    tab.press("", "Dismiss").await;
+    tab.sees("Job dismissed.").await;
+    let jobs = app.get(&format!("/api/jobs?state=dead&cartId={cart}")).await.data(200);
+    assert_eq!(jobs["pagination"]["total"], 0);
+}
+
+async fn selected_jobs_are_cancelled(app: &App, tab: &Tab) {
+    app.post("/api/queues/payment-links/pause", &Value::Null).await.data(200);
+    let (first, second) = (app.cart().await, app.cart().await);
+    for cart in [&first, &second] {
+        app.ask_later(cart).await;
+    }
+    tab.open(&app.url("/jobs?state=ready&kind=create_payment_link")).await;
+    let select = format!("document.querySelector(\"[aria-label='Select Create payment link of {first}']\")");
+    let _: Value = tab.ask(&format!("{select}.click()")).await;
+    // A page that updates itself keeps the choice with its job.
+    app.ask_later(&app.cart().await).await;
+    tab.finds("document.querySelectorAll('tbody tr').length === 3").await;
+    assert!(tab.ask::<bool>(&format!("{select}.checked")).await);
+    tab.press("", "Cancel selected …").await;
+    tab.press("", "Cancel 1 job").await;
+    tab.sees("1 job cancelled.").await;
+    let state =
+        async |cart: &str| app.get(&format!("/api/jobs?cartId={cart}")).await.data(200)["jobs"][0]["state"].clone();
+    assert_eq!((state(&first).await, state(&second).await), (Value::from("dead"), Value::from("ready")));
+    app.post("/api/queues/payment-links/resume", &Value::Null).await.data(200);
+    app.idle().await;
 }
 
 async fn a_cart_is_deleted(app: &App, tab: &Tab) {

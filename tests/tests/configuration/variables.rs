@@ -120,6 +120,7 @@ pub(super) const VARIABLES: &[Case] = &[
     ("worker", "RETAIN_IDEMPOTENCY_KEYS", &["23h"]),
     ("worker", "RETAIN_IDEMPOTENCY_KEYS", DURATIONS),
     ("worker", "RETAIN_SLOTS", DURATIONS),
+    ("worker", "RETAIN_AUDIT", DURATIONS),
     ("worker", "RETAIN_PERSONAL_DATA", &["23h"]),
     ("worker", "RETAIN_PERSONAL_DATA", DURATIONS),
     ("both", "SHUTDOWN_TIMEOUT", DURATIONS),

@@ -3,12 +3,12 @@
 use std::error::Error;
 
 use common::{db::Database, jobs::QUEUES};
-use queue::{ActionOutcome, DeadFilter, JobFilter, JobId, JobState, JobSummary};
+use queue::{ActionOutcome, JobFilter, JobId, JobState, JobSummary};
 
 type Answered = Result<(), Box<dyn Error>>;
 
 pub(super) async fn list(database: &Database, queue: Option<String>, state: Option<JobState>, limit: i64) -> Answered {
-    let filter = JobFilter { queue, state };
+    let filter = JobFilter { queue, state, ..JobFilter::default() };
     let mut conn = database.acquire().await?;
     let total = queue::count(&mut conn, &filter).await?;
     let jobs = queue::list(&mut conn, &filter, 0, limit).await?;
@@ -84,7 +84,8 @@ pub(super) async fn retry_many(
     dry_run: bool,
 ) -> Answered {
     let mut tx = database.begin().await?;
-    let many = queue::retry_dead(&mut tx, &DeadFilter { queue, kind, error }, dry_run).await?;
+    let filter = JobFilter { queue: Some(queue), kind, error, ..JobFilter::default() };
+    let many = queue::retry_dead(&mut tx, &filter, dry_run).await?;
     tx.commit().await?;
     if dry_run {
         println!("{} dead jobs would be retried", many.matched);

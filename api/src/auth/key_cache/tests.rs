@@ -1,7 +1,7 @@
 //! Reloads, and the requests that wait for them. The tests reload in place of the task, or the
 //! database is unavailable.
 
-use common::db::Listen;
+use common::{api_keys::Scopes, audit::KeyName, db::Listen};
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::Instant;
 
@@ -31,7 +31,7 @@ fn hash() -> KeyHash {
 }
 
 fn key(expires_at: Option<DateTime<Utc>>) -> LiveKey {
-    LiveKey { id: Uuid::from_u128(1), hash: hash(), scopes: Scopes::all(), expires_at }
+    LiveKey { id: Uuid::from_u128(1), name: KeyName::new("one"), hash: hash(), scopes: Scopes::all(), expires_at }
 }
 
 fn reload(store: &KeyStore, keys: Vec<LiveKey>) {
@@ -68,7 +68,7 @@ async fn an_unknown_key_starts_a_reload_and_is_found_after_it() {
     dropped.abort();
     before_deadline(dropped).await.expect_err("it was dropped while it waited");
     reload(&store, vec![key(None)]);
-    assert_eq!(before_deadline(waiting).await.expect("no panic"), Ok(Some((key(None).id, Scopes::all()))));
+    assert_eq!(before_deadline(waiting).await.expect("no panic"), Ok(Some(key(None))));
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn a_reload_in_progress_does_not_answer_for_a_new_key() {
     finish_reload(&store, Vec::new());
     tokio::task::yield_now().await;
     reload(&store, vec![key(None)]);
-    assert_eq!(before_deadline(waiting).await.expect("no panic"), Ok(Some((key(None).id, Scopes::all()))));
+    assert_eq!(before_deadline(waiting).await.expect("no panic"), Ok(Some(key(None))));
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::body::Bytes;
 use common::{
+    audit::KeyName,
     batch::{Batch, Batcher},
     carts::{
         self, Cart, CartId, CartStatus, Source,
@@ -46,15 +47,17 @@ impl CartBatches {
 pub(crate) struct StoreCarts;
 
 impl Batch for StoreCarts {
-    type Request = Arc<Cart>;
+    /// The cart, and the name of its API key.
+    type Request = (Arc<Cart>, KeyName);
     type Response = ();
     /// One, so that carts wait for the batch in progress and share the next one.
     const CONCURRENCY: usize = 1;
     const MAX_BATCH: usize = 100;
     const TRANSACTION: Option<Duration> = None;
 
-    async fn run(&self, conn: &mut Connection, new: &[Arc<Cart>]) -> sqlx::Result<Vec<()>> {
-        carts::insert(conn, new, Source::Api).await?;
+    async fn run(&self, conn: &mut Connection, new: &[(Arc<Cart>, KeyName)]) -> sqlx::Result<Vec<()>> {
+        let (carts, keys): (Vec<&Cart>, Vec<&str>) = new.iter().map(|(cart, key)| (&**cart, key.as_str())).unzip();
+        carts::insert(conn, &carts, &keys, Source::Api).await?;
         Ok(vec![(); new.len()])
     }
 }

@@ -3,6 +3,7 @@
 use axum::{extract::State, response::Response};
 use chrono::{DateTime, Utc};
 use common::{
+    audit::{self, Action, KeyName},
     carts::{
         self, Cart, CartId, CartStatus, LockedCart, RecoveredBy,
         change::Change,
@@ -70,7 +71,7 @@ pub(super) async fn change(
 ) -> Result<Response, ApiError> {
     let Some(fields) = Fields::of(&body) else { return Err(ApiError::invalid("", "must be an object")) };
     let wanted = ChangeRequest::parse(&fields, granted.may_read(), state.clock.now())?;
-    let change = || apply(&state, &id, &precondition, &wanted);
+    let change = || apply(&state, &id, &precondition, &wanted, &granted.name);
     let cart = match fields.text("externalId") {
         Some(external_id) => lock::with_external_id(&state.cart_locks, &external_id, change).await?,
         None => change().await?,
@@ -161,6 +162,7 @@ pub(crate) async fn apply(
     id: &CartId,
     precondition: &IfMatch,
     wanted: &ChangeRequest<'_>,
+    key: &KeyName,
 ) -> Result<Cart, ApiError> {
     let now = state.clock.now();
     let Locked { permit: _permit, mut tx, cart } = lock::lock(&state.cart_locks, &state.lookups, id).await?;
@@ -169,24 +171,30 @@ pub(crate) async fn apply(
         if contents.get("externalId").is_some() {
             lock::limit_wait(&mut tx).await?;
         }
-        change_contents(state, &mut tx, id, wanted, contents, now).await?;
+        if change_contents(state, &mut tx, id, wanted, contents, key).await? {
+            audit::note(&mut tx, key, Action::CartChanged, id.as_str(), now).await?;
+        }
     }
-    if let Some(status) = wanted.status {
-        change_status(&mut tx, id, &cart, status, wanted.recovered_at, now).await?;
+    if let Some(status) = wanted.status
+        && let Some(action) = change_status(&mut tx, id, &cart, status, wanted.recovered_at, key, now).await?
+    {
+        audit::note(&mut tx, key, action, id.as_str(), now).await?;
     }
     let cart = carts::find(&mut tx, id, now).await?.ok_or_else(ApiError::cart_not_found)?;
     tx.commit().await?;
     Ok(cart)
 }
 
+/// Returns whether anything changed.
 async fn change_contents(
     state: &AppState,
     conn: &mut Connection,
     id: &CartId,
     wanted: &ChangeRequest<'_>,
     body: &Fields<'_>,
-    now: DateTime<Utc>,
-) -> Result<(), ApiError> {
+    key: &KeyName,
+) -> Result<bool, ApiError> {
+    let now = state.clock.now();
     let stored = carts::find(conn, id, now).await?.ok_or_else(ApiError::cart_not_found)?;
     let change = match Change::patch(&stored, body, state.config.currency, now) {
         Ok(change) if wanted.errors.is_empty() => change,
@@ -206,16 +214,17 @@ async fn change_contents(
         }
     }
     if change.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
-    change.store(conn, &stored, now).await.map_err(|error| {
+    change.store(conn, &stored, key, now).await.map_err(|error| {
         let constraint = error.as_database_error().and_then(|error| error.constraint());
         if constraint == Some("carts_external_id") {
             ApiError::conflict("Another cart has this externalId")
         } else {
             error.into()
         }
-    })
+    })?;
+    Ok(true)
 }
 
 /// The errors without what they tell of stored fields: sums, and the number of lines. Not even
@@ -234,29 +243,33 @@ fn blind(errors: Vec<FieldError>, body: &Fields<'_>) -> Vec<FieldError> {
     errors
 }
 
+/// Returns what was done; `None` if the cart has the status already.
 async fn change_status(
     conn: &mut Connection,
     id: &CartId,
     cart: &LockedCart,
     wanted: CartStatus,
     recovered_at: Option<DateTime<Utc>>,
+    key: &KeyName,
     now: DateTime<Utc>,
-) -> Result<(), ApiError> {
-    match (cart.status, wanted) {
-        (from, to) if from == to => {}
+) -> Result<Option<Action>, ApiError> {
+    Ok(Some(match (cart.status, wanted) {
+        (from, to) if from == to => return Ok(None),
         (CartStatus::Recovered, _) => return Err(ApiError::conflict("The cart is recovered, which is final")),
         (_, CartStatus::Recovered) => {
             let recovered_at = recovery_time(recovered_at, cart, now)?;
-            carts::recover(conn, id, RecoveredBy::Manual, recovered_at, now).await?;
+            carts::recover(conn, id, RecoveredBy::Manual, recovered_at, Some(key), now).await?;
+            Action::CartRecovered
         }
         (_, CartStatus::Expired) => {
-            carts::expire(conn, id, now).await?;
+            carts::expire(conn, id, key, now).await?;
+            Action::CartExpired
         }
         (_, CartStatus::Abandoned) => {
-            carts::reopen(conn, id, now).await?;
+            carts::reopen(conn, id, key, now).await?;
+            Action::CartReopened
         }
-    }
-    Ok(())
+    }))
 }
 
 fn recovery_time(

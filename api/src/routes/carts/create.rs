@@ -8,6 +8,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use common::{
+    audit::{self, Action, KeyName},
     carts::{
         self, Cart, CartId, CartStatus, Source,
         change::Change,
@@ -70,10 +71,10 @@ pub(super) async fn create(
     let new = ParsedCart::parse(&body, state.config.currency, now).map_err(ApiError::validation)?;
     let (status, cart) = if fingerprint.is_none() && new.cart.external_id.is_none() {
         let cart = Arc::new(new.cart);
-        state.carts.store.run(cart.clone()).await?;
+        state.carts.store.run((cart.clone(), granted.name.clone())).await?;
         (StatusCode::CREATED, cart)
     } else {
-        let store = || store_once(&state, &new, fingerprint.as_ref(), now);
+        let store = || store_once(&state, &new, &granted.name, fingerprint.as_ref(), now);
         let (status, cart) = match &new.cart.external_id {
             Some(external_id) => lock::with_external_id(&state.cart_locks, external_id, store).await?,
             None => store().await?,
@@ -98,6 +99,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
 async fn store_once(
     state: &AppState,
     new: &ParsedCart,
+    key: &KeyName,
     fingerprint: Option<&Fingerprint>,
     now: DateTime<Utc>,
 ) -> Result<(StatusCode, Cart), ApiError> {
@@ -110,7 +112,7 @@ async fn store_once(
         if let Some(known) = claim(&mut tx, fingerprint, &cart.id, now).await? {
             return Ok(known);
         }
-        if carts::insert(&mut tx, &[cart], Source::Api).await? == 1 {
+        if carts::insert(&mut tx, &[cart], &[key.as_str()], Source::Api).await? == 1 {
             tx.commit().await?;
             return Ok((StatusCode::CREATED, cart.clone()));
         }
@@ -122,7 +124,7 @@ async fn store_once(
         // The owner was deleted, or got another external id, since the insert was refused: insert
         // again.
         let Some(owner) = owner else { continue };
-        if let Some(known) = send_again(state, &parse_id(&owner)?, new, fingerprint, now).await? {
+        if let Some(known) = send_again(state, &parse_id(&owner)?, new, key, fingerprint, now).await? {
             return Ok(known);
         }
     }
@@ -157,6 +159,7 @@ async fn send_again(
     state: &AppState,
     id: &CartId,
     new: &ParsedCart,
+    key: &KeyName,
     fingerprint: Option<&Fingerprint>,
     now: DateTime<Utc>,
 ) -> Result<Option<(StatusCode, Cart)>, ApiError> {
@@ -184,9 +187,15 @@ async fn send_again(
         return Ok(Some((StatusCode::OK, stored)));
     }
     if !change.is_empty() {
-        change.store(&mut tx, &stored, now).await?;
+        change.store(&mut tx, &stored, key, now).await?;
     }
-    carts::abandon_again(&mut tx, &stored.id, new.abandoned_at.unwrap_or(now), now).await?;
+    carts::abandon_again(&mut tx, &stored.id, new.abandoned_at.unwrap_or(now), key, now).await?;
+    let action = if change.is_empty() && stored.status == CartStatus::Expired {
+        Action::CartReopened
+    } else {
+        Action::CartChanged
+    };
+    audit::note(&mut tx, key, action, &stored.id, now).await?;
     let cart = carts::find(&mut tx, id, now).await?;
     tx.commit().await?;
     Ok(cart.map(|cart| (StatusCode::OK, cart)))

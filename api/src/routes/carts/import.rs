@@ -18,7 +18,10 @@ use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use common::carts::{self, Cart, import::Stored, new::COMPUTED};
+use common::{
+    audit::{Action, OpenEntry},
+    carts::{self, Cart, import::Stored, new::COMPUTED},
+};
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -86,8 +89,9 @@ async fn import(State(state): State<AppState>, granted: Granted, request: Reques
     let (sender, pieces) = mpsc::channel(1);
     tokio::spawn(Reader::new(lines, state.clone(), sender, strict).run(request.into_body()));
     let may_read = granted.may_read();
-    let mut import =
-        Import { state, pieces, minimal, may_read, totals: ImportTotals::default(), last_line: 0, ended: false };
+    let entry = OpenEntry::new(granted.name, Action::CartsImported, state.clock.now());
+    let totals = ImportTotals::default();
+    let mut import = Import { state, pieces, minimal, may_read, entry, totals, last_line: 0, ended: false };
     // If the first batch can't be stored, return an ordinary error response.
     let first = import.next().await?.unwrap_or_default();
     let rest = stream::unfold(import, async |mut import| {
@@ -182,6 +186,8 @@ struct Import {
     minimal: bool,
     /// Whether results may contain the ids of carts that existed before.
     may_read: bool,
+    /// The import's entry in the audit log.
+    entry: OpenEntry,
     totals: ImportTotals,
     last_line: u64,
     ended: bool,
@@ -243,7 +249,11 @@ impl Import {
 
     async fn try_to_store(&self, carts: &[Cart]) -> Result<Vec<Stored>, ApiError> {
         let mut tx = self.state.database.begin_with_lock_wait(LOCK_WAIT).await?;
-        let stored = carts::import::store(&mut tx, carts).await?;
+        let stored = carts::import::store(&mut tx, carts, self.entry.key()).await?;
+        let created = stored.iter().filter(|stored| matches!(stored, Stored::Created)).count();
+        if created > 0 {
+            self.entry.add(&mut tx, i64::try_from(created).unwrap_or(i64::MAX)).await?;
+        }
         tx.commit().await?;
         Ok(stored)
     }

@@ -22,7 +22,7 @@ use crate::{
 const DEFAULT_LIMIT: i64 = 100;
 
 pub(crate) fn router() -> ScopedRouter {
-    ScopedRouter::new().read(routes!(show))
+    ScopedRouter::new().shown(routes!(show))
 }
 
 /// The events of a cart.

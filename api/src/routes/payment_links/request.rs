@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use common::{
+    audit::{self, Action, KeyName},
     carts::CartId,
     payment_links::{
         self, Answer, LinkRequest, PaymentLink, Refusal, RequestedBy, check_payable, recovery::RecoveryLink,
@@ -14,13 +15,13 @@ use crate::{
     state::AppState,
 };
 
-/// Whether the request extends the recovery link's lifetime.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RecoveryTime {
-    /// The shop requested the link.
-    Extend,
-    /// A shopper opened the link.
-    Keep,
+/// The party that requests a link.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Requester<'a> {
+    /// The shop, with this API key. Extends the recovery link's lifetime.
+    Key(&'a KeyName),
+    /// A shopper who opened the link.
+    Shopper,
 }
 
 /// The live link that was found, or the new request.
@@ -32,12 +33,14 @@ pub(crate) struct Asked {
 
 /// Returns the cart's live link, or requests one. Nothing has to be undone if the caller is
 /// cancelled.
-pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTime) -> Result<Asked, ApiError> {
-    let (requested_by, recovery_end) = match recovery {
-        RecoveryTime::Extend => (RequestedBy::Api, Some(recovery_end(state, state.clock.now()))),
-        RecoveryTime::Keep => (RequestedBy::Shopper, None),
+pub(crate) async fn request(state: &AppState, id: &CartId, by: Requester<'_>) -> Result<Asked, ApiError> {
+    let request = match by {
+        Requester::Key(key) => {
+            let end = recovery_end(state, state.clock.now());
+            LinkRequest::new(id.clone(), RequestedBy::Api, Some(end)).with_key(key.clone())
+        }
+        Requester::Shopper => LinkRequest::new(id.clone(), RequestedBy::Shopper, None),
     };
-    let request = LinkRequest::new(id.clone(), requested_by, recovery_end);
     lock::in_turn(&state.cart_locks, Some(id.as_str()), || async {
         match state.link_requests.run(request.clone()).await? {
             Answer::Link(link, recovery) => Ok(Asked { link, recovery }),
@@ -50,13 +53,19 @@ pub(crate) async fn request(state: &AppState, id: &CartId, recovery: RecoveryTim
 }
 
 /// Makes or extends the cart's recovery link, without a request for a checkout.
-pub(crate) async fn extend_recovery_link(state: &AppState, id: &CartId) -> Result<RecoveryLink, ApiError> {
+pub(crate) async fn extend_recovery_link(
+    state: &AppState,
+    id: &CartId,
+    key: &KeyName,
+) -> Result<RecoveryLink, ApiError> {
+    let now = state.clock.now();
     let Locked { permit: _permit, mut tx, cart } = lock::lock(&state.cart_locks, &state.lookups, id).await?;
     if payment_links::is_processing(&mut tx, id.as_str()).await? {
         return Err(Refusal::PaymentInProgress.into());
     }
     check_payable(&cart)?;
-    let link = payment_links::recovery::extend(&mut tx, id, recovery_end(state, state.clock.now())).await?;
+    let link = payment_links::recovery::extend(&mut tx, id, recovery_end(state, now)).await?;
+    audit::note(&mut tx, key, Action::RecoveryLinkExtended, id.as_str(), now).await?;
     tx.commit().await?;
     Ok(link)
 }

@@ -7,6 +7,7 @@ use queue::EnqueueOptions;
 
 use super::{LinkStatus, PaymentLink, RequestedBy};
 use crate::{
+    audit::KeyName,
     clock::Clock,
     db::Connection,
     jobs::CreatePaymentLink,
@@ -28,6 +29,8 @@ pub(super) struct NewRequest {
     /// The number of consecutive requests that it replaces.
     pub(super) replacements: i16,
     pub(super) requested_by: RequestedBy,
+    /// The API key of the request; `None` if there was none.
+    pub(super) key: Option<KeyName>,
     /// When the recovery link stops working from now on; `None` keeps its end.
     pub(super) recovery_end: Option<DateTime<Utc>>,
     /// Whether Stripe has just refused the cart's address.
@@ -60,6 +63,7 @@ pub(super) async fn insert(
     let versions: Vec<i32> = new.iter().map(|new| new.version).collect();
     let replacements: Vec<i16> = new.iter().map(|new| new.replacements).collect();
     let requested_by: Vec<&str> = new.iter().map(|new| new.requested_by.as_str()).collect();
+    let keys: Vec<Option<&str>> = new.iter().map(|new| new.key.as_ref().map(KeyName::as_str)).collect();
     let without_email: Vec<bool> = new.iter().map(|new| new.without_email).collect();
     let recovery_ends: Vec<Option<DateTime<Utc>>> = new.iter().map(|new| new.recovery_end).collect();
     let (tokens, token_hashes): (Vec<String>, Vec<Vec<u8>>) = new.iter().map(|_| recovery::new_token()).unzip();
@@ -68,9 +72,9 @@ pub(super) async fn insert(
         with new as materialized (
             select *, coalesce($12::timestamptz, now()) as now
             from unnest($1::text[], $2::integer[], $3::uuid[], $4::smallint[], $5::text[], $6::boolean[],
-                        $7::timestamptz[], $8::text[], $9::bytea[]) with ordinality
+                        $7::timestamptz[], $8::text[], $9::bytea[], $14::text[]) with ordinality
                 as new (cart_id, version, job_id, replacements, requested_by, without_email,
-                        recovery_end, token, token_hash, place)
+                        recovery_end, token, token_hash, key, place)
         ), extended as (
             insert into recovery_links (token_hash, token, cart_id, expires_at)
             select token_hash, token, cart_id, recovery_end from new where recovery_end is not null
@@ -78,14 +82,14 @@ pub(super) async fn insert(
             returning cart_id, token, expires_at
         ), inserted as (
             insert into payment_links
-                (cart_id, version, status, job_id, session_expires_at, replacements, requested_by, created_at, updated_at,
+                (cart_id, version, status, job_id, session_expires_at, replacements, requested_by, requested_key, created_at, updated_at,
                  amount_minor, currency, settings)
             select cart_id, version, 'pending', job_id,
                    (select least(greatest(coalesce(new.recovery_end, max(recovery.expires_at)),
                                           now + make_interval(mins => $10)),
                                  now + make_interval(mins => $11))
                     from recovery_links recovery where recovery.cart_id = new.cart_id),
-                   replacements, requested_by, $13, $13, total_minor, currency,
+                   replacements, requested_by, key, $13, $13, total_minor, currency,
                    case when without_email or exists (
                        select from payment_links refused
                        where refused.cart_id = new.cart_id and refused.version = new.version - 1
@@ -97,6 +101,9 @@ pub(super) async fn insert(
                    then '{"withoutEmail": true}'::jsonb end
             from new join carts on carts.id = new.cart_id
             returning cart_id, session_expires_at
+        ), noted as (
+            insert into audit_log (at, id, key, action, subject)
+            select $13, gen_random_uuid(), key, 'payment_link.requested', array[cart_id] from new where key is not null
         )
         select session_expires_at, coalesce(extended.token, recovery.token) as token,
                coalesce(extended.expires_at, recovery.expires_at) as recovery_end
@@ -117,6 +124,7 @@ pub(super) async fn insert(
         LONGEST_SESSION,
         clock.stopped(),
         now,
+        &keys as &[Option<&str>],
     )
     .fetch_all(&mut *conn)
     .await?;

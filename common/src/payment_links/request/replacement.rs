@@ -67,6 +67,7 @@ pub async fn replace(
         version: link.version + 1,
         replacements: link.replacements + 1,
         requested_by: RequestedBy::Replacement,
+        key: None,
         recovery_end: None,
         without_email: remedy == Remedy::WithoutEmail,
         trace: queue::telemetry::current_context(),

@@ -1,0 +1,192 @@
+//! `/carts/selected`: actions on the carts that were checked in the list, after a page that shows
+//! their number.
+//!
+//! The list is a form with the method GET and this page as its action, with a checkbox `id` in each
+//! row and a button `action` for each of [`Action::ALL`].
+
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, HeaderName, HeaderValue},
+    response::Response,
+    routing::get,
+};
+use common::carts::{self, Cart, CartId, CartStatus};
+use maud::html;
+
+use super::{
+    format,
+    guard::OurForm,
+    page::{Page, PageError, Section},
+    session::Operator,
+};
+use crate::{
+    auth::keys::By,
+    http::{base_path::at, error::ApiError, etag::IfMatch, query::Parameters},
+    routes::{
+        carts::{self as api, CartPath, change::ChangeRequest},
+        payment_links,
+    },
+    state::AppState,
+};
+
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+/// Maximum number of carts at once: more than a page of the list has.
+const LIMIT: usize = 100;
+
+pub(crate) fn router() -> Router<AppState> {
+    Router::new().route("/carts/selected", get(ask).post(act))
+}
+
+/// What can be done to several carts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    Link,
+    Expire,
+    Delete,
+}
+
+impl Action {
+    /// All actions, in the order of their buttons.
+    pub(crate) const ALL: [Self; 3] = [Self::Link, Self::Expire, Self::Delete];
+
+    /// Its name in forms.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Link => "link",
+            Self::Expire => "expire",
+            Self::Delete => "delete",
+        }
+    }
+
+    /// Its name on buttons.
+    pub(crate) fn verb(self) -> &'static str {
+        match self {
+            Self::Link => "Create payment links",
+            Self::Expire => "Expire",
+            Self::Delete => "Delete",
+        }
+    }
+
+    /// What the button under the list says.
+    pub(crate) fn button(self) -> &'static str {
+        match self {
+            Self::Link => "Create payment links …",
+            Self::Expire => "Expire selected …",
+            Self::Delete => "Delete selected …",
+        }
+    }
+
+    /// What happens to the carts, after their number.
+    fn effect(self) -> &'static str {
+        match self {
+            Self::Link => " will get a payment link. A link that works already stays.",
+            Self::Expire => " will expire, and their open checkouts will be closed. A payment in progress goes on.",
+            Self::Delete => {
+                " will be deleted permanently with the shoppers' data, and no longer count in your figures."
+            }
+        }
+    }
+
+    fn class(self) -> &'static str {
+        if self == Self::Link { "primary" } else { "danger" }
+    }
+
+    /// Whether the cart's status allows the action.
+    fn fits(self, cart: &Cart) -> bool {
+        self == Self::Delete || cart.status == CartStatus::Abandoned
+    }
+
+    async fn run(self, state: State<AppState>, by: By, id: CartId) -> Result<(), ApiError> {
+        match self {
+            Self::Link => {
+                let at_once = HeaderMap::from_iter([(PREFER, HeaderValue::from_static("respond-async"))]);
+                payment_links::ask(state, by, CartPath(id), at_once).await.map(drop)
+            }
+            Self::Expire => {
+                let change = ChangeRequest::status(CartStatus::Expired);
+                api::change::apply(&state, &id, &IfMatch::anything(), &change, &by.0).await.map(drop)
+            }
+            Self::Delete => api::delete(state, by, CartPath(id), IfMatch::anything()).await.map(drop),
+        }
+    }
+}
+
+/// The notice after an action on some carts, which left others as they were.
+fn done(action: Action, count: i64, left: i64) -> String {
+    let what = match action {
+        Action::Link if count == 1 => "1 payment link requested".to_owned(),
+        Action::Link => format!("{} payment links requested", format::count(count)),
+        Action::Expire => format!("{} expired", counted(count)),
+        Action::Delete => format!("{} deleted", counted(count)),
+    };
+    let left = if left > 0 { format!(" {} left as they were.", counted(left)) } else { String::new() };
+    format!("{what}.{left}")
+}
+
+/// The action and the ids in a query string or a form.
+fn selected<'p>(action: Option<&str>, ids: impl Iterator<Item = &'p str>) -> Result<(Action, Vec<CartId>), ApiError> {
+    let action = action.and_then(|text| Action::ALL.into_iter().find(|action| action.name() == text));
+    let action = action.ok_or_else(|| ApiError::bad_request("action must be link, expire or delete"))?;
+    let ids: Result<Vec<CartId>, _> = ids.map(str::parse).collect();
+    let ids = ids.map_err(|_| ApiError::bad_request("id must be the id of a cart"))?;
+    if ids.len() > LIMIT {
+        return Err(ApiError::bad_request(format!("There must be at most {LIMIT} carts")));
+    }
+    Ok((action, ids))
+}
+
+async fn ask(
+    State(state): State<AppState>,
+    operator: Operator,
+    parameters: Result<Parameters, ApiError>,
+) -> Result<Response, PageError> {
+    operator.check_may_change()?;
+    let parameters = parameters?;
+    let (action, ids) = selected(parameters.get("action"), parameters.all("id"))?;
+    let texts: Vec<&str> = ids.iter().map(CartId::as_str).collect();
+    let found = carts::find_many(&mut state.lookups.acquire().await?, &texts, state.clock.now()).await?;
+    let fitting: Vec<&Cart> = found.iter().filter(|cart| action.fits(cart)).collect();
+    let size = |size: usize| i64::try_from(size).unwrap_or(i64::MAX);
+    let (matched, others) = (size(fitting.len()), size(ids.len() - fitting.len()));
+    let body = html! {
+        section.card.narrow {
+            h1 { (action.verb()) }
+            p.value-line { strong { (counted(matched)) } (action.effect()) }
+            @if ids.is_empty() { p.muted { "No cart is selected." } }
+            @if others > 0 { p.muted { (counted(others)) " of the selected ones can't be: only abandoned carts can." } }
+            div.actions {
+                @if matched > 0 {
+                    form method="post" action=(at("/carts/selected")) {
+                        (operator.token_field())
+                        input type="hidden" name="action" value=(action.name());
+                        @for cart in &fitting { input type="hidden" name="id" value=(cart.id); }
+                        button class={ "button " (action.class()) } type="submit" { (action.verb()) ": " (counted(matched)) }
+                    }
+                }
+                a.button href=(at("/carts")) { "Back to carts" }
+            }
+        }
+    };
+    Ok(Page { title: action.verb(), section: Section::Carts, operator: &operator, live: "" }.show(&body))
+}
+
+/// Acts on each cart by itself. Those for which the API refuses the action are left alone.
+async fn act(State(state): State<AppState>, form: OurForm) -> Result<Response, PageError> {
+    let (action, ids) = selected(form.get("action"), form.all("id"))?;
+    let (mut count, mut left) = (0, 0);
+    for id in ids {
+        match action.run(State(state.clone()), form.by.clone(), id).await {
+            Err(error) if error.is_refusal() => left += 1,
+            done => {
+                done?;
+                count += 1;
+            }
+        }
+    }
+    Ok(form.done("/carts", &done(action, count, left)))
+}
+
+fn counted(carts: i64) -> String {
+    format!("{} {}", format::count(carts), if carts == 1 { "cart" } else { "carts" })
+}
