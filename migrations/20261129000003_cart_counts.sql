@@ -14,8 +14,10 @@ create table cart_counts (
     currency        text        not null,
     abandoned       bigint      not null default 0,     -- carts abandoned in the period, whatever their status now
     abandoned_minor numeric     not null default 0,     -- sum of their total_minor
+    cohort_recovered bigint     not null default 0,     -- of these, carts that are recovered now
     recovered       bigint      not null default 0,     -- carts recovered in the period
     recovered_minor numeric     not null default 0,     -- sum of their total_minor
+    recovery_seconds numeric    not null default 0,     -- sum of recovered_at - abandoned_at
     paid            bigint      not null default 0,     -- of these, carts whose link was paid
     paid_minor      numeric     not null default 0,     -- sum of their total_minor
     refunded_minor  numeric     not null default 0,     -- sum of the refunded_minor of the recovered
@@ -29,8 +31,10 @@ create table cart_day_counts (
     day             date    not null,
     abandoned       bigint  not null,
     abandoned_minor numeric not null,
+    cohort_recovered bigint not null,
     recovered       bigint  not null,
     recovered_minor numeric not null,
+    recovery_seconds numeric not null,
     paid            bigint  not null,
     paid_minor      numeric not null,
     refunded_minor  numeric not null,
@@ -60,8 +64,10 @@ create table cart_count_deltas (
     currency        text        not null,
     abandoned       bigint      not null default 0,
     abandoned_minor numeric     not null default 0,
+    cohort_recovered bigint     not null default 0,
     recovered       bigint      not null default 0,
     recovered_minor numeric     not null default 0,
+    recovery_seconds numeric    not null default 0,
     paid            bigint      not null default 0,
     paid_minor      numeric     not null default 0,
     refunded_minor  numeric     not null default 0,
@@ -89,24 +95,26 @@ begin
         end if;
     end if;
     if tg_op <> 'DELETE' then
-        insert into cart_count_deltas (period, currency, abandoned, abandoned_minor, now_abandoned, now_recovered, now_expired)
-        select cart_count_period(abandoned_at), currency, count(*), sum(total_minor), count(*) filter (where status = 'abandoned'),
-               count(*) filter (where status = 'recovered'), count(*) filter (where status = 'expired')
+        insert into cart_count_deltas (period, currency, abandoned, abandoned_minor, cohort_recovered, now_abandoned, now_recovered, now_expired)
+        select cart_count_period(abandoned_at), currency, count(*), sum(total_minor), count(recovered_at),
+               count(*) filter (where status = 'abandoned'), count(*) filter (where status = 'recovered'),
+               count(*) filter (where status = 'expired')
         from added group by 1, 2;
-        insert into cart_count_deltas (period, currency, recovered, recovered_minor, paid, paid_minor, refunded_minor)
+        insert into cart_count_deltas (period, currency, recovered, recovered_minor, recovery_seconds, paid, paid_minor, refunded_minor)
         select cart_count_period(recovered_at), currency, count(*), sum(total_minor),
-               count(*) filter (where status_reason = 'payment'),
+               sum(extract(epoch from recovered_at - abandoned_at)), count(*) filter (where status_reason = 'payment'),
                coalesce(sum(total_minor) filter (where status_reason = 'payment'), 0), coalesce(sum(refunded_minor), 0)
         from added where recovered_at is not null group by 1, 2;
     end if;
     if tg_op <> 'INSERT' then
-        insert into cart_count_deltas (period, currency, abandoned, abandoned_minor, now_abandoned, now_recovered, now_expired)
-        select cart_count_period(abandoned_at), currency, -count(*), -sum(total_minor), -count(*) filter (where status = 'abandoned'),
-               -count(*) filter (where status = 'recovered'), -count(*) filter (where status = 'expired')
+        insert into cart_count_deltas (period, currency, abandoned, abandoned_minor, cohort_recovered, now_abandoned, now_recovered, now_expired)
+        select cart_count_period(abandoned_at), currency, -count(*), -sum(total_minor), -count(recovered_at),
+               -count(*) filter (where status = 'abandoned'), -count(*) filter (where status = 'recovered'),
+               -count(*) filter (where status = 'expired')
         from removed group by 1, 2;
-        insert into cart_count_deltas (period, currency, recovered, recovered_minor, paid, paid_minor, refunded_minor)
+        insert into cart_count_deltas (period, currency, recovered, recovered_minor, recovery_seconds, paid, paid_minor, refunded_minor)
         select cart_count_period(recovered_at), currency, -count(*), -sum(total_minor),
-               -count(*) filter (where status_reason = 'payment'),
+               -sum(extract(epoch from recovered_at - abandoned_at)), -count(*) filter (where status_reason = 'payment'),
                -coalesce(sum(total_minor) filter (where status_reason = 'payment'), 0), -coalesce(sum(refunded_minor), 0)
         from removed where recovered_at is not null group by 1, 2;
     end if;
@@ -164,10 +172,10 @@ begin
     set zones = zones || new_zone, horizon = cart_count_horizon(progress, progress.xmin), written_by = pg_current_xact_id()
     where new_zone <> all (zones);
     if found then
-        insert into cart_day_counts (zone, currency, day, abandoned, abandoned_minor, recovered, recovered_minor,
-                                     paid, paid_minor, refunded_minor)
-        select new_zone, currency, cart_count_day(period, new_zone), sum(abandoned), sum(abandoned_minor), sum(recovered),
-               sum(recovered_minor), sum(paid), sum(paid_minor), sum(refunded_minor)
+        insert into cart_day_counts (zone, currency, day, abandoned, abandoned_minor, cohort_recovered, recovered,
+                                     recovered_minor, recovery_seconds, paid, paid_minor, refunded_minor)
+        select new_zone, currency, cart_count_day(period, new_zone), sum(abandoned), sum(abandoned_minor), sum(cohort_recovered),
+               sum(recovered), sum(recovered_minor), sum(recovery_seconds), sum(paid), sum(paid_minor), sum(refunded_minor)
         from cart_counts group by 2, 3;
     end if;
 end $$;
@@ -199,30 +207,34 @@ set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
         where xid >= (select since from bounds) and xid < (select until from bounds)
         returning *
     ), periods as (
-        insert into cart_counts as sums (period, currency, abandoned, abandoned_minor, recovered, recovered_minor,
-                                         paid, paid_minor, refunded_minor)
-        select period, currency, sum(abandoned), sum(abandoned_minor), sum(recovered), sum(recovered_minor),
-               sum(paid), sum(paid_minor), sum(refunded_minor)
+        insert into cart_counts as sums (period, currency, abandoned, abandoned_minor, cohort_recovered, recovered,
+                                         recovered_minor, recovery_seconds, paid, paid_minor, refunded_minor)
+        select period, currency, sum(abandoned), sum(abandoned_minor), sum(cohort_recovered), sum(recovered),
+               sum(recovered_minor), sum(recovery_seconds), sum(paid), sum(paid_minor), sum(refunded_minor)
         from taken group by period, currency
-        having (sum(abandoned), sum(abandoned_minor), sum(recovered), sum(recovered_minor), sum(paid), sum(paid_minor),
-                sum(refunded_minor)) <> (0, 0, 0, 0, 0, 0, 0)
+        having (sum(abandoned), sum(abandoned_minor), sum(cohort_recovered), sum(recovered), sum(recovered_minor),
+                sum(recovery_seconds), sum(paid), sum(paid_minor), sum(refunded_minor)) <> (0, 0, 0, 0, 0, 0, 0, 0, 0)
         on conflict (currency, period) do update set
             abandoned = sums.abandoned + excluded.abandoned, abandoned_minor = sums.abandoned_minor + excluded.abandoned_minor,
-            recovered = sums.recovered + excluded.recovered, recovered_minor = sums.recovered_minor + excluded.recovered_minor,
+            cohort_recovered = sums.cohort_recovered + excluded.cohort_recovered, recovered = sums.recovered + excluded.recovered,
+            recovered_minor = sums.recovered_minor + excluded.recovered_minor,
+            recovery_seconds = sums.recovery_seconds + excluded.recovery_seconds,
             paid = sums.paid + excluded.paid, paid_minor = sums.paid_minor + excluded.paid_minor,
             refunded_minor = sums.refunded_minor + excluded.refunded_minor
     ), days as (
-        insert into cart_day_counts as sums (zone, currency, day, abandoned, abandoned_minor, recovered, recovered_minor,
-                                             paid, paid_minor, refunded_minor)
-        select zone, currency, cart_count_day(period, zone), sum(abandoned), sum(abandoned_minor), sum(recovered),
-               sum(recovered_minor), sum(paid), sum(paid_minor), sum(refunded_minor)
+        insert into cart_day_counts as sums (zone, currency, day, abandoned, abandoned_minor, cohort_recovered, recovered,
+                                             recovered_minor, recovery_seconds, paid, paid_minor, refunded_minor)
+        select zone, currency, cart_count_day(period, zone), sum(abandoned), sum(abandoned_minor), sum(cohort_recovered),
+               sum(recovered), sum(recovered_minor), sum(recovery_seconds), sum(paid), sum(paid_minor), sum(refunded_minor)
         from taken, unnest((select zones from bounds)) zone
         group by 1, 2, 3
-        having (sum(abandoned), sum(abandoned_minor), sum(recovered), sum(recovered_minor), sum(paid), sum(paid_minor),
-                sum(refunded_minor)) <> (0, 0, 0, 0, 0, 0, 0)
+        having (sum(abandoned), sum(abandoned_minor), sum(cohort_recovered), sum(recovered), sum(recovered_minor),
+                sum(recovery_seconds), sum(paid), sum(paid_minor), sum(refunded_minor)) <> (0, 0, 0, 0, 0, 0, 0, 0, 0)
         on conflict (zone, currency, day) do update set
             abandoned = sums.abandoned + excluded.abandoned, abandoned_minor = sums.abandoned_minor + excluded.abandoned_minor,
-            recovered = sums.recovered + excluded.recovered, recovered_minor = sums.recovered_minor + excluded.recovered_minor,
+            cohort_recovered = sums.cohort_recovered + excluded.cohort_recovered, recovered = sums.recovered + excluded.recovered,
+            recovered_minor = sums.recovered_minor + excluded.recovered_minor,
+            recovery_seconds = sums.recovery_seconds + excluded.recovery_seconds,
             paid = sums.paid + excluded.paid, paid_minor = sums.paid_minor + excluded.paid_minor,
             refunded_minor = sums.refunded_minor + excluded.refunded_minor
     ), totals as (
@@ -246,38 +258,45 @@ $$;
 create function correct_cart_counts(out carts bigint, out periods bigint, out corrected bigint) language sql set jit = off as $$
     with lines as materialized (
         select cart_count_period(abandoned_at) as period, currency, count(*) as abandoned, sum(total_minor) as abandoned_minor,
-               0::bigint as recovered, 0::numeric as recovered_minor, 0::bigint as paid, 0::numeric as paid_minor,
+               count(recovered_at) as cohort_recovered,
+               0::bigint as recovered, 0::numeric as recovered_minor, 0::numeric as recovery_seconds, 0::bigint as paid, 0::numeric as paid_minor,
                0::numeric as refunded_minor, count(*) filter (where status = 'abandoned') as now_abandoned,
                count(*) filter (where status = 'recovered') as now_recovered, count(*) filter (where status = 'expired') as now_expired
         from carts group by 1, 2
         union all
-        select cart_count_period(recovered_at), currency, 0, 0, count(*), sum(total_minor),
+        select cart_count_period(recovered_at), currency, 0, 0, 0, count(*), sum(total_minor),
+               sum(extract(epoch from recovered_at - abandoned_at)),
                count(*) filter (where status_reason = 'payment'),
                coalesce(sum(total_minor) filter (where status_reason = 'payment'), 0), coalesce(sum(refunded_minor), 0), 0, 0, 0
         from carts where recovered_at is not null group by 1, 2
     ), stored as (
-        select period, currency, abandoned, abandoned_minor, recovered, recovered_minor, paid, paid_minor, refunded_minor
+        select period, currency, abandoned, abandoned_minor, cohort_recovered, recovered, recovered_minor,
+               recovery_seconds, paid, paid_minor, refunded_minor
         from cart_counts
         union all
-        select period, currency, abandoned, abandoned_minor, recovered, recovered_minor, paid, paid_minor, refunded_minor
+        select period, currency, abandoned, abandoned_minor, cohort_recovered, recovered, recovered_minor,
+               recovery_seconds, paid, paid_minor, refunded_minor
         from cart_count_deltas
     ), stored_totals as (
         select currency, abandoned, recovered, expired from cart_totals
         union all
         select currency, now_abandoned, now_recovered, now_expired from cart_count_deltas
     ), differences as (
-        select period, currency, sum(abandoned) as abandoned, sum(abandoned_minor) as abandoned_minor, sum(recovered) as recovered,
-               sum(recovered_minor) as recovered_minor, sum(paid) as paid, sum(paid_minor) as paid_minor,
+        select period, currency, sum(abandoned) as abandoned, sum(abandoned_minor) as abandoned_minor,
+               sum(cohort_recovered) as cohort_recovered, sum(recovered) as recovered, sum(recovered_minor) as recovered_minor,
+               sum(recovery_seconds) as recovery_seconds, sum(paid) as paid, sum(paid_minor) as paid_minor,
                sum(refunded_minor) as refunded_minor
         from (
-            select period, currency, abandoned, abandoned_minor, recovered, recovered_minor, paid, paid_minor, refunded_minor from lines
+            select period, currency, abandoned, abandoned_minor, cohort_recovered, recovered, recovered_minor,
+                   recovery_seconds, paid, paid_minor, refunded_minor from lines
             union all
-            select period, currency, -abandoned, -abandoned_minor, -recovered, -recovered_minor, -paid, -paid_minor, -refunded_minor
+            select period, currency, -abandoned, -abandoned_minor, -cohort_recovered, -recovered, -recovered_minor, -recovery_seconds,
+                   -paid, -paid_minor, -refunded_minor
             from stored
         ) line
         group by period, currency
-        having (sum(abandoned), sum(abandoned_minor), sum(recovered), sum(recovered_minor), sum(paid), sum(paid_minor),
-                sum(refunded_minor)) <> (0, 0, 0, 0, 0, 0, 0)
+        having (sum(abandoned), sum(abandoned_minor), sum(cohort_recovered), sum(recovered), sum(recovered_minor),
+                sum(recovery_seconds), sum(paid), sum(paid_minor), sum(refunded_minor)) <> (0, 0, 0, 0, 0, 0, 0, 0, 0)
     ), totals as (
         select currency, sum(now_abandoned) as now_abandoned, sum(now_recovered) as now_recovered, sum(now_expired) as now_expired
         from (
@@ -288,12 +307,13 @@ create function correct_cart_counts(out carts bigint, out periods bigint, out co
         group by currency
         having (sum(now_abandoned), sum(now_recovered), sum(now_expired)) <> (0, 0, 0)
     ), appended as (
-        insert into cart_count_deltas (period, currency, abandoned, abandoned_minor, recovered, recovered_minor, paid, paid_minor,
-                                       refunded_minor, now_abandoned, now_recovered, now_expired)
-        select period, currency, abandoned, abandoned_minor, recovered, recovered_minor, paid, paid_minor, refunded_minor, 0, 0, 0
+        insert into cart_count_deltas (period, currency, abandoned, abandoned_minor, cohort_recovered, recovered, recovered_minor,
+                                       recovery_seconds, paid, paid_minor, refunded_minor, now_abandoned, now_recovered, now_expired)
+        select period, currency, abandoned, abandoned_minor, cohort_recovered, recovered, recovered_minor, recovery_seconds, paid,
+               paid_minor, refunded_minor, 0, 0, 0
         from differences
         union all
-        select '2000-01-01Z', currency, 0, 0, 0, 0, 0, 0, 0, now_abandoned, now_recovered, now_expired from totals
+        select '2000-01-01Z', currency, 0, 0, 0, 0, 0, 0, 0, 0, 0, now_abandoned, now_recovered, now_expired from totals
         returning 1
     )
     select (select sum(lines.abandoned)::bigint from lines), (select count(*) from lines), (select count(*) from appended)

@@ -5,7 +5,7 @@
 
 use chrono::{Days, NaiveDate};
 use chrono_tz::Tz;
-use rust_decimal::Decimal;
+use rust_decimal::{Decimal, prelude::ToPrimitive};
 use serde::{Serialize, Serializer};
 use utoipa::{
     PartialSchema, ToSchema,
@@ -19,7 +19,8 @@ use crate::money::{Amount, Currency};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(example = json!({"date": "2026-03-01", "abandoned": 10, "recovered": 3, "abandonedValue": 999.80,
-    "recoveredValue": 299.94, "recoveredByPayment": 2, "recoveredByPaymentValue": 199.96, "refundedValue": 0}))]
+    "recoveredValue": 299.94, "cohortRecovered": 4, "recoveredByPayment": 2, "recoveredByPaymentValue": 199.96,
+    "refundedValue": 0}))]
 pub struct DayStats {
     /// The date in `timeZone`.
     pub date: NaiveDate,
@@ -31,6 +32,8 @@ pub struct DayStats {
     pub abandoned_value: Amount,
     /// The total value of the recovered carts.
     pub recovered_value: Amount,
+    /// The carts abandoned on this day that are recovered now.
+    pub cohort_recovered: i64,
     /// The recovered carts whose payment link was paid, according to Stripe.
     pub recovered_by_payment: i64,
     /// The total value of the carts recovered by payment.
@@ -43,8 +46,8 @@ pub struct DayStats {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = AnalyticsSummary, example = json!({"totalAbandoned": 10, "totalRecovered": 3, "recoveryRate": 30.0,
-    "totalAbandonedValue": 999.80, "totalRecoveredValue": 299.94, "recoveredByPayment": 2,
-    "recoveredByPaymentValue": 199.96, "refundedValue": 0}))]
+    "totalAbandonedValue": 999.80, "totalRecoveredValue": 299.94, "cohortRecovered": 4, "cohortRecoveryRate": 40.0,
+    "averageRecoverySeconds": 86400, "recoveredByPayment": 2, "recoveredByPaymentValue": 199.96, "refundedValue": 0}))]
 pub struct Summary {
     /// The number of abandoned carts.
     pub total_abandoned: i64,
@@ -56,6 +59,15 @@ pub struct Summary {
     pub total_abandoned_value: Amount,
     /// The total value of the recovered carts.
     pub total_recovered_value: Amount,
+    /// The number of carts abandoned in the range that are recovered now.
+    pub cohort_recovered: i64,
+    /// 100 × `cohortRecovered` ÷ `totalAbandoned`: the share of the abandoned carts that came back so
+    /// far; 0 if no cart was abandoned.
+    pub cohort_recovery_rate: Rate,
+    /// The average time from abandonment to recovery of the recovered carts, in whole seconds; null if
+    /// no cart was recovered.
+    #[schema(required)]
+    pub average_recovery_seconds: Option<i64>,
     /// The number of recovered carts whose payment link was paid, according to Stripe.
     pub recovered_by_payment: i64,
     /// The total value of the carts recovered by payment.
@@ -77,7 +89,9 @@ struct Counts {
     recovered: i64,
     paid: i64,
     abandoned_minor: Decimal,
+    cohort_recovered: i64,
     recovered_minor: Decimal,
+    recovery_seconds: Decimal,
     paid_minor: Decimal,
     refunded_minor: Decimal,
 }
@@ -89,7 +103,9 @@ impl Counts {
         self.recovered += day.recovered;
         self.paid += day.paid;
         self.abandoned_minor += day.abandoned_minor;
+        self.cohort_recovered += day.cohort_recovered;
         self.recovered_minor += day.recovered_minor;
+        self.recovery_seconds += day.recovery_seconds;
         self.paid_minor += day.paid_minor;
         self.refunded_minor += day.refunded_minor;
     }
@@ -101,10 +117,15 @@ impl Counts {
             recovered: self.recovered,
             abandoned_value: currency.sum(self.abandoned_minor),
             recovered_value: currency.sum(self.recovered_minor),
+            cohort_recovered: self.cohort_recovered,
             recovered_by_payment: self.paid,
             recovered_by_payment_value: currency.sum(self.paid_minor),
             refunded_value: currency.sum(self.refunded_minor),
         }
+    }
+
+    fn average_recovery_seconds(&self) -> Option<i64> {
+        self.recovery_seconds.checked_div(Decimal::from(self.recovered))?.trunc().to_i64()
     }
 
     fn summary(&self, currency: Currency) -> Summary {
@@ -114,6 +135,9 @@ impl Counts {
             recovery_rate: Rate::percent(self.recovered, self.abandoned),
             total_abandoned_value: currency.sum(self.abandoned_minor),
             total_recovered_value: currency.sum(self.recovered_minor),
+            cohort_recovered: self.cohort_recovered,
+            cohort_recovery_rate: Rate::percent(self.cohort_recovered, self.abandoned),
+            average_recovery_seconds: self.average_recovery_seconds(),
             recovered_by_payment: self.paid,
             recovered_by_payment_value: currency.sum(self.paid_minor),
             refunded_value: currency.sum(self.refunded_minor),
@@ -228,15 +252,18 @@ async fn counts(
         r#"
         select day as "day?", bool_and($1 = any (zones)) as "is_known!", coalesce(sum(deltas), 0)::bigint as "deltas!",
                coalesce(sum(abandoned), 0)::bigint as "abandoned!", coalesce(sum(recovered), 0)::bigint as "recovered!", coalesce(sum(paid), 0)::bigint as "paid!",
-               coalesce(sum(abandoned_minor), 0) as "abandoned_minor!", coalesce(sum(recovered_minor), 0) as "recovered_minor!",
+               coalesce(sum(abandoned_minor), 0) as "abandoned_minor!", coalesce(sum(cohort_recovered), 0)::bigint as "cohort_recovered!",
+               coalesce(sum(recovered_minor), 0) as "recovered_minor!", coalesce(sum(recovery_seconds), 0) as "recovery_seconds!",
                coalesce(sum(paid_minor), 0) as "paid_minor!", coalesce(sum(refunded_minor), 0) as "refunded_minor!"
         from cart_count_progress
         left join (
-            select day, 0 as deltas, abandoned, recovered, paid, abandoned_minor, recovered_minor, paid_minor, refunded_minor
+            select day, 0 as deltas, abandoned, recovered, paid, abandoned_minor, cohort_recovered, recovered_minor,
+                   recovery_seconds, paid_minor, refunded_minor
             from cart_day_counts
             where zone = $1 and currency = $2 and day between $3 and $4
             union all
-            select cart_count_day(period, $1), 1, abandoned, recovered, paid, abandoned_minor, recovered_minor, paid_minor, refunded_minor
+            select cart_count_day(period, $1), 1, abandoned, recovered, paid, abandoned_minor, cohort_recovered, recovered_minor,
+                   recovery_seconds, paid_minor, refunded_minor
             from cart_count_deltas_to_add()
             where currency = $2 and cart_count_day(period, $1) between $3 and $4
         ) counts on true

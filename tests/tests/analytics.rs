@@ -29,14 +29,14 @@ async fn days_are_utc_by_default_and_every_day_has_a_row() {
     let expected = r#"{
         "currency": "usd", "currencies": ["usd"], "timeZone": "UTC",
         "summary": {"totalAbandoned": 2, "totalRecovered": 1, "recoveryRate": 50.0, "totalAbandonedValue": 10.30, "totalRecoveredValue": 0.20,
-            "recoveredByPayment": 0, "recoveredByPaymentValue": 0.00, "refundedValue": 0.00},
+            "cohortRecovered": 1, "cohortRecoveryRate": 50.0, "averageRecoverySeconds": 176400, "recoveredByPayment": 0, "recoveredByPaymentValue": 0.00, "refundedValue": 0.00},
         "dailyStats": [
             {"date": "2026-03-08", "abandoned": 1, "recovered": 0, "abandonedValue": 0.20, "recoveredValue": 0.00,
-                "recoveredByPayment": 0, "recoveredByPaymentValue": 0.00, "refundedValue": 0.00},
+                "cohortRecovered": 1, "recoveredByPayment": 0, "recoveredByPaymentValue": 0.00, "refundedValue": 0.00},
             {"date": "2026-03-09", "abandoned": 1, "recovered": 0, "abandonedValue": 10.10, "recoveredValue": 0.00,
-                "recoveredByPayment": 0, "recoveredByPaymentValue": 0.00, "refundedValue": 0.00},
+                "cohortRecovered": 0, "recoveredByPayment": 0, "recoveredByPaymentValue": 0.00, "refundedValue": 0.00},
             {"date": "2026-03-10", "abandoned": 0, "recovered": 1, "abandonedValue": 0.00, "recoveredValue": 0.20,
-                "recoveredByPayment": 0, "recoveredByPaymentValue": 0.00, "refundedValue": 0.00}]}"#;
+                "cohortRecovered": 0, "recoveredByPayment": 0, "recoveredByPaymentValue": 0.00, "refundedValue": 0.00}]}"#;
     assert_eq!(data, serde_json::from_str::<Value>(expected).unwrap());
 }
 

@@ -32,11 +32,12 @@ async fn timeline_length(app: &App, carts: &[String]) -> usize {
 /// The analytics, and a count of the carts.
 async fn analytics_and_count(app: &App) -> (Value, Value) {
     let summary = app.get("/api/analytics?period=30d").await.data(200)["summary"].clone();
-    let (abandoned, recovered, value, won, paid, paid_value): (i64, i64, i64, i64, i64, i64) = sqlx::query_as(
+    let (abandoned, recovered, value, won, paid, paid_value, average): (i64, i64, i64, i64, i64, i64, Option<i64>) = sqlx::query_as(
         "select count(*), count(recovered_at), coalesce(sum(total_minor), 0)::bigint,
                 coalesce(sum(total_minor) filter (where recovered_at is not null), 0)::bigint,
                 count(*) filter (where status_reason = 'payment'),
-                coalesce(sum(total_minor) filter (where status_reason = 'payment'), 0)::bigint from carts",
+                coalesce(sum(total_minor) filter (where status_reason = 'payment'), 0)::bigint,
+                trunc(sum(extract(epoch from recovered_at - abandoned_at)) / nullif(count(recovered_at), 0))::bigint from carts",
     )
     .fetch_one(&app.pool)
     .await
@@ -45,9 +46,10 @@ async fn analytics_and_count(app: &App) -> (Value, Value) {
     let money = |minor: i64| format!("{}.{:02}", minor / 100, minor % 100);
     let counted = format!(
         r#"{{"totalAbandoned":{abandoned},"totalRecovered":{recovered},"recoveryRate":{rate:.1},"totalAbandonedValue":{},"totalRecoveredValue":{},
-           "recoveredByPayment":{paid},"recoveredByPaymentValue":{},"refundedValue":0.00}}"#,
+           "cohortRecovered":{recovered},"cohortRecoveryRate":{rate:.1},"averageRecoverySeconds":{},"recoveredByPayment":{paid},"recoveredByPaymentValue":{},"refundedValue":0.00}}"#,
         money(value),
         money(won),
+        json!(average),
         money(paid_value),
     );
     (summary, serde_json::from_str(&counted).unwrap())

@@ -36,7 +36,9 @@ struct Counts {
     recovered: i64,
     paid: i64,
     abandoned_minor: i64,
+    cohort_recovered: i64,
     recovered_minor: i64,
+    recovery_microseconds: i64,
     paid_minor: i64,
     refunded_minor: i64,
 }
@@ -45,11 +47,14 @@ impl Counts {
     fn abandon(&mut self, cart: &Cart) {
         self.abandoned += 1;
         self.abandoned_minor += cart.total_minor;
+        self.cohort_recovered += i64::from(cart.recovered_at.is_some());
     }
 
     fn recover(&mut self, cart: &Cart) {
         self.recovered += 1;
         self.recovered_minor += cart.total_minor;
+        let took = cart.recovered_at.map(|recovered| recovered - cart.abandoned_at);
+        self.recovery_microseconds += took.and_then(|took| took.num_microseconds()).unwrap();
         self.refunded_minor += cart.refunded_minor.unwrap_or(0);
         if cart.status_reason.as_deref() == Some("payment") {
             self.paid += 1;
@@ -80,13 +85,14 @@ pub(crate) async fn counted(pool: &PgPool, zone: Tz, currency: &str, first: Naiv
         }
     }
     let money = |minor: i64| number(minor, if currency == "jpy" { 0 } else { 2 });
-    let tenths = if sum.abandoned == 0 { 0 } else { (2_000 * sum.recovered + sum.abandoned) / (2 * sum.abandoned) };
+    let tenths = |part: i64| if sum.abandoned == 0 { 0 } else { (2_000 * part + sum.abandoned) / (2 * sum.abandoned) };
     let days: Vec<Value> = days
         .iter()
         .map(|(date, day)| {
             json!({
                 "date": date, "abandoned": day.abandoned, "recovered": day.recovered,
                 "abandonedValue": money(day.abandoned_minor), "recoveredValue": money(day.recovered_minor),
+                "cohortRecovered": day.cohort_recovered,
                 "recoveredByPayment": day.paid, "recoveredByPaymentValue": money(day.paid_minor),
                 "refundedValue": money(day.refunded_minor),
             })
@@ -97,8 +103,10 @@ pub(crate) async fn counted(pool: &PgPool, zone: Tz, currency: &str, first: Naiv
         "currencies": carts.iter().map(|cart| &cart.currency).collect::<BTreeSet<_>>(),
         "timeZone": zone.name(),
         "summary": {
-            "totalAbandoned": sum.abandoned, "totalRecovered": sum.recovered, "recoveryRate": number(tenths, 1),
+            "totalAbandoned": sum.abandoned, "totalRecovered": sum.recovered, "recoveryRate": number(tenths(sum.recovered), 1),
             "totalAbandonedValue": money(sum.abandoned_minor), "totalRecoveredValue": money(sum.recovered_minor),
+            "cohortRecovered": sum.cohort_recovered, "cohortRecoveryRate": number(tenths(sum.cohort_recovered), 1),
+            "averageRecoverySeconds": sum.recovery_microseconds.checked_div(sum.recovered).map(|average| average / 1_000_000),
             "recoveredByPayment": sum.paid, "recoveredByPaymentValue": money(sum.paid_minor),
             "refundedValue": money(sum.refunded_minor),
         },
