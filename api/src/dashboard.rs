@@ -32,6 +32,7 @@ mod session;
 pub(crate) mod shared;
 mod sign_in;
 mod start;
+mod throughput;
 mod timeline;
 mod watch;
 
@@ -55,6 +56,7 @@ pub(crate) fn router(limiter: RateLimiter) -> Router<AppState> {
         .merge(jobs_at_once::router())
         .merge(job::router())
         .merge(queues::router())
+        .merge(throughput::router())
         .merge(schedules::router())
         .merge(start::router())
         .merge(audit::router())

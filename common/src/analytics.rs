@@ -15,6 +15,10 @@ use utoipa::{
 use crate::db::Connection;
 use crate::money::{Amount, Currency};
 
+mod funnel;
+
+pub use funnel::{Funnel, funnel};
+
 /// The counts of one day.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

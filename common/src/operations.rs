@@ -5,9 +5,9 @@ use chrono::{DateTime, Utc};
 
 pub use queue::{
     ActionOutcome, COUNT_LIMIT, CancelledMany, DEAD_LIMIT, DiscardedJob, FailedAttempt, JobFilter, JobState,
-    JobSummary, QueueHealth, QueueSummary, RetriedMany, RunByHand, ScheduleStatus, WorkerStatus, cancel, cancel_many,
-    change_token, count, count_by_state, find, history, list, pause, queue_health, queues, resume, retry, retry_dead,
-    run_schedule, schedules, workers,
+    JobSummary, QueueHealth, QueueSummary, RetriedMany, RunByHand, ScheduleStatus, Throughput, WorkerStatus, cancel,
+    cancel_many, change_token, count, count_by_state, find, history, list, pause, queue_health, queues, resume, retry,
+    retry_dead, run_schedule, schedules, throughput, workers,
 };
 
 use crate::{db::Connection, payment_links};

@@ -4,3 +4,4 @@ pub(crate) mod actions;
 pub(crate) mod change_token;
 pub(crate) mod health;
 pub(crate) mod inspect;
+pub(crate) mod throughput;

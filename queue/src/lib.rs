@@ -82,6 +82,7 @@ pub use admin::{
         COUNT_LIMIT, FailedAttempt, JobFilter, JobState, JobSummary, QueueSummary, count, count_by_state, find,
         history, list, queues,
     },
+    throughput::{Throughput, throughput},
 };
 pub use backend::PgBackend;
 pub use db::{Connection, Connections, Database, Listen, Listener};

@@ -62,6 +62,7 @@ mod metrics;
 mod migrations;
 mod notify_limits;
 mod operations;
+mod overview;
 mod pages;
 mod pay_page;
 mod payment_links;

@@ -114,11 +114,12 @@ fn add_dead_jobs(concerns: &mut Concerns, dead: &[DeadJobs]) {
         if *failed > 0 {
             let what = format!("{} in {queue}", counted(*failed, "dead job", "dead jobs"));
             let advice = "Failed permanently. Open to see the errors.";
-            concerns.add(&format!("dead-{queue}"), what, advice, Some(path.clone()));
+            concerns.add(&format!("dead-{queue}"), what, advice, Some(path));
         }
         if *without_link > 0 {
             let what = format!("{} without a payment link", counted(*without_link, "cart", "carts"));
-            let advice = "The last request was refused. Open its job to see why, and create a new link for the cart.";
+            let advice = "The last request was refused. Open the cart to see why, and create a new link.";
+            let path = format!("/carts{}", format::query(&[("status", Some("abandoned")), ("link", Some("failed"))]));
             concerns.add("without-link", what, advice, Some(path));
         }
     }

@@ -131,6 +131,16 @@ pub(crate) fn seconds(seconds: i64) -> String {
     }
 }
 
+/// `3 ms`, `1.4 s`, `12 s`, `3 min`: for times that are mostly short.
+pub(crate) fn short_time(time: f64) -> String {
+    match time {
+        ..0.9995 => format!("{:.0} ms", time.max(0.0) * 1_000.0),
+        ..9.95 => format!("{time:.1} s"),
+        #[expect(clippy::cast_possible_truncation, reason = "a cast of floats saturates, and fractions do not count")]
+        time => seconds(time.round() as i64),
+    }
+}
+
 /// A badge with a cart's status.
 pub(crate) fn cart_status(status: CartStatus) -> Markup {
     html! { span class={ "badge " (status.as_str()) } { (capital(status.as_str())) } }
@@ -253,6 +263,11 @@ mod tests {
     #[test]
     fn ages_are_short() {
         assert_eq!([5, 119, 120, 7_200, 400_000].map(seconds).join(", "), "5 s, 119 s, 2 min, 2 h, 4 d");
+    }
+
+    #[test]
+    fn short_times_have_two_digits() {
+        assert_eq!([0.0, 0.0034, 0.9996, 9.96, 300.0].map(short_time).join(", "), "0 ms, 3 ms, 1.0 s, 10 s, 5 min");
     }
 
     #[test]

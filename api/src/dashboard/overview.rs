@@ -1,27 +1,29 @@
 //! `/`: abandoned and recovered carts of a period, problems, and the newest carts.
 
+mod figures;
+pub(crate) mod funnel;
+mod history;
+
 use std::collections::BTreeSet;
 
 use axum::{Router, extract::State, http::StatusCode, response::Response, routing::get};
 use chrono::{Datelike, NaiveDate};
 use chrono_tz::Tz;
 use common::{
-    analytics::{self, DayStats, Rate, Summary},
+    analytics,
     carts::{
         self, Cart,
         list::{SortKey, Start},
     },
-    money::{Currency, grouped},
+    money::Currency,
     time_zone,
 };
-use maud::{Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use super::{
-    attention, chart,
-    chart::Size,
-    format,
+    attention, format,
     page::{Page, PageError, Section},
-    period::{Bar, Period, Step, bars},
+    period::Period,
     session::Operator,
 };
 use crate::{
@@ -70,19 +72,32 @@ async fn show(
     currencies.extend(analytics::currencies(&mut conn).await?);
     let concerns = attention::concerns(&mut conn, state.unnamed_proxy.address(), now, zone).await?;
     let newest = carts::list::page(&mut conn, None, Start::Offset(0), NEWEST, now).await?.carts;
+    drop(conn);
+    let has_carts = !newest.is_empty() || range.summary.total_abandoned > 0;
+    let funnel = if has_carts { state.dashboard.funnels.count(&state, period, currency).await } else { None };
+    let others = Others {
+        currency: (currency != state.config.currency).then(|| currency.code().to_owned()),
+        chart: parameters.get("chart").filter(|chart| *chart == "value"),
+    };
     let body = html! {
         div.heading {
             h1 { "Overview" }
             div.period {
                 (currency_choice(&currencies, currency, &parameters))
-                (period_choice(period, chosen, &Custom { parameters: &parameters, wrong: wrong.as_deref(), today }, (currency != state.config.currency).then_some(currency)))
+                (period_choice(period, chosen, &Custom { parameters: &parameters, wrong: wrong.as_deref(), today }, &others))
             }
         }
-        @if newest.is_empty() && range.summary.total_abandoned == 0 {
-            (no_carts(&state.config.shared.public_url))
+        @if has_carts {
+            (figures::show(&range.summary, before.as_ref(), currency, period))
+            (history::show(&range.days, period, &history::Drawn {
+                currency,
+                only_currency: currencies.len() == 1,
+                unit: if others.chart.is_some() { history::Unit::Value } else { history::Unit::Carts },
+                parameters: &parameters,
+            }))
+            @if let Some(funnel) = funnel { (funnel::show(&funnel, range.summary.total_abandoned, zone)) }
         } @else {
-            (figures(&range.summary, before.as_ref(), currency, period))
-            (history(&range.days, period))
+            (no_carts(&state.config.shared.public_url))
         }
         div.columns {
             (attention::show(&concerns))
@@ -91,6 +106,21 @@ async fn show(
     };
     let (status, live) = if wrong.is_some() { (StatusCode::BAD_REQUEST, "") } else { (StatusCode::OK, "carts jobs") };
     Ok(Page { title: "Overview", section: Section::Overview, operator: &operator, live }.show_as(status, &body))
+}
+
+/// What a link to another period keeps.
+struct Others<'a> {
+    /// The chosen currency, if it is not the default.
+    currency: Option<String>,
+    chart: Option<&'a str>,
+}
+
+impl Others<'_> {
+    /// A link to the page with these parameters and `more`.
+    fn link(&self, more: &[(&str, Option<&str>)]) -> String {
+        let kept = [("currency", self.currency.as_deref()), ("chart", self.chart)];
+        format!("{}{}", at("/"), format::query(&[more, &kept].concat()))
+    }
 }
 
 /// What a shop without carts sees instead of figures.
@@ -123,7 +153,7 @@ fn currency_choice(currencies: &BTreeSet<Currency>, chosen: Currency, parameters
                         option value=(currency) selected[*currency == chosen] { (currency.code().to_ascii_uppercase()) }
                     }
                 }
-                @for name in ["period", "startDate", "endDate"] {
+                @for name in ["period", "startDate", "endDate", "chart"] {
                     @if let Some(value) = parameters.get(name) { input type="hidden" name=(name) value=(value); }
                 }
                 button.button type="submit" { "Apply" }
@@ -132,8 +162,8 @@ fn currency_choice(currencies: &BTreeSet<Currency>, chosen: Currency, parameters
     }
 }
 
-/// The choice of a period. `currency` is the chosen one, if it is not the default.
-fn period_choice(period: Period, chosen: Option<&str>, custom: &Custom<'_>, currency: Option<Currency>) -> Markup {
+/// The choice of a period.
+fn period_choice(period: Period, chosen: Option<&str>, custom: &Custom<'_>, others: &Others<'_>) -> Markup {
     let Custom { parameters, wrong, today } = custom;
     let day = |name: &str, day: NaiveDate| match (wrong, parameters.get(name)) {
         (Some(_), Some(given)) => given.to_owned(),
@@ -144,11 +174,10 @@ fn period_choice(period: Period, chosen: Option<&str>, custom: &Custom<'_>, curr
         ("This month", today.with_day(1).unwrap_or(*today)),
         ("This year", today.with_ordinal(1).unwrap_or(*today)),
     ];
-    let currency = currency.as_ref().map(Currency::code);
     html! {
         nav aria-label="Period" { ul.choice {
             @for (value, name) in [("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days")] {
-                li { a href={ (at("/")) (format::query(&[("period", Some(value)), ("currency", currency)])) }
+                li { a href=(others.link(&[("period", Some(value))]))
                     aria-current=[(chosen == Some(value)).then_some("true")] { (name) } }
             }
         } }
@@ -163,128 +192,14 @@ fn period_choice(period: Period, chosen: Option<&str>, custom: &Custom<'_>, curr
                     aria-describedby=[wrong.map(|_| "wrong-range")]; }
                 label { "To" input type="date" name="endDate" value=(day("endDate", period.last)) max=(today) required
                     aria-describedby=[wrong.map(|_| "wrong-range")]; }
-                @if let Some(currency) = currency { input type="hidden" name="currency" value=(currency); }
+                @if let Some(currency) = &others.currency { input type="hidden" name="currency" value=(currency); }
+                @if let Some(chart) = others.chart { input type="hidden" name="chart" value=(chart); }
                 button.button.primary type="submit" { "Apply" }
                 ul.presets { @for (name, first) in presets {
                     @let (first, last) = (first.to_string(), today.to_string());
-                    li { a href={ (at("/")) (format::query(&[("startDate", Some(&first)), ("endDate", Some(&last)), ("currency", currency)])) } { (name) } }
+                    li { a href=(others.link(&[("startDate", Some(&first)), ("endDate", Some(&last))])) { (name) } }
                 } }
             }
-        }
-    }
-}
-
-fn figures(now: &Summary, before: Option<&Summary>, currency: Currency, period: Period) -> Markup {
-    let share = |now: i64, was: i64| (was != 0 || now == 0).then(|| Rate::percent(now - was, was));
-    let change = |of: fn(&Summary) -> i64| before.and_then(|before| share(of(now), of(before)));
-    let points = before.map(|before| now.recovery_rate - before.recovery_rate);
-    let was = |of: &dyn Fn(&Summary) -> Markup| before.map(of);
-    html! {
-        section aria-label="Figures" {
-            dl.figures {
-                (figure("Abandoned", &html! { (format::count(now.total_abandoned)) },
-                    &delta(change(|s| s.total_abandoned), "%", false), was(&|s| html! { (format::count(s.total_abandoned)) })))
-                (figure("Recovered", &html! { (format::count(now.total_recovered)) },
-                    &delta(change(|s| s.total_recovered), "%", true), was(&|s| html! { (format::count(s.total_recovered)) })))
-                (figure("Recovery rate", &html! { (now.recovery_rate) span.unit { "%" } },
-                    &delta(points, " pp", true), was(&|s| html! { (s.recovery_rate) "%" })))
-                (figure("Recovered revenue", &format::money(now.total_recovered_value, currency),
-                    &delta(change(|s| s.total_recovered_value.minor()), "%", true),
-                    was(&|s| html! { (format::amount(s.total_recovered_value)) })))
-            }
-            p.muted.small {
-                "Abandoned value: " (format::money(now.total_abandoned_value, currency)) ". "
-                "Recovered by payment: " (format::money(now.recovered_by_payment_value, currency))
-                " in " (format::count(now.recovered_by_payment)) @if now.recovered_by_payment == 1 { " cart. " } @else { " carts. " }
-                @if now.refunded_value.minor() > 0 { "Refunded: " (format::money(now.refunded_value, currency)) ". " }
-                @if let Some(before) = period.before() {
-                    "Compared with the previous " (counted_days(period.days())) " (" (span(before)) ")."
-                }
-            }
-        }
-    }
-}
-
-/// `30 days`, `1,063 days`
-fn counted_days(days: i64) -> String {
-    if days == 1 { "day".to_owned() } else { format!("{} days", format::count(days)) }
-}
-
-/// `30 Sep – 29 Oct 2026`
-fn span(period: Period) -> String {
-    let first = if period.first.year() == period.last.year() { "%-d %b" } else { "%-d %b %Y" };
-    if period.first == period.last {
-        return period.last.format("%-d %b %Y").to_string();
-    }
-    format!("{} – {}", period.first.format(first), period.last.format("%-d %b %Y"))
-}
-
-fn figure(name: &str, value: &Markup, change: &Markup, before: Option<Markup>) -> Markup {
-    html! {
-        div.card.figure {
-            dt { (name) }
-            dd.value data-announce=(name) { (value) }
-            dd.change { (change) @if let Some(before) = before { span.muted { "previously " (before) } } }
-        }
-    }
-}
-
-/// `more_is_better` marks the change as good or bad; otherwise it is neutral.
-fn delta(change: Option<Rate>, unit: &str, more_is_better: bool) -> Markup {
-    let Some(change) = change else { return html! { span.delta { "new" } } };
-    let zero = Rate::percent(0, 1);
-    let (class, arrow, word) = match change.cmp(&zero) {
-        std::cmp::Ordering::Greater => (if more_is_better { "delta good" } else { "delta" }, "↑", "up by"),
-        std::cmp::Ordering::Less => (if more_is_better { "delta bad" } else { "delta" }, "↓", "down by"),
-        std::cmp::Ordering::Equal => ("delta", "→", "unchanged,"),
-    };
-    let size = if change < zero { zero - change } else { change };
-    html! {
-        span class=(class) {
-            span aria-hidden="true" { (arrow) " " } span.visually-hidden { (word) " " }
-            (grouped(&size.to_string())) (unit)
-        }
-    }
-}
-
-fn history(days: &[DayStats], period: Period) -> Markup {
-    let step = period.step();
-    let bars = bars(days, step);
-    let label = format!(
-        "Bars of abandoned and recovered carts per {}, from {} to {}. The table below has the numbers.",
-        step.name(),
-        period.first.format("%-d %B %Y"),
-        period.last.format("%-d %B %Y"),
-    );
-    html! {
-        section.card aria-labelledby="history" {
-            div.heading {
-                h2 #history { "Carts per " (step.name()) }
-                ul.legend { li { span.key.abandoned {} "Abandoned" } li { span.key.recovered {} "Recovered" } }
-            }
-            (PreEscaped(chart::draw(&bars, Size::WIDE, &label)))
-            (PreEscaped(chart::draw(&bars, Size::NARROW, &label)))
-            (numbers(&bars, step))
-        }
-    }
-}
-
-fn numbers(bars: &[Bar], step: Step) -> Markup {
-    html! {
-        details #numbers {
-            summary { "Show as table" }
-            div.scroll tabindex="0" role="region" aria-label="Carts, newest first" { table {
-                caption.visually-hidden { "Abandoned and recovered carts per " (step.name()) ", newest first" }
-                thead { tr {
-                    th scope="col" { @if step == Step::Day { "Day" } @else { "From" } }
-                    th.number scope="col" { "Abandoned" } th.number scope="col" { "Recovered" } th.number scope="col" { "Rate" }
-                } }
-                tbody { @for bar in bars.iter().rev() { tr {
-                    th scope="row" { (bar.date.format("%-d %b %Y")) }
-                    td.number { (format::count(bar.abandoned)) } td.number { (format::count(bar.recovered)) }
-                    td.number { (grouped(&Rate::percent(bar.recovered, bar.abandoned).to_string())) "%" }
-                } } }
-            } }
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A range of days, both ends included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Period {
     pub(crate) first: NaiveDate,
     pub(crate) last: NaiveDate,
@@ -88,21 +88,31 @@ impl Step {
     }
 }
 
-/// Counts of carts on one or more days.
+/// Counts of carts, and sums of their values in minor units, of one or more days.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bar {
-    /// First day.
-    pub(crate) date: NaiveDate,
+    pub(crate) first: NaiveDate,
+    pub(crate) last: NaiveDate,
     pub(crate) abandoned: i64,
     pub(crate) recovered: i64,
+    pub(crate) cohort_recovered: i64,
+    pub(crate) abandoned_minor: i64,
+    pub(crate) recovered_minor: i64,
 }
 
 pub(crate) fn bars(days: &[DayStats], step: Step) -> Vec<Bar> {
     days.chunks(step.days())
-        .map(|days| Bar {
-            date: days[0].date,
-            abandoned: days.iter().map(|day| day.abandoned).sum(),
-            recovered: days.iter().map(|day| day.recovered).sum(),
+        .map(|days| {
+            let sum = |of: fn(&DayStats) -> i64| days.iter().map(of).fold(0, i64::saturating_add);
+            Bar {
+                first: days[0].date,
+                last: days[days.len() - 1].date,
+                abandoned: sum(|day| day.abandoned),
+                recovered: sum(|day| day.recovered),
+                cohort_recovered: sum(|day| day.cohort_recovered),
+                abandoned_minor: sum(|day| day.abandoned_value.minor()),
+                recovered_minor: sum(|day| day.recovered_value.minor()),
+            }
         })
         .collect()
 }

@@ -40,6 +40,7 @@ async fn show(State(state): State<AppState>, operator: Operator) -> Result<Respo
     let body = html! {
         div.heading { h1 { "Queues" } }
         ul.queues { @for queue in &queues { (card(&operator, queue)) } }
+        p.muted.small { "Done and dead jobs count as long as they are kept: RETAIN_DONE_JOBS and RETAIN_DEAD_JOBS of the worker." }
         (living(&workers, now))
     };
     Ok(Page { title: "Queues", section: Section::Queues, operator: &operator, live: "jobs" }.show(&body))
@@ -71,7 +72,7 @@ fn card(operator: &Operator, queue: &QueueSummary) -> Markup {
     html! {
         li.card id={ "queue-" (queue.name) } {
             div.heading {
-                h2 { (queue.name) " " span data-announce={ "Queue " (queue.name) } {
+                h2 { a href={ (at("/queues/")) (queue.name) } { (queue.name) } " " span data-announce={ "Queue " (queue.name) } {
                     @if queue.paused { span.badge.paused { "Paused" } } @else { span.badge.active { "Active" } }
                 } }
                 @if queue.paused {
@@ -96,6 +97,7 @@ fn card(operator: &Operator, queue: &QueueSummary) -> Markup {
                     Some(age) => { "The oldest job has waited " (format::seconds(age)) "." },
                     None => "No jobs waiting.",
                 }
+                " " a href={ (at("/queues/")) (queue.name) } { "Last 24 hours" }
                 @if let Some(since) = queue.paused_at { " Paused since " (format::instant(since, operator.zone)) "." }
             }
         }

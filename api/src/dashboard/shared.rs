@@ -5,7 +5,7 @@ use std::sync::Arc;
 use common::db::Database;
 use tokio_util::sync::CancellationToken;
 
-use super::{session::Sessions, watch::Watch};
+use super::{overview::funnel::Funnels, session::Sessions, watch::Watch};
 use crate::{config::ApiConfig, routes::payment_links::wait::PgNotifications};
 
 /// State that only the dashboard needs.
@@ -13,6 +13,7 @@ use crate::{config::ApiConfig, routes::payment_links::wait::PgNotifications};
 pub(crate) struct Dashboard {
     pub(crate) sessions: Sessions,
     pub(crate) watch: Arc<Watch>,
+    pub(crate) funnels: Funnels,
     /// Ends the event streams of open pages at shutdown, because their connections would keep the
     /// process running.
     pub(crate) stopping: CancellationToken,
@@ -21,7 +22,12 @@ pub(crate) struct Dashboard {
 impl Dashboard {
     pub(crate) fn new(config: &ApiConfig, database: Database, news: PgNotifications) -> Self {
         let watch = Arc::new(Watch::new(database, news));
-        Self { sessions: Sessions::new(&config.api_keys), watch, stopping: CancellationToken::new() }
+        Self {
+            sessions: Sessions::new(&config.api_keys),
+            watch,
+            funnels: Funnels::default(),
+            stopping: CancellationToken::new(),
+        }
     }
 
     pub(crate) fn stop(&self) {

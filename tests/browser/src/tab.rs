@@ -156,7 +156,7 @@ impl Tab {
     pub async fn press(&self, within: &str, text: &str) {
         let within = if within.is_empty() { "body" } else { within };
         let found = format!(
-            "[...document.querySelectorAll({} + ' :is(a, button, summary)')].find(e => e.innerText.trim() === {})",
+            "[...document.querySelectorAll({} + ' :is(a, button, summary)')].find(e => e.innerText?.trim() === {})",
             json!(within),
             json!(text)
         );

@@ -32,6 +32,7 @@ async fn walk(look: Look) {
     let Some(chromium) = Chromium::start().await else { return };
     let tab = sign_in(&app, &chromium, look).await;
     the_numbers_are_the_apis(&app, &tab).await;
+    a_bar_leads_to_its_carts(&app, &tab).await;
     a_link_is_made_and_paid(&app, &chromium, &tab, look).await;
     a_queue_is_paused_and_resumed(&app, &tab).await;
     a_refused_link_is_created_anew(&app, &tab).await;
@@ -60,6 +61,7 @@ async fn the_numbers_are_the_apis(app: &App, tab: &Tab) {
             ("Abandoned", &summary["totalAbandoned"]),
             ("Recovered", &summary["totalRecovered"]),
             ("Recovery rate", &summary["recoveryRate"]),
+            ("Abandoned value", &summary["totalAbandonedValue"]),
             ("Recovered revenue", &summary["totalRecoveredValue"]),
         ];
         for (name, value) in expected {
@@ -68,11 +70,33 @@ async fn the_numbers_are_the_apis(app: &App, tab: &Tab) {
         let days = answer["dailyStats"].as_array().expect("days");
         tab.press("", "Show as table").await;
         let rows: Vec<Vec<String>> =
-            tab.ask("[...document.querySelectorAll('#numbers tbody tr')].map(row => [...row.querySelectorAll('td')].map(cell => cell.innerText))").await;
-        let of = |day: &Value| vec![day["abandoned"].to_string(), day["recovered"].to_string()];
+            tab.ask("[...document.querySelectorAll('#numbers tbody tr')].map(row => [...row.querySelectorAll('td')].map(cell => cell.innerText.replaceAll(',', '')))").await;
+        let money = |day: &Value, field: &str| day[field].to_string();
+        let of = |day: &Value| {
+            let (abandoned, recovered) = (day["abandoned"].to_string(), day["recovered"].to_string());
+            vec![abandoned, money(day, "abandonedValue"), recovered, money(day, "recoveredValue")]
+        };
         let expected: Vec<Vec<String>> = days.iter().rev().map(of).collect();
-        assert_eq!(rows.into_iter().map(|row| row[..2].to_vec()).collect::<Vec<_>>(), expected, "the days of {period}");
+        assert_eq!(rows.into_iter().map(|row| row[..4].to_vec()).collect::<Vec<_>>(), expected, "the days of {period}");
     }
+}
+
+/// The bars lead to the carts of their day, and the chart shows their value as well.
+async fn a_bar_leads_to_its_carts(app: &App, tab: &Tab) {
+    tab.open(&app.url("/?period=7d")).await;
+    tab.press("[aria-label='What the chart shows']", "Value").await;
+    tab.is_at("/").await;
+    tab.sees("Value in USD per day").await;
+    let today = app.get("/api/analytics?period=7d").await.data(200)["dailyStats"][6].clone();
+    let bar = "[...document.querySelectorAll('.chart a')].filter(bar => bar.checkVisibility()).at(-1)";
+    let says: String = tab.ask(&format!("{bar}.querySelector('title').textContent")).await;
+    let digits =
+        |text: &str| text.chars().filter(|letter| letter.is_ascii_digit() || *letter == '.').collect::<String>();
+    let abandoned = says.split_once(": ").and_then(|(_, values)| values.split_once(" abandoned")).expect("a value").0;
+    assert_eq!(digits(abandoned), today["abandonedValue"].to_string(), "{says}");
+    let _: Value = tab.ask(&format!("{bar}.dispatchEvent(new MouseEvent('click', {{bubbles: true}}))")).await;
+    tab.is_at("/carts").await;
+    tab.sees(&format!("{} cart", today["abandoned"])).await;
 }
 
 async fn a_link_is_made_and_paid(app: &App, chromium: &Chromium, tab: &Tab, look: Look) {
@@ -125,13 +149,12 @@ async fn a_refused_link_is_created_anew(app: &App, tab: &Tab) {
     app.ask(&cart).await.is_error(502, "PAYMENT_PROVIDER_ERROR");
     tab.press("", "Overview").await;
     tab.is_at("/").await;
+    // Three clicks from the overview to the reason.
     tab.press("", "1 cart without a payment link").await;
-    tab.is_at("/jobs").await;
-    tab.press("", "Create payment link").await;
-    tab.sees("cannot currently make charges").await;
-    assert!(!tab.ask::<bool>("[...document.querySelectorAll('button')].some(e => e.innerText === 'Retry')").await);
-    tab.press("", "Create a new link").await;
+    tab.is_at("/carts").await;
+    tab.press(&format!("#row-{cart}"), "Ada Lovelace").await;
     tab.is_at(&format!("/carts/{cart}")).await;
+    tab.sees("cannot currently make charges").await;
     tab.press("", "Create a new link").await;
     tab.finds("document.querySelector('[data-announce=\"Payment link\"]').innerText === 'Active'").await;
     tab.press("", "Overview").await;
@@ -141,6 +164,7 @@ async fn a_refused_link_is_created_anew(app: &App, tab: &Tab) {
     // The dead job leads to its cart, and the cart back to its jobs.
     tab.open(&app.url("/jobs?state=dead")).await;
     tab.press("", "Create payment link").await;
+    assert!(!tab.ask::<bool>("[...document.querySelectorAll('button')].some(e => e.innerText === 'Retry')").await);
     tab.press(".details", &cart).await;
     tab.is_at(&format!("/carts/{cart}")).await;
     tab.press("[aria-labelledby=jobs]", "In the list of jobs").await;
