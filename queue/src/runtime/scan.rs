@@ -62,16 +62,15 @@ impl Starts {
     }
 
     /// All ready jobs of `queues` behind their starts were taken. Returns whether one of the starts
-    /// was a job: then jobs may be ready that were committed late, and the next fetch finds them.
+    /// was a job: then jobs may be ready that were committed late, and the next fetch finds those of
+    /// [`OVERLAP`].
     pub(crate) fn all_taken(&self, queues: &[String]) -> bool {
         let mut starts = lock(&self.0);
         let mut was_job = false;
         for queue in queues {
             let start = starts.entry(queue.clone()).or_default();
-            // A fetch from the last job on may have passed over many: look once [`SLACK`] back.
-            let recent = start.recent.filter(|_| start.id.is_none());
             was_job |= start.id.is_some();
-            *start = Start { recent, ..Start::default() };
+            *start = Start { recent: start.recent, ..Start::default() };
         }
         was_job
     }
@@ -117,7 +116,8 @@ mod tests {
 
         starts.took([("one", at(7), ids[0])].into_iter(), true);
         assert!(starts.all_taken(&queues), "jobs may have been passed over");
-        assert_eq!(starts.of(&queues), [Start::default(); 2], "so the next fetch looks further back");
+        let further_back = Start { recent: shortly_before(7), ..Start::default() };
+        assert_eq!(starts.of(&queues), [further_back, Start::default()], "so the next fetch looks further back");
         starts.took([("one", at(7), ids[0]), ("one", at(8), ids[1])].into_iter(), false);
         assert!(!starts.all_taken(&queues));
         assert_eq!(starts.of(&queues), [Start { recent: shortly_before(8), ..Start::default() }, Start::default()]);
