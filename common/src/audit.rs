@@ -111,12 +111,13 @@ pub struct OpenEntry {
     at: DateTime<Utc>,
     key: KeyName,
     action: Action,
+    subject: Vec<&'static str>,
 }
 
 impl OpenEntry {
-    /// An entry at `now`, stored by its first [`OpenEntry::add`].
-    pub fn new(key: KeyName, action: Action, now: DateTime<Utc>) -> Self {
-        Self { id: Uuid::now_v7(), at: now, key, action }
+    /// An entry at `now`, stored by its first [`OpenEntry::add`]. See [`note_many`] for `subject`.
+    pub fn new(key: KeyName, action: Action, subject: Vec<&'static str>, now: DateTime<Utc>) -> Self {
+        Self { id: Uuid::now_v7(), at: now, key, action, subject }
     }
 
     /// The name of the key.
@@ -126,7 +127,7 @@ impl OpenEntry {
 
     /// Adds `count` things to the entry. Call it in the transaction of their change.
     pub async fn add(&self, conn: &mut Connection, count: i64) -> sqlx::Result<()> {
-        add(conn, self.id, &self.key, self.action, &[], count, self.at).await
+        add(conn, self.id, &self.key, self.action, &self.subject, count, self.at).await
     }
 }
 

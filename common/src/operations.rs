@@ -24,10 +24,13 @@ pub async fn discard(
     Ok(discarded)
 }
 
-/// Like [`discard`], for all dead jobs that match `filter`; its state does not count. Returns their
-/// number.
+/// The maximum number of jobs that [`discard_dead`] deletes at once.
+const DISCARD_BATCH: i64 = 1_000;
+
+/// Like [`discard`], for at most 1,000 dead jobs that match `filter`, except for its state. Returns
+/// their number; 0 if none is left.
 pub async fn discard_dead(conn: &mut Connection, filter: &JobFilter, now: DateTime<Utc>) -> sqlx::Result<usize> {
-    let discarded = queue::discard_dead(conn, filter).await?;
+    let discarded = queue::discard_dead(conn, filter, DISCARD_BATCH).await?;
     payment_links::give_up_links_of(conn, &discarded, now).await?;
     Ok(discarded.len())
 }

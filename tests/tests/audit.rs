@@ -296,6 +296,7 @@ async fn support_sees_the_dashboard_and_changes_nothing() {
         format!("/carts/{id}/delete"),
         format!("/carts/{id}/expire"),
         format!("/carts/{id}/recover"),
+        "/carts/export".to_owned(),
         "/jobs/cancel".to_owned(),
         format!("/jobs/selected?action=cancel&id={job}"),
         format!("/carts/selected?action=link&id={id}"),

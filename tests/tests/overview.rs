@@ -70,7 +70,7 @@ async fn figures_name_the_cohort_the_average_and_the_time() {
     let figures = words(&page, r#"<dl class="figures""#, "</dl>");
     for said in [
         "Abandoned 2 ",
-        "1 of them are recovered so far (50.0%)",
+        "1 recovered so far (50.0%)",
         "Recovery rate 100.0 %",
         "Abandoned value $40.00",
         "$20.00 per cart",
@@ -99,11 +99,34 @@ async fn the_page_of_a_queue_has_its_last_day() {
     let dead = app.get("/api/jobs?state=dead&queue=payment-links").await.data(200)["pagination"]["total"].clone();
     assert_eq!(dead, 1);
     let page = operator.get("/queues/payment-links").await.text;
-    let all = words(&page, "All 24 hours", "</tr>");
+    let all = words(&page, "All hours", "</tr>");
     assert!(all.starts_with(&format!("{done} {dead} 1 ")) && all.contains(" ms"), "{all}");
     assert!(page.contains(&format!("{done} done, {dead} dead</title>")), "{page}");
     sqlx::query("update jobs set finished_at = finished_at - interval '25 hours'").execute(&app.pool).await.unwrap();
     let page = operator.get("/queues/payment-links").await.text;
-    assert!(page.contains("No jobs finished in the last 24 hours."), "{page}");
+    assert!(page.contains("No jobs finished since "), "{page}");
     assert_eq!(operator.get("/queues/nothing").await.status, 404);
+}
+
+/// A cart that is sent again counts for the day on which it was abandoned again, with its older link.
+#[tokio::test]
+async fn a_cart_that_is_sent_again_keeps_its_link_in_the_funnel() {
+    let app = App::new().await;
+    let mut cart = a_cart();
+    cart["externalId"] = json!("order-1001");
+    cart["abandonedAt"] = json!("2020-01-01T00:00:00Z");
+    let id = app.cart_of(&cart).await;
+    app.ask(&id).await.data(200);
+    sqlx::query("update payment_links set opened_at = opened_at - interval '10 days'")
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    cart["customerName"] = json!("Augusta Ada King");
+    cart.as_object_mut().unwrap().remove("abandonedAt");
+    app.post("/api/carts", &cart).await.data(200);
+    let page = Operator::sign_in(&app, "test-key").await.get("/?period=7d").await.text;
+    assert_eq!(
+        words(&page, r#"<ol class="funnel""#, "</ol>"),
+        "Abandoned 1 100.0% Payment link created 1 100.0% Opened 0 0.0% Paid 0 0.0%"
+    );
 }

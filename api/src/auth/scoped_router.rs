@@ -28,32 +28,31 @@ impl ScopedRouter {
 
     /// Adds routes that require the scope `read`.
     pub(crate) fn read(self, routes: UtoipaMethodRouter<AppState>) -> Self {
-        self.asking_for(&[Scope::Read], routes)
+        self.requiring(&[Scope::Read], routes)
     }
 
-    /// Adds routes that only read what the dashboard shows of carts: they require `read` or `support`.
-    pub(crate) fn shown(self, routes: UtoipaMethodRouter<AppState>) -> Self {
-        self.asking_for(&[Scope::Read, Scope::Support], routes)
+    /// Adds routes that require the scope `read` or `support`.
+    pub(crate) fn read_or_support(self, routes: UtoipaMethodRouter<AppState>) -> Self {
+        self.requiring(&[Scope::Read, Scope::Support], routes)
     }
 
     /// Adds routes that require the scope `write`.
     pub(crate) fn write(self, routes: UtoipaMethodRouter<AppState>) -> Self {
-        self.asking_for(&[Scope::Write], routes)
+        self.requiring(&[Scope::Write], routes)
     }
 
     /// Adds routes that require the scope `operator`.
     pub(crate) fn operator(self, routes: UtoipaMethodRouter<AppState>) -> Self {
-        self.asking_for(&[Scope::Operator], routes)
+        self.requiring(&[Scope::Operator], routes)
     }
 
-    /// Adds routes that only read what the dashboard shows of operations: they require `operator` or
-    /// `support`.
-    pub(crate) fn watched(self, routes: UtoipaMethodRouter<AppState>) -> Self {
-        self.asking_for(&[Scope::Operator, Scope::Support], routes)
+    /// Adds routes that require the scope `operator` or `support`.
+    pub(crate) fn operator_or_support(self, routes: UtoipaMethodRouter<AppState>) -> Self {
+        self.requiring(&[Scope::Operator, Scope::Support], routes)
     }
 
     /// `scopes`: one of them is required; the first is named in refusals.
-    fn asking_for(self, scopes: &'static [Scope], mut routes: UtoipaMethodRouter<AppState>) -> Self {
+    fn requiring(self, scopes: &'static [Scope], mut routes: UtoipaMethodRouter<AppState>) -> Self {
         openapi::ask_for_key(&mut routes.1, scopes);
         let layer = middleware::from_fn_with_state(scopes, check_scope);
         let routes = declared::refuse_others(routes);

@@ -2,7 +2,7 @@
 
 use axum::{Router, extract::State, response::Response, routing::get};
 use common::{
-    audit::{self, Entry},
+    audit::{self, Action, Entry},
     carts::CartId,
 };
 use maud::{Markup, html};
@@ -62,23 +62,25 @@ async fn show(
 
 fn row(entry: &Entry, operator: &Operator) -> Markup {
     let shown = entry.subject.len().min(IDS);
+    let is_deleted = [Action::CartDeleted, Action::JobDiscarded].iter().any(|action| action.as_str() == entry.action);
     html! {
         tr {
             td { (format::moment(entry.at, operator.zone)) }
             td { (entry.key) }
             td { code { (entry.action) } @if entry.count != 1 { " × " (format::count(entry.count)) } }
             td {
-                @for id in &entry.subject[..shown] { span.line { (subject(id)) } }
+                @for id in &entry.subject[..shown] { span.line { (subject(id, is_deleted)) } }
                 @if entry.subject.len() > shown { span.muted.small { "and " (entry.subject.len() - shown) " more" } }
             }
         }
     }
 }
 
-/// An id, with a link if it is that of a cart or of a job.
-fn subject(id: &str) -> Markup {
+/// An id, with a link if it is that of a cart or of a job that was not deleted then.
+fn subject(id: &str, is_deleted: bool) -> Markup {
     let page =
         if id.parse::<CartId>().is_ok() { Some("/carts/") } else { id.parse::<Uuid>().is_ok().then_some("/jobs/") };
+    let page = page.filter(|_| !is_deleted);
     html! {
         @match page {
             Some(page) => a href={ (at(page)) (id) } { code { (id) } },

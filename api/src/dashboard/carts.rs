@@ -60,7 +60,7 @@ async fn show(
         section.card aria-label="Carts" {
             div.heading {
                 p.muted { (counted(&choice, total, is_exact, operator.zone)) }
-                @if total > 0 {
+                @if total > 0 && operator.may_change {
                     a.button href={ (at("/carts/export")) (format::query(&choice.pairs())) } download { "Export CSV" }
                 }
             }
@@ -173,6 +173,7 @@ async fn export_csv(
     operator: Operator,
     parameters: Result<Parameters, ApiError>,
 ) -> Result<Response, PageError> {
+    operator.check_may_change()?;
     let parameters = parameters?;
     let filter: Filter = Choice::of(&parameters, operator.zone)?.filter;
     Ok(export::csv(&state, filter).await?)

@@ -80,7 +80,9 @@ impl Action {
     /// What happens to the carts, after their number.
     fn effect(self) -> &'static str {
         match self {
-            Self::Link => " will get a payment link. A link that works already stays.",
+            Self::Link => {
+                " will get a payment link, unless a payment is in progress or Stripe can't charge the total. A link that works already stays."
+            }
             Self::Expire => " will expire, and their open checkouts will be closed. A payment in progress goes on.",
             Self::Delete => {
                 " will be deleted permanently with the shoppers' data, and no longer count in your figures."
@@ -113,14 +115,13 @@ impl Action {
 }
 
 /// The notice after an action on some carts, which left others as they were.
-fn done(action: Action, count: i64, left: i64) -> String {
+fn done(action: Action, count: usize, left: usize) -> String {
     let what = match action {
-        Action::Link if count == 1 => "1 payment link requested".to_owned(),
-        Action::Link => format!("{} payment links requested", format::count(count)),
+        Action::Link => format!("{} requested", format::counted(count, "payment link", "payment links")),
         Action::Expire => format!("{} expired", counted(count)),
         Action::Delete => format!("{} deleted", counted(count)),
     };
-    let left = if left > 0 { format!(" {} left as they were.", counted(left)) } else { String::new() };
+    let left = if left > 0 { format!(" {} unchanged.", counted(left)) } else { String::new() };
     format!("{what}.{left}")
 }
 
@@ -147,14 +148,13 @@ async fn ask(
     let texts: Vec<&str> = ids.iter().map(CartId::as_str).collect();
     let found = carts::find_many(&mut state.lookups.acquire().await?, &texts, state.clock.now()).await?;
     let fitting: Vec<&Cart> = found.iter().filter(|cart| action.fits(cart)).collect();
-    let size = |size: usize| i64::try_from(size).unwrap_or(i64::MAX);
-    let (matched, others) = (size(fitting.len()), size(ids.len() - fitting.len()));
+    let (matched, others) = (fitting.len(), ids.len() - fitting.len());
     let body = html! {
         section.card.narrow {
             h1 { (action.verb()) }
             p.value-line { strong { (counted(matched)) } (action.effect()) }
             @if ids.is_empty() { p.muted { "No cart is selected." } }
-            @if others > 0 { p.muted { (counted(others)) " of the selected ones can't be: only abandoned carts can." } }
+            @if others > 0 { p.muted { (counted(others)) @if action == Action::Delete { " not found." } @else { " not included: only abandoned carts are." } } }
             div.actions {
                 @if matched > 0 {
                     form method="post" action=(at("/carts/selected")) {
@@ -187,6 +187,7 @@ async fn act(State(state): State<AppState>, form: OurForm) -> Result<Response, P
     Ok(form.done("/carts", &done(action, count, left)))
 }
 
-fn counted(carts: i64) -> String {
-    format!("{} {}", format::count(carts), if carts == 1 { "cart" } else { "carts" })
+/// `3 carts`
+fn counted(count: usize) -> String {
+    format::counted(count, "cart", "carts")
 }

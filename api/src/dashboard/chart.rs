@@ -23,7 +23,7 @@ pub(crate) struct Bar {
     /// Drawn narrower, in front of `back`.
     pub(crate) front: i64,
     /// What the bar shows, in words.
-    pub(crate) says: String,
+    pub(crate) tooltip: String,
     /// Where it leads: a path with a query.
     pub(crate) link: String,
 }
@@ -59,10 +59,10 @@ impl Size {
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
-/// Draws bars. `label` describes the picture in words, `written` is the text of a value at the axis.
-pub(crate) fn draw(bars: &[Bar], size: Size, label: &str, written: &dyn Fn(i64) -> String) -> String {
+/// Draws bars. `label` describes the picture in words, `axis_label` is the text of a value at the axis.
+pub(crate) fn draw(bars: &[Bar], size: Size, label: &str, axis_label: &dyn Fn(i64) -> String) -> String {
     let mut svg = String::new();
-    if let Err(error) = paint(&mut svg, bars, size, written) {
+    if let Err(error) = paint(&mut svg, bars, size, axis_label) {
         tracing::error!(%error, "a chart could not be drawn"); // writing into a String can't fail
         return String::new();
     }
@@ -80,8 +80,8 @@ fn links(bars: &[Bar], size: Size) -> String {
     let x = places(bars.len(), size);
     html! {
         @for (place, bar) in (0..).zip(bars) {
-            a href=(bar.link) aria-label=(bar.says) tabindex="-1" {
-                title { (bar.says) }
+            a href=(bar.link) aria-label=(bar.tooltip) tabindex="-1" {
+                title { (bar.tooltip) }
                 rect.hit x=(x(place)) y=(size.top()) width=(x(place + 1) - x(place)) height=(size.bottom() - size.top()) fill="none" {}
             }
         }
@@ -95,7 +95,7 @@ fn places(count: usize, size: Size) -> impl Fn(i64) -> i32 {
     move |place| size.left() + scaled(place, count, size.width - size.left())
 }
 
-fn paint(svg: &mut String, bars: &[Bar], size: Size, written: &dyn Fn(i64) -> String) -> Drawn {
+fn paint(svg: &mut String, bars: &[Bar], size: Size, axis_label: &dyn Fn(i64) -> String) -> Drawn {
     let area =
         SVGBackend::with_string(svg, (size.width.unsigned_abs(), size.height.unsigned_abs())).into_drawing_area();
     let most = bars.iter().map(|bar| bar.back.max(bar.front)).max().unwrap_or(0);
@@ -105,7 +105,7 @@ fn paint(svg: &mut String, bars: &[Bar], size: Size, written: &dyn Fn(i64) -> St
     let mut tick = 0;
     while tick <= top {
         area.draw(&PathElement::new(vec![(size.left(), y(tick)), (size.width, y(tick))], GRID.stroke_width(2)))?;
-        text(&area, size, &written(tick), (size.left() - size.font / 2, y(tick)), HPos::Right, VPos::Center)?;
+        text(&area, size, &axis_label(tick), (size.left() - size.font / 2, y(tick)), HPos::Right, VPos::Center)?;
         tick += step;
     }
     let x = places(bars.len(), size);
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn a_chart_has_no_inline_style_and_has_a_description() {
         let bar =
-            Bar { label: "24 Nov".into(), back: 4, front: 2, says: "4 > 2".into(), link: "/carts?a=1&b=2".into() };
+            Bar { label: "24 Nov".into(), back: 4, front: 2, tooltip: "4 > 2".into(), link: "/carts?a=1&b=2".into() };
         let svg = draw(&[bar], Size::WIDE, "2 < 4", &short);
         assert!(svg.starts_with(r#"<svg class="chart wide" role="group" aria-label="2 &lt; 4""#), "{svg}");
         assert!(svg.contains(r#"href="/carts?a=1&amp;b=2""#) && svg.contains("<title>4 &gt; 2</title>"), "{svg}");

@@ -15,6 +15,12 @@ pub(crate) fn count(number: i64) -> String {
     grouped(&number.to_string())
 }
 
+/// `1 cart`, `1,234 carts`
+pub(crate) fn counted(number: impl std::fmt::Display, one: &str, many: &str) -> String {
+    let number = number.to_string();
+    format!("{} {}", grouped(&number), if number == "1" { one } else { many })
+}
+
 /// `1,234.50`
 pub(crate) fn amount(amount: Amount) -> String {
     grouped(&amount.to_string())

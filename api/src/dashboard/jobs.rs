@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::{Router, extract::State, response::Response, routing::get};
 use common::{
+    carts::CartId,
     jobs::{KINDS, QUEUES},
     json::{self, Fields},
     operations::{self, COUNT_LIMIT, JobFilter, JobState, JobSummary},
@@ -31,16 +32,18 @@ pub(crate) fn router() -> Router<AppState> {
 /// Parses the filter in a query string or a form; every part is optional.
 pub(crate) fn filter<'p>(get: impl Fn(&str) -> Option<&'p str>) -> Result<JobFilter, ApiError> {
     let queue = queue(&get)?;
-    let given = |name: &str| get(name).filter(|value| !value.is_empty());
+    let given = |name: &str| get(name).map(str::trim).filter(|value| !value.is_empty());
     let state = given("state").map(str::parse).transpose();
     let state =
         state.map_err(|_| ApiError::bad_request("state must be scheduled, ready, running, retrying, done or dead"))?;
+    let cart = given("cartId").map(str::parse::<CartId>).transpose();
+    let cart = cart.map_err(|_| ApiError::bad_request("cartId must be the id of a cart"))?;
     let text = |name: &str| given(name).map(str::to_owned);
-    Ok(JobFilter { queue, state, kind: text("kind"), error: text("error"), subject: text("cartId") })
+    let subject = cart.map(|cart| cart.to_string());
+    Ok(JobFilter { queue, state, kind: text("kind"), error: text("error"), subject })
 }
 
-/// Parses the queue of a filter.
-pub(crate) fn queue<'p>(get: impl Fn(&str) -> Option<&'p str>) -> Result<Option<String>, ApiError> {
+fn queue<'p>(get: impl Fn(&str) -> Option<&'p str>) -> Result<Option<String>, ApiError> {
     let queue = get("queue").filter(|queue| !queue.is_empty());
     if queue.is_some_and(|queue| !QUEUES.contains(&queue)) {
         return Err(ApiError::bad_request(format!("queue must be {}", QUEUES.join(", "))));
@@ -68,10 +71,19 @@ async fn show(
     let parameters = parameters?;
     let filter = filter(|name| parameters.get(name))?;
     let page = pagination::Page { number: parameters.page()?, limit: LIMIT };
-    let mut conn = state.database.acquire().await?;
+    // These read every job, and an open page would repeat it.
+    let scans = filter.kind.is_some() || filter.error.is_some();
+    let (_permit, database) = if scans {
+        let (permit, database) = state.dashboard_searches.begin(&state.database).await?;
+        (Some(permit), database)
+    } else {
+        (None, state.database.clone())
+    };
+    let mut conn = database.acquire().await?;
     let counts = operations::count_by_state(&mut conn, &filter).await?;
     let all = counts.values().sum();
-    let total = filter.state.map_or(all, |state| counts[&state]);
+    // The counts of pending states are of at most 100,000 jobs together.
+    let total = if filter.state.is_some() { operations::count(&mut conn, &filter).await? } else { all };
     let found = operations::list(&mut conn, &filter, page.offset(), LIMIT).await?;
     let body = html! {
         div.heading { h1 { "Jobs" } (filters(&filter)) }
@@ -88,7 +100,8 @@ async fn show(
             (format::pages("/jobs", &pairs(&filter), page, total))
         }
     };
-    Ok(Page { title: "Jobs", section: Section::Jobs, operator: &operator, live: "jobs" }.show(&body))
+    Ok(Page { title: "Jobs", section: Section::Jobs, operator: &operator, live: if scans { "" } else { "jobs" } }
+        .show(&body))
 }
 
 fn counted(total: i64) -> Markup {
@@ -99,8 +112,10 @@ fn counted(total: i64) -> Markup {
 fn filters(filter: &JobFilter) -> Markup {
     html! {
         form.search.several role="search" method="get" action=(at("/jobs")) {
-            (choice("queue", "Queue", "All queues", &QUEUES, filter.queue.as_deref()))
-            (choice("kind", "Kind", "All kinds", &KINDS, filter.kind.as_deref()))
+            label.visually-hidden for="queue" { "Queue" }
+            (choice("queue", "All queues", &QUEUES, filter.queue.as_deref()))
+            label.visually-hidden for="kind" { "Kind" }
+            (choice("kind", "All kinds", &KINDS, filter.kind.as_deref()))
             label.visually-hidden for="error" { "Error contains" }
             input #error type="search" name="error" value=[filter.error.as_deref()] placeholder="Error contains" maxlength="200" dir="auto";
             @if let Some(state) = filter.state { input type="hidden" name="state" value=(state.as_str()); }
@@ -110,13 +125,13 @@ fn filters(filter: &JobFilter) -> Markup {
     }
 }
 
-/// A list of values to filter by, with a label for screen readers.
-fn choice(name: &str, label: &str, all: &str, values: &[&str], chosen: Option<&str>) -> Markup {
+/// A list of values to filter by.
+pub(super) fn choice(name: &str, all: &str, values: &[&str], chosen: Option<&str>) -> Markup {
     html! {
-        label.visually-hidden for=(name) { (label) }
         select id=(name) name=(name) {
             option value="" { (all) }
             @for value in values { option value=(value) selected[chosen == Some(*value)] { (value) } }
+            @if let Some(other) = chosen.filter(|chosen| !values.contains(chosen)) { option value=(other) selected { (other) } }
         }
     }
 }
@@ -130,7 +145,7 @@ fn states(filter: &JobFilter, counts: &BTreeMap<JobState, i64>) -> Markup {
                 @let count = state.map_or_else(|| counts.values().sum(), |state| counts[&state]);
                 li { a href={ (at("/jobs")) (format::query(&pairs(&chosen))) } aria-current=[(state == filter.state).then_some("true")] {
                     (state.map_or("All".to_owned(), |state| format::capital(state.as_str())))
-                    " " span.count { (format::count(count)) }
+                    " " span.count { (format::count(count)) @if count >= COUNT_LIMIT { "+" } }
                 } }
             }
         } }

@@ -1,10 +1,12 @@
 //! Actions on several jobs, after a page that shows their number: `/jobs/retry`, `/jobs/cancel` and
 //! `/jobs/discard` on all jobs of a filter, `/jobs/selected` on those that were checked in the list.
 
+use std::fmt::Display;
+
 use axum::{Router, extract::State, response::Response, routing::get};
 use common::{
-    jobs::QUEUES,
-    operations::{self, JobFilter, JobState, JobSummary},
+    jobs::{KINDS, QUEUES},
+    operations::{self, COUNT_LIMIT, JobFilter, JobState, JobSummary},
 };
 use maud::{Markup, html};
 use uuid::Uuid;
@@ -12,14 +14,14 @@ use uuid::Uuid;
 use super::{
     format,
     guard::OurForm,
-    jobs::{filter, pairs},
+    jobs::{choice, filter, pairs},
     page::{Page, PageError, Section},
     session::Operator,
 };
 use crate::{
     auth::keys::By,
     http::{base_path::at, error::ApiError, query::Parameters},
-    routes::jobs::{self as api, JobPath},
+    routes::jobs::{self as api, JobPath, bulk},
     state::AppState,
 };
 
@@ -35,6 +37,8 @@ pub(crate) fn router() -> Router<AppState> {
         .route("/jobs/selected", get(ask_selected).post(act_on_selected))
 }
 
+/// Maximum number of selected jobs: more than a page of the list has.
+const LIMIT: usize = 100;
 /// Which jobs a retry does not help.
 const REFUSED_LINKS: &str = "A job whose payment link was refused creates none: create a new link on its cart's page.";
 
@@ -88,7 +92,7 @@ impl Action {
     }
 
     /// The notice after it.
-    fn done(self, jobs: i64) -> String {
+    fn done(self, jobs: impl Display) -> String {
         let what = match self {
             Self::Retry => "queued again",
             Self::Cancel => "cancelled",
@@ -112,14 +116,13 @@ impl Action {
 
     /// Acts on all jobs of a filter; returns how many match, or were changed.
     async fn run(self, state: &AppState, by: &By, filter: &JobFilter, dry_run: bool) -> Result<i64, ApiError> {
-        let size = |size: usize| i64::try_from(size).unwrap_or(i64::MAX);
         Ok(match self {
             Self::Retry => {
-                let many = api::retry_matching(state, by, filter, dry_run).await?;
-                size(if dry_run { many.matched } else { many.retried })
+                let many = bulk::retry(state, by, filter, dry_run).await?;
+                i64::try_from(if dry_run { many.matched } else { many.retried }).unwrap_or(i64::MAX)
             }
-            Self::Cancel => api::cancel_matching(state, by, filter, dry_run).await?.matched,
-            Self::Discard => api::discard_matching(state, by, filter, dry_run).await?.matched,
+            Self::Cancel => bulk::cancel(state, by, filter, dry_run).await?.matched,
+            Self::Discard => bulk::discard(state, by, filter, dry_run).await?.matched,
         })
     }
 }
@@ -134,25 +137,24 @@ async fn ask(
     let parameters = parameters?;
     let filter = filter(|name| parameters.get(name))?;
     let matched = action.run(&state, &operator.by, &filter, true).await?;
+    // Retries count all.
+    let more = if action != Action::Retry && matched >= COUNT_LIMIT { " or more" } else { "" };
     let path = format!("/jobs/{}", action.name());
     let body = html! {
         section.card.narrow {
             h1 { (action.title()) }
             form.stack method="get" action=(at(&path)) {
                 label for="queue" { "Queue" }
-                select #queue name="queue" {
-                    option value="" { "All queues" }
-                    @for queue in QUEUES { option value=(queue) selected[filter.queue.as_deref() == Some(queue)] { (queue) } }
-                }
+                (choice("queue", "All queues", &QUEUES, filter.queue.as_deref()))
                 @if action == Action::Cancel { (unfinished_states(filter.state)) }
                 label for="kind" { "Kind" }
-                input #kind name="kind" value=[filter.kind.as_deref()] placeholder="create_payment_link" maxlength="200";
+                (choice("kind", "All kinds", &KINDS, filter.kind.as_deref()))
                 label for="error" { "Error contains" }
                 input #error name="error" value=[filter.error.as_deref()] maxlength="200" dir="auto";
                 @if let Some(cart) = &filter.subject { input type="hidden" name="cartId" value=(cart); }
                 button.button type="submit" { "Preview" }
             }
-            p.value-line { strong { (counted(matched)) } (action.effect()) }
+            p.value-line { strong { (counted(matched)) (more) } (action.effect()) }
             @if action == Action::Retry { p.muted.small { (REFUSED_LINKS) } }
             div.actions {
                 @if matched > 0 {
@@ -161,7 +163,7 @@ async fn ask(
                         @for (name, value) in pairs(&filter) {
                             @if let Some(value) = value { input type="hidden" name=(name) value=(value); }
                         }
-                        button class={ "button " (action.class()) } type="submit" { (action.verb()) " " (counted(matched)) }
+                        button class={ "button " (action.class()) } type="submit" { (action.verb()) " " (counted(matched)) (more) }
                     }
                 }
                 a.button href={ (at("/jobs")) (format::query(&pairs(&filter))) } { "Back to jobs" }
@@ -196,7 +198,11 @@ fn selected<'p>(action: Option<&str>, ids: impl Iterator<Item = &'p str>) -> Res
     let action = action.and_then(Action::parse);
     let action = action.ok_or_else(|| ApiError::bad_request("action must be retry, cancel or discard"))?;
     let ids: Result<Vec<Uuid>, _> = ids.map(str::parse).collect();
-    Ok((action, ids.map_err(|_| ApiError::bad_request("id must be the id of a job"))?))
+    let ids = ids.map_err(|_| ApiError::bad_request("id must be the id of a job"))?;
+    if ids.len() > LIMIT {
+        return Err(ApiError::bad_request(format!("There must be at most {LIMIT} jobs")));
+    }
+    Ok((action, ids))
 }
 
 async fn ask_selected(
@@ -212,15 +218,14 @@ async fn ask_selected(
     for id in &ids {
         fitting.extend(operations::find(&mut conn, *id).await?.filter(|job| action.fits(job)));
     }
-    let size = |size: usize| i64::try_from(size).unwrap_or(i64::MAX);
-    let (matched, others) = (size(fitting.len()), size(ids.len() - fitting.len()));
+    let (matched, others) = (fitting.len(), ids.len() - fitting.len());
     let body = html! {
         section.card.narrow {
             h1 { (action.title()) }
             p.value-line { strong { (counted(matched)) } (action.effect()) }
             @if action == Action::Retry { p.muted.small { (REFUSED_LINKS) } }
             @if ids.is_empty() { p.muted { "No job is selected." } }
-            @if others > 0 { p.muted { (counted(others)) " of the selected ones can't be: their state does not allow it." } }
+            @if others > 0 { p.muted { (counted(others)) " not included: deleted, or in another state." } }
             div.actions {
                 @if matched > 0 {
                     form method="post" action=(at("/jobs/selected")) {
@@ -240,7 +245,7 @@ async fn ask_selected(
 /// Acts on each job by itself. Jobs whose state has changed since are left alone.
 async fn act_on_selected(State(state): State<AppState>, form: OurForm) -> Result<Response, PageError> {
     let (action, ids) = selected(form.get("action"), form.all("id"))?;
-    let mut count = 0;
+    let (mut count, mut left) = (0, 0);
     for id in ids {
         let (state, by, path) = (State(state.clone()), form.by.clone(), JobPath(id));
         let done = match action {
@@ -249,16 +254,17 @@ async fn act_on_selected(State(state): State<AppState>, form: OurForm) -> Result
             Action::Discard => api::discard(state, by, path).await.map(drop),
         };
         match done {
-            Err(error) if error.is_refusal() => {}
+            Err(error) if error.is_refusal() => left += 1,
             done => {
                 done?;
                 count += 1;
             }
         }
     }
-    Ok(form.done("/jobs", &action.done(count)))
+    let left = if left > 0 { format!(" {} unchanged.", counted(left)) } else { String::new() };
+    Ok(form.done("/jobs", &format!("{}{left}", action.done(count))))
 }
 
-fn counted(jobs: i64) -> String {
-    format!("{} {}", format::count(jobs), if jobs == 1 { "job" } else { "jobs" })
+fn counted(jobs: impl Display) -> String {
+    format::counted(jobs, "job", "jobs")
 }

@@ -47,11 +47,11 @@ async fn show(
                 ul.legend { li { span.key.abandoned {} "Finished" } li { span.key.recovered {} "Dead" } }
             }
             (drawing(name, first, &hours, zone))
-            @if hours.is_empty() { p.muted { "No jobs finished in the last 24 hours." } }
+            @if hours.is_empty() { p.muted { "No jobs finished since " (format::moment(first, zone)) "." } }
             @else { (numbers(name, &all, &hours, zone)) }
             p.muted.small {
                 "As of " (format::moment(now, zone)) ". Waited: from the time at which a job was due to its last start. "
-                "Ran: its last attempt. Cancelled jobs count as dead; deleted jobs do not count."
+                "Ran: its last attempt. Cancelled jobs count as dead, without times; deleted jobs do not count."
             }
         }
     };
@@ -73,7 +73,7 @@ fn drawing(name: &str, first: DateTime<Utc>, hours: &[Throughput], zone: Tz) -> 
                 label: start.with_timezone(&zone).format("%H:%M").to_string(),
                 back: done + dead,
                 front: dead,
-                says: format!(
+                tooltip: format!(
                     "{}: {} done, {} dead",
                     format::minute(start, zone),
                     format::count(done),
@@ -96,27 +96,27 @@ fn numbers(name: &str, all: &[Throughput], hours: &[Throughput], zone: Tz) -> Ma
             caption.visually-hidden { "Finished jobs of " (name) " per hour, newest first" }
             thead { tr {
                 th scope="col" { "Hour" } th.number scope="col" { "Done" } th.number scope="col" { "Dead" }
-                th.number scope="col" { "Failed attempts" }
+                th.number scope="col" { "Failed or interrupted attempts" }
                 th.number scope="col" { "Waited (median)" } th.number scope="col" { "Waited (95%)" }
                 th.number scope="col" { "Ran (median)" } th.number scope="col" { "Ran (95%)" }
             } }
             tbody {
-                @for row in all { (number_row(row, &html! { "All 24 hours" })) }
+                @for row in all { (number_row(name, row, &html! { "All hours" })) }
                 @for row in hours.iter().rev() {
-                    (number_row(row, &html! { @if let Some(hour) = row.hour { (format::instant(hour, zone)) } }))
+                    (number_row(name, row, &html! { @if let Some(hour) = row.hour { (format::instant(hour, zone)) } }))
                 }
             }
         } }
     }
 }
 
-fn number_row(row: &Throughput, name: &Markup) -> Markup {
+fn number_row(queue: &str, row: &Throughput, name: &Markup) -> Markup {
     let time = |seconds: Option<f64>| seconds.map_or_else(|| "–".to_owned(), format::short_time);
     html! {
         tr {
             th scope="row" { (name) }
             td.number { (format::count(row.done)) }
-            td.number { (format::count(row.dead)) }
+            td.number { @if row.dead > 0 { a href=(jobs(queue, Some(JobState::Dead))) { (format::count(row.dead)) } } @else { "0" } }
             td.number { (format::count(row.failed_attempts)) }
             @for seconds in [row.median_wait, row.long_wait, row.median_run, row.long_run] { td.number { (time(seconds)) } }
         }

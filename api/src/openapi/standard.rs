@@ -58,7 +58,7 @@ const TAGS: [(&str, &str); 10] = [
     ("Payment links", "A link for a cart, made by Stripe."),
     ("Analytics", "Abandoned and recovered carts by day."),
     ("Personal data", "Export and erasure of a shopper's data."),
-    ("Operations", "Jobs, queues and schedules, for operators."),
+    ("Operations", "Jobs, queues, schedules, workers and the audit log, for operators and support."),
     ("Webhooks", "Endpoints for Stripe."),
     ("Shoppers", "Pages for shoppers."),
     ("Health", "For load balancers and orchestrators."),

@@ -28,7 +28,7 @@ pub(crate) const MAX_DAYS: i64 = 3_660;
 const DEFAULT_DAYS: u64 = 30;
 
 pub(crate) fn router() -> ScopedRouter {
-    ScopedRouter::new().shown(routes!(show))
+    ScopedRouter::new().read_or_support(routes!(show))
 }
 
 /// Abandoned and recovered carts of a range of days.

@@ -21,7 +21,7 @@ use crate::{
 const DEFAULT_LIMIT: i64 = 100;
 
 pub(crate) fn router() -> ScopedRouter {
-    ScopedRouter::new().watched(routes!(list))
+    ScopedRouter::new().operator_or_support(routes!(list))
 }
 
 /// An entry of the audit log.
@@ -66,6 +66,7 @@ struct Part {
     /// Maximum number of entries in this part.
     limit: i64,
     /// Cursor of the next part; null on the last one.
+    #[schema(required)]
     next_cursor: Option<String>,
 }
 

@@ -50,9 +50,9 @@ use crate::{
 
 pub(crate) fn router() -> ScopedRouter {
     ScopedRouter::new()
-        .shown(routes!(list))
+        .read_or_support(routes!(list))
         .write(routes!(create::create))
-        .shown(routes!(show))
+        .read_or_support(routes!(show))
         .write(routes!(change::change, delete))
 }
 

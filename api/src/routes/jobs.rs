@@ -1,5 +1,7 @@
 //! `/api/jobs`: lists, retries, cancels and discards jobs.
 
+pub(crate) mod bulk;
+
 use axum::{
     extract::{FromRequestParts, Path, State},
     http::request::Parts,
@@ -7,13 +9,9 @@ use axum::{
 use chrono::{DateTime, Utc};
 use common::{
     audit::{self, Action},
-    carts::{CartId, new::FieldError},
-    db::Connection,
+    carts::CartId,
     jobs::QUEUES,
-    json::{self, Fields},
-    operations::{
-        self, ActionOutcome, COUNT_LIMIT, CancelledMany, FailedAttempt, JobFilter, JobState, JobSummary, RetriedMany,
-    },
+    operations::{self, ActionOutcome, COUNT_LIMIT, FailedAttempt, JobFilter, JobState, JobSummary},
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -25,7 +23,7 @@ use super::queues::QueueName;
 use crate::{
     auth::{keys::By, scoped_router::ScopedRouter},
     http::{
-        body::{Data, JsonBody, Success},
+        body::{Data, Success},
         error::ApiError,
         pagination::{NextLink, Page, Pagination, next_link},
         query::Parameters,
@@ -36,14 +34,12 @@ use crate::{
 
 pub(crate) fn router() -> ScopedRouter {
     ScopedRouter::new()
-        .watched(routes!(list))
-        .operator(routes!(retry_many))
-        .operator(routes!(cancel_many))
-        .operator(routes!(discard_many))
-        .watched(routes!(show))
+        .operator_or_support(routes!(list))
+        .operator_or_support(routes!(show))
         .operator(routes!(discard))
         .operator(routes!(retry))
         .operator(routes!(cancel))
+        .merge(bulk::router())
 }
 
 /// The job id in a path. Malformed ids return 404.
@@ -270,190 +266,10 @@ pub(crate) async fn discard(
     let mut tx = state.database.begin().await?;
     if operations::discard(&mut tx, id, now).await?.is_none() {
         let job = operations::find(&mut tx, id).await?.ok_or_else(job_not_found)?;
-        let message = format!("The job is {}: only a done or dead one can be dismissed", job.state.as_str());
+        let message = format!("The job is {}: only a done or dead one can be discarded", job.state.as_str());
         return Err(ApiError::conflict(message));
     }
     audit::note(&mut tx, &by.0, Action::JobDiscarded, &id.to_string(), now).await?;
     tx.commit().await?;
     Ok(Data(DiscardedJob { id, deleted: true }))
-}
-
-/// Retry dead jobs
-///
-/// Retries all dead jobs of a queue that match the filter. `dryRun` only counts them.
-#[utoipa::path(
-    post, path = "/jobs/retry", operation_id = "retryJobs", tag = "Operations",
-    request_body = JobSelection,
-    responses((status = 200, description = "What was done, or would be", body = Success<RetriedMany>)),
-)]
-async fn retry_many(
-    State(state): State<AppState>,
-    by: By,
-    JsonBody(body): JsonBody,
-) -> Result<Data<RetriedMany>, ApiError> {
-    let (filter, dry_run) = JobSelection::parse(&body)?;
-    retry_matching(&state, &by, &filter, dry_run).await.map(Data)
-}
-
-/// Cancel unfinished jobs
-///
-/// Cancels all unfinished jobs of a queue that match the filter: they become dead, and those that are
-/// running are dropped within 10 s. `dryRun` only counts them.
-#[utoipa::path(
-    post, path = "/jobs/cancel", operation_id = "cancelJobs", tag = "Operations",
-    request_body = JobSelection,
-    responses((status = 200, description = "What was done, or would be", body = Success<CancelledMany>)),
-)]
-async fn cancel_many(
-    State(state): State<AppState>,
-    by: By,
-    JsonBody(body): JsonBody,
-) -> Result<Data<CancelledMany>, ApiError> {
-    let (filter, dry_run) = JobSelection::parse(&body)?;
-    cancel_matching(&state, &by, &filter, dry_run).await.map(Data)
-}
-
-/// Result of dismissing many jobs.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({"matched": 12, "discarded": 12}))]
-pub(crate) struct DiscardedMany {
-    /// Number of dead jobs that match the filter; counting stops at 100,000.
-    pub(crate) matched: i64,
-    /// Number of deleted jobs; 0 in a dry run.
-    pub(crate) discarded: i64,
-}
-
-/// Discard dead jobs
-///
-/// Deletes all dead jobs of a queue that match the filter. Payment links that wait for them fail.
-/// `dryRun` only counts them.
-#[utoipa::path(
-    post, path = "/jobs/discard", operation_id = "discardJobs", tag = "Operations",
-    request_body = JobSelection,
-    responses((status = 200, description = "What was done, or would be", body = Success<DiscardedMany>)),
-)]
-async fn discard_many(
-    State(state): State<AppState>,
-    by: By,
-    JsonBody(body): JsonBody,
-) -> Result<Data<DiscardedMany>, ApiError> {
-    let (filter, dry_run) = JobSelection::parse(&body)?;
-    discard_matching(&state, &by, &filter, dry_run).await.map(Data)
-}
-
-/// Retries the dead jobs of a filter.
-pub(crate) async fn retry_matching(
-    state: &AppState,
-    by: &By,
-    filter: &JobFilter,
-    dry_run: bool,
-) -> Result<RetriedMany, ApiError> {
-    let mut tx = state.database.begin().await?;
-    let many = operations::retry_dead(&mut tx, filter, dry_run).await?;
-    note_many(&mut tx, state, by, Action::JobRetried, filter, i64::try_from(many.retried).unwrap_or(i64::MAX)).await?;
-    tx.commit().await?;
-    Ok(many)
-}
-
-/// Cancels the unfinished jobs of a filter.
-pub(crate) async fn cancel_matching(
-    state: &AppState,
-    by: &By,
-    filter: &JobFilter,
-    dry_run: bool,
-) -> Result<CancelledMany, ApiError> {
-    let mut tx = state.database.begin().await?;
-    let many = operations::cancel_many(&mut tx, filter, dry_run).await?;
-    note_many(&mut tx, state, by, Action::JobCancelled, filter, many.cancelled).await?;
-    tx.commit().await?;
-    Ok(many)
-}
-
-/// Deletes the dead jobs of a filter.
-pub(crate) async fn discard_matching(
-    state: &AppState,
-    by: &By,
-    filter: &JobFilter,
-    dry_run: bool,
-) -> Result<DiscardedMany, ApiError> {
-    let mut tx = state.database.begin().await?;
-    if dry_run {
-        let dead = JobFilter { state: Some(JobState::Dead), ..filter.clone() };
-        return Ok(DiscardedMany { matched: operations::count(&mut tx, &dead).await?, discarded: 0 });
-    }
-    let discarded = operations::discard_dead(&mut tx, filter, state.clock.now()).await?;
-    let discarded = i64::try_from(discarded).unwrap_or(i64::MAX);
-    note_many(&mut tx, state, by, Action::JobDiscarded, filter, discarded).await?;
-    tx.commit().await?;
-    Ok(DiscardedMany { matched: discarded, discarded })
-}
-
-/// Adds an action on the jobs of a filter to the audit log, if it did anything. There may be too many
-/// jobs for their ids, so the entry has their queue.
-async fn note_many(
-    tx: &mut Connection,
-    state: &AppState,
-    by: &By,
-    action: Action,
-    filter: &JobFilter,
-    count: i64,
-) -> Result<(), ApiError> {
-    if count > 0 {
-        let queues: Vec<&str> = filter.queue.as_deref().map_or_else(|| QUEUES.to_vec(), |queue| vec![queue]);
-        audit::note_many(tx, &by.0, action, &queues, count, state.clock.now()).await?;
-    }
-    Ok(())
-}
-
-/// Body of the actions on all jobs that match a filter.
-#[derive(ToSchema)]
-#[schema(rename_all = "camelCase", example = json!({"queue": "payment-links", "dryRun": true}))]
-#[expect(dead_code, reason = "this is described, never made")]
-struct JobSelection {
-    #[schema(inline)]
-    queue: QueueName,
-    /// Only jobs of this kind.
-    #[schema(min_length = 1, pattern = r"^[^\u0000]+$")]
-    kind: Option<String>,
-    /// Only jobs whose last error contains this text.
-    #[schema(min_length = 1, pattern = r"^[^\u0000]+$")]
-    error: Option<String>,
-    /// Counts the jobs and changes nothing.
-    dry_run: Option<bool>,
-}
-
-impl JobSelection {
-    /// The filter, and whether to count only.
-    fn parse(body: &RawValue) -> Result<(JobFilter, bool), ApiError> {
-        let mut errors = Vec::new();
-        let Some(fields) = Fields::of(body) else { return Err(ApiError::invalid("", "must be an object")) };
-        let mut text = |name: &str| match fields.get(name).map(json::text) {
-            None => None,
-            Some(Some(text)) if !text.is_empty() && !text.contains('\0') => Some(text.into_owned()),
-            Some(_) => {
-                errors.push(FieldError::new(name, "must be a text that is not empty"));
-                None
-            }
-        };
-        let (queue, kind, error) = (text("queue"), text("kind"), text("error"));
-        let dry_run = match fields.get("dryRun").map(json::boolean) {
-            None => false,
-            Some(Some(dry_run)) => dry_run,
-            Some(None) => {
-                errors.push(FieldError::new("dryRun", "must be true or false"));
-                false
-            }
-        };
-        let queue = queue.as_deref().and_then(QueueName::parse);
-        if queue.is_none() && !errors.iter().any(|error| error.field == "queue") {
-            errors.push(FieldError::new("queue", format!("must be one of {}", QUEUES.join(", "))));
-        }
-        match queue {
-            Some(queue) if errors.is_empty() => {
-                let queue = Some(queue.0.to_owned());
-                Ok((JobFilter { queue, kind, error, ..JobFilter::default() }, dry_run))
-            }
-            _ => Err(ApiError::validation(errors)),
-        }
-    }
 }

@@ -41,7 +41,7 @@ use crate::{
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
 pub(crate) fn router() -> ScopedRouter {
-    ScopedRouter::new().shown(routes!(show)).write(routes!(ask)).write(routes!(extend_recovery_link))
+    ScopedRouter::new().read_or_support(routes!(show)).write(routes!(ask)).write(routes!(extend_recovery_link))
 }
 
 /// A working payment link.

@@ -28,7 +28,7 @@ use crate::{
 };
 
 pub(crate) fn router() -> ScopedRouter {
-    ScopedRouter::new().watched(routes!(list)).operator(routes!(pause)).operator(routes!(resume))
+    ScopedRouter::new().operator_or_support(routes!(list)).operator(routes!(pause)).operator(routes!(resume))
 }
 
 /// The name of a queue. In a path, unknown names return 404.

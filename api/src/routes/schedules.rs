@@ -21,7 +21,7 @@ use crate::{
 };
 
 pub(crate) fn router() -> ScopedRouter {
-    ScopedRouter::new().watched(routes!(list)).operator(routes!(run))
+    ScopedRouter::new().operator_or_support(routes!(list)).operator(routes!(run))
 }
 
 /// All schedules.

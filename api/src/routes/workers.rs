@@ -16,7 +16,7 @@ use crate::{
 };
 
 pub(crate) fn router() -> ScopedRouter {
-    ScopedRouter::new().watched(routes!(list))
+    ScopedRouter::new().operator_or_support(routes!(list))
 }
 
 /// The live workers.

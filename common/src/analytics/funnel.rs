@@ -5,21 +5,21 @@ use chrono_tz::Tz;
 
 use crate::{db::Connection, money::Currency, time_zone};
 
-/// Of the carts abandoned in a period, those that came so far. Each number contains the next.
+/// The carts abandoned in a period that reached each step. Each number includes the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Funnel {
     /// Carts that had a payment link. Links that ended are forgotten after 30 days, unless they were
     /// paid or are their cart's newest.
     pub linked: i64,
-    /// Of these, carts that were paid, or whose shopper went on from the page of the recovery link
+    /// Carts that were paid, or whose shopper went on from the page of the recovery link
     /// ([`crate::timeline::note_opening`]).
     pub opened: i64,
-    /// Of these, carts whose payment link was paid, according to Stripe.
+    /// Carts whose payment link was paid, according to Stripe.
     pub paid: i64,
 }
 
 /// Counts the carts in `currency` that were abandoned in the days of `zone` from `first` to `last`.
-/// Takes time by the number of payment links since then.
+/// Reads all payment links: a cart that was abandoned again may have had its link long before.
 pub async fn funnel(
     conn: &mut Connection,
     (first, last): (NaiveDate, NaiveDate),
@@ -33,8 +33,7 @@ pub async fn funnel(
         select count(*) as "linked!", count(*) filter (where opened or paid) as "opened!", count(*) filter (where paid) as "paid!"
         from (
             select recovery_links.openings > 0 as opened, carts.status_reason = 'payment' as paid
-            -- No link is older than the abandonment, give or take the clocks.
-            from (select distinct cart_id from payment_links where opened_at > $1::timestamptz - interval '1 day') links
+            from (select distinct cart_id from payment_links where opened_at is not null) links
             join carts on carts.id = links.cart_id
             left join recovery_links on recovery_links.cart_id = links.cart_id
             where carts.abandoned_at >= $1 and carts.abandoned_at < $2 and carts.currency = $3

@@ -219,7 +219,7 @@ pub(crate) async fn give_up_links_of(
     for link in pending.fetch_all(&mut *conn).await? {
         if let Some(error) = errors.get(&link.job_id) {
             // The timeline has the death of the job already.
-            give_up(conn, &link, Failure::without_code(error.unwrap_or("its job was dismissed")), now).await?;
+            give_up(conn, &link, Failure::without_code(error.unwrap_or("its job was discarded")), now).await?;
         }
     }
     Ok(())

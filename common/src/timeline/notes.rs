@@ -177,8 +177,9 @@ pub(crate) async fn note_reversal(
     Ok(())
 }
 
-/// Records which fields of a cart the shop changed, and with which key. The cart must be locked. Changes at the same
-/// instant are stored a microsecond apart, because the table has one event of a kind for an instant.
+/// Records which fields of a cart the shop changed, and with which key. The cart must be locked.
+/// Changes at the same instant are stored a microsecond apart, because the table has one event of a
+/// kind for an instant.
 pub(crate) async fn note_changed(
     conn: &mut Connection,
     cart_id: &str,

@@ -95,7 +95,7 @@ pub struct RetriedMany {
     pub already_queued: usize,
 }
 
-/// Retries all dead jobs that match `filter`, whose state does not count; a dry run only counts them.
+/// Retries all dead jobs that match `filter`, except for its state; a dry run only counts them.
 /// `conn` must be in a transaction.
 pub async fn retry_dead(conn: &mut Connection, filter: &JobFilter, dry_run: bool) -> sqlx::Result<RetriedMany> {
     let dead = sqlx::query!(
@@ -166,7 +166,7 @@ async fn retry_batch(conn: &mut Connection, batch: &[JobId]) -> sqlx::Result<usi
 #[serde(rename_all = "camelCase")]
 #[schema(example = json!({"matched": 12, "cancelled": 12}))]
 pub struct CancelledMany {
-    /// Number of unfinished jobs that match the filter.
+    /// Number of unfinished jobs that match the filter; a dry run stops counting at 100,000 for each state.
     pub matched: i64,
     /// Number of cancelled jobs; 0 in a dry run.
     pub cancelled: i64,
@@ -179,8 +179,10 @@ pub async fn cancel_many(conn: &mut Connection, filter: &JobFilter, dry_run: boo
     let states: Vec<JobState> =
         unfinished.into_iter().filter(|state| filter.state.is_none_or(|s| s == *state)).collect();
     if dry_run {
-        let counts = inspect::count_by_state(conn, filter).await?;
-        let matched = states.iter().filter_map(|state| counts.get(state)).sum();
+        let mut matched = 0;
+        for state in states {
+            matched += inspect::count(conn, &JobFilter { state: Some(state), ..filter.clone() }).await?;
+        }
         return Ok(CancelledMany { matched, cancelled: 0 });
     }
     let states: Vec<&str> = states.into_iter().map(JobState::as_str).collect();
@@ -233,20 +235,25 @@ pub async fn discard(conn: &mut Connection, id: JobId) -> sqlx::Result<Option<Di
     .await
 }
 
-/// Deletes all dead jobs that match `filter`, whose state does not count.
-pub async fn discard_dead(conn: &mut Connection, filter: &JobFilter) -> sqlx::Result<Vec<DiscardedJob>> {
+/// Deletes at most `limit` dead jobs that match `filter`, except for its state.
+pub async fn discard_dead(conn: &mut Connection, filter: &JobFilter, limit: i64) -> sqlx::Result<Vec<DiscardedJob>> {
     sqlx::query_as!(
         DiscardedJob,
         r#"
         delete from jobs
-        where state = 'dead' and ($1::text is null or queue = $1) and ($2::text is null or kind = $2)
-          and ($3::text is null or strpos(lower(last_error), lower($3)) > 0) and ($4::text is null or subject = $4)
+        where state = 'dead' and id = any (array(
+            select id from jobs
+            where state = 'dead' and ($1::text is null or queue = $1) and ($2::text is null or kind = $2)
+              and ($3::text is null or strpos(lower(last_error), lower($3)) > 0) and ($4::text is null or subject = $4)
+            limit $5
+            for update skip locked))
         returning id, subject, last_error
         "#,
         filter.queue,
         filter.kind,
         filter.error,
         filter.subject,
+        limit,
     )
     .fetch_all(conn)
     .await

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
+use super::actions::CANCELLED;
 use crate::db::Connection;
 
 /// The jobs of a queue that finished in an hour, or in all of them.
@@ -13,9 +14,10 @@ pub struct Throughput {
     pub done: i64,
     /// Jobs that failed permanently, ran out of attempts, or were cancelled.
     pub dead: i64,
-    /// Attempts that failed or were interrupted, of all these jobs.
+    /// Attempts that failed, were interrupted or cancelled, of all these jobs.
     pub failed_attempts: i64,
     /// Seconds from the time at which a job was due to its last start, of half of the jobs at most.
+    /// Cancelled jobs have no times.
     pub median_wait: Option<f64>,
     /// The same, of 95 % of the jobs at most.
     pub long_wait: Option<f64>,
@@ -39,9 +41,9 @@ pub async fn throughput(conn: &mut Connection, queue: &str, since: DateTime<Utc>
                percentile_cont(0.95) within group (order by ran) as long_run
         from (
             select date_trunc('hour', finished_at) as hour, state, jsonb_array_length(attempt_log) as failed,
-                   greatest(0, extract(epoch from started_at - run_at))::float8 as waited,
-                   extract(epoch from finished_at - started_at)::float8 as ran
-            from jobs
+                   case when has_run then greatest(0, extract(epoch from started_at - run_at))::float8 end as waited,
+                   case when has_run then extract(epoch from finished_at - started_at)::float8 end as ran
+            from (select *, last_error is distinct from $3 or state = 'done' as has_run from jobs) jobs
             where state in ('done', 'dead') and queue = $1 and finished_at >= $2
         ) job
         group by grouping sets ((hour), ())
@@ -49,6 +51,7 @@ pub async fn throughput(conn: &mut Connection, queue: &str, since: DateTime<Utc>
         "#,
         queue,
         since,
+        CANCELLED,
     )
     .fetch_all(conn)
     .await

@@ -39,7 +39,7 @@ fn figures(now: &Summary, before: Option<&Summary>, currency: Currency) -> [Figu
             change: delta(change(|s| s.total_abandoned), "%", false),
             before: was(&|s| html! { (format::count(s.total_abandoned)) }),
             note: Some(
-                html! { (format::count(now.cohort_recovered)) " of them are recovered so far (" (now.cohort_recovery_rate) "%)" },
+                html! { (format::count(now.cohort_recovered)) " recovered so far (" (now.cohort_recovery_rate) "%)" },
             ),
         },
         Figure {
@@ -100,7 +100,7 @@ struct Figure {
     value: Markup,
     change: Markup,
     before: Option<Markup>,
-    /// What else there is to say.
+    /// A remark below the value.
     note: Option<Markup>,
 }
 

@@ -96,7 +96,7 @@ impl Drawn<'_> {
             label: bar.first.format(if long { "%b %Y" } else { "%-d %b" }).to_string(),
             back,
             front,
-            says: format!("{}: {says}", dates(bar)),
+            tooltip: format!("{}: {says}", dates(bar)),
             link: self.carts("abandoned", bar.first, bar.last),
         }
     }
@@ -133,9 +133,9 @@ impl Drawn<'_> {
                     caption.visually-hidden { "Abandoned and recovered carts per " (step.name()) ", newest first" }
                     thead { tr {
                         th scope="col" { @if step == Step::Day { "Day" } @else { "Days" } }
-                        th.number scope="col" { "Abandoned" } th.number scope="col" { "Value" }
-                        th.number scope="col" { "Recovered" } th.number scope="col" { "Value" } th.number scope="col" { "Rate" }
-                        th.number scope="col" title="The share of the carts abandoned then that are recovered now" { "Recovered since" }
+                        th.number scope="col" { "Abandoned" } th.number scope="col" { "Abandoned value" }
+                        th.number scope="col" { "Recovered" } th.number scope="col" { "Recovered value" } th.number scope="col" { "Rate" }
+                        th.number scope="col" { "Recovered since" }
                     } }
                     tbody { @for bar in bars.iter().rev() { tr {
                         th scope="row" { (dates(bar)) }

@@ -190,12 +190,13 @@ async fn send_again(
         change.store(&mut tx, &stored, key, now).await?;
     }
     carts::abandon_again(&mut tx, &stored.id, new.abandoned_at.unwrap_or(now), key, now).await?;
-    let action = if change.is_empty() && stored.status == CartStatus::Expired {
-        Action::CartReopened
-    } else {
-        Action::CartChanged
-    };
-    audit::note(&mut tx, key, action, &stored.id, now).await?;
+    let is_reopened = stored.status == CartStatus::Expired;
+    if !change.is_empty() || !is_reopened {
+        audit::note(&mut tx, key, Action::CartChanged, &stored.id, now).await?;
+    }
+    if is_reopened {
+        audit::note(&mut tx, key, Action::CartReopened, &stored.id, now).await?;
+    }
     let cart = carts::find(&mut tx, id, now).await?;
     tx.commit().await?;
     Ok(cart.map(|cart| (StatusCode::OK, cart)))

@@ -89,7 +89,7 @@ async fn import(State(state): State<AppState>, granted: Granted, request: Reques
     let (sender, pieces) = mpsc::channel(1);
     tokio::spawn(Reader::new(lines, state.clone(), sender, strict).run(request.into_body()));
     let may_read = granted.may_read();
-    let entry = OpenEntry::new(granted.name, Action::CartsImported, state.clock.now());
+    let entry = OpenEntry::new(granted.name, Action::CartsImported, Vec::new(), state.clock.now());
     let totals = ImportTotals::default();
     let mut import = Import { state, pieces, minimal, may_read, entry, totals, last_line: 0, ended: false };
     // If the first batch can't be stored, return an ordinary error response.

@@ -22,7 +22,7 @@ use crate::{
 const DEFAULT_LIMIT: i64 = 100;
 
 pub(crate) fn router() -> ScopedRouter {
-    ScopedRouter::new().shown(routes!(show))
+    ScopedRouter::new().read_or_support(routes!(show))
 }
 
 /// The events of a cart.
