@@ -188,7 +188,7 @@ fn selectable(carts: &[Cart], date: SortKey, operator: &Operator) -> Markup {
         form method="get" action=(at("/carts/selected")) {
             (table(carts, "Carts", date, operator.zone, true))
             div.actions.below {
-                @for action in Action::ALL {
+                @for action in Action::ALL.into_iter().filter(|action| carts.iter().any(|cart| action.fits(cart))) {
                     button.button type="submit" name="action" value=(action.name()) { (action.button()) }
                 }
             }

@@ -95,7 +95,7 @@ impl Action {
     }
 
     /// Whether the cart's status allows the action.
-    fn fits(self, cart: &Cart) -> bool {
+    pub(crate) fn fits(self, cart: &Cart) -> bool {
         self == Self::Delete || cart.status == CartStatus::Abandoned
     }
 

@@ -94,7 +94,7 @@ async fn show(
         section.card aria-label="Jobs" {
             div.heading {
                 p.muted { (counted(total)) }
-                @if operator.may_change { (at_once(&filter, total)) }
+                @if operator.may_change { (at_once(&filter, &counts)) }
             }
             @if !found.is_empty() { (table(&found, &operator)) }
             (format::pages("/jobs", &pairs(&filter), page, total))
@@ -153,12 +153,14 @@ fn states(filter: &JobFilter, counts: &BTreeMap<JobState, i64>) -> Markup {
 }
 
 /// Links to the actions on all jobs that match the filter; a page with their count comes first.
-fn at_once(filter: &JobFilter, total: i64) -> Markup {
+fn at_once(filter: &JobFilter, counts: &BTreeMap<JobState, i64>) -> Markup {
     let query = format::query(&pairs(filter));
-    let dead = filter.state == Some(JobState::Dead);
-    let unfinished = !matches!(filter.state, Some(JobState::Dead | JobState::Done));
+    let dead = filter.state == Some(JobState::Dead) && counts[&JobState::Dead] > 0;
+    let is_finished = |state: JobState| matches!(state, JobState::Dead | JobState::Done);
+    let unfinished = !filter.state.is_some_and(is_finished)
+        && counts.iter().any(|(state, count)| !is_finished(*state) && *count > 0);
     html! {
-        @if total > 0 { div.actions {
+        @if dead || unfinished { div.actions {
             @if dead { a.button href={ (at("/jobs/retry")) (query) } { "Retry all …" } }
             @if dead { a.button.danger href={ (at("/jobs/discard")) (query) } { "Dismiss all …" } }
             @if unfinished { a.button href={ (at("/jobs/cancel")) (query) } { "Cancel all …" } }
@@ -175,7 +177,7 @@ fn table(jobs: &[JobSummary], operator: &Operator) -> Markup {
         form method="get" action=(at("/jobs/selected")) {
             (rows(jobs, operator))
             div.actions.below {
-                @for action in [Action::Retry, Action::Cancel, Action::Discard] {
+                @for action in Action::ALL.into_iter().filter(|action| jobs.iter().any(|job| action.fits(job))) {
                     button.button type="submit" name="action" value=(action.name()) { (action.verb()) " selected …" }
                 }
             }

@@ -51,8 +51,11 @@ pub(crate) enum Action {
 }
 
 impl Action {
+    /// All actions, in the order of their buttons.
+    pub(crate) const ALL: [Self; 3] = [Self::Retry, Self::Cancel, Self::Discard];
+
     fn parse(text: &str) -> Option<Self> {
-        [Self::Retry, Self::Cancel, Self::Discard].into_iter().find(|action| action.name() == text)
+        Self::ALL.into_iter().find(|action| action.name() == text)
     }
 
     /// Its name in paths and forms.
@@ -106,7 +109,7 @@ impl Action {
     }
 
     /// Whether the job's state allows the action.
-    fn fits(self, job: &JobSummary) -> bool {
+    pub(crate) fn fits(self, job: &JobSummary) -> bool {
         match self {
             Self::Retry => job.state == JobState::Dead,
             Self::Cancel => job.is_unfinished(),
