@@ -71,7 +71,7 @@ async fn show(
     let parameters = parameters?;
     let filter = filter(|name| parameters.get(name))?;
     let page = pagination::Page { number: parameters.page()?, limit: LIMIT };
-    // These read every job, and an open page would repeat it.
+    // These read every job.
     let scans = filter.kind.is_some() || filter.error.is_some();
     let (_permit, database) = if scans {
         let (permit, database) = state.dashboard_searches.begin(&state.database).await?;
@@ -100,8 +100,9 @@ async fn show(
             (format::pages("/jobs", &pairs(&filter), page, total))
         }
     };
-    Ok(Page { title: "Jobs", section: Section::Jobs, operator: &operator, live: if scans { "" } else { "jobs" } }
-        .show(&body))
+    // An open page would read all errors again with each change.
+    let live = if filter.error.is_some() { "" } else { "jobs" };
+    Ok(Page { title: "Jobs", section: Section::Jobs, operator: &operator, live }.show(&body))
 }
 
 fn counted(total: i64) -> Markup {
