@@ -101,6 +101,10 @@ async fn every_address_is_below_the_path_and_leads_somewhere() {
             if kind.is_some_and(|kind| kind.starts_with("text/html")) {
                 for (is_form, found) in addresses(&body) {
                     assert!(found.starts_with("/tracker/"), "{found} in {address}");
+                    // Each bar of a chart leads to the carts of its day: one of them is enough.
+                    if found.contains("from=") && seen.iter().any(|address| address.contains("from=")) {
+                        continue;
+                    }
                     if !is_form && seen.len() < 150 && seen.insert(found.clone()) {
                         waiting.push_back(found);
                     }
