@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{
     format,
     guard::OurForm,
-    jobs::{choice, filter, pairs},
+    job_filters::{choice, filter, pairs},
     page::{Page, PageError, Section},
     session::Operator,
 };

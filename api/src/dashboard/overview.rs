@@ -1,7 +1,7 @@
 //! `/`: abandoned and recovered carts of a period, problems, and the newest carts.
 
 mod figures;
-pub(crate) mod funnel;
+mod funnel;
 mod history;
 
 use std::collections::BTreeSet;
@@ -74,7 +74,8 @@ async fn show(
     let newest = carts::list::page(&mut conn, None, Start::Offset(0), NEWEST, now).await?.carts;
     drop(conn);
     let has_carts = !newest.is_empty() || range.summary.total_abandoned > 0;
-    let funnel = if has_carts { state.dashboard.funnels.count(&state, period, currency).await } else { None };
+    let days = (period.first, period.last);
+    let funnel = if has_carts { state.dashboard.funnels.count(days, currency, now).await } else { None };
     let others = Others {
         currency: (currency != state.config.currency).then(|| currency.code().to_owned()),
         chart: parameters.get("chart").filter(|chart| *chart == "value"),

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A range of days, both ends included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Period {
     pub(crate) first: NaiveDate,
     pub(crate) last: NaiveDate,

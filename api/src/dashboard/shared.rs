@@ -5,7 +5,7 @@ use std::sync::Arc;
 use common::db::Database;
 use tokio_util::sync::CancellationToken;
 
-use super::{overview::funnel::Funnels, session::Sessions, watch::Watch};
+use super::{funnels::Funnels, session::Sessions, watch::Watch};
 use crate::{config::ApiConfig, routes::payment_links::wait::PgNotifications};
 
 /// State that only the dashboard needs.
@@ -21,13 +21,9 @@ pub(crate) struct Dashboard {
 
 impl Dashboard {
     pub(crate) fn new(config: &ApiConfig, database: Database, news: PgNotifications) -> Self {
+        let funnels = Funnels::new(database.clone(), config.time_zone);
         let watch = Arc::new(Watch::new(database, news));
-        Self {
-            sessions: Sessions::new(&config.api_keys),
-            watch,
-            funnels: Funnels::default(),
-            stopping: CancellationToken::new(),
-        }
+        Self { sessions: Sessions::new(&config.api_keys), watch, funnels, stopping: CancellationToken::new() }
     }
 
     pub(crate) fn stop(&self) {
