@@ -30,6 +30,7 @@ mod page;
 mod period;
 mod queues;
 mod schedules;
+mod selection;
 mod session;
 pub(crate) mod shared;
 mod sign_in;

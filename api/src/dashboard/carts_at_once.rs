@@ -1,8 +1,5 @@
 //! `/carts/selected`: actions on the carts that were checked in the list, after a page that shows
 //! their number.
-//!
-//! The list is a form with the method GET and this page as its action, with a checkbox `id` in each
-//! row and a button `action` for each of [`Action::ALL`].
 
 use axum::{
     Router,
@@ -18,6 +15,7 @@ use super::{
     format,
     guard::OurForm,
     page::{Page, PageError, Section},
+    selection::{self, Tally},
     session::Operator,
 };
 use crate::{
@@ -31,8 +29,6 @@ use crate::{
 };
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
-/// Maximum number of carts at once: more than a page of the list has.
-const LIMIT: usize = 100;
 
 pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/carts/selected", get(ask).post(act))
@@ -114,27 +110,20 @@ impl Action {
     }
 }
 
-/// The notice after an action on some carts, which left others as they were.
-fn done(action: Action, count: usize, left: usize) -> String {
-    let what = match action {
+/// What an action did to some carts.
+fn done(action: Action, count: usize) -> String {
+    match action {
         Action::Link => format!("{} requested", format::counted(count, "payment link", "payment links")),
         Action::Expire => format!("{} expired", counted(count)),
         Action::Delete => format!("{} deleted", counted(count)),
-    };
-    let left = if left > 0 { format!(" {} unchanged.", counted(left)) } else { String::new() };
-    format!("{what}.{left}")
+    }
 }
 
 /// The action and the ids in a query string or a form.
 fn selected<'p>(action: Option<&str>, ids: impl Iterator<Item = &'p str>) -> Result<(Action, Vec<CartId>), ApiError> {
     let action = action.and_then(|text| Action::ALL.into_iter().find(|action| action.name() == text));
     let action = action.ok_or_else(|| ApiError::bad_request("action must be link, expire or delete"))?;
-    let ids: Result<Vec<CartId>, _> = ids.map(str::parse).collect();
-    let ids = ids.map_err(|_| ApiError::bad_request("id must be the id of a cart"))?;
-    if ids.len() > LIMIT {
-        return Err(ApiError::bad_request(format!("There must be at most {LIMIT} carts")));
-    }
-    Ok((action, ids))
+    Ok((action, selection::ids(ids, "cart", "carts")?))
 }
 
 async fn ask(
@@ -157,12 +146,8 @@ async fn ask(
             @if others > 0 { p.muted { (counted(others)) @if action == Action::Delete { " not found." } @else { " not included: only abandoned carts are." } } }
             div.actions {
                 @if matched > 0 {
-                    form method="post" action=(at("/carts/selected")) {
-                        (operator.token_field())
-                        input type="hidden" name="action" value=(action.name());
-                        @for cart in &fitting { input type="hidden" name="id" value=(cart.id); }
-                        button class={ "button " (action.class()) } type="submit" { (action.verb()) ": " (counted(matched)) }
-                    }
+                    @let button = format!("{}: {}", action.verb(), counted(matched));
+                    (selection::form(&operator, "/carts/selected", action.name(), fitting.iter().map(|cart| &cart.id), (action.class(), &button)))
                 }
                 a.button href=(at("/carts")) { "Back to carts" }
             }
@@ -174,17 +159,11 @@ async fn ask(
 /// Acts on each cart by itself. Those for which the API refuses the action are left alone.
 async fn act(State(state): State<AppState>, form: OurForm) -> Result<Response, PageError> {
     let (action, ids) = selected(form.get("action"), form.all("id"))?;
-    let (mut count, mut left) = (0, 0);
+    let mut tally = Tally::default();
     for id in ids {
-        match action.run(State(state.clone()), form.by.clone(), id).await {
-            Err(error) if error.is_refusal() => left += 1,
-            done => {
-                done?;
-                count += 1;
-            }
-        }
+        tally.add(action.run(State(state.clone()), form.by.clone(), id).await)?;
     }
-    Ok(form.done("/carts", &done(action, count, left)))
+    Ok(form.done("/carts", &format!("{}.{}", done(action, tally.changed), tally.rest(counted))))
 }
 
 /// `3 carts`

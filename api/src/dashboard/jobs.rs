@@ -48,8 +48,14 @@ async fn show(
     let mut conn = database.acquire().await?;
     let counts = operations::count_by_state(&mut conn, &filter).await?;
     let all = counts.values().sum();
-    // The counts of pending states are of at most 100,000 jobs together.
-    let total = if filter.state.is_some() { operations::count(&mut conn, &filter).await? } else { all };
+    // Of the pending states together at most 100,000 jobs are counted.
+    let pending: i64 =
+        [JobState::Scheduled, JobState::Ready, JobState::Retrying].iter().map(|state| counts[state]).sum();
+    let total = match filter.state {
+        None => all,
+        Some(state) if pending < COUNT_LIMIT => counts[&state],
+        Some(_) => operations::count(&mut conn, &filter).await?,
+    };
     let found = operations::list(&mut conn, &filter, page.offset(), LIMIT).await?;
     let body = html! {
         div.heading { h1 { "Jobs" } (filters(&filter)) }

@@ -16,6 +16,7 @@ use super::{
     guard::OurForm,
     job_filters::{choice, filter, pairs},
     page::{Page, PageError, Section},
+    selection::{self, Tally},
     session::Operator,
 };
 use crate::{
@@ -37,8 +38,6 @@ pub(crate) fn router() -> Router<AppState> {
         .route("/jobs/selected", get(ask_selected).post(act_on_selected))
 }
 
-/// Maximum number of selected jobs: more than a page of the list has.
-const LIMIT: usize = 100;
 /// Which jobs a retry does not help.
 const REFUSED_LINKS: &str = "A job whose payment link was refused creates none: create a new link on its cart's page.";
 
@@ -200,12 +199,7 @@ async fn act(action: Action, State(state): State<AppState>, form: OurForm) -> Re
 fn selected<'p>(action: Option<&str>, ids: impl Iterator<Item = &'p str>) -> Result<(Action, Vec<Uuid>), ApiError> {
     let action = action.and_then(Action::parse);
     let action = action.ok_or_else(|| ApiError::bad_request("action must be retry, cancel or discard"))?;
-    let ids: Result<Vec<Uuid>, _> = ids.map(str::parse).collect();
-    let ids = ids.map_err(|_| ApiError::bad_request("id must be the id of a job"))?;
-    if ids.len() > LIMIT {
-        return Err(ApiError::bad_request(format!("There must be at most {LIMIT} jobs")));
-    }
-    Ok((action, ids))
+    Ok((action, selection::ids(ids, "job", "jobs")?))
 }
 
 async fn ask_selected(
@@ -231,12 +225,8 @@ async fn ask_selected(
             @if others > 0 { p.muted { (counted(others)) " not included: deleted, or in another state." } }
             div.actions {
                 @if matched > 0 {
-                    form method="post" action=(at("/jobs/selected")) {
-                        (operator.token_field())
-                        input type="hidden" name="action" value=(action.name());
-                        @for job in &fitting { input type="hidden" name="id" value=(job.id); }
-                        button class={ "button " (action.class()) } type="submit" { (action.verb()) " " (counted(matched)) }
-                    }
+                    @let button = format!("{} {}", action.verb(), counted(matched));
+                    (selection::form(&operator, "/jobs/selected", action.name(), fitting.iter().map(|job| job.id), (action.class(), &button)))
                 }
                 a.button href=(at("/jobs")) { "Back to jobs" }
             }
@@ -248,7 +238,7 @@ async fn ask_selected(
 /// Acts on each job by itself. Jobs whose state has changed since are left alone.
 async fn act_on_selected(State(state): State<AppState>, form: OurForm) -> Result<Response, PageError> {
     let (action, ids) = selected(form.get("action"), form.all("id"))?;
-    let (mut count, mut left) = (0, 0);
+    let mut tally = Tally::default();
     for id in ids {
         let (state, by, path) = (State(state.clone()), form.by.clone(), JobPath(id));
         let done = match action {
@@ -256,16 +246,9 @@ async fn act_on_selected(State(state): State<AppState>, form: OurForm) -> Result
             Action::Cancel => api::cancel(state, by, path).await.map(drop),
             Action::Discard => api::discard(state, by, path).await.map(drop),
         };
-        match done {
-            Err(error) if error.is_refusal() => left += 1,
-            done => {
-                done?;
-                count += 1;
-            }
-        }
+        tally.add(done)?;
     }
-    let left = if left > 0 { format!(" {} unchanged.", counted(left)) } else { String::new() };
-    Ok(form.done("/jobs", &format!("{}{left}", action.done(count))))
+    Ok(form.done("/jobs", &format!("{}{}", action.done(tally.changed), tally.rest(counted))))
 }
 
 fn counted(jobs: impl Display) -> String {
