@@ -1,5 +1,6 @@
-//! Measures what an open snapshot costs, as a backup holds one: no dead row can be removed
-//! meanwhile. The same loads before it is opened and again and again while it is open.
+//! Measures what an open snapshot costs, as a backup holds one: no dead row of its database can be removed
+//! meanwhile. The same loads run in two databases of one server, and a snapshot is open in one of them, so that
+//! growing tables and other work of the machine concern both.
 
 use std::{
     net::SocketAddr,
@@ -20,7 +21,7 @@ use tokio::{sync::oneshot, task::JoinSet};
 use crate::{
     JOBS,
     drain::{NoOp, RAN, no_op},
-    figures::{median, milliseconds, quantile},
+    figures::{median, milliseconds, quantile, ratios},
     http_rows,
     kit::Kit,
     machine::{Machine, fdatasync},
@@ -32,11 +33,12 @@ use crate::{
     wrk::{self, Load},
 };
 
-const DATABASE: &str = "snapshot";
+/// The databases: without a snapshot, and with one.
+const DATABASES: [&str; 2] = ["alone", "snapshot"];
 /// Carts at the start.
 const CARTS: i64 = 100_000;
-/// Drains per window; each takes less than a second.
-const DRAINS: usize = 3;
+/// Turns of all loads in a window and a database.
+const TURNS: u32 = 2;
 /// More than a drain needs.
 const LONGEST_DRAIN: Duration = Duration::from_secs(120);
 /// Pickups per second of a load; each waits until the worker is idle.
@@ -45,24 +47,21 @@ const PICKUPS_A_SECOND: u32 = 12;
 const CALLERS: usize = 16;
 /// A rate a second that the database can't reach. (0 would store nothing.)
 const UNLIMITED: u32 = 10_000_000;
-/// The last windows, whose median is compared: in each, other loads meet the autovacuum of the minute.
-const LAST: usize = 3;
-/// The minimum ratio of rates, last windows ÷ base.
+/// The number of last windows whose turns are compared.
+const LAST: u32 = 3;
+/// The minimum ratio of rates, with a snapshot ÷ without.
 const RATE_AT_LEAST: f64 = 0.9;
-/// The maximum ratio of waits, last windows ÷ base.
+/// The maximum ratio of waits, with a snapshot ÷ without.
 const WAIT_AT_MOST: f64 = 1.5;
 
 /// The durations.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
-    /// Windows before the snapshot is opened; the base is the median of all but the first, in which tables grow
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=600))]
-    before: u32,
-    /// Windows with the snapshot open
+    /// Windows with the snapshot open, after one without
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=600))]
     windows: u32,
-    /// How long each load of a window lasts; a window has five loads, 10,000 webhooks and 60,000 jobs
-    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=600))]
+    /// How long a load lasts; a window has two turns in each database, of five loads, 10,000 webhooks and 20,000 jobs
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
 }
 
@@ -88,7 +87,7 @@ const ROWS: [(Row, &str); 7] = [
 ];
 
 /// The result of a load; `None` where a load has no such value.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Figures {
     per_second: Option<f64>,
     /// In milliseconds.
@@ -114,13 +113,16 @@ impl Run {
         let Self { options, machine, kit } = self;
         let mut scene = Scene::new(postgres, kit, Vec::new(), options.seconds)?;
         let version = scene.postgres_version().await?;
-        scene.prepare_product(DATABASE, CARTS).await?;
-        scene.prepare_worker(DATABASE).await?;
-        let url = scene.postgres.url(DATABASE);
-        let pool = PgPoolOptions::new().max_connections(6).connect(&url).await?;
-        let address = &scene.product(DATABASE)?.api.address;
-        for load in [http_rows::creating(), Load::of_path(LIST, 8), Load::of_path(ANALYTICS, 8)] {
-            scene.warm_up(address, load).await?;
+        scene.prepare_fake_stripe().await?;
+        let (mut pools, mut workers) = (Vec::new(), Vec::new());
+        for database in DATABASES {
+            scene.prepare_product(database, CARTS).await?;
+            workers.push(scene.start_worker(database).await?);
+            pools.push(PgPoolOptions::new().max_connections(6).connect(&scene.postgres.url(database)).await?);
+            let address = &scene.product(database)?.api.address;
+            for load in [http_rows::creating(), Load::of_path(LIST, 8), Load::of_path(ANALYTICS, 8)] {
+                scene.warm_up(address, load).await?;
+            }
         }
         println!(
             "{}: {}; fdatasync {:.2} ms. {} windows, {} s a load, {CARTS} carts at the start.\n",
@@ -130,61 +132,81 @@ impl Run {
             options.windows,
             options.seconds,
         );
-        let (mut before, mut beside) = (Vec::new(), Vec::new());
-        for number in 0..options.before {
-            before.push(window(&scene, &pool, number).await?);
+        let sides = [Side::of(&scene, &pools, 0)?, Side::of(&scene, &pools, 1)?];
+        for turn in 0..TURNS {
+            self::turn(&scene, &sides, turn).await?;
         }
-        let mut snapshot = PgConnection::connect(&url).await?;
+        let mut snapshot = PgConnection::connect(&scene.postgres.url(DATABASES[1])).await?;
         sqlx::raw_sql("begin isolation level repeatable read; select count(*) from carts")
             .execute(&mut snapshot)
             .await?;
         let opened = Instant::now();
-        for number in options.before..options.before + options.windows {
-            beside.push(window(&scene, &pool, number).await?);
+        let mut turns = Vec::new();
+        for number in 0..options.windows * TURNS {
+            eprintln!("window {}, turn {}", number / TURNS + 1, number % TURNS + 1);
+            turns.push(self::turn(&scene, &sides, TURNS + number).await?);
         }
         let open_for = opened.elapsed();
-        let dead = dead_rows(&pool).await?;
+        let dead = dead_rows(&pools[1]).await?;
         snapshot.close().await?;
-        println!(
-            "{}\nThe snapshot was open for {:.1} min. {dead}",
-            table(&before, &beside),
-            open_for.as_secs_f64() / 60.0
-        );
-        pool.close().await;
+        println!("{}\nThe snapshot was open for {:.1} min. {dead}", table(&turns), open_for.as_secs_f64() / 60.0);
+        for (worker, pool) in workers.into_iter().zip(pools) {
+            worker.end().await?;
+            pool.close().await;
+        }
         scene.end().await
     }
 }
 
-/// One window: each load once.
-async fn window(scene: &Scene, pool: &PgPool, number: u32) -> Result<Vec<Figures>> {
-    let mut figures = Vec::new();
-    for (row, what) in ROWS {
-        eprintln!("window {number}: {what}");
-        sqlx::query("checkpoint").execute(pool).await?;
-        let measured = measure(scene, pool, row, number).await?;
-        let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
-        eprintln!("    {}/s, p99 {} ms", shown(measured.per_second), shown(measured.p99));
-        figures.push(measured);
-    }
-    Ok(figures)
+/// One of the databases.
+struct Side {
+    pool: PgPool,
+    /// Of its api.
+    address: String,
 }
 
-async fn measure(scene: &Scene, pool: &PgPool, row: Row, number: u32) -> Result<Figures> {
-    let product = scene.product(DATABASE)?;
-    let address = &product.api.address;
+impl Side {
+    fn of(scene: &Scene, pools: &[PgPool], place: usize) -> Result<Self> {
+        let address = scene.product(DATABASES[place])?.api.address.clone();
+        Ok(Self { pool: pools[place].clone(), address })
+    }
+}
+
+/// Each load once in both databases; the figures of each load without and with a snapshot. The first side
+/// alternates.
+async fn turn(scene: &Scene, sides: &[Side; 2], number: u32) -> Result<Vec<[Figures; 2]>> {
+    let mut turn = Vec::new();
+    for (row, what) in ROWS {
+        eprintln!("{what}");
+        let mut both = [Figures::default(); 2];
+        let order = if number.is_multiple_of(2) { [0, 1] } else { [1, 0] };
+        for place in order {
+            sqlx::query("checkpoint").execute(&sides[place].pool).await?;
+            let measured = measure(scene, &sides[place], row, number).await?;
+            let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
+            eprintln!("    {}: {}/s, p99 {} ms", DATABASES[place], shown(measured.per_second), shown(measured.p99));
+            both[place] = measured;
+        }
+        turn.push(both);
+    }
+    Ok(turn)
+}
+
+async fn measure(scene: &Scene, side: &Side, row: Row, turn: u32) -> Result<Figures> {
+    let Side { pool, address } = side;
     let load = match row {
         Row::Post => http_rows::creating(),
         Row::List => Load::of_path(LIST, 8),
         Row::Analytics => Load::of_path(ANALYTICS, 8),
         Row::Webhooks => {
-            webhooks::seed(pool, number).await?;
+            webhooks::seed(pool, turn).await?;
             let address: SocketAddr = address.parse()?;
-            let sent = webhooks::send(address, Arc::new(webhooks::deliveries(number))).await?;
-            webhooks::check(pool, number).await?;
+            let sent = webhooks::send(address, Arc::new(webhooks::deliveries(turn))).await?;
+            webhooks::check(pool, turn).await?;
             return Ok(Figures { per_second: Some(sent.per_second), p99: Some(quantile(&sent.waits, 99)) });
         }
         Row::Drain => {
-            return Ok(Figures { per_second: Some(drains(pool).await?), p99: None });
+            return Ok(Figures { per_second: Some(drain_beside(pool).await?), p99: None });
         }
         Row::Pickup => {
             let waits = pickup::measure_beside(pool, (PICKUPS_A_SECOND * scene.seconds + 1).into()).await?;
@@ -195,16 +217,16 @@ async fn measure(scene: &Scene, pool: &PgPool, row: Row, number: u32) -> Result<
         Row::Permits => return permits(pool, Duration::from_secs(scene.seconds.into())).await,
     };
     if matches!(row, Row::Analytics | Row::List) {
-        // As the worker does once a minute: the windows differ in how long ago that was.
+        // As the worker does once a minute: the turns differ in how long ago that was.
         analytics::add_up(&mut Database::from(pool.clone()).acquire().await?).await?;
     }
     let report = wrk::run(&scene.kit, address, &load, scene.seconds).await?;
     Ok(Figures { per_second: Some(report.per_second()), p99: Some(report.p99_ms) })
 }
 
-/// The median rate at which a running worker takes and ends jobs that are enqueued by the thousand.
+/// The rate at which a running worker takes and ends jobs that are enqueued by the thousand.
 /// Its first fetch has read the whole index.
-async fn drains(pool: &PgPool) -> Result<f64> {
+async fn drain_beside(pool: &PgPool) -> Result<f64> {
     let database = Database::from(pool.clone());
     let runtime = Runtime::start(&database, Config { concurrency: 256, ..Config::default() });
     let (stop, stopped) = oneshot::channel::<()>();
@@ -216,14 +238,11 @@ async fn drains(pool: &PgPool) -> Result<f64> {
         Ok(())
     }));
     drain(pool, &database, 1).await?;
-    let mut rates = Vec::new();
-    for _ in 0..DRAINS {
-        rates.push(drain(pool, &database, JOBS).await?);
-    }
+    let rate = drain(pool, &database, JOBS).await?;
     let _ = stop.send(());
     monitor.await??;
     runtime.close().await;
-    Ok(median(&rates))
+    Ok(rate)
 }
 
 /// Jobs per second, from the first one enqueued to the last one acknowledged.
@@ -287,13 +306,12 @@ async fn dead_rows(pool: &PgPool) -> Result<String> {
     Ok(format!("Dead rows: {}.\n", tables.join(", ")))
 }
 
-fn table(before: &[Vec<Figures>], beside: &[Vec<Figures>]) -> String {
-    let base = if before.len() > 1 { &before[1..] } else { before };
-    let last = &beside[beside.len().saturating_sub(LAST)..];
+/// A line for each value of each load: the medians of the last windows, and of the ratios of their turns.
+fn table(turns: &[Vec<[Figures; 2]>]) -> String {
+    let last = &turns[turns.len().saturating_sub((LAST * TURNS) as usize)..];
     let mut table = format!(
-        "| what | | without, window by window | with, window by window | last {} ÷ without, medians | wanted | |\n\
-         |---|---|---|---|--:|--:|---|\n",
-        last.len()
+        "| what | | ratio, turn by turn | without, last {LAST} windows | with | ratio | wanted | |\n\
+         |---|---|---|--:|--:|--:|---|---|\n",
     );
     for (place, (_, what)) in ROWS.iter().enumerate() {
         let mut line = |name: &str,
@@ -301,19 +319,21 @@ fn table(before: &[Vec<Figures>], beside: &[Vec<Figures>]) -> String {
                         decimals: usize,
                         wanted: &str,
                         met: fn(f64) -> bool| {
-            let values = |windows: &[Vec<Figures>]| -> Vec<f64> {
-                windows.iter().filter_map(|window| of(&window[place])).collect()
+            let values = |turns: &[Vec<[Figures; 2]>], side: usize| -> Vec<f64> {
+                turns.iter().filter_map(|turn| of(&turn[place][side])).collect()
             };
-            let written =
-                |values: &[f64]| values.iter().map(|value| format!("{value:.decimals$}")).collect::<Vec<_>>().join(" ");
-            let (without, with, last) = (values(base), values(beside), values(last));
-            if without.is_empty() || last.is_empty() {
+            let (without, with) = (values(last, 0), values(last, 1));
+            if without.is_empty() {
                 return;
             }
-            let ratio = median(&last) / median(&without);
-            let (without, with) = (written(&without), written(&with));
+            let ratio = median(&ratios(&with, &without));
+            let each: Vec<String> =
+                ratios(&values(turns, 1), &values(turns, 0)).iter().map(|ratio| format!("{ratio:.2}")).collect();
+            let (without, with, each) = (median(&without), median(&with), each.join(" "));
             let verdict = if met(ratio) { "met" } else { "**MISSED**" };
-            table.push_str(&format!("| {what} | {name} | {without} | {with} | {ratio:.2} | {wanted} | {verdict} |\n"));
+            table.push_str(&format!(
+                "| {what} | {name} | {each} | {without:.decimals$} | {with:.decimals$} | {ratio:.2} | {wanted} | {verdict} |\n"
+            ));
         };
         line("/s", |figures| figures.per_second, 0, &format!("≥ {RATE_AT_LEAST}"), |ratio| ratio >= RATE_AT_LEAST);
         line("p99, ms", |figures| figures.p99, 2, &format!("≤ {WAIT_AT_MOST}"), |ratio| ratio <= WAIT_AT_MOST);
