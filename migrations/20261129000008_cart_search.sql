@@ -5,16 +5,27 @@
 -- here. A job fills the table (common/src/carts/search/index.rs), and lists read the carts that are not in it yet
 -- one by one, so that they see every change at once.
 
+-- A total as the number that people read, in thousandths of its unit, so that totals of all currencies compare. The
+-- currencies are those of common/src/money/currency.rs.
+create function cart_value(minor bigint, currency text) returns bigint language sql immutable parallel safe as $$
+    select least(minor, 9223372036854775) * case
+        when currency in ('bif', 'clp', 'djf', 'gnf', 'isk', 'jpy', 'kmf', 'krw', 'mga', 'pyg', 'rwf', 'ugx', 'vnd', 'vuv',
+                          'xaf', 'xof', 'xpf') then 1000
+        when currency in ('bhd', 'iqd', 'jod', 'kwd', 'lyd', 'omr', 'tnd') then 1
+        else 10 end
+$$;
+
 create table cart_search (
     cart_id      text collate "C" primary key,
     text         text        not null,                  -- name, address and the shop's id, folded: without case and accents
-    grams        integer[]   not null,                  -- of each two consecutive characters of text
-    total_minor  bigint      not null,                  -- as in carts
+    grams        integer[]   not null,                  -- of each two consecutive characters of text, and of the currency
+    currency     text        not null,                  -- as in carts
+    value        bigint      not null,                  -- cart_value() of the total
     created_at   timestamptz not null,                  -- as in carts
     abandoned_at timestamptz not null                   -- as in carts
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
 create index cart_search_grams on cart_search using gin (grams);
-create index cart_search_value on cart_search (total_minor, cart_id);
+create index cart_search_value on cart_search (value, cart_id);
 create index cart_search_created on cart_search (created_at, cart_id);
 create index cart_search_abandoned on cart_search (abandoned_at, cart_id);
 
@@ -41,10 +52,10 @@ begin
     return null;
 end $$;
 create trigger carts_search_updated
-    after update of id, customer_name, customer_email, external_id, total_minor, created_at, abandoned_at on carts for each row
-    when ((old.id, old.customer_name, old.customer_email, old.external_id, old.total_minor, old.created_at, old.abandoned_at)
+    after update of id, customer_name, customer_email, external_id, total_minor, currency, created_at, abandoned_at on carts for each row
+    when ((old.id, old.customer_name, old.customer_email, old.external_id, old.total_minor, old.currency, old.created_at, old.abandoned_at)
         is distinct from
-        (new.id, new.customer_name, new.customer_email, new.external_id, new.total_minor, new.created_at, new.abandoned_at))
+        (new.id, new.customer_name, new.customer_email, new.external_id, new.total_minor, new.currency, new.created_at, new.abandoned_at))
     execute function carts_search_updated();
 
 -- The job locks the carts that it indexes, so that a deleted cart has no row that is not seen here.

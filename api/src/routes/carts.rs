@@ -90,9 +90,6 @@ async fn show(State(state): State<AppState>, CartPath(id): CartPath, known: IfNo
     Ok(known.answer(render(&*cart)))
 }
 
-/// Carts that match a filter are counted up to this number first.
-pub(crate) const FEW: i64 = 1_000;
-
 /// The largest offset of pages that are read in batches.
 const MAX_BATCHED_OFFSET: i64 = 1_000;
 
@@ -158,11 +155,12 @@ async fn find(
     let mut tx = carts::filter::begin(&database).await?;
     let mut query = filter.read(&mut tx, sort, state.clock.now()).await?;
     state.upkeep.before_running(&query)?;
-    let mut total = query.count_up_to(&mut tx, FEW).await?;
-    if total == FEW {
-        total = query.count(&mut tx).await?;
-    }
+    let few = query.count_few(&mut tx).await?;
     let page = query.page(&mut tx, start, limit).await?;
+    let total = match few {
+        Some(total) => total,
+        None => query.count(&mut tx).await?,
+    };
     tx.commit().await?;
     Ok((page, total))
 }

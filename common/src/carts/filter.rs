@@ -18,7 +18,7 @@ use super::{
         EmailToFind, find_external, ids_by_email,
         index::{MAX_UNINDEXED, unindexed, with_text},
         still_of,
-        text::TextToFind,
+        text::{TextToFind, currency_gram},
     },
 };
 use crate::{
@@ -112,10 +112,18 @@ pub enum LinkFilter {
     Processing,
 }
 
+/// Up to this number, carts that match are read in no order, and sorted. More are frequent enough to be met soon in the
+/// order of a list.
+pub const FEW: i64 = 3_000;
+
 /// Begins a transaction in which all statements of a query see the same carts.
 pub async fn begin(database: &Database) -> sqlx::Result<Connection> {
     let mut tx = database.begin().await?;
-    sqlx::query("set transaction isolation level repeatable read, read only").execute(&mut tx).await?;
+    // Postgres expects each page of an index to come from a slow disk, and would rather read and join whole tables
+    // than look up the first carts that match.
+    let begin = "set transaction isolation level repeatable read, read only; set local random_page_cost = 1.1;
+                 set local enable_mergejoin = off; set local max_parallel_workers_per_gather = 0";
+    sqlx::raw_sql(begin).execute(&mut tx).await?;
     Ok(tx)
 }
 
@@ -126,6 +134,8 @@ pub struct Query<'a> {
     sort: Sort,
     /// The only carts that can match; `None`: all.
     only_ids: Option<Vec<String>>,
+    /// Whether these do match.
+    is_checked: bool,
     /// The carts that are not in `cart_search`, or as they were.
     unindexed: Vec<String>,
     /// Those of them that have the text.
@@ -144,6 +154,7 @@ impl Filter {
             filter: self,
             sort,
             only_ids: None,
+            is_checked: false,
             unindexed: Vec::new(),
             with_text: Vec::new(),
             named: None,
@@ -187,31 +198,36 @@ impl Query<'_> {
         i64::try_from(self.unindexed.len()).is_ok_and(|carts| carts > MAX_UNINDEXED)
     }
 
-    /// The carts that [`Query::count_up_to`] found, if they were few, or those of an address or an external id.
+    /// The carts that [`Query::count_few`] found, if they were few, or those of an address or an external id.
     pub fn into_only_ids(self) -> Option<Vec<String>> {
         self.only_ids
     }
 
-    /// The number of carts that match, at most `most`. If there are fewer, [`Query::page`] reads no others.
+    /// The number of carts that match; `None` if there are more than [`FEW`]. If not, [`Query::page`] reads no others.
     ///
     /// Postgres can't tell how far it has to walk in the order of a list until it has met enough carts. It finds few in
     /// no order, with the best index.
-    pub async fn count_up_to(&mut self, conn: &mut Connection, most: i64) -> sqlx::Result<i64> {
+    pub async fn count_few(&mut self, conn: &mut Connection) -> sqlx::Result<Option<i64>> {
         let mut sql = Sql::new("");
-        self.matching(&mut sql, "select carts.id");
-        sql.push(" limit ").push_bind(most);
+        self.matching(&mut sql);
+        sql.push(" limit ").push_bind(FEW + 1);
         let ids: Vec<String> = sql.build_query_scalar().persistent(false).fetch_all(conn).await?;
-        let count = i64::try_from(ids.len()).unwrap_or(i64::MAX);
-        if count < most {
+        let count = i64::try_from(ids.len()).ok().filter(|count| *count <= FEW);
+        if count.is_some() {
             self.only_ids = Some(ids);
+            self.is_checked = true;
         }
         Ok(count)
     }
 
     /// The number of carts that match.
     pub async fn count(&self, conn: &mut Connection) -> sqlx::Result<i64> {
+        // Many are counted faster by reading and joining whole tables.
+        let whole = "set local random_page_cost to default; set local enable_mergejoin to default;
+                     set local max_parallel_workers_per_gather to default";
+        sqlx::raw_sql(whole).execute(&mut *conn).await?;
         let mut sql = Sql::new("select count(*) from (");
-        self.matching(&mut sql, "select");
+        self.matching(&mut sql);
         sql.push(") carts");
         sql.build_query_scalar().persistent(false).fetch_one(conn).await
     }
@@ -231,17 +247,40 @@ impl Query<'_> {
         Ok(CartPage { carts, next })
     }
 
-    /// All carts that match, in no order. `columns` may be none.
-    fn matching(&self, sql: &mut Sql, columns: &str) {
-        if self.only_ids.is_some() || self.filter.is_status_only() {
-            sql.push(columns).push(" from carts where true");
-            self.conditions(sql, Source::Carts(None), Reading::AnyOrder);
-            return;
+    /// The ids of all carts that match, in no order.
+    fn matching(&self, sql: &mut Sql) {
+        let sources = match self.only_ids.is_some() || self.filter.is_status_only() {
+            true => vec![Source::Carts(None)],
+            false => vec![Source::Indexed, Source::Unindexed],
+        };
+        for (place, source) in sources.into_iter().enumerate() {
+            sql.push(if place == 0 { "" } else { " union all " });
+            sql.push(format!("select {} from {} where true", source.id(), self.tables(source, Reading::AnyOrder)));
+            self.conditions(sql, source, Reading::AnyOrder);
         }
-        sql.push(columns).push(format!(" from {INDEXED} where true"));
-        self.conditions(sql, Source::Indexed, Reading::AnyOrder);
-        sql.push(" union all ").push(columns).push(" from carts where true");
-        self.conditions(sql, Source::Unindexed, Reading::AnyOrder);
+    }
+
+    /// The tables that have the values of a source.
+    fn tables(&self, source: Source, reading: Reading) -> String {
+        if !matches!(source, Source::Indexed) {
+            return "carts".to_owned();
+        }
+        let (filter, from_links) = (self.filter, self.is_from_links(source, reading));
+        let mut tables = "cart_search indexed".to_owned();
+        if from_links {
+            tables.push_str(" join payment_links link on link.cart_id = indexed.cart_id");
+        }
+        let needs_carts = filter.recovered != Period::default() || filter.external_id.is_some();
+        if needs_carts || self.status().is_some() || (filter.link.is_some() && !from_links) {
+            tables.push_str(" join carts on carts.id = indexed.cart_id");
+        }
+        tables
+    }
+
+    /// Whether the links in the state are read first, of which there is one for each cart.
+    fn is_from_links(&self, source: Source, reading: Reading) -> bool {
+        let is_state = self.filter.link.is_some_and(|link| link != LinkFilter::None);
+        is_state && matches!(source, Source::Indexed) && reading == Reading::AnyOrder
     }
 
     /// The ids of a page.
@@ -255,7 +294,10 @@ impl Query<'_> {
         for (place, (source, key)) in self.parts().iter().enumerate() {
             let id = source.id();
             sql.push(if place == 0 { "(" } else { " union all (" });
-            sql.push(format!("select carts.id, {key} as key from {} where true", source.tables()));
+            sql.push(format!(
+                "select {id} as id, {key} as key from {} where true",
+                self.tables(*source, Reading::InOrder)
+            ));
             self.conditions(&mut sql, *source, Reading::InOrder);
             if let Some((value, after)) = &after {
                 sql.push(format!(" and ({key}, {id}) {} (", if self.sort.descending { "<" } else { ">" }));
@@ -264,7 +306,7 @@ impl Query<'_> {
                         sql.push_bind(at)
                     }
                     SortValue::Recovered(None) => sql.push("'-infinity'::timestamptz"),
-                    SortValue::TotalMinor(minor) => sql.push_bind(minor),
+                    SortValue::Value(value) => sql.push_bind(value),
                 };
                 sql.push(", ").push_bind(after.clone()).push(")");
             }
@@ -282,7 +324,7 @@ impl Query<'_> {
         let (of_index, of_carts) = match self.sort.key {
             SortKey::CreatedAt => ("indexed.created_at", "carts.created_at"),
             SortKey::AbandonedAt => ("indexed.abandoned_at", "carts.abandoned_at"),
-            SortKey::TotalValue => ("indexed.total_minor", "carts.total_minor"),
+            SortKey::TotalValue => ("indexed.value", VALUE),
             SortKey::RecoveredAt if self.filter.status == Some(CartStatus::Recovered) => {
                 return vec![(Source::Carts(None), "carts.recovered_at")];
             }
@@ -320,14 +362,23 @@ impl Query<'_> {
             ),
             Source::Unindexed => drop(sql.push(" and carts.id = any (").push_bind(self.unindexed.clone()).push(")")),
         }
+        if let Some(ids) = &self.only_ids {
+            sql.push(" and carts.id = any (").push_bind(ids.clone()).push(")");
+        }
+        if self.is_checked {
+            return;
+        }
         if let Some(status) = filter.status {
             // Not a parameter, because the indexes are partial.
             sql.push(format!(" and carts.status = '{}'", status.as_str()));
         }
+        let table = source.table();
         if let Some(currency) = filter.currency {
-            sql.push(" and carts.currency = ").push_bind(currency.code().to_owned());
+            sql.push(format!(" and {table}.currency = ")).push_bind(currency.code().to_owned());
+            if matches!(source, Source::Indexed) && reading == Reading::AnyOrder {
+                sql.push(" and indexed.grams @> ").push_bind(vec![currency_gram(currency.code())]);
+            }
         }
-        let table = source.sorted();
         for (column, period) in [
             (format!("{table}.created_at"), filter.created),
             (format!("{table}.abandoned_at"), filter.abandoned),
@@ -340,17 +391,14 @@ impl Query<'_> {
                 sql.push(format!(" and {column} < ")).push_bind(to);
             }
         }
-        self.value(sql, table);
+        self.value(sql, source);
         if let Some(external_id) = &filter.external_id {
             sql.push(" and carts.external_id = ").push_bind(external_id.clone());
         }
-        if let Some(ids) = &self.only_ids {
-            sql.push(" and carts.id = any (").push_bind(ids.clone()).push(")");
-        }
         if let Some(link) = filter.link {
-            match reading {
-                Reading::AnyOrder => self.link(sql, link),
-                Reading::InOrder => self.link_of_each(sql, link),
+            match self.is_from_links(source, reading) {
+                true => self.link(sql, link),
+                false => self.link_of_each(sql, link),
             }
         }
         if let Some(text) = &filter.text {
@@ -358,50 +406,35 @@ impl Query<'_> {
         }
     }
 
-    /// The total lies between the lowest and the highest, in the units of the cart's currency.
-    fn value(&self, sql: &mut Sql, table: &str) {
-        let lowest = self.filter.min_value.map(|ValueBound(bound)| (">=", bound));
-        for (operator, bound) in lowest.into_iter().chain(self.filter.max_value.map(|ValueBound(bound)| ("<=", bound)))
-        {
-            // For the index: the widest bound of any currency, if none is given.
-            let decimals = match self.filter.currency {
-                Some(currency) => currency.decimals(),
-                None if operator == ">=" => 0,
-                None => 3,
-            };
-            let minor = bound * Decimal::from(10_i64.pow(decimals));
-            let minor = if operator == ">=" { minor.ceil() } else { minor.floor() };
-            sql.push(format!(" and {table}.total_minor {operator} ")).push_bind(minor.to_i64().unwrap_or(i64::MAX));
-            if self.filter.currency.is_none() {
-                sql.push(format!(" and {table}.total_minor {operator} ")).push_bind(bound);
-                sql.push(" * case when carts.currency = any (").push_bind(Currency::NO_DECIMALS.as_slice());
-                sql.push(") then 1 when carts.currency = any (").push_bind(Currency::THREE_DECIMALS.as_slice());
-                sql.push(") then 1000 else 100 end");
-            }
+    /// The total lies between the lowest and the highest.
+    fn value(&self, sql: &mut Sql, source: Source) {
+        let value = if matches!(source, Source::Indexed) { "indexed.value" } else { VALUE };
+        if let Some(ValueBound(bound)) = self.filter.min_value {
+            let thousandths = (bound * Decimal::ONE_THOUSAND).ceil().to_i64().unwrap_or(i64::MAX);
+            sql.push(format!(" and {value} >= ")).push_bind(thousandths);
+        }
+        if let Some(ValueBound(bound)) = self.filter.max_value {
+            let thousandths = (bound * Decimal::ONE_THOUSAND).floor().to_i64().unwrap_or(i64::MAX);
+            sql.push(format!(" and {value} <= ")).push_bind(thousandths);
         }
     }
 
-    /// The carts whose newest link is in this state.
+    /// The newest link of the cart is in this state.
     fn link(&self, sql: &mut Sql, link: LinkFilter) {
-        let state = match link {
-            LinkFilter::None => return self.link_of_each(sql, link),
-            LinkFilter::Pending => "link.status = 'pending'",
-            LinkFilter::Processing => "link.status = 'processing'",
-            LinkFilter::Ready => "link.status = 'open'",
-            LinkFilter::Failed => "link.status in ('failed', 'payment_failed', 'settling')",
-        };
-        sql.push(format!(
-            " and carts.id in (
-                select cart_id from payment_links link
-                where {state} and not exists (
-                    select from payment_links later where later.cart_id = link.cart_id and later.version > link.version)"
-        ));
+        sql.push(match link {
+            LinkFilter::None => " and false",
+            LinkFilter::Pending => " and link.status = 'pending'",
+            LinkFilter::Processing => " and link.status = 'processing'",
+            // Sessions of carts that were just recovered or expired are to be closed.
+            LinkFilter::Ready => " and link.status = 'open' and carts.status = 'abandoned'",
+            LinkFilter::Failed => " and link.status in ('failed', 'payment_failed', 'settling')",
+        });
+        sql.push(
+            " and not exists (
+                select from payment_links later where later.cart_id = link.cart_id and later.version > link.version)",
+        );
         if link == LinkFilter::Ready {
             sql.push(" and session_expires_at > ").push_bind(self.now);
-            // Sessions of carts that were just recovered or expired are to be closed.
-            sql.push(") and carts.status = 'abandoned'");
-        } else {
-            sql.push(")");
         }
     }
 
@@ -442,7 +475,7 @@ impl Query<'_> {
             }
         }
         if let Some(id) = &self.named {
-            sql.push(" or carts.id = ").push_bind(id.clone());
+            sql.push(format!(" or {} = ", source.id())).push_bind(id.clone());
         }
         sql.push(")");
     }
@@ -468,15 +501,12 @@ enum Source {
     Unindexed,
 }
 
-const INDEXED: &str = "cart_search indexed join carts on carts.id = indexed.cart_id";
+/// The total of a cart, as `cart_search` has it.
+const VALUE: &str = "cart_value(carts.total_minor, carts.currency)";
 
 impl Source {
-    fn tables(self) -> &'static str {
-        if matches!(self, Self::Indexed) { INDEXED } else { "carts" }
-    }
-
-    /// The table with the dates and the total by which carts are found.
-    fn sorted(self) -> &'static str {
+    /// The table with the dates, the currency and the total by which carts are found.
+    fn table(self) -> &'static str {
         if matches!(self, Self::Indexed) { "indexed" } else { "carts" }
     }
 

@@ -20,7 +20,7 @@ pub enum SortKey {
     AbandonedAt,
     /// When the cart was recovered; carts that were not count as before all others.
     RecoveredAt,
-    /// The total in minor units.
+    /// The total as a number, whatever its currency.
     TotalValue,
 }
 
@@ -64,7 +64,8 @@ pub(crate) enum SortValue {
     Abandoned(DateTime<Utc>),
     /// `None`: not recovered.
     Recovered(Option<DateTime<Utc>>),
-    TotalMinor(i64),
+    /// In thousandths, as `cart_value()` returns it.
+    Value(i64),
 }
 
 /// The position of a cart in a list; the next page starts after it.
@@ -85,7 +86,7 @@ impl Cursor {
             SortKey::CreatedAt => SortValue::Created(cart.created_at),
             SortKey::AbandonedAt => SortValue::Abandoned(cart.abandoned_at),
             SortKey::RecoveredAt => SortValue::Recovered(cart.recovered_at),
-            SortKey::TotalValue => SortValue::TotalMinor(cart.total_value.minor()),
+            SortKey::TotalValue => SortValue::Value(value_of(cart)),
         };
         Self { value, id: cart.id.clone() }
     }
@@ -96,7 +97,7 @@ impl Cursor {
             SortValue::Created(_) => SortKey::CreatedAt,
             SortValue::Abandoned(_) => SortKey::AbandonedAt,
             SortValue::Recovered(_) => SortKey::RecoveredAt,
-            SortValue::TotalMinor(_) => SortKey::TotalValue,
+            SortValue::Value(_) => SortKey::TotalValue,
         }
     }
 
@@ -112,7 +113,7 @@ impl std::fmt::Display for Cursor {
             SortValue::Abandoned(at) => write!(f, "a{}", at.timestamp_micros())?,
             SortValue::Recovered(Some(at)) => write!(f, "r{}", at.timestamp_micros())?,
             SortValue::Recovered(None) => write!(f, "n")?,
-            SortValue::TotalMinor(minor) => write!(f, "v{minor}")?,
+            SortValue::Value(value) => write!(f, "v{value}")?,
         }
         write!(f, "-{}", self.id)
     }
@@ -143,11 +144,16 @@ impl FromStr for Cursor {
             'n' if value.is_empty() => SortValue::Recovered(None),
             'n' => return Err(MalformedCursor),
             'r' => SortValue::Recovered(Some(time()?)),
-            'v' => SortValue::TotalMinor(value.parse().map_err(|_| MalformedCursor)?),
+            'v' => SortValue::Value(value.parse().map_err(|_| MalformedCursor)?),
             _ => SortValue::Created(time()?),
         };
         Ok(Self { value, id: id.to_owned() })
     }
+}
+
+/// As `cart_value()` (`migrations/20261129000008_cart_search.sql`).
+fn value_of(cart: &Cart) -> i64 {
+    cart.total_value.minor().min(i64::MAX / 1_000) * 10_i64.pow(3 - cart.currency.decimals())
 }
 
 /// Where a page starts.

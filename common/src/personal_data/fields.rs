@@ -265,7 +265,8 @@ pub const TABLES: &[Table] = &[
         &[
             other("cart_id", "the cart's"),
             other("text", "copied from carts, without case and accents"),
-            other("grams", "numbers computed from the text"),
+            other("grams", "numbers computed from the text and the currency"),
+            other("currency", "copied from carts"),
         ],
     ),
     without_shoppers("cart_search_changes", &[other("cart_ids", "the ids of carts")]),

@@ -19,7 +19,6 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use utoipa_axum::routes;
 
 use super::{
-    FEW,
     filters::{self, Filters},
     import::{csv, lines::Format},
     searches::Searches,
@@ -167,7 +166,7 @@ impl Export {
         let mut query = self.filter.read(&mut tx, OLDEST_FIRST, self.clock.now()).await?;
         self.upkeep.before_running(&query)?;
         if self.start == Start::Offset(0) && !self.filter.is_status_only() {
-            query.count_up_to(&mut tx, FEW).await?;
+            query.count_few(&mut tx).await?;
         }
         let page = query.page(&mut tx, self.start.clone(), BATCH).await?;
         let only_ids = query.into_only_ids();

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 
-use super::text::{TextToFind, grams, of_cart};
+use super::text::{TextToFind, currency_gram, grams, of_cart};
 use crate::db::Connection;
 
 /// Carts in a batch. Changes of these carts wait for it.
@@ -84,16 +84,21 @@ pub async fn index_changes(conn: &mut Connection) -> sqlx::Result<usize> {
     }
     sqlx::query!(
         r#"
-        insert into cart_search (cart_id, text, grams, total_minor, created_at, abandoned_at)
-        select id, text, grams::integer[], total_minor, created_at, abandoned_at
-        from unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::timestamptz[], $6::timestamptz[])
-            as new (id, text, grams, total_minor, created_at, abandoned_at)
+        insert into cart_search (cart_id, text, grams, currency, value, created_at, abandoned_at)
+        select id, text, grams::integer[], currency, value, created_at, abandoned_at
+        from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::timestamptz[], $7::timestamptz[])
+            as new (id, text, grams, currency, value, created_at, abandoned_at)
         "#,
         &column(&carts, |cart| cart.id.clone()),
         &column(&carts, |cart| cart.text.clone()),
         // Arrays of arrays must be of one length, so each is sent as text.
-        &column(&carts, |cart| array(&grams(&cart.text))),
-        &column(&carts, |cart| cart.total_minor),
+        &column(&carts, |cart| {
+            let mut grams = grams(&cart.text);
+            grams.push(currency_gram(&cart.currency));
+            array(&grams)
+        }),
+        &column(&carts, |cart| cart.currency.clone()),
+        &column(&carts, |cart| cart.value),
         &column(&carts, |cart| cart.created_at),
         &column(&carts, |cart| cart.abandoned_at),
     )
@@ -112,7 +117,8 @@ fn array(numbers: &[i32]) -> String {
 struct Indexed {
     id: String,
     text: String,
-    total_minor: i64,
+    currency: String,
+    value: i64,
     created_at: DateTime<Utc>,
     abandoned_at: DateTime<Utc>,
 }
@@ -151,13 +157,18 @@ async fn read(conn: &mut Connection, ids: &[String]) -> sqlx::Result<Vec<Indexed
         return Ok(Vec::new());
     }
     let carts = sqlx::query!(
-        "select id, customer_name, customer_email, external_id, total_minor, created_at, abandoned_at from carts where id = any ($1)",
+        r#"
+        select id, customer_name, customer_email, external_id, currency, cart_value(total_minor, currency) as "value!",
+               created_at, abandoned_at
+        from carts where id = any ($1)
+        "#,
         ids,
     );
     let carts = carts.fetch_all(conn).await?.into_iter().map(|cart| Indexed {
         text: of_cart(cart.customer_name.as_deref(), &cart.customer_email, cart.external_id.as_deref()),
         id: cart.id,
-        total_minor: cart.total_minor,
+        currency: cart.currency,
+        value: cart.value,
         created_at: cart.created_at,
         abandoned_at: cart.abandoned_at,
     });

@@ -89,6 +89,11 @@ pub(super) fn grams(folded: &str) -> Vec<i32> {
     grams.into_iter().collect()
 }
 
+/// A number that finds the carts of a currency in the same index, because few carts may have it.
+pub(crate) fn currency_gram(code: &str) -> i32 {
+    code.bytes().fold(-1, |gram, byte| (gram << 8) | i32::from(byte))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
