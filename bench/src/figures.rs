@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-/// The median.
+/// The median; of an even number of values, the mean of the two in the middle.
 pub(crate) fn median(values: &[f64]) -> f64 {
-    quantile(values, 50)
+    let reversed: Vec<f64> = values.iter().map(|value| -value).collect();
+    f64::midpoint(quantile(values, 50), -quantile(&reversed, 50))
 }
 
 /// The value below which `percent` of the values are.

@@ -1,6 +1,6 @@
 //! Measures what an open snapshot costs, as a backup holds one: no dead row of its database can be removed
 //! meanwhile. The same loads run in two databases of one server, and a snapshot is open in one of them, so that
-//! growing tables and other work of the machine concern both.
+//! growing tables and other work of the machine affect both.
 
 use std::{
     net::SocketAddr,
@@ -37,7 +37,7 @@ use crate::{
 const DATABASES: [&str; 2] = ["alone", "snapshot"];
 /// Carts at the start.
 const CARTS: i64 = 100_000;
-/// Turns of all loads in a window and a database.
+/// Turns per window; a turn runs each load once in each database.
 const TURNS: u32 = 2;
 /// More than a drain needs.
 const LONGEST_DRAIN: Duration = Duration::from_secs(120);
@@ -310,7 +310,7 @@ async fn dead_rows(pool: &PgPool) -> Result<String> {
 fn table(turns: &[Vec<[Figures; 2]>]) -> String {
     let last = &turns[turns.len().saturating_sub((LAST * TURNS) as usize)..];
     let mut table = format!(
-        "| what | | ratio, turn by turn | without, last {LAST} windows | with | ratio | wanted | |\n\
+        "| what | | ratio, turn by turn | without, last turns | with | ratio | wanted | |\n\
          |---|---|---|--:|--:|--:|---|---|\n",
     );
     for (place, (_, what)) in ROWS.iter().enumerate() {

@@ -137,8 +137,17 @@ async fn actions_in_the_wrong_state_are_refused() {
     for pull in ["pause", "resume"] {
         app.post(&format!("/api/queues/nowhere/{pull}"), &json!(null)).await.is_error(404, "NOT_FOUND");
     }
-    for bad in [json!([]), json!({}), json!({"queue": "nowhere"}), json!({"queue": "expiry", "dryRun": 1})] {
-        app.post("/api/jobs/retry", &bad).await.is_error(422, "VALIDATION_ERROR");
+    for bad in [
+        json!([]),
+        json!({}),
+        json!({"queue": "nowhere"}),
+        json!({"queue": "expiry", "dryRun": 1}),
+        json!({"queue": "payment-links", "cartId": "cart_1"}),
+        json!({"queue": "payment-links", "dryrun": true}),
+    ] {
+        for action in ["retry", "cancel", "discard"] {
+            app.post(&format!("/api/jobs/{action}"), &bad).await.is_error(422, "VALIDATION_ERROR");
+        }
     }
 }
 

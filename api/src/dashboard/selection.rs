@@ -1,7 +1,7 @@
 //! What actions on the checked rows of a list have in common. The list is a form with the method GET,
 //! with a checkbox `id` in each row; the page that it leads to shows the number and asks.
 
-use std::{fmt::Display, str::FromStr};
+use std::{collections::BTreeSet, fmt::Display, str::FromStr};
 
 use maud::{Markup, html};
 
@@ -17,7 +17,9 @@ pub(crate) fn ids<'p, T: FromStr>(
     one: &str,
     many: &str,
 ) -> Result<Vec<T>, ApiError> {
-    let ids: Result<Vec<T>, _> = ids.map(str::parse).collect();
+    // Each once.
+    let ids: BTreeSet<&str> = ids.collect();
+    let ids: Result<Vec<T>, _> = ids.into_iter().map(str::parse).collect();
     let ids = ids.map_err(|_| ApiError::bad_request(format!("id must be the id of a {one}")))?;
     if ids.len() > LIMIT {
         return Err(ApiError::bad_request(format!("There must be at most {LIMIT} {many}")));

@@ -101,7 +101,7 @@ const MAX_BATCHED_OFFSET: i64 = 1_000;
     get, path = "/carts", operation_id = "listCarts", tag = "Carts",
     params(
         Filters,
-        ("sort" = inline(Option<Order>), Query, description = "The order, `-createdAt` by default. `totalValue` compares minor units, so use it with `currency` if carts are in several. Carts that were not recovered count as recovered before all others."),
+        ("sort" = inline(Option<Order>), Query, description = "The order, `-createdAt` by default. `totalValue` compares the numbers as they are written, so use it with `currency` if carts are in several. Carts that were not recovered count as recovered before all others."),
         Page,
         ("cursor" = Option<String>, Query, pattern = "^[anrv]?(-?[0-9]{1,18})?-[A-Za-z0-9_-]{1,200}$", description = "The `nextCursor` of the page before, with the same filters and `sort`; `page` does not count then."),
     ),

@@ -40,7 +40,7 @@ pub struct Filter {
     pub abandoned: Period,
     /// When the cart was recovered.
     pub recovered: Period,
-    /// The lowest total, in the decimals of each cart's currency.
+    /// The lowest total, as a number in units of the cart's currency.
     pub min_value: Option<ValueBound>,
     /// The highest total.
     pub max_value: Option<ValueBound>,
@@ -112,8 +112,8 @@ pub enum LinkFilter {
     Processing,
 }
 
-/// Up to this number, carts that match are read in no order, and sorted. More are frequent enough to be met soon in the
-/// order of a list.
+/// The maximum number of matching carts that are read in any order and then sorted. Larger results are read in the
+/// order of the list, in which they are met soon enough.
 pub const FEW: i64 = 3_000;
 
 /// Begins a transaction in which all statements of a query see the same carts.
@@ -134,7 +134,7 @@ pub struct Query<'a> {
     sort: Sort,
     /// The only carts that can match; `None`: all.
     only_ids: Option<Vec<String>>,
-    /// Whether these do match.
+    /// Whether all of `only_ids` are known to match.
     is_checked: bool,
     /// The carts that are not in `cart_search`, or as they were.
     unindexed: Vec<String>,
@@ -203,14 +203,14 @@ impl Query<'_> {
         self.only_ids
     }
 
-    /// The number of carts that match; `None` if there are more than [`FEW`]. If not, [`Query::page`] reads no others.
+    /// The number of carts that match; `None` if there are more than [`FEW`]. After `Some`, [`Query::page`] reads only
+    /// the counted carts.
     ///
     /// Postgres can't tell how far it has to walk in the order of a list until it has met enough carts. It finds few in
     /// no order, with the best index.
     pub async fn count_few(&mut self, conn: &mut Connection) -> sqlx::Result<Option<i64>> {
         let mut sql = Sql::new("");
-        self.matching(&mut sql);
-        sql.push(" limit ").push_bind(FEW + 1);
+        self.matching(&mut sql, Some(FEW + 1));
         let ids: Vec<String> = sql.build_query_scalar().persistent(false).fetch_all(conn).await?;
         let count = i64::try_from(ids.len()).ok().filter(|count| *count <= FEW);
         if count.is_some() {
@@ -220,14 +220,14 @@ impl Query<'_> {
         Ok(count)
     }
 
-    /// The number of carts that match.
+    /// The number of carts that match. Must be the last statement of the transaction: it changes how others are planned.
     pub async fn count(&self, conn: &mut Connection) -> sqlx::Result<i64> {
         // Many are counted faster by reading and joining whole tables.
         let whole = "set local random_page_cost to default; set local enable_mergejoin to default;
                      set local max_parallel_workers_per_gather to default";
         sqlx::raw_sql(whole).execute(&mut *conn).await?;
         let mut sql = Sql::new("select count(*) from (");
-        self.matching(&mut sql);
+        self.matching(&mut sql, None);
         sql.push(") carts");
         sql.build_query_scalar().persistent(false).fetch_one(conn).await
     }
@@ -247,16 +247,29 @@ impl Query<'_> {
         Ok(CartPage { carts, next })
     }
 
-    /// The ids of all carts that match, in no order.
-    fn matching(&self, sql: &mut Sql) {
+    /// The ids of all carts that match, or of at most `limit` from each source, in any order.
+    fn matching(&self, sql: &mut Sql, limit: Option<i64>) {
         let sources = match self.only_ids.is_some() || self.filter.is_status_only() {
             true => vec![Source::Carts(None)],
-            false => vec![Source::Indexed, Source::Unindexed],
+            false => self.sources(),
         };
         for (place, source) in sources.into_iter().enumerate() {
-            sql.push(if place == 0 { "" } else { " union all " });
+            sql.push(if place == 0 { "(" } else { " union all (" });
             sql.push(format!("select {} from {} where true", source.id(), self.tables(source, Reading::AnyOrder)));
             self.conditions(sql, source, Reading::AnyOrder);
+            // In each part: Postgres plans a part for all its rows otherwise.
+            if let Some(limit) = limit {
+                sql.push(" limit ").push_bind(limit);
+            }
+            sql.push(")");
+        }
+    }
+
+    /// All carts: those in `cart_search`, and the others, if there are any.
+    fn sources(&self) -> Vec<Source> {
+        match self.unindexed.is_empty() {
+            true => vec![Source::Indexed],
+            false => vec![Source::Indexed, Source::Unindexed],
         }
     }
 
@@ -270,14 +283,13 @@ impl Query<'_> {
         if from_links {
             tables.push_str(" join payment_links link on link.cart_id = indexed.cart_id");
         }
-        let needs_carts = filter.recovered != Period::default() || filter.external_id.is_some();
-        if needs_carts || self.status().is_some() || (filter.link.is_some() && !from_links) {
+        if filter.recovered != Period::default() || self.status().is_some() || (filter.link.is_some() && !from_links) {
             tables.push_str(" join carts on carts.id = indexed.cart_id");
         }
         tables
     }
 
-    /// Whether the links in the state are read first, of which there is one for each cart.
+    /// Whether the links in the state are joined, at most one of each cart: its newest.
     fn is_from_links(&self, source: Source, reading: Reading) -> bool {
         let is_state = self.filter.link.is_some_and(|link| link != LinkFilter::None);
         is_state && matches!(source, Source::Indexed) && reading == Reading::AnyOrder
@@ -340,7 +352,10 @@ impl Query<'_> {
             (SortKey::CreatedAt, None) if self.filter.is_status_only() => {
                 [CartStatus::Abandoned, CartStatus::Recovered, CartStatus::Expired].map(of_status).into()
             }
-            _ => vec![(Source::Indexed, of_index), (Source::Unindexed, of_carts)],
+            _ => {
+                let key = |source| if matches!(source, Source::Indexed) { of_index } else { of_carts };
+                self.sources().into_iter().map(|source| (source, key(source))).collect()
+            }
         }
     }
 
@@ -355,6 +370,7 @@ impl Query<'_> {
         match source {
             Source::Carts(Some(status)) => drop(sql.push(format!(" and carts.status = '{}'", status.as_str()))),
             Source::Carts(None) => {}
+            Source::Indexed if self.unindexed.is_empty() => {}
             Source::Indexed => drop(
                 sql.push(" and indexed.cart_id not in (select unnest(")
                     .push_bind(self.unindexed.clone())
@@ -421,32 +437,36 @@ impl Query<'_> {
 
     /// The newest link of the cart is in this state.
     fn link(&self, sql: &mut Sql, link: LinkFilter) {
-        sql.push(match link {
-            LinkFilter::None => " and false",
-            LinkFilter::Pending => " and link.status = 'pending'",
-            LinkFilter::Processing => " and link.status = 'processing'",
+        let state = match link {
+            LinkFilter::None => "false".to_owned(),
+            LinkFilter::Pending => format!("link.status = 'pending' and {HAS_JOB}"),
+            LinkFilter::Processing => "link.status = 'processing'".to_owned(),
             // Sessions of carts that were just recovered or expired are to be closed.
-            LinkFilter::Ready => " and link.status = 'open' and carts.status = 'abandoned'",
-            LinkFilter::Failed => " and link.status in ('failed', 'payment_failed', 'settling')",
-        });
+            LinkFilter::Ready => "link.status = 'open' and carts.status = 'abandoned'".to_owned(),
+            LinkFilter::Failed => format!(
+                "(link.status in ('failed', 'payment_failed', 'settling') or (link.status = 'pending' and not {HAS_JOB}))"
+            ),
+        };
+        sql.push(format!(" and {state}"));
         sql.push(
             " and not exists (
                 select from payment_links later where later.cart_id = link.cart_id and later.version > link.version)",
         );
         if link == LinkFilter::Ready {
-            sql.push(" and session_expires_at > ").push_bind(self.now);
+            sql.push(" and link.session_expires_at > ").push_bind(self.now);
         }
     }
 
     /// The same, cart by cart.
     fn link_of_each(&self, sql: &mut Sql, link: LinkFilter) {
         let state: &'static str = link.into();
-        sql.push(
+        sql.push(format!(
             " and case coalesce((
                   select case when link.status in ('failed', 'payment_failed', 'settling') then 'failed'
-                              when link.status in ('pending', 'processing') then link.status
-                              when link.status = 'open' and carts.status = 'abandoned' and session_expires_at > ",
-        );
+                              when link.status = 'pending' then case when {HAS_JOB} then 'pending' else 'failed' end
+                              when link.status = 'processing' then 'processing'
+                              when link.status = 'open' and carts.status = 'abandoned' and session_expires_at > "
+        ));
         sql.push_bind(self.now);
         sql.push(
             " then 'ready' end
@@ -500,6 +520,10 @@ enum Source {
     /// The others.
     Unindexed,
 }
+
+/// The job that makes a pending link is not finished. A link without one was not made: the job ran out of attempts, or
+/// was cancelled.
+const HAS_JOB: &str = "exists (select from jobs where jobs.id = link.job_id and jobs.state in ('pending', 'running'))";
 
 /// The total of a cart, as `cart_search` has it.
 const VALUE: &str = "cart_value(carts.total_minor, carts.currency)";

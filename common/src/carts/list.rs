@@ -151,8 +151,8 @@ impl FromStr for Cursor {
     }
 }
 
-/// As `cart_value()` (`migrations/20261129000008_cart_search.sql`).
-fn value_of(cart: &Cart) -> i64 {
+/// The total in thousandths; must equal `cart_value()` (`migrations/20261129000008_cart_search.sql`).
+pub fn value_of(cart: &Cart) -> i64 {
     cart.total_value.minor().min(i64::MAX / 1_000) * 10_i64.pow(3 - cart.currency.decimals())
 }
 
@@ -168,7 +168,7 @@ pub enum Start {
 /// One page of the list.
 #[derive(Debug)]
 pub struct CartPage {
-    /// Newest first.
+    /// In the order of the list.
     pub carts: Vec<Cart>,
     /// Where the next page starts; `None` on the last one.
     pub next: Option<Cursor>,

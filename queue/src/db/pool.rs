@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use deadpool::managed::{PoolError, QueueMode};
+use deadpool::managed::{Object, PoolError, QueueMode, Timeouts};
 use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -169,6 +169,16 @@ impl Database {
         self.connection().await
     }
 
+    /// A second connection for a caller that has one, if one is free at once. Waiting for it could be a deadlock. Behind
+    /// a pooler there is none, because its sessions are shared with other processes that may do the same.
+    pub async fn acquire_spare(&self) -> Option<Connection> {
+        if self.is_pooled() {
+            return None;
+        }
+        let session = self.pool.timeout_get(&Timeouts::wait_millis(0)).await.ok()?;
+        Some(self.of(session))
+    }
+
     /// Begins a transaction. Dropping it without [`Connection::commit`] rolls it back.
     pub async fn begin(&self) -> sqlx::Result<Connection> {
         let mut connection = self.connection().await?;
@@ -193,8 +203,12 @@ impl Database {
                 sqlx::Error::PoolTimedOut
             }
         })?;
+        Ok(self.of(session))
+    }
+
+    fn of(&self, session: Object<Connector>) -> Connection {
         let (failover, notifier) = (self.pools.failover.clone(), self.pools.notifier.clone());
-        Ok(Connection::new(session, !self.is_pooled(), self.statement_timeout, failover, notifier))
+        Connection::new(session, !self.is_pooled(), self.statement_timeout, failover, notifier)
     }
 
     /// A connection that listens to these channels; `None` if LISTEN is off.

@@ -37,7 +37,10 @@ impl CartBatches {
         Self {
             store: Batcher::start(StoreCarts, database.clone()),
             find: Batcher::start(FindCarts { clock: clock.clone() }, database.clone()),
-            list: Batcher::start(ListCarts { clock: clock.clone(), upkeep: upkeep.clone() }, database.clone()),
+            list: Batcher::start(
+                ListCarts { database: database.clone(), clock: clock.clone(), upkeep: upkeep.clone() },
+                database.clone(),
+            ),
         }
     }
 }
@@ -92,9 +95,10 @@ pub(crate) struct ListRequest {
     pub(crate) start: Start,
 }
 
-/// Lists carts: reads the totals once for a batch, and each page once.
+/// Lists carts: reads the totals once for a batch, and each page once, concurrently if a second connection is free.
 #[derive(Debug)]
 pub(crate) struct ListCarts {
+    database: Database,
     clock: Clock,
     upkeep: Upkeep,
 }
@@ -108,17 +112,34 @@ impl Batch for ListCarts {
     const TRANSACTION: Option<Duration> = None;
 
     async fn run(&self, conn: &mut Connection, requests: &[ListRequest]) -> sqlx::Result<Vec<RenderedPage>> {
-        let totals = list::totals(conn).await?;
+        let (totals, pages) = match self.database.acquire_spare().await {
+            Some(mut spare) => tokio::try_join!(list::totals(&mut spare), self.pages(conn, requests))?,
+            None => (list::totals(conn).await?, self.pages(conn, requests).await?),
+        };
         self.upkeep.counts_read(totals.deltas);
-        let mut bodies: HashMap<&ListRequest, RenderedPage> = HashMap::new();
+        let rendered: HashMap<&ListRequest, RenderedPage> = pages
+            .into_iter()
+            .map(|(request, found)| (request, render(request.page, totals.of(request.status), found)))
+            .collect();
+        Ok(requests.iter().map(|request| rendered[request].clone()).collect())
+    }
+}
+
+impl ListCarts {
+    /// Each page once.
+    async fn pages<'r>(
+        &self,
+        conn: &mut Connection,
+        requests: &'r [ListRequest],
+    ) -> sqlx::Result<HashMap<&'r ListRequest, CartPage>> {
+        let mut pages = HashMap::new();
         for request in requests {
-            if !bodies.contains_key(request) {
-                let (status, page) = (request.status, request.page);
-                let found = list::page(conn, status, request.start.clone(), page.limit, self.clock.now()).await?;
-                bodies.insert(request, render(page, totals.of(status), found));
+            if !pages.contains_key(request) {
+                let ListRequest { status, page, start } = request.clone();
+                pages.insert(request, list::page(conn, status, start, page.limit, self.clock.now()).await?);
             }
         }
-        Ok(requests.iter().map(|request| bodies[request].clone()).collect())
+        Ok(pages)
     }
 }
 

@@ -168,7 +168,7 @@ fn queues(filter: &JobFilter) -> Vec<&'static str> {
     QUEUES.into_iter().filter(|queue| filter.queue.as_deref().is_none_or(|chosen| chosen == *queue)).collect()
 }
 
-/// Body of the actions on all jobs that match a filter.
+/// Body of the actions on all jobs that match a filter. Other fields are refused.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase", example = json!({"queue": "payment-links", "dryRun": true}))]
 #[expect(dead_code, reason = "this only describes the body")]
@@ -186,6 +186,8 @@ struct JobSelection {
 }
 
 impl JobSelection {
+    const FIELDS: [&str; 4] = ["queue", "kind", "error", "dryRun"];
+
     /// The filter, and whether to count only.
     fn parse(body: &RawValue) -> Result<(JobFilter, bool), ApiError> {
         let mut errors = Vec::new();
@@ -199,6 +201,11 @@ impl JobSelection {
             }
         };
         let (queue, kind, error) = (text("queue"), text("kind"), text("error"));
+        // An unknown field is refused, not ignored: it may be meant to select fewer jobs.
+        for (name, _) in fields.iter().filter(|(name, _)| !Self::FIELDS.contains(name)) {
+            let known = Self::FIELDS.join(", ");
+            errors.push(FieldError::new(name, format!("is unknown; the fields are {known}")));
+        }
         let dry_run = match fields.get("dryRun").map(json::boolean) {
             None => false,
             Some(Some(dry_run)) => dry_run,

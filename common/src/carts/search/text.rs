@@ -89,7 +89,8 @@ pub(super) fn grams(folded: &str) -> Vec<i32> {
     grams.into_iter().collect()
 }
 
-/// A number that finds the carts of a currency in the same index, because few carts may have it.
+/// A gram for the currency, stored beside those of the text so that the index finds rare currencies. It may equal a gram
+/// of a text, so a match is confirmed by the column.
 pub(crate) fn currency_gram(code: &str) -> i32 {
     code.bytes().fold(-1, |gram, byte| (gram << 8) | i32::from(byte))
 }
