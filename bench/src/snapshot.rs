@@ -309,10 +309,9 @@ async fn dead_rows(pool: &PgPool) -> Result<String> {
 /// A line for each value of each load: the medians of the last windows, and of the ratios of their turns.
 fn table(turns: &[Vec<[Figures; 2]>]) -> String {
     let last = &turns[turns.len().saturating_sub((LAST * TURNS) as usize)..];
-    let mut table = format!(
-        "| what | | ratio, turn by turn | without, last turns | with | ratio | wanted | |\n\
-         |---|---|---|--:|--:|--:|---|---|\n",
-    );
+    let mut table = "| what | | ratio, turn by turn | without, last turns | with | ratio | wanted | |\n\
+                     |---|---|---|--:|--:|--:|---|---|\n"
+        .to_owned();
     for (place, (_, what)) in ROWS.iter().enumerate() {
         let mut line = |name: &str,
                         of: fn(&Figures) -> Option<f64>,

@@ -169,13 +169,20 @@ async fn selected_carts_are_changed_after_a_count() {
     assert!(asked.contains("Create payment links: 2 carts") && asked.contains("1 cart not included"), "{asked}");
     let answer = operator.post("/carts/selected", &format!("action=link&{chosen}")).await;
     assert_eq!(answer.header("location"), "/carts");
-    assert!(operator.next(&answer).await.text.contains("2 payment links requested. 1 cart unchanged."));
+    assert!(
+        operator.next(&answer).await.text.contains("2 payment links requested or already active. 1 cart unchanged.")
+    );
     app.idle().await;
     for id in &ids[..2] {
         assert!(app.show(id).await["paymentLink"].is_string());
     }
-    operator.post("/carts/selected", &format!("action=expire&id={}", ids[0])).await;
+    for _ in 0..2 {
+        let answer = operator.post("/carts/selected", &format!("action=expire&id={0}&id={0}", ids[0])).await;
+        assert!(operator.next(&answer).await.text.contains("1 cart is expired."));
+    }
     assert_eq!(app.show(&ids[0]).await["status"], "expired");
+    let asked = operator.get(&format!("/carts/selected?action=delete&id={0}&id={0}&id=cart_none", ids[0])).await.text;
+    assert!(asked.contains("Delete: 1 cart") && asked.contains("1 cart not found"), "{asked}");
     assert!(operator.get(&format!("/carts/selected?action=delete&{chosen}")).await.text.contains("Delete: 3 carts"));
     let answer = operator.post("/carts/selected", &format!("action=delete&{chosen}")).await;
     assert!(operator.next(&answer).await.text.contains("3 carts deleted."));

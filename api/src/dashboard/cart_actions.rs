@@ -83,8 +83,10 @@ async fn reopen(
     form: OurForm,
 ) -> Result<Response, PageError> {
     let CartPath(id) = path?;
-    let (_, links) = find(&state, &id).await?;
-    let text = if links.state == LinkState::PaymentInProgress {
+    let (cart, links) = find(&state, &id).await?;
+    let text = if cart.status == CartStatus::Abandoned {
+        "This cart is open already."
+    } else if links.state == LinkState::PaymentInProgress {
         "Cart reopened."
     } else {
         "Cart reopened. Create a new payment link."
@@ -97,7 +99,13 @@ async fn recover(
     path: Result<CartPath, ApiError>,
     form: OurForm,
 ) -> Result<Response, PageError> {
-    change(&state, &path?.0, CartStatus::Recovered, &form, "Cart marked as recovered.").await
+    let CartPath(id) = path?;
+    let (cart, _) = find(&state, &id).await?;
+    let text = match cart.status {
+        CartStatus::Recovered => "This cart is recovered already.",
+        CartStatus::Abandoned | CartStatus::Expired => "Cart marked as recovered.",
+    };
+    change(&state, &id, CartStatus::Recovered, &form, text).await
 }
 
 async fn change(

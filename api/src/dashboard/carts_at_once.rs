@@ -110,11 +110,13 @@ impl Action {
     }
 }
 
-/// What an action did to some carts.
+/// What is true of some carts after an action. Some may have had a link, or been expired, before.
 fn done(action: Action, count: usize) -> String {
     match action {
-        Action::Link => format!("{} requested", format::counted(count, "payment link", "payment links")),
-        Action::Expire => format!("{} expired", counted(count)),
+        Action::Link => {
+            format!("{} requested or already active", format::counted(count, "payment link", "payment links"))
+        }
+        Action::Expire => format!("{} expired", format::counted(count, "cart is", "carts are")),
         Action::Delete => format!("{} deleted", counted(count)),
     }
 }
@@ -137,13 +139,14 @@ async fn ask(
     let texts: Vec<&str> = ids.iter().map(CartId::as_str).collect();
     let found = carts::find_many(&mut state.lookups.acquire().await?, &texts, state.clock.now()).await?;
     let fitting: Vec<&Cart> = found.iter().filter(|cart| action.fits(cart)).collect();
-    let (matched, others) = (fitting.len(), ids.len() - fitting.len());
+    let (matched, others, missing) = (fitting.len(), found.len() - fitting.len(), ids.len() - found.len());
     let body = html! {
         section.card.narrow {
             h1 { (action.verb()) }
             p.value-line { strong { (counted(matched)) } (action.effect()) }
             @if ids.is_empty() { p.muted { "No cart is selected." } }
-            @if others > 0 { p.muted { (counted(others)) @if action == Action::Delete { " not found." } @else { " not included: only abandoned carts are." } } }
+            @if others > 0 { p.muted { (counted(others)) " not included: only abandoned carts are." } }
+            @if missing > 0 { p.muted { (counted(missing)) " not found." } }
             div.actions {
                 @if matched > 0 {
                     @let button = format!("{}: {}", action.verb(), counted(matched));

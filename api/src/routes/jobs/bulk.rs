@@ -201,8 +201,9 @@ impl JobSelection {
             }
         };
         let (queue, kind, error) = (text("queue"), text("kind"), text("error"));
-        // An unknown field is refused, not ignored: it may be meant to select fewer jobs.
-        for (name, _) in fields.iter().filter(|(name, _)| !Self::FIELDS.contains(name)) {
+        // An unknown field is refused, not ignored: it may be meant to select fewer jobs. (The first one, because there
+        // may be a million.)
+        if let Some((name, _)) = fields.iter().find(|(name, _)| !Self::FIELDS.contains(name)) {
             let known = Self::FIELDS.join(", ");
             errors.push(FieldError::new(name, format!("is unknown; the fields are {known}")));
         }
