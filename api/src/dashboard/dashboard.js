@@ -168,14 +168,15 @@ const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, mil
 
 let loading = false;
 let wanted = false;
+let leaving = false; // a form was sent, which may end the session or delete what is shown
 async function refresh() {
   wanted = true;
   if (loading || document.hidden) return;
   loading = true;
-  while (wanted && !document.hidden && state !== "Paused") {
+  while (wanted && !leaving && !document.hidden && state !== "Paused") {
     wanted = false;
     const outcome = await load();
-    if (state === "Paused") break;
+    if (leaving || state === "Paused") break;
     if (outcome === "failed") {
       wanted = true;
       show("Disconnected");
@@ -216,6 +217,7 @@ function show(next) {
 
 let events;
 function watch() {
+  leaving = false;
   events?.close();
   events = new EventSource(eventsUrl);
   const hear = () => { if (state === "Live" || state === "") heard = Date.now(); };
@@ -289,11 +291,10 @@ if (main && main.dataset.live) {
   addEventListener("online", () => { if (state === "Disconnected") watch(); });
   // A page in the back/forward cache must not keep one of the few connections to a host.
   addEventListener("pagehide", () => events?.close());
-  // What is shown may be deleted before the next page arrives.
   addEventListener("submit", ({ target }) => {
     if (target.method !== "post") return;
     events?.close();
-    wanted = false;
+    leaving = true;
   });
   addEventListener("pageshow", ({ persisted }) => {
     if (!persisted) return;
