@@ -198,6 +198,9 @@ pub(super) struct Stored {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Sessions {
     sessions: Vec<Session>,
+    /// The place of each cart's newest session.
+    #[serde(default)]
+    newest: HashMap<String, usize>,
     keys: HashMap<String, Stored>,
     /// Carts that had two sessions open at the same time.
     #[serde(default)]
@@ -235,14 +238,12 @@ impl Sessions {
     }
 
     pub(super) fn add(&mut self, session: Session) {
-        let open_too = |other: &&Session| {
-            other.status == SessionStatus::Open && other.client_reference_id == session.client_reference_id
-        };
-        // Sessions of other tools name no cart, and there may be many.
-        if session.client_reference_id.is_some()
-            && let Some(other) = self.sessions.iter().rev().find(open_too)
+        // Sessions of other tools name no cart.
+        if let Some(cart) = &session.client_reference_id
+            && let Some(before) = self.newest.insert(cart.clone(), self.sessions.len())
+            && self.sessions.get(before).is_some_and(|before| before.status == SessionStatus::Open)
         {
-            self.overlapping.extend(other.client_reference_id.clone());
+            self.overlapping.push(cart.clone());
         }
         self.sessions.push(session);
     }
