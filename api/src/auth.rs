@@ -43,12 +43,11 @@ pub(crate) async fn require_key(
 /// # Errors
 /// 401 without a key, and for two different ones.
 fn given_key(headers: &HeaderMap) -> Result<&[u8], ApiError> {
-    let key = headers.get("x-api-key").map(HeaderValue::as_bytes);
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| bearer_token(value.as_bytes()));
-    if key.is_some() && bearer.is_some() && key != bearer {
-        return Err(ApiError::different_keys());
-    }
-    key.or(bearer).ok_or_else(ApiError::unauthorized)
+    let plain = headers.get_all("x-api-key").iter().map(HeaderValue::as_bytes);
+    let bearers = headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| bearer_token(value.as_bytes()));
+    let mut keys = plain.chain(bearers);
+    let key = keys.next().ok_or_else(ApiError::unauthorized)?;
+    if keys.any(|other| other != key) { Err(ApiError::different_keys()) } else { Ok(key) }
 }
 
 fn bearer_token(authorization: &[u8]) -> Option<&[u8]> {

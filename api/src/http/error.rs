@@ -77,7 +77,7 @@ impl ApiError {
     }
 
     pub(crate) fn different_keys() -> Self {
-        let message = "x-api-key and Authorization have different API keys; send one of them";
+        let message = "The request has different API keys; send one of them";
         Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
     }
 
