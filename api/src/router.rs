@@ -1,6 +1,7 @@
 //! All routes and their middleware.
 
 use axum::{Extension, Router, extract::DefaultBodyLimit, middleware};
+use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
@@ -84,13 +85,17 @@ pub fn router(state: AppState) -> Router {
         .merge(shoppers.method_not_allowed_fallback(method_not_allowed))
         .merge(dashboard::router(limits).method_not_allowed_fallback(method_not_allowed))
         .merge(unlimited.method_not_allowed_fallback(method_not_allowed))
-        .fallback(|| async { ApiError::not_found("No such endpoint") })
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .fallback(|| async { ApiError::not_found("No such endpoint") });
+    // From the outermost on. As one layer, because each request copies a service with all that are inside it.
+    let layers = ServiceBuilder::new()
+        .layer(middleware::from_fn(request_log::log))
+        .layer(middleware::from_fn_with_state(state.unnamed_proxy.clone(), client::find_unnamed_proxy))
+        .map_response(compression::with_own_tag)
+        .layer(compression::layer())
+        .layer(middleware::from_fn_with_state(state.clone(), dashboard::errors::as_pages))
         .layer(CatchPanicLayer::custom(error::answer_panic))
-        .layer(middleware::from_fn_with_state(state.clone(), dashboard::errors::as_pages));
-    let unnamed_proxy = middleware::from_fn_with_state(state.unnamed_proxy.clone(), client::find_unnamed_proxy);
-    let router = compression::compressed(router).layer(unnamed_proxy).layer(middleware::from_fn(request_log::log));
-    base.serve(router.with_state(state))
+        .layer(DefaultBodyLimit::max(BODY_BYTES));
+    base.serve(router.layer(layers).with_state(state))
 }
 
 async fn method_not_allowed() -> ApiError {

@@ -10,13 +10,11 @@ use std::{
 };
 
 use axum::{
-    Router,
     body::Bytes,
     http::{Extensions, HeaderMap, HeaderValue, StatusCode, Version, header},
     response::Response,
 };
 use flate2::{Compression, write::GzEncoder};
-use tower::ServiceBuilder;
 use tower_http::compression::{
     CompressionLayer, Predicate,
     predicate::{NotForContentType, SizeAbove},
@@ -33,11 +31,10 @@ pub(crate) const AS_IT_COMES: HeaderValue = HeaderValue::from_static("no-store, 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Compressible;
 
-/// Adds compression to all routes of a router.
-pub(crate) fn compressed<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
+/// Compresses responses. [`with_own_tag`] must follow.
+pub(crate) fn layer() -> CompressionLayer<impl Predicate> {
     let worth_it = SizeAbove::new(WORTH_IT_BYTES).and(NotForContentType::SSE).and(may_be_transformed);
-    let layer = CompressionLayer::new().gzip(true).br(true).compress_when(worth_it);
-    router.layer(ServiceBuilder::new().map_response(with_own_tag).layer(layer))
+    CompressionLayer::new().gzip(true).br(true).compress_when(worth_it)
 }
 
 fn may_be_transformed(_: StatusCode, _: Version, headers: &HeaderMap, extensions: &Extensions) -> bool {
@@ -45,7 +42,8 @@ fn may_be_transformed(_: StatusCode, _: Version, headers: &HeaderMap, extensions
     extensions.get::<Compressible>().is_some() && !control.is_some_and(|control| control.contains("no-transform"))
 }
 
-fn with_own_tag<B>(mut response: Response<B>) -> Response<B> {
+/// Gives a compressed response another `ETag`.
+pub(crate) fn with_own_tag<B>(mut response: Response<B>) -> Response<B> {
     super::etag::name_encoding(response.headers_mut());
     response
 }
