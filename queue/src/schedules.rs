@@ -217,6 +217,8 @@ pub enum RunByHand {
     Queued(JobId),
     /// This job of the schedule waits or runs. Nothing was queued.
     InProgress(JobId),
+    /// This job of the schedule waits, because its queue is paused. Nothing was queued.
+    Paused(JobId),
     /// No running version defines such a schedule.
     NotFound,
 }
@@ -239,9 +241,10 @@ pub async fn run_schedule(conn: &mut Connection, name: &str) -> sqlx::Result<Run
     .fetch_optional(&mut *conn)
     .await?;
     let Some(schedule) = schedule else { return Ok(RunByHand::NotFound) };
-    let in_progress = sqlx::query_scalar!(
+    let in_progress = sqlx::query!(
         r#"
-        select id from jobs
+        select id, state = 'pending' and exists (select from queues where name = $2 and paused_at is not null) as "is_paused!"
+        from jobs
         where queue = $2 and state in ('pending', 'running')
           and (id = $3 or slot is not null and exists (
                 select from schedule_slots admitted
@@ -254,8 +257,8 @@ pub async fn run_schedule(conn: &mut Connection, name: &str) -> sqlx::Result<Run
     )
     .fetch_optional(&mut *conn)
     .await?;
-    if let Some(id) = in_progress {
-        return Ok(RunByHand::InProgress(id));
+    if let Some(job) = in_progress {
+        return Ok(if job.is_paused { RunByHand::Paused(job.id) } else { RunByHand::InProgress(job.id) });
     }
     let id = JobId::now_v7();
     sqlx::query!(

@@ -173,7 +173,12 @@ async fn all_filtered_jobs_are_cancelled_after_a_count() {
     assert_eq!(answer.header("location"), "/jobs?queue=expiry&state=dead");
     assert!(operator.next(&answer).await.text.contains("3 jobs cancelled."));
     assert_eq!(dead().await, 3);
-    assert!(operator.get("/jobs/retry?queue=expiry").await.text.contains("Retry 3 jobs"));
+    let asked = operator.get("/jobs/retry?queue=expiry").await.text;
+    assert!(asked.contains("Retry 3 jobs") && asked.contains("Those that match when you confirm"), "{asked}");
+    for wrong in ["/jobs/retry?state=done", "/jobs/discard?state=ready", "/jobs/cancel?state=dead"] {
+        assert_eq!(operator.get(wrong).await.status, 400, "{wrong}");
+    }
+    assert!(operator.get("/jobs?page=99").await.text.contains("No such page."));
     let answer = operator.post("/jobs/retry", "queue=expiry").await;
     assert!(operator.next(&answer).await.text.contains("3 jobs queued again."));
     assert_eq!(dead().await, 0);
@@ -211,12 +216,13 @@ async fn selected_and_filtered_jobs_are_dismissed_after_a_count() {
     // Of three, one is not dead.
     operator.post("/jobs/selected", &format!("action=cancel&id={}&id={}", ids[0], ids[1])).await;
     let chosen = format!("id={}&id={}&id={}", ids[0], ids[1], ids[2]);
-    let asked = operator.get(&format!("/jobs/selected?action=discard&{chosen}")).await.text;
+    let asked = operator.get(&format!("/jobs/selected?action=discard&queue=expiry&{chosen}")).await.text;
     assert!(asked.contains("Dismiss 2 jobs") && asked.contains("1 job not included"), "{asked}");
+    assert!(asked.contains("/jobs?queue=expiry"), "it leads back to the filtered list: {asked}");
     assert_eq!(state(&ids[0]).await, "dead", "that was a count");
-    let done = operator.post("/jobs/selected", &format!("action=discard&{chosen}")).await;
-    assert_eq!(done.header("location"), "/jobs");
-    assert!(operator.next(&done).await.text.contains("2 jobs dismissed. 1 job unchanged."));
+    let done = operator.post("/jobs/selected", &format!("action=discard&queue=expiry&{chosen}")).await;
+    assert_eq!(done.header("location"), "/jobs?queue=expiry");
+    assert!(operator.next(&done).await.text.contains("2 jobs dismissed. 1 job unchanged: The job is"));
     assert_eq!((state(&ids[0]).await, state(&ids[2]).await), (json!(null), json!("ready")));
 
     operator.post(&format!("/jobs/{}/cancel", ids[2]), "").await;
@@ -266,7 +272,7 @@ async fn a_schedule_is_run_by_hand() {
     assert!(job.contains("Expire carts") && job.contains("Job queued."), "{job}");
     let refused = operator.post("/schedules/expire_carts/run", "").await;
     assert_eq!(refused.header("location"), "/schedules");
-    assert!(operator.next(&refused).await.text.contains("A run is in progress"));
+    assert!(operator.next(&refused).await.text.contains("A run is queued, but its queue is paused"));
     assert_eq!(operator.post("/schedules/nothing/run", "").await.status, 404);
 }
 

@@ -165,13 +165,17 @@ async fn selected_carts_are_changed_after_a_count() {
     }
     app.patch(&format!("/api/carts/{}", ids[2]), &json!({"status": "recovered"})).await.data(200);
     let chosen = format!("id={}&id={}&id={}", ids[0], ids[1], ids[2]);
-    let asked = operator.get(&format!("/carts/selected?action=link&{chosen}")).await.text;
+    // The list that it leads back to keeps its filters.
+    let list = operator.get("/carts?minValue=1&sort=oldest").await.text;
+    let kept = r#"<input type="hidden" name="minValue" value="1">"#;
+    assert!(list.matches(kept).count() >= 2, "the search and the selection keep it: {list}");
+    let asked = operator.get(&format!("/carts/selected?minValue=1&sort=oldest&action=link&{chosen}")).await.text;
     assert!(asked.contains("Create payment links: 2 carts") && asked.contains("1 cart not included"), "{asked}");
-    let answer = operator.post("/carts/selected", &format!("action=link&{chosen}")).await;
-    assert_eq!(answer.header("location"), "/carts");
-    assert!(
-        operator.next(&answer).await.text.contains("2 payment links requested or already active. 1 cart unchanged.")
-    );
+    assert!(asked.contains(kept) && asked.contains("/carts?minValue=1&amp;sort=oldest"), "{asked}");
+    let answer = operator.post("/carts/selected", &format!("minValue=1&sort=oldest&action=link&{chosen}")).await;
+    assert_eq!(answer.header("location"), "/carts?minValue=1&sort=oldest");
+    let done = "2 payment links requested or already active. 1 cart unchanged: The cart is recovered, not abandoned.";
+    assert!(operator.next(&answer).await.text.contains(done));
     app.idle().await;
     for id in &ids[..2] {
         assert!(app.show(id).await["paymentLink"].is_string());
@@ -179,6 +183,7 @@ async fn selected_carts_are_changed_after_a_count() {
     for _ in 0..2 {
         let answer = operator.post("/carts/selected", &format!("action=expire&id={0}&id={0}", ids[0])).await;
         assert!(operator.next(&answer).await.text.contains("1 cart is expired."));
+        assert_eq!(answer.header("location"), "/carts");
     }
     assert_eq!(app.show(&ids[0]).await["status"], "expired");
     let asked = operator.get(&format!("/carts/selected?action=delete&id={0}&id={0}&id=cart_none", ids[0])).await.text;

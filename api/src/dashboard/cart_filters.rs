@@ -47,6 +47,20 @@ const ORDERS: [(&str, bool, bool, &str); 4] = [
     ("lowest", false, false, "Lowest value first"),
 ];
 
+/// The list of carts with the filters that a query string or a form has.
+pub(crate) fn filtered_list<'p>(get: impl Fn(&str) -> Option<&'p str>) -> String {
+    format!("/carts{}", format::query(&NAMES.map(|name| (name, get(name)))))
+}
+
+/// Inputs that keep those filters in a form.
+pub(crate) fn kept<'p>(get: impl Fn(&str) -> Option<&'p str>) -> Markup {
+    html! {
+        @for name in NAMES {
+            @if let Some(value) = get(name) { input type="hidden" name=(name) value=(value); }
+        }
+    }
+}
+
 impl<'p> Choice<'p> {
     /// Parses a query as the API does, but for dates and orders: `date` says which date `from` and `to` are about, both
     /// are days of the shop's time zone, and `to` is the last day.
@@ -108,13 +122,7 @@ impl<'p> Choice<'p> {
 
     /// Inputs that keep the parameters in another form; those in `but` are its own.
     pub(crate) fn hidden(&self, but: &[&str]) -> Markup {
-        html! {
-            @for (name, value) in self.pairs() {
-                @if let Some(value) = value.filter(|_| !but.contains(&name)) {
-                    input type="hidden" name=(name) value=(value);
-                }
-            }
-        }
+        kept(|name| self.parameters.get(name).filter(|_| !but.contains(&name)))
     }
 
     /// The form of all filters.
@@ -196,11 +204,12 @@ const LINKS: [(LinkFilter, &str); 5] = [
     (LinkFilter::Failed, "failed"),
 ];
 
-/// `1 Nov 2026 – 3 Nov 2026`, both days included.
+/// `1 Nov 2026 – 3 Nov 2026`, both days included, or `1 Nov 2026`.
 fn days(period: Period, zone: Tz) -> Option<String> {
     let day = |at: DateTime<Utc>| format::day(time_zone::date(at, zone));
     let last = |end: DateTime<Utc>| day(end - chrono::TimeDelta::seconds(1));
     match (period.from, period.to) {
+        (Some(from), Some(to)) if day(from) == last(to) => Some(day(from)),
         (Some(from), Some(to)) => Some(format!("{} – {}", day(from), last(to))),
         (Some(from), None) => Some(format!("from {}", day(from))),
         (None, Some(to)) => Some(format!("until {}", last(to))),

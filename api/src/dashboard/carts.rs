@@ -52,7 +52,7 @@ async fn show(
     let body = html! {
         div.heading {
             h1 { "Carts" }
-            div.tools { (search_form(&choice)) (choice.form(&currencies)) }
+            div.tools { (search_form(choice.filter.text.as_ref().map(|text| text.as_str()), &choice.hidden(&["q"]))) (choice.form(&currencies)) }
         }
         (statuses(&totals, &choice))
         section.card aria-label="Carts" {
@@ -64,7 +64,7 @@ async fn show(
             }
             @if totals.of(None) == 0 { (super::start::first_cart(&state.config.shared.public_url)) }
             @else if carts.is_empty() && total > 0 { p.muted { "No such page." } }
-            @else if !carts.is_empty() { (selectable(&carts, choice.date, &operator)) }
+            @else if !carts.is_empty() { (selectable(&carts, &choice, &operator)) }
             (format::pages("/carts", &choice.pairs(), page, total))
         }
     };
@@ -133,11 +133,11 @@ fn counted(choice: &Choice<'_>, total: i64, is_exact: bool, zone: Tz) -> Markup 
     }
 }
 
-fn search_form(choice: &Choice<'_>) -> Markup {
-    let text = choice.filter.text.as_ref().map(|text| text.as_str());
+/// The search of the list. `filters` are inputs that keep its other filters.
+pub(crate) fn search_form(text: Option<&str>, filters: &Markup) -> Markup {
     html! {
         form.search role="search" method="get" action=(at("/carts")) {
-            (choice.hidden(&["q"]))
+            (filters)
             label.visually-hidden for="q" { "Search carts by name, email, order number or cart ID" }
             input #q type="search" name="q" value=[text] placeholder="Name, email, order or cart ID" autocomplete="off" minlength="2" maxlength="254" dir="auto";
             button.button type="submit" { "Search" }
@@ -179,13 +179,14 @@ async fn export_csv(
 }
 
 /// The table; for operators with a box for each cart, and the actions on those that are checked.
-fn selectable(carts: &[Cart], date: SortKey, operator: &Operator) -> Markup {
+fn selectable(carts: &[Cart], choice: &Choice<'_>, operator: &Operator) -> Markup {
     if !operator.may_change {
-        return table(carts, "Carts", date, operator.zone, false);
+        return table(carts, "Carts", choice.date, operator.zone, false);
     }
     html! {
         form method="get" action=(at("/carts/selected")) {
-            (table(carts, "Carts", date, operator.zone, true))
+            (choice.hidden(&[]))
+            (table(carts, "Carts", choice.date, operator.zone, true))
             div.actions.below {
                 @for action in Action::ALL.into_iter().filter(|action| carts.iter().any(|cart| action.fits(cart))) {
                     button.button type="submit" name="action" value=(action.name()) { (action.button()) }

@@ -12,7 +12,7 @@ use common::carts::{self, Cart, CartId, CartStatus};
 use maud::html;
 
 use super::{
-    format,
+    cart_filters, format,
     guard::OurForm,
     page::{Page, PageError, Section},
     selection::{self, Tally},
@@ -136,6 +136,7 @@ async fn ask(
     operator.check_may_change()?;
     let parameters = parameters?;
     let (action, ids) = selected(parameters.get("action"), parameters.all("id"))?;
+    let list = cart_filters::filtered_list(|name| parameters.get(name));
     let texts: Vec<&str> = ids.iter().map(CartId::as_str).collect();
     let found = carts::find_many(&mut state.lookups.acquire().await?, &texts, state.clock.now()).await?;
     let fitting: Vec<&Cart> = found.iter().filter(|cart| action.fits(cart)).collect();
@@ -150,9 +151,10 @@ async fn ask(
             div.actions {
                 @if matched > 0 {
                     @let button = format!("{}: {}", action.verb(), counted(matched));
-                    (selection::form(&operator, "/carts/selected", action.name(), fitting.iter().map(|cart| &cart.id), (action.class(), &button)))
+                    @let kept = cart_filters::kept(|name| parameters.get(name));
+                    (selection::form(&operator, "/carts/selected", action.name(), fitting.iter().map(|cart| &cart.id), &kept, (action.class(), &button)))
                 }
-                a.button href=(at("/carts")) { "Back to carts" }
+                a.button href=(at(&list)) { "Back to carts" }
             }
         }
     };
@@ -166,7 +168,8 @@ async fn act(State(state): State<AppState>, form: OurForm) -> Result<Response, P
     for id in ids {
         tally.add(action.run(State(state.clone()), form.by.clone(), id).await)?;
     }
-    Ok(form.done("/carts", &format!("{}.{}", done(action, tally.changed), tally.rest(counted))))
+    let list = cart_filters::filtered_list(|name| form.get(name));
+    Ok(form.done(&list, &format!("{}.{}", done(action, tally.changed), tally.rest(counted))))
 }
 
 /// `3 carts`

@@ -166,7 +166,9 @@ pub(crate) fn short(value: i64) -> String {
     match value {
         0..1_000 => value.to_string(),
         1_000..1_000_000 => tenths(value, 1_000, "k"),
-        _ => tenths(value, 1_000_000, "M"),
+        1_000_000..1_000_000_000 => tenths(value, 1_000_000, "M"),
+        1_000_000_000..1_000_000_000_000 => tenths(value, 1_000_000_000, "B"),
+        _ => tenths(value, 1_000_000_000_000, "T"),
     }
 }
 
@@ -185,6 +187,7 @@ mod tests {
     fn lines_are_at_round_numbers() {
         assert_eq!([0, 3, 4, 5, 9, 37, 400, 401].map(tick_step), [1, 1, 1, 2, 5, 10, 100, 200]);
         assert_eq!([0, 950, 1_000, 1_500, 2_000_000].map(short).join(" "), "0 950 1k 1.5k 2M");
+        assert_eq!([200_000_000_000, 3_000_000_000_000].map(short).join(" "), "200B 3T");
     }
 
     #[test]

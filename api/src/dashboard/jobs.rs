@@ -12,7 +12,7 @@ use maud::{Markup, html};
 
 use super::{
     format,
-    job_filters::{choice, filter, pairs},
+    job_filters::{choice, filter, kept, pairs},
     jobs_at_once::Action,
     page::{Page, PageError, Section},
     session::Operator,
@@ -68,7 +68,8 @@ async fn show(
                 p.muted { (counted(total)) }
                 @if operator.may_change { (at_once(&filter, &counts)) }
             }
-            @if !found.is_empty() { (table(&found, &operator)) }
+            @if found.is_empty() && total > 0 { p.muted { "No such page." } }
+            @else if !found.is_empty() { (table(&found, &filter, &operator)) }
             (format::pages("/jobs", &pairs(&filter), page, total))
         }
     };
@@ -131,12 +132,13 @@ fn at_once(filter: &JobFilter, counts: &BTreeMap<JobState, i64>) -> Markup {
 }
 
 /// The jobs; for operators with a box each, and the actions on those that are checked.
-fn table(jobs: &[JobSummary], operator: &Operator) -> Markup {
+fn table(jobs: &[JobSummary], filter: &JobFilter, operator: &Operator) -> Markup {
     if !operator.may_change {
         return rows(jobs, operator);
     }
     html! {
         form method="get" action=(at("/jobs/selected")) {
+            (kept(filter))
             (rows(jobs, operator))
             div.actions.below {
                 @for action in Action::ALL.into_iter().filter(|action| jobs.iter().any(|job| action.fits(job))) {
@@ -175,7 +177,8 @@ fn row(job: &JobSummary, operator: &Operator) -> Markup {
                         (job.queue)
                         @if let Some(cart) = &job.subject { " · " a.above href={ (at("/carts/")) (cart) } { (cart) } }
                         @if let Some(arguments) = other_arguments(job) { " · " (arguments) }
-                        @if let Some(error) = &job.last_error { " · " bdi { (error) } }
+                        // A job that is done has left it behind.
+                        @if let Some(error) = job.last_error.as_ref().filter(|_| job.state != JobState::Done) { " · " bdi { (error) } }
                     }
                 }
             } }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{
     format,
     guard::OurForm,
-    job_filters::{choice, filter, pairs},
+    job_filters::{choice, filter, kept, pairs},
     page::{Page, PageError, Section},
     selection::{self, Tally},
     session::Operator,
@@ -118,6 +118,16 @@ impl Action {
 
     /// Acts on all jobs of a filter; returns how many match, or were changed.
     async fn run(self, state: &AppState, by: &By, filter: &JobFilter, dry_run: bool) -> Result<i64, ApiError> {
+        let of_state = |fits: fn(JobState) -> bool| filter.state.is_none_or(fits);
+        match self {
+            Self::Retry | Self::Discard if !of_state(|state| state == JobState::Dead) => {
+                return Err(ApiError::bad_request("Here, state must be dead"));
+            }
+            Self::Cancel if !of_state(|state| !matches!(state, JobState::Dead | JobState::Done)) => {
+                return Err(ApiError::bad_request("Here, state must be scheduled, ready, running or retrying"));
+            }
+            _ => {}
+        }
         Ok(match self {
             Self::Retry => {
                 let many = bulk::retry(state, by, filter, dry_run).await?;
@@ -156,15 +166,13 @@ async fn ask(
                 @if let Some(cart) = &filter.subject { input type="hidden" name="cartId" value=(cart); }
                 button.button type="submit" { "Preview" }
             }
-            p.value-line { strong { (counted(matched)) (more) } (action.effect()) }
+            p.value-line { strong { (counted(matched)) (more) } " match now. Those that match when you confirm" (action.effect()) }
             @if action == Action::Retry { p.muted.small { (REFUSED_LINKS) } }
             div.actions {
                 @if matched > 0 {
                     form method="post" action=(at(&path)) {
                         (operator.token_field())
-                        @for (name, value) in pairs(&filter) {
-                            @if let Some(value) = value { input type="hidden" name=(name) value=(value); }
-                        }
+                        (kept(&filter))
                         button class={ "button " (action.class()) } type="submit" { (action.verb()) " " (counted(matched)) (more) }
                     }
                 }
@@ -210,6 +218,7 @@ async fn ask_selected(
     operator.check_may_change()?;
     let parameters = parameters?;
     let (action, ids) = selected(parameters.get("action"), parameters.all("id"))?;
+    let filter = filter(|name| parameters.get(name))?;
     let mut conn = state.database.acquire().await?;
     let mut fitting = Vec::new();
     for id in &ids {
@@ -226,9 +235,9 @@ async fn ask_selected(
             div.actions {
                 @if matched > 0 {
                     @let button = format!("{} {}", action.verb(), counted(matched));
-                    (selection::form(&operator, "/jobs/selected", action.name(), fitting.iter().map(|job| job.id), (action.class(), &button)))
+                    (selection::form(&operator, "/jobs/selected", action.name(), fitting.iter().map(|job| job.id), &kept(&filter), (action.class(), &button)))
                 }
-                a.button href=(at("/jobs")) { "Back to jobs" }
+                a.button href={ (at("/jobs")) (format::query(&pairs(&filter))) } { "Back to jobs" }
             }
         }
     };
@@ -238,6 +247,7 @@ async fn ask_selected(
 /// Acts on each job by itself. Jobs whose state has changed since are left alone.
 async fn act_on_selected(State(state): State<AppState>, form: OurForm) -> Result<Response, PageError> {
     let (action, ids) = selected(form.get("action"), form.all("id"))?;
+    let filter = filter(|name| form.get(name))?;
     let mut tally = Tally::default();
     for id in ids {
         let (state, by, path) = (State(state.clone()), form.by.clone(), JobPath(id));
@@ -248,7 +258,8 @@ async fn act_on_selected(State(state): State<AppState>, form: OurForm) -> Result
         };
         tally.add(done)?;
     }
-    Ok(form.done("/jobs", &format!("{}{}", action.done(tally.changed), tally.rest(counted))))
+    let list = format!("/jobs{}", format::query(&pairs(&filter)));
+    Ok(form.done(&list, &format!("{}{}", action.done(tally.changed), tally.rest(counted))))
 }
 
 fn counted(jobs: impl Display) -> String {

@@ -211,7 +211,10 @@ fn newest_carts(newest: &[Cart], zone: Tz) -> Markup {
             div.heading { h2 #newest { "Newest carts" } a href=(at("/carts")) { "All carts" } }
             @if newest.is_empty() {
                 p.muted { "No carts yet. " a href=(at("/start")) { "Getting started" } }
-            } @else { (super::carts::table(newest, "The newest carts", SortKey::CreatedAt, zone, false)) }
+            } @else {
+                (super::carts::search_form(None, &html! {}))
+                (super::carts::table(newest, "The newest carts", SortKey::CreatedAt, zone, false))
+            }
         }
     }
 }

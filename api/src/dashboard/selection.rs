@@ -1,7 +1,11 @@
 //! What actions on the checked rows of a list have in common. The list is a form with the method GET,
 //! with a checkbox `id` in each row; the page that it leads to shows the number and asks.
 
-use std::{collections::BTreeSet, fmt::Display, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    str::FromStr,
+};
 
 use maud::{Markup, html};
 
@@ -27,12 +31,14 @@ pub(crate) fn ids<'p, T: FromStr>(
     Ok(ids)
 }
 
-/// The form that acts on what has these ids. `button` has its class and its text.
+/// The form that acts on what has these ids. `filters` are inputs that keep the filters of the list;
+/// `button` has its class and its text.
 pub(crate) fn form(
     operator: &Operator,
     path: &str,
     action: &str,
     ids: impl Iterator<Item = impl Display>,
+    filters: &Markup,
     button: (&str, &str),
 ) -> Markup {
     let (class, text) = button;
@@ -41,6 +47,7 @@ pub(crate) fn form(
             (operator.token_field())
             input type="hidden" name="action" value=(action);
             @for id in ids { input type="hidden" name="id" value=(id.to_string()); }
+            (filters)
             button class={ "button " (class) } type="submit" { (text) }
         }
     }
@@ -48,10 +55,11 @@ pub(crate) fn form(
 
 /// How many of the selected things were changed. Those for which the API refuses the action, because
 /// their state has changed since, stay as they are.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) changed: usize,
-    unchanged: usize,
+    /// The number of those that stay, by the reason.
+    unchanged: BTreeMap<String, usize>,
 }
 
 impl Tally {
@@ -61,7 +69,9 @@ impl Tally {
     /// The error, if it is no refusal.
     pub(crate) fn add(&mut self, done: Result<(), ApiError>) -> Result<(), ApiError> {
         match done {
-            Err(error) if error.is_refusal() => self.unchanged += 1,
+            Err(error) if error.is_refusal() => {
+                *self.unchanged.entry(error.in_words()).or_default() += 1;
+            }
             done => {
                 done?;
                 self.changed += 1;
@@ -70,8 +80,8 @@ impl Tally {
         Ok(())
     }
 
-    /// The end of the notice: ` 1 cart unchanged.`; empty if all were changed.
+    /// The end of the notice: ` 1 cart unchanged: A payment is in progress.`; empty if all were changed.
     pub(crate) fn rest(self, counted: impl Fn(usize) -> String) -> String {
-        if self.unchanged > 0 { format!(" {} unchanged.", counted(self.unchanged)) } else { String::new() }
+        self.unchanged.iter().map(|(why, count)| format!(" {} unchanged: {why}.", counted(*count))).collect()
     }
 }

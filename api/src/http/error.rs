@@ -218,6 +218,14 @@ impl ApiError {
         Body { code: self.code, message: &self.message, details: &self.details }
     }
 
+    /// The message for people who see no JSON.
+    pub(crate) fn in_words(&self) -> String {
+        match self.details.first() {
+            Some(first) if first.field == "totalValue" => format!("The cart's value {}", first.message),
+            _ => self.message.clone(),
+        }
+    }
+
     pub(crate) fn is_not_found(&self) -> bool {
         self.code == ErrorCode::NotFound
     }
@@ -293,6 +301,7 @@ pub(crate) struct Body<'a> {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        let words = Message(self.in_words());
         let mut response = (self.status, Json(Envelope { success: false, error: self.body() })).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, CHALLENGE);
@@ -303,7 +312,7 @@ impl IntoResponse for ApiError {
         if let Some(cause) = self.cause {
             response.extensions_mut().insert(Cause(cause));
         }
-        response.extensions_mut().insert(Message(self.message));
+        response.extensions_mut().insert(words);
         response
     }
 }

@@ -51,7 +51,7 @@ async fn list(State(state): State<AppState>) -> Result<Data<ScheduleList>, ApiEr
     params(("name" = String, Path, description = "Which schedule.", example = "expire_carts")),
     responses(
         (status = 200, description = "The queued job", body = Success<Job>),
-        (status = 409, description = "`CONFLICT`: a run is in progress; the message names its job", body = openapi::Error),
+        (status = 409, description = "`CONFLICT`: a run is queued or in progress; the message names its job", body = openapi::Error),
     ),
 )]
 pub(crate) async fn run(
@@ -66,7 +66,12 @@ pub(crate) async fn run(
     let mut tx = state.database.begin().await?;
     let id = match operations::run_schedule(&mut tx, &name).await? {
         RunByHand::Queued(id) => id,
-        RunByHand::InProgress(id) => return Err(ApiError::conflict(format!("A run is in progress: job {id}"))),
+        RunByHand::InProgress(id) => {
+            return Err(ApiError::conflict(format!("A run is queued or in progress: job {id}")));
+        }
+        RunByHand::Paused(id) => {
+            return Err(ApiError::conflict(format!("A run is queued, but its queue is paused: job {id}")));
+        }
         RunByHand::NotFound => return Err(not_found()),
     };
     audit::note(&mut tx, &by.0, Action::ScheduleRun, &name, state.clock.now()).await?;
