@@ -199,7 +199,7 @@ pub(super) struct Stored {
 pub(super) struct Sessions {
     sessions: Vec<Session>,
     /// The place of each cart's newest session.
-    #[serde(default)]
+    #[serde(skip)]
     newest: HashMap<String, usize>,
     keys: HashMap<String, Stored>,
     /// Carts that had two sessions open at the same time.
@@ -212,7 +212,11 @@ impl Sessions {
         match file {
             Some(file) if file.exists() => {
                 let text = fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))?;
-                serde_json::from_str(&text).with_context(|| format!("{} is damaged; delete it", file.display()))
+                let mut all: Self =
+                    serde_json::from_str(&text).with_context(|| format!("{} is damaged; delete it", file.display()))?;
+                let cart = |(place, session): (usize, &Session)| Some((session.client_reference_id.clone()?, place));
+                all.newest = all.sessions.iter().enumerate().filter_map(cart).collect();
+                Ok(all)
             }
             _ => Ok(Self::default()),
         }
