@@ -17,7 +17,7 @@ const AT_MOST: i64 = 120 + 12;
 /// statements.
 const WINDOWS: usize = 3;
 
-/// A slow machine makes fewer transactions, never more: each is followed by a pause.
+/// A slow machine makes fewer transactions: each is followed by a pause.
 #[tokio::test]
 async fn an_idle_api_and_worker_make_at_most_two_transactions_a_second() {
     let shop = Shop::open().await;
