@@ -1,4 +1,4 @@
--- The writes of a payment link, as plain as they can be, in a migrated database with carts `cart_1`, `cart_2`, …:
+-- The writes of a payment link, as plain as they can be, in a migrated database with 400,000 carts `cart_1`, `cart_2`, …:
 -- psql -c 'create sequence floor', pgbench -n -M prepared -c 16 -T 8 -f bench/sql/link_floor.sql
 select 'cart_' || nextval('floor') as cart, gen_random_uuid() as job, gen_random_uuid() as token \gset
 begin;

@@ -144,7 +144,7 @@ const SORTS: [&str; 8] = [
     "totalValue",
 ];
 
-const FILTERS: [&str; 37] = [
+const FILTERS: [&str; 42] = [
     "",
     "status=abandoned",
     "status=recovered",
@@ -168,6 +168,11 @@ const FILTERS: [&str; 37] = [
     "link=ready",
     "link=failed",
     "link=processing",
+    "link=ready&currency=usd",
+    "link=ready&status=recovered",
+    "link=failed&status=expired",
+    "link=failed&currency=jpy&status=abandoned",
+    "link=pending&q=example",
     "q=ada",
     "q=LOVE",
     "q=zoe",
@@ -274,6 +279,8 @@ async fn filters_find_what_they_name_before_and_after_indexing() {
     let worker = app.start_worker();
     eventually("all carts are indexed", async || unindexed(&app).await == 0).await;
     worker.stop().await;
+    // A text is looked up by its rarest pairs of characters.
+    sqlx::raw_sql("analyze cart_search").execute(&app.pool).await.unwrap();
     compare_all(&app).await;
 }
 

@@ -15,7 +15,7 @@ use crate::{
         list::{CartPage, Cursor, Sort, SortKey, SortValue, Start},
         search::{
             find_external, ids_by_email,
-            index::{MAX_UNINDEXED, unindexed, with_text},
+            index::{MAX_UNINDEXED, rarest_grams, unindexed, with_text},
             still_of,
         },
     },
@@ -35,6 +35,8 @@ pub struct Query<'a> {
     unindexed: Vec<String>,
     /// Those of them that have the text.
     with_text: Vec<String>,
+    /// The rarest grams of the text.
+    grams: Vec<i32>,
     /// The cart whose whole id is the text.
     named: Option<String>,
     now: DateTime<Utc>,
@@ -52,6 +54,7 @@ impl Filter {
             is_checked: false,
             unindexed: Vec::new(),
             with_text: Vec::new(),
+            grams: Vec::new(),
             named: None,
             now,
         };
@@ -74,6 +77,9 @@ impl Filter {
             && !query.is_behind()
         {
             query.with_text = with_text(&mut *conn, &query.unindexed, text).await?;
+            if query.only_ids.is_none() {
+                query.grams = rarest_grams(&mut *conn, text).await?;
+            }
             let named = sqlx::query_scalar!("select id from carts where id = $1", text.as_str());
             query.named = named.fetch_optional(conn).await?;
         }
@@ -144,7 +150,7 @@ impl Query<'_> {
 
     /// The ids of all carts that match, or of at most `limit` from each source, in any order.
     fn matching(&self, sql: &mut Sql, limit: Option<i64>) {
-        let sources = match self.only_ids.is_some() || self.filter.is_status_only() {
+        let sources = match self.only_ids.is_some() || !self.needs_search_table() {
             true => vec![Source::Carts(None)],
             false => self.sources(),
         };
@@ -170,10 +176,11 @@ impl Query<'_> {
 
     /// The tables that have the values of a source.
     fn tables(&self, source: Source, reading: Reading) -> String {
-        if !matches!(source, Source::Indexed) {
-            return "carts".to_owned();
-        }
         let (filter, from_links) = (self.filter, self.is_from_links(source, reading));
+        if !matches!(source, Source::Indexed) {
+            let links = if from_links { " join payment_links link on link.cart_id = carts.id" } else { "" };
+            return format!("carts{links}");
+        }
         let mut tables = "cart_search indexed".to_owned();
         if from_links {
             tables.push_str(" join payment_links link on link.cart_id = indexed.cart_id");
@@ -186,8 +193,27 @@ impl Query<'_> {
 
     /// Whether the links in the state are joined, at most one of each cart: its newest.
     fn is_from_links(&self, source: Source, reading: Reading) -> bool {
-        let is_state = self.filter.link.is_some_and(|link| link != LinkFilter::None);
-        is_state && matches!(source, Source::Indexed) && reading == Reading::AnyOrder
+        let has_links = match source {
+            Source::Indexed => true,
+            Source::Carts(_) => self.only_ids.is_none(),
+            Source::Unindexed => false,
+        };
+        has_links && reading == Reading::AnyOrder && self.is_state_of_links()
+    }
+
+    /// Whether only carts with a link in some state match.
+    fn is_state_of_links(&self) -> bool {
+        self.filter.link.is_some_and(|link| link != LinkFilter::None)
+    }
+
+    /// Whether matching carts, in any order, are looked up in `cart_search`. The indexes of `carts` and `payment_links`
+    /// suffice for a status and for a state of links.
+    fn needs_search_table(&self) -> bool {
+        let filter = self.filter;
+        let others =
+            Filter { status: filter.status, link: filter.link, currency: filter.currency, ..Filter::default() };
+        let by_links = self.is_state_of_links() && *filter == others;
+        !filter.is_status_only() && !by_links
     }
 
     /// The ids of a page.

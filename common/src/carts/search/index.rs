@@ -23,6 +23,32 @@ pub(crate) async fn unindexed(conn: &mut Connection) -> sqlx::Result<Vec<String>
     .await
 }
 
+/// Grams by which a text is looked up. More take longer to look up than the few carts that they leave out, and
+/// Postgres takes grams for independent, so that it expects nearly no cart with all of them.
+const LOOKED_UP: i64 = 3;
+
+/// The rarest grams of a text, by Postgres' statistics.
+pub(crate) async fn rarest_grams(conn: &mut Connection, text: &TextToFind) -> sqlx::Result<Vec<i32>> {
+    sqlx::query_scalar!(
+        r#"
+        select gram as "gram!"
+        from unnest($1::integer[]) as gram
+        left join (
+            select unnest(most_common_elems::text::integer[]) as common, unnest(most_common_elem_freqs) as share
+            from pg_stats
+            where tablename = 'cart_search' and attname = 'grams'
+              and schemaname = (select relnamespace::regnamespace::text from pg_class where oid = 'cart_search'::regclass)
+        ) statistics on common = gram
+        order by coalesce(share, 0), gram
+        limit $2
+        "#,
+        &text.grams(),
+        LOOKED_UP,
+    )
+    .fetch_all(conn)
+    .await
+}
+
 /// The ids of those among these carts that have the text.
 pub(crate) async fn with_text(conn: &mut Connection, ids: &[String], text: &TextToFind) -> sqlx::Result<Vec<String>> {
     let carts = read(conn, ids).await?;

@@ -125,7 +125,7 @@ impl Query<'_> {
         match source {
             Source::Indexed => {
                 if reading == Reading::AnyOrder {
-                    sql.push("indexed.grams @> ").push_bind(text.grams()).push(" and ");
+                    sql.push("indexed.grams @> ").push_bind(self.grams.clone()).push(" and ");
                 }
                 sql.push("strpos(indexed.text, ").push_bind(text.folded().to_owned()).push(") > 0");
             }
