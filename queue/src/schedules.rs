@@ -249,6 +249,7 @@ pub async fn run_schedule(conn: &mut Connection, name: &str) -> sqlx::Result<Run
           and (id = $3 or slot is not null and exists (
                 select from schedule_slots admitted
                 where admitted.schedule = $1 and admitted.slot = jobs.slot and admitted.job_id = jobs.id))
+        order by state = 'running' desc, run_at
         limit 1
         "#,
         name,

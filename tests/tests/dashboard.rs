@@ -222,7 +222,7 @@ async fn selected_and_filtered_jobs_are_dismissed_after_a_count() {
     assert_eq!(state(&ids[0]).await, "dead", "that was a count");
     let done = operator.post("/jobs/selected", &format!("action=discard&queue=expiry&{chosen}")).await;
     assert_eq!(done.header("location"), "/jobs?queue=expiry");
-    assert!(operator.next(&done).await.text.contains("2 jobs dismissed. 1 job unchanged: The job is"));
+    assert!(operator.next(&done).await.text.contains("2 jobs dismissed. 1 job unchanged (The job is"));
     assert_eq!((state(&ids[0]).await, state(&ids[2]).await), (json!(null), json!("ready")));
 
     operator.post(&format!("/jobs/{}/cancel", ids[2]), "").await;

@@ -165,6 +165,7 @@ async fn selected_carts_are_changed_after_a_count() {
     }
     app.patch(&format!("/api/carts/{}", ids[2]), &json!({"status": "recovered"})).await.data(200);
     let chosen = format!("id={}&id={}&id={}", ids[0], ids[1], ids[2]);
+    assert!(operator.get("/").await.text.contains("Search carts by name"), "the overview finds carts, too");
     // The list that it leads back to keeps its filters.
     let list = operator.get("/carts?minValue=1&sort=oldest").await.text;
     let kept = r#"<input type="hidden" name="minValue" value="1">"#;
@@ -174,12 +175,19 @@ async fn selected_carts_are_changed_after_a_count() {
     assert!(asked.contains(kept) && asked.contains("/carts?minValue=1&amp;sort=oldest"), "{asked}");
     let answer = operator.post("/carts/selected", &format!("minValue=1&sort=oldest&action=link&{chosen}")).await;
     assert_eq!(answer.header("location"), "/carts?minValue=1&sort=oldest");
-    let done = "2 payment links requested or already active. 1 cart unchanged: The cart is recovered, not abandoned.";
+    let done = "2 payment links requested or already active. 1 cart unchanged (The cart is recovered, not abandoned).";
     assert!(operator.next(&answer).await.text.contains(done));
     app.idle().await;
     for id in &ids[..2] {
         assert!(app.show(id).await["paymentLink"].is_string());
     }
+    let cheap = json!({"customerEmail": "ada@example.com", "items": [{"name": "Pin", "quantity": 1, "price": 0.1}]});
+    let cheap = app.post("/api/carts", &cheap).await.data(201)["id"].as_str().unwrap().to_owned();
+    let answer = operator.post("/carts/selected", &format!("action=link&id={cheap}")).await;
+    let words = "1 cart unchanged (The cart&#39;s value is below the minimum";
+    let shown = operator.next(&answer).await.text;
+    assert!(shown.replace("&apos;", "&#39;").replace('\'', "&#39;").contains(words), "{shown}");
+    app.delete(&format!("/api/carts/{cheap}")).await;
     for _ in 0..2 {
         let answer = operator.post("/carts/selected", &format!("action=expire&id={0}&id={0}", ids[0])).await;
         assert!(operator.next(&answer).await.text.contains("1 cart is expired."));
@@ -192,6 +200,7 @@ async fn selected_carts_are_changed_after_a_count() {
     let answer = operator.post("/carts/selected", &format!("action=delete&{chosen}")).await;
     assert!(operator.next(&answer).await.text.contains("3 carts deleted."));
     assert_eq!(app.get("/api/carts").await.data(200)["pagination"]["total"], 0);
+    assert!(operator.get("/carts?from=2026-03-02&to=2026-03-02").await.text.contains("created 2 Mar 2026 ·"));
     for bad in ["action=sing", "action=link&id=x%20y"] {
         assert_eq!(operator.get(&format!("/carts/selected?{bad}")).await.status, 400, "{bad}");
     }

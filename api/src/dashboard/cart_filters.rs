@@ -54,11 +54,7 @@ pub(crate) fn filtered_list<'p>(get: impl Fn(&str) -> Option<&'p str>) -> String
 
 /// Inputs that keep those filters in a form.
 pub(crate) fn kept<'p>(get: impl Fn(&str) -> Option<&'p str>) -> Markup {
-    html! {
-        @for name in NAMES {
-            @if let Some(value) = get(name) { input type="hidden" name=(name) value=(value); }
-        }
-    }
+    format::kept(&NAMES.map(|name| (name, get(name))))
 }
 
 impl<'p> Choice<'p> {

@@ -164,6 +164,15 @@ pub(crate) fn capital(name: &str) -> String {
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
+/// Inputs that keep the pairs that have a value in a form.
+pub(crate) fn kept(pairs: &[(&str, Option<&str>)]) -> Markup {
+    html! {
+        @for (name, value) in pairs {
+            @if let Some(value) = value { input type="hidden" name=(name) value=(value); }
+        }
+    }
+}
+
 /// A query string of the pairs that have a value; empty if there are none.
 pub(crate) fn query(pairs: &[(&str, Option<&str>)]) -> String {
     let mut text = form_urlencoded::Serializer::new(String::new());

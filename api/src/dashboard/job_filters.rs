@@ -43,15 +43,6 @@ pub(crate) fn pairs(filter: &JobFilter) -> [(&'static str, Option<&str>); 5] {
     ]
 }
 
-/// Inputs that keep the filter in a form.
-pub(crate) fn kept(filter: &JobFilter) -> Markup {
-    html! {
-        @for (name, value) in pairs(filter) {
-            @if let Some(value) = value { input type="hidden" name=(name) value=(value); }
-        }
-    }
-}
-
 /// A list of values to filter by.
 pub(crate) fn choice(name: &str, all: &str, values: &[&str], chosen: Option<&str>) -> Markup {
     html! {

@@ -12,7 +12,7 @@ use maud::{Markup, html};
 
 use super::{
     format,
-    job_filters::{choice, filter, kept, pairs},
+    job_filters::{choice, filter, pairs},
     jobs_at_once::Action,
     page::{Page, PageError, Section},
     session::Operator,
@@ -138,7 +138,7 @@ fn table(jobs: &[JobSummary], filter: &JobFilter, operator: &Operator) -> Markup
     }
     html! {
         form method="get" action=(at("/jobs/selected")) {
-            (kept(filter))
+            (format::kept(&pairs(filter)))
             (rows(jobs, operator))
             div.actions.below {
                 @for action in Action::ALL.into_iter().filter(|action| jobs.iter().any(|job| action.fits(job))) {
@@ -177,7 +177,7 @@ fn row(job: &JobSummary, operator: &Operator) -> Markup {
                         (job.queue)
                         @if let Some(cart) = &job.subject { " · " a.above href={ (at("/carts/")) (cart) } { (cart) } }
                         @if let Some(arguments) = other_arguments(job) { " · " (arguments) }
-                        // A job that is done has left it behind.
+                        // That of a job that is done is of an earlier attempt.
                         @if let Some(error) = job.last_error.as_ref().filter(|_| job.state != JobState::Done) { " · " bdi { (error) } }
                     }
                 }

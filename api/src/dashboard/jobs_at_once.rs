@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{
     format,
     guard::OurForm,
-    job_filters::{choice, filter, kept, pairs},
+    job_filters::{choice, filter, pairs},
     page::{Page, PageError, Section},
     selection::{self, Tally},
     session::Operator,
@@ -121,10 +121,10 @@ impl Action {
         let of_state = |fits: fn(JobState) -> bool| filter.state.is_none_or(fits);
         match self {
             Self::Retry | Self::Discard if !of_state(|state| state == JobState::Dead) => {
-                return Err(ApiError::bad_request("Here, state must be dead"));
+                return Err(ApiError::bad_request("All of a filter can be retried or dismissed if they are dead"));
             }
             Self::Cancel if !of_state(|state| !matches!(state, JobState::Dead | JobState::Done)) => {
-                return Err(ApiError::bad_request("Here, state must be scheduled, ready, running or retrying"));
+                return Err(ApiError::bad_request("Only unfinished jobs can be cancelled"));
             }
             _ => {}
         }
@@ -172,7 +172,7 @@ async fn ask(
                 @if matched > 0 {
                     form method="post" action=(at(&path)) {
                         (operator.token_field())
-                        (kept(&filter))
+                        (format::kept(&pairs(&filter)))
                         button class={ "button " (action.class()) } type="submit" { (action.verb()) " " (counted(matched)) (more) }
                     }
                 }
@@ -198,9 +198,12 @@ fn unfinished_states(chosen: Option<JobState>) -> Markup {
 async fn act(action: Action, State(state): State<AppState>, form: OurForm) -> Result<Response, PageError> {
     let filter: JobFilter = filter(|name| form.get(name))?;
     let count = action.run(&state, &form.by, &filter, false).await?;
-    let dead = (action == Action::Cancel).then_some("dead");
-    let query = format::query(&[("queue", filter.queue.as_deref()), ("state", dead)]);
-    Ok(form.done(&format!("/jobs{query}"), &action.done(count)))
+    // The list of what was changed, if it can be found.
+    let list = match action {
+        Action::Cancel => JobFilter { state: Some(JobState::Dead), error: None, ..filter },
+        Action::Retry | Action::Discard => JobFilter { state: None, ..filter },
+    };
+    Ok(form.done(&format!("/jobs{}", format::query(&pairs(&list))), &action.done(count)))
 }
 
 /// The action and the ids in a query string or a form.
@@ -235,7 +238,7 @@ async fn ask_selected(
             div.actions {
                 @if matched > 0 {
                     @let button = format!("{} {}", action.verb(), counted(matched));
-                    (selection::form(&operator, "/jobs/selected", action.name(), fitting.iter().map(|job| job.id), &kept(&filter), (action.class(), &button)))
+                    (selection::form(&operator, "/jobs/selected", action.name(), fitting.iter().map(|job| job.id), &format::kept(&pairs(&filter)), (action.class(), &button)))
                 }
                 a.button href={ (at("/jobs")) (format::query(&pairs(&filter))) } { "Back to jobs" }
             }

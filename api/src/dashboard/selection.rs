@@ -80,8 +80,8 @@ impl Tally {
         Ok(())
     }
 
-    /// The end of the notice: ` 1 cart unchanged: A payment is in progress.`; empty if all were changed.
+    /// The end of the notice: ` 1 cart unchanged (A payment is in progress).`; empty if all were changed.
     pub(crate) fn rest(self, counted: impl Fn(usize) -> String) -> String {
-        self.unchanged.iter().map(|(why, count)| format!(" {} unchanged: {why}.", counted(*count))).collect()
+        self.unchanged.iter().map(|(why, count)| format!(" {} unchanged ({why}).", counted(*count))).collect()
     }
 }

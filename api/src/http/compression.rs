@@ -31,7 +31,7 @@ pub(crate) const AS_IT_COMES: HeaderValue = HeaderValue::from_static("no-store, 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Compressible;
 
-/// Compresses responses. [`with_own_tag`] must follow.
+/// Compresses responses. [`with_own_tag`] must be outside of it.
 pub(crate) fn layer() -> CompressionLayer<impl Predicate> {
     let worth_it = SizeAbove::new(WORTH_IT_BYTES).and(NotForContentType::SSE).and(may_be_transformed);
     CompressionLayer::new().gzip(true).br(true).compress_when(worth_it)

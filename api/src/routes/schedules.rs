@@ -51,7 +51,7 @@ async fn list(State(state): State<AppState>) -> Result<Data<ScheduleList>, ApiEr
     params(("name" = String, Path, description = "Which schedule.", example = "expire_carts")),
     responses(
         (status = 200, description = "The queued job", body = Success<Job>),
-        (status = 409, description = "`CONFLICT`: a run is queued or in progress; the message names its job", body = openapi::Error),
+        (status = 409, description = "`CONFLICT`: a run is in progress or queued, perhaps in a paused queue; the message names its job", body = openapi::Error),
     ),
 )]
 pub(crate) async fn run(
