@@ -269,7 +269,10 @@ async fn a_schedule_is_run_by_hand() {
     let ran = operator.post("/schedules/expire_carts/run", "").await;
     let job = operator.next(&ran).await.text;
     assert!(ran.header("location").starts_with("/jobs/"), "{}", ran.header("location"));
-    assert!(job.contains("Expire carts") && job.contains("Job queued."), "{job}");
+    assert!(
+        job.contains("Expire carts") && job.contains("Job queued. It waits, because its queue is paused."),
+        "{job}"
+    );
     let refused = operator.post("/schedules/expire_carts/run", "").await;
     assert_eq!(refused.header("location"), "/schedules");
     assert!(operator.next(&refused).await.text.contains("A run is queued, but its queue is paused"));

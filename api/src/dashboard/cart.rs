@@ -285,6 +285,9 @@ fn link_state(links: &Links) -> Markup {
             (because("Couldn't be created")) " "
             span.muted { "Stripe may have created a checkout all the same, which is being closed." }
         },
+        LinkState::Closed if links.latest.as_ref().is_some_and(|link| link.session_id.is_none()) => {
+            because("The request for a link was withdrawn")
+        }
         LinkState::Closed => because("The previous link is closed"),
         LinkState::Failed => because("Couldn't be created"),
         LinkState::PaymentFailed => html! { "The payment failed." },

@@ -32,8 +32,12 @@ async fn run(
     form: OurForm,
 ) -> Result<Response, PageError> {
     let path = path.map_err(|_| ApiError::not_found("Schedule not found"))?;
+    let database = state.database.clone();
     let Data(job) = api::run(state, form.by.clone(), path).await?;
-    Ok(form.done(&format!("/jobs/{}", job.id), "Job queued."))
+    let schedules = operations::schedules(&mut database.acquire().await?).await?;
+    let waits = schedules.iter().any(|schedule| schedule.last_job_id == Some(job.id) && schedule.paused);
+    let text = if waits { "Job queued. It waits, because its queue is paused." } else { "Job queued." };
+    Ok(form.done(&format!("/jobs/{}", job.id), text))
 }
 
 async fn show(State(state): State<AppState>, operator: Operator) -> Result<Response, PageError> {
