@@ -166,7 +166,7 @@ async fn ask(
                 @if let Some(cart) = &filter.subject { input type="hidden" name="cartId" value=(cart); }
                 button.button type="submit" { "Preview" }
             }
-            p.value-line { strong { (counted(matched)) (more) } " match now. Those that match when you confirm" (action.effect()) }
+            p.value-line { strong { (counted(matched)) (more) } @if matched == 1 { " matches" } @else { " match" } " now. Those that match when you confirm" (action.effect()) }
             @if action == Action::Retry { p.muted.small { (REFUSED_LINKS) } }
             div.actions {
                 @if matched > 0 {
