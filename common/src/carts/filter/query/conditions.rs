@@ -36,10 +36,16 @@ impl Query<'_> {
         }
         let table = source.table();
         if let Some(currency) = filter.currency {
-            sql.push(format!(" and {table}.currency = ")).push_bind(currency.code().to_owned());
-            if matches!(source, Source::Indexed) && reading == Reading::AnyOrder {
-                sql.push(" and indexed.grams @> ").push_bind(vec![currency_gram(currency.code())]);
-            }
+            match matches!(source, Source::Indexed) && reading == Reading::AnyOrder {
+                // Not two comparisons: Postgres would take both for rarely true.
+                true => sql
+                    .push(" and indexed.grams @> ")
+                    .push_bind(vec![currency_gram(currency.code())])
+                    .push(" and case when indexed.currency = ")
+                    .push_bind(currency.code().to_owned())
+                    .push(" then true else false end"),
+                false => sql.push(format!(" and {table}.currency = ")).push_bind(currency.code().to_owned()),
+            };
         }
         for (column, period) in [
             (format!("{table}.created_at"), filter.created),
