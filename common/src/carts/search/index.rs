@@ -30,14 +30,6 @@ const LOOKED_UP: i64 = 3;
 /// only one: Postgres takes grams for independent, so that it expects few carts with three of them, and reads all of
 /// them before it reads others.
 pub(crate) async fn rarest_grams(conn: &mut Connection, text: &TextToFind) -> sqlx::Result<Vec<i32>> {
-    let is_frequent = sqlx::query_scalar!(
-        r#"
-        select count(*) filter (where strpos(text, $1) > 0) * 10 > count(*) as "is_frequent!"
-        from cart_search tablesample system (0.05)
-        "#,
-        text.folded(),
-    );
-    let is_frequent = is_frequent.fetch_one(&mut *conn).await?;
     sqlx::query_scalar!(
         r#"
         select gram as "gram!"
@@ -49,10 +41,12 @@ pub(crate) async fn rarest_grams(conn: &mut Connection, text: &TextToFind) -> sq
               and schemaname = (select relnamespace::regnamespace::text from pg_class where oid = 'cart_search'::regclass)
         ) statistics on common = gram
         order by coalesce(share, 0), gram
-        limit $2
+        limit (select case when count(*) filter (where strpos(text, $3) > 0) * 10 > count(*) then 1 else $2::bigint end
+               from cart_search tablesample system (0.05))
         "#,
         &text.grams(),
-        if is_frequent { 1 } else { LOOKED_UP },
+        LOOKED_UP,
+        text.folded(),
     )
     .fetch_all(conn)
     .await
