@@ -119,9 +119,8 @@ fn states(filter: &JobFilter, counts: &BTreeMap<JobState, i64>) -> Markup {
 fn at_once(filter: &JobFilter, counts: &BTreeMap<JobState, i64>) -> Markup {
     let query = format::query(&pairs(filter));
     let dead = filter.state == Some(JobState::Dead) && counts[&JobState::Dead] > 0;
-    let is_finished = |state: JobState| matches!(state, JobState::Dead | JobState::Done);
-    let unfinished = !filter.state.is_some_and(is_finished)
-        && counts.iter().any(|(state, count)| !is_finished(*state) && *count > 0);
+    let unfinished = filter.state.is_none_or(JobState::is_unfinished)
+        && counts.iter().any(|(state, count)| state.is_unfinished() && *count > 0);
     html! {
         @if dead || unfinished { div.actions {
             @if dead { a.button href={ (at("/jobs/retry")) (query) } { "Retry all …" } }

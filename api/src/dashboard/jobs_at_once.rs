@@ -118,12 +118,11 @@ impl Action {
 
     /// Acts on all jobs of a filter; returns how many match, or were changed.
     async fn run(self, state: &AppState, by: &By, filter: &JobFilter, dry_run: bool) -> Result<i64, ApiError> {
-        let of_state = |fits: fn(JobState) -> bool| filter.state.is_none_or(fits);
         match self {
-            Self::Retry | Self::Discard if !of_state(|state| state == JobState::Dead) => {
+            Self::Retry | Self::Discard if filter.state.is_some_and(|state| state != JobState::Dead) => {
                 return Err(ApiError::bad_request("All of a filter can be retried or dismissed if they are dead"));
             }
-            Self::Cancel if !of_state(|state| !matches!(state, JobState::Dead | JobState::Done)) => {
+            Self::Cancel if filter.state.is_some_and(|state| !state.is_unfinished()) => {
                 return Err(ApiError::bad_request("Only unfinished jobs can be cancelled"));
             }
             _ => {}

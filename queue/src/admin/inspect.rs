@@ -40,6 +40,11 @@ impl JobState {
     pub fn as_str(self) -> &'static str {
         self.into()
     }
+
+    /// Whether the job waits or runs.
+    pub fn is_unfinished(self) -> bool {
+        !matches!(self, Self::Done | Self::Dead)
+    }
 }
 
 /// A job and its state.
@@ -77,7 +82,7 @@ pub struct JobSummary {
 impl JobSummary {
     /// Whether the job waits or runs.
     pub fn is_unfinished(&self) -> bool {
-        !matches!(self.state, JobState::Done | JobState::Dead)
+        self.state.is_unfinished()
     }
 }
 
