@@ -47,14 +47,9 @@ const ORDERS: [(&str, bool, bool, &str); 4] = [
     ("lowest", false, false, "Lowest value first"),
 ];
 
-/// The list of carts with the filters that a query string or a form has.
-pub(crate) fn filtered_list<'p>(get: impl Fn(&str) -> Option<&'p str>) -> String {
-    format!("/carts{}", format::query(&NAMES.map(|name| (name, get(name)))))
-}
-
-/// Inputs that keep those filters in a form.
-pub(crate) fn kept<'p>(get: impl Fn(&str) -> Option<&'p str>) -> Markup {
-    format::kept(&NAMES.map(|name| (name, get(name))))
+/// The filters in a query string or a form, as pairs of a query string.
+pub(crate) fn pairs<'p>(get: impl Fn(&str) -> Option<&'p str>) -> [(&'static str, Option<&'p str>); NAMES.len()] {
+    NAMES.map(|name| (name, get(name)))
 }
 
 impl<'p> Choice<'p> {
@@ -113,12 +108,12 @@ impl<'p> Choice<'p> {
 
     /// The parameters as pairs of a query string.
     pub(crate) fn pairs(&self) -> Vec<(&'static str, Option<&str>)> {
-        NAMES.iter().map(|name| (*name, self.parameters.get(name))).collect()
+        pairs(|name| self.parameters.get(name)).into()
     }
 
     /// Inputs that keep the parameters in another form; those in `but` are its own.
     pub(crate) fn hidden(&self, but: &[&str]) -> Markup {
-        kept(|name| self.parameters.get(name).filter(|_| !but.contains(&name)))
+        format::kept(&pairs(|name| self.parameters.get(name).filter(|_| !but.contains(&name))))
     }
 
     /// The form of all filters.

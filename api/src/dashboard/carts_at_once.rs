@@ -136,7 +136,7 @@ async fn ask(
     operator.check_may_change()?;
     let parameters = parameters?;
     let (action, ids) = selected(parameters.get("action"), parameters.all("id"))?;
-    let list = cart_filters::filtered_list(|name| parameters.get(name));
+    let filters = cart_filters::pairs(|name| parameters.get(name));
     let texts: Vec<&str> = ids.iter().map(CartId::as_str).collect();
     let found = carts::find_many(&mut state.lookups.acquire().await?, &texts, state.clock.now()).await?;
     let fitting: Vec<&Cart> = found.iter().filter(|cart| action.fits(cart)).collect();
@@ -151,10 +151,9 @@ async fn ask(
             div.actions {
                 @if matched > 0 {
                     @let button = format!("{}: {}", action.verb(), counted(matched));
-                    @let kept = cart_filters::kept(|name| parameters.get(name));
-                    (selection::form(&operator, "/carts/selected", action.name(), fitting.iter().map(|cart| &cart.id), &kept, (action.class(), &button)))
+                    (selection::form(&operator, "/carts/selected", action.name(), fitting.iter().map(|cart| &cart.id), &format::kept(&filters), (action.class(), &button)))
                 }
-                a.button href=(at(&list)) { "Back to carts" }
+                a.button href={ (at("/carts")) (format::query(&filters)) } { "Back to carts" }
             }
         }
     };
@@ -168,7 +167,7 @@ async fn act(State(state): State<AppState>, form: OurForm) -> Result<Response, P
     for id in ids {
         tally.add(action.run(State(state.clone()), form.by.clone(), id).await)?;
     }
-    let list = cart_filters::filtered_list(|name| form.get(name));
+    let list = format!("/carts{}", format::query(&cart_filters::pairs(|name| form.get(name))));
     Ok(form.done(&list, &format!("{}.{}", done(action, tally.changed), tally.rest(counted))))
 }
 
