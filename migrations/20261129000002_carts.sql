@@ -30,6 +30,7 @@ create table carts (
     constraint carts_status_reason_known check (status_reason in ('age', 'operator', 'payment', 'import', 'api', 'sql')),
     constraint carts_recovered_at_set    check ((status = 'recovered') = (recovered_at is not null)),
     constraint carts_expired_at_set      check ((status = 'expired') = (expired_at is not null)),
+    constraint carts_dates_finite        check (isfinite(created_at) and isfinite(abandoned_at) and isfinite(recovered_at)),
     constraint carts_money_not_negative  check (paid_minor >= 0 and refunded_minor >= 0),
     constraint carts_external_id_length  check (char_length(external_id) between 1 and 200)
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);

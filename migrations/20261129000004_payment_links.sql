@@ -59,8 +59,6 @@ create unique index payment_links_one_open on payment_links (cart_id) where stat
 -- has updated_at, so that an attempt, which changes no status, changes no index.)
 create index payment_links_ended on payment_links (session_expires_at) where status in ('open', 'closing');
 create index payment_links_in_progress on payment_links (ended_at) where status = 'processing';
--- For the list of carts whose link failed.
-create index payment_links_failed on payment_links (cart_id) where status in ('failed', 'payment_failed', 'settling');
 -- A PaymentIntent belongs to one session.
 create unique index payment_links_payment_intent on payment_links (payment_intent) where payment_intent is not null;
 -- For deleting old rows.

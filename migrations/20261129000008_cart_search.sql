@@ -1,8 +1,8 @@
--- Finding carts by a part of the shopper's name or address or of the shop's id, and by date or value, in
--- the order of either.
+-- Finding carts by a part of the shopper's name or address or of the shop's id, by date, value, currency, recovery and
+-- failed links, in the order of a date or of the value.
 --
 -- An index on carts would cost each cart that is stored and each that expires. Storing a cart writes only its id
--- here. A job fills the table (common/src/carts/search/index.rs), and lists read the carts that are not in it yet
+-- here, and so do a recovery and a link that fails. A job fills the table (common/src/carts/search/index.rs), and lists read the carts that are not in it yet
 -- one by one, so that they see every change at once.
 
 -- A total as the number that people read, in thousandths of its unit, so that totals of all currencies compare. The
@@ -18,14 +18,18 @@ $$;
 create table cart_search (
     cart_id      text collate "C" primary key,
     text         text        not null,                  -- name, address and the shop's id, folded: without case and accents
-    grams        integer[]   not null,                  -- of each two consecutive characters of text, and of the currency
+    grams        integer[]   not null,                  -- of each two consecutive characters of text, and of currency, recovered and link_failed
     currency     text        not null,                  -- as in carts
+    recovered    boolean     not null,                  -- the status in carts is 'recovered'
+    link_failed  boolean     not null,                  -- the newest payment link is 'failed', 'payment_failed' or 'settling'
     value        bigint      not null,                  -- cart_value() of the total
     created_at   timestamptz not null,                  -- as in carts
     abandoned_at timestamptz not null                   -- as in carts
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
 create index cart_search_grams on cart_search using gin (grams);
-create index cart_search_value on cart_search (value, cart_id);
+-- With all columns but text and grams, so that a list in this order is filtered in the index. Rows of neighbouring values
+-- are scattered over the table.
+create index cart_search_value on cart_search (value, cart_id) include (currency, recovered, link_failed, created_at, abandoned_at);
 create index cart_search_created on cart_search (created_at, cart_id);
 create index cart_search_abandoned on cart_search (abandoned_at, cart_id);
 
@@ -57,6 +61,31 @@ create trigger carts_search_updated
         is distinct from
         (new.id, new.customer_name, new.customer_email, new.external_id, new.total_minor, new.currency, new.created_at, new.abandoned_at))
     execute function carts_search_updated();
+
+-- Other changes of the status are not recorded, so that a cart that expires fires no function.
+create function carts_search_recovered() returns trigger language plpgsql as $$
+begin
+    insert into cart_search_changes (cart_ids) values (array[new.id]);
+    return null;
+end $$;
+create trigger carts_search_recovered after update of status on carts for each row
+    when ((old.status = 'recovered') <> (new.status = 'recovered')) execute function carts_search_recovered();
+
+create function payment_links_search_changed() returns trigger language plpgsql as $$
+begin
+    insert into cart_search_changes (cart_ids) select array[id] from carts where id in (old.cart_id, new.cart_id);
+    return null;
+end $$;
+-- A link after the first may replace one that failed.
+create trigger payment_links_search_inserted after insert on payment_links for each row
+    when (new.version > 1 or new.status in ('failed', 'payment_failed', 'settling'))
+    execute function payment_links_search_changed();
+create trigger payment_links_search_updated after update of status, cart_id, version on payment_links for each row
+    when ((old.status in ('failed', 'payment_failed', 'settling')) <> (new.status in ('failed', 'payment_failed', 'settling'))
+        or (old.cart_id, old.version) is distinct from (new.cart_id, new.version))
+    execute function payment_links_search_changed();
+create trigger payment_links_search_deleted after delete on payment_links for each row
+    execute function payment_links_search_changed();
 
 -- The job locks the carts that it indexes, so that a deleted cart has no row that is not seen here.
 create function carts_search_deleted() returns trigger language plpgsql as $$

@@ -51,7 +51,7 @@ impl Upkeep {
             start(self.texts.clone(), self.database.clone(), Work::IndexTexts);
         }
         if query.is_behind() {
-            return Err(ApiError::try_again("Many carts were just stored and are being indexed"));
+            return Err(ApiError::try_again("Many carts were just stored or changed and are being indexed"));
         }
         Ok(())
     }

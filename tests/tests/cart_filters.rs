@@ -144,7 +144,7 @@ const SORTS: [&str; 8] = [
     "totalValue",
 ];
 
-const FILTERS: [&str; 42] = [
+const FILTERS: [&str; 46] = [
     "",
     "status=abandoned",
     "status=recovered",
@@ -171,6 +171,10 @@ const FILTERS: [&str; 42] = [
     "link=ready&currency=usd",
     "link=ready&status=recovered",
     "link=failed&status=expired",
+    "link=failed&status=recovered",
+    "link=failed&q=example.com&minValue=10",
+    "status=recovered&q=zoe&currency=usd",
+    "status=expired&q=example.com",
     "link=failed&currency=jpy&status=abandoned",
     "link=pending&q=example",
     "q=ada",
@@ -189,10 +193,10 @@ const FILTERS: [&str; 42] = [
     "externalId=order-1004&q=zo",
 ];
 
-/// Each filter, in each order, by pages and by cursor.
-async fn compare_all(app: &App) {
+/// The filters, in each order, by pages and by cursor.
+async fn compare_all(app: &App, filters: impl IntoIterator<Item = &str>) {
     let known = all(app).await;
-    for filter in FILTERS {
+    for filter in filters {
         let pairs: Vec<(&str, &str)> = filter.split('&').filter_map(|pair| pair.split_once('=')).collect();
         for sort in SORTS {
             let matching = known.iter().filter(|one| pairs.iter().all(|(name, value)| matches(one, name, value)));
@@ -275,13 +279,45 @@ async fn filters_find_what_they_name_before_and_after_indexing() {
     let app = Setup::default().without_worker().at("2026-03-10T12:00:00Z").start().await;
     seed(&app).await;
     assert!(unindexed(&app).await > 0);
-    compare_all(&app).await;
-    let worker = app.start_worker();
-    eventually("all carts are indexed", async || unindexed(&app).await == 0).await;
-    worker.stop().await;
+    compare_all(&app, FILTERS).await;
+    index(&app).await;
     // A text is looked up by its rarest pairs of characters.
     sqlx::raw_sql("analyze cart_search").execute(&app.pool).await.unwrap();
-    compare_all(&app).await;
+    compare_all(&app, FILTERS).await;
+}
+
+async fn index(app: &App) {
+    let worker = app.start_worker();
+    eventually("all carts are indexed", async || unindexed(app).await == 0).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn statuses_and_links_that_change_are_found_before_and_after_indexing() {
+    let app = Setup::default().without_worker().at("2026-03-10T12:00:00Z").start().await;
+    seed(&app).await;
+    index(&app).await;
+    app.sql(
+        "update carts set status = (array['recovered', 'expired', 'abandoned'])[1 + substr(id, 6)::integer % 3];
+         update payment_links set status = 'failed' where status = 'open' and substr(cart_id, 6)::integer % 2 = 0;
+         update payment_links set status = 'closed' where status = 'settling' and substr(cart_id, 6)::integer % 2 = 0;
+         insert into payment_links (cart_id, version, status, job_id, session_expires_at, session_id, created_at, updated_at)
+         select cart_id, 3, (array['closed', 'failed', 'settling'])[1 + substr(cart_id, 6)::integer % 3], gen_random_uuid(),
+                '2026-03-11T12:00Z', null, now(), now()
+         from payment_links where version = 1 and substr(cart_id, 6)::integer % 5 = 1;
+         insert into payment_links (cart_id, version, status, job_id, session_expires_at, session_id, created_at, updated_at)
+         select id, 1, 'failed', gen_random_uuid(), '2026-03-11T12:00Z', null, now(), now()
+         from carts where substr(id, 6)::integer % 30 = 0;
+         delete from payment_links where status = 'payment_failed' or (version = 3 and substr(cart_id, 6)::integer % 4 = 2);
+         update payment_links set version = 9 where version = 1 and substr(cart_id, 6)::integer % 7 = 0;
+         update jobs set state = 'dead', finished_at = now() where state = 'pending' and subject < 'cart_060';",
+    )
+    .await;
+    assert!(unindexed(&app).await > 0);
+    let changed = || FILTERS.into_iter().filter(|filter| filter.contains("status") || filter.contains("link"));
+    compare_all(&app, changed()).await;
+    index(&app).await;
+    compare_all(&app, changed()).await;
 }
 
 #[tokio::test]
@@ -319,7 +355,7 @@ async fn carts_restored_without_triggers_are_indexed_again() {
         "set session_replication_role = replica;
          insert into carts (id, customer_email, customer_name, items, total_minor, currency)
          values ('cart_restored', 'ada@example.com', 'Ada', '[]', 1, 'usd');
-         insert into cart_search values ('cart_gone', 'ada', '{}', 'usd', 1, now(), now());
+         insert into cart_search values ('cart_gone', 'grace', '{}', 'usd', false, false, 1, now(), now());
          set session_replication_role = origin;",
     )
     .await;

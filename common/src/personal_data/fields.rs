@@ -265,7 +265,7 @@ pub const TABLES: &[Table] = &[
         &[
             other("cart_id", "the cart's"),
             other("text", "copied from carts, without case and accents"),
-            other("grams", "numbers computed from the text and the currency"),
+            other("grams", "numbers computed from text, currency, recovered and link_failed"),
             other("currency", "copied from carts"),
         ],
     ),

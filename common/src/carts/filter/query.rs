@@ -15,7 +15,7 @@ use crate::{
         list::{CartPage, Cursor, Sort, SortKey, SortValue, Start},
         search::{
             find_external, ids_by_email,
-            index::{MAX_UNINDEXED, rarest_grams, unindexed, with_text},
+            index::{MAX_UNINDEXED, TextLookup, look_up, unindexed, with_text},
             still_of,
         },
     },
@@ -29,16 +29,19 @@ pub struct Query<'a> {
     sort: Sort,
     /// The only carts that can match; `None`: all.
     only_ids: Option<Vec<String>>,
-    /// Whether all of `only_ids` are known to match.
+    /// Whether all of `only_ids` are known to match. Then they are in the order of the list.
     is_checked: bool,
-    /// The carts that are not in `cart_search`, or as they were.
-    unindexed: Vec<String>,
+    /// The number of carts that are not in `cart_search`, or as they were.
+    unindexed: usize,
+    /// These carts, and those of which `cart_search` can't know whether they match.
+    one_by_one: Vec<String>,
     /// Those of them that have the text.
     with_text: Vec<String>,
-    /// The rarest grams of the text.
-    grams: Vec<i32>,
+    text_lookup: TextLookup,
     /// The cart whose whole id is the text.
     named: Option<String>,
+    /// The first or last date of the carts with the status; see [`date_of`].
+    date_of_status: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
 }
 
@@ -52,10 +55,12 @@ impl Filter {
             sort,
             only_ids: None,
             is_checked: false,
-            unindexed: Vec::new(),
+            unindexed: 0,
+            one_by_one: Vec::new(),
             with_text: Vec::new(),
-            grams: Vec::new(),
+            text_lookup: TextLookup::default(),
             named: None,
+            date_of_status: None,
             now,
         };
         if self.only_ids.is_some() {
@@ -71,14 +76,22 @@ impl Filter {
         }
         let needs_index = query.only_ids.is_none() && (!self.is_status_only() || sort.key != SortKey::CreatedAt);
         if needs_index || self.text.is_some() {
-            query.unindexed = unindexed(&mut *conn).await?;
+            query.one_by_one = unindexed(&mut *conn).await?;
+            query.unindexed = query.one_by_one.len();
         }
-        if let Some(text) = &self.text
-            && !query.is_behind()
-        {
-            query.with_text = with_text(&mut *conn, &query.unindexed, text).await?;
+        if query.is_behind() {
+            return Ok(query);
+        }
+        if needs_index {
+            if self.link == Some(LinkFilter::Failed) {
+                query.one_by_one.extend(pending_without_job(&mut *conn).await?);
+            }
+            query.date_of_status = date_of(&mut *conn, query.status()).await?;
+        }
+        if let Some(text) = &self.text {
+            query.with_text = with_text(&mut *conn, &query.one_by_one, text).await?;
             if query.only_ids.is_none() {
-                query.grams = rarest_grams(&mut *conn, text).await?;
+                query.text_lookup = look_up(&mut *conn, text).await?;
             }
             let named = sqlx::query_scalar!("select id from carts where id = $1", text.as_str());
             query.named = named.fetch_optional(conn).await?;
@@ -88,15 +101,15 @@ impl Filter {
 }
 
 impl Query<'_> {
-    /// The number of carts that are read one by one; see [`carts::search::index::index_changes`].
+    /// The number of carts that are not indexed; see [`carts::search::index::index_changes`].
     pub fn unindexed(&self) -> usize {
-        self.unindexed.len()
+        self.unindexed
     }
 
     /// Whether so many carts are not indexed that reading them one by one would take too long. Then the query must not
     /// be run.
     pub fn is_behind(&self) -> bool {
-        i64::try_from(self.unindexed.len()).is_ok_and(|carts| carts > MAX_UNINDEXED)
+        i64::try_from(self.unindexed).is_ok_and(|carts| carts > MAX_UNINDEXED)
     }
 
     /// The carts that [`Query::count_few`] found, if they were few, or those of an address or an external id.
@@ -110,8 +123,9 @@ impl Query<'_> {
     /// Postgres can't tell how far it has to walk in the order of a list until it has met enough carts. It finds few in
     /// no order, with the best index.
     pub async fn count_few(&mut self, conn: &mut Connection) -> sqlx::Result<Option<i64>> {
-        let mut sql = Sql::new("");
+        let mut sql = Sql::new("select id from (");
         self.matching(&mut sql, Some(FEW + 1));
+        sql.push(format!(") carts order by {}", self.order()));
         let ids: Vec<String> = sql.build_query_scalar().persistent(false).fetch_all(conn).await?;
         let count = i64::try_from(ids.len()).ok().filter(|count| *count <= FEW);
         if count.is_some() {
@@ -125,7 +139,7 @@ impl Query<'_> {
     pub async fn count(&self, conn: &mut Connection) -> sqlx::Result<i64> {
         // Many are counted faster by reading and joining whole tables.
         let whole = "set local random_page_cost to default; set local enable_mergejoin to default;
-                     set local max_parallel_workers_per_gather to default";
+                     set local max_parallel_workers_per_gather to default; set local enable_sort to default";
         sqlx::raw_sql(whole).execute(&mut *conn).await?;
         let mut sql = Sql::new("select count(*) from (");
         self.matching(&mut sql, None);
@@ -135,9 +149,21 @@ impl Query<'_> {
 
     /// A page of at most `limit` carts, with the payment links that work now.
     pub async fn page(&self, conn: &mut Connection, start: Start, limit: i64) -> sqlx::Result<CartPage> {
-        let mut sql = self.ids(start, limit + 1);
-        let mut ids: Vec<String> = sql.build_query_scalar().persistent(false).fetch_all(&mut *conn).await?;
         let asked_for = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut ids: Vec<String> = match (&self.only_ids, &start) {
+            (Some(ids), Start::Offset(offset)) if self.is_checked => {
+                let before = usize::try_from(*offset).unwrap_or(usize::MAX);
+                ids.iter().skip(before).take(asked_for.saturating_add(1)).cloned().collect()
+            }
+            _ => {
+                if self.sort.key == SortKey::TotalValue && self.only_ids.is_none() {
+                    // Postgres takes what is looked up of few carts for looked up of all that the walk leaves out, and
+                    // would rather sort.
+                    sqlx::raw_sql("set local enable_sort = off").execute(&mut *conn).await?;
+                }
+                self.ids(start, limit + 1).build_query_scalar().persistent(false).fetch_all(&mut *conn).await?
+            }
+        };
         let more = ids.len() > asked_for;
         ids.truncate(asked_for);
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
@@ -148,7 +174,8 @@ impl Query<'_> {
         Ok(CartPage { carts, next })
     }
 
-    /// The ids of all carts that match, or of at most `limit` from each source, in any order.
+    /// The ids of all carts that match, or of at most `limit` from each source with the values by which they are sorted,
+    /// in any order.
     fn matching(&self, sql: &mut Sql, limit: Option<i64>) {
         let sources = match self.only_ids.is_some() || !self.needs_search_table() {
             true => vec![Source::Carts(None)],
@@ -156,8 +183,7 @@ impl Query<'_> {
         };
         for (place, source) in sources.into_iter().enumerate() {
             sql.push(if place == 0 { "(" } else { " union all (" });
-            sql.push(format!("select {} from {} where true", source.id(), self.tables(source, Reading::AnyOrder)));
-            self.conditions(sql, source, Reading::AnyOrder);
+            self.select(sql, source, if limit.is_some() { Reading::AnyOrder } else { Reading::All });
             // In each part: Postgres plans a part for all its rows otherwise.
             if let Some(limit) = limit {
                 sql.push(" limit ").push_bind(limit);
@@ -166,17 +192,24 @@ impl Query<'_> {
         }
     }
 
+    /// Selects the carts of a source; conditions can follow.
+    fn select(&self, sql: &mut Sql, source: Source, reading: Reading) {
+        let key = if reading == Reading::All { String::new() } else { format!(", {} as key", self.key(source)) };
+        sql.push(format!("select {} as id{key} from {} where true", source.id(), self.tables(source, reading)));
+        self.conditions(sql, source, reading);
+    }
+
     /// All carts: those in `cart_search`, and the others, if there are any.
     fn sources(&self) -> Vec<Source> {
-        match self.unindexed.is_empty() {
+        match self.one_by_one.is_empty() {
             true => vec![Source::Indexed],
-            false => vec![Source::Indexed, Source::Unindexed],
+            false => vec![Source::Indexed, Source::OneByOne],
         }
     }
 
     /// The tables that have the values of a source.
     fn tables(&self, source: Source, reading: Reading) -> String {
-        let (filter, from_links) = (self.filter, self.is_from_links(source, reading));
+        let from_links = self.is_from_links(source, reading);
         if !matches!(source, Source::Indexed) {
             let links = if from_links { " join payment_links link on link.cart_id = carts.id" } else { "" };
             return format!("carts{links}");
@@ -185,10 +218,24 @@ impl Query<'_> {
         if from_links {
             tables.push_str(" join payment_links link on link.cart_id = indexed.cart_id");
         }
-        if filter.recovered != Period::default() || self.status().is_some() || (filter.link.is_some() && !from_links) {
+        if self.reads_texts_last(source, reading) {
+            tables.push_str(" join cart_search texts on texts.cart_id = indexed.cart_id");
+        }
+        if self.filter.recovered != Period::default() || (reading == Reading::All && self.needs_status_of_carts()) {
             tables.push_str(" join carts on carts.id = indexed.cart_id");
         }
         tables
+    }
+
+    /// Whether carts match by a status that only `carts` has.
+    fn needs_status_of_carts(&self) -> bool {
+        self.status().is_some_and(|status| status != CartStatus::Recovered)
+    }
+
+    /// Whether the texts are read of the carts that match otherwise, because the index that is walked has all but them.
+    fn reads_texts_last(&self, source: Source, reading: Reading) -> bool {
+        let by_value = reading == Reading::InOrder && self.sort.key == SortKey::TotalValue;
+        matches!(source, Source::Indexed) && by_value && self.filter.text.is_some()
     }
 
     /// Whether the links in the state are joined, at most one of each cart: its newest.
@@ -196,23 +243,23 @@ impl Query<'_> {
         let has_links = match source {
             Source::Indexed => true,
             Source::Carts(_) => self.only_ids.is_none(),
-            Source::Unindexed => false,
+            Source::OneByOne => false,
         };
-        has_links && reading == Reading::AnyOrder && self.is_state_of_links()
+        has_links && reading != Reading::InOrder && self.is_state_of_few_links()
     }
 
-    /// Whether only carts with a link in some state match.
-    fn is_state_of_links(&self) -> bool {
-        self.filter.link.is_some_and(|link| link != LinkFilter::None)
+    /// Whether carts match by a state that few links have at a time, which indexes of `payment_links` find.
+    fn is_state_of_few_links(&self) -> bool {
+        matches!(self.filter.link, Some(LinkFilter::Pending | LinkFilter::Ready | LinkFilter::Processing))
     }
 
     /// Whether matching carts, in any order, are looked up in `cart_search`. The indexes of `carts` and `payment_links`
-    /// suffice for a status and for a state of links.
+    /// suffice for a status and for a state of few links.
     fn needs_search_table(&self) -> bool {
         let filter = self.filter;
         let others =
             Filter { status: filter.status, link: filter.link, currency: filter.currency, ..Filter::default() };
-        let by_links = self.is_state_of_links() && *filter == others;
+        let by_links = self.is_state_of_few_links() && *filter == others;
         !filter.is_status_only() && !by_links
     }
 
@@ -222,16 +269,12 @@ impl Query<'_> {
             Start::Offset(offset) => (offset, None),
             Start::After(cursor) => (0, Some(cursor.into_parts())),
         };
-        let order = if self.sort.descending { "desc" } else { "asc" };
+        let order = self.order();
         let mut sql = Sql::new("select id from (");
-        for (place, (source, key)) in self.parts().iter().enumerate() {
-            let id = source.id();
+        for (place, source) in self.parts().into_iter().enumerate() {
             sql.push(if place == 0 { "(" } else { " union all (" });
-            sql.push(format!(
-                "select {id} as id, {key} as key from {} where true",
-                self.tables(*source, Reading::InOrder)
-            ));
-            self.conditions(&mut sql, *source, Reading::InOrder);
+            self.select(&mut sql, source, Reading::InOrder);
+            let (id, key) = (source.id(), self.key(source));
             if let Some((value, after)) = &after {
                 sql.push(format!(" and ({key}, {id}) {} (", if self.sort.descending { "<" } else { ">" }));
                 match *value {
@@ -243,46 +286,87 @@ impl Query<'_> {
                 };
                 sql.push(", ").push_bind(after.clone()).push(")");
             }
-            sql.push(format!(" order by {key} {order}, {id} {order} limit "));
-            sql.push_bind(offset.saturating_add(limit)).push(")");
+            sql.push(format!(" order by {order} limit ")).push_bind(offset.saturating_add(limit)).push(")");
         }
-        sql.push(format!(") carts order by key {order}, id {order} offset "));
+        sql.push(format!(") carts order by {order} offset "));
         sql.push_bind(offset).push(" limit ").push_bind(limit);
         sql
     }
 
-    /// The list in parts, each with the value by which it is sorted. An index has each in its order, so that Postgres
-    /// merges them instead of sorting all.
-    fn parts(&self) -> Vec<(Source, &'static str)> {
-        let (of_index, of_carts) = match self.sort.key {
-            SortKey::CreatedAt => ("indexed.created_at", "carts.created_at"),
-            SortKey::AbandonedAt => ("indexed.abandoned_at", "carts.abandoned_at"),
-            SortKey::TotalValue => ("indexed.value", VALUE),
-            SortKey::RecoveredAt if self.filter.status == Some(CartStatus::Recovered) => {
-                return vec![(Source::Carts(None), "carts.recovered_at")];
+    /// The order of the list, of columns `key` and `id`.
+    fn order(&self) -> &'static str {
+        if self.sort.descending { "key desc, id desc" } else { "key, id" }
+    }
+
+    /// The value by which carts of a source are sorted.
+    fn key(&self, source: Source) -> &'static str {
+        let is_indexed = matches!(source, Source::Indexed);
+        match self.sort.key {
+            SortKey::CreatedAt if is_indexed => "indexed.created_at",
+            SortKey::CreatedAt => "carts.created_at",
+            SortKey::AbandonedAt if is_indexed => "indexed.abandoned_at",
+            SortKey::AbandonedAt => "carts.abandoned_at",
+            SortKey::TotalValue if is_indexed => "indexed.value",
+            SortKey::TotalValue => VALUE,
+            SortKey::RecoveredAt if is_indexed => {
+                "coalesce((select recovered_at from carts where id = indexed.cart_id), '-infinity')"
             }
-            SortKey::RecoveredAt => return vec![(Source::Carts(None), "coalesce(carts.recovered_at, '-infinity')")],
-        };
-        let of_status = |status| (Source::Carts(Some(status)), of_carts);
+            SortKey::RecoveredAt if self.status() == Some(CartStatus::Recovered) => "carts.recovered_at",
+            SortKey::RecoveredAt => "coalesce(carts.recovered_at, '-infinity')",
+        }
+    }
+
+    /// The list in parts. An index has each in its order, so that Postgres merges them instead of sorting all.
+    fn parts(&self) -> Vec<Source> {
         match (self.sort.key, self.status()) {
-            _ if self.only_ids.is_some() => vec![(Source::Carts(None), of_carts)],
+            _ if self.only_ids.is_some() => vec![Source::Carts(None)],
+            (SortKey::RecoveredAt, _) => vec![Source::Carts(None)],
+            // The date of expired carts bounds the index of all.
+            (SortKey::CreatedAt, Some(CartStatus::Expired)) if !self.filter.is_status_only() => self.sources(),
             // Carts of one status may all be at one end of the index of all.
             (SortKey::CreatedAt, Some(status)) | (SortKey::AbandonedAt, Some(status @ CartStatus::Abandoned)) => {
-                vec![of_status(status)]
+                vec![Source::Carts(Some(status))]
             }
             (SortKey::CreatedAt, None) if self.filter.is_status_only() => {
-                [CartStatus::Abandoned, CartStatus::Recovered, CartStatus::Expired].map(of_status).into()
+                [CartStatus::Abandoned, CartStatus::Recovered, CartStatus::Expired]
+                    .map(|status| Source::Carts(Some(status)))
+                    .into()
             }
-            _ => {
-                let key = |source| if matches!(source, Source::Indexed) { of_index } else { of_carts };
-                self.sources().into_iter().map(|source| (source, key(source))).collect()
-            }
+            _ => self.sources(),
         }
     }
 
     /// The only status with which a cart can match.
     fn status(&self) -> Option<CartStatus> {
         let of_link = (self.filter.link == Some(LinkFilter::Ready)).then_some(CartStatus::Abandoned);
-        self.filter.status.or(of_link)
+        let of_date = (self.filter.recovered != Period::default()).then_some(CartStatus::Recovered);
+        self.filter.status.or(of_link).or(of_date)
     }
+}
+
+/// When the oldest abandoned cart was left behind, or when the newest expired cart was stored. Carts expire by age, so
+/// that other carts are usually few on the same side of that date. (`carts` has no index for when expired carts were left
+/// behind.) `None`: there is no such cart, or none of these is asked for.
+async fn date_of(conn: &mut Connection, status: Option<CartStatus>) -> sqlx::Result<Option<DateTime<Utc>>> {
+    match status {
+        None | Some(CartStatus::Recovered) => Ok(None),
+        Some(CartStatus::Abandoned) => {
+            sqlx::query_scalar!("select min(abandoned_at) from carts where status = 'abandoned'").fetch_one(conn).await
+        }
+        Some(CartStatus::Expired) => {
+            sqlx::query_scalar!("select max(created_at) from carts where status = 'expired'").fetch_one(conn).await
+        }
+    }
+}
+
+/// The carts whose pending link is not going to be made: its job ran out of attempts, or was cancelled. They count as
+/// carts whose link failed, and `cart_search` does not know of them.
+async fn pending_without_job(conn: &mut Connection) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!(
+        "select cart_id from payment_links link
+         where status = 'pending'
+           and not exists (select from jobs where jobs.id = link.job_id and jobs.state in ('pending', 'running'))"
+    )
+    .fetch_all(conn)
+    .await
 }

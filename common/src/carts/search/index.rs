@@ -1,10 +1,10 @@
-//! The index of the carts' texts (`migrations/20261129000008_cart_search.sql`).
+//! The table by which lists find carts (`migrations/20261129000008_cart_search.sql`).
 
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 
-use super::text::{TextToFind, currency_gram, grams, of_cart};
+use super::text::{LINK_FAILED, RECOVERED, TextToFind, currency_gram, grams, of_cart};
 use crate::db::Connection;
 
 /// Carts in a batch. Changes of these carts wait for it.
@@ -24,15 +24,25 @@ pub(crate) async fn unindexed(conn: &mut Connection) -> sqlx::Result<Vec<String>
 }
 
 /// Grams by which a text is looked up. More take longer to look up than the few carts that they leave out.
-const LOOKED_UP: i64 = 3;
+const LOOKED_UP: i32 = 3;
 
-/// The rarest grams of a text, by Postgres' statistics. Of a text that more than a tenth of a sample of the carts have,
-/// only one: Postgres takes grams for independent, so that it expects few carts with three of them, and reads all of
-/// them before it reads others.
-pub(crate) async fn rarest_grams(conn: &mut Connection, text: &TextToFind) -> sqlx::Result<Vec<i32>> {
-    sqlx::query_scalar!(
+/// How a text is looked up.
+#[derive(Debug, Default)]
+pub(crate) struct TextLookup {
+    /// Its rarest grams, by Postgres' statistics. Of a frequent text only one: Postgres takes grams for independent, and
+    /// would expect too few carts with three of them.
+    pub grams: Vec<i32>,
+    /// Whether more than a tenth of the carts on 20 pages have the text.
+    pub is_frequent: bool,
+}
+
+/// How the text is looked up now.
+pub(crate) async fn look_up(conn: &mut Connection, text: &TextToFind) -> sqlx::Result<TextLookup> {
+    sqlx::query_as!(
+        TextLookup,
         r#"
-        select gram as "gram!"
+        select (array_agg(gram order by coalesce(share, 0), gram))[1:case when is_frequent then 1 else $2::integer end] as "grams!",
+               is_frequent as "is_frequent!"
         from unnest($1::integer[]) as gram
         left join (
             select unnest(most_common_elems::text::integer[]) as common, unnest(most_common_elem_freqs) as share
@@ -40,15 +50,15 @@ pub(crate) async fn rarest_grams(conn: &mut Connection, text: &TextToFind) -> sq
             where tablename = 'cart_search' and attname = 'grams'
               and schemaname = (select relnamespace::regnamespace::text from pg_class where oid = 'cart_search'::regclass)
         ) statistics on common = gram
-        order by coalesce(share, 0), gram
-        limit (select case when count(*) filter (where strpos(text, $3) > 0) * 10 > count(*) then 1 else $2::bigint end
-               from cart_search tablesample system (0.05))
+        cross join (select count(*) filter (where strpos(text, $3) > 0) * 10 > count(*) as is_frequent
+                    from cart_search tablesample system (least(100, 2000 * 8192.0 / greatest(pg_relation_size('cart_search'), 1)))) sample
+        group by is_frequent
         "#,
         &text.grams(),
         LOOKED_UP,
         text.folded(),
     )
-    .fetch_all(conn)
+    .fetch_one(conn)
     .await
 }
 
@@ -113,10 +123,11 @@ pub async fn index_changes(conn: &mut Connection) -> sqlx::Result<usize> {
     }
     sqlx::query!(
         r#"
-        insert into cart_search (cart_id, text, grams, currency, value, created_at, abandoned_at)
-        select id, text, grams::integer[], currency, value, created_at, abandoned_at
-        from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::timestamptz[], $7::timestamptz[])
-            as new (id, text, grams, currency, value, created_at, abandoned_at)
+        insert into cart_search (cart_id, text, grams, currency, recovered, link_failed, value, created_at, abandoned_at)
+        select id, text, grams::integer[], currency, recovered, link_failed, value, created_at, abandoned_at
+        from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::boolean[], $6::boolean[], $7::bigint[],
+                    $8::timestamptz[], $9::timestamptz[])
+            as new (id, text, grams, currency, recovered, link_failed, value, created_at, abandoned_at)
         "#,
         &column(&carts, |cart| cart.id.clone()),
         &column(&carts, |cart| cart.text.clone()),
@@ -124,9 +135,13 @@ pub async fn index_changes(conn: &mut Connection) -> sqlx::Result<usize> {
         &column(&carts, |cart| {
             let mut grams = grams(&cart.text);
             grams.push(currency_gram(&cart.currency));
+            grams.extend(cart.recovered.then_some(RECOVERED));
+            grams.extend(cart.link_failed.then_some(LINK_FAILED));
             array(&grams)
         }),
         &column(&carts, |cart| cart.currency.clone()),
+        &column(&carts, |cart| cart.recovered),
+        &column(&carts, |cart| cart.link_failed),
         &column(&carts, |cart| cart.value),
         &column(&carts, |cart| cart.created_at),
         &column(&carts, |cart| cart.abandoned_at),
@@ -147,6 +162,8 @@ struct Indexed {
     id: String,
     text: String,
     currency: String,
+    recovered: bool,
+    link_failed: bool,
     value: i64,
     created_at: DateTime<Utc>,
     abandoned_at: DateTime<Utc>,
@@ -188,7 +205,9 @@ async fn read(conn: &mut Connection, ids: &[String]) -> sqlx::Result<Vec<Indexed
     let carts = sqlx::query!(
         r#"
         select id, customer_name, customer_email, external_id, currency, cart_value(total_minor, currency) as "value!",
-               created_at, abandoned_at
+               status = 'recovered' as "recovered!", created_at, abandoned_at,
+               coalesce((select link.status in ('failed', 'payment_failed', 'settling') from payment_links link
+                         where link.cart_id = id order by link.version desc limit 1), false) as "link_failed!"
         from carts where id = any ($1)
         "#,
         ids,
@@ -197,6 +216,8 @@ async fn read(conn: &mut Connection, ids: &[String]) -> sqlx::Result<Vec<Indexed
         text: of_cart(cart.customer_name.as_deref(), &cart.customer_email, cart.external_id.as_deref()),
         id: cart.id,
         currency: cart.currency,
+        recovered: cart.recovered,
+        link_failed: cart.link_failed,
         value: cart.value,
         created_at: cart.created_at,
         abandoned_at: cart.abandoned_at,

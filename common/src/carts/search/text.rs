@@ -97,6 +97,11 @@ pub(crate) fn currency_gram(code: &str) -> i32 {
     code.bytes().fold(-1, |gram, byte| (gram << 8) | i32::from(byte))
 }
 
+/// The gram of recovered carts; confirmed by the column, too.
+pub(crate) const RECOVERED: i32 = -2;
+/// The gram of carts whose payment link failed; confirmed by the column, too.
+pub(crate) const LINK_FAILED: i32 = -3;
+
 #[cfg(test)]
 mod tests {
     use super::*;
