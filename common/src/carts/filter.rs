@@ -115,8 +115,7 @@ pub const FEW: i64 = 2_000;
 pub async fn begin(database: &Database) -> sqlx::Result<Connection> {
     let mut tx = database.begin().await?;
     // Postgres expects each page of an index to come from a slow disk, and would rather read and join whole tables
-    // than look up the first carts that match. Compiling
-    // a statement to machine code (jit) takes longer than it saves.
+    // than look up the first carts that match. Compiling a statement to machine code (jit) takes longer than it saves.
     let begin = "set transaction isolation level repeatable read, read only; set local random_page_cost = 1.1;
                  set local enable_mergejoin = off; set local max_parallel_workers_per_gather = 0; set local jit = off";
     sqlx::raw_sql(begin).execute(&mut tx).await?;

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use sqlx::{Postgres, QueryBuilder};
 
-use self::conditions::{Reading, Source, VALUE};
+use self::conditions::{HAS_JOB, Reading, Source, VALUE};
 use super::{FEW, Filter, LinkFilter, Period};
 use crate::{
     carts::{
@@ -362,11 +362,6 @@ async fn date_of(conn: &mut Connection, status: Option<CartStatus>) -> sqlx::Res
 /// The carts whose pending link is not going to be made: its job ran out of attempts, or was cancelled. They count as
 /// carts whose link failed, and `cart_search` does not know of them.
 async fn pending_without_job(conn: &mut Connection) -> sqlx::Result<Vec<String>> {
-    sqlx::query_scalar!(
-        "select cart_id from payment_links link
-         where status = 'pending'
-           and not exists (select from jobs where jobs.id = link.job_id and jobs.state in ('pending', 'running'))"
-    )
-    .fetch_all(conn)
-    .await
+    let sql = format!("select cart_id from payment_links link where status = 'pending' and not {HAS_JOB}");
+    Sql::new(sql).build_query_scalar().fetch_all(conn).await
 }

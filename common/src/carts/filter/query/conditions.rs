@@ -259,7 +259,8 @@ pub(super) enum Source {
 
 /// The job that makes a pending link is not finished. A link without one was not made: the job ran out of attempts, or
 /// was cancelled.
-const HAS_JOB: &str = "exists (select from jobs where jobs.id = link.job_id and jobs.state in ('pending', 'running'))";
+pub(super) const HAS_JOB: &str =
+    "exists (select from jobs where jobs.id = link.job_id and jobs.state in ('pending', 'running'))";
 
 /// The total of a cart, as `cart_search` has it.
 pub(super) const VALUE: &str = "cart_value(carts.total_minor, carts.currency)";
